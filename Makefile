@@ -1,0 +1,63 @@
+# Everything runs in .venv, which the first target you call makes. ARGS adds arguments: make test ARGS="-k grammar"
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+RECENT := import sys; sys.exit(sys.version_info < (3, 10))
+
+# Tests share the cores through two workers and benchmarks want a quiet one, so torch gets a single thread in both.
+ONE_THREAD := OMP_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' Makefile
+
+demo: $(INSTALLED) ## learn the structure of MultiMNIST scenes, the quick settings
+	$(BIN)/ms2 fit --config configs/multimnist_quick.yaml $(ARGS)
+
+test: $(INSTALLED) ## run the tests
+	$(ONE_THREAD) $(BIN)/pytest -n 2 $(ARGS)
+
+lint: $(INSTALLED) ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## check types
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## measure speed
+	$(ONE_THREAD) $(BIN)/pytest benchmarks/ --benchmark-only --benchmark-group-by=func --benchmark-sort=name \
+		--benchmark-columns=min,median,iqr,ops,rounds $(ARGS)
+
+clean: ## remove caches and build leftovers; .venv and runs stay
+	rm -rf build dist src/*.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -path ./runs -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+# The stamp is written last, so the next call takes up an interrupted install again.
+$(INSTALLED): SHELL := bash
+$(INSTALLED): pyproject.toml requirements.txt setup.py
+	@if ! $(BIN)/python -c 'import pip; $(RECENT)' 2>/dev/null; then \
+		if ! $(PYTHON) -c '$(RECENT)' 2>/dev/null; then \
+			echo "ms2 needs Python 3.10 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1)" >&2; \
+			echo "Name a newer one, for example: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+			exit 1; \
+		fi; \
+		if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+			echo "$(PYTHON) cannot make virtual environments. Try: apt install python3-venv" >&2; \
+			exit 1; \
+		fi; \
+		$(PYTHON) -m venv --clear .venv; \
+	fi
+	@echo "Installing ms2 into .venv. The first time takes about 3 minutes and 6 GB, most of it torch."
+	@set -o pipefail; export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1; \
+		$(BIN)/python -m pip install -e '.[dev]' | awk '$(BIG_STEPS)'
+	@touch $@
+
+# Of pip's hundreds of lines: the packages of 10 MB and more, and the long step in which pip is silent.
+define BIG_STEPS
+/\([0-9][0-9]+\.[0-9] MB\)/ { sub(/^ */, "  "); print; fflush() } \
+/^Installing collected packages/ { print "  Unpacking all of it"; fflush() }
+endef

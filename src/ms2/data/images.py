@@ -1,0 +1,308 @@
+"""A folder of images of any origin as a dataset of 8-bit tensors."""
+
+import hashlib
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.contrib.concurrent import thread_map
+
+from ms2.registry import suggest
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+NAMED_AT_MOST = 10  # of the bad files, and of the kinds of file found instead of images
+
+Channels = Literal[1, 3]
+Fit = Literal["stretch", "crop", "pad"]
+OnError = Literal["raise", "skip"]
+
+
+class ImageError(ValueError):
+    """An image, or a folder of them, that cannot be used.
+
+    Args:
+        path: The file or folder.
+        reason: What is wrong with it; empty where `path` already holds the whole message.
+    """
+
+    # Both go to `args`, so that pickle can rebuild the error. `reason` may be left out because torch's DataLoader
+    # rebuilds a worker's error from its message alone, and would fall back to RuntimeError otherwise.
+    def __init__(self, path: str | Path, reason: str = "") -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.reason else str(self.path)
+
+
+def read_image(
+    path: str | Path, channels: Channels = 3, size: tuple[int, int] | None = None, fit: Fit = "crop"
+) -> UInt8[Tensor, "c h w"]:
+    """Read one image upright, its transparency over black, and its first frame if it has several.
+
+    The content decides the format, not the extension. 16-bit grey is scaled to 8 bit; floats are read with 1 as white.
+
+    Args:
+        path: The file.
+        channels: 3 for red, green, blue; 1 for grey.
+        size: Height and width to bring it to, in pixels; None keeps its own.
+        fit: How to bring it there, as in `ImageFolder`.
+
+    Returns:
+        The pixels, (channels, height, width), 0 to 255.
+
+    Raises:
+        ImageError: The file cannot be read; says why.
+    """
+    try:
+        image = _fit(_flatten(_decode(Path(path)), channels), size, fit)
+    except Exception as error:  # given broken bytes, decoders raise anything: OSError, SyntaxError, struct.error, ...
+        raise ImageError(path, _reason(error)) from error
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+
+
+class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
+    """The images in a folder and its subfolders, sorted by path; hidden files and folders are left out.
+
+    Opening it only lists the files. Call `verify` once to decode them all, and so meet a corrupt one now instead of
+    in hour three. With `size=None`, images of different sizes cannot be batched.
+
+    Args:
+        root: Folder to search, with its subfolders, for png, jpg, bmp, gif, webp, tif, ppm and pgm files.
+        size: Height and width of the images in pixels; null keeps each image's own.
+        channels: 3 for colour, 1 for grey.
+        fit: Other aspects: "crop" covers the frame and cuts, "pad" adds black bars, "stretch" distorts.
+        on_error: Unreadable files: "raise" stops and names them, "skip" warns and leaves them out.
+        limit: Use only the first so many images (counted before any are skipped); null uses all.
+
+    Raises:
+        ImageError: The folder is missing, is not a folder, holds no images, or holds a folder that cannot be listed.
+        ValueError: Another argument is impossible.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        size: tuple[int, int] | None = None,
+        channels: Channels = 3,
+        fit: Fit = "crop",
+        *,
+        on_error: OnError = "raise",
+        limit: int | None = None,
+    ) -> None:
+        _check_choice("channels", channels, get_args(Channels))
+        _check_choice("fit", fit, get_args(Fit))
+        _check_choice("on_error", on_error, get_args(OnError))
+        _check_size(size)
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit}: give the number of images to use, 1 or more, or null for all.")
+        self.root = _check_folder(root)
+        self.size, self.channels, self.fit, self.on_error = size, channels, fit, on_error
+        self.paths: list[Path] = self._find()[:limit]
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """The pixels of one image, 0 to 255; raises `ImageError` if it cannot be read, whatever `on_error` says."""
+        return read_image(self.paths[index], self.channels, self.size, self.fit)
+
+    def verify(self) -> list[ImageError]:
+        """Decode every image once, with a progress bar on a terminal; with `on_error="skip"`, drop the bad ones.
+
+        Returns:
+            What was wrong with each image left out; empty if all can be read.
+
+        Raises:
+            ImageError: Some cannot be read and `on_error` is "raise", or none can. Names up to 10, with reasons.
+        """
+        # Pillow decodes outside Python's lock, so threads help; more of them would only hold more images in memory.
+        threads = min(8, os.cpu_count() or 1)
+        found = thread_map(
+            self._problem, self.paths, max_workers=threads, desc="Checking images", unit="image", disable=None
+        )
+        bad = [error for error in found if error is not None]
+        self._leave_out(bad, f"{len(bad)} of {len(self)} images cannot be read")
+        if len(bad) == len(self):
+            raise ImageError(self.root, f"no image is left; none of the {len(self)} can be read.")
+        self.paths = [path for path, error in zip(self.paths, found, strict=True) if error is None]
+        return bad
+
+    def fingerprint(self) -> str:
+        """A hash of the images' names, sizes, modification times and settings: a cache key for what is made of them.
+
+        It stays the same when the folder moves, as long as modification times do.
+        """
+        files = [(path.relative_to(self.root).as_posix(), *_stamp(path)) for path in self.paths]
+        facts = json.dumps([self.size, self.channels, self.fit, files])
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+    def _find(self) -> list[Path]:
+        unlisted: list[OSError] = []
+        files = list(_walk(self.root, unlisted.append))
+        errors = [ImageError(str(error.filename), _reason(error)) for error in unlisted]
+        self._leave_out(errors, f"{len(errors)} folders cannot be listed")
+        images = sorted(file for file in files if file.suffix.lower() in EXTENSIONS)
+        if not images:
+            kinds = Counter(file.suffix.lower() or "(no extension)" for file in files).most_common(NAMED_AT_MOST)
+            instead = ", ".join(f"{count} {kind}" for kind, count in kinds) or "nothing"
+            looked = f"looked here and in subfolders for {' '.join(EXTENSIONS)} and found {instead}"
+            raise ImageError(self.root, f"no images: {looked} (hidden files aside). Point root at a folder of images.")
+        return images
+
+    def _problem(self, path: Path) -> ImageError | None:
+        try:
+            read_image(path, self.channels)
+        except ImageError as error:
+            return ImageError(error.path, error.reason)  # without the traceback, which would hold on to the pixels
+        return None
+
+    def _leave_out(self, bad: Sequence[ImageError], what: str) -> None:
+        if not bad:
+            return
+        more = [f"and {len(bad) - NAMED_AT_MOST} more"] if len(bad) > NAMED_AT_MOST else []
+        text = "\n  ".join([f"{what}:", *map(str, bad[:NAMED_AT_MOST]), *more])
+        if self.on_error == "raise":
+            raise ImageError(self.root, f"{text}\nRepair or remove them, or leave them out with `on_error: skip`.")
+        warnings.warn(f"{self.root}: left out, {text}", stacklevel=3)
+
+
+def _decode(path: Path) -> Image.Image:
+    if not path.is_file():  # also keeps Pillow from waiting forever on a named pipe
+        raise OSError("not a file, or a link to a missing one")
+    if path.stat().st_size == 0:
+        raise OSError("the file is empty (0 bytes)")
+    with path.open("rb") as file, Image.open(file) as image:
+        # Pillow itself only warns up to twice its limit, and warnings cannot be caught safely in threads.
+        if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def _flatten(image: Image.Image, channels: Channels) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _deep_to_grey(image)
+    if image.has_transparency_data:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _deep_to_grey(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion clips at 255 instead of scaling. It opens 16-bit files in mode I too, so that mode is
+    # taken to be 16-bit. White is fixed, not the image's maximum, so that images stay comparable.
+    white = 1 if image.mode == "F" else 65535
+    values = np.asarray(image, dtype=np.float32)
+    levels = np.rint(values * (255 / white))
+    if not (levels.min() >= 0 and levels.max() <= 255):  # so written that NaN is refused too
+        spread = f"{values.min():g} to {values.max():g}"
+        raise ValueError(f"its values go from {spread}, outside 0 (black) to {white} (white); save it as 8 or 16 bit")
+    return Image.fromarray(levels.astype(np.uint8))
+
+
+def _fit(image: Image.Image, size: tuple[int, int] | None, fit: Fit) -> Image.Image:
+    if size is None:
+        return image
+    height, width = size
+    if fit == "crop":
+        return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    if fit == "stretch":
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+    # Not ImageOps.pad: it gives a black picture where a very long image would be less than a pixel thin.
+    scale = min(height / image.height, width / image.width)
+    inside = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    frame = Image.new(image.mode, (width, height))
+    corner = (width - inside[0]) // 2, (height - inside[1]) // 2
+    frame.paste(image.resize(inside, Image.Resampling.BICUBIC), corner)
+    return frame
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that Pillow can read"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        limit = f"{Image.MAX_IMAGE_PIXELS} pixels"
+        return f"over Pillow's limit of {limit}, so it could be a decompression bomb; if you trust it, save it smaller"
+    return str(error) or type(error).__name__
+
+
+def _walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[Path]:
+    # Linked folders are followed, as data sets often are links, but each real folder is visited once, and the root's
+    # parents never, so that loops end.
+    real = root.resolve()
+    seen = {real, *real.parents}
+    for folder, subfolders, names in os.walk(root, onerror=onerror, followlinks=True):
+        fresh = []
+        for name in sorted(subfolders):
+            real = Path(folder, name).resolve()
+            if not name.startswith(".") and real not in seen:
+                seen.add(real)
+                fresh.append(name)
+        subfolders[:] = fresh
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:  # a missing file is for verify() to report
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} cannot be {value!r}. {suggest(str(value), map(str, choices))}")
+
+
+def _check_size(size: object) -> None:
+    if size is None:
+        return
+    pair = isinstance(size, Sequence) and len(size) == 2
+    if not pair or not all(isinstance(side, int) and side > 0 for side in size):  # type: ignore[attr-defined]
+        raise ValueError(
+            f"size is {size!r}: give height and width in pixels, such as (128, 416), or null for each image's own."
+        )
+
+
+def _check_folder(root: str | Path) -> Path:
+    if not str(root):
+        raise ValueError("root is empty: give the folder that holds the images.")
+    folder = Path(root).expanduser().absolute()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ImageError(folder, f"is a file, and root must be a folder. Did you mean {folder.parent}?")
+    near, exact = _nearest(folder)
+    advice = f"The part that exists is {near}." if exact else f"Did you mean {near}?"
+    raise ImageError(folder, f"no such folder. {advice}")
+
+
+def _nearest(path: Path) -> tuple[Path, bool]:
+    """The existing folder spelled most like `path`, as deep as it goes, and whether it is just the start of `path`."""
+    near, exact = Path(path.anchor), True
+    for part in path.parts[1:]:
+        if not (near / part).is_dir():
+            names = {each.name.lower(): each.name for each in near.iterdir() if each.is_dir()}
+            match = get_close_matches(part.lower(), names, n=1)
+            if not match:
+                break
+            part, exact = names[match[0]], False
+        near /= part
+    return near, exact

@@ -1,0 +1,163 @@
+"""Leftmost derivations: the batched LIFO stack that expands them, and their tree for people."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from ms2.grammar import EMPTY, Grammar, GrammarError, Tables
+
+
+@dataclass(frozen=True)
+class Derivations:
+    """A batch of finished derivations.
+
+    Attributes:
+        rules: Rule numbers step by step; after the end, the grammar's padding rule K.
+        rejections: Failed tries before each derivation ended in time, r_reject of section 3.3.
+    """
+
+    rules: Int[Tensor, "b t"]
+    rejections: Int[Tensor, " b"]
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+
+class Frontier:
+    """What remains to be expanded in each scene of a batch: one LIFO stack of non-terminals per scene.
+
+    Beside each non-terminal the stack holds two numbers: how often in a row it has come back through its own
+    rules (its index in the list it spells, as in ``Digits -> Digit Digits | ε``), and an *owner* that the
+    caller may hand down from parents to children.
+
+    Args:
+        grammar: The grammar.
+        batch: Number of scenes, b.
+        t_max: Most steps that will be taken.
+        device: Where the stacks live.
+    """
+
+    def __init__(self, grammar: Grammar, batch: int, t_max: int, device: torch.device | str = "cpu") -> None:
+        self.tables: Tables = grammar.tables(device)
+        width = self.tables.push.shape[1]
+        self._offsets = torch.arange(width, device=device)
+        # column 0 is the floor: an empty stack shows the symbol N, which no rule expands
+        size = 2 + t_max * max(1, width - 1) + width
+        self._stack = torch.full((batch, size, 3), -1, device=device)
+        self._stack[:, 0] = torch.tensor([len(grammar.nonterminals), 0, -1], device=device)
+        self._stack[:, 1] = torch.tensor([grammar.nonterminals.index(grammar.start), 0, -1], device=device)
+        self.depth: Int[Tensor, " b"] = torch.ones(batch, dtype=torch.long, device=device)
+
+    @property
+    def top(self) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"], Int[Tensor, " b"]]:
+        """Non-terminal to expand next (N where none is left), its index in a list, and its owner."""
+        index = self.depth[:, None, None].expand(-1, 1, 3)
+        symbol, repeat, owner = self._stack.gather(1, index)[:, 0].unbind(-1)
+        return symbol, repeat, owner
+
+    @property
+    def finished(self) -> Bool[Tensor, " b"]:
+        """Scenes whose stack is empty."""
+        return self.depth == 0
+
+    def expand(self, rule: Int[Tensor, " b"], owner: Int[Tensor, " b"] | None = None) -> None:
+        """Pop each scene's top and push the non-terminals of ``rule``, which come to belong to ``owner``."""
+        _, repeat, inherited = self.top
+        push = self.tables.push[rule]
+        repeats = torch.where(self.tables.repeats[rule], repeat[:, None] + 1, 0)
+        owners = (inherited if owner is None else owner)[:, None].expand_as(push)
+        # Unused places of `push` hold N and land above the new top, where the next push overwrites them, or,
+        # for the padding rule, on the floor, which holds N already.
+        columns = (self.depth[:, None] + self._offsets)[..., None].expand(-1, -1, 3)
+        self._stack.scatter_(1, columns, torch.stack([push, repeats, owners], -1))
+        self.depth = self.depth + self.tables.grow[rule]
+
+
+def valid(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Bool[Tensor, " b"]:
+    """Which rows are finished derivations of the grammar, padded after their end."""
+    frontier = Frontier(grammar, len(rules), rules.shape[1], rules.device)
+    allowed = torch.cat([frontier.tables.allowed, torch.zeros_like(frontier.tables.allowed[:, :1])], 1)
+    allowed[-1, -1] = True  # an empty stack allows only the padding rule
+    good = torch.ones(len(rules), dtype=torch.bool, device=rules.device)
+    for rule in rules.unbind(1):
+        rule = rule.clamp(0, grammar.num_rules)
+        good &= allowed[frontier.top[0], rule]
+        frontier.expand(torch.where(good, rule, grammar.num_rules))
+    in_range = ((rules >= 0) & (rules <= grammar.num_rules)).all(1)
+    return good & frontier.finished & in_range
+
+
+def lengths(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Int[Tensor, " b"]:
+    """Steps of each derivation, padding not counted."""
+    return (rules != grammar.num_rules).sum(1)
+
+
+def pad(grammar: Grammar, derivations: Sequence[Sequence[int]]) -> Int[Tensor, "b t"]:
+    """Rule sequences of any lengths as one tensor."""
+    width = max(map(len, derivations), default=0)
+    return torch.tensor([[*row] + [grammar.num_rules] * (width - len(row)) for row in derivations]).reshape(-1, width)
+
+
+@dataclass
+class Tree:
+    """A derivation tree: each expansion is a node with all its symbols, renderable or not.
+
+    Attributes:
+        symbol: The node's symbol.
+        rule: Number of the rule that expanded it; None for a terminal.
+        children: The symbols of that rule, in order.
+    """
+
+    symbol: str
+    rule: int | None = None
+    children: list["Tree"] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Bracketed, as linguists write it: ``(Scene bg (Digits ε))``."""
+        if self.rule is None:
+            return self.symbol
+        return f"({self.symbol} {' '.join(map(str, self.children)) or EMPTY})"
+
+    def leaves(self) -> Iterator[str]:
+        """The terminal string."""
+        if self.rule is None:
+            yield self.symbol
+        for child in self.children:
+            yield from child.leaves()
+
+
+def to_tree(grammar: Grammar, rules: Sequence[int]) -> Tree:
+    """The tree of one derivation; padding is ignored.
+
+    Raises:
+        GrammarError: If ``rules`` is no finished derivation, with the step at fault.
+    """
+    rules = [int(r) for r in rules if r != grammar.num_rules]
+    root = Tree(grammar.start)
+    stack = [root]
+    for step, number in enumerate(rules):
+        if not stack:
+            raise GrammarError(f"the derivation ends before step {step}, yet rule {number} follows")
+        node = stack.pop()
+        if number not in grammar.expansions(node.symbol):
+            raise GrammarError(f"step {step} must expand {node.symbol!r}, which rule {number} does not")
+        node.rule = number
+        node.children = [Tree(symbol) for symbol in grammar.rules[number].rhs]
+        stack += [c for c in reversed(node.children) if c.symbol in grammar.nonterminals]
+    if stack:
+        raise GrammarError(f"unfinished after {len(rules)} steps: {', '.join(n.symbol for n in reversed(stack))} remain")
+    return root
+
+
+def from_tree(tree: Tree) -> list[int]:
+    """The leftmost derivation of a tree, the inverse of `to_tree`."""
+    rules, stack = [], [tree]
+    while stack:
+        node = stack.pop()
+        if node.rule is not None:
+            rules.append(node.rule)
+        stack += reversed(node.children)
+    return rules

@@ -1,0 +1,165 @@
+"""Objectives: a score for each generated sample, low where the target has more of its kind than the model."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ms2.registry import Plugin, suggest
+
+Blocks = Mapping[str, Float[Tensor, "_ _"]]
+
+
+class Objective(Plugin, ABC, kind="objectives"):
+    """A cost of each generated sample, given other generated and real ones, summed over feature blocks.
+
+    Args:
+        bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
+            for all blocks, or one per block. The paper has 1.
+        blocks: Feature blocks to compare; None for those named in ``bandwidth``, or all.
+    """
+
+    def __init__(
+        self, bandwidth: float | dict[str, float] = 1.0, blocks: Sequence[str] | None = None
+    ) -> None:
+        self.bandwidth = bandwidth
+        self.blocks = list(bandwidth) if blocks is None and isinstance(bandwidth, dict) else blocks
+        widths = bandwidth.values() if isinstance(bandwidth, dict) else [bandwidth]
+        if any(w <= 0 for w in widths):
+            raise ValueError(f"bandwidths must be positive, not {bandwidth}")
+
+    def __call__(
+        self, features: Blocks, population: Blocks, own: Int[Tensor, " b"], real: Blocks
+    ) -> tuple[Float[Tensor, " b"], dict[str, Float[Tensor, ""]]]:
+        """Score of each sample, and the sharpness of each block's kernel.
+
+        Sharpness is the mean squared distance to the population over 2 H, the kernel's exponent: near 0 the
+        density ratio is all but linear and matches only means; far above 1 each sample sees only itself.
+
+        Args:
+            features: The samples to score.
+            population: All generated samples, those of other processes included; b of them are ``features``.
+            own: Place of each sample of ``features`` in the population.
+            real: As many real samples as there are in the population.
+
+        Raises:
+            KeyError: If a block is asked for that the extractor does not give.
+        """
+        score = torch.zeros(len(own), device=own.device)
+        sharpness = {}
+        for name in self.blocks or list(features):
+            if name not in features:
+                raise KeyError(f"the features have no block {name!r}. {suggest(name, features)}")
+            variance = self._variance(name, features[name].shape[1])
+            to_population = -torch.cdist(features[name], population[name]).square() / (2 * variance)
+            to_real = -torch.cdist(features[name], real[name]).square() / (2 * variance)
+            score = score + self.block_score(to_population, to_real, own, (population[name], real[name], variance))
+            sharpness[name] = -to_population.mean()
+        return score, sharpness
+
+    @abstractmethod
+    def block_score(
+        self,
+        to_population: Float[Tensor, "b m"],
+        to_real: Float[Tensor, "b l"],
+        own: Int[Tensor, " b"],
+        context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+    ) -> Float[Tensor, " b"]:
+        """Score from one block: the kernel's exponents to the population and to the real samples."""
+
+    def _variance(self, block: str, dimension: int) -> float:
+        if not isinstance(self.bandwidth, dict):
+            return self.bandwidth * dimension
+        if block not in self.bandwidth:
+            raise KeyError(f"no bandwidth for the block {block!r}. {suggest(block, self.bandwidth)}")
+        return self.bandwidth[block] * dimension
+
+
+class KDE(Objective):
+    """The paper's score: log q~(F) - log p~(F), both densities by kernel density estimation (eq. 2).
+
+    Its mean is the reverse Kullback-Leibler divergence KL(q_f || p_f), which seeks modes.
+
+    Args:
+        bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
+            for all blocks, or one per block. The paper has 1.
+        blocks: Feature blocks to compare; None for those named in ``bandwidth``, or all.
+        leave_one_out: Whether to leave a sample's own kernel out of q~, and one real sample out of p~ to
+            match. The paper keeps it (False), which makes rare samples look frequent.
+    """
+
+    def __init__(
+        self,
+        bandwidth: float | dict[str, float] = 1.0,
+        blocks: Sequence[str] | None = None,
+        leave_one_out: bool = True,
+    ) -> None:
+        super().__init__(bandwidth, blocks)
+        self.leave_one_out = leave_one_out
+
+    def block_score(
+        self,
+        to_population: Float[Tensor, "b m"],
+        to_real: Float[Tensor, "b l"],
+        own: Int[Tensor, " b"],
+        context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+    ) -> Float[Tensor, " b"]:
+        """Log-density under the generated samples less that under the real ones."""
+        size = to_population.shape[1]
+        if self.leave_one_out:
+            to_population = to_population.scatter(1, own[:, None], -math.inf)
+            size -= 1
+        # Both densities from the same number of samples: else their biases differ, and the difference decides
+        # where the model goes.
+        to_real = to_real[:, :size]
+        q = to_population.logsumexp(1) - math.log(size)
+        p = to_real.logsumexp(1) - math.log(to_real.shape[1])
+        return q - p
+
+
+class MMDWitness(Objective):
+    """The witness function of the maximum mean discrepancy, a bounded score for each sample.
+
+    Half the derivative of MMD^2 with respect to the sample's weight: mean kernel to the other generated samples
+    less mean kernel to the real ones.
+    """
+
+    def block_score(
+        self,
+        to_population: Float[Tensor, "b m"],
+        to_real: Float[Tensor, "b l"],
+        own: Int[Tensor, " b"],
+        context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+    ) -> Float[Tensor, " b"]:
+        """Mean kernel to the others less mean kernel to the real samples."""
+        others = to_population.exp().scatter(1, own[:, None], 0.0).sum(1) / (to_population.shape[1] - 1)
+        return others - to_real.exp().mean(1)
+
+
+class BatchMMD(Objective):
+    """The paper's comparison (Fig. 7): one squared MMD of the two batches as every sample's score.
+
+    The unbiased estimate of Gretton et al. (2012, lemma 6).
+    """
+
+    def block_score(
+        self,
+        to_population: Float[Tensor, "b m"],
+        to_real: Float[Tensor, "b l"],
+        own: Int[Tensor, " b"],
+        context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+    ) -> Float[Tensor, " b"]:
+        """The same number for every sample."""
+        generated, real, variance = context
+
+        def kernel(x: Tensor, y: Tensor) -> Tensor:
+            return torch.exp(-torch.cdist(x, y).square() / (2 * variance))
+
+        def within(x: Tensor) -> Tensor:  # the mean over pairs of different samples; each has kernel 1 to itself
+            return (kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1))
+
+        mmd = within(generated) + within(real) - 2 * kernel(generated, real).mean()
+        return mmd.expand(len(own))

@@ -1,0 +1,129 @@
+"""Hand-made priors: over structures as samplers of derivations, and over the parameters of objects."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ms2.derivation import Frontier
+from ms2.grammar import Grammar, GrammarError
+from ms2.registry import Plugin
+from ms2.scene import SceneBatch
+
+
+class StructurePrior(Plugin, ABC, kind="priors"):
+    """A distribution over derivations, from which structure models are pretrained."""
+
+    @abstractmethod
+    def sample(self, grammar: Grammar, n: int, generator: torch.Generator) -> Int[Tensor, "n t"]:
+        """Draw n finished derivations, padded with the grammar's padding rule."""
+
+    def log_prob(self, grammar: Grammar, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"] | None:
+        """log p(T) where the prior knows it, else None."""
+        return None
+
+
+class Repetition(StructurePrior):
+    """A grammar with rule probabilities that may depend on how often a symbol has just come back.
+
+    With ``weights`` alone this is a PCFG. ``lengths`` gives a list such as ``Digits -> Digit Digits | ε`` any
+    distribution of its length, which no PCFG can: the list goes on after i items with probability
+    P(length > i) / P(length >= i).
+
+    Args:
+        lengths: By non-terminal, the weights of lengths 0, 1, 2, ... of the list that it spells. It must have
+            exactly one rule in which it comes back; its other rules end the list.
+        weights: By non-terminal, the weights of its rules in the order of their numbers; uniform where not
+            given. For a symbol in ``lengths`` they divide what ends the list.
+        max_steps: Steps after which a derivation is an error; a PCFG may be one that rarely ends.
+    """
+
+    def __init__(
+        self,
+        lengths: Mapping[str, Sequence[float]] | None = None,
+        weights: Mapping[str, Sequence[float]] | None = None,
+        max_steps: int = 1000,
+    ) -> None:
+        self.lengths, self.weights, self.max_steps = dict(lengths or {}), dict(weights or {}), max_steps
+
+    def sample(self, grammar: Grammar, n: int, generator: torch.Generator) -> Int[Tensor, "n t"]:
+        """Draw n finished derivations, step by step for all scenes at once.
+
+        Raises:
+            GrammarError: If a draw does not end within ``max_steps``.
+        """
+        probability = self._probability(grammar).to(generator.device)
+        frontier = Frontier(grammar, n, self.max_steps, generator.device)
+        steps: list[Tensor] = []
+        while not bool(frontier.finished.all()):
+            if len(steps) == self.max_steps:
+                raise GrammarError(f"the prior drew a derivation of over {self.max_steps} steps; check its weights")
+            symbol, repeat, _ = frontier.top
+            p = probability[symbol, repeat.clamp(max=probability.shape[1] - 1)]
+            steps.append(torch.multinomial(p, 1, generator=generator)[:, 0])
+            frontier.expand(steps[-1])
+        return torch.stack(steps, 1) if steps else torch.empty(n, 0, dtype=torch.long, device=generator.device)
+
+    def log_prob(self, grammar: Grammar, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:
+        """Exact log p(T); minus infinity for what the prior never draws."""
+        probability = self._probability(grammar).to(rules.device)
+        frontier = Frontier(grammar, len(rules), rules.shape[1], rules.device)
+        total = torch.zeros(len(rules), device=rules.device)
+        for rule in rules.unbind(1):
+            symbol, repeat, _ = frontier.top
+            total = total + probability[symbol, repeat.clamp(max=probability.shape[1] - 1), rule].log()
+            frontier.expand(rule)
+        return total
+
+    def _probability(self, grammar: Grammar) -> Float[Tensor, "n1 m k1"]:
+        """Probability of each rule by symbol and index in its list; the empty stack takes the padding rule."""
+        most = max([len(p) for p in self.lengths.values()], default=1)
+        table = torch.zeros(len(grammar.nonterminals) + 1, most, grammar.num_rules + 1)
+        table[-1, :, -1] = 1
+        for symbol in (*self.lengths, *self.weights):
+            grammar.expansions(symbol)  # raises for a symbol that the grammar lacks
+        for i, symbol in enumerate(grammar.nonterminals):
+            numbers = grammar.expansions(symbol)
+            weights = _weights(self.weights.get(symbol, [1.0] * len(numbers)), f"weights of {symbol}", len(numbers))
+            table[i, :, numbers] = weights
+            if symbol in self.lengths:
+                again = [k for k in numbers if symbol in grammar.rules[k].rhs]
+                if len(again) != 1 or len(numbers) == 1:
+                    raise GrammarError(f"{symbol!r} has lengths, but not exactly one rule in which it comes back")
+                p = _weights(self.lengths[symbol], f"lengths of {symbol}")
+                left = p.flip(0).cumsum(0).flip(0)  # P(length >= i)
+                stop = torch.ones(most)
+                stop[: len(p)] = (p / left.clamp(min=torch.finfo().tiny)).where(left > 0, torch.tensor(1.0))
+                ending = [k for k in numbers if k not in again]
+                share = table[i, 0, ending] / table[i, 0, ending].sum()
+                table[i, :, ending] = stop[:, None] * share
+                table[i, :, again] = (1 - stop)[:, None]
+        return table
+
+
+def _weights(values: Sequence[float], name: str, size: int | None = None) -> Float[Tensor, " k"]:
+    """Weights as probabilities."""
+    weights = torch.tensor([float(v) for v in values])
+    if size is not None and len(weights) != size:
+        raise GrammarError(f"the {name} must be {size} numbers, one per rule, not {len(weights)}")
+    if not len(weights) or bool((weights < 0).any()) or not bool(weights.sum() > 0):
+        raise GrammarError(f"the {name} must be non-negative and not all zero, not {list(values)}")
+    return weights / weights.sum()
+
+
+class ParameterPrior(Plugin, ABC, kind="parameters"):
+    """A distribution over the attributes of given objects: where they stand, how they turn, how they look."""
+
+    @abstractmethod
+    def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
+        """The same scenes with attributes drawn for every place, used or not."""
+
+
+def uniform(
+    scenes: SceneBatch, low: float | Tensor, high: float | Tensor, generator: torch.Generator
+) -> Float[Tensor, "b n"]:
+    """One attribute, uniform between bounds."""
+    draw = torch.rand(scenes.classes.shape, generator=generator, device=scenes.classes.device)
+    return low + (high - low) * draw

@@ -1,0 +1,54 @@
+"""What a renderer takes and gives: scenes in, images and labels out."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ms2.registry import Plugin
+from ms2.scene import Attribute, SceneBatch
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Images of b scenes with the labels of their at most n objects.
+
+    Attributes:
+        image: Pixels in [0, 1].
+        classes: Class number of each object; -1 where there is none.
+        boxes: Amodal boxes x0, y0, x1, y1 in pixels, from edge to edge: what the object covers, or would cover if
+            nothing stood before it. Zeros where there is no object.
+        visible_boxes: The same of the visible pixels alone; zeros for an object that is wholly hidden.
+        instances: For each pixel, the index of the object seen there, or -1 for the background.
+        visibility: Visible share of each object's pixels, 0 where there is no object.
+    """
+
+    image: Float[Tensor, "b c h w"]
+    classes: Int[Tensor, "b n"]
+    boxes: Float[Tensor, "b n 4"]
+    visible_boxes: Float[Tensor, "b n 4"]
+    instances: Int[Tensor, "b h w"]
+    visibility: Float[Tensor, "b n"]
+
+
+class Renderer(Plugin, ABC, kind="renderers"):
+    """Draws scenes. All randomness lies in the scenes' attributes: the same scenes give the same pixels.
+
+    Attributes:
+        channels: Channels of an image, c.
+        size: Height and width of an image in pixels.
+        attributes: What the renderer reads of every object, with bounds.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    attributes: tuple[Attribute, ...]
+
+    @abstractmethod
+    def render(self, scenes: SceneBatch) -> Float[Tensor, "b c h w"]:
+        """Images alone, as fast as can be: what learning needs."""
+
+    @abstractmethod
+    def render_labelled(self, scenes: SceneBatch) -> Rendering:
+        """The same images, with labels."""

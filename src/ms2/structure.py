@@ -1,0 +1,156 @@
+"""The structure model q(T): an autoregressive network that samples and scores derivations (section 3.2)."""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ms2.derivation import Derivations, Frontier, lengths
+from ms2.grammar import Grammar
+
+
+class SamplingError(RuntimeError):
+    """Too many derivations did not end in time."""
+
+
+class Score(NamedTuple):
+    """What one teacher-forced pass says of given derivations.
+
+    Attributes:
+        log_prob: log q(T), marginal over the latents, before rejection.
+        entropy: Sum over steps of the entropy of the rule's distribution; its mean over samples of q
+            estimates the entropy of q (exactly so for one latent).
+    """
+
+    log_prob: Float[Tensor, " b"]
+    entropy: Float[Tensor, " b"]
+
+
+class StructureModel(nn.Module):
+    """A recurrent network over rules, constrained to a grammar.
+
+    At each step the rules of the popped non-terminal are allowed, one is sampled from the softmax of their
+    logits, and fed back, which is what makes the choice depend on the context. q(T|z) is the product of the
+    rules' probabilities (the paper prints a sum), and q(T) the mean of q(T|z) over a finite set of latents.
+
+    Args:
+        grammar: The grammar of the scenes.
+        t_max: Most steps of a derivation; longer ones are rejected and drawn again.
+        cell: The recurrent cell.
+        hidden: Width of the recurrent state and of the rules' embedding.
+        num_latents: Size of the set Z of latents; the paper found 1 enough.
+        latent_dim: Dimension of a latent.
+        max_tries: Draws after which a scene that never ends in time is an error.
+        seed: Seed of the latents, which are drawn from a standard normal once and stay fixed.
+
+    Raises:
+        GrammarError: If the grammar has symbols that never terminate, or needs more than ``t_max`` steps.
+    """
+
+    latents: Tensor
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        t_max: int = 64,
+        cell: Literal["lstm", "gru"] = "lstm",
+        hidden: int = 64,
+        num_latents: int = 1,
+        latent_dim: int = 16,
+        max_tries: int = 100,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        grammar.check(t_max)
+        self.grammar, self.t_max, self.hidden, self.max_tries = grammar, t_max, hidden, max_tries
+        self.embedding = nn.Embedding(grammar.num_rules + 1, hidden)  # the padding rule doubles as the start
+        self.recurrence = (nn.LSTM if cell == "lstm" else nn.GRU)(hidden, hidden, batch_first=True)
+        self.condition = nn.Linear(latent_dim, hidden)
+        self.head = nn.Linear(hidden, grammar.num_rules)
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("latents", torch.randn(num_latents, latent_dim, generator=generator))
+
+    # -- sampling --------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Derivations:
+        """Draw n finished derivations, drawing again those that do not end within ``t_max`` steps.
+
+        Rejection changes the law from q(T) to q(T) / P(a draw ends in time), which the paper ignores.
+
+        Raises:
+            SamplingError: If some scene does not end in ``max_tries`` draws.
+        """
+        device = self.latents.device
+        rules = torch.full((n, self.t_max), self.grammar.num_rules, device=device)
+        rejections = torch.zeros(n, dtype=torch.long, device=device)
+        pending = torch.arange(n, device=device)
+        for _ in range(self.max_tries):
+            drawn, finished = self._draw(len(pending), generator)
+            rules[pending[finished], : drawn.shape[1]] = drawn[finished]
+            pending = pending[~finished]
+            if not len(pending):
+                return Derivations(rules, rejections)
+            rejections[pending] += 1
+        raise SamplingError(
+            f"{len(pending)} of {n} scenes did not end within t_max = {self.t_max} steps in {self.max_tries} draws. "
+            "Raise t_max, lower the learning rate, or weigh rejections more (reject_weight)."
+        )
+
+    def _draw(self, n: int, generator: torch.Generator) -> tuple[Int[Tensor, "n t"], Bool[Tensor, " n"]]:
+        """One try for each of n scenes, step by step."""
+        device = self.latents.device
+        frontier = Frontier(self.grammar, n, self.t_max, device)
+        index = torch.randint(len(self.latents), (n,), generator=generator, device=device)
+        state = self._initial_state(self.latents[index])
+        rule = torch.full((n,), self.grammar.num_rules, device=device)
+        steps = []
+        for step in range(self.t_max):
+            output, state = self.recurrence(self.embedding(rule)[:, None], state)
+            symbol, done = frontier.top[0], frontier.finished
+            logits = self.head(output[:, 0]).masked_fill(~frontier.tables.allowed[symbol], -math.inf)
+            # an empty stack allows no rule: give it any distribution, and the padding rule afterwards
+            logits = torch.where(done[:, None], 0.0, logits)
+            drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+            rule = torch.where(done, self.grammar.num_rules, drawn)
+            steps.append(rule)
+            frontier.expand(rule)
+            # asking whether all are done waits for the device, so it is asked only now and then
+            if step % 8 == 7 and bool(frontier.finished.all()):
+                break
+        return torch.stack(steps, 1), frontier.finished
+
+    def _initial_state(self, latents: Float[Tensor, "n z"]) -> Tensor | tuple[Tensor, Tensor]:
+        state = self.condition(latents)[None]
+        return (state, torch.zeros_like(state)) if isinstance(self.recurrence, nn.LSTM) else state
+
+    # -- scoring ---------------------------------------------------------------------------------------
+
+    def score(self, rules: Int[Tensor, "b t"]) -> Score:
+        """Log-probability and entropy of derivations, in one teacher-forced pass, with gradients.
+
+        Padding steps count nothing. The marginal over Z is exact: each derivation is scored under every
+        latent, and the mean taken by logsumexp.
+        """
+        k, num = self.grammar.num_rules, len(self.latents)
+        rules = rules[:, : max(1, int(lengths(self.grammar, rules).max()))]
+        tables = self.grammar.tables(rules.device)
+        real = rules != k
+        inputs = torch.cat([torch.full_like(rules[:, :1], k), rules[:, :-1]], 1)
+        state = self._initial_state(self.latents.repeat_interleave(len(rules), 0))
+        output, _ = self.recurrence(self.embedding(inputs).repeat(num, 1, 1), state)
+        # which non-terminal is expanded follows from the rule itself: its left-hand side
+        allowed = tables.allowed[tables.lhs[rules]] | ~real[..., None]
+        logits = self.head(output).unflatten(0, (num, len(rules))).masked_fill(~allowed, -math.inf)
+        log_p = logits.log_softmax(-1)
+        taken = log_p.gather(-1, rules.clamp(max=k - 1)[None, ..., None].expand(num, -1, -1, -1))[..., 0]
+        per_latent = torch.where(real, taken, 0.0).sum(-1)
+        # 0 log 0 = 0 for rules that are not allowed
+        entropy = torch.where(real, -(log_p.exp() * log_p.masked_fill(~allowed, 0.0)).sum(-1), 0.0).sum(-1)
+        return Score(per_latent.logsumexp(0) - math.log(num), entropy.mean(0))
+
+    def log_prob(self, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:
+        """log q(T), see `score`."""
+        return self.score(rules).log_prob

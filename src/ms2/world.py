@@ -1,0 +1,37 @@
+"""A world: everything that turns a rule sequence into an image."""
+
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from ms2.grammar import Grammar
+from ms2.priors import ParameterPrior, StructurePrior
+from ms2.render import Renderer
+from ms2.scene import SceneBatch, scenes_of
+
+
+class World:
+    """What may exist, what is likely before learning, and how it looks.
+
+    Args:
+        grammar: What a scene may hold.
+        prior: How scenes are structured before learning.
+        parameters: Where objects stand and how they look, given the structure.
+        renderer: Draws scenes.
+    """
+
+    def __init__(
+        self, grammar: Grammar, prior: StructurePrior, parameters: ParameterPrior, renderer: Renderer
+    ) -> None:
+        self.grammar, self.prior, self.parameters, self.renderer = grammar, prior, parameters, renderer
+
+    def sample_prior(self, n: int, generator: Generator) -> SceneBatch:
+        """n scenes with structure and parameters from the priors."""
+        return self.scenes(self.prior.sample(self.grammar, n, generator), generator)
+
+    def scenes(self, rules: Int[Tensor, "b t"], generator: Generator) -> SceneBatch:
+        """Scenes of given derivations, with parameters from the prior."""
+        return self.parameters.sample(scenes_of(self.grammar, rules), generator)
+
+    def images(self, rules: Int[Tensor, "b t"], generator: Generator) -> Float[Tensor, "b c h w"]:
+        """Images of given derivations, with parameters from the prior."""
+        return self.renderer.render(self.scenes(rules, generator))

@@ -1,0 +1,79 @@
+"""Pictures of handwritten digits: scikit-learn's, which it carries along, or the real MNIST."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ms2.registry import suggest
+
+Source = Literal["sklearn", "mnist"]
+
+
+class Digits(NamedTuple):
+    """Square pictures of digits, sorted by class.
+
+    Attributes:
+        pictures: Intensities in [0, 1].
+        first: Place of each class's first picture.
+        count: Number of each class's pictures.
+    """
+
+    pictures: Float[Tensor, "s p p"]
+    first: Int[Tensor, "10"]
+    count: Int[Tensor, "10"]
+
+
+@lru_cache(maxsize=4)
+def load_digits(source: Source, side: int, root: str | None = None) -> Digits:
+    """The digits of a source, resized to ``side`` pixels.
+
+    Args:
+        source: ``sklearn`` for the 1,797 digits of 8x8 pixels that scikit-learn carries along, ``mnist`` for the
+            60,000 training digits of MNIST.
+        side: Side of the pictures in pixels.
+        root: Folder that holds ``MNIST/raw``; for ``mnist`` only.
+
+    Raises:
+        ValueError: If there is no such source.
+        FileNotFoundError: If MNIST is not under ``root``.
+    """
+    if source == "sklearn":
+        pictures, labels = _sklearn()
+    elif source == "mnist":
+        pictures, labels = _mnist(root)
+    else:
+        raise ValueError(f"there is no digit source {source!r}. {suggest(str(source), get_args(Source))}")
+    pictures = F.interpolate(
+        pictures[:, None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
+    )[:, 0].clamp(0, 1)
+    order = labels.argsort(stable=True)
+    count = labels.bincount(minlength=10)
+    return Digits(pictures[order], count.cumsum(0) - count, count)
+
+
+def _sklearn() -> tuple[Tensor, Tensor]:
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    return torch.as_tensor(digits.images, dtype=torch.float32) / 16, torch.as_tensor(digits.target)
+
+
+def _mnist(root: str | None) -> tuple[Tensor, Tensor]:
+    from torchvision.datasets import MNIST
+
+    if root is None:
+        raise FileNotFoundError("the digit source 'mnist' needs the folder that holds MNIST/raw: give digits_root")
+    try:
+        data = MNIST(root, train=True)
+    except RuntimeError:
+        raise FileNotFoundError(
+            f"there is no MNIST in {Path(root).absolute()}: {Path(root, 'MNIST', 'raw')} must hold train-images-idx3-ubyte "
+            "and train-labels-idx1-ubyte. Let torchvision.datasets.MNIST(root, download=True) fetch it once, "
+            "or use the digit source 'sklearn', which needs no download."
+        ) from None
+    return data.data.float() / 255, data.targets

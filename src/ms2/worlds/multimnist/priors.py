@@ -1,0 +1,80 @@
+"""Structure and parameter priors of MultiMNIST, and those of its target (section 4.1)."""
+
+import torch
+
+from ms2.priors import ParameterPrior, Repetition, uniform
+from ms2.scene import SceneBatch
+
+
+class UniformDigits(Repetition):
+    """The paper's prior: the number of digits uniform, and each digit's class uniform.
+
+    Args:
+        max_digits: Most digits in a scene.
+    """
+
+    def __init__(self, max_digits: int = 10) -> None:
+        super().__init__(lengths={"Digits": [1.0] * (max_digits + 1)})
+
+
+class RandomDigits(Repetition):
+    """The paper's target: a random distribution of the number of digits, and one of their classes.
+
+    Weights of numbers are squares of uniform draws, which makes their distribution irregular, and those of
+    classes uniform draws.
+
+    Args:
+        seed: Seed of both distributions.
+        max_digits: Most digits in a scene.
+    """
+
+    def __init__(self, seed: int = 0, max_digits: int = 10) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        numbers = torch.rand(max_digits + 1, generator=generator) ** 2
+        classes = torch.rand(10, generator=generator)
+        super().__init__(lengths={"Digits": numbers.tolist()}, weights={"Digit": classes.tolist()})
+
+
+class UniformPlacement(ParameterPrior):
+    """The paper's prior of parameters: digits anywhere on the canvas, upright.
+
+    Args:
+        max_angle: Greatest turn to either side, in degrees.
+        examples: Which share of each class's pictures to use, from and to.
+    """
+
+    def __init__(self, max_angle: float = 0.0, examples: tuple[float, float] = (0.0, 1.0)) -> None:
+        self.max_angle, self.examples = max_angle, examples
+
+    def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
+        """Place, angle and picture of each digit, independent of one another."""
+        turn = torch.pi * self.max_angle / 180
+        return scenes.with_attributes(
+            x=uniform(scenes, 0, 1, generator),
+            y=uniform(scenes, 0, 1, generator),
+            angle=uniform(scenes, -turn, turn, generator),
+            example=uniform(scenes, *self.examples, generator),
+        )
+
+
+class OnALine(ParameterPrior):
+    """The target's layout: digits upright, evenly spaced on a straight line across the middle.
+
+    Args:
+        examples: Which share of each class's pictures to use, from and to.
+    """
+
+    def __init__(self, examples: tuple[float, float] = (0.0, 1.0)) -> None:
+        self.examples = examples
+
+    def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
+        """Place n digits at the middles of n equal parts of the line; only the pictures are random."""
+        number = scenes.mask.sum(1, keepdim=True).clamp(min=1)
+        place = torch.arange(scenes.classes.shape[1], device=number.device)
+        x = ((place + 0.5) / number).clamp(max=1)
+        return scenes.with_attributes(
+            x=x,
+            y=torch.full_like(x, 0.5),
+            angle=torch.zeros_like(x),
+            example=uniform(scenes, *self.examples, generator),
+        )

@@ -1,0 +1,97 @@
+"""The renderer of MultiMNIST: handwritten digits on a black canvas."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ms2.render import Renderer, Rendering, sprites
+from ms2.scene import Attribute, SceneBatch
+from ms2.worlds.multimnist.digits import Digits, Source, load_digits
+
+INK = 1 / 8
+"""Least intensity at which a pixel belongs to a digit's mask."""
+
+
+class DigitCanvas(Renderer):
+    """Draws digits at subpixel places; where they overlap, the lighter pixel shows.
+
+    A digit at x = 0 touches the left edge, at x = 1 the right one; likewise y from top to bottom.
+    Differentiable in x, y and angle.
+
+    Args:
+        canvas: Side of the square canvas in pixels.
+        digit: Side of a digit in pixels.
+        digits: Where pictures come from: scikit-learn's embedded digits, or the real MNIST.
+        digits_root: Folder that holds ``MNIST/raw``, for the source ``mnist``.
+        turning: Whether digits may be turned; if not, their angle is not read.
+    """
+
+    channels = 1
+
+    def __init__(
+        self,
+        canvas: int = 256,
+        digit: int = 28,
+        digits: Source = "sklearn",
+        digits_root: str | None = None,
+        turning: bool = False,
+    ) -> None:
+        if not 0 < digit <= canvas:
+            raise ValueError(f"a digit of {digit} pixels does not fit onto a canvas of {canvas} pixels")
+        self.canvas, self.digit, self.turning = canvas, digit, turning
+        self.digits = load_digits(digits, digit, digits_root)
+        self.size = (canvas, canvas)
+        angle = (Attribute("angle", -math.pi, math.pi),) if turning else ()
+        self.attributes = (Attribute("x", 0, 1), Attribute("y", 0, 1), *angle, Attribute("example", 0, 1))
+
+    def render(self, scenes: SceneBatch) -> Float[Tensor, "b 1 h w"]:
+        """Images alone."""
+        return sprites.blend_lighter(self._sprites(scenes), len(scenes), *self.size)[:, None]
+
+    def render_labelled(self, scenes: SceneBatch) -> Rendering:
+        """Images with boxes, masks and visibility; a digit's mask is where it has ink."""
+        placed = self._sprites(scenes)
+        image = sprites.blend_lighter(placed, len(scenes), *self.size)
+        scene, place = scenes.mask.nonzero(as_tuple=True)
+        instances = sprites.lightest(placed, image, INK, place)
+        flat, inside = placed.indices(*self.size)
+        mask = inside & (placed.values >= INK)
+        seen = mask & (instances.flatten()[flat] == place[:, None, None])
+        corner = torch.stack([placed.left, placed.top], 1).repeat(1, 2)
+
+        def per_object(values: Tensor) -> Tensor:
+            out = values.new_zeros(*scenes.classes.shape, *values.shape[1:])
+            out[scene, place] = values
+            return out
+
+        def boxes(mask: Tensor) -> Tensor:
+            box = sprites.boxes_of(mask)
+            return per_object((box + corner) * (box[:, 2:] > 0).any(1, keepdim=True))
+
+        area = mask.sum((1, 2))
+        return Rendering(
+            image=image[:, None],
+            classes=scenes.classes,
+            boxes=boxes(mask),
+            visible_boxes=boxes(seen),
+            instances=instances,
+            visibility=per_object(seen.sum((1, 2)) / area.clamp(min=1)),
+        )
+
+    def _sprites(self, scenes: SceneBatch) -> sprites.Sprites:
+        digits = self._digits_on(scenes.classes.device)
+        scene, place = scenes.mask.nonzero(as_tuple=True)
+        of = {name: values[scene, place] for name, values in scenes.attributes.items()}
+        classes = scenes.classes[scene, place]
+        count = digits.count[classes]
+        picture = digits.first[classes] + (of["example"] * count).long().clamp(max=count - 1)
+        free, edge = self.canvas - self.digit, self.digit / 2
+        angle = of["angle"] if self.turning else None
+        return sprites.place(digits.pictures[picture], edge + free * of["x"], edge + free * of["y"], angle, scene)
+
+    def _digits_on(self, device: torch.device) -> Digits:
+        if self.digits.pictures.device != device:
+            self.digits = Digits(*(tensor.to(device) for tensor in self.digits))
+        return self.digits
