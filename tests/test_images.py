@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ms2.data import images as module
 from ms2.data.images import ImageError, ImageFolder, read_image
+from ms2.registry import UserError
 
 
 def save(path: Path, colour=(10, 20, 30), size=(6, 4), **options) -> Path:
@@ -110,7 +111,7 @@ def test_root_may_be_text_relative_or_start_with_a_tilde(tmp_path, monkeypatch):
 )
 def test_a_missing_folder_names_the_nearest(tmp_path, asked, advice):
     (tmp_path / "kitti" / "training").mkdir(parents=True)
-    (tmp_path / "kitti" / "trainin.txt").touch()  # a file is no answer
+    (tmp_path / "kiti").touch()  # a file is no answer
     with pytest.raises(ImageError) as caught:
         ImageFolder(tmp_path / asked)
     assert str(caught.value) == f"{tmp_path / asked}: no such folder. {advice.format(tmp_path)}"
@@ -140,7 +141,7 @@ def test_a_folder_without_images_names_what_it_holds(tmp_path):
 @pytest.mark.parametrize("size", [(0, 5), (5, -1)])
 def test_impossible_sizes_are_refused(tmp_path, size):
     save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"size is .*height and width"):
+    with pytest.raises(UserError, match=r"size is .*height and width"):
         ImageFolder(tmp_path, size)
 
 
@@ -159,22 +160,22 @@ def test_arguments_of_no_kind_are_refused_at_once(tmp_path, arguments):
     save(tmp_path / "a.png")
     (name,) = arguments
     # Where jaxtyping checks types it speaks first.
-    with pytest.raises((ValueError, TypeCheckError), match=name):
+    with pytest.raises((UserError, TypeCheckError), match=name):
         ImageFolder(tmp_path, **arguments)
 
 
 def test_a_wrong_choice_names_the_nearest_and_the_rest():
     with pytest.raises(
-        ValueError, match=r"fit cannot be 'crup'\. Did you mean 'crop'\? Available: crop, pad, stretch\."
+        UserError, match=r"fit cannot be 'crup'\. Did you mean 'crop'\? Available: crop, pad, stretch\."
     ):
         module._check_choice("fit", "crup", ("stretch", "crop", "pad"))
 
 
 def test_impossible_limit_and_empty_root_are_refused(tmp_path):
     save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="limit is 0"):
+    with pytest.raises(UserError, match="limit is 0"):
         ImageFolder(tmp_path, limit=0)
-    with pytest.raises(ValueError, match="root is empty"):
+    with pytest.raises(UserError, match="root is empty"):
         ImageFolder("")
 
 
@@ -427,7 +428,7 @@ def test_damaged_files_raise_nothing_but_image_errors(tmp_path_factory, kind, da
 def test_the_error_survives_pickling(tmp_path):
     error = ImageError(tmp_path / "a.png", "no good")
     copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is ImageError and isinstance(copy, ValueError)
+    assert type(copy) is ImageError and isinstance(copy, UserError)
     assert (copy.path, copy.reason, str(copy)) == (error.path, "no good", f"{tmp_path / 'a.png'}: no good")
 
 
@@ -479,6 +480,7 @@ def test_skip_warns_and_leaves_the_bad_out(tmp_path):
     with pytest.warns(UserWarning, match=r"(?s)left out, 2 of 4 images cannot be read:.*bad00.*bad01.*truncated"):
         bad = folder.verify()
     assert [error.path for error in bad] == [tmp_path / "bad00.png", tmp_path / "bad01.png"]
+    assert all(error.__traceback__ is error.__cause__ is None for error in bad)  # they would keep the pixels alive
     assert names(folder) == ["good00.png", "good01.png"]
     assert folder.verify() == []  # and says nothing, or the warning would be an error here
 
@@ -637,7 +639,9 @@ def test_workers_load_batches_and_carry_the_error_across(tmp_path):
     truncated(tmp_path / "2.png")
     with pytest.raises(ImageError, match=r"(?s)DataLoader worker process.*2\.png: image file is truncated") as caught:
         list(loader)
-    caught.value.with_traceback(None)  # it holds the loader in a cycle, whose collection waits 5 s for each worker
+    # Tracebacks hold the loader in cycles, and collecting those would wait 5 s for each worker.
+    caught.value.with_traceback(None)
+    del caught
 
 
 KITTI = Path(os.environ.get("MS2_DATA", "")) / "kitti" / "training" / "image_2"

@@ -100,6 +100,12 @@ def test_kl_is_infinite_without_smoothing_and_finite_with_it() -> None:
     assert kl_divergence(p, q, smoothing=eps).item() == pytest.approx(expected)
 
 
+def test_kl_of_nearly_equal_distributions_is_not_negative_by_rounding() -> None:
+    p = torch.rand(1000, 4, generator=rng()) + 0.1
+    p /= p.sum(-1, keepdim=True)
+    assert (kl_divergence(p, p * (1 + 1e-7 * torch.randn(p.shape, generator=rng(1)))) >= 0).all()
+
+
 def test_an_empty_distribution_is_far_from_any_other_and_equal_to_itself() -> None:
     empty, q = torch.zeros(3, dtype=torch.float64), probabilities(0, 1, 1)
     assert total_variation(empty, q).item() == total_variation(q, empty).item() == 1
@@ -186,10 +192,12 @@ def test_compare_takes_its_value_from_the_full_samples_and_pads_the_narrower() -
 
 
 @settings(max_examples=40, deadline=None)
-@given(triples(), st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**16))
-def test_interval_holds_its_value(pqr: tuple[Tensor, Tensor, Tensor], n: int, m: int, seed: int) -> None:
+@given(triples(), st.integers(1, 30), st.integers(1, 30), st.sampled_from([1, 50]), st.integers(0, 2**16))
+def test_interval_holds_its_value(
+    pqr: tuple[Tensor, Tensor, Tensor], n: int, m: int, resamples: int, seed: int
+) -> None:
     g = rng(seed)
-    for interval in compare(sample(pqr[0], n, g), sample(pqr[1], m, g), generator=g, resamples=50).values():
+    for interval in compare(sample(pqr[0], n, g), sample(pqr[1], m, g), generator=g, resamples=resamples).values():
         assert 0 <= interval.low <= interval.value <= interval.high < math.inf
 
 
@@ -226,6 +234,7 @@ def test_a_higher_level_gives_a_wider_interval() -> None:
 FAR = (probabilities(7, 2, 1, 0.5, 0.5), probabilities(2, 3, 4, 1, 1))
 UNIFORM = (probabilities(*[1] * 30), probabilities(*[1] * 30))
 COIN = (probabilities(50, 50), probabilities(46, 54))  # about one standard error apart
+BLOCKS = (probabilities(*[4] * 10, *[1] * 10), probabilities(*[1] * 10, *[4] * 10))  # many bins, all resolved
 PARTLY = (probabilities(3, *[1] * 18), probabilities(1, *[1] * 17, 3))  # most bins equal: the plain bootstrap fails
 
 
@@ -240,14 +249,15 @@ def test_interval_covers_the_truth(pair: tuple[Tensor, Tensor]) -> None:
         assert covered >= 90, f"{name}: {covered} of 100"
 
 
-def test_interval_is_no_wider_than_the_spread_demands() -> None:
-    """Far from 0 the width is close to that of a normal interval, 2 x 1.96 standard deviations."""
-    g, (p, q) = rng(8), FAR
-    results = [compare(sample(p, 300, g), sample(q, 300, g), generator=g, resamples=200) for _ in range(100)]
+@pytest.mark.parametrize("pair", [FAR, BLOCKS], ids=["far", "blocks"])
+def test_interval_is_no_wider_than_the_spread_demands(pair: tuple[Tensor, Tensor]) -> None:
+    """Far from 0 the width is near 2 x 1.96 standard deviations; rare bins bias KL, so there it may be wider."""
+    g, (p, q) = rng(8), pair
+    results = [compare(sample(p, 500, g), sample(q, 500, g), generator=g, resamples=200) for _ in range(60)]
     for name in DISTANCES:
         spread = torch.tensor([r[name].value for r in results]).std().item()
         width = torch.tensor([r[name].high - r[name].low for r in results]).mean().item()
-        assert 0.8 < width / (2 * 1.96 * spread) < 1.5, name
+        assert 0.8 < width / (2 * 1.96 * spread) < (2.5 if name == "kl" else 1.6), name
 
 
 def test_a_statistic_that_never_occurs() -> None:

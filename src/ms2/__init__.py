@@ -1,1 +1,3 @@
-"""Meta-Sim2: scene structure for synthetic data, learned from unlabelled images."""
+"""Meta-Sim2: unsupervised learning of scene structure for synthetic data generation."""
+
+__version__ = "0.1.0"

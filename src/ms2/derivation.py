@@ -90,6 +90,18 @@ def valid(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Bool[Tensor, " b"]:
     return good & frontier.finished & in_range
 
 
+def tops(grammar: Grammar, rules: Int[Tensor, "b t"]) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:
+    """What is expanded at each step of given derivations: the non-terminal, and its index in a list."""
+    frontier = Frontier(grammar, len(rules), rules.shape[1], rules.device)
+    symbols, indices = [], []
+    for rule in rules.unbind(1):
+        symbol, index, _ = frontier.top
+        symbols.append(symbol)
+        indices.append(index)
+        frontier.expand(rule)
+    return torch.stack(symbols, 1), torch.stack(indices, 1)
+
+
 def lengths(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Int[Tensor, " b"]:
     """Steps of each derivation, padding not counted."""
     return (rules != grammar.num_rules).sum(1)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ms2.registry import Plugin
+from ms2.registry import Plugin, UserError
 
 
 class Estimator(Plugin, nn.Module, ABC, kind="estimators"):
@@ -29,7 +29,7 @@ class MovingAverage(Estimator):
     def __init__(self, decay: float = 0.9) -> None:
         super().__init__()
         if not 0 <= decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), not be {decay}")
+            raise UserError(f"decay must lie in [0, 1), not be {decay}")
         self.decay = decay
         self.register_buffer("baseline", torch.tensor(torch.nan))
 

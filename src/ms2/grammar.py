@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ms2.registry import Plugin, suggest
+from ms2.registry import Plugin, UserError, suggest
 
 EMPTY = "ε"
 
 
-class GrammarError(ValueError):
+class GrammarError(UserError):
     """A grammar that cannot be read or used."""
 
 

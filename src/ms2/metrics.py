@@ -77,7 +77,7 @@ def kl_divergence(
     about p ln(p / smoothing) and not infinity. With `smoothing=0` the result is exact and may be infinite.
     """
     smooth_p, smooth_q = (_normalise(_with_nothing(x) + smoothing) for x in (p, q))
-    # Rounding can leave a sum of about -1e-8 where p equals q.
+    # Rounding can leave a sum of about -1e-8 where p all but equals q.
     return (torch.xlogy(smooth_p, smooth_p) - torch.xlogy(smooth_p, smooth_q)).sum(-1).clamp(min=0)
 
 
@@ -96,11 +96,12 @@ def compare(
     sets are resampled; the work is done on the generator's device.
 
     All three distances are convex, so sampling noise raises them, and resampling adds that noise once more: near 0
-    the plain percentile interval lies wholly above the truth. Its upper end only becomes cautious, so it is kept. The
-    lower end is `value` minus the upper quantile of the excess (resampled - measured), clipped at 0: the basic
-    bootstrap. For `tv` and `wasserstein` that still misses 0 when there are many bins, since |x| has a kink at 0: there
-    the excess takes unresolved bins as equal (Fang and Santos 2019, "Inference on Directionally Differentiable
-    Functions"). No bootstrap knows of bins that neither sample shows; one scene per set yields a width of 0.
+    the plain percentile interval lies wholly above the truth. Its upper end only becomes cautious (most of all that of
+    `kl` with rare bins), so it is kept. The lower end is `value` minus the upper quantile of the excess (resampled -
+    measured), clipped at 0: the basic bootstrap. For `tv` and `wasserstein` that still misses 0 when there are many
+    bins, since |x| has a kink at 0: there the excess takes unresolved bins as equal (Fang and Santos 2019, "Inference
+    on Directionally Differentiable Functions"). No bootstrap knows of bins that neither sample shows; one scene per
+    set yields a width of 0.
 
     ValueError for a table without scenes or with negative or not finite entries, `resamples` < 1 or `level` outside
     (0, 1).

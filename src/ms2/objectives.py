@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.registry import Plugin, suggest
+from ms2.registry import Plugin, UserError, suggest
 
 Blocks = Mapping[str, Float[Tensor, "_ _"]]
 
@@ -29,7 +29,7 @@ class Objective(Plugin, ABC, kind="objectives"):
         self.blocks = list(bandwidth) if blocks is None and isinstance(bandwidth, dict) else blocks
         widths = bandwidth.values() if isinstance(bandwidth, dict) else [bandwidth]
         if any(w <= 0 for w in widths):
-            raise ValueError(f"bandwidths must be positive, not {bandwidth}")
+            raise UserError(f"bandwidths must be positive, not {bandwidth}")
 
     def __call__(
         self, features: Blocks, population: Blocks, own: Int[Tensor, " b"], real: Blocks
@@ -46,13 +46,13 @@ class Objective(Plugin, ABC, kind="objectives"):
             real: As many real samples as there are in the population.
 
         Raises:
-            KeyError: If a block is asked for that the extractor does not give.
+            UserError: If a block is asked for that the extractor does not give.
         """
         score = torch.zeros(len(own), device=own.device)
         sharpness = {}
         for name in self.blocks or list(features):
             if name not in features:
-                raise KeyError(f"the features have no block {name!r}. {suggest(name, features)}")
+                raise UserError(f"the features have no block {name!r}. {suggest(name, features)}")
             variance = self._variance(name, features[name].shape[1])
             to_population = -torch.cdist(features[name], population[name]).square() / (2 * variance)
             to_real = -torch.cdist(features[name], real[name]).square() / (2 * variance)
@@ -74,7 +74,7 @@ class Objective(Plugin, ABC, kind="objectives"):
         if not isinstance(self.bandwidth, dict):
             return self.bandwidth * dimension
         if block not in self.bandwidth:
-            raise KeyError(f"no bandwidth for the block {block!r}. {suggest(block, self.bandwidth)}")
+            raise UserError(f"no bandwidth for the block {block!r}. {suggest(block, self.bandwidth)}")
         return self.bandwidth[block] * dimension
 
 

@@ -1,10 +1,13 @@
 """Plug-ins by name: a class is registered by subclassing the base class of its kind."""
 
 import difflib
+import hashlib
 import inspect
+import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 ENTRY_POINT_GROUP = "ms2.plugins"
@@ -13,11 +16,58 @@ KINDS: dict[str, type] = {}
 """Base class of every kind of plug-in, by the kind's name in the plural (``ms2 list`` shows them)."""
 
 
-class UnknownPluginError(LookupError):
+class UserError(ValueError):
+    """Bad input. The message is for the person who gave it: what is wrong, what is possible, what to do next."""
+
+
+class UnknownPluginError(UserError, LookupError):
     """No plug-in of the kind asked for has that name."""
 
 
-class Plugin:
+class Configured:
+    """Remembers the arguments that an object was made with, so that results can be found by their settings."""
+
+    settings: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Note the arguments, with defaults filled in."""
+        self = super().__new__(cls)
+        try:
+            bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        except TypeError:  # unpickling makes objects without arguments; a wrong call fails in __init__, readably
+            return self
+        bound.apply_defaults()
+        object.__setattr__(self, "settings", dict(list(bound.arguments.items())[1:]))
+        return self
+
+
+def describe(thing: Any) -> Any:
+    """Settings as plain data: what an object is and was made with, all the way down.
+
+    Raises:
+        TypeError: If something has neither settings nor a plain value.
+    """
+    if isinstance(thing, Configured):
+        name = f"{type(thing).__module__}.{type(thing).__qualname__}"
+        return {"class": name, **{key: describe(value) for key, value in thing.settings.items()}}
+    if isinstance(thing, Mapping):
+        return {str(key): describe(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [describe(value) for value in thing]
+    if thing is None or isinstance(thing, (str, int, float, bool)):
+        return thing
+    if isinstance(thing, Path):
+        return str(thing)
+    raise TypeError(f"{thing!r} has no settings: derive its class from ms2.registry.Configured")
+
+
+def fingerprint(*things: Any) -> str:
+    """A hash of the settings of things, equal for things that were made alike."""
+    text = json.dumps([describe(thing) for thing in things], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class Plugin(Configured):
     """Base of everything that is swapped by name.
 
     A base class declares its kind, ``class Renderer(Plugin, kind="renderers")``; every concrete subclass

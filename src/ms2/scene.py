@@ -40,6 +40,11 @@ class SceneBatch:
     def __len__(self) -> int:
         return len(self.classes)
 
+    def __getitem__(self, index: Tensor | slice) -> "SceneBatch":
+        """Some of the scenes."""
+        attributes = {name: values[index] for name, values in self.attributes.items()}
+        return SceneBatch(self.classes[index], self.parents[index], attributes)
+
     @property
     def mask(self) -> Bool[Tensor, "b n"]:
         """Which places hold an object."""

@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ms2.derivation import Derivations, Frontier, lengths
+from ms2.derivation import Derivations, Frontier, lengths, tops
 from ms2.grammar import Grammar
+from ms2.registry import Configured, UserError
 
 
-class SamplingError(RuntimeError):
+class SamplingError(UserError):
     """Too many derivations did not end in time."""
 
 
@@ -28,18 +29,23 @@ class Score(NamedTuple):
     entropy: Float[Tensor, " b"]
 
 
-class StructureModel(nn.Module):
+class StructureModel(Configured, nn.Module):
     """A recurrent network over rules, constrained to a grammar.
 
     At each step the rules of the popped non-terminal are allowed, one is sampled from the softmax of their
     logits, and fed back, which is what makes the choice depend on the context. q(T|z) is the product of the
     rules' probabilities (the paper prints a sum), and q(T) the mean of q(T|z) over a finite set of latents.
 
+    The paper feeds back the sampled rule alone, so that the network has to count by itself how many items a list
+    already has; it is slow to learn to, and the number of objects is what has to be learned. With ``context`` it is
+    told which non-terminal it is about to expand, and how often in a row that has come back.
+
     Args:
         grammar: The grammar of the scenes.
         t_max: Most steps of a derivation; longer ones are rejected and drawn again.
         cell: The recurrent cell.
         hidden: Width of the recurrent state and of the rules' embedding.
+        context: Whether the network sees the popped non-terminal and its index in the list that it spells.
         num_latents: Size of the set Z of latents; the paper found 1 enough.
         latent_dim: Dimension of a latent.
         max_tries: Draws after which a scene that never ends in time is an error.
@@ -57,6 +63,7 @@ class StructureModel(nn.Module):
         t_max: int = 64,
         cell: Literal["lstm", "gru"] = "lstm",
         hidden: int = 64,
+        context: bool = True,
         num_latents: int = 1,
         latent_dim: int = 16,
         max_tries: int = 100,
@@ -66,6 +73,8 @@ class StructureModel(nn.Module):
         grammar.check(t_max)
         self.grammar, self.t_max, self.hidden, self.max_tries = grammar, t_max, hidden, max_tries
         self.embedding = nn.Embedding(grammar.num_rules + 1, hidden)  # the padding rule doubles as the start
+        self.symbol_embedding = nn.Embedding(len(grammar.nonterminals) + 1, hidden) if context else None
+        self.index_embedding = nn.Embedding(t_max, hidden) if context else None
         self.recurrence = (nn.LSTM if cell == "lstm" else nn.GRU)(hidden, hidden, batch_first=True)
         self.condition = nn.Linear(latent_dim, hidden)
         self.head = nn.Linear(hidden, grammar.num_rules)
@@ -103,13 +112,14 @@ class StructureModel(nn.Module):
         """One try for each of n scenes, step by step."""
         device = self.latents.device
         frontier = Frontier(self.grammar, n, self.t_max, device)
-        index = torch.randint(len(self.latents), (n,), generator=generator, device=device)
-        state = self._initial_state(self.latents[index])
+        chosen = torch.randint(len(self.latents), (n,), generator=generator, device=device)
+        state = self._initial_state(self.latents[chosen])
         rule = torch.full((n,), self.grammar.num_rules, device=device)
         steps = []
         for step in range(self.t_max):
-            output, state = self.recurrence(self.embedding(rule)[:, None], state)
-            symbol, done = frontier.top[0], frontier.finished
+            symbol, index, _ = frontier.top
+            output, state = self.recurrence(self._embed(rule, symbol, index)[:, None], state)
+            done = frontier.finished
             logits = self.head(output[:, 0]).masked_fill(~frontier.tables.allowed[symbol], -math.inf)
             # an empty stack allows no rule: give it any distribution, and the padding rule afterwards
             logits = torch.where(done[:, None], 0.0, logits)
@@ -121,6 +131,15 @@ class StructureModel(nn.Module):
             if step % 8 == 7 and bool(frontier.finished.all()):
                 break
         return torch.stack(steps, 1), frontier.finished
+
+    def _embed(
+        self, rule: Int[Tensor, "*b"], symbol: Int[Tensor, "*b"], index: Int[Tensor, "*b"]
+    ) -> Float[Tensor, "*b h"]:
+        """Input of a step: the previous rule, and what is to be expanded next."""
+        embedded = self.embedding(rule)
+        if self.symbol_embedding is None or self.index_embedding is None:
+            return embedded
+        return embedded + self.symbol_embedding(symbol) + self.index_embedding(index.clamp(max=self.t_max - 1))
 
     def _initial_state(self, latents: Float[Tensor, "n z"]) -> Tensor | tuple[Tensor, Tensor]:
         state = self.condition(latents)[None]
@@ -136,13 +155,12 @@ class StructureModel(nn.Module):
         """
         k, num = self.grammar.num_rules, len(self.latents)
         rules = rules[:, : max(1, int(lengths(self.grammar, rules).max()))]
-        tables = self.grammar.tables(rules.device)
         real = rules != k
         inputs = torch.cat([torch.full_like(rules[:, :1], k), rules[:, :-1]], 1)
+        symbol, index = tops(self.grammar, rules)
         state = self._initial_state(self.latents.repeat_interleave(len(rules), 0))
-        output, _ = self.recurrence(self.embedding(inputs).repeat(num, 1, 1), state)
-        # which non-terminal is expanded follows from the rule itself: its left-hand side
-        allowed = tables.allowed[tables.lhs[rules]] | ~real[..., None]
+        output, _ = self.recurrence(self._embed(inputs, symbol, index).repeat(num, 1, 1), state)
+        allowed = self.grammar.tables(rules.device).allowed[symbol] | ~real[..., None]
         logits = self.head(output).unflatten(0, (num, len(rules))).masked_fill(~allowed, -math.inf)
         log_p = logits.log_softmax(-1)
         taken = log_p.gather(-1, rules.clamp(max=k - 1)[None, ..., None].expand(num, -1, -1, -1))[..., 0]

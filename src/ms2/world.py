@@ -5,11 +5,12 @@ from torch import Generator, Tensor
 
 from ms2.grammar import Grammar
 from ms2.priors import ParameterPrior, StructurePrior
+from ms2.registry import Configured
 from ms2.render import Renderer
 from ms2.scene import SceneBatch, scenes_of
 
 
-class World:
+class World(Configured):
     """What may exist, what is likely before learning, and how it looks.
 
     Args:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.contrib.concurrent import thread_map
 
-from ms2.registry import suggest
+from ms2.registry import UserError, suggest
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 NAMED_AT_MOST = 10  # of the bad files, and of the kinds of file found instead of images
@@ -28,7 +28,7 @@ Fit = Literal["stretch", "crop", "pad"]
 OnError = Literal["raise", "skip"]
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """An image, or a folder of them, that cannot be used.
 
     Args:
@@ -36,14 +36,11 @@ class ImageError(ValueError):
         reason: What is wrong with it; empty where `path` already holds the whole message.
     """
 
-    # Both go to `args`, so that pickle can rebuild the error. `reason` may be left out because torch's DataLoader
-    # rebuilds a worker's error from its message alone, and would fall back to RuntimeError otherwise.
+    # `reason` may be left out because torch's DataLoader rebuilds a worker's error from its message alone, and would
+    # fall back to RuntimeError otherwise.
     def __init__(self, path: str | Path, reason: str = "") -> None:
-        super().__init__(path, reason)
+        super().__init__(f"{path}: {reason}" if reason else str(path))
         self.path, self.reason = path, reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}" if self.reason else str(self.path)
 
 
 def read_image(
@@ -89,7 +86,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
 
     Raises:
         ImageError: The folder is missing, is not a folder, holds no images, or holds a folder that cannot be listed.
-        ValueError: Another argument is impossible.
+        UserError: Another argument is impossible.
     """
 
     def __init__(
@@ -98,7 +95,6 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         size: tuple[int, int] | None = None,
         channels: Channels = 3,
         fit: Fit = "crop",
-        *,
         on_error: OnError = "raise",
         limit: int | None = None,
     ) -> None:
@@ -107,7 +103,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         _check_choice("on_error", on_error, get_args(OnError))
         _check_size(size)
         if limit is not None and limit < 1:
-            raise ValueError(f"limit is {limit}: give the number of images to use, 1 or more, or null for all.")
+            raise UserError(f"limit is {limit}: give the number of images to use, 1 or more, or null for all.")
         self.root = _check_folder(root)
         self.size, self.channels, self.fit, self.on_error = size, channels, fit, on_error
         self.paths: list[Path] = self._find()[:limit]
@@ -189,8 +185,7 @@ def _decode(path: Path) -> Image.Image:
         # Pillow itself only warns up to twice its limit, and warnings cannot be caught safely in threads.
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError
-        image.load()
-        return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image)  # which decodes it, too
 
 
 def _flatten(image: Image.Image, channels: Channels) -> Image.Image:
@@ -268,7 +263,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} cannot be {value!r}. {suggest(str(value), map(str, choices))}")
+        raise UserError(f"{name} cannot be {value!r}. {suggest(str(value), map(str, choices))}")
 
 
 def _check_size(size: object) -> None:
@@ -276,14 +271,14 @@ def _check_size(size: object) -> None:
         return
     pair = isinstance(size, Sequence) and len(size) == 2
     if not pair or not all(isinstance(side, int) and side > 0 for side in size):  # type: ignore[attr-defined]
-        raise ValueError(
+        raise UserError(
             f"size is {size!r}: give height and width in pixels, such as (128, 416), or null for each image's own."
         )
 
 
 def _check_folder(root: str | Path) -> Path:
     if not str(root):
-        raise ValueError("root is empty: give the folder that holds the images.")
+        raise UserError("root is empty: give the folder that holds the images.")
     folder = Path(root).expanduser().absolute()
     if folder.is_dir():
         return folder

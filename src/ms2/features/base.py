@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ms2.registry import Plugin
+from ms2.registry import Plugin, UserError
 from ms2.render import Rendering
 
 Blocks = dict[str, Float[Tensor, "b _"]]
@@ -47,7 +47,7 @@ class TrainedExtractor(FeatureExtractor, ABC):
         """What the extractor reads off images, for the probe."""
 
 
-class CountError(ValueError):
+class CountError(UserError):
     """More objects than the extractor has places for."""
 
 

@@ -22,7 +22,7 @@ class DenseCounts(TrainedExtractor):
     Args:
         channels: Channels of an image.
         num_classes: Number of classes, C.
-        width: Channels of the first residual block.
+        widths: Channels of the three residual blocks.
         max_count: Most objects that block ``count`` tells apart.
         count_width: Standard deviation of a number's bump in block ``count``.
     """
@@ -31,12 +31,17 @@ class DenseCounts(TrainedExtractor):
     """Side of a cell in pixels: the product of the trunk's strides."""
 
     def __init__(
-        self, channels: int, num_classes: int, width: int = 16, max_count: int = 10, count_width: float = 0.4
+        self,
+        channels: int,
+        num_classes: int,
+        widths: tuple[int, int, int] = (16, 32, 64),
+        max_count: int = 10,
+        count_width: float = 0.4,
     ) -> None:
         super().__init__()
         self.num_classes, self.max_count, self.count_width = num_classes, max_count, count_width
-        self.trunk = residual_trunk(channels, width, (2, 2, 1))
-        self.head = nn.Conv2d(4 * width, num_classes + 1, 1)
+        self.trunk = residual_trunk(channels, widths, (2, 2, 1))
+        self.head = nn.Conv2d(widths[-1], num_classes + 1, 1)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Blocks ``classes`` and ``count``."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.registry import suggest
+from ms2.registry import UserError, suggest
 
 Source = Literal["sklearn", "mnist"]
 
@@ -39,15 +39,14 @@ def load_digits(source: Source, side: int, root: str | None = None) -> Digits:
         root: Folder that holds ``MNIST/raw``; for ``mnist`` only.
 
     Raises:
-        ValueError: If there is no such source.
-        FileNotFoundError: If MNIST is not under ``root``.
+        UserError: If there is no such source, or no MNIST under ``root``.
     """
     if source == "sklearn":
         pictures, labels = _sklearn()
     elif source == "mnist":
         pictures, labels = _mnist(root)
     else:
-        raise ValueError(f"there is no digit source {source!r}. {suggest(str(source), get_args(Source))}")
+        raise UserError(f"there is no digit source {source!r}. {suggest(str(source), get_args(Source))}")
     pictures = F.interpolate(
         pictures[:, None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
     )[:, 0].clamp(0, 1)
@@ -67,11 +66,11 @@ def _mnist(root: str | None) -> tuple[Tensor, Tensor]:
     from torchvision.datasets import MNIST
 
     if root is None:
-        raise FileNotFoundError("the digit source 'mnist' needs the folder that holds MNIST/raw: give digits_root")
+        raise UserError("the digit source 'mnist' needs the folder that holds MNIST/raw: give digits_root")
     try:
         data = MNIST(root, train=True)
     except RuntimeError:
-        raise FileNotFoundError(
+        raise UserError(
             f"there is no MNIST in {Path(root).absolute()}: {Path(root, 'MNIST', 'raw')} must hold train-images-idx3-ubyte "
             "and train-labels-idx1-ubyte. Let torchvision.datasets.MNIST(root, download=True) fetch it once, "
             "or use the digit source 'sklearn', which needs no download."

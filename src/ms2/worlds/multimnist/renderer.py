@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ms2.registry import UserError
 from ms2.render import Renderer, Rendering, sprites
 from ms2.scene import Attribute, SceneBatch
 from ms2.worlds.multimnist.digits import Digits, Source, load_digits
@@ -39,7 +40,7 @@ class DigitCanvas(Renderer):
         turning: bool = False,
     ) -> None:
         if not 0 < digit <= canvas:
-            raise ValueError(f"a digit of {digit} pixels does not fit onto a canvas of {canvas} pixels")
+            raise UserError(f"a digit of {digit} pixels does not fit onto a canvas of {canvas} pixels")
         self.canvas, self.digit, self.turning = canvas, digit, turning
         self.digits = load_digits(digits, digit, digits_root)
         self.size = (canvas, canvas)

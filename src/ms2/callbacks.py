@@ -1,0 +1,155 @@
+"""Callbacks: what a run shows while it learns, and what it leaves behind."""
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_info
+
+import ms2
+from ms2 import evaluation
+from ms2.pictures import image_grid
+from ms2.tasks import MetaSim2, StageResult
+
+
+class StageBar(TQDMProgressBar):
+    """A progress bar over steps, named after what is being done.
+
+    Args:
+        title: What is being done.
+    """
+
+    def __init__(self, title: str = "learning structure") -> None:
+        super().__init__()
+        self.title = title
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Name the bar."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description(self.title)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Without the version number of the logger."""
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
+
+class Gallery(Callback):
+    """Shows images and histograms of prior, learned and target scenes in Weights & Biases.
+
+    Other loggers get numbers only, so a run with any logger works.
+    """
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the learned scenes, and the first time those of prior and target too."""
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if not loggers or trainer.sanity_checking or not isinstance(pl_module, MetaSim2) or not trainer.is_global_zero:
+            return
+        import wandb
+
+        target = trainer.datamodule.target  # type: ignore[attr-defined]
+        media: dict[str, Any] = {
+            f"images/{who}": wandb.Image(image_grid(images))
+            for who, images in evaluation.sample_images(pl_module, target).items()
+        }
+        tables = evaluation.structure_tables(pl_module, target.truth)
+        for histogram in evaluation.histograms(pl_module, tables, {}):
+            for who, share in histogram.shares.items():
+                edges = [i - 0.5 for i in range(len(share) + 1)]
+                media[f"{histogram.title}/{who}"] = wandb.Histogram(np_histogram=(share.numpy(), edges))
+        if pl_module.last_score is not None:
+            media["train/score_histogram"] = wandb.Histogram(pl_module.last_score.cpu().numpy())
+        for logger in loggers:
+            logger.experiment.log({**media, "trainer/global_step": trainer.global_step})
+
+
+class Results(Callback):
+    """Leaves ``metrics.json`` and ``summary.png`` in the run's folder.
+
+    Args:
+        folder: The run's folder.
+        name: The run's name.
+        seconds_before: When the command started, on the clock of ``time.monotonic``.
+    """
+
+    def __init__(self, folder: Path, name: str, started: float) -> None:
+        self.folder, self.name, self.started = folder, name, started
+        self.stages: dict[str, StageResult] = {}
+        self.learning = 0.0  # seconds, those before an interruption included
+        self._since = started
+        self._before = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds so far, so that a resumed run reports all of them."""
+        now = time.monotonic()
+        return {"learning": self.learning + now - self._since, "total": self._before + now - self.started}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the seconds of the interrupted part."""
+        self.learning, self._before = state_dict["learning"], state_dict["total"]
+
+    def on_train_start(self, *_: Any) -> None:
+        """Start the clock of learning."""
+        self._since = time.monotonic()
+
+    def on_train_end(self, *_: Any) -> None:
+        """Stop it."""
+        self.learning += time.monotonic() - self._since
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the results of a finished run."""
+        times = {
+            **{f"seconds_{name}": stage.seconds for name, stage in self.stages.items()},
+            "seconds_training": self.learning,
+            "seconds_total": self._before + time.monotonic() - self.started,
+            "reused_stages": [name for name, stage in self.stages.items() if stage.reused],
+        }
+        found = {key: value for stage in self.stages.values() for key, value in stage.metrics.items()}
+        self._write(trainer, pl_module, times | {"stages": found})
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the results of a checkpoint that was tested."""
+        self._write(trainer, pl_module, {})
+
+    def _write(self, trainer: Trainer, model: LightningModule, more: dict[str, Any]) -> None:
+        if not trainer.is_global_zero or not isinstance(model, MetaSim2):
+            return
+        target = trainer.datamodule.target  # type: ignore[attr-defined]
+        tables = evaluation.structure_tables(model, target.truth)
+        metrics = evaluation.structure_metrics(tables, model.seed)
+        picture = evaluation.summary_picture(self.name, model, target, tables, metrics)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(self.folder / "summary.png")
+        about = {
+            "steps": trainer.global_step,
+            "seed": model.seed,
+            "eval_scenes": model.eval_scenes,
+            "command": " ".join(sys.argv),
+            "versions": {"ms2": ms2.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        }
+        write_json(self.folder / "metrics.json", metrics | more | about)
+        for logger in trainer.loggers:
+            self._log(logger, metrics, picture)
+        short = ", ".join(f"{k} {v:.3f}" for k, v in metrics.items() if k.endswith("_tv"))
+        rank_zero_info(f"{short}\nresults: {self.folder / 'metrics.json'}, {self.folder / 'summary.png'}")
+
+    def _log(self, logger: Logger, metrics: dict[str, Any], picture: Any) -> None:
+        numbers = {f"final/{key}": value for key, value in metrics.items() if isinstance(value, float)}
+        logger.log_metrics(numbers)
+        if isinstance(logger, WandbLogger):
+            logger.log_image("summary", [picture])
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a crash leaves the old file or the new one."""
+    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    half.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(half, path)

@@ -1,0 +1,305 @@
+"""The command line: ``ms2 fit --config configs/multimnist_quick.yaml``, ``ms2 list renderers``."""
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+
+import ms2
+import ms2.worlds  # noqa: F401  (importing registers the plug-ins)
+from ms2 import registry
+from ms2.callbacks import Gallery, Results, StageBar, write_json
+from ms2.data import TargetImages
+from ms2.grammar import Grammar
+from ms2.registry import UserError, fingerprint
+from ms2.tasks import ExtractorTraining, MetaSim2, Pretraining, Stage, run_stage
+from ms2.world import World
+
+STARTED = time.monotonic()
+KEYS = {
+    "grammar": "grammars",
+    "prior": "priors",
+    "parameters": "parameters",
+    "layouts": "parameters",
+    "renderer": "renderers",
+    "features": "features",
+    "objective": "objectives",
+    "estimator": "estimators",
+    "statistics": "statistics",
+    "target": "targets",
+}
+"""Kind of the plug-in that is named under each key of a configuration."""
+
+USAGE = """\
+ms2 learns the structure of scenes from images without labels (Meta-Sim2).
+
+  ms2 fit --config FILE       learn; stages that are done already are reused
+  ms2 validate --config FILE  distance of a checkpoint's structure to the target's
+  ms2 test --config FILE      the same, leaving metrics.json and summary.png
+  ms2 list [KIND]             the plug-ins that can be named in a configuration
+  ms2 lint NAME|FILE [T_MAX]  what is suspicious about a grammar
+
+Every setting of FILE can be given on the command line too, and wins:
+  ms2 fit --config configs/multimnist_quick.yaml --model.objective MMDWitness --model.lr 1e-3
+All of them: ms2 fit --help, and ms2 fit --model.features.help ResNet for those of a plug-in.
+"""
+
+
+class Parser(LightningArgumentParser):
+    """Adds the names one may type to the error on a misspelt plug-in."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with the message."""
+        found = re.search(r'Parser key "(?:[\w.]+\.)?(\w+)"', message)
+        typed = re.search(r"Expected a [^\n]*(?:subclass|class)[^\n]*?(?:Got value)?: ([\w.]+)$", message, re.M)
+        if found and typed and found[1] in KEYS and "Available:" not in message:
+            kind = KEYS[found[1]]
+            names = registry.available(kind)
+            if typed[1] not in names:
+                message += f"\n\nNo plug-in among the {kind} is called {typed[1]!r}. {registry.suggest(typed[1], names)}"
+        super().error(message, ex)
+
+
+class CLI(LightningCLI):
+    """Runs the stages in order, keeps a run's files in one folder, and resumes what was interrupted."""
+
+    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        super().__init__(
+            MetaSim2,
+            TargetImages,
+            parser_class=Parser,
+            save_config_callback=None,  # the folder of a run is known only here, so it is saved here
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+            run=run,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """What a trainer can do here."""
+        every = LightningCLI.subcommands()
+        return {name: every[name] for name in ("fit", "validate", "test")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The world and the stages, which share its parts."""
+        parser.add_argument("--name", type=str, default="run", help="Name of the run and its folder.")
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--stage",
+            type=Literal["all", "extractor", "pretraining"],
+            default="all",
+            help="Run all stages, or one of those before learning alone.",
+        )
+        parser.add_argument("--fresh", type=bool, default=False, help="Train anew, keeping an earlier run's folder aside.")
+        parser.add_argument("--checkpoint_every", type=int, default=50, help="Steps between checkpoints.")
+        parser.add_argument(
+            "--wandb",
+            type=Literal["offline", "online", "disabled"],
+            default="offline",
+            help="Weights & Biases: offline needs no account; 'wandb sync' uploads later.",
+        )
+        parser.add_class_arguments(World, "world")
+        parser.add_class_arguments(ExtractorTraining, "extractor")
+        parser.add_class_arguments(Pretraining, "pretraining")
+        for target in ("model.world", "extractor.world", "pretraining.world", "data.target.init_args.world"):
+            parser.link_arguments("world", target, apply_on="instantiate")
+        parser.link_arguments("world.grammar", "model.structure.init_args.grammar", apply_on="instantiate")
+        parser.link_arguments("model.features", "extractor.features", apply_on="instantiate")
+        parser.link_arguments("model.structure", "pretraining.structure", apply_on="instantiate")
+        parser.link_arguments(
+            "world.renderer", "model.features.init_args.channels", lambda r: r.channels, apply_on="instantiate"
+        )
+        parser.link_arguments(
+            "world.grammar", "model.features.init_args.num_classes", lambda g: len(g.classes), apply_on="instantiate"
+        )
+        for target in ("model.seed", "data.seed", "extractor.seed", "pretraining.seed"):
+            parser.link_arguments("seed_everything", target, int)
+        parser.set_defaults({"model.structure": {"class_path": "ms2.structure.StructureModel"}})
+
+    # -- the run's folder ------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go."""
+        return Path(self._get(self.config, "runs_dir")) / self._get(self.config, "name")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer of the last stage, with the loggers and callbacks of a run."""
+        if self.subcommand is not None:
+            self._take_folder()
+        config = self._get(self.config_init, "trainer")
+        if config.get("logger") is None:
+            kwargs["logger"] = self._loggers()
+        self.results = Results(self.folder, self._get(self.config, "name"), STARTED)
+        callbacks = [StageBar(), Gallery(), self.results]
+        if self.subcommand == "fit":
+            every = self._get(self.config, "checkpoint_every")
+            callbacks.append(ModelCheckpoint(self.folder / "checkpoints", "step{step}", every_n_train_steps=every,
+                                             save_last=True, auto_insert_metric_name=False, enable_version_counter=False))
+        trainer_config = {**config, "default_root_dir": str(self.folder), "use_distributed_sampler": False, **kwargs}
+        return self._instantiate_trainer(trainer_config, callbacks)
+
+    def _loggers(self) -> list[Any]:
+        if self.subcommand is None:
+            return []
+        mode, loggers = self._get(self.config, "wandb"), [CSVLogger(self.folder, "csv")]
+        if mode == "disabled":
+            return loggers
+        name = self._get(self.config, "name")
+        return [WandbLogger(name, self.folder, offline=mode == "offline", project="ms2"), *loggers]
+
+    @rank_zero_only
+    def _take_folder(self) -> None:
+        """Make the run's folder; keep an earlier run of other settings aside."""
+        try:
+            if self.subcommand == "fit" and self.folder.exists():
+                state = self._state()
+                other = bool(state) and state.get("identity") != self._identity()
+                if other or self._get(self.config, "fresh"):
+                    aside = _free_name(self.folder)
+                    self.folder.rename(aside)
+                    rank_zero_info(f"an earlier run called {self.folder.name} had other settings; it is now {aside}")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.subcommand == "fit":
+                config = self._parser("fit").dump(self.config["fit"], skip_none=False)
+                (self.folder / "config.yaml").write_text(config)
+                if not self._state():
+                    self._note(finished=False)
+        except OSError as error:
+            raise UserError(
+                f"can't write to the folder of the run, {self.folder.absolute()}: {error.strerror or error}. "
+                "Give another one with --runs_dir, or make room or permission there."
+            ) from error
+
+    def _identity(self) -> str:
+        trainer = self._get(self.config_init, "trainer")
+        extent = [trainer.get(key) for key in ("max_steps", "max_epochs", "devices", "num_nodes", "precision")]
+        parts = [self._get(self.config_init, part) for part in ("model", "data", "extractor", "pretraining")]
+        return fingerprint(ms2.__version__, [str(value) for value in extent], *parts)
+
+    def _state(self) -> dict[str, Any]:
+        path = self.folder / "run.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    @rank_zero_only
+    def _note(self, finished: bool) -> None:
+        write_json(self.folder / "run.json", {"identity": self._identity(), "finished": finished})
+
+    # -- subcommands -----------------------------------------------------------------------------------
+
+    def fit(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
+        """Check the target, run the stages, and learn; from the last checkpoint if there is one."""
+        assert self.trainer is not None
+        if self._state().get("finished") and ckpt_path is None and self._get(self.config, "stage") == "all":
+            rank_zero_info(f"this run is finished, see {self.folder}; train it again with --fresh true")
+            return
+        datamodule.setup("fit")
+        only = self._get(self.config, "stage")
+        for name in ("extractor", "pretraining"):
+            stage: Stage = self._get(self.config_init, name)
+            if stage.needed and only in ("all", name):
+                self.results.stages[name] = run_stage(stage, self._stage_trainer, self.folder.parent / "cache")
+        if only != "all":
+            return
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if ckpt_path is None and last.exists():
+            rank_zero_info(f"resuming from {last}")
+            ckpt_path = last
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **(kwargs | {"weights_only": True}))
+        self._note(finished=True)
+
+    def _stage_trainer(self, stage: Stage) -> Trainer:
+        """A trainer like the run's, for a stage before learning."""
+        assert self.trainer is not None
+        config = self._get(self.config_init, "trainer")
+        same = {key: config[key] for key in ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic")}
+        bar = config["enable_progress_bar"]
+        return Trainer(
+            **same,
+            max_steps=stage.max_steps,
+            val_check_interval=stage.validate_every,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            logger=self.trainer.loggers,
+            log_every_n_steps=config["log_every_n_steps"],
+            callbacks=[] if bar is False else [StageBar(stage.title)],
+            enable_progress_bar=bar,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=str(self.folder),
+        )
+
+    def validate(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
+        """Validate a checkpoint, by default the run's last."""
+        assert self.trainer is not None
+        self.trainer.validate(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
+
+    def test(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
+        """Test a checkpoint, by default the run's last, and leave its results."""
+        assert self.trainer is not None
+        self.trainer.test(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
+
+    def _checkpoint(self, path: Any) -> Any:
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if path is None and not last.exists():
+            raise UserError(f"there is no checkpoint {last}: run 'ms2 fit' with this configuration, or give --ckpt_path")
+        return path or last
+
+
+def _free_name(folder: Path) -> Path:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    return aside
+
+
+def list_plugins(kinds: list[str]) -> None:
+    """Print the plug-ins of some kinds, or of all, with what each is."""
+    for kind in kinds or sorted(registry.KINDS):
+        print(kind)
+        for name, cls in registry.available(kind).items():
+            print(f"  {name:18} {(cls.__doc__ or '').strip().splitlines()[0]}")
+
+
+def lint(what: str, t_max: int | None = None) -> int:
+    """Print what is suspicious about a grammar, given by name or as a text file; 1 if it can't be used."""
+    path = Path(what)
+    grammar = Grammar(path.read_text()) if path.is_file() else registry.look_up("grammars", what)()
+    print(f"{grammar}\n{grammar.num_rules} rules; derivations take from {grammar.shortest[grammar.start]:g} "
+          f"to {grammar.longest:g} steps; objects: {', '.join(grammar.classes)}")
+    findings = grammar.lint(t_max)
+    print(*findings or ["nothing suspicious"], sep="\n")
+    return int(any(finding.level == "error" for finding in findings))
+
+
+def main(args: ArgsType = None) -> None:
+    """Run the command line; bad input ends it with one readable message."""
+    argv = sys.argv[1:] if args is None else list(args)
+    registry.load_entry_points()
+    try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(USAGE)
+        elif argv[0] == "list":
+            list_plugins(argv[1:])
+        elif argv[0] == "lint" and 2 <= len(argv) <= 3:
+            sys.exit(lint(argv[1], int(argv[2]) if len(argv) > 2 else None))
+        else:
+            CLI(args)
+    except UserError as error:
+        print(f"ms2: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

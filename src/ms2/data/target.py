@@ -1,0 +1,134 @@
+"""Target images: what the generated ones should look like, from a folder or from a hidden distribution."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ms2.data.images import Fit, ImageFolder, OnError
+from ms2.priors import ParameterPrior, StructurePrior
+from ms2.registry import Plugin, UserError, fingerprint
+from ms2.scene import SceneBatch
+from ms2.seeding import generator
+from ms2.world import World
+
+
+class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
+    """A set of target images, of the renderer's size and channels.
+
+    Attributes:
+        truth: The scenes behind the images where they are known. For evaluation only: nothing that learns
+            may look at them.
+    """
+
+    truth: SceneBatch | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
+        """Several images at once."""
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """One image."""
+        return self.__getitems__([index])[0]
+
+    @abstractmethod
+    def key(self) -> str:
+        """A hash that changes when the images do, under which their features are kept."""
+
+    def verify(self) -> None:
+        """Raise what is wrong with the images now rather than in hour three."""
+
+
+class Folder(Target):
+    """Any folder of images, searched recursively.
+
+    Args:
+        world: Whose renderer sets the images' size and channels.
+        root: The folder.
+        fit: How images of another shape are brought to the renderer's: cut, padded with black, or stretched.
+        on_error: What to do with files that can't be read.
+        limit: Use the first so many images only.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        root: Path | str,
+        fit: Fit = "crop",
+        on_error: OnError = "raise",
+        limit: int | None = None,
+    ) -> None:
+        channels = 1 if world.renderer.channels == 1 else 3
+        self.images = ImageFolder(root, world.renderer.size, channels, fit, on_error, limit)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
+        """Several images, read from disk."""
+        return [self.images[i] for i in indices]
+
+    def key(self) -> str:
+        """Hash of names, sizes and times of the files."""
+        return self.images.fingerprint()
+
+    def verify(self) -> None:
+        """Decode every file once."""
+        self.images.verify()
+
+
+class Synthetic(Target):
+    """Images rendered from a hidden distribution of structure and parameters, which learning is to recover.
+
+    Args:
+        world: Whose grammar and renderer make the images.
+        prior: The hidden distribution of structure.
+        parameters: The hidden distribution of parameters; the world's by default.
+        num_images: Number of images.
+        seed: Seed of the scenes.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        prior: StructurePrior,
+        parameters: ParameterPrior | None = None,
+        num_images: int = 4000,
+        seed: int = 0,
+    ) -> None:
+        if num_images < 2:
+            raise UserError(f"a target needs at least 2 images, not {num_images}")
+        self.world, self.num_images = world, num_images
+        self.hidden = World(world.grammar, prior, parameters or world.parameters, world.renderer)
+        self.seed = seed
+
+    @cached_property
+    def truth(self) -> SceneBatch:  # type: ignore[override]
+        """The scenes of the images, for evaluation only."""
+        return self.hidden.sample_prior(self.num_images, generator(self.seed, "target"))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.num_images
+
+    def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
+        """Several images, rendered together."""
+        return list(_to_bytes(self.world.renderer.render(self.truth[torch.as_tensor(indices)])))
+
+    def key(self) -> str:
+        """Hash of the settings."""
+        return fingerprint(self)
+
+
+def _to_bytes(images: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
+    return (images * 255).round().to(torch.uint8)

@@ -1,0 +1,84 @@
+"""Stage 1: train a feature extractor on samples of the prior, whose labels are free and exact."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from ms2.data.steps import Steps
+from ms2.features import FeatureExtractor, TrainedExtractor
+from ms2.priors import ParameterPrior
+from ms2.registry import Configured
+from ms2.seeding import generator
+from ms2.tasks.probe import probe
+from ms2.world import World
+
+
+class ExtractorTraining(Configured, LightningModule):
+    """Trains an extractor on images of the prior, made anew for each step.
+
+    Args:
+        world: Where scenes come from.
+        features: The extractor.
+        max_steps: Training steps.
+        batch_size: Images per step, over all processes together.
+        lr: Highest learning rate of a one-cycle schedule (AdamW).
+        layouts: Parameter priors by name that the trained extractor is probed on, beside the world's own.
+        seed: Seed of the scenes.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        features: FeatureExtractor,
+        max_steps: int = 400,
+        batch_size: int = 64,
+        lr: float = 4e-3,
+        layouts: dict[str, ParameterPrior] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.world, self.features = world, features
+        self.max_steps, self.batch_size, self.lr, self.seed = max_steps, batch_size, lr, seed
+        self.layouts = {"prior": world.parameters, **(layouts or {})}
+        self.findings: dict[str, float] = {}
+
+    title = "training the extractor"
+    validate_every = None
+
+    @property
+    def product(self) -> FeatureExtractor:
+        """What the stage trains."""
+        return self.features
+
+    @property
+    def needed(self) -> bool:
+        """Whether the extractor is one that is trained here."""
+        return isinstance(self.features, TrainedExtractor)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Loss on one batch of labelled prior samples."""
+        assert isinstance(self.features, TrainedExtractor)
+        draw = generator(self.seed, "extractor", self.global_step, self.global_rank, device=self.device)
+        scenes = self.world.sample_prior(self.batch_size // self.trainer.world_size, draw)
+        labels = self.world.renderer.render_labelled(scenes)
+        loss = self.features.loss(labels.image, labels)
+        self.log("extractor/loss", loss, prog_bar=True)
+        return loss
+
+    def train_dataloader(self) -> Steps:
+        """Numbers of the steps; each makes its own images."""
+        return Steps(self.max_steps)
+
+    def on_fit_end(self) -> None:
+        """Probe what the features can count."""
+        if isinstance(self.features, TrainedExtractor):
+            self.features.eval()
+            self.findings = probe(self.features, self.world, self.layouts, seed=self.seed)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a one-cycle schedule."""
+        optimizer = torch.optim.AdamW(self.features.parameters(), self.lr)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

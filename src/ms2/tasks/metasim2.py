@@ -1,0 +1,241 @@
+"""Stage 3: learn the structure of target images, by REINFORCE on a feature-space score (section 3.3)."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from tqdm import tqdm
+
+from ms2.data import TargetImages
+from ms2.derivation import Derivations
+from ms2.estimators import Estimator
+from ms2.features import Blocks, FeatureExtractor
+from ms2.metrics import distribution, total_variation
+from ms2.objectives import Objective
+from ms2.registry import Configured, UserError
+from ms2.scene import SceneBatch, scenes_of
+from ms2.seeding import generator
+from ms2.statistics import ClassFrequency, ObjectCount, Statistic
+from ms2.structure import StructureModel
+from ms2.world import World
+
+
+class CheckpointError(UserError):
+    """A checkpoint that belongs to something else."""
+
+
+class Samples(NamedTuple):
+    """Generated scenes of one process: their derivations and the features of their images."""
+
+    derivations: Derivations
+    features: Blocks
+
+
+class MetaSim2(Configured, LightningModule):
+    """Learns scene structure from images without labels.
+
+    Each step draws as many scenes as there are target images in its batch, renders and embeds them, scores each
+    against both sets of features, and descends mean_j advantage_j * grad log q(T_j) (eq. 2).
+
+    Args:
+        world: What may exist and how it looks.
+        structure: The structure model q(T).
+        features: The feature extractor, which is not trained here.
+        objective: Scores samples.
+        estimator: Turns scores into advantages.
+        statistics: What is compared when the target's true structure is known; number and classes of
+            objects by default.
+        lr: Learning rate (Adam).
+        lr_decay: Whether the learning rate falls linearly to zero, which ends the jitter of the policy.
+        max_gradient: Largest norm of the gradient; longer ones are cut.
+        reject_weight: Added to the score of scenes that failed too often, lambda.
+        reject_threshold: Failed tries that cost nothing yet, epsilon.
+        eval_scenes: Scenes that a validation draws.
+        seed: Seed of everything drawn.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        structure: StructureModel,
+        features: FeatureExtractor,
+        objective: Objective,
+        estimator: Estimator,
+        statistics: Sequence[Statistic] | None = None,
+        lr: float = 2e-3,
+        lr_decay: bool = True,
+        max_gradient: float | None = None,
+        reject_weight: float = 1e-2,
+        reject_threshold: int = 1,
+        eval_scenes: int = 4000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.world, self.structure, self.features = world, structure, features
+        self.objective, self.estimator = objective, estimator
+        self.statistics = list(statistics or (ObjectCount(), ClassFrequency()))
+        self.lr, self.lr_decay, self.max_gradient = lr, lr_decay, max_gradient
+        self.reject_weight, self.reject_threshold = reject_weight, reject_threshold
+        self.eval_scenes, self.seed = eval_scenes, seed
+        self.target_features: Blocks = {}
+        self.last_score: Tensor | None = None
+
+    # -- the step --------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Int[Tensor, " m"], batch_idx: int) -> Tensor:
+        """One step against the target images with these indices."""
+        draw = generator(self.seed, "training", self.global_step, self.global_rank, device=self.device)
+        samples = self.draw(len(batch) // self.trainer.world_size, draw)
+        real = {name: block[batch] for name, block in self.target_features.items()}
+        return self.loss(samples, real)
+
+    @torch.no_grad()
+    def draw(self, n: int, generator: torch.Generator) -> Samples:
+        """Sample n scenes, render them and extract their features."""
+        derivations = self.structure.sample(n, generator)
+        return Samples(derivations, self.features(self.world.images(derivations.rules, generator)))
+
+    def loss(self, samples: Samples, real: Blocks) -> Float[Tensor, ""]:
+        """The surrogate whose gradient is REINFORCE's.
+
+        Scores and advantages are those of the samples of all processes together, so that the mean of the
+        processes' gradients is the gradient of one process with all samples.
+        """
+        derivations, features = samples
+        population = {name: self._gather(block) for name, block in features.items()}
+        own = self.global_rank * len(derivations) + torch.arange(len(derivations), device=self.device)
+        score, sharpness = self.objective(features, population, own, real)
+        score = score + self.reject_weight * (derivations.rejections > self.reject_threshold)
+        everyone = self._gather(score)
+        advantage = self.estimator(everyone)[own]
+        self.last_score = everyone
+        log_prob, entropy = self.structure.score(derivations.rules)
+        self._log_step(score, sharpness, entropy, derivations.rejections)
+        return (advantage * log_prob).mean()
+
+    def _gather(self, values: Float[Tensor, "b *d"]) -> Float[Tensor, "m *d"]:
+        """The values of all processes, in order of rank."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return values
+        return self.all_gather(values).flatten(0, 1)
+
+    def _log_step(self, score: Tensor, sharpness: dict[str, Tensor], entropy: Tensor, rejections: Tensor) -> None:
+        if self._trainer is None:
+            return
+        self.log("train/score", score.mean(), prog_bar=True)
+        self.log_dict({f"kernel/{name}_sharpness": value for name, value in sharpness.items()})
+        self.log_dict(
+            {
+                "train/score_deviation": score.std(correction=0),
+                "train/entropy": entropy.mean(),
+                "train/rejection_rate": rejections.float().mean(),
+                "train/lr": self._lr(),
+            }
+        )
+
+    # -- optimisation ----------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam on the structure model alone."""
+        return torch.optim.Adam(self.structure.parameters(), self.lr)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Set the learning rate from the arguments, so that what was typed wins over a checkpoint's."""
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+            group["lr"] = self._lr()
+
+    def _lr(self) -> float:
+        done = self.global_step / self.trainer.max_steps if self.trainer.max_steps > 0 else 0.0
+        return self.lr * (1 - done) if self.lr_decay else self.lr
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Cut long gradients."""
+        if self.max_gradient is not None:
+            torch.nn.utils.clip_grad_norm_(self.structure.parameters(), self.max_gradient)
+
+    def train(self, mode: bool = True) -> "MetaSim2":
+        """Train the structure model; the extractor stays as it is."""
+        super().train(mode)
+        self.features.eval().requires_grad_(False)
+        return self
+
+    # -- the target ------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Embed the target images, unless that was done before."""
+        if not self.target_features:
+            self.embed_target(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def embed_target(self, data: TargetImages) -> Blocks:
+        """Features of all target images, each process doing its share.
+
+        Raises:
+            ValueError: If there are no more target images than the score needs.
+        """
+        rank, world_size = (0, 1) if self._trainer is None else (self.global_rank, self.trainer.world_size)
+        self.features.to(self.device).eval()
+        loader = data.image_loader(rank, world_size)
+        parts = [
+            self.features(images.to(self.device).float() / 255)
+            for images in tqdm(loader, "embedding the target", disable=rank > 0, leave=False)
+        ]
+        size = len(data.target)
+        share = -(-size // world_size)
+        for name in parts[0]:
+            mine = torch.cat([part[name] for part in parts])
+            # processes may differ by one image, but only tensors of one size can be gathered
+            mine = torch.cat([mine, mine[: share - len(mine)]])
+            everyone = self._gather(mine).unflatten(0, (world_size, share)).transpose(0, 1).flatten(0, 1)
+            self.target_features[name] = everyone[:size]
+        return self.target_features
+
+    # -- evaluation ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample_scenes(self, n: int, generator: torch.Generator) -> SceneBatch:
+        """n scenes of the model, without parameters."""
+        return scenes_of(self.world.grammar, self.structure.sample(n, generator).rules)
+
+    def tables(self, scenes: SceneBatch) -> dict[str, Float[Tensor, "n k"]]:
+        """The statistics of scenes by name, see `ms2.metrics.compare`."""
+        return {s.name: s.table(scenes, self.world.grammar.classes).float() for s in self.statistics}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Distance of the model's structure to the target's true one, where that is known."""
+        draw = generator(self.seed, "validation", device=self.device)
+        learned = self.tables(self.sample_scenes(self.eval_scenes, draw))
+        truth = self.trainer.datamodule.target.truth  # type: ignore[attr-defined]
+        if truth is None:
+            return
+        for name, table in self.tables(truth).items():
+            width = max(table.shape[1], learned[name].shape[1])
+            p, q = (
+                distribution(torch.nn.functional.pad(t, (0, width - t.shape[1]))) for t in (learned[name].cpu(), table.cpu())
+            )
+            self.log(f"val/{name}_tv", total_variation(p, q), prog_bar=True)
+
+    test_step = validation_step
+
+    # -- checkpoints -----------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note which grammar the weights speak."""
+        checkpoint["grammar"] = {"text": str(self.world.grammar), "fingerprint": self.world.grammar.fingerprint}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another grammar.
+
+        Raises:
+            CheckpointError: If the checkpoint's rules are not this world's.
+        """
+        theirs = checkpoint.get("grammar", {})
+        if theirs.get("fingerprint") != self.world.grammar.fingerprint:
+            raise CheckpointError(
+                "the checkpoint was trained with another grammar. Its rules:\n"
+                f"{theirs.get('text', 'unknown')}\nThis world's rules:\n{self.world.grammar}\n"
+                "Give the world it was trained with (the config.yaml beside it), or train anew."
+            )

@@ -1,0 +1,71 @@
+"""Stages before learning: each an ordinary Lightning fit, run once for its settings and reused afterwards."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_info
+
+import ms2
+from ms2.registry import fingerprint
+from ms2.tasks.extractor import ExtractorTraining
+from ms2.tasks.pretraining import Pretraining
+
+Stage = ExtractorTraining | Pretraining
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a finished stage leaves beside its weights.
+
+    Attributes:
+        seconds: Wall-clock time that the training took, when it was done.
+        reused: Whether it had been done before.
+        metrics: What it logged last.
+    """
+
+    seconds: float
+    reused: bool
+    metrics: Mapping[str, float]
+
+
+def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Path) -> StageResult:
+    """Train what the stage trains, or load it if the same settings were trained before.
+
+    Args:
+        stage: The stage, whose product is trained in place.
+        make_trainer: Called only if there is something to train.
+        cache: Folder of finished stages; a file there is named after the stage and a hash of its settings.
+    """
+    path = cache / f"{type(stage).__name__}-{fingerprint(ms2.__version__, stage)}.pt"
+    if path.exists():
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        stage.product.load_state_dict(saved["weights"])
+        rank_zero_info(f"{type(stage).__name__}: done before, taken from {path}")
+        return StageResult(saved["seconds"], True, saved["metrics"])
+    start = time.monotonic()
+    trainer = make_trainer(stage)
+    trainer.fit(stage)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()} | stage.findings
+    result = StageResult(time.monotonic() - start, False, metrics)
+    if trainer.is_global_zero:
+        weights = {name: tensor.cpu() for name, tensor in stage.product.state_dict().items()}
+        save_atomically(path, {"weights": weights, "seconds": result.seconds, "metrics": dict(metrics)})
+    trainer.strategy.barrier()
+    return result
+
+
+def save_atomically(path: Path, content: Any) -> None:
+    """Save tensors and plain values so that a crash leaves the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(content, half)
+        os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)

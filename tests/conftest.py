@@ -1,0 +1,41 @@
+"""For all tests: shapes checked at run time, reproducible hypothesis, one thread, and two grammars.
+
+Nothing here may import ms2 before the hook is installed.
+"""
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# An int where a float is declared is right by PEP 484; plain beartype refuses it.
+install_import_hook("ms2", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+from ms2.grammar import Grammar  # noqa: E402
+
+settings.register_profile("ms2", deadline=None, derandomize=True)
+settings.load_profile("ms2")
+torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # beartype looks at one item of a container, which it picks with Python's random module, also while a strategy
+    # calls ms2; hypothesis, which seeds that module for every example, warns of it.
+    config.addinivalue_line(
+        "filterwarnings",
+        "ignore:Do not use the `random` module inside strategies:hypothesis.errors.HypothesisDeprecationWarning",
+    )
+
+
+@pytest.fixture(scope="session")
+def digits() -> Grammar:
+    """MultiMNIST with two classes. Rules: 0 scene, 1 one more, 2 end, 3 zero, 4 one."""
+    return Grammar("Scene -> bg Digits\nDigits -> Digit Digits | ε\nDigit -> zero | one")
+
+
+@pytest.fixture(scope="session")
+def aerial() -> Grammar:
+    """Aerial 2D. Rules: 0 scene, 1 one more road, 2 no more roads, 3 road, 4 one more car, 5 no more cars."""
+    return Grammar(
+        "Scene -> Roads\nRoads -> Road Roads | ε\nRoad -> Cars\nCars -> car Cars | ε", renderable=["Road", "car"]
+    )

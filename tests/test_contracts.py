@@ -1,0 +1,312 @@
+"""What every plug-in must keep to, and every world: documented settings, valid scenes, reproducible images, sound labels."""
+
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import ms2
+import ms2.worlds
+from ms2.derivation import valid
+from ms2.registry import KINDS, Configured, available, describe
+from ms2.render import Rendering
+from ms2.scene import SceneBatch, scenes_of
+from ms2.statistics import Statistic
+from ms2.world import World
+from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, OnALine, RandomDigits, UniformDigits, UniformPlacement
+
+for module in pkgutil.walk_packages(ms2.__path__, "ms2."):
+    if module.name != "ms2.__main__":  # importing it runs the program
+        importlib.import_module(module.name)
+
+WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each folder in ms2.worlds
+    "multimnist": [
+        lambda: World(MultiMNIST(), UniformDigits(4), UniformPlacement(), DigitCanvas(canvas=40, digit=12)),
+        lambda: World(MultiMNIST(), RandomDigits(1), OnALine(), DigitCanvas(canvas=50, digit=9, turning=True)),
+        lambda: World(MultiMNIST(), UniformDigits(9), UniformPlacement(180), DigitCanvas(30, 14, turning=True)),
+    ],
+}
+LINKED = {"world", "grammar", "channels", "num_classes"}
+"""Arguments that the program fills in."""
+REQUIRED = {("Grammar", "rules"), ("Folder", "root"), ("Synthetic", "prior")}
+"""Arguments that only a person can fill in."""
+
+
+def subclasses(base: type) -> Iterator[type]:
+    for cls in base.__subclasses__():
+        yield cls
+        yield from subclasses(cls)
+
+
+def ours(classes: list[type]) -> list[type]:
+    """Those of the package; other tests make classes of their own."""
+    return sorted({cls for cls in classes if cls.__module__.startswith("ms2.")}, key=lambda cls: cls.__qualname__)
+
+
+PLUGINS = ours([cls for kind in KINDS for cls in available(kind).values()])
+CONFIGURED = ours(list(subclasses(Configured)))
+every_plugin = pytest.mark.parametrize("cls", PLUGINS, ids=lambda cls: cls.__name__)
+every_world = pytest.mark.parametrize(
+    "world", [pytest.param(make(), id=f"{name}-{i}") for name, row in WORLDS.items() for i, make in enumerate(row)]
+)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- plug-ins ---
+
+
+def arguments(cls: type) -> list[inspect.Parameter]:
+    """What the class's own or inherited __init__ takes by name."""
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def documented(cls: type) -> set[str]:
+    """Names in the `Args:` section of the docstring."""
+    params = docstring_parser.parse(inspect.getdoc(cls) or "", docstring_parser.DocstringStyle.GOOGLE).params
+    return {p.arg_name for p in params if p.args[0] == "param" and p.description}
+
+
+def author(cls: type) -> type:
+    """The class that an inherited __init__ comes from."""
+    return next(base for base in cls.__mro__ if "__init__" in vars(base))
+
+
+def test_all_kinds_of_plugins_are_found_and_none_is_empty() -> None:
+    source = "".join(p.read_text(encoding="utf-8") for p in Path(ms2.__path__[0]).rglob("*.py"))
+    declared = set(re.findall(r'^class .*\bkind="(\w+)"\):', source, re.M))
+    assert declared == {kind for kind, base in KINDS.items() if base.__module__.startswith("ms2.")}
+    assert all(ours(list(available(kind).values())) for kind in declared)
+
+
+@pytest.mark.parametrize("cls", CONFIGURED, ids=lambda cls: cls.__name__)
+def test_every_class_and_every_argument_is_documented(cls: type) -> None:
+    """An inherited __init__ may be described where it stands, where --help finds it."""
+    assert (cls.__doc__ or "").strip(), "no docstring of its own"
+    names = {p.name for p in arguments(cls)}
+    if author(cls) is cls:
+        assert documented(cls) == names
+    elif author(cls).__module__.startswith("ms2."):
+        assert documented(author(cls)) | documented(cls) == names
+
+
+def test_the_check_of_documentation_finds_what_is_missing() -> None:
+    class Undocumented:
+        """One.
+
+        Attributes:
+            b: No argument.
+
+        Args:
+            a: Documented.
+        """
+
+        def __init__(self, a: int, b: int) -> None: ...
+
+    assert documented(Undocumented) == {"a"}
+    assert [p.name for p in arguments(Undocumented)] == ["a", "b"]
+
+
+@every_plugin
+def test_every_argument_has_a_default_or_is_linked(cls: type) -> None:
+    bare = {p.name for p in arguments(cls) if p.default is p.empty}
+    assert {name for name in bare - LINKED if (cls.__name__, name) not in REQUIRED} == set()
+
+
+@every_plugin
+def test_every_argument_has_a_type(cls: type) -> None:
+    """The command line reads it."""
+    assert all(p.annotation is not p.empty for p in arguments(cls))
+
+
+def make(cls: type, folder: Path) -> Any:
+    """A plug-in with default settings, and the least that it needs besides."""
+    Image.new("L", (40, 40)).save(folder / "image.png")
+    fill = {"channels": 1, "num_classes": 10, "rules": "Scene -> thing", "root": str(folder), "prior": UniformDigits()}
+    fill |= {"world": WORLDS["multimnist"][0](), "grammar": MultiMNIST()}
+    return cls(**{p.name: fill[p.name] for p in arguments(cls) if p.default is p.empty})
+
+
+@every_plugin
+def test_every_plugin_can_be_made_and_its_settings_written_down(cls: type, tmp_path: Path) -> None:
+    settings = json.loads(json.dumps(describe(make(cls, tmp_path))))
+    assert settings.pop("class") == f"{cls.__module__}.{cls.__qualname__}"
+    assert {p.name for p in arguments(cls)} <= set(settings)
+
+
+@every_plugin
+def test_the_help_shows_every_argument_with_its_description(cls: type) -> None:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    skip = {p.name for p in arguments(cls)} & LINKED
+    parser.add_class_arguments(cls, "plugin", skip=skip)
+    shown = {action.dest.removeprefix("plugin."): action.help for action in parser._actions}
+    for name in {p.name for p in arguments(cls)} - skip:
+        assert len(shown.get(name) or "") > 10, f"--help says nothing of {name}"
+
+
+# --- worlds ---
+
+
+def test_every_world_has_an_entry() -> None:
+    folders = {m.name for m in pkgutil.iter_modules(ms2.worlds.__path__) if m.ispkg}
+    assert folders == set(WORLDS), "add the new world to WORLDS in tests/test_contracts.py"
+
+
+def test_every_part_of_every_world_is_tried_here() -> None:
+    parts = {
+        type(part)
+        for row in WORLDS.values()
+        for make_world in row
+        for world in [make_world()]
+        for part in (world.grammar, world.prior, world.parameters, world.renderer)
+    }
+    of_worlds = {cls for cls in PLUGINS if cls.__module__.startswith("ms2.worlds.")}
+    assert {cls.__name__ for cls in of_worlds - parts if not issubclass(cls, nn.Module | Statistic)} == set()
+
+
+@every_world
+def test_the_grammar_has_no_faults(world: World) -> None:
+    assert [str(finding) for finding in world.grammar.lint() if finding.level == "error"] == []
+    assert set(world.grammar.classes) <= world.grammar.reachable
+
+
+@every_world
+def test_prior_samples_are_finished_derivations_that_differ(world: World) -> None:
+    rules = world.prior.sample(world.grammar, 200, rng())
+    assert valid(world.grammar, rules).all()
+    assert len(rules.unique(dim=0)) > 10
+    log_p = world.prior.log_prob(world.grammar, rules)
+    assert log_p is None or (log_p.isfinite().all() and (log_p <= 0).all())
+
+
+@every_world
+def test_the_prior_reaches_every_class(world: World) -> None:
+    counts = scenes_of(world.grammar, world.prior.sample(world.grammar, 500, rng())).counts(len(world.grammar.classes))
+    assert (counts.sum(0) > 0).all()
+
+
+@every_world
+def test_parameters_are_what_the_renderer_reads_within_its_bounds(world: World) -> None:
+    structure = scenes_of(world.grammar, world.prior.sample(world.grammar, 100, rng()))
+    scenes = world.parameters.sample(structure, rng(1))
+    assert torch.equal(scenes.classes, structure.classes) and torch.equal(scenes.parents, structure.parents)
+    for attribute in world.renderer.attributes:
+        values = scenes.attributes[attribute.name]
+        assert values.shape == scenes.classes.shape
+        assert (values[scenes.mask] >= attribute.low).all() and (values[scenes.mask] <= attribute.high).all()
+
+
+@every_world
+def test_the_same_seed_gives_the_same_images(world: World) -> None:
+    first, again, other = (world.renderer.render(world.sample_prior(6, rng(seed))) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@every_world
+def test_images_have_the_declared_shape_and_range(world: World) -> None:
+    image = world.images(world.prior.sample(world.grammar, 8, rng()), rng())
+    assert image.shape == (8, world.renderer.channels, *world.renderer.size)
+    assert image.dtype == torch.float32
+    assert image.min() >= 0 and image.max() <= 1
+    assert image.flatten(1).std(1).max() > 0.01
+
+
+@every_world
+def test_rendering_leaves_the_scenes_as_they_are(world: World) -> None:
+    scenes = world.sample_prior(4, rng())
+    before = {name: values.clone() for name, values in vars(scenes).items() if isinstance(values, Tensor)}
+    attributes = {name: values.clone() for name, values in scenes.attributes.items()}
+    world.renderer.render_labelled(scenes)
+    assert all(torch.equal(vars(scenes)[name], values) for name, values in before.items())
+    assert set(scenes.attributes) == set(attributes)
+    assert all(torch.equal(scenes.attributes[name], values) for name, values in attributes.items())
+
+
+def each(scenes: SceneBatch) -> list[SceneBatch]:
+    """The scenes one by one, each without the unused places after its objects."""
+    found = []
+    for i in range(len(scenes)):
+        used = max(1, int(scenes.mask[i].sum()))
+        attributes = {name: values[i : i + 1, :used] for name, values in scenes.attributes.items()}
+        found.append(SceneBatch(scenes.classes[i : i + 1, :used], scenes.parents[i : i + 1, :used], attributes))
+    return found
+
+
+@every_world
+def test_a_batch_renders_like_its_scenes_one_by_one(world: World) -> None:
+    scenes = world.sample_prior(7, rng(5))
+    labels = world.renderer.render_labelled(scenes)
+    for i, scene in enumerate(each(scenes)):
+        alone, used = world.renderer.render_labelled(scene), scene.classes.shape[1]
+        torch.testing.assert_close(world.renderer.render(scene)[0], labels.image[i], atol=1e-6, rtol=0)
+        assert torch.equal(alone.instances[0], labels.instances[i])
+        for name in ("boxes", "visible_boxes", "visibility"):
+            torch.testing.assert_close(getattr(alone, name)[0], getattr(labels, name)[i, :used])
+
+
+@every_world
+def test_unused_places_are_not_read(world: World) -> None:
+    scenes = world.sample_prior(7, rng(5))
+    assert not scenes.mask.all()
+    noise = {name: torch.where(scenes.mask, values, torch.nan) for name, values in scenes.attributes.items()}
+    assert torch.equal(world.renderer.render(scenes.with_attributes(**noise)), world.renderer.render(scenes))
+
+
+@every_world
+def test_labels_belong_to_the_image(world: World) -> None:
+    scenes = world.sample_prior(30, rng(6))
+    labels = world.renderer.render_labelled(scenes)
+    assert torch.equal(labels.image, world.renderer.render(scenes))
+    assert torch.equal(labels.classes, scenes.classes)
+    assert labels.instances.shape == (30, *world.renderer.size)
+    for i in range(len(scenes)):
+        assert set(labels.instances[i].unique().tolist()) <= {-1, *scenes.mask[i].nonzero()[:, 0].tolist()}
+    check_boxes(labels, scenes.mask)
+
+
+def check_boxes(labels: Rendering, used: Tensor) -> None:
+    """Visible boxes are tight around the visible pixels, and inside the canvas and the amodal boxes."""
+    assert not labels.boxes[~used].any() and not labels.visible_boxes[~used].any() and not labels.visibility[~used].any()
+    assert ((labels.visibility >= 0) & (labels.visibility <= 1)).all()
+    assert (labels.boxes[..., :2] <= labels.boxes[..., 2:]).all()
+    for i, j in used.nonzero().tolist():
+        rows, columns = (labels.instances[i] == j).nonzero(as_tuple=True)
+        visible, whole = labels.visible_boxes[i, j].tolist(), labels.boxes[i, j].tolist()
+        assert (labels.visibility[i, j] > 0) == (len(rows) > 0)
+        if not len(rows):
+            assert visible == [0, 0, 0, 0]
+            continue
+        edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert visible == [edge.item() for edge in edges]
+        assert all(w <= v for w, v in zip(whole[:2], visible[:2], strict=True))
+        assert all(w >= v for w, v in zip(whole[2:], visible[2:], strict=True))
+
+
+# --- statistics ---
+
+
+@pytest.mark.parametrize("statistic", ours(list(available(Statistic).values())), ids=lambda cls: cls.__name__)
+@every_world
+def test_statistics_have_a_row_per_scene_and_a_name_per_bin(statistic: type[Statistic], world: World) -> None:
+    scenes, instance = world.sample_prior(20, rng()), statistic()
+    table = instance.table(scenes, world.grammar.classes)
+    assert table.shape[0] == 20 and (table >= 0).all() and table.any()
+    assert len(set(instance.bins(world.grammar.classes, table.shape[1]))) == table.shape[1]
+    assert torch.equal(instance.table(scenes[10:], world.grammar.classes).sum(0), table[10:].sum(0)[: table.shape[1]])
+    assert instance.name and instance.title

@@ -1,0 +1,222 @@
+"""Scenes and scene graphs, against plain walks of the derivation tree."""
+
+from collections.abc import Sequence
+from itertools import islice
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import TRICKY, grammars, samples
+
+from ms2.derivation import Tree, pad, to_tree
+from ms2.grammar import Grammar, GrammarError
+from ms2.scene import SceneBatch, SceneGraph, derivation_of, graph_of, scenes_of
+
+
+def objects(grammar: Grammar, rules: Sequence[int]) -> list[tuple[int, int]]:
+    """Class and parent of each object in order of creation: a node's own, then its rule's terminals, then below."""
+    made: list[tuple[int, int]] = []
+
+    def expand(node: Tree, parent: int) -> None:
+        if node.symbol in grammar.classes:
+            made.append((grammar.classes.index(node.symbol), parent))
+            parent = len(made) - 1
+        made.extend(
+            (grammar.classes.index(child.symbol), parent)
+            for child in node.children
+            if child.rule is None and child.symbol in grammar.classes
+        )
+        for child in node.children:
+            if child.rule is not None:
+                expand(child, parent)
+
+    expand(to_tree(grammar, rules), -1)
+    return made
+
+
+def check_scenes(grammar: Grammar, batch: list[list[int]]) -> None:
+    scenes = scenes_of(grammar, pad(grammar, batch))
+    expected = [objects(grammar, rules) for rules in batch]
+    assert scenes.classes.shape == scenes.parents.shape == (len(batch), max(1, *map(len, expected)))
+    for row, made in enumerate(expected):
+        found = list(zip(scenes.classes[row].tolist(), scenes.parents[row].tolist(), strict=True))
+        assert found == made + [(-1, -1)] * (scenes.classes.shape[1] - len(made))
+        assert scenes.mask[row].sum() == len(made)
+
+
+@given(samples())
+def test_scenes_of_a_batch(sample: tuple[Grammar, list[list[int]]]):
+    check_scenes(*sample)
+
+
+def test_scenes_of_all_small_derivations(digits: Grammar, aerial: Grammar):
+    for grammar, t_max in ((digits, 10), (aerial, 13)):
+        check_scenes(grammar, [list(rules) for rules in grammar.derivations(t_max)])
+
+
+def test_a_scene_written_down(aerial: Grammar):
+    """A road with two cars, an empty road, a road with one car; and a scene with nothing."""
+    rules = pad(aerial, [[0, 1, 3, 4, 4, 5, 1, 3, 5, 1, 3, 4, 5, 2], [0, 2]])
+    scenes = scenes_of(aerial, rules)
+    assert len(scenes) == 2
+    assert scenes.classes.tolist() == [[0, 1, 1, 0, 0, 1], [-1] * 6]
+    assert scenes.parents.tolist() == [[-1, 0, 0, -1, -1, 4], [-1] * 6]
+    assert scenes.counts(2).tolist() == [[3, 3], [0, 0]]
+
+
+@given(samples())
+def test_a_parent_comes_before_its_children_and_lists_its_class(sample: tuple[Grammar, list[list[int]]]):
+    grammar, batch = sample
+    scenes = scenes_of(grammar, pad(grammar, batch))
+    place = torch.arange(scenes.classes.shape[1])
+    assert bool((scenes.parents < place).all())
+    owners = scenes.classes.gather(1, scenes.parents.clamp(min=0))[scenes.parents >= 0]
+    assert all(grammar.classes[c] in grammar.nonterminals for c in owners.tolist())
+
+
+@given(samples(), st.integers(0, 3))
+def test_padding_changes_no_scene(sample: tuple[Grammar, list[list[int]]], more: int):
+    grammar, batch = sample
+    rules = pad(grammar, batch)
+    wider = torch.nn.functional.pad(rules, (0, more), value=grammar.num_rules)
+    for a, b in ((scenes_of(grammar, rules), scenes_of(grammar, wider)),):
+        assert a.classes.equal(b.classes)
+        assert a.parents.equal(b.parents)
+
+
+@given(samples())
+def test_counts_are_those_of_the_graph(sample: tuple[Grammar, list[list[int]]]):
+    grammar, batch = sample
+    counts = scenes_of(grammar, pad(grammar, batch)).counts(len(grammar.classes))
+    assert counts.shape == (len(batch), len(grammar.classes))
+    for row, rules in zip(counts.tolist(), batch, strict=True):
+        names = symbols(graph_of(grammar, rules))[1:]
+        assert row == [names.count(name) for name in grammar.classes]
+
+
+def symbols(graph: SceneGraph) -> list[str]:
+    return [graph.symbol] + [s for child in graph.children for s in symbols(child)]
+
+
+def test_no_scenes_at_all(digits: Grammar):
+    scenes = scenes_of(digits, torch.zeros(0, 4, dtype=torch.long))
+    assert len(scenes) == 0
+    assert scenes.counts(3).shape == (0, 3)
+
+
+def test_attributes_are_added_and_replaced():
+    places = torch.zeros(1, 2, dtype=torch.long)
+    scenes = SceneBatch(places, places - 1, {"x": torch.zeros(1, 2)})
+    more = scenes.with_attributes(y=torch.ones(1, 2)).with_attributes(x=torch.full((1, 2), 2.0))
+    assert {name: value.tolist() for name, value in more.attributes.items()} == {"x": [[2.0, 2.0]], "y": [[1.0, 1.0]]}
+    assert list(scenes.attributes) == ["x"]
+    assert more.classes is scenes.classes
+
+
+# -- graphs ------------------------------------------------------------------------------------------------
+
+
+def tree_graph(grammar: Grammar, node: Tree) -> list[SceneGraph]:
+    """What is left of a tree when the nodes that are not renderable are cut out, by a stack of open parents."""
+    root = SceneGraph("")
+    todo = [(node, root)]
+    while todo:
+        current, above = todo.pop()
+        if current.symbol in grammar.classes:
+            above.children.append(SceneGraph(current.symbol))
+            above = above.children[-1]
+        todo += [(child, above) for child in reversed(current.children)]
+    return root.children
+
+
+@given(samples())
+def test_graph_is_the_tree_without_what_is_not_renderable(sample: tuple[Grammar, list[list[int]]]):
+    grammar, batch = sample
+    for rules in batch:
+        expected = SceneGraph(grammar.start, tree_graph(grammar, to_tree(grammar, rules)))
+        assert graph_of(grammar, rules) == expected
+
+
+def test_a_graph_as_text(aerial: Grammar):
+    graph = graph_of(aerial, [0, 1, 3, 4, 4, 5, 1, 3, 5, 2])
+    assert str(graph) == "Scene\n  Road\n    car\n    car\n  Road"
+
+
+def test_derivations_and_graphs_convert_both_ways(digits: Grammar, aerial: Grammar):
+    """On all small scenes of the paper's grammars, where a graph has one derivation."""
+    for grammar, t_max, least in ((digits, 12, 63), (aerial, 14, 40)):
+        found = [list(rules) for rules in grammar.derivations(t_max)]
+        assert len(found) >= least
+        for rules in found:
+            assert derivation_of(grammar, graph_of(grammar, rules)) == rules
+
+
+@given(samples(max_size=3))
+def test_a_graph_gets_a_derivation_no_longer_than_the_one_it_came_from(sample: tuple[Grammar, list[list[int]]]):
+    grammar, batch = sample
+    for rules in batch:
+        graph = graph_of(grammar, rules)
+        again = derivation_of(grammar, graph)
+        assert graph_of(grammar, again) == graph
+        assert len(again) <= len(rules)
+
+
+@given(st.sampled_from(TRICKY) | grammars())
+def test_the_derivation_of_a_graph_is_the_shortest(grammar: Grammar):
+    """Of all derivations of up to 6 steps; of an ambiguous grammar several have the same graph."""
+    shortest: dict[str, int] = {}
+    for rules in islice(grammar.derivations(6), 300):
+        text = str(graph_of(grammar, rules))
+        shortest[text] = min(len(rules), shortest.get(text, len(rules)))
+    for rules in islice(grammar.derivations(6), 60):
+        graph = graph_of(grammar, rules)
+        assert len(derivation_of(grammar, graph)) <= shortest[str(graph)]
+
+
+@pytest.mark.parametrize(
+    ("children", "text"),
+    [
+        ([], "Scene"),  # bg is missing
+        ([SceneGraph("bg"), SceneGraph("two")], "Scene\n  bg\n  two"),
+        ([SceneGraph("one"), SceneGraph("bg")], "Scene\n  one\n  bg"),
+        ([SceneGraph("bg", [SceneGraph("one")])], "Scene\n  bg\n    one"),
+        ([SceneGraph("bg"), SceneGraph("bg")], "Scene\n  bg\n  bg"),
+    ],
+)
+def test_a_scene_that_the_grammar_does_not_derive(digits: Grammar, children: list[SceneGraph], text: str):
+    with pytest.raises(GrammarError) as error:
+        derivation_of(digits, SceneGraph("Scene", children))
+    assert str(error.value) == f"the grammar derives no scene\n{text}"
+
+
+def test_children_must_match_their_parent(aerial: Grammar):
+    car, road = SceneGraph("car"), SceneGraph("Road")
+    with pytest.raises(GrammarError, match="the grammar derives no scene"):
+        derivation_of(aerial, SceneGraph("Scene", [car]))
+    with pytest.raises(GrammarError, match="the grammar derives no scene"):
+        derivation_of(aerial, SceneGraph("Scene", [SceneGraph("Road", [road])]))
+    with pytest.raises(GrammarError, match="the grammar derives no scene"):
+        derivation_of(aerial, SceneGraph("Scene", [SceneGraph("Road", [SceneGraph("car", [car])])]))
+
+
+def test_what_is_no_derivation_has_no_graph(digits: Grammar):
+    with pytest.raises(GrammarError, match="unfinished after 1 steps: Digits remain"):
+        graph_of(digits, [0])
+
+
+def test_a_start_symbol_that_is_renderable_is_an_object():
+    grammar = Grammar("S -> a S | ε", ["S", "a"])
+    rules = [0, 0, 1]
+    graph = graph_of(grammar, rules)
+    assert str(graph) == "S\n  S\n    a\n    S\n      a\n      S"
+    assert derivation_of(grammar, graph) == rules
+    assert scenes_of(grammar, pad(grammar, [rules])).parents.tolist() == [[-1, 0, 0, 2, 2]]
+
+
+def test_large_scenes_convert(digits: Grammar):
+    """300 objects in a list, more than Python allows nested calls for."""
+    rules = [0] + [1, 3] * 300 + [2]
+    graph = SceneGraph("Scene", [SceneGraph("bg")] + [SceneGraph("zero")] * 300)
+    assert derivation_of(digits, graph) == rules
+    assert graph_of(digits, rules) == graph
