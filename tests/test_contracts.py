@@ -1,4 +1,4 @@
-"""What every plug-in must keep to, and every world: documented settings, valid scenes, reproducible images, sound labels."""
+"""What every plug-in and every world must keep to: documented settings, valid scenes, same images, sound labels."""
 
 import importlib
 import inspect
@@ -282,7 +282,9 @@ def test_labels_belong_to_the_image(world: World) -> None:
 
 def check_boxes(labels: Rendering, used: Tensor) -> None:
     """Visible boxes are tight around the visible pixels, and inside the canvas and the amodal boxes."""
-    assert not labels.boxes[~used].any() and not labels.visible_boxes[~used].any() and not labels.visibility[~used].any()
+    assert (
+        not labels.boxes[~used].any() and not labels.visible_boxes[~used].any() and not labels.visibility[~used].any()
+    )
     assert ((labels.visibility >= 0) & (labels.visibility <= 1)).all()
     assert (labels.boxes[..., :2] <= labels.boxes[..., 2:]).all()
     for i, j in used.nonzero().tolist():
@@ -308,5 +310,6 @@ def test_statistics_have_a_row_per_scene_and_a_name_per_bin(statistic: type[Stat
     table = instance.table(scenes, world.grammar.classes)
     assert table.shape[0] == 20 and (table >= 0).all() and table.any()
     assert len(set(instance.bins(world.grammar.classes, table.shape[1]))) == table.shape[1]
-    assert torch.equal(instance.table(scenes[10:], world.grammar.classes).sum(0), table[10:].sum(0)[: table.shape[1]])
+    part = instance.table(scenes[10:], world.grammar.classes)
+    assert torch.equal(part, table[10:, : part.shape[1]]) and not table[10:, part.shape[1] :].any()
     assert instance.name and instance.title

@@ -25,15 +25,21 @@ def exact_gradient() -> Tensor:
     return logits.grad
 
 
-def expected_gradient(estimator: Estimator, size: int, costs: Tensor = COSTS) -> Tensor:
-    """E[mean_j advantage_j grad log q(T_j)] over all batches; the estimator forgets each batch again."""
+def expected_gradient(estimator: Estimator, size: int, costs: Tensor = COSTS, coupling: Tensor | None = None) -> Tensor:
+    """E[mean_j advantage_j grad log q(T_j)] over all batches; the estimator forgets each batch again.
+
+    With a symmetric coupling, a sample's score is its cost plus its mean coupling with the batch's others.
+    """
     q, state = LOGITS.softmax(0), {k: v.clone() for k, v in estimator.state_dict().items()}
     total = torch.zeros_like(q)
     for batch in itertools.product(range(len(q)), repeat=size):
         t = torch.tensor(batch)
+        score = costs[t]
+        if coupling is not None:
+            score = score + (coupling[t][:, t].sum(1) - coupling[t, t]) / (size - 1)
         estimator.load_state_dict(state)
         grad_log_q = torch.nn.functional.one_hot(t, len(q)) - q
-        total += q[t].prod() * (estimator(costs[t])[:, None] * grad_log_q).mean(0)
+        total += q[t].prod() * (estimator(score)[:, None] * grad_log_q).mean(0)
     return total
 
 
@@ -44,6 +50,18 @@ def expected_gradient(estimator: Estimator, size: int, costs: Tensor = COSTS) ->
 @pytest.mark.parametrize("shift", [0.0, 50.0])
 def test_leaving_one_out_is_unbiased(size: int, shift: float) -> None:
     torch.testing.assert_close(expected_gradient(LeaveOneOut(), size, COSTS + shift), exact_gradient())
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_leaving_one_out_of_scores_that_depend_on_one_another_is_biased_by_one_over_the_batch(size: int) -> None:
+    """As with the MMD's witness: the others' scores hold their coupling with the sample itself."""
+    coupling = torch.exp(-((torch.arange(4.0)[:, None] - torch.arange(4.0)) ** 2)).double()
+    logits = LOGITS.clone().requires_grad_()
+    q = logits.softmax(0)
+    (gradient,) = torch.autograd.grad(q @ COSTS + q @ coupling @ q / 2, logits, retain_graph=True)
+    (bias,) = torch.autograd.grad(q @ coupling @ q / 2, logits)
+    expected = gradient - bias / (size - 1)
+    torch.testing.assert_close(expected_gradient(LeaveOneOut(), size, coupling=coupling), expected)
 
 
 @pytest.mark.parametrize("size", [2, 3])

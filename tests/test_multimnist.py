@@ -67,7 +67,9 @@ def test_resized_digits_keep_range_and_mean(side: int) -> None:
 
 
 def test_an_unknown_digit_source_suggests_the_nearest() -> None:
-    with pytest.raises(UserError, match="no digit source 'sklern'. Did you mean 'sklearn'\\? Available: mnist, sklearn"):
+    with pytest.raises(
+        UserError, match=r"no digit source 'sklern'. Did you mean 'sklearn'\? Available: mnist, sklearn"
+    ):
         inspect.unwrap(load_digits)("sklern", 8)  # unwrapped, because type checks would refuse it first
 
 
@@ -244,7 +246,11 @@ def test_the_line_is_upright_evenly_spaced_and_in_the_middle(numbers: list[int],
     placed = OnALine(examples=(0.2, 0.4)).sample(scenes(rows), rng(seed))
     for row, n in enumerate(numbers):
         x, y, angle, example = (placed.attributes[k][row, :n] for k in ("x", "y", "angle", "example"))
-        torch.testing.assert_close(x, (torch.arange(n) + 0.5) / max(n, 1))
+        assert ((x >= 0) & (x <= 1)).all()
+        torch.testing.assert_close(x + x.flip(0), torch.ones(n))  # mirrored about the middle
+        steps = x.diff()
+        torch.testing.assert_close(steps, steps[:1].expand_as(steps))
+        assert n < 2 or ((steps > 0).all() and x[0].item() == pytest.approx(steps[0].item() / 4, rel=1e-4))
         assert (y == 0.5).all() and (angle == 0).all()
         assert ((example >= 0.2) & (example < 0.4)).all()
     unused = placed.attributes["x"][~placed.mask]
@@ -252,16 +258,21 @@ def test_the_line_is_upright_evenly_spaced_and_in_the_middle(numbers: list[int],
 
 
 def test_the_line_is_seen_in_the_middle_of_the_image() -> None:
-    """Three equal digits stand at the same height, a third of the free way apart, mirrored about the middle."""
-    canvas = DigitCanvas(canvas=60, digit=12)
+    """Three equal digits stand at the same height, equally far apart, the second in the middle."""
+    canvas = DigitCanvas(canvas=62, digit=12)  # the free way is 50 = 2.5 steps of 20
     row = OnALine().sample(scenes([[0, 0, 0]]), rng())
     labels = canvas.render_labelled(row.with_attributes(example=torch.zeros(1, 3)))
     x0, y0, x1, y1 = labels.boxes[0].unbind(1)
     assert len(y0.unique()) == len(y1.unique()) == 1
-    assert (x0[1:] - x0[:-1]).tolist() == [16, 16]
-    canvas_rows = labels.image[0, 0, 24:36].sum()
-    assert canvas_rows.item() == pytest.approx(labels.image.sum().item(), rel=1e-5)
-    assert ((x0 + x1) / 2)[1].item() == pytest.approx(30, abs=1)
+    assert x0.diff().tolist() == x1.diff().tolist() == [20, 20]
+    assert labels.image[0, 0, 25:37].sum().item() == pytest.approx(labels.image.sum().item(), rel=1e-5)
+    assert ((x0 + x1) / 2)[1].item() == pytest.approx(31, abs=1)
+
+
+def test_ten_digits_on_a_line_stand_side_by_side_on_a_canvas_as_wide_as_documented() -> None:
+    canvas, digit = 256, 256 / 9.5
+    x = OnALine().sample(scenes([[0] * 10]), rng()).attributes["x"][0]
+    assert (x.diff() * (canvas - digit) >= digit - 1e-3).all()
 
 
 # --- images and labels ---

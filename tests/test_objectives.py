@@ -1,4 +1,4 @@
-"""Tests of the scores: densities of torch.distributions, plain loops, exact enumeration, and that the optimum is the target."""
+"""Tests of the scores: densities of torch.distributions, plain loops, enumeration, and the target as the optimum."""
 
 import itertools
 import math
@@ -103,7 +103,10 @@ def test_the_mean_score_estimates_the_reverse_divergence() -> None:
 
 @pytest.mark.parametrize("make", EVERY, ids=EVERY_NAME)
 def test_scores_add_over_blocks(make: Callable[[], Objective]) -> None:
-    blocks, real = {"a": normal(8, 2), "b": normal(8, 5, seed=1)}, {"a": normal(8, 2, seed=2), "b": normal(8, 5, seed=3)}
+    blocks, real = (
+        {"a": normal(8, 2), "b": normal(8, 5, seed=1)},
+        {"a": normal(8, 2, seed=2), "b": normal(8, 5, seed=3)},
+    )
     score, sharpness = make()(blocks, blocks, torch.arange(8), real)
     parts = [score_of(make(), blocks[name], real[name]) for name in blocks]
     torch.testing.assert_close(score, parts[0] + parts[1])
@@ -203,7 +206,9 @@ def test_witnesses_of_both_sides_add_up_to_the_squared_mmd(m: int, n: int) -> No
 
 
 def test_the_witness_is_bounded() -> None:
-    score = score_of(MMDWitness(0.01), torch.cat([torch.zeros(50, 2), torch.full((1, 2), 9.0)]), torch.full((51, 2), 9.0))
+    score = score_of(
+        MMDWitness(0.01), torch.cat([torch.zeros(50, 2), torch.full((1, 2), 9.0)]), torch.full((51, 2), 9.0)
+    )
     assert score[:-1].tolist() == pytest.approx([49 / 50] * 50)
     assert score[-1].item() == pytest.approx(-1)
 
@@ -310,7 +315,9 @@ def test_descent_reaches_the_target(objective: Objective) -> None:
 def test_an_unknown_block_suggests_the_nearest() -> None:
     blocks = {"embedding": normal(3, 2), "count": normal(3, 2)}
     for objective in (KDE(blocks=["embeding"]), KDE({"embeding": 1.0})):
-        with pytest.raises(UserError, match=r"no block 'embeding'. Did you mean 'embedding'\? Available: count, embedding"):
+        with pytest.raises(
+            UserError, match=r"no block 'embeding'. Did you mean 'embedding'\? Available: count, embedding"
+        ):
             objective(blocks, blocks, torch.arange(3), blocks)
 
 

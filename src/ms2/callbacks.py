@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_info
 
 import ms2
 from ms2 import evaluation
 from ms2.pictures import image_grid
-from ms2.tasks import MetaSim2, StageResult
+from ms2.tasks import MetaSim2, StageResult, say
 
 
 class StageBar(TQDMProgressBar):
@@ -36,6 +36,10 @@ class StageBar(TQDMProgressBar):
         """Name the bar."""
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description(self.title)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """No bar: validations are short."""
+        return Tqdm(disable=True)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Without the version number of the logger."""
@@ -139,7 +143,7 @@ class Results(Callback):
         for logger in trainer.loggers:
             self._log(logger, metrics, picture)
         short = ", ".join(f"{k} {v:.3f}" for k, v in metrics.items() if k.endswith("_tv"))
-        rank_zero_info(f"{short}\nresults: {self.folder / 'metrics.json'}, {self.folder / 'summary.png'}")
+        say(f"{short}\nresults: {self.folder / 'metrics.json'}, {self.folder / 'summary.png'}")
 
     def _log(self, logger: Logger, metrics: dict[str, Any], picture: Any) -> None:
         numbers = {f"final/{key}": value for key, value in metrics.items() if isinstance(value, float)}

@@ -1,9 +1,11 @@
 """The command line: ``ms2 fit --config configs/multimnist_quick.yaml``, ``ms2 list renderers``."""
 
 import json
+import logging
 import re
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -11,7 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 import ms2
 import ms2.worlds  # noqa: F401  (importing registers the plug-ins)
@@ -20,7 +22,7 @@ from ms2.callbacks import Gallery, Results, StageBar, write_json
 from ms2.data import TargetImages
 from ms2.grammar import Grammar
 from ms2.registry import UserError, fingerprint
-from ms2.tasks import ExtractorTraining, MetaSim2, Pretraining, Stage, run_stage
+from ms2.tasks import ExtractorTraining, MetaSim2, Pretraining, Stage, run_stage, say
 from ms2.world import World
 
 STARTED = time.monotonic()
@@ -57,15 +59,17 @@ class Parser(LightningArgumentParser):
     """Adds the names one may type to the error on a misspelt plug-in."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with the message."""
+        """Exit with the message alone: the usage is some hundred lines, and --help shows it."""
         found = re.search(r'Parser key "(?:[\w.]+\.)?(\w+)"', message)
-        typed = re.search(r"Expected a [^\n]*(?:subclass|class)[^\n]*?(?:Got value)?: ([\w.]+)$", message, re.M)
-        if found and typed and found[1] in KEYS and "Available:" not in message:
+        typed = re.search(r"Expected a dot import path string: ([\w.]+)", message)
+        if found and typed and found[1] in KEYS:
             kind = KEYS[found[1]]
             names = registry.available(kind)
             if typed[1] not in names:
-                message += f"\n\nNo plug-in among the {kind} is called {typed[1]!r}. {registry.suggest(typed[1], names)}"
-        super().error(message, ex)
+                message += f"\nNo plug-in among the {kind} is called {typed[1]!r}. {registry.suggest(typed[1], names)}"
+        if not self.exit_on_error:
+            super().error(message, ex)
+        self.exit(2, f"ms2: {message}\nAll options: ms2 fit --help\n")
 
 
 class CLI(LightningCLI):
@@ -168,7 +172,7 @@ class CLI(LightningCLI):
                 if other or self._get(self.config, "fresh"):
                     aside = _free_name(self.folder)
                     self.folder.rename(aside)
-                    rank_zero_info(f"an earlier run called {self.folder.name} had other settings; it is now {aside}")
+                    say(f"an earlier run called {self.folder.name} had other settings; it is now {aside}")
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.subcommand == "fit":
                 config = self._parser("fit").dump(self.config["fit"], skip_none=False)
@@ -201,7 +205,7 @@ class CLI(LightningCLI):
         """Check the target, run the stages, and learn; from the last checkpoint if there is one."""
         assert self.trainer is not None
         if self._state().get("finished") and ckpt_path is None and self._get(self.config, "stage") == "all":
-            rank_zero_info(f"this run is finished, see {self.folder}; train it again with --fresh true")
+            say(f"this run is finished, see {self.folder}; train it again with --fresh true")
             return
         datamodule.setup("fit")
         only = self._get(self.config, "stage")
@@ -213,7 +217,7 @@ class CLI(LightningCLI):
             return
         last = self.folder / "checkpoints" / "last.ckpt"
         if ckpt_path is None and last.exists():
-            rank_zero_info(f"resuming from {last}")
+            say(f"resuming from {last}")
             ckpt_path = last
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **(kwargs | {"weights_only": True}))
         self._note(finished=True)
@@ -283,10 +287,23 @@ def lint(what: str, t_max: int | None = None) -> int:
     return int(any(finding.level == "error" for finding in findings))
 
 
+def _quieten() -> None:
+    """Leave out what Lightning says of hardware that is not there, of other products, and of our frozen extractor."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r"Found \d+ module\(s\) in eval mode",
+        "The '.*' does not have many workers",
+        r".isinstance\(treespec, LeafSpec\). is deprecated",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def main(args: ArgsType = None) -> None:
     """Run the command line; bad input ends it with one readable message."""
     argv = sys.argv[1:] if args is None else list(args)
     registry.load_entry_points()
+    _quieten()
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(USAGE)

@@ -1,5 +1,7 @@
 """An extractor that is told where objects are: dense supervision removes the bottleneck of image-level heads."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -23,24 +25,31 @@ class DenseCounts(TrainedExtractor):
         channels: Channels of an image.
         num_classes: Number of classes, C.
         widths: Channels of the three residual blocks.
+        strides: Strides of the three blocks; their product is the side of a cell in pixels. A cell should be no
+            larger than half an object, or two may have their centres in one.
+        empty_weight: Weight of cells without an object in the loss, to help along the few that hold one; the
+            expected counts are corrected for it.
         max_count: Most objects that block ``count`` tells apart.
         count_width: Standard deviation of a number's bump in block ``count``.
     """
 
-    CELL = 4
-    """Side of a cell in pixels: the product of the trunk's strides."""
+    weights: Tensor
 
     def __init__(
         self,
         channels: int,
         num_classes: int,
         widths: tuple[int, int, int] = (16, 32, 64),
+        strides: tuple[int, int, int] = (2, 2, 1),
+        empty_weight: float = 0.2,
         max_count: int = 10,
         count_width: float = 0.4,
     ) -> None:
         super().__init__()
         self.num_classes, self.max_count, self.count_width = num_classes, max_count, count_width
-        self.trunk = residual_trunk(channels, widths, (2, 2, 1))
+        self.cell = math.prod(strides)
+        self.register_buffer("weights", torch.tensor([1.0] * num_classes + [empty_weight]), persistent=False)
+        self.trunk = residual_trunk(channels, widths, strides)
         self.head = nn.Conv2d(widths[-1], num_classes + 1, 1)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
@@ -52,13 +61,15 @@ class DenseCounts(TrainedExtractor):
 
     def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Expected number of objects of each class."""
-        return self._logits(images).float().softmax(1)[:, :-1].sum((2, 3))
+        # with weights, the optimum is p * weight, normalised
+        logits = self._logits(images).float() - self.weights.log()[:, None, None]
+        return logits.softmax(1)[:, :-1].sum((2, 3))
 
     def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
         """Cross-entropy of the cells' classes, the last class being that of no object's centre."""
         check_counts(class_counts(labels, self.num_classes).sum(1, keepdim=True), self.max_count, "objects")
         logits = self._logits(images)
-        return F.cross_entropy(logits, self._cells(labels, logits.shape[2], logits.shape[3]))
+        return F.cross_entropy(logits, self._cells(labels, logits.shape[2], logits.shape[3]), self.weights)
 
     def read(self, images: Float[Tensor, "b c h w"]) -> Reading:
         """Expected counts, and presence where at least half an object is expected."""
@@ -72,8 +83,8 @@ class DenseCounts(TrainedExtractor):
         """Class of the object whose box has its centre in each cell; of two in one cell, the later counts."""
         scene, place = (labels.classes >= 0).nonzero(as_tuple=True)
         box = labels.boxes[scene, place]
-        column = ((box[:, 0] + box[:, 2]) / (2 * self.CELL)).long().clamp(0, columns - 1)
-        row = ((box[:, 1] + box[:, 3]) / (2 * self.CELL)).long().clamp(0, rows - 1)
+        column = ((box[:, 0] + box[:, 2]) / (2 * self.cell)).long().clamp(0, columns - 1)
+        row = ((box[:, 1] + box[:, 3]) / (2 * self.cell)).long().clamp(0, rows - 1)
         cells = torch.full((len(labels.classes), rows, columns), self.num_classes, device=box.device)
         cells[scene, row, column] = labels.classes[scene, place]
         return cells

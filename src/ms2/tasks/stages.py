@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_only
 
 import ms2
 from ms2.registry import fingerprint
@@ -17,6 +17,10 @@ from ms2.tasks.extractor import ExtractorTraining
 from ms2.tasks.pretraining import Pretraining
 
 Stage = ExtractorTraining | Pretraining
+
+
+say = rank_zero_only(print)
+"""Print once, however many processes there are."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Pat
     if path.exists():
         saved = torch.load(path, weights_only=True, map_location="cpu")
         stage.product.load_state_dict(saved["weights"])
-        rank_zero_info(f"{type(stage).__name__}: done before, taken from {path}")
+        say(f"{type(stage).__name__}: done before, taken from {path}")
         return StageResult(saved["seconds"], True, saved["metrics"])
     start = time.monotonic()
     trainer = make_trainer(stage)

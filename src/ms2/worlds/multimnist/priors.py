@@ -60,6 +60,8 @@ class UniformPlacement(ParameterPrior):
 class OnALine(ParameterPrior):
     """The target's layout: digits upright, evenly spaced on a straight line across the middle.
 
+    On a canvas of at least nine and a half digits' width, ten of them stand side by side without overlap.
+
     Args:
         examples: Which share of each class's pictures to use, from and to.
     """
@@ -68,10 +70,10 @@ class OnALine(ParameterPrior):
         self.examples = examples
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
-        """Place n digits at the middles of n equal parts of the line; only the pictures are random."""
+        """Place n digits a step apart, with a quarter of a step free at either end; only the pictures are random."""
         number = scenes.mask.sum(1, keepdim=True).clamp(min=1)
         place = torch.arange(scenes.classes.shape[1], device=number.device)
-        x = ((place + 0.5) / number).clamp(max=1)
+        x = torch.where(number == 1, 0.5, (place + 0.25) / (number - 0.5)).clamp(max=1)
         return scenes.with_attributes(
             x=x,
             y=torch.full_like(x, 0.5),

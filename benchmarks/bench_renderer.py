@@ -1,0 +1,22 @@
+"""Rendering digits onto canvases of 64 pixels, alone and with labels. Goal: at least 20,000 digits per second."""
+
+import pytest
+from conftest import Measure
+
+from ms2.seeding import generator
+from ms2.world import World
+from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, UniformDigits, UniformPlacement
+
+SCENES = 512
+
+
+@pytest.mark.benchmark(group="renderer")
+@pytest.mark.parametrize("labelled", [False, True], ids=["images", "labelled"])
+@pytest.mark.parametrize("digit", [12, 28])
+def test_rendering(digit: int, labelled: bool, measure: Measure) -> None:
+    renderer = DigitCanvas(canvas=64, digit=digit)
+    world = World(MultiMNIST(), UniformDigits(), UniformPlacement(), renderer)
+    scenes = world.sample_prior(SCENES, generator("benchmark", "rendering"))
+    render = renderer.render_labelled if labelled else renderer.render
+    title = f"rendering {SCENES} scenes, digits of {digit} pixels{', with labels' * labelled}"
+    measure(lambda: render(scenes), title, int(scenes.mask.sum()), "digits")

@@ -1,0 +1,32 @@
+"""A whole training step of the quick configuration, against the extractor's forward pass. Goal: at most 1.5 times."""
+
+import pytest
+import torch
+from conftest import Measure, Reference
+
+from ms2.cli import CLI
+from ms2.seeding import generator
+
+
+@pytest.mark.benchmark(group="step")
+def test_training_step(quick: CLI, measure: Measure) -> None:
+    model, size = quick.model, quick.datamodule.batch_size
+    draw = generator("benchmark", "step")
+    optimizer = torch.optim.Adam(model.structure.parameters(), model.lr)
+    images = model.world.images(model.structure.sample(size, draw).rules, draw)
+
+    @torch.no_grad()
+    def forward() -> None:
+        model.features(images)
+
+    def step() -> None:
+        batch = torch.randint(len(quick.datamodule.target), (size,), generator=draw)
+        real = {name: block[batch] for name, block in model.target_features.items()}
+        loss = model.loss(model.draw(size, draw), real)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    title = f"training step, {size} images of {' × '.join(map(str, model.world.renderer.size))} pixels"
+    to = Reference(forward, "{} × the time of the extractor's forward pass", faster=False)
+    measure(step, title, size, "images", rounds=20, to=to)

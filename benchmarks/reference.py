@@ -1,0 +1,84 @@
+"""The structure model's sampler and scorer as one would first write them: one scene at a time, a list as the stack."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ms2.grammar import Grammar
+from ms2.structure import StructureModel
+
+Stack = list[tuple[str, int]]
+"""Non-terminals to expand, last first, each with how often in a row it has come back."""
+
+
+@torch.no_grad()
+def sample(model: StructureModel, generator: torch.Generator) -> list[int]:
+    """The rules of one derivation, drawn again until one ends within ``t_max`` steps."""
+    rules = None
+    while rules is None:
+        rules = draw(model, generator)
+    return rules
+
+
+def draw(model: StructureModel, generator: torch.Generator) -> list[int] | None:
+    """One try; None if it does not end in time."""
+    latent = model.latents[int(torch.randint(len(model.latents), (1,), generator=generator))]
+    state, rules, previous = initial_state(model, latent), [], model.grammar.num_rules
+    stack = [(model.grammar.start, 0)]
+    while stack and len(rules) < model.t_max:
+        symbol, index = stack.pop()
+        allowed = model.grammar.expansions(symbol)
+        output, state = model.recurrence(embed(model, previous, symbol, index)[None, None], state)
+        probability = model.head(output[0, 0])[allowed].softmax(0)
+        previous = allowed[int(torch.multinomial(probability, 1, generator=generator))]
+        rules.append(previous)
+        stack += pushed(model.grammar, previous, index)
+    return None if stack else rules
+
+
+def score(model: StructureModel, rules: Sequence[int]) -> Tensor:
+    """log q(T) of one derivation without padding, with gradients."""
+    steps = list(walk(model.grammar, rules))
+    inputs = torch.stack([embed(model, *step) for step in steps])[None]
+    shut = torch.full((len(rules), model.grammar.num_rules), -math.inf)
+    for row, (_, symbol, _) in zip(shut, steps, strict=True):
+        row[model.grammar.expansions(symbol)] = 0
+    found = []
+    for latent in model.latents:
+        output, _ = model.recurrence(inputs, initial_state(model, latent))
+        log_p = (model.head(output[0]) + shut).log_softmax(-1)
+        found.append(log_p[range(len(rules)), rules].sum())
+    return torch.stack(found).logsumexp(0) - math.log(len(found))
+
+
+def walk(grammar: Grammar, rules: Sequence[int]) -> Iterator[tuple[int, str, int]]:
+    """What the network sees before each step: the previous rule, the symbol to expand, its index."""
+    stack, previous = [(grammar.start, 0)], grammar.num_rules
+    for rule in rules:
+        symbol, index = stack.pop()
+        yield previous, symbol, index
+        stack += pushed(grammar, rule, index)
+        previous = rule
+
+
+def pushed(grammar: Grammar, rule: int, index: int) -> Stack:
+    """The non-terminals of a rule, in the order in which they go onto the stack."""
+    head, symbols = grammar.rules[rule]
+    return [(s, index + 1 if s == head else 0) for s in reversed(symbols) if s in grammar.nonterminals]
+
+
+def embed(model: StructureModel, previous: int, symbol: str, index: int) -> Tensor:
+    """Input of a step."""
+    embedded = model.embedding.weight[previous]
+    if model.symbol_embedding is None or model.index_embedding is None:
+        return embedded
+    number = model.grammar.nonterminals.index(symbol)
+    return embedded + model.symbol_embedding.weight[number] + model.index_embedding.weight[min(index, model.t_max - 1)]
+
+
+def initial_state(model: StructureModel, latent: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """The recurrent state before the first step."""
+    state = model.condition(latent)[None, None]
+    return (state, torch.zeros_like(state)) if isinstance(model.recurrence, nn.LSTM) else state

@@ -1,0 +1,277 @@
+"""Tests of the trained extractors: blocks, independence of the batch, learning what they read, labels by hand."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ms2.features import DenseCounts, ResNet, TrainedExtractor
+from ms2.features.base import CountError, check_counts, class_counts
+from ms2.registry import available
+from ms2.render import Rendering
+from ms2.scene import SceneBatch
+
+NARROW = (8, 16, 32)
+C = 3
+MAKE: dict[str, Callable[[], TrainedExtractor]] = {
+    "ResNet": lambda: ResNet(1, C, widths=NARROW),
+    "ResNet, sum": lambda: ResNet(1, C, widths=NARROW, pool="sum"),
+    "ResNet, counts": lambda: ResNet(1, C, widths=NARROW, count_heads=True, max_count=4),
+    "DenseCounts": lambda: DenseCounts(1, C, widths=NARROW, max_count=4),
+}
+BLOCKS = {
+    "ResNet": {"embedding": 32},
+    "ResNet, sum": {"embedding": 32},
+    "ResNet, counts": {"embedding": 32, "count": 5, "count_0": 5, "count_1": 5, "count_2": 5},
+    "DenseCounts": {"classes": 3, "count": 5},
+}
+every_extractor = pytest.mark.parametrize("name", MAKE)
+
+
+def make(name: str, seed: int = 0) -> TrainedExtractor:
+    torch.manual_seed(seed)
+    return MAKE[name]()
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def shapes(rows: list[list[int]]) -> Rendering:
+    """Scenes of squares, lying and standing bars (classes 0, 1 and 2), apart from one another."""
+    classes = torch.tensor([[*row] + [-1] * (4 - len(row)) for row in rows])
+    image, boxes = torch.zeros(len(rows), 1, 36, 36), torch.zeros(*classes.shape, 4)
+    for i, row in enumerate(rows):
+        for j, (x, y) in enumerate((2 + 8 * j, 3 + 8 * ((2 * i + 3 * j) % 4)) for j in range(len(row))):
+            width, height = [(4, 4), (6, 2), (2, 6)][row[j]]
+            image[i, 0, y : y + height, x : x + width] = 1
+            boxes[i, j] = torch.tensor([x, y, x + width, y + height])
+    return Rendering(image, classes, boxes, boxes, torch.full((len(rows), 36, 36), -1), (classes >= 0).float())
+
+
+TINY = shapes([[0, 1, 2], [], [1, 1], [2], [0, 0, 0, 0], [2, 1]])
+
+
+def labels_of(classes: list[list[int]], boxes: list[list[list[float]]] | None = None) -> Rendering:
+    """Labels without pictures."""
+    c = torch.tensor(classes)
+    box = torch.zeros(*c.shape, 4) if boxes is None else torch.tensor(boxes).float()
+    image = torch.zeros(len(c), 1, 16, 20)
+    return Rendering(image, c, box, box, torch.full((len(c), 16, 20), -1), (c >= 0).float())
+
+
+# --- blocks ---
+
+
+def test_every_trained_extractor_is_tried_here() -> None:
+    ours = {n for n, cls in available("features").items() if issubclass(cls, TrainedExtractor) and "ms2." in str(cls)}
+    assert ours == {type(make(name)).__name__ for name in MAKE}
+
+
+@every_extractor
+@pytest.mark.parametrize("shape", [(1, 1, 36, 36), (5, 1, 36, 36), (2, 1, 17, 42)])
+def test_blocks_have_declared_names_and_dimensions_for_any_batch(name: str, shape: tuple[int, ...]) -> None:
+    blocks = make(name)(noise(*shape))
+    assert {block: tuple(values.shape) for block, values in blocks.items()} == {
+        block: (shape[0], dimension) for block, dimension in BLOCKS[name].items()
+    }
+    assert all(values.isfinite().all() for values in blocks.values())
+
+
+@every_extractor
+def test_extractors_take_colour(name: str) -> None:
+    extractor = MAKE[name]()
+    colour = type(extractor)(3, C, widths=NARROW)
+    first, second = noise(2, 3, 24, 24), noise(2, 3, 24, 24).flip(1)
+    a, b = colour(first), colour(second)
+    assert any(not torch.allclose(a[block], b[block], atol=1e-5) for block in a)
+
+
+@every_extractor
+def test_features_are_deterministic_and_the_same_in_training_and_evaluation(name: str) -> None:
+    extractor, images = make(name), noise(3, 1, 36, 36)
+    first = extractor.train()(images)
+    for again in (extractor(images), extractor.eval()(images)):
+        assert all(torch.equal(first[block], again[block]) for block in first)
+
+
+@every_extractor
+def test_features_of_an_image_do_not_depend_on_the_batch(name: str) -> None:
+    extractor, images = make(name), TINY.image
+    together = extractor(images)
+    for i in range(len(images)):
+        alone = extractor(images[i : i + 1])
+        for block in together:
+            torch.testing.assert_close(alone[block][0], together[block][i], atol=1e-5, rtol=1e-5)
+    order = torch.randperm(len(images))
+    reordered = extractor(images[order])
+    for block in together:
+        torch.testing.assert_close(reordered[block], together[block][order], atol=1e-5, rtol=1e-5)
+    assert any((together[block][0] - together[block][4]).abs().max() > 1e-3 for block in together)
+
+
+def test_sum_pooling_is_the_mean_times_the_number_of_places() -> None:
+    mean, total = make("ResNet"), make("ResNet, sum")
+    images = noise(2, 1, 36, 36)  # strides of 8 leave 5 x 5 places
+    torch.testing.assert_close(total(images)["embedding"], mean(images)["embedding"] * 25 / 64)
+
+
+def test_count_blocks_of_the_resnet_are_probabilities() -> None:
+    blocks = make("ResNet, counts")(TINY.image)
+    for block in ("count", "count_0", "count_1", "count_2"):
+        assert (blocks[block] > 0).all()
+        torch.testing.assert_close(blocks[block].sum(1), torch.ones(6))
+
+
+def test_dense_blocks_are_expected_counts_and_their_bump() -> None:
+    extractor = DenseCounts(1, C, widths=NARROW, max_count=4, count_width=0.7)
+    images = noise(2, 1, 16, 20)
+    probability = extractor._logits(images).softmax(1)
+    assert probability.shape == (2, C + 1, 4, 5)  # cells of 4 x 4 pixels
+    blocks = extractor(images)
+    torch.testing.assert_close(blocks["classes"], probability[:, :C].sum((2, 3)))
+    total = blocks["classes"].sum(1).clamp(max=4)
+    for k in range(5):
+        expected = torch.exp(-0.5 * ((total - k) / 0.7) ** 2)
+        torch.testing.assert_close(blocks["count"][:, k], expected)
+
+
+def test_near_counts_are_near_and_far_ones_equally_far() -> None:
+    """The block 'count' of whole numbers of objects, made by an extractor that sees them by construction."""
+
+    class Exact(DenseCounts):
+        def expected_counts(self, images: Tensor) -> Tensor:
+            return F.pad(images.flatten(1).sum(1, keepdim=True), (0, C - 1))
+
+    count = Exact(1, C, widths=NARROW, max_count=9)(torch.arange(10.0).view(-1, 1, 1, 1))["count"]
+    torch.testing.assert_close(count, torch.eye(10), atol=0.05, rtol=0)
+    distance = torch.cdist(count, count)
+    assert distance[2, 3] < 0.99 * distance[2, 4]
+    assert distance[1, 5].item() == pytest.approx(distance[2, 8].item(), rel=1e-3)
+    del Exact
+
+
+# --- learning ---
+
+
+@every_extractor
+def test_gradient_reaches_every_parameter(name: str) -> None:
+    extractor = make(name)
+    extractor.loss(TINY.image, TINY).backward()
+    missing = [n for n, p in extractor.named_parameters() if p.grad is None or not p.grad.abs().sum() > 1e-7]
+    assert missing == []
+
+
+@every_extractor
+def test_features_have_gradients_of_images(name: str) -> None:
+    """What learning of parameters through a differentiable renderer needs."""
+    extractor, images = make(name), TINY.image.clone().requires_grad_()
+    sum(block.square().sum() for block in extractor(images).values()).backward()
+    assert (images.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+@every_extractor
+def test_a_tiny_batch_is_learned_by_heart_and_read_back(name: str) -> None:
+    extractor = make(name)
+    optimiser = torch.optim.Adam(extractor.parameters(), lr=1e-2)
+    first = loss = extractor.loss(TINY.image, TINY)
+    for _ in range(200):
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        loss = extractor.loss(TINY.image, TINY)
+        if loss < 0.0005 * first:
+            break
+    assert loss < 0.0005 * first
+    reading, counts = extractor.read(TINY.image), class_counts(TINY, C)
+    assert torch.equal(reading.presence, counts > 0)
+    if name in ("ResNet", "ResNet, sum"):
+        assert reading.counts is None and reading.total is None
+    else:
+        torch.testing.assert_close(reading.counts, counts.float(), atol=0.3, rtol=0)
+        torch.testing.assert_close(reading.total, counts.sum(1).float(), atol=0.3, rtol=0)
+
+
+def test_the_untrained_loss_is_about_that_of_guessing() -> None:
+    """Presence: log 2 per class. Counts: the logarithm of their number, for each class and for all."""
+    presence = make("ResNet").loss(TINY.image, TINY).item()
+    counts = make("ResNet, counts").loss(TINY.image, TINY).item()
+    assert presence == pytest.approx(torch.tensor(2.0).log().item(), abs=0.1)
+    assert counts == pytest.approx(torch.tensor(10.0).log().item(), abs=0.2)
+
+
+def test_the_losses_are_cross_entropies_of_what_is_read() -> None:
+    extractor, counts = make("ResNet, counts"), class_counts(TINY, C)
+    blocks = extractor(TINY.image)
+    every = torch.cat([counts, counts.sum(1, keepdim=True)], 1)
+    p = torch.stack([blocks[b] for b in ("count_0", "count_1", "count_2", "count")], 1)
+    count_loss = -p.gather(2, every[..., None]).log().mean()
+    logits = extractor.heads(blocks["embedding"])[:, :C]
+    presence = torch.where(counts > 0, logits.sigmoid(), 1 - logits.sigmoid())
+    torch.testing.assert_close(extractor.loss(TINY.image, TINY), count_loss - presence.log().mean())
+
+
+# --- labels ---
+
+
+def test_cells_hold_the_class_whose_box_has_its_centre_there() -> None:
+    labels = labels_of(
+        [[2, 0, -1], [1, 1, 0]],
+        [
+            [[0, 0, 6, 6], [12, 4, 20, 12], [0, 0, 0, 0]],  # centres (3, 3) and (16, 8)
+            [[7.5, 15, 8.5, 16], [-6, 8, 0, 12], [16, 12, 24, 20]],  # (8, 15.5); (-3, 10) and (20, 16) over the edge
+        ],
+    )
+    cells = DenseCounts(1, C, widths=NARROW)._cells(labels, 4, 5)
+    o = C  # no object's centre
+    assert cells.tolist() == [
+        [[2, o, o, o, o], [o, o, o, o, o], [o, o, o, o, 0], [o, o, o, o, o]],
+        [[o, o, o, o, o], [o, o, o, o, o], [1, o, o, o, o], [o, o, 1, o, 0]],
+    ]
+
+
+def test_of_two_centres_in_one_cell_the_later_counts() -> None:
+    box = [4.0, 4.0, 8.0, 8.0]
+    for classes in ([0, 1], [1, 0], [2, 0]):
+        cells = DenseCounts(1, C, widths=NARROW)._cells(labels_of([classes], [[box, box]]), 4, 5)
+        assert cells[0, 1, 1] == classes[1]
+
+
+def test_objects_without_a_pixel_on_the_canvas_have_no_cell() -> None:
+    """Their box is all zeros, which is no place."""
+    labels = labels_of([[1, 2]], [[[0, 0, 0, 0], [8, 8, 12, 12]]])
+    cells = DenseCounts(1, C, widths=NARROW)._cells(labels, 4, 5)
+    assert cells[0, 2, 2] == 2
+    assert (cells == C).sum() == 4 * 5 - 1
+
+
+@given(st.lists(st.lists(st.integers(-1, 4), min_size=6, max_size=6), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_class_counts_are_those_of_the_scenes(rows: list[list[int]]) -> None:
+    classes = torch.tensor(rows)
+    counts = class_counts(labels_of(rows), 5)
+    assert torch.equal(counts, SceneBatch(classes, classes).counts(5))
+    assert counts.tolist() == [[row.count(c) for c in range(5)] for row in rows]
+
+
+@pytest.mark.parametrize("name", ["ResNet, counts", "DenseCounts"])
+def test_more_objects_than_places_say_what_to_raise(name: str) -> None:
+    labels = labels_of([[0, 1, 2, 0, 1, 2], [0, -1, -1, -1, -1, -1]])
+    message = (
+        "an image of the prior holds 6 objects, but the extractor counts only to 4: "
+        "raise features.max_count to at least 6"
+    )
+    with pytest.raises(CountError) as error:
+        make(name).loss(labels.image, labels)
+    assert str(error.value) == message
+
+
+def test_as_many_objects_as_places_are_right() -> None:
+    check_counts(torch.tensor([[4, 0]]), 4, "objects")
+    check_counts(torch.zeros(0, 3, dtype=torch.long), 4, "objects")
+    with pytest.raises(CountError, match=r"holds 5 cars, but the extractor counts only to 4: .* to at least 5"):
+        check_counts(torch.tensor([[1, 5]]), 4, "cars")
