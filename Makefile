@@ -29,8 +29,10 @@ types: $(INSTALLED) ## check types
 	$(BIN)/mypy
 
 bench: $(INSTALLED) ## measure speed
-	$(ONE_THREAD) $(BIN)/pytest benchmarks/ --benchmark-only --benchmark-group-by=func --benchmark-sort=name \
-		--benchmark-columns=min,median,iqr,ops,rounds $(ARGS)
+	@mkdir -p .benchmarks
+	$(ONE_THREAD) $(BIN)/pytest benchmarks/ --benchmark-only --benchmark-group-by=group --benchmark-sort=name \
+		--benchmark-columns=min,median,iqr,rounds --benchmark-json=.benchmarks/latest.json $(ARGS)
+	@$(BIN)/python benchmarks/table.py .benchmarks/latest.json
 
 clean: ## remove caches and build leftovers; .venv and runs stay
 	rm -rf build dist src/*.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -23,5 +23,6 @@ def test_sampling(structure: StructureModel, measure: Measure) -> None:
         f"sampling {SCENES} scene structures",
         SCENES,
         "scenes",
+        rounds=8,
         to=Reference(one_by_one, "{} × as fast as one scene at a time", faster=True),
     )

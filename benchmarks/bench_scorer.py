@@ -30,5 +30,6 @@ def test_scoring_with_gradients(structure: StructureModel, measure: Measure) -> 
         f"scoring {SCENES} scene structures, with gradients",
         SCENES,
         "scenes",
+        rounds=8,
         to=Reference(one_by_one, "{} × as fast as one scene at a time", faster=True),
     )

@@ -9,6 +9,7 @@ from ms2.seeding import generator
 
 
 @pytest.mark.benchmark(group="step")
+@pytest.mark.filterwarnings("ignore:the kernel of block")  # the extractor is untrained, which costs the same time
 def test_training_step(quick: CLI, measure: Measure) -> None:
     model, size = quick.model, quick.datamodule.batch_size
     draw = generator("benchmark", "step")

@@ -51,9 +51,9 @@ def test_sklearn_digits_are_sorted_by_class() -> None:
     from sklearn.datasets import load_digits as original
 
     digits, source = load_digits("sklearn", 8), original()
-    assert digits.count.tolist() == torch.as_tensor(source.target).bincount().tolist()
+    assert digits.number.tolist() == torch.as_tensor(source.target).bincount().tolist()
     for digit in range(10):
-        first, count = int(digits.first[digit]), int(digits.count[digit])
+        first, count = int(digits.first[digit]), int(digits.number[digit])
         expected = torch.as_tensor(source.images[source.target == digit], dtype=torch.float32) / 16
         torch.testing.assert_close(digits.pictures[first : first + count], expected, atol=1e-6, rtol=0)
 
@@ -101,7 +101,7 @@ def test_mnist_is_read_from_digits_root(tmp_path: Path) -> None:
     pictures = (10 * labels)[:, None, None].expand(-1, 28, 28)
     write_mnist(tmp_path, pictures, labels)
     canvas = DigitCanvas(canvas=32, digit=28, digits="mnist", digits_root=str(tmp_path))
-    assert canvas.digits.count.tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
+    assert canvas.digits.number.tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
     for digit in range(10):
         image = canvas.render(scenes([[digit]]))
         torch.testing.assert_close(image[0, 0, 2:30, 2:30], torch.full((28, 28), 10 * digit / 255), atol=1e-6, rtol=0)
@@ -111,7 +111,7 @@ def test_mnist_is_read_from_digits_root(tmp_path: Path) -> None:
 def test_real_mnist() -> None:
     digits = load_digits("mnist", 28, os.environ["MS2_DATA"])
     assert digits.pictures.shape == (60000, 28, 28)
-    assert digits.count.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert digits.number.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert digits.pictures.mean().item() == pytest.approx(0.1307, abs=1e-4)  # the mean that everyone normalises by
 
 
@@ -132,7 +132,7 @@ def test_example_runs_through_the_pictures_of_the_class(example: float) -> None:
     canvas = DigitCanvas(canvas=8, digit=8)
     digits = canvas.digits
     for digit in (0, 7, 9):
-        count = int(digits.count[digit])
+        count = int(digits.number[digit])
         expected = digits.pictures[digits.first[digit] + min(int(example * count), count - 1)]
         image = canvas.render(scenes([[digit]], example=[[example]]))
         torch.testing.assert_close(image[0, 0], expected, atol=1e-5, rtol=0)
@@ -389,7 +389,7 @@ def test_images_have_gradients_of_places() -> None:
 def test_pictures_are_placed_where_attributes_say() -> None:
     """x and y run from the left and top edge; the digit's centre moves over canvas - digit pixels."""
     batch = scenes([[1, 5]], x=[[0.25, 0.9]], y=[[0.6, 0.1]], example=[[0.5, 0.0]])
-    first, count = SMALL.digits.first[[1, 5]], SMALL.digits.count[[1, 5]]
+    first, count = SMALL.digits.first[[1, 5]], SMALL.digits.number[[1, 5]]
     pictures = SMALL.digits.pictures[first + torch.stack([count[0] // 2, torch.tensor(0)])]
     x, y = 6 + 28 * torch.tensor([0.25, 0.9]), 6 + 28 * torch.tensor([0.6, 0.1])
     sprites = place(pictures, x, y, None, torch.tensor([0, 0]))

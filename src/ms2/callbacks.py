@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -17,7 +18,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 import ms2
 from ms2 import evaluation
-from ms2.pictures import image_grid
+from ms2.pictures import image_grid, to_pixels
 from ms2.tasks import MetaSim2, StageResult, say
 
 
@@ -67,10 +68,10 @@ class Gallery(Callback):
         tables = evaluation.structure_tables(pl_module, target.truth)
         for histogram in evaluation.histograms(pl_module, tables, {}):
             for who, share in histogram.shares.items():
-                edges = [i - 0.5 for i in range(len(share) + 1)]
+                edges = np.arange(len(share) + 1) - 0.5
                 media[f"{histogram.title}/{who}"] = wandb.Histogram(np_histogram=(share.numpy(), edges))
         if pl_module.last_score is not None:
-            media["train/score_histogram"] = wandb.Histogram(pl_module.last_score.cpu().numpy())
+            media["train/score_histogram"] = wandb.Histogram(pl_module.last_score.tolist())
         for logger in loggers:
             logger.experiment.log({**media, "trainer/global_step": trainer.global_step})
 
@@ -150,6 +151,25 @@ class Results(Callback):
         logger.log_metrics(numbers)
         if isinstance(logger, WandbLogger):
             logger.log_image("summary", [picture])
+
+
+class SaveImages(Callback):
+    """Writes predicted images as PNG files, numbered in order.
+
+    Args:
+        folder: Where to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
+    ) -> None:
+        """Write one batch."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for number, image in zip(batch.tolist(), outputs, strict=True):
+            Image.fromarray(to_pixels(image)).save(self.folder / f"{number:06d}.png")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -16,9 +16,9 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 import ms2
-import ms2.worlds  # noqa: F401  (importing registers the plug-ins)
+import ms2.worlds
 from ms2 import registry
-from ms2.callbacks import Gallery, Results, StageBar, write_json
+from ms2.callbacks import Gallery, Results, SaveImages, StageBar, write_json
 from ms2.data import TargetImages
 from ms2.grammar import Grammar
 from ms2.registry import UserError, fingerprint
@@ -46,6 +46,7 @@ ms2 learns the structure of scenes from images without labels (Meta-Sim2).
   ms2 fit --config FILE       learn; stages that are done already are reused
   ms2 validate --config FILE  distance of a checkpoint's structure to the target's
   ms2 test --config FILE      the same, leaving metrics.json and summary.png
+  ms2 predict --config FILE   images of a checkpoint's scenes
   ms2 list [KIND]             the plug-ins that can be named in a configuration
   ms2 lint NAME|FILE [T_MAX]  what is suspicious about a grammar
 
@@ -92,7 +93,7 @@ class CLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """What a trainer can do here."""
         every = LightningCLI.subcommands()
-        return {name: every[name] for name in ("fit", "validate", "test")}
+        return {name: every[name] for name in ("fit", "validate", "test", "predict")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The world and the stages, which share its parts."""
@@ -104,7 +105,9 @@ class CLI(LightningCLI):
             default="all",
             help="Run all stages, or one of those before learning alone.",
         )
-        parser.add_argument("--fresh", type=bool, default=False, help="Train anew, keeping an earlier run's folder aside.")
+        parser.add_argument(
+            "--fresh", type=bool, default=False, help="Train anew, keeping an earlier run's folder aside."
+        )
         parser.add_argument("--checkpoint_every", type=int, default=50, help="Steps between checkpoints.")
         parser.add_argument(
             "--wandb",
@@ -145,19 +148,22 @@ class CLI(LightningCLI):
         if config.get("logger") is None:
             kwargs["logger"] = self._loggers()
         self.results = Results(self.folder, self._get(self.config, "name"), STARTED)
-        callbacks = [StageBar(), Gallery(), self.results]
-        if self.subcommand == "fit":
-            every = self._get(self.config, "checkpoint_every")
-            callbacks.append(ModelCheckpoint(self.folder / "checkpoints", "step{step}", every_n_train_steps=every,
-                                             save_last=True, auto_insert_metric_name=False, enable_version_counter=False))
+        checkpoints = ModelCheckpoint(
+            self.folder / "checkpoints",
+            "step{step}",
+            every_n_train_steps=self._get(self.config, "checkpoint_every"),
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+        callbacks = [StageBar(), Gallery(), self.results, checkpoints]
         trainer_config = {**config, "default_root_dir": str(self.folder), "use_distributed_sampler": False, **kwargs}
         return self._instantiate_trainer(trainer_config, callbacks)
 
     def _loggers(self) -> list[Any]:
-        if self.subcommand is None:
-            return []
-        mode, loggers = self._get(self.config, "wandb"), [CSVLogger(self.folder, "csv")]
-        if mode == "disabled":
+        mode = self._get(self.config, "wandb")
+        loggers = [CSVLogger(self.folder, "csv")] if self.subcommand in ("fit", "test") else []
+        if mode == "disabled" or not loggers:
             return loggers
         name = self._get(self.config, "name")
         return [WandbLogger(name, self.folder, offline=mode == "offline", project="ms2"), *loggers]
@@ -226,7 +232,10 @@ class CLI(LightningCLI):
         """A trainer like the run's, for a stage before learning."""
         assert self.trainer is not None
         config = self._get(self.config_init, "trainer")
-        same = {key: config[key] for key in ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic")}
+        same = {
+            key: config[key]
+            for key in ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic")
+        }
         bar = config["enable_progress_bar"]
         return Trainer(
             **same,
@@ -254,10 +263,21 @@ class CLI(LightningCLI):
         assert self.trainer is not None
         self.trainer.test(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
 
+    def predict(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
+        """Draw images from a checkpoint, by default the run's last, into the folder ``samples`` of the run."""
+        assert self.trainer is not None
+        folder = self.folder / "samples"
+        self.trainer.callbacks.append(SaveImages(folder))  # type: ignore[attr-defined]
+        checkpoint = self._checkpoint(ckpt_path)
+        self.trainer.predict(model, datamodule, return_predictions=False, ckpt_path=checkpoint, weights_only=True)
+        say(f"images: {folder}")
+
     def _checkpoint(self, path: Any) -> Any:
         last = self.folder / "checkpoints" / "last.ckpt"
         if path is None and not last.exists():
-            raise UserError(f"there is no checkpoint {last}: run 'ms2 fit' with this configuration, or give --ckpt_path")
+            raise UserError(
+                f"there is no checkpoint {last}: run 'ms2 fit' with this configuration, or give --ckpt_path"
+            )
         return path or last
 
 
@@ -280,8 +300,10 @@ def lint(what: str, t_max: int | None = None) -> int:
     """Print what is suspicious about a grammar, given by name or as a text file; 1 if it can't be used."""
     path = Path(what)
     grammar = Grammar(path.read_text()) if path.is_file() else registry.look_up("grammars", what)()
-    print(f"{grammar}\n{grammar.num_rules} rules; derivations take from {grammar.shortest[grammar.start]:g} "
-          f"to {grammar.longest:g} steps; objects: {', '.join(grammar.classes)}")
+    print(
+        f"{grammar}\n{grammar.num_rules} rules; derivations take from {grammar.shortest[grammar.start]:g} "
+        f"to {grammar.longest:g} steps; objects: {', '.join(grammar.classes)}"
+    )
     findings = grammar.lint(t_max)
     print(*findings or ["nothing suspicious"], sep="\n")
     return int(any(finding.level == "error" for finding in findings))

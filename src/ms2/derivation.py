@@ -160,7 +160,9 @@ def to_tree(grammar: Grammar, rules: Sequence[int]) -> Tree:
         node.children = [Tree(symbol) for symbol in grammar.rules[number].rhs]
         stack += [c for c in reversed(node.children) if c.symbol in grammar.nonterminals]
     if stack:
-        raise GrammarError(f"unfinished after {len(rules)} steps: {', '.join(n.symbol for n in reversed(stack))} remain")
+        raise GrammarError(
+            f"unfinished after {len(rules)} steps: {', '.join(n.symbol for n in reversed(stack))} remain"
+        )
     return root
 
 

@@ -36,7 +36,9 @@ class MovingAverage(Estimator):
     def forward(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Scores less the moving average, this batch included."""
         mean = score.mean()
-        self.baseline.copy_(torch.where(self.baseline.isnan(), mean, self.decay * self.baseline + (1 - self.decay) * mean))
+        self.baseline.copy_(
+            torch.where(self.baseline.isnan(), mean, self.decay * self.baseline + (1 - self.decay) * mean)
+        )
         return score - self.baseline
 
 

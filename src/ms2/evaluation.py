@@ -20,7 +20,9 @@ Tables = Mapping[str, Tensor]
 def structure_tables(model: MetaSim2, truth_scenes: Any = None) -> dict[str, Tables]:
     """Statistics of scenes of the prior, of the model, and of the target where its scenes are known."""
     grammar, n = model.world.grammar, model.eval_scenes
-    prior = scenes_of(grammar, model.world.prior.sample(grammar, n, generator(model.seed, "prior", device=model.device)))
+    prior = scenes_of(
+        grammar, model.world.prior.sample(grammar, n, generator(model.seed, "prior", device=model.device))
+    )
     learned = model.sample_scenes(n, generator(model.seed, "learned", device=model.device))
     sets = {"prior": prior, "learned": learned} | ({} if truth_scenes is None else {"target": truth_scenes})
     return {name: {key: table.cpu() for key, table in model.tables(scenes).items()} for name, scenes in sets.items()}

@@ -192,7 +192,9 @@ class Grammar(Plugin, kind="grammars"):
             found.append(Finding("warning", f"unreachable from {self.start}: {', '.join(unreachable)}"))
         looping = [str(rule) for rule in self.rules if rule.rhs and rule.rhs[0] == rule.lhs]
         if looping:
-            found.append(Finding("warning", f"left-recursive, so the stack grows before it shrinks: {'; '.join(looping)}"))
+            found.append(
+                Finding("warning", f"left-recursive, so the stack grows before it shrinks: {'; '.join(looping)}")
+            )
         unseen = [s for s in self.classes if s not in self.reachable]
         if unseen:
             found.append(Finding("warning", f"renderable but never generated: {', '.join(unseen)}"))
@@ -250,7 +252,9 @@ def _parse(text: str) -> Iterator[Rule]:
             seen.add(rule)
             yield rule
     if not seen:
-        raise GrammarError(f"the grammar is empty; write for example 'Scene -> Digits' and 'Digits -> digit Digits | {EMPTY}'")
+        raise GrammarError(
+            f"the grammar is empty; write for example 'Scene -> Digits' and 'Digits -> digit Digits | {EMPTY}'"
+        )
 
 
 def _tables(grammar: Grammar) -> Tables:
@@ -271,7 +275,10 @@ def _tables(grammar: Grammar) -> Tables:
         # the padding rule leaves an empty stack empty, hence its 0 where other rules pop one symbol
         grow=torch.tensor([len(row) - 1 for row in pushed[:-1]] + [0]),
         repeats=torch.tensor(
-            [[s == head for s in row] + [False] * (wide_push - len(row)) for head, row in zip(heads, pushed, strict=True)]
+            [
+                [s == head for s in row] + [False] * (wide_push - len(row))
+                for head, row in zip(heads, pushed, strict=True)
+            ]
         ),
         emit=torch.tensor([[grammar.classes.index(s) for s in row] + [-1] * (wide_emit - len(row)) for row in emitted]),
         owns=torch.tensor([s in grammar.classes for s in heads]),

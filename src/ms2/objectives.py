@@ -22,9 +22,7 @@ class Objective(Plugin, ABC, kind="objectives"):
         blocks: Feature blocks to compare; None for those named in ``bandwidth``, or all.
     """
 
-    def __init__(
-        self, bandwidth: float | dict[str, float] = 1.0, blocks: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, bandwidth: float | dict[str, float] = 1.0, blocks: Sequence[str] | None = None) -> None:
         self.bandwidth = bandwidth
         self.blocks = list(bandwidth) if blocks is None and isinstance(bandwidth, dict) else blocks
         widths = bandwidth.values() if isinstance(bandwidth, dict) else [bandwidth]

@@ -1,13 +1,17 @@
 """Pictures that a person understands at a glance: histograms and grids of images."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchvision.utils import make_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
 
 COLOURS = {"prior": "#b8bec7", "learned": "#1f77b4", "target": "#e08214"}
 
@@ -31,7 +35,13 @@ class Histogram(NamedTuple):
 def image_grid(images: Float[Tensor, "b c h w"], columns: int = 4) -> UInt8[np.ndarray, "h w 3"]:
     """Images as one picture, with grey lines between them."""
     grid = make_grid(images.detach().cpu().float(), columns, padding=max(1, images.shape[-1] // 40), pad_value=0.5)
-    return (grid.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return to_pixels(grid)
+
+
+def to_pixels(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "h w *c"]:
+    """One image with pixels in [0, 1] as an array for Pillow."""
+    pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
 def summary(
@@ -45,7 +55,7 @@ def summary(
     figure = Figure(figsize=(14, 9.5), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=15)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[4, 5.5])
+    top, bottom = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=[4, 5.5]))
     for axes, histogram in zip(np.atleast_1d(top.subplots(1, len(histograms))), histograms, strict=True):
         _draw_histogram(axes, histogram)
     for axes, (name, images) in zip(np.atleast_1d(bottom.subplots(1, len(grids))), grids.items(), strict=True):
@@ -56,13 +66,13 @@ def summary(
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw_histogram(axes: "object", histogram: Histogram) -> None:
+def _draw_histogram(axes: "Axes", histogram: Histogram) -> None:
     width = 0.8 / len(histogram.shares)
     for i, (name, share) in enumerate(histogram.shares.items()):
         place = np.arange(len(share)) + (i - (len(histogram.shares) - 1) / 2) * width
-        axes.bar(place, share.cpu().numpy(), width, label=name, color=COLOURS.get(name))  # type: ignore[attr-defined]
-    axes.set_xticks(range(len(histogram.bins)), histogram.bins)  # type: ignore[attr-defined]
-    axes.set_title(f"{histogram.title}\n{histogram.caption}", fontsize=12)  # type: ignore[attr-defined]
-    axes.set_ylabel("share")  # type: ignore[attr-defined]
-    axes.legend(frameon=False)  # type: ignore[attr-defined]
-    axes.spines[["top", "right"]].set_visible(False)  # type: ignore[attr-defined]
+        axes.bar(place, share.cpu().numpy(), width, label=name, color=COLOURS.get(name))
+    axes.set_xticks(range(len(histogram.bins)), histogram.bins)
+    axes.set_title(f"{histogram.title}\n{histogram.caption}", fontsize=12)
+    axes.set_ylabel("share")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -20,9 +20,7 @@ class World(Configured):
         renderer: Draws scenes.
     """
 
-    def __init__(
-        self, grammar: Grammar, prior: StructurePrior, parameters: ParameterPrior, renderer: Renderer
-    ) -> None:
+    def __init__(self, grammar: Grammar, prior: StructurePrior, parameters: ParameterPrior, renderer: Renderer) -> None:
         self.grammar, self.prior, self.parameters, self.renderer = grammar, prior, parameters, renderer
 
     def sample_prior(self, n: int, generator: Generator) -> SceneBatch:

@@ -65,4 +65,8 @@ class TargetImages(Configured, LightningDataModule):
         """One empty batch: validation draws its own scenes."""
         return DataLoader([0])  # type: ignore[arg-type]
 
+    def predict_dataloader(self) -> DataLoader[int]:
+        """Places for as many generated images as there are target images."""
+        return DataLoader(range(len(self.target)), batch_size=self.read_batch_size)  # type: ignore[arg-type]
+
     test_dataloader = val_dataloader

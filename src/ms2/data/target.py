@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -67,7 +68,7 @@ class Folder(Target):
         on_error: OnError = "raise",
         limit: int | None = None,
     ) -> None:
-        channels = 1 if world.renderer.channels == 1 else 3
+        channels: Literal[1, 3] = 1 if world.renderer.channels == 1 else 3
         self.images = ImageFolder(root, world.renderer.size, channels, fit, on_error, limit)
 
     def __len__(self) -> int:

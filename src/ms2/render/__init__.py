@@ -1,4 +1,5 @@
 """Renderers."""
+
 from ms2.render.base import Renderer, Rendering
 
 __all__ = ["Renderer", "Rendering"]

@@ -1,5 +1,6 @@
 """Stage 3: learn the structure of target images, by REINFORCE on a feature-space score (section 3.3)."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from ms2.seeding import generator
 from ms2.statistics import ClassFrequency, ObjectCount, Statistic
 from ms2.structure import StructureModel
 from ms2.world import World
+
+FLAT, SPIKY = 0.02, 200.0
+"""Sharpness of a kernel, its mean exponent, below and above which it is called degenerate."""
 
 
 class CheckpointError(UserError):
@@ -110,6 +114,8 @@ class MetaSim2(Configured, LightningModule):
         score, sharpness = self.objective(features, population, own, real)
         score = score + self.reject_weight * (derivations.rejections > self.reject_threshold)
         everyone = self._gather(score)
+        if self.last_score is None:
+            self._warn_if_degenerate(everyone, sharpness)
         advantage = self.estimator(everyone)[own]
         self.last_score = everyone
         log_prob, entropy = self.structure.score(derivations.rules)
@@ -120,7 +126,26 @@ class MetaSim2(Configured, LightningModule):
         """The values of all processes, in order of rank."""
         if self._trainer is None or self.trainer.world_size == 1:
             return values
-        return self.all_gather(values).flatten(0, 1)
+        gathered: Any = self.all_gather(values)
+        return gathered.flatten(0, 1)
+
+    def _warn_if_degenerate(self, score: Float[Tensor, " m"], sharpness: dict[str, Tensor]) -> None:
+        """Say so if the kernels tell samples apart too little or too well for the score to mean anything."""
+        for name, value in sharpness.items():
+            if not FLAT <= float(value) <= SPIKY:
+                what, do = ("wide", "lower") if value < FLAT else ("narrow", "raise")
+                sees = "only the features' means are matched" if value < FLAT else "each sample sees itself alone"
+                warnings.warn(
+                    f"the kernel of block {name!r} is too {what} (sharpness {float(value):.2g}, good are 0.5 to 10): "
+                    f"{sees}. Perhaps {do} model.objective.bandwidth.",
+                    stacklevel=2,
+                )
+        if float(score.std(correction=0)) < self.reject_weight:
+            warnings.warn(
+                f"the score's deviation is {float(score.std(correction=0)):.2g}, less than reject_weight = "
+                f"{self.reject_weight}: rejections alone would decide what is learned",
+                stacklevel=2,
+            )
 
     def _log_step(self, score: Tensor, sharpness: dict[str, Tensor], entropy: Tensor, rejections: Tensor) -> None:
         if self._trainer is None:
@@ -214,11 +239,17 @@ class MetaSim2(Configured, LightningModule):
         for name, table in self.tables(truth).items():
             width = max(table.shape[1], learned[name].shape[1])
             p, q = (
-                distribution(torch.nn.functional.pad(t, (0, width - t.shape[1]))) for t in (learned[name].cpu(), table.cpu())
+                distribution(torch.nn.functional.pad(t, (0, width - t.shape[1])))
+                for t in (learned[name].cpu(), table.cpu())
             )
             self.log(f"val/{name}_tv", total_variation(p, q), prog_bar=True)
 
     test_step = validation_step
+
+    def predict_step(self, batch: Int[Tensor, " m"], batch_idx: int) -> Float[Tensor, "m c h w"]:
+        """Images of as many scenes of the model as the batch has places."""
+        draw = generator(self.seed, "prediction", batch_idx, device=self.device)
+        return self.world.images(self.structure.sample(len(batch), draw).rules, draw)
 
     # -- checkpoints -----------------------------------------------------------------------------------
 

@@ -20,12 +20,12 @@ class Digits(NamedTuple):
     Attributes:
         pictures: Intensities in [0, 1].
         first: Place of each class's first picture.
-        count: Number of each class's pictures.
+        number: Number of each class's pictures.
     """
 
     pictures: Float[Tensor, "s p p"]
     first: Int[Tensor, "10"]
-    count: Int[Tensor, "10"]
+    number: Int[Tensor, "10"]
 
 
 @lru_cache(maxsize=4)
@@ -71,8 +71,8 @@ def _mnist(root: str | None) -> tuple[Tensor, Tensor]:
         data = MNIST(root, train=True)
     except RuntimeError:
         raise UserError(
-            f"there is no MNIST in {Path(root).absolute()}: {Path(root, 'MNIST', 'raw')} must hold train-images-idx3-ubyte "
-            "and train-labels-idx1-ubyte. Let torchvision.datasets.MNIST(root, download=True) fetch it once, "
-            "or use the digit source 'sklearn', which needs no download."
+            f"there is no MNIST in {Path(root).absolute()}: {Path(root, 'MNIST', 'raw')} must hold "
+            "train-images-idx3-ubyte and train-labels-idx1-ubyte. Let torchvision.datasets.MNIST(root, download=True) "
+            "fetch it once, or use the digit source 'sklearn', which needs no download."
         ) from None
     return data.data.float() / 255, data.targets

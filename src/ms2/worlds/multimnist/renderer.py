@@ -86,8 +86,8 @@ class DigitCanvas(Renderer):
         scene, place = scenes.mask.nonzero(as_tuple=True)
         of = {name: values[scene, place] for name, values in scenes.attributes.items()}
         classes = scenes.classes[scene, place]
-        count = digits.count[classes]
-        picture = digits.first[classes] + (of["example"] * count).long().clamp(max=count - 1)
+        number = digits.number[classes]
+        picture = digits.first[classes] + (of["example"] * number).long().clamp(max=number - 1)
         free, edge = self.canvas - self.digit, self.digit / 2
         angle = of["angle"] if self.turning else None
         return sprites.place(digits.pictures[picture], edge + free * of["x"], edge + free * of["y"], angle, scene)

@@ -1,0 +1,42 @@
+"""Prints the README's table of speeds from what pytest-benchmark measured: ``table.py .benchmarks/latest.json``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+
+def table(report: dict[str, Any]) -> str:
+    """Markdown: a row for each benchmark, and below it the machine that they ran on."""
+    rows = ["| benchmark | median | per second | ratio |", "|:---|---:|---:|:---|", *map(row, report["benchmarks"])]
+    machine = report["machine_info"]
+    where = f"{machine['cpu'].get('brand_raw', machine['machine'])}, Python {machine['python_version']}"
+    return "\n".join([*rows, "", f"One core of {where}."])
+
+
+def row(benchmark: dict[str, Any]) -> str:
+    """One benchmark; one that wasn't made by the fixture `measure` has its bare name and calls per second."""
+    seconds, extra = benchmark["stats"]["median"], benchmark["extra_info"]
+    title = extra.get("title", benchmark["name"])
+    speed = f"{rounded(extra.get('per_second', 1 / seconds))} {extra.get('unit', 'calls')}"
+    ratio = extra["ratio_text"].format(rounded(extra["ratio"])) if "ratio" in extra else ""
+    return f"| {title} | {duration(seconds)} | {speed} | {ratio} |"
+
+
+def duration(seconds: float) -> str:
+    """Three digits and the unit that suits them."""
+    size, unit = next(((s, u) for s, u in UNITS if seconds >= 0.9995 * s), UNITS[-1])
+    return f"{rounded(seconds / size, 3)} {unit}"
+
+
+def rounded(number: float, digits: int = 2) -> str:
+    """A number with so many significant digits, and commas between thousands: 12345 is 12,000."""
+    shown = float(f"{number:.{digits - 1}e}")
+    whole = len(str(int(shown)))  # digits before the point
+    return f"{shown:,.{max(0, digits - whole)}f}"
+
+
+if __name__ == "__main__":
+    print(table(json.loads(Path(sys.argv[1]).read_text())))

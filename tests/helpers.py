@@ -1,0 +1,212 @@
+"""Runs and worlds small enough for a test, and functions run in processes of their own, which may be killed."""
+
+import json
+import multiprocessing as mp
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor, nn
+
+from ms2.cli import main
+from ms2.data import Synthetic, TargetImages
+from ms2.estimators import Estimator, LeaveOneOut
+from ms2.features import Blocks, Reading, TrainedExtractor
+from ms2.objectives import KDE, Objective
+from ms2.render import Renderer, Rendering
+from ms2.scene import SceneBatch
+from ms2.structure import StructureModel
+from ms2.tasks import MetaSim2
+from ms2.world import World
+from ms2.worlds.multimnist import MultiMNIST, RandomDigits, UniformDigits, UniformPlacement
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
+    "world.renderer.init_args.canvas": 24,
+    "world.renderer.init_args.digit": 8,
+    "data.target.init_args.num_images": 40,
+    "data.batch_size": 16,
+    "extractor.max_steps": 2,
+    "extractor.batch_size": 8,
+    "pretraining.max_steps": 4,
+    "pretraining.batch_size": 16,
+    "pretraining.num_validation": 50,
+    "pretraining.validate_every": 2,
+    "model.structure.init_args.hidden": 8,
+    "model.features.init_args.widths": "[4,4,4]",
+    "model.eval_scenes": 60,
+    "trainer.max_steps": 4,
+    "trainer.val_check_interval": 2,
+    "trainer.log_every_n_steps": 1,
+    "trainer.accelerator": "cpu",
+    "trainer.devices": 1,
+    "wandb": "disabled",
+}
+UNTRAINED = [
+    pytest.mark.filterwarnings(f"ignore:{message}")
+    for message in ("the features miscount", "the kernel of block", "the score's deviation")
+]
+"""What a run says, with reason, of an extractor that can't count yet."""
+
+
+def command(
+    folder: Path, config: Path = CONFIGS / "multimnist_quick.yaml", without: Sequence[str] = (), **settings: object
+) -> list[str]:
+    """`ms2 fit` with tiny settings, save some; dots of further settings are written as two underscores."""
+    every = TINY | {"runs_dir": folder} | {key.replace("__", "."): value for key, value in settings.items()}
+    every = {key: value for key, value in every.items() if key not in without}
+    return [
+        "fit",
+        "--config",
+        str(config),
+        *(word for key, value in every.items() for word in (f"--{key}", str(value))),
+    ]
+
+
+def fit(folder: Path, name: str, **settings: object) -> Path:
+    """A tiny run to its end; its folder."""
+    main(command(folder, name=name, **settings))
+    return folder / name
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    """What was measured at the end of a run, without times."""
+    found = json.loads((run / "metrics.json").read_text())
+    return {key: value for key, value in found.items() if "_tv" in key or "_kl" in key or "_wasserstein" in key}
+
+
+def last(run: Path) -> dict[str, Any]:
+    """The last checkpoint of a run."""
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def weights_of(run: Path) -> dict[str, Tensor]:
+    return last(run)["state_dict"]
+
+
+# --- a world without pixels, whose features are exact ---
+
+
+class Abacus(Renderer):
+    """One pixel with a channel for each class, as light as the scene has objects of it."""
+
+    channels, size, attributes = 10, (1, 1), ()
+
+    def render(self, scenes: SceneBatch) -> Tensor:
+        return scenes.counts(self.channels)[..., None, None] / 15  # 255 / 15 is whole, so bytes lose nothing
+
+    def render_labelled(self, scenes: SceneBatch) -> Rendering:
+        image, boxes = self.render(scenes), torch.zeros(*scenes.classes.shape, 4)
+        return Rendering(image, scenes.classes, boxes, boxes, torch.full((len(scenes), 1, 1), -1), boxes[..., 0])
+
+
+class Beads(TrainedExtractor):
+    """Reads an abacus, exactly if its scale is 15 and nothing is added.
+
+    Args:
+        scale: What pixels are multiplied with at first.
+        too_many: Added to the total that is read.
+    """
+
+    def __init__(self, scale: float = 15.0, too_many: float = 0.0) -> None:
+        super().__init__()
+        self.scale, self.too_many = nn.Parameter(torch.tensor(scale)), too_many
+
+    def forward(self, images: Tensor) -> Blocks:
+        counts = self.scale * images[..., 0, 0]
+        return {"classes": counts, "count": counts.sum(1, keepdim=True)}
+
+    def read(self, images: Tensor) -> Reading:
+        counts = self(images)["classes"]
+        return Reading(counts > 0.5, counts, counts.sum(1) + self.too_many)
+
+    def loss(self, images: Tensor, labels: Rendering) -> Tensor:
+        return (self(images)["classes"] - 15 * labels.image[..., 0, 0]).square().mean()
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def abacus(max_digits: int = 3) -> World:
+    """Up to three digits, in one pixel."""
+    return World(MultiMNIST(), UniformDigits(max_digits), UniformPlacement(), Abacus())
+
+
+def structure(t_max: int = 24) -> StructureModel:
+    torch.manual_seed(0)
+    return StructureModel(MultiMNIST(), t_max, hidden=8)
+
+
+def learner(
+    world: World, objective: Objective | None = None, estimator: Estimator | None = None, **more: Any
+) -> MetaSim2:
+    """Structure learning with exact features."""
+    return MetaSim2(world, structure(), Beads(), objective or KDE(0.5), estimator or LeaveOneOut(), **more)
+
+
+def images(world: World, num_images: int = 40, **more: Any) -> TargetImages:
+    """Target images of another structure than the prior's."""
+    return TargetImages(Synthetic(world, RandomDigits(1, 3), num_images=num_images), **more)
+
+
+def trainer(folder: Path, max_steps: int, **more: Any) -> Trainer:
+    """A quiet trainer."""
+    quiet: dict[str, Any] = {
+        "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False,
+        "enable_checkpointing": False, "enable_model_summary": False, "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0, "default_root_dir": folder, "limit_val_batches": 0,
+    }  # fmt: skip
+    return Trainer(max_steps=max_steps, **(quiet | more))
+
+
+# --- other processes ---
+
+
+CONTEXT = mp.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["ms2.cli"])  # imported once; each process is then a copy, made in no time
+
+
+def _run(function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str], out: Path | None) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    result = function(*args)
+    if out is not None:
+        torch.save(result, out)
+
+
+def start(function: Callable[..., Any], *args: Any, out: Path | None = None, **environment: str) -> BaseProcess:
+    """A function of a test file, started in a process of its own."""
+    process = CONTEXT.Process(target=_run, args=(function, args, environment, out))
+    process.start()
+    return process
+
+
+def wait_for(condition: Callable[[], object], process: BaseProcess, seconds: float = 120) -> None:
+    """Wait until something has happened in a process that is still running."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.is_alive(), f"the process has ended: {process.exitcode}"
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.002)
+
+
+def on_two_ranks(function: Callable[..., Any], folder: Path, *args: Any) -> Iterator[Any]:
+    """What a function of a test file gives in each of two processes, for a Trainer with ``strategy="ddp"``."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    paths = [folder / f"rank{rank}.pt" for rank in range(2)]
+    ranks = [start(function, *args, out=path, LOCAL_RANK=str(i), **shared) for i, path in enumerate(paths)]
+    for process in ranks:
+        process.join(120)
+        assert process.exitcode == 0
+    return (torch.load(path, weights_only=False) for path in paths)

@@ -1,0 +1,297 @@
+"""The stages of a run: REINFORCE's gradient, the embedded target, pretraining, the extractor, and what is kept."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import UNTRAINED, Abacus, Beads, abacus, fit, images, learner, rng, structure, trainer
+from jaxtyping import Float
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ms2.data import Synthetic, TargetImages
+from ms2.derivation import Derivations
+from ms2.estimators import Estimator, LeaveOneOut, MovingAverage, Normalised
+from ms2.features import Blocks, FeatureExtractor
+from ms2.grammar import GrammarError
+from ms2.objectives import KDE, MMDWitness, Objective
+from ms2.priors import ParameterPrior
+from ms2.render import Renderer
+from ms2.tasks import ExtractorTraining, Pretraining, Samples, probe, run_stage
+from ms2.world import World
+from ms2.worlds.multimnist import MultiMNIST, RandomDigits, UniformDigits, UniformPlacement
+
+pytestmark = UNTRAINED
+
+# --- structure learning ---
+
+
+def gradient(loss: Tensor, model: torch.nn.Module) -> Tensor:
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+def by_hand(estimator: Estimator, score: Tensor) -> Tensor:
+    """Advantages of a first batch."""
+    if isinstance(estimator, LeaveOneOut):
+        return torch.stack([s - torch.cat([score[:j], score[j + 1 :]]).mean() for j, s in enumerate(score)])
+    centred = score - score.sum() / len(score)
+    return centred / (centred**2).mean().sqrt() if isinstance(estimator, Normalised) else centred
+
+
+@pytest.mark.parametrize("estimator", [LeaveOneOut(), Normalised(), MovingAverage()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("objective", [KDE(0.5), MMDWitness(0.5)], ids=lambda o: type(o).__name__)
+def test_the_loss_has_the_gradient_of_reinforce(objective: Objective, estimator: Estimator) -> None:
+    """mean_j advantage_j * grad log q(T_j), with one backward pass for each scene."""
+    n, weight = 10, 0.3
+    model = learner(abacus(), objective, estimator, reject_weight=weight, reject_threshold=1)
+    rules = model.world.prior.sample(model.world.grammar, n, rng())
+    features = model.features(model.world.images(rules, rng()))
+    features = {name: block.detach() for name, block in features.items()}
+    real = {name: block.roll(1, 0) + 0.3 for name, block in features.items()}
+    rejections = torch.arange(n) % 4
+    score = torch.cat(
+        [
+            objective({k: f[j : j + 1] for k, f in features.items()}, features, torch.tensor([j]), real)[0]
+            for j in range(n)
+        ]
+    )
+    score = score + torch.tensor([weight if r > 1 else 0.0 for r in rejections])
+    assert score.std() > 0.05
+    grads = [gradient(model.structure.log_prob(rules[j : j + 1])[0], model.structure) for j in range(n)]
+    expected = (by_hand(estimator, score)[:, None] * torch.stack(grads)).mean(0)
+
+    loss = model.loss(Samples(Derivations(rules, rejections), features), real)
+    torch.testing.assert_close(gradient(loss, model.structure), expected, atol=1e-6, rtol=1e-4)
+    assert model.last_score is not None
+    torch.testing.assert_close(model.last_score, score)
+
+
+def test_scenes_that_are_more_frequent_than_in_the_target_become_rarer(tmp_path: Path) -> None:
+    """One step along the gradient, from a model of 0 to 3 digits to a target with 3."""
+    model = learner(abacus(), lr=0.05, lr_decay=False)
+    data = TargetImages(Synthetic(model.world, RandomDigits(1, 3)), batch_size=200)
+    data.target.hidden.prior = type("Three", (UniformDigits,), {})(3)
+    data.target.hidden.prior.lengths = {"Digits": [0, 0, 0, 1.0]}
+    three = model.world.prior.sample(model.world.grammar, 200, rng())
+    three = three[(three != model.world.grammar.num_rules).sum(1) == 8]
+    before = model.structure.log_prob(three).mean()
+    trainer(tmp_path, 5).fit(model, datamodule=data)
+    assert model.structure.log_prob(three).mean() > before + 0.1
+
+
+class Watch(Callback):
+    """Looks at the extractor while structure is learned."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def on_before_zero_grad(self, trainer: Trainer, model: LightningModule, *_: Any) -> None:
+        self.seen += 1
+        assert model.structure.training
+        assert not any(module.training for module in model.features.modules())
+        assert not any(p.requires_grad or p.grad is not None for p in model.features.parameters())
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_the_extractor_is_frozen_while_structure_is_learned(tmp_path: Path, validate: bool) -> None:
+    model, watch = learner(abacus()), Watch()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    every = {"limit_val_batches": 1, "val_check_interval": 2, "check_val_every_n_epoch": None} if validate else {}
+    trainer(tmp_path, 5, callbacks=[watch], **every).fit(model, datamodule=images(model.world, batch_size=8))
+    assert watch.seen == 5
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed and all(name.startswith("structure.") for name in changed)
+
+
+class Sealed(Synthetic):
+    """Images whose truth must not be looked at."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.pixels = super().__getitems__(range(len(self)))
+        self.opened = True
+
+    def __getitems__(self, indices: Any) -> list[Tensor]:
+        return [self.pixels[i] for i in indices]
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "truth" and "opened" in vars(self):
+            raise AssertionError("learning looked at the truth")
+        return super().__getattribute__(name)
+
+
+def test_learning_never_looks_at_the_truth(tmp_path: Path) -> None:
+    world = abacus()
+    data = TargetImages(Sealed(world, RandomDigits(1, 3), num_images=20), batch_size=8)
+    with pytest.raises(AssertionError, match="looked at"):
+        assert data.target.truth
+    trainer(tmp_path, 3).fit(learner(world), datamodule=data)
+
+
+@pytest.mark.parametrize("num_images", [7, 8])
+def test_embedded_images_are_in_order(num_images: int) -> None:
+    """In one process; test_processes.py has two."""
+    model, data = learner(abacus()), images(abacus(), num_images, read_batch_size=3)
+    embedded = model.embed_target(data)
+    counts = data.target.truth.counts(10).float()
+    torch.testing.assert_close(embedded["classes"], counts)
+    torch.testing.assert_close(embedded["count"], counts.sum(1, keepdim=True))
+
+
+# --- pretraining ---
+
+
+def test_pretraining_refuses_a_prior_that_the_model_cant_express(tmp_path: Path) -> None:
+    world = World(MultiMNIST(), UniformDigits(10), UniformPlacement(), Abacus())
+    with pytest.raises(GrammarError, match=r"of 22 steps.* at most t_max = 12: raise model\.structure\.t_max"):
+        trainer(tmp_path, 1).fit(Pretraining(world, structure(t_max=12)))
+
+
+def test_pretraining_comes_close_to_the_entropy_of_the_prior(tmp_path: Path) -> None:
+    """None or one of ten digits: ln 2 + ln 10 / 2."""
+    stage = Pretraining(abacus(1), structure(), max_steps=120, batch_size=128, lr=3e-2, validate_every=60)
+    run = trainer(tmp_path, 120, limit_val_batches=1, val_check_interval=60, check_val_every_n_epoch=None)
+    run.fit(stage)
+    found = {name: float(value) for name, value in run.callback_metrics.items()}
+    entropy = found["pretraining/prior_entropy"]
+    assert entropy == pytest.approx(math.log(2) + math.log(10) / 2, abs=0.1)  # of 2000 derivations
+    assert -0.01 < found["pretraining/val_nll"] - entropy < 0.03
+
+
+def test_pretraining_stops_at_a_plateau(tmp_path: Path) -> None:
+    stage = Pretraining(abacus(1), structure(), 100, 8, lr=0.0, validate_every=5, stop_after=3, num_validation=20)
+    run = trainer(tmp_path, 100, limit_val_batches=1, val_check_interval=5, check_val_every_n_epoch=None)
+    run.fit(stage)
+    assert run.global_step == 20  # the first validation, and three that were no better
+
+
+# --- the extractor ---
+
+
+class Plain(FeatureExtractor):
+    """Mean and deviation of an image, with nothing to train."""
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
+        return {"look": torch.stack([images.mean((1, 2, 3)), images.std((1, 2, 3))], 1)}
+
+
+def test_the_extractor_is_trained(tmp_path: Path) -> None:
+    features = Beads(scale=14.0)
+    stage = ExtractorTraining(abacus(), features, max_steps=60, batch_size=32, lr=0.2)
+    assert stage.needed
+    trainer(tmp_path, 60).fit(stage)
+    assert float(features.scale) == pytest.approx(15, abs=0.1)
+    assert stage.findings["probe/prior/count_accuracy"] == 1
+
+
+def test_an_extractor_that_isnt_trainable_is_left_alone(tmp_path: Path) -> None:
+    assert not ExtractorTraining(abacus(), Plain()).needed
+    settings = {"model__features": "Plain", "model__objective__init_args__bandwidth": 1.0}
+    fit(tmp_path, "plain", **settings, without=["model.features.init_args.widths"])
+    assert [path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()] == ["Pretraining"]
+
+
+def probed(features: Beads) -> dict[str, float]:
+    layouts: dict[str, ParameterPrior] = {"prior": UniformPlacement()}
+    return probe(features, abacus(), layouts, images=300)
+
+
+def test_probing_a_perfect_extractor() -> None:
+    assert probed(Beads()) == pytest.approx(
+        {
+            "probe/prior/presence_accuracy": 1,
+            "probe/prior/class_error": 0,
+            "probe/prior/count_accuracy": 1,
+            **{f"probe/prior/bias_{n}": 0 for n in range(4)},
+        },
+        abs=1e-5,
+    )
+
+
+def test_probing_one_that_counts_one_too_many() -> None:
+    said = r"layout 'prior'.* 0: \+1\.00, 1: \+1\.00, 2: \+1\.00, 3: \+1\.00"
+    with pytest.warns(UserWarning, match=said):
+        found = probed(Beads(too_many=1))
+    assert found["probe/prior/count_accuracy"] == 0 and found["probe/prior/class_error"] == pytest.approx(0, abs=1e-5)
+    assert [found[f"probe/prior/bias_{n}"] for n in range(4)] == pytest.approx([1, 1, 1, 1])
+
+
+def test_probing_one_that_sees_half_of_each_object() -> None:
+    """Half an object is not present; of two, the half is one too few, and of three, 1.5 too few."""
+    with pytest.warns(UserWarning, match=r"1: -0\.60, 2: -1\.20, 3: -1\.80"):
+        found = probed(Beads(scale=6.0))
+    counts = abacus().sample_prior(300, probe_generator()).counts(10)
+    assert found["probe/prior/class_error"] == pytest.approx(0.6 * counts.float().mean().item())
+    assert found["probe/prior/presence_accuracy"] == pytest.approx(((counts > 1) == (counts > 0)).float().mean().item())
+    assert found["probe/prior/count_accuracy"] == pytest.approx((counts.sum(1) == 0).float().mean().item())
+
+
+def probe_generator() -> torch.Generator:
+    from ms2.seeding import generator
+
+    return generator(0, "probe", "prior")
+
+
+# --- stages that are done already ---
+
+
+def small(lr: float = 1e-2, renderer: Renderer | None = None) -> Pretraining:
+    world = World(MultiMNIST(), UniformDigits(2), UniformPlacement(), renderer or Abacus())
+    return Pretraining(world, structure(), max_steps=2, batch_size=8, lr=lr, num_validation=10)
+
+
+class Makes:
+    """Makes trainers, and counts them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.made = folder, 0
+
+    def __call__(self, stage: Any) -> Trainer:
+        self.made += 1
+        return trainer(self.folder, stage.max_steps)
+
+
+def test_a_stage_is_trained_once_for_its_settings(tmp_path: Path) -> None:
+    make, cache = Makes(tmp_path), tmp_path / "cache"
+    first, again, other = small(), small(), small(lr=2e-2)
+    with torch.no_grad():
+        again.structure.head.bias += 1
+    result = run_stage(first, make, cache)
+    assert not result.reused and make.made == 1 and result.seconds > 0
+    reused = run_stage(again, make, cache)
+    assert reused.reused and make.made == 1
+    assert (reused.seconds, reused.metrics) == (result.seconds, result.metrics)
+    for ours, theirs in zip(first.structure.parameters(), again.structure.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not run_stage(other, make, cache).reused and make.made == 2
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_disk_that_fills_up_leaves_no_half_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, cache = Makes(tmp_path), tmp_path / "cache"
+
+    def full(content: Any, path: Path) -> None:
+        Path(path).write_bytes(b"half of it")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(OSError, match="no space"):
+            run_stage(small(), make, cache)
+    assert list(cache.iterdir()) == []
+    assert not run_stage(small(), make, cache).reused and make.made == 2
+
+
+def test_a_stage_appears_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is written, nothing has the name under which it will be looked for."""
+    cache, save = tmp_path / "cache", torch.save
+
+    def watched(content: Any, path: Path) -> None:
+        save(content, path)
+        assert not list(cache.glob("*.pt"))
+
+    monkeypatch.setattr(torch, "save", watched)
+    run_stage(small(), Makes(tmp_path), cache)
+    assert len(list(cache.glob("*.pt"))) == len(list(cache.iterdir())) == 1
