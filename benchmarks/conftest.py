@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Protocol
 
 import pytest
 import torch
@@ -44,10 +43,8 @@ class Reference:
     faster: bool
 
 
-class Measure(Protocol):
-    def __call__(
-        self, task: Callable[[], object], title: str, count: float, unit: str, rounds: int = 15, to: Reference | None = None
-    ) -> None: ...
+Measure = Callable[..., None]
+"""The fixture `measure`."""
 
 
 @pytest.fixture
