@@ -1,7 +1,8 @@
 """Rendering digits onto canvases of 64 pixels, alone and with labels. Goal: at least 20,000 digits per second."""
 
 import pytest
-from conftest import Measure
+from measuring import measure
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.seeding import generator
 from ms2.world import World
@@ -13,10 +14,10 @@ SCENES = 512
 @pytest.mark.benchmark(group="renderer")
 @pytest.mark.parametrize("labelled", [False, True], ids=["images", "labelled"])
 @pytest.mark.parametrize("digit", [12, 28])
-def test_rendering(digit: int, labelled: bool, measure: Measure) -> None:
+def test_rendering(digit: int, labelled: bool, benchmark: BenchmarkFixture) -> None:
     renderer = DigitCanvas(canvas=64, digit=digit)
     world = World(MultiMNIST(), UniformDigits(), UniformPlacement(), renderer)
     scenes = world.sample_prior(SCENES, generator("benchmark", "rendering"))
     render = renderer.render_labelled if labelled else renderer.render
     title = f"rendering {SCENES} scenes, digits of {digit} pixels{', with labels' * labelled}"
-    measure(lambda: render(scenes), title, int(scenes.mask.sum()), "digits")
+    measure(benchmark, lambda: render(scenes), title, int(scenes.mask.sum()), "digits")

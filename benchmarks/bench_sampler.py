@@ -2,7 +2,8 @@
 
 import pytest
 import reference
-from conftest import Measure, Reference
+from measuring import Reference, measure
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.seeding import generator
 from ms2.structure import StructureModel
@@ -11,7 +12,7 @@ SCENES = 512
 
 
 @pytest.mark.benchmark(group="sampler")
-def test_sampling(structure: StructureModel, measure: Measure) -> None:
+def test_sampling(structure: StructureModel, benchmark: BenchmarkFixture) -> None:
     draw = generator("benchmark", "sampling")
 
     def one_by_one() -> None:
@@ -19,6 +20,7 @@ def test_sampling(structure: StructureModel, measure: Measure) -> None:
             reference.sample(structure, draw)
 
     measure(
+        benchmark,
         lambda: structure.sample(SCENES, draw),
         f"sampling {SCENES} scene structures",
         SCENES,

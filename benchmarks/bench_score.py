@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import Measure
+from measuring import measure
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.cli import CLI
 from ms2.objectives import KDE, BatchMMD, MMDWitness, Objective
@@ -11,11 +12,11 @@ from ms2.seeding import generator
 
 @pytest.mark.benchmark(group="score")
 @pytest.mark.parametrize("objective", [KDE, MMDWitness, BatchMMD], ids=lambda cls: cls.__name__)
-def test_score(objective: type[Objective], quick: CLI, measure: Measure) -> None:
+def test_score(objective: type[Objective], quick: CLI, benchmark: BenchmarkFixture) -> None:
     size = quick.datamodule.batch_size
     generated = quick.model.draw(size, generator("benchmark", "score")).features
     real = {name: block[:size] for name, block in quick.model.target_features.items()}
     score = objective(quick.model.objective.bandwidth)
     own = torch.arange(size)
     title = f"{objective.__name__} of {size} images against {size}"
-    measure(lambda: score(generated, generated, own, real), title, size, "images", rounds=50)
+    measure(benchmark, lambda: score(generated, generated, own, real), title, size, "images", rounds=50)

@@ -2,7 +2,8 @@
 
 import pytest
 import reference
-from conftest import Measure, Reference
+from measuring import Reference, measure
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.derivation import lengths
 from ms2.seeding import generator
@@ -12,7 +13,7 @@ SCENES = 512
 
 
 @pytest.mark.benchmark(group="scorer")
-def test_scoring_with_gradients(structure: StructureModel, measure: Measure) -> None:
+def test_scoring_with_gradients(structure: StructureModel, benchmark: BenchmarkFixture) -> None:
     rules = structure.sample(SCENES, generator("benchmark", "scoring")).rules
     rows = [row[:n] for row, n in zip(rules.tolist(), lengths(structure.grammar, rules).tolist(), strict=True)]
 
@@ -26,6 +27,7 @@ def test_scoring_with_gradients(structure: StructureModel, measure: Measure) -> 
             (reference.score(structure, row) / SCENES).backward()
 
     measure(
+        benchmark,
         at_once,
         f"scoring {SCENES} scene structures, with gradients",
         SCENES,

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import Measure, Reference
+from measuring import Reference, measure
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.cli import CLI
 from ms2.seeding import generator
@@ -10,7 +11,7 @@ from ms2.seeding import generator
 
 @pytest.mark.benchmark(group="step")
 @pytest.mark.filterwarnings("ignore:the kernel of block")  # the extractor is untrained, which costs the same time
-def test_training_step(quick: CLI, measure: Measure) -> None:
+def test_training_step(quick: CLI, benchmark: BenchmarkFixture) -> None:
     model, size = quick.model, quick.datamodule.batch_size
     draw = generator("benchmark", "step")
     optimizer = torch.optim.Adam(model.structure.parameters(), model.lr)
@@ -30,4 +31,4 @@ def test_training_step(quick: CLI, measure: Measure) -> None:
 
     title = f"training step, {size} images of {' × '.join(map(str, model.world.renderer.size))} pixels"
     to = Reference(forward, "{} × the time of the extractor's forward pass", faster=False)
-    measure(step, title, size, "images", rounds=20, to=to)
+    measure(benchmark, step, title, size, "images", rounds=20, to=to)

@@ -33,9 +33,9 @@ def duration(seconds: float) -> str:
 
 def rounded(number: float, digits: int = 2) -> str:
     """A number with so many significant digits, and commas between thousands: 12345 is 12,000."""
-    shown = float(f"{number:.{digits - 1}e}")
-    whole = len(str(int(shown)))  # digits before the point
-    return f"{shown:,.{max(0, digits - whole)}f}"
+    shown = f"{number:.{digits - 1}e}"
+    exponent = int(shown.split("e")[1])
+    return f"{float(shown):,.{max(0, digits - 1 - exponent)}f}"
 
 
 if __name__ == "__main__":

@@ -86,4 +86,6 @@ def fit(drawn: Iterable[object], law: dict[object, float]) -> float:
     if bool((~often).any()):
         expected = torch.cat([expected[often], expected[~often].sum()[None]])
         observed = torch.cat([observed[often], observed[~often].sum()[None]])
+    if len(expected) == 1:
+        return 1.0  # nothing could be otherwise
     return float(stats.chisquare(observed.numpy(), expected.numpy()).pvalue)

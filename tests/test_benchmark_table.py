@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-import table  # noqa: E402
+import table
 
 MACHINE = {"cpu": {"brand_raw": "Abacus 9"}, "machine": "x86_64", "python_version": "3.11.7"}
 
@@ -41,7 +41,14 @@ def test_a_machine_without_the_name_of_its_processor_is_named_by_its_kind() -> N
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(123.4, "123 s"), (1, "1.00 s"), (0.9996, "1.00 s"), (0.9994, "999 ms"), (3.21e-5, "32.1 µs"), (5e-10, "0.500 ns")],
+    [
+        (123.4, "123 s"),
+        (1, "1.00 s"),
+        (0.9996, "1.00 s"),
+        (0.9994, "999 ms"),
+        (3.21e-5, "32.1 µs"),
+        (5e-10, "0.500 ns"),
+    ],
 )
 def test_durations_have_three_digits_and_the_unit_that_suits_them(seconds: float, text: str) -> None:
     assert table.duration(seconds) == text

@@ -4,10 +4,12 @@ import inspect
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.stats import chisquare, kstest
 from torch import Tensor
 
@@ -64,6 +66,15 @@ def test_resized_digits_keep_range_and_mean(side: int) -> None:
     assert small.shape == (1797, side, side)
     assert small.min() >= 0 and small.max() <= 1
     assert small.mean().item() == pytest.approx(original.mean().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("side", [3, 6, 20])
+def test_digits_are_resized_as_pillow_does_it(side: int) -> None:
+    """Bilinear, and without aliasing when they shrink."""
+    small, original = load_digits("sklearn", side).pictures, load_digits("sklearn", 8).pictures
+    for i in (0, 500, 1796):
+        expected = Image.fromarray(original[i].numpy()).resize((side, side), Image.Resampling.BILINEAR)
+        torch.testing.assert_close(small[i], torch.tensor(np.asarray(expected)), atol=1e-5, rtol=0)
 
 
 def test_an_unknown_digit_source_suggests_the_nearest() -> None:

@@ -54,7 +54,7 @@ class Gallery(Callback):
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the learned scenes, and the first time those of prior and target too."""
+        """Log images and histograms as they are now."""
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         if not loggers or trainer.sanity_checking or not isinstance(pl_module, MetaSim2) or not trainer.is_global_zero:
             return
@@ -69,7 +69,7 @@ class Gallery(Callback):
         for histogram in evaluation.histograms(pl_module, tables, {}):
             for who, share in histogram.shares.items():
                 edges = np.arange(len(share) + 1) - 0.5
-                media[f"{histogram.title}/{who}"] = wandb.Histogram(np_histogram=(share.numpy(), edges))
+                media[f"histograms/{histogram.title}/{who}"] = wandb.Histogram(np_histogram=(share.numpy(), edges))
         if pl_module.last_score is not None:
             media["train/score_histogram"] = wandb.Histogram(pl_module.last_score.tolist())
         for logger in loggers:
@@ -121,8 +121,9 @@ class Results(Callback):
         self._write(trainer, pl_module, times | {"stages": found})
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the results of a checkpoint that was tested."""
-        self._write(trainer, pl_module, {})
+        """Write the results of a checkpoint that was tested, beside what its training took."""
+        path = self.folder / "metrics.json"
+        self._write(trainer, pl_module, json.loads(path.read_text()) if path.exists() else {})
 
     def _write(self, trainer: Trainer, model: LightningModule, more: dict[str, Any]) -> None:
         if not trainer.is_global_zero or not isinstance(model, MetaSim2):
@@ -137,14 +138,15 @@ class Results(Callback):
             "steps": trainer.global_step,
             "seed": model.seed,
             "eval_scenes": model.eval_scenes,
-            "command": " ".join(sys.argv),
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "versions": {"ms2": ms2.__version__, "torch": torch.__version__, "python": platform.python_version()},
         }
-        write_json(self.folder / "metrics.json", metrics | more | about)
+        write_json(self.folder / "metrics.json", more | metrics | about)
         for logger in trainer.loggers:
             self._log(logger, metrics, picture)
-        short = ", ".join(f"{k} {v:.3f}" for k, v in metrics.items() if k.endswith("_tv"))
-        say(f"{short}\nresults: {self.folder / 'metrics.json'}, {self.folder / 'summary.png'}")
+        learned = [f"{k} {v:.3f} (prior {metrics[f'{k}_prior']:.3f})" for k, v in metrics.items() if k.endswith("_tv")]
+        say(", ".join(learned) or "the structure of the target is not known, so there is nothing to compare with")
+        say(f"results: {self.folder / 'metrics.json'}, {self.folder / 'summary.png'}")
 
     def _log(self, logger: Logger, metrics: dict[str, Any], picture: Any) -> None:
         numbers = {f"final/{key}": value for key, value in metrics.items() if isinstance(value, float)}

@@ -1,0 +1,54 @@
+"""Measurements with a comparison."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+
+@dataclass
+class Reference:
+    """What a task is compared with.
+
+    Attributes:
+        task: What to time.
+        text: The ratio in words, such as "{} × as fast as one scene at a time".
+        faster: Whether the ratio is of speeds; of times otherwise.
+    """
+
+    task: Callable[[], object]
+    text: str
+    faster: bool
+
+
+def measure(
+    benchmark: BenchmarkFixture,
+    task: Callable[[], object],
+    title: str,
+    count: float,
+    unit: str,
+    rounds: int = 15,
+    to: Reference | None = None,
+) -> None:
+    """Time a task that does ``count`` units of work; what `table.py` prints of it goes into the benchmark's JSON.
+
+    The reference is timed before each round of the task, by the same clock, so that both see the same machine.
+    """
+    clock, others = benchmark._timer, []
+
+    def time_reference() -> None:
+        if to is not None:
+            start = clock()
+            to.task()
+            others.append(clock() - start)
+
+    benchmark.pedantic(task, setup=time_reference, rounds=rounds, warmup_rounds=1)
+    if benchmark.stats is None:  # --benchmark-disable only tries whether it runs
+        return
+    seconds = benchmark.stats.stats.median
+    benchmark.extra_info.update(title=title, unit=unit, per_second=count / seconds)
+    if to is not None:
+        other = median(others[1:])  # without the warm-up
+        ratio = other / seconds if to.faster else seconds / other
+        benchmark.extra_info.update(ratio=ratio, ratio_text=to.text, reference_seconds=other)

@@ -1,0 +1,104 @@
+"""Squares and discs on a dark canvas: a world for ms2 in one module.
+
+A class is a plug-in because it derives from the base class of its kind; its name is what one types. The docstring and
+the typed arguments of ``__init__`` become the help.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from ms2.grammar import Grammar
+from ms2.priors import ParameterPrior, uniform
+from ms2.registry import UserError
+from ms2.render import Renderer, Rendering
+from ms2.render.sprites import boxes_of
+from ms2.scene import Attribute, SceneBatch
+
+COLOURS = ((0.95, 0.60, 0.10), (0.20, 0.55, 0.95), (0.08, 0.08, 0.10))
+"""Red, green and blue of squares, discs and background."""
+
+
+class Shapes(Grammar):
+    """Any number of squares and discs; n of them take 2 + 2 n steps.
+
+    Terminals are objects unless ``renderable`` says otherwise, so there are two classes: 0 is square, 1 is disc.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            """
+            Scene  -> Shapes
+            Shapes -> Shape Shapes | ε
+            Shape  -> square | disc
+            """
+        )
+
+
+class Scatter(ParameterPrior):
+    """Shapes anywhere on the canvas."""
+
+    def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
+        """A place for each shape; all randomness comes from the generator."""
+        return scenes.with_attributes(x=uniform(scenes, 0, 1, generator), y=uniform(scenes, 0, 1, generator))
+
+
+class ShapeCanvas(Renderer):
+    """Draws shapes of one size, the later over the earlier.
+
+    A shape at x = 0 touches the left edge, at x = 1 the right one; likewise y from top to bottom.
+
+    Args:
+        canvas: Side of the square canvas in pixels.
+        side: Side of a square, and diameter of a disc, in pixels.
+    """
+
+    channels = 3
+    attributes = (Attribute("x", 0, 1), Attribute("y", 0, 1))
+
+    def __init__(self, canvas: int = 48, side: int = 9) -> None:
+        if not 2 <= side <= canvas:
+            raise UserError(
+                f"a shape of {side} pixels does not fit onto a canvas of {canvas} pixels: give 2 to {canvas}"
+            )
+        self.canvas, self.side = canvas, side
+        self.size = (canvas, canvas)
+
+    def render(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
+        """Images alone."""
+        return self._paint(scenes, self._front(self._masks(scenes)))
+
+    def render_labelled(self, scenes: SceneBatch) -> Rendering:
+        """Images with boxes, instances and visibility."""
+        masks = self._masks(scenes)
+        front = self._front(masks)
+        visible = masks & (front[:, None] == torch.arange(masks.shape[1], device=masks.device)[:, None, None])
+        return Rendering(
+            image=self._paint(scenes, front),
+            classes=scenes.classes,
+            boxes=boxes_of(masks.flatten(0, 1)).unflatten(0, scenes.classes.shape),
+            visible_boxes=boxes_of(visible.flatten(0, 1)).unflatten(0, scenes.classes.shape),
+            instances=front,
+            visibility=visible.sum((2, 3)) / masks.sum((2, 3)).clamp(min=1),
+        )
+
+    def _masks(self, scenes: SceneBatch) -> Bool[Tensor, "b n h w"]:
+        """Pixels that each shape covers, or would cover if nothing lay over it; none in unused places."""
+        radius, pixel = self.side / 2, torch.arange(self.canvas, device=scenes.classes.device) + 0.5
+        x, y = (radius + scenes.attributes[name] * (self.canvas - self.side) for name in ("x", "y"))
+        dx = (pixel - x[..., None])[:, :, None, :]
+        dy = (pixel - y[..., None])[:, :, :, None]
+        square = torch.maximum(dx.abs(), dy.abs()) < radius
+        disc = dx.square() + dy.square() < radius**2
+        inside = torch.where((scenes.classes == 1)[..., None, None], disc, square)
+        return inside & scenes.mask[..., None, None]
+
+    def _front(self, masks: Bool[Tensor, "b n h w"]) -> Int[Tensor, "b h w"]:
+        """Index of the shape that lies on top at each pixel, -1 for the background."""
+        place = torch.arange(masks.shape[1], device=masks.device)
+        return torch.where(masks, place[:, None, None], -1).amax(1)
+
+    def _paint(self, scenes: SceneBatch, front: Int[Tensor, "b h w"]) -> Float[Tensor, "b 3 h w"]:
+        colours = torch.tensor(COLOURS, device=front.device)
+        shown = scenes.classes.gather(1, front.clamp(min=0).flatten(1)).view_as(front)
+        return colours[torch.where(front >= 0, shown, len(COLOURS) - 1)].permute(0, 3, 1, 2)

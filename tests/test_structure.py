@@ -1,0 +1,423 @@
+"""The structure model against exact enumeration: law, sampling, rejection, latents, entropy and gradients."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import TRICKY, fit, grammars, unpadded
+from scipy import stats
+from torch import Tensor
+
+from ms2.derivation import lengths, pad, valid
+from ms2.grammar import Grammar, GrammarError
+from ms2.structure import SamplingError, Score, StructureModel
+
+FINITE = Grammar("S -> A B | A A A | ε\nA -> a | b B\nB -> c | d | e")
+RECURSIVE = Grammar("S -> x L\nL -> D L | ε\nD -> a | b")
+LONG = 16  # steps within which all but a few of RECURSIVE's derivations end, under these weights
+DRAWS = 20_000
+SCALE = 0.7
+
+
+def make(grammar: Grammar, t_max: int, seed: int = 1, **settings: object) -> StructureModel:
+    """A small model in double precision, with weights large enough for context and latents to matter."""
+    model = StructureModel(grammar, t_max, hidden=6, latent_dim=4, **settings).double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.copy_(SCALE * torch.randn(weights.shape, generator=generator, dtype=torch.double))
+        model.head.bias[1] += grammar is RECURSIVE  # some draws must be too long
+    return model
+
+
+KINDS = [  # each pair of settings occurs
+    {"cell": "lstm", "num_latents": 1, "context": True},
+    {"cell": "gru", "num_latents": 1, "context": False},
+    {"cell": "lstm", "num_latents": 3, "context": False},
+    {"cell": "gru", "num_latents": 3, "context": True},
+]
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def all_rules(grammar: Grammar, t_max: int) -> Tensor:
+    return pad(grammar, list(grammar.derivations(t_max)))
+
+
+@torch.no_grad()
+def scored(model: StructureModel, rules: Tensor) -> Score:
+    return model.score(rules)
+
+
+@torch.no_grad()
+def law(model: StructureModel, t_max: int | None = None) -> dict[tuple[int, ...], float]:
+    """q(T) of every derivation that ends in time."""
+    rules = all_rules(model.grammar, t_max or model.t_max)
+    return dict(zip(unpadded(model.grammar, rules), model.log_prob(rules).exp().tolist(), strict=True))
+
+
+# -- the law -----------------------------------------------------------------------------------------------
+
+
+@every_kind
+def test_probabilities_of_a_finite_grammar_add_up_to_one(kind: dict[str, object]):
+    every = law(make(FINITE, 7, **kind))
+    assert len(every) == (1 + 3) * 3 + (1 + 3) ** 3 + 1
+    assert sum(every.values()) == pytest.approx(1, abs=1e-12)
+    assert max(every.values()) > 5 / len(every), "too even to tell"
+
+
+@every_kind
+def test_probabilities_of_a_recursive_grammar_add_up_to_the_share_of_draws_that_end(kind: dict[str, object]):
+    model = make(RECURSIVE, LONG, **kind)
+    ends = [sum(law(model, t).values()) for t in range(2, LONG + 1, 2)]
+    assert all(0 < a < b for a, b in pairwise(ends))
+    assert ends[-1] < 1 + 1e-12
+    for t, end in list(zip(range(2, LONG + 1, 2), ends, strict=True))[:3]:
+        model.t_max, model.max_tries = t, 100_000
+        first_draw_fails = int((model.sample(5000, rng()).rejections > 0).sum())
+        assert stats.binomtest(first_draw_fails, 5000, 1 - end).pvalue > 1e-3
+
+
+@every_kind
+def test_the_law_is_the_product_of_masked_softmaxes_step_by_step(kind: dict[str, object]):
+    """An independent pass: one derivation, one latent and one step at a time, with the cell's weights applied here."""
+    model = make(RECURSIVE, 8, **kind)
+    for rules, q in law(model).items():
+        per_latent = [step_by_step(model, rules, z) for z in model.latents]
+        assert q == pytest.approx(sum(per_latent) / len(per_latent), rel=1e-9)
+
+
+@torch.no_grad()
+def step_by_step(model: StructureModel, rules: tuple[int, ...], z: Tensor) -> float:
+    """q(T|z)."""
+    grammar, net = model.grammar, model.recurrence
+    lstm = isinstance(net, torch.nn.LSTM)
+    cell = (torch.nn.LSTMCell if lstm else torch.nn.GRUCell)(6, 6).double()
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in net.state_dict().items()})
+    h = model.condition(z)[None]
+    c = torch.zeros_like(h)
+    probability, previous, stack = 1.0, grammar.num_rules, [(grammar.start, 0)]
+    for rule in rules:
+        symbol, index = stack.pop()
+        x = model.embedding.weight[previous]
+        if model.symbol_embedding is not None and model.index_embedding is not None:
+            x = x + model.symbol_embedding.weight[grammar.nonterminals.index(symbol)]
+            x = x + model.index_embedding.weight[index]
+        if lstm:
+            h, c = cell(x[None], (h, c))
+        else:
+            h = cell(x[None], h)
+        weights = model.head(h)[0].exp()
+        probability *= float(weights[rule] / weights[grammar.expansions(symbol)].sum())
+        for s in reversed(grammar.rules[rule].rhs):
+            if s in grammar.nonterminals:
+                stack.append((s, index + 1 if s == symbol else 0))
+        previous = rule
+    return probability
+
+
+def test_the_choice_depends_on_what_was_chosen_before():
+    """No PCFG has this: the second digit's law given the first."""
+    every = law(make(RECURSIVE, 6, context=False))
+    given = {first: every[0, 1, first, 1, 3, 2] / every[0, 1, first, 1, 4, 2] for first in (3, 4)}
+    assert abs(math.log(given[3] / given[4])) > 0.1
+
+
+@every_kind
+def test_samples_follow_the_law(kind: dict[str, object]):
+    model = make(FINITE, 7, **kind)
+    drawn = model.sample(DRAWS, rng())
+    assert fit(unpadded(FINITE, drawn.rules), law(model)) > 1e-3
+    assert not bool(drawn.rejections.any())
+
+
+@every_kind
+def test_samples_after_rejection_follow_the_law_of_what_ends_in_time(kind: dict[str, object]):
+    """q(T) / P(finish), whether or not tries failed before: each try draws its latent anew."""
+    model = make(RECURSIVE, 6, max_tries=100_000, **kind)
+    every = law(model)
+    drawn = model.sample(DRAWS, rng())
+    assert drawn.rules.shape == (DRAWS, 6)
+    assert bool(valid(RECURSIVE, drawn.rules).all())
+    rows, again = unpadded(RECURSIVE, drawn.rules), (drawn.rejections > 0).tolist()
+    assert sum(again) > 500
+    assert fit(rows, every) > 1e-3
+    assert fit([row for row, rejected in zip(rows, again, strict=True) if rejected], every) > 1e-3
+
+
+@every_kind
+def test_failed_tries_are_counted(kind: dict[str, object]):
+    """Their number is geometric with the probability to end in time, known exactly."""
+    model = make(RECURSIVE, 6, max_tries=100_000, **kind)
+    end = sum(law(model).values())
+    assert 0.01 < end < 0.99
+    counts = model.sample(DRAWS, rng(1)).rejections.tolist()
+    geometric = {j: end * (1 - end) ** j for j in range(max(counts) + 1)}
+    geometric[len(geometric)] = (1 - end) ** len(geometric)
+    assert fit(counts, geometric) > 1e-3
+
+
+def test_each_choice_is_free_where_the_network_is_indifferent():
+    """With weights zero it is the PCFG with uniform rules: 1/2 for each list step, 1/2 for each digit."""
+    model = make(RECURSIVE, 10)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.zero_()
+    for rules, q in law(model).items():
+        assert q == pytest.approx(0.5 ** (len(rules) - 1))
+
+
+@settings(max_examples=40)
+@given(st.sampled_from(TRICKY) | grammars(), st.integers(0, 3))
+def test_samples_of_any_grammar_are_valid_and_as_likely_as_their_law_says(grammar: Grammar, extra: int):
+    t_max = int(grammar.shortest[grammar.start]) + extra
+    model = make(grammar, t_max, max_tries=100_000)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(0.3)  # else some grammars end in time too rarely
+    every = law(model)
+    assert sum(every.values()) <= 1 + 1e-9
+    drawn = model.sample(300, rng())
+    assert bool(valid(grammar, drawn.rules).all())
+    assert fit(unpadded(grammar, drawn.rules), every) > 1e-5  # 40 grammars, and few draws
+
+
+# -- latents -----------------------------------------------------------------------------------------------
+
+
+def single_latents(model: StructureModel) -> Iterator[StructureModel]:
+    for i in range(len(model.latents)):
+        single = copy.deepcopy(model)
+        single.latents = model.latents[i : i + 1]
+        yield single
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_marginal_is_the_mean_over_latents(cell: str):
+    model, rules = make(RECURSIVE, 10, cell=cell, num_latents=3), all_rules(RECURSIVE, 10)
+    per_latent = torch.stack([single.log_prob(rules).exp() for single in single_latents(model)])
+    torch.testing.assert_close(model.log_prob(rules).exp(), per_latent.mean(0))
+    assert bool(((per_latent.amax(0) / per_latent.amin(0)) > 1.5).any()), "latents too alike to tell"
+
+
+def test_the_entropy_is_the_mean_over_latents():
+    model, rules = make(RECURSIVE, 10, num_latents=3), all_rules(RECURSIVE, 10)
+    per_latent = torch.stack([single.score(rules).entropy for single in single_latents(model)])
+    torch.testing.assert_close(model.score(rules).entropy, per_latent.mean(0))
+
+
+def test_latents_are_fixed_by_the_seed_and_saved():
+    same, other = StructureModel(FINITE, 8, num_latents=2), StructureModel(FINITE, 8, num_latents=2, seed=1)
+    assert same.latents.equal(StructureModel(FINITE, 8, num_latents=2).latents)
+    assert not same.latents.equal(other.latents)
+    assert "latents" in same.state_dict()
+    assert all(p is not same.latents for p in same.parameters())
+    many = StructureModel(FINITE, 8, num_latents=500, latent_dim=20).latents
+    assert many.shape == (500, 20)
+    assert stats.kstest(many.flatten().numpy(), "norm").pvalue > 1e-3
+
+
+# -- entropy -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_entropy_estimate_is_unbiased(cell: str):
+    """With one latent and a finite grammar, its exact mean is - sum q log q, whatever q is."""
+    model, rules = make(FINITE, 7, cell=cell), all_rules(FINITE, 7)
+    score = scored(model, rules)
+    exact = -(score.log_prob.exp() * score.log_prob).sum()
+    assert float(exact) > 0.5
+    torch.testing.assert_close((score.log_prob.exp() * score.entropy).sum(), exact)
+    drawn = scored(model, model.sample(DRAWS, rng()).rules).entropy
+    assert float(drawn.mean() - exact) == pytest.approx(0, abs=4 * float(drawn.std()) / DRAWS**0.5)
+
+
+def test_the_entropy_of_forced_steps_is_zero():
+    score = make(Grammar("S -> A A\nA -> a"), 3).score(torch.tensor([[0, 1, 1]]))
+    assert score.entropy.tolist() == [0]
+    assert score.log_prob.tolist() == [0]
+
+
+# -- scoring -----------------------------------------------------------------------------------------------
+
+
+@every_kind
+def test_scores_do_not_depend_on_padding_or_company(kind: dict[str, object]):
+    model, rules = make(RECURSIVE, 10, **kind), all_rules(RECURSIVE, 10)
+    score = model.score(rules)
+    wider = torch.nn.functional.pad(rules, (0, 5), value=RECURSIVE.num_rules)
+    order = torch.randperm(len(rules), generator=rng())
+    for other in (model.score(wider), [value[order.argsort()] for value in model.score(rules[order])]):
+        torch.testing.assert_close(tuple(other), tuple(score))
+    for i, row in enumerate(unpadded(RECURSIVE, rules)):
+        alone = model.score(torch.tensor([row]))
+        torch.testing.assert_close(alone.log_prob[0], score.log_prob[i])
+        torch.testing.assert_close(alone.entropy[0], score.entropy[i])
+
+
+def test_an_empty_batch_has_empty_scores():
+    score = make(RECURSIVE, 8).score(torch.zeros(0, 4, dtype=torch.long))
+    assert score.log_prob.shape == score.entropy.shape == (0,)
+
+
+def some_places(model: StructureModel) -> Iterator[tuple[Tensor, int]]:
+    """Three numbers of every parameter, of those that matter the most."""
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        for i in parameter.grad.flatten().abs().argsort(descending=True)[:3].tolist():
+            yield parameter, i
+
+
+@torch.no_grad()
+def slope(value: Callable[[], Tensor], parameter: Tensor, place: int, step: float = 1e-5) -> float:
+    """Central difference."""
+    flat = parameter.view(-1)
+    before = flat[place].item()
+    ends = []
+    for sign in (1, -1):
+        flat[place] = before + sign * step
+        ends.append(value().item())
+    flat[place] = before
+    return (ends[0] - ends[1]) / (2 * step)
+
+
+@every_kind
+def test_gradients_against_finite_differences(kind: dict[str, object]):
+    """Of log-probability and entropy, in a batch with padding."""
+    model, rules = make(RECURSIVE, 8, **kind), all_rules(RECURSIVE, 8)
+    for part in ("log_prob", "entropy"):
+        weights = torch.randn(len(rules), generator=rng(), dtype=torch.double)
+
+        def value(part: str = part, weights: Tensor = weights) -> Tensor:
+            return (weights * getattr(model.score(rules), part)).sum()
+
+        model.zero_grad()
+        value().backward()
+        for parameter, place in some_places(model):
+            assert parameter.grad is not None
+            exact = parameter.grad.flatten()[place].item()
+            assert exact == pytest.approx(slope(value, parameter, place), rel=1e-5, abs=1e-7)
+
+
+@every_kind
+def test_the_expected_score_function_gradient_is_the_gradient_of_the_expectation(kind: dict[str, object]):
+    """E[s grad log q] by enumeration, against finite differences of E[s]; and E[grad log q] = 0."""
+    model, rules = make(FINITE, 7, **kind), all_rules(FINITE, 7)
+    s = torch.randn(len(rules), generator=rng(), dtype=torch.double)
+
+    def reinforce(cost: Tensor) -> None:
+        model.zero_grad()
+        log_q = model.log_prob(rules)
+        (log_q.detach().exp() * cost * log_q).sum().backward()
+
+    reinforce(torch.ones_like(s))
+    assert all(float(p.grad.abs().max()) < 1e-12 for p in model.parameters() if p.grad is not None)
+    reinforce(s)
+    largest = 0.0
+    for parameter, place in some_places(model):
+        assert parameter.grad is not None
+        exact = parameter.grad.flatten()[place].item()
+        assert exact == pytest.approx(
+            slope(lambda: (model.log_prob(rules).exp() * s).sum(), parameter, place), rel=1e-5, abs=1e-8
+        )
+        largest = max(largest, abs(exact))
+    assert largest > 1e-2
+
+
+@pytest.mark.parametrize("num_latents", [1, 3])
+def test_the_sampled_score_function_gradient_is_unbiased(num_latents: int):
+    """mean_j s(T_j) grad log q(T_j) over samples, within 4 deviations of its exact value, for the head's biases."""
+    model, rules = make(FINITE, 7, num_latents=num_latents), all_rules(FINITE, 7)
+    number = {row: i for i, row in enumerate(unpadded(FINITE, rules))}
+    s = torch.randn(len(rules), generator=rng(), dtype=torch.double)
+    log_q = model.log_prob(rules)
+    per_derivation = torch.stack([torch.autograd.grad(q, model.head.bias, retain_graph=True)[0] for q in log_q])
+    gradient = s[:, None] * per_derivation
+    q = log_q.detach().exp()[:, None]
+    exact = (q * gradient).sum(0)
+    deviation = ((q * gradient.square()).sum(0) - exact.square()).sqrt() / DRAWS**0.5
+    drawn = torch.tensor([number[row] for row in unpadded(FINITE, model.sample(DRAWS, rng()).rules)])
+    assert bool(((gradient[drawn].mean(0) - exact).abs() < 4 * deviation + 1e-12).all())
+
+
+# -- sampling as a program ---------------------------------------------------------------------------------
+
+
+@every_kind
+def test_equal_generators_give_equal_samples(kind: dict[str, object]):
+    model = make(RECURSIVE, 8, max_tries=1000, **kind)
+    one, same, other = (model.sample(200, rng(seed)) for seed in (5, 5, 6))
+    assert one.rules.equal(same.rules)
+    assert one.rejections.equal(same.rejections)
+    assert not one.rules.equal(other.rules)
+
+
+def test_sampling_leaves_the_global_random_state_alone():
+    model = make(RECURSIVE, 8, max_tries=1000)
+    before = torch.get_rng_state()
+    model.sample(10, rng())
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize("t_max", [7, 8, 9, 16, 17])
+def test_samples_are_as_wide_as_t_max(t_max: int):
+    """Around the step at which the sampler asks whether all are done; FINITE takes 7 steps at the most."""
+    drawn = make(FINITE, t_max).sample(50, rng())
+    assert drawn.rules.shape == (50, t_max)
+    assert bool(valid(FINITE, drawn.rules).all())
+
+
+def test_a_derivation_may_use_the_last_step():
+    model = make(RECURSIVE, 6, max_tries=10_000)
+    assert int(lengths(RECURSIVE, model.sample(2000, rng()).rules).max()) == 6
+
+
+def test_no_samples_at_all():
+    drawn = make(RECURSIVE, 8).sample(0, rng())
+    assert drawn.rules.shape == (0, 8)
+    assert drawn.rejections.shape == (0,)
+
+
+def test_too_many_failed_tries_are_an_error_that_says_what_to_do():
+    model = make(RECURSIVE, 4, max_tries=3)
+    with torch.no_grad():
+        model.head.bias[1] += 1000  # one more digit, always
+    with pytest.raises(SamplingError) as error:
+        model.sample(7, rng())
+    assert str(error.value) == (
+        "7 of 7 scenes did not end within t_max = 4 steps in 3 draws. "
+        "Raise t_max, lower the learning rate, or weigh rejections more (reject_weight)."
+    )
+
+
+def test_the_error_counts_the_scenes_that_failed():
+    """As many as need a second try where they may have one."""
+    model = make(RECURSIVE, 4, max_tries=1)
+    with pytest.raises(SamplingError) as error:
+        model.sample(1000, rng())
+    failed = int(str(error.value).split()[0])
+    assert f"{failed} of 1000 scenes did not end within t_max = 4 steps in 1 draws." in str(error.value)
+    model.max_tries = 100_000
+    assert int((model.sample(1000, rng()).rejections > 0).sum()) == failed
+
+
+@pytest.mark.parametrize(
+    ("text", "t_max", "message"),
+    [
+        ("S -> a | T\nT -> T t", 8, "never terminate: T; give each a rule that ends"),
+        ("S -> A A\nA -> a", 2, "the shortest derivation takes 3 steps, t_max is 2; raise it"),
+    ],
+)
+def test_a_grammar_that_cannot_be_sampled_is_refused(text: str, t_max: int, message: str):
+    with pytest.raises(GrammarError) as error:
+        StructureModel(Grammar(text), t_max)
+    assert str(error.value) == message
