@@ -43,6 +43,7 @@ class DigitCanvas(Renderer):
             raise UserError(f"a digit of {digit} pixels does not fit onto a canvas of {canvas} pixels")
         self.canvas, self.digit, self.turning = canvas, digit, turning
         self.digits = load_digits(digits, digit, digits_root)
+        self._copies: dict[torch.device, Digits] = {}
         self.size = (canvas, canvas)
         angle = (Attribute("angle", -math.pi, math.pi),) if turning else ()
         self.attributes = (Attribute("x", 0, 1), Attribute("y", 0, 1), *angle, Attribute("example", 0, 1))
@@ -93,6 +94,6 @@ class DigitCanvas(Renderer):
         return sprites.place(digits.pictures[picture], edge + free * of["x"], edge + free * of["y"], angle, scene)
 
     def _digits_on(self, device: torch.device) -> Digits:
-        if self.digits.pictures.device != device:
-            self.digits = Digits(*(tensor.to(device) for tensor in self.digits))
-        return self.digits
+        if device not in self._copies:
+            self._copies[device] = Digits(*(tensor.to(device) for tensor in self.digits))
+        return self._copies[device]
