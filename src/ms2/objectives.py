@@ -118,29 +118,6 @@ class KDE(Objective):
         return q - p
 
 
-class ForwardKL(Objective):
-    """The other direction, KL(p_f || q_f), which covers modes: how much of the target does each sample explain?
-
-    Not in the paper. The gradient of -E_p[log q~(F)], with q~(F) = E_q[K_H(F - F_T)], is that of REINFORCE with
-    score_j = 1 - mean_i K_H(F_i - F_j) / mean_k K_H(F_i - F_k), i over real and k over generated samples. Every real
-    sample hands out the same share, to those generated ones that are nearest: what the model does not generate yet
-    pulls hardest, and features that are blurred among the generated samples only do not bias what is learned.
-    """
-
-    def block_score(
-        self,
-        to_population: Float[Tensor, "b m"],
-        to_real: Float[Tensor, "b l"],
-        own: Int[Tensor, " b"],
-        context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
-    ) -> Float[Tensor, " b"]:
-        """One less the share of the real samples that each sample explains, in units of the average share."""
-        generated, real, variance = context
-        everyone = -torch.cdist(real, generated).square() / (2 * variance)
-        shares = (to_real - everyone.logsumexp(1)).exp().mean(1)
-        return 1 - shares * len(generated)
-
-
 class MMDWitness(Objective):
     """The witness function of the maximum mean discrepancy, a bounded score for each sample.
 
