@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ms2.cli import main
 from ms2.data import Synthetic, TargetImages
 from ms2.estimators import Estimator, LeaveOneOut
-from ms2.features import Blocks, Reading, TrainedExtractor
+from ms2.features import Blocks, FeatureExtractor, Reading, TrainedExtractor
 from ms2.objectives import KDE, Objective
 from ms2.render import Renderer, Rendering
 from ms2.scene import SceneBatch
@@ -30,9 +30,11 @@ from ms2.worlds.multimnist import MultiMNIST, RandomDigits, UniformDigits, Unifo
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
+    "world.prior.init_args.max_digits": 3,
     "world.renderer.init_args.canvas": 24,
     "world.renderer.init_args.digit": 8,
     "data.target.init_args.num_images": 40,
+    "data.target.init_args.prior.init_args.max_digits": 3,
     "data.batch_size": 16,
     "extractor.max_steps": 2,
     "extractor.batch_size": 8,
@@ -40,6 +42,7 @@ TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
     "pretraining.batch_size": 16,
     "pretraining.num_validation": 50,
     "pretraining.validate_every": 2,
+    "model.structure.init_args.t_max": 12,
     "model.structure.init_args.hidden": 8,
     "model.features.init_args.widths": "[4,4,4]",
     "model.eval_scenes": 60,
@@ -100,10 +103,6 @@ def last(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def weights_of(run: Path) -> dict[str, Tensor]:
-    return last(run)["state_dict"]
-
-
 # --- a world without pixels, whose features are exact ---
 
 
@@ -159,10 +158,14 @@ def structure(t_max: int = 24) -> StructureModel:
 
 
 def learner(
-    world: World, objective: Objective | None = None, estimator: Estimator | None = None, **more: Any
+    world: World,
+    objective: Objective | None = None,
+    estimator: Estimator | None = None,
+    features: FeatureExtractor | None = None,
+    **more: Any,
 ) -> MetaSim2:
-    """Structure learning with exact features."""
-    return MetaSim2(world, structure(), Beads(), objective or KDE(0.5), estimator or LeaveOneOut(), **more)
+    """Structure learning, if nothing is said with exact features."""
+    return MetaSim2(world, structure(), features or Beads(), objective or KDE(0.5), estimator or LeaveOneOut(), **more)
 
 
 def images(world: World, num_images: int = 40, **more: Any) -> TargetImages:

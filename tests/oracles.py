@@ -51,9 +51,7 @@ def derivations(draw: st.DrawFn, grammar: Grammar, t_max: int = T_MAX) -> list[i
             k: [s for s in reversed(grammar.rules[k].rhs) if s in grammar.nonterminals]
             for k in grammar.expansions(symbol)
         }
-        rule = draw(
-            st.sampled_from([k for k, push in pushed.items() if 1 + steps(grammar, [*stack, *push]) <= left])
-        )
+        rule = draw(st.sampled_from([k for k, push in pushed.items() if 1 + steps(grammar, [*stack, *push]) <= left]))
         done.append(rule)
         stack += pushed[rule]
     return done
@@ -72,7 +70,8 @@ def samples(draw: st.DrawFn, max_size: int = 5) -> tuple[Grammar, list[list[int]
 
 def unpadded(grammar: Grammar, rules: Tensor) -> list[tuple[int, ...]]:
     """Rows of a batch without their padding."""
-    return [tuple(r for r in row if r != grammar.num_rules) for row in rules.tolist()]
+    padding = grammar.num_rules
+    return [tuple(r for r in row if r != padding) for row in rules.tolist()]
 
 
 def fit(drawn: Iterable[object], law: dict[object, float]) -> float:

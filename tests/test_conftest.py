@@ -11,12 +11,12 @@ from ms2.scene import SceneBatch
 
 
 def test_a_wrong_number_of_axes_is_refused(digits: Grammar):
-    with pytest.raises(TypeCheckError, match="ms2.derivation.valid"):
+    with pytest.raises(TypeCheckError, match=r"ms2\.derivation\.valid"):
         valid(digits, torch.zeros(3, dtype=torch.long))
 
 
 def test_a_wrong_dtype_is_refused(digits: Grammar):
-    with pytest.raises(TypeCheckError, match="ms2.derivation.valid"):
+    with pytest.raises(TypeCheckError, match=r"ms2\.derivation\.valid"):
         valid(digits, torch.zeros(3, 4))
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import TRICKY, grammars, samples
 
-from ms2.derivation import Derivations, Frontier, Tree, from_tree, lengths, pad, to_tree, valid
+from ms2.derivation import Derivations, Frontier, Tree, from_tree, lengths, pad, to_tree, tops, valid
 from ms2.grammar import Grammar, GrammarError
 
 
@@ -27,7 +27,7 @@ class Stack:
                 self.items.append((s, again, inherited if owner is None else owner))
 
 
-def tops(frontier: Frontier, grammar: Grammar) -> list[tuple[str, int, int] | None]:
+def shown(frontier: Frontier, grammar: Grammar) -> list[tuple[str, int, int] | None]:
     """What the frontier shows of every scene, as the last item of a `Stack`; None for an empty one."""
     names = [*grammar.nonterminals, None]
     columns = (values.tolist() for values in frontier.top)
@@ -41,7 +41,7 @@ def test_frontier_is_a_stack(sample: tuple[Grammar, list[list[int]]], data: st.D
     rules = pad(grammar, batch)
     frontier, stacks = Frontier(grammar, len(batch), rules.shape[1]), [Stack(grammar) for _ in batch]
     for step, rule in enumerate([*rules.unbind(1), torch.full((len(batch),), grammar.num_rules)]):
-        assert tops(frontier, grammar) == [stack.items[-1] if stack.items else None for stack in stacks]
+        assert shown(frontier, grammar) == [stack.items[-1] if stack.items else None for stack in stacks]
         assert frontier.finished.tolist() == [not stack.items for stack in stacks]
         assert frontier.depth.tolist() == [len(stack.items) for stack in stacks]
         if step == rules.shape[1]:
@@ -65,7 +65,21 @@ def test_frontier_has_room_for_what_does_not_end_in_time(grammar: Grammar, t_max
         frontier.expand(torch.tensor([number]))
         stack.expand(number)
     assert int(frontier.depth[0]) == len(stack.items)
-    assert tops(frontier, grammar) == [stack.items[-1] if stack.items else None]
+    assert shown(frontier, grammar) == [stack.items[-1] if stack.items else None]
+
+
+@given(samples())
+def test_what_is_expanded_at_each_step(sample: tuple[Grammar, list[list[int]]]):
+    grammar, batch = sample
+    rules = pad(grammar, batch)
+    symbols, indices = tops(grammar, rules)
+    assert symbols.shape == indices.shape == rules.shape
+    for row, symbol, index in zip(batch, symbols.tolist(), indices.tolist(), strict=True):
+        stack = Stack(grammar)
+        for number, i, j in zip(row, symbol, index, strict=False):
+            assert (grammar.nonterminals[i], j) == stack.items[-1][:2]
+            stack.expand(number)
+        assert set(symbol[len(row) :]) <= {len(grammar.nonterminals)}
 
 
 def test_index_in_a_list_counts_from_zero_in_every_list(aerial: Grammar):

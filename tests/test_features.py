@@ -127,10 +127,12 @@ def test_count_blocks_of_the_resnet_are_probabilities() -> None:
         torch.testing.assert_close(blocks[block].sum(1), torch.ones(6))
 
 
-def test_dense_blocks_are_expected_counts_and_their_bump() -> None:
-    extractor = DenseCounts(1, C, widths=NARROW, max_count=4, count_width=0.7)
+@pytest.mark.parametrize("weight", [0.2, 1.0])
+def test_dense_blocks_are_expected_counts_and_their_bump(weight: float) -> None:
+    extractor = DenseCounts(1, C, widths=NARROW, empty_weight=weight, max_count=4, count_width=0.7)
     images = noise(2, 1, 16, 20)
-    probability = extractor._logits(images).softmax(1)
+    probability = extractor._logits(images).softmax(1) / torch.tensor([1, 1, 1, weight]).view(-1, 1, 1)
+    probability = probability / probability.sum(1, keepdim=True)
     assert probability.shape == (2, C + 1, 4, 5)  # cells of 4 x 4 pixels
     blocks = extractor(images)
     torch.testing.assert_close(blocks["classes"], probability[:, :C].sum((2, 3)))
@@ -138,6 +140,21 @@ def test_dense_blocks_are_expected_counts_and_their_bump() -> None:
     for k in range(5):
         expected = torch.exp(-0.5 * ((total - k) / 0.7) ** 2)
         torch.testing.assert_close(blocks["count"][:, k], expected)
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.2, 1.0])
+def test_expected_counts_are_unbiased_whatever_the_weight_of_empty_cells(weight: float) -> None:
+    """An extractor that knows only how frequent classes are is at its optimum where it expects the true mean."""
+    extractor = DenseCounts(1, C, widths=NARROW, empty_weight=weight, max_count=4)
+    counts, cells = class_counts(TINY, C), 9 * 9
+    frequency = counts.float().mean(0) / cells
+    every = torch.cat([frequency, 1 - frequency.sum(0, keepdim=True)])
+    with torch.no_grad():
+        extractor.head.weight.zero_()
+        extractor.head.bias.copy_((every * torch.tensor([1, 1, 1, weight])).log())
+    extractor.loss(TINY.image, TINY).backward()
+    torch.testing.assert_close(extractor.head.bias.grad, torch.zeros(C + 1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(extractor.expected_counts(TINY.image).mean(0), counts.float().mean(0))
 
 
 def test_near_counts_are_near_and_far_ones_equally_far() -> None:
@@ -197,7 +214,7 @@ def test_a_tiny_batch_is_learned_by_heart_and_read_back(name: str) -> None:
 
 
 def test_the_untrained_loss_is_about_that_of_guessing() -> None:
-    """Presence: log 2 per class. Counts: the logarithm of their number, for each class and for all."""
+    """Presence: log 2 per class. Counts: the logarithm of 5 numbers, for each class and for all."""
     presence = make("ResNet").loss(TINY.image, TINY).item()
     counts = make("ResNet, counts").loss(TINY.image, TINY).item()
     assert presence == pytest.approx(torch.tensor(2.0).log().item(), abs=0.1)
@@ -232,6 +249,15 @@ def test_cells_hold_the_class_whose_box_has_its_centre_there() -> None:
         [[2, o, o, o, o], [o, o, o, o, o], [o, o, o, o, 0], [o, o, o, o, o]],
         [[o, o, o, o, o], [o, o, o, o, o], [1, o, o, o, o], [o, o, 1, o, 0]],
     ]
+
+
+def test_cells_are_as_large_as_the_product_of_strides() -> None:
+    labels = labels_of([[1]], [[[9, 4, 11, 8]]])  # centre (10, 6)
+    for strides, cell in (((1, 2, 1), 2), ((2, 2, 2), 8)):
+        extractor = DenseCounts(1, C, widths=NARROW, strides=strides)
+        logits = extractor._logits(labels.image)
+        assert logits.shape[2:] == (16 // cell, -(-20 // cell))
+        assert extractor._cells(labels, *logits.shape[2:])[0, 6 // cell, 10 // cell] == 1
 
 
 def test_of_two_centres_in_one_cell_the_later_counts() -> None:

@@ -98,7 +98,7 @@ def test_an_arrow_glued_to_symbols_is_no_symbol(text: str):
 
 
 def test_the_empty_word_has_no_rules():
-    with pytest.raises(GrammarError, match="^line 1 of the grammar, 'ε -> a'"):
+    with pytest.raises(GrammarError, match=r"^line 1 of the grammar, 'ε -> a'"):
         Grammar("ε -> a")
 
 
@@ -112,9 +112,7 @@ def test_renderable_symbols_give_the_classes_in_their_order(aerial: Grammar):
 def test_renderable_symbols_that_are_wrong():
     with pytest.raises(GrammarError) as error:
         Grammar("Scene -> Road\nRoad -> car", ["Road", "cars"])
-    expected = (
-        "renderable symbol 'cars' is not in the grammar. Did you mean 'car'? Available: Road, Scene, car."
-    )
+    expected = "renderable symbol 'cars' is not in the grammar. Did you mean 'car'? Available: Road, Scene, car."
     assert str(error.value) == expected
     with pytest.raises(GrammarError) as error:
         Grammar("S -> a b", ["a", "b", "a"])

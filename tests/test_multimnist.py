@@ -281,7 +281,7 @@ def test_the_line_is_seen_in_the_middle_of_the_image() -> None:
 
 
 def test_ten_digits_on_a_line_stand_side_by_side_on_a_canvas_as_wide_as_documented() -> None:
-    canvas, digit = 256, 256 / 9.5
+    canvas, digit = 256, 256 / 10.5
     x = OnALine().sample(scenes([[0] * 10]), rng()).attributes["x"][0]
     assert (x.diff() * (canvas - digit) >= digit - 1e-3).all()
 

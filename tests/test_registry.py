@@ -1,13 +1,29 @@
 """Plug-ins register by subclassing and are found by name; every test has base classes of its own."""
 
+import copy
+import pickle
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ms2 import registry
-from ms2.registry import Plugin, UnknownPluginError, available, load_entry_points, look_up, suggest
+from ms2.grammar import Grammar
+from ms2.priors import Repetition
+from ms2.registry import (
+    Configured,
+    Plugin,
+    UnknownPluginError,
+    UserError,
+    available,
+    describe,
+    fingerprint,
+    load_entry_points,
+    look_up,
+    suggest,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +118,9 @@ def test_an_unknown_kind_is_answered_with_the_nearest_and_all():
     assert str(error.value) == expected
 
 
-def test_an_unknown_plugin_is_a_lookup_error():
-    with pytest.raises(LookupError):
+@pytest.mark.parametrize("kind", [UserError, LookupError])
+def test_an_unknown_plugin_is_an_error_of_the_user(kind: type[Exception]):
+    with pytest.raises(kind):
         available("nothing")
 
 
@@ -195,3 +212,68 @@ def test_entry_points_of_other_groups_stay_untouched(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(str(tmp_path))
     load_entry_points()
     assert "ms2_foreign_plugin" not in sys.modules
+
+
+# -- settings ----------------------------------------------------------------------------------------------
+
+
+class Lamp(Configured):
+    def __init__(self, watts: float, colour: str = "white", *, friends: Any = ()) -> None:
+        self.brightness = 10 * watts
+
+
+class Chandelier(Lamp):
+    """Inherits how it is made."""
+
+
+def test_settings_are_the_arguments_with_defaults():
+    assert Lamp(3, friends=[1]).settings == {"watts": 3, "colour": "white", "friends": [1]}
+    assert Chandelier(watts=2, colour="red").settings == {"watts": 2, "colour": "red", "friends": ()}
+
+
+def test_what_takes_no_arguments_has_no_settings():
+    class Stone(Configured): ...
+
+    assert Stone().settings == {}
+
+
+def test_a_wrong_call_fails_as_python_does():
+    with pytest.raises(TypeError, match=r"__init__\(\) missing 1 required positional argument: 'watts'"):
+        Lamp()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_keep_their_settings(duplicate: Any):
+    lamp = duplicate(Lamp(3, "red"))
+    assert lamp.settings == {"watts": 3, "colour": "red", "friends": ()}
+    assert lamp.brightness == 30
+
+
+def test_settings_as_plain_data_all_the_way_down():
+    lamp = Lamp(3, friends={"left": Lamp(1.5), 2: (None, True, Path("a") / "b")})
+    name = f"{__name__}.Lamp"
+    assert describe(lamp) == {
+        "class": name,
+        "watts": 3,
+        "colour": "white",
+        "friends": {
+            "left": {"class": name, "watts": 1.5, "colour": "white", "friends": []},
+            "2": [None, True, "a/b"],
+        },
+    }
+
+
+def test_what_has_no_settings_cannot_be_described():
+    with pytest.raises(TypeError) as error:
+        describe(Lamp(1, friends=[1j]))
+    assert str(error.value) == "1j has no settings: derive its class from ms2.registry.Configured"
+
+
+def test_fingerprints_are_equal_for_what_was_made_alike():
+    def make(weight: float) -> list[object]:
+        return [Grammar("S -> a | b"), Repetition(weights={"S": [1, weight]}), Lamp(watts=1)]
+
+    assert fingerprint(*make(2)) == fingerprint(*make(2))
+    different = [make(2), make(3), make(2)[::-1], make(2)[:2], [*make(2)[:2], Chandelier(1)], [*make(2)[:2], Lamp(2)]]
+    assert len({fingerprint(*things) for things in different}) == len(different)
+    assert fingerprint(Lamp(1)) == fingerprint(Lamp(colour="white", watts=1))

@@ -114,6 +114,17 @@ def test_attributes_are_added_and_replaced():
     assert more.classes is scenes.classes
 
 
+@pytest.mark.parametrize("index", [slice(1, 3), torch.tensor([2, 0]), torch.tensor([True, False, True])], ids=str)
+def test_some_scenes_of_a_batch(aerial: Grammar, index: slice | torch.Tensor):
+    rules = pad(aerial, [[0, 1, 3, 4, 5, 2], [0, 2], [0, 1, 3, 5, 2]])
+    scenes = scenes_of(aerial, rules).with_attributes(x=torch.rand(3, 2, generator=torch.Generator().manual_seed(0)))
+    some = scenes[index]
+    assert some.classes.equal(scenes.classes[index])
+    assert some.parents.equal(scenes.parents[index])
+    assert some.attributes["x"].equal(scenes.attributes["x"][index])
+    assert len(some) == 2
+
+
 # -- graphs ------------------------------------------------------------------------------------------------
 
 

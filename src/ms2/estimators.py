@@ -43,7 +43,11 @@ class MovingAverage(Estimator):
 
 
 class LeaveOneOut(Estimator):
-    """Each sample's baseline is the mean score of the others: unbiased, and without memory."""
+    """Each sample's baseline is the mean score of the others: without memory.
+
+    Unbiased for scores that depend on their own sample alone. Scores by kernels depend on the others a little too,
+    which leaves a bias of the order of 1 / batch size.
+    """
 
     def forward(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Scores less the mean of the other scores."""
@@ -63,4 +67,6 @@ class Normalised(Estimator):
 
     def forward(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Standardised scores."""
+        # equal scores stay equal to the last bit, where their mean would differ by rounding
+        score = score - score[0]
         return (score - score.mean()) / (score.std(correction=0) + self.least)

@@ -28,6 +28,8 @@ class Objective(Plugin, ABC, kind="objectives"):
         widths = bandwidth.values() if isinstance(bandwidth, dict) else [bandwidth]
         if any(w <= 0 for w in widths):
             raise UserError(f"bandwidths must be positive, not {bandwidth}")
+        if self.blocks is not None and not self.blocks:
+            raise UserError("no feature block is named; leave blocks out to compare all of them")
 
     def __call__(
         self, features: Blocks, population: Blocks, own: Int[Tensor, " b"], real: Blocks
@@ -46,6 +48,8 @@ class Objective(Plugin, ABC, kind="objectives"):
         Raises:
             UserError: If a block is asked for that the extractor does not give.
         """
+        if min(len(block) for block in (*population.values(), *real.values())) < 2:
+            raise UserError("a score compares samples, so it needs at least two: raise data.batch_size")
         score = torch.zeros(len(own), device=own.device)
         sharpness = {}
         for name in self.blocks or list(features):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ms2.features.base import Blocks, Reading, TrainedExtractor, check_counts, class_counts
 from ms2.features.resnet import residual_trunk
+from ms2.registry import UserError
 from ms2.render import Rendering
 
 
@@ -46,6 +47,8 @@ class DenseCounts(TrainedExtractor):
         count_width: float = 0.4,
     ) -> None:
         super().__init__()
+        if empty_weight <= 0:
+            raise UserError(f"empty_weight must be positive, not {empty_weight}")
         self.num_classes, self.max_count, self.count_width = num_classes, max_count, count_width
         self.cell = math.prod(strides)
         self.register_buffer("weights", torch.tensor([1.0] * num_classes + [empty_weight]), persistent=False)
@@ -81,10 +84,13 @@ class DenseCounts(TrainedExtractor):
 
     def _cells(self, labels: Rendering, rows: int, columns: int) -> Int[Tensor, "b i j"]:
         """Class of the object whose box has its centre in each cell; of two in one cell, the later counts."""
-        scene, place = (labels.classes >= 0).nonzero(as_tuple=True)
+        on_canvas = (labels.boxes[..., 2:] > labels.boxes[..., :2]).all(-1)
+        scene, place = ((labels.classes >= 0) & on_canvas).nonzero(as_tuple=True)
         box = labels.boxes[scene, place]
         column = ((box[:, 0] + box[:, 2]) / (2 * self.cell)).long().clamp(0, columns - 1)
         row = ((box[:, 1] + box[:, 3]) / (2 * self.cell)).long().clamp(0, rows - 1)
-        cells = torch.full((len(labels.classes), rows, columns), self.num_classes, device=box.device)
-        cells[scene, row, column] = labels.classes[scene, place]
-        return cells
+        last = torch.full((len(labels.classes) * rows * columns,), -1, device=box.device)
+        order = torch.arange(len(scene), device=box.device)
+        last = last.scatter_reduce(0, (scene * rows + row) * columns + column, order, "amax")
+        classes = torch.cat([labels.classes[scene, place], last.new_tensor([self.num_classes])])
+        return classes[last].view(-1, rows, columns)  # -1, no object, picks the one appended

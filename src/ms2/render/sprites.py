@@ -37,7 +37,8 @@ class Sprites:
 
 def window_size(side: int, turning: bool) -> int:
     """Side of a window that holds a picture of ``side`` pixels at any subpixel place (and any angle)."""
-    return math.ceil(side * (math.sqrt(2) if turning else 1)) + 1
+    # bilinear interpolation spreads a picture by half a pixel at each edge
+    return math.ceil((side + 1) * math.sqrt(2)) if turning else side + 1
 
 
 def place(

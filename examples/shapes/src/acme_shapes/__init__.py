@@ -15,8 +15,8 @@ from ms2.render import Renderer, Rendering
 from ms2.render.sprites import boxes_of
 from ms2.scene import Attribute, SceneBatch
 
-COLOURS = ((0.95, 0.60, 0.10), (0.20, 0.55, 0.95), (0.08, 0.08, 0.10))
-"""Red, green and blue of squares, discs and background."""
+SHADES = (0.5, 0.9, 0.1)
+"""Intensity of squares, discs and background."""
 
 
 class Shapes(Grammar):
@@ -53,18 +53,16 @@ class ShapeCanvas(Renderer):
         side: Side of a square, and diameter of a disc, in pixels.
     """
 
-    channels = 3
+    channels = 1
     attributes = (Attribute("x", 0, 1), Attribute("y", 0, 1))
 
     def __init__(self, canvas: int = 48, side: int = 9) -> None:
         if not 2 <= side <= canvas:
-            raise UserError(
-                f"a shape of {side} pixels does not fit onto a canvas of {canvas} pixels: give 2 to {canvas}"
-            )
+            raise UserError(f"a shape of {side} pixels does not fit onto a canvas of {canvas}: give 2 to {canvas}")
         self.canvas, self.side = canvas, side
         self.size = (canvas, canvas)
 
-    def render(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
+    def render(self, scenes: SceneBatch) -> Float[Tensor, "b 1 h w"]:
         """Images alone."""
         return self._paint(scenes, self._front(self._masks(scenes)))
 
@@ -98,7 +96,7 @@ class ShapeCanvas(Renderer):
         place = torch.arange(masks.shape[1], device=masks.device)
         return torch.where(masks, place[:, None, None], -1).amax(1)
 
-    def _paint(self, scenes: SceneBatch, front: Int[Tensor, "b h w"]) -> Float[Tensor, "b 3 h w"]:
-        colours = torch.tensor(COLOURS, device=front.device)
+    def _paint(self, scenes: SceneBatch, front: Int[Tensor, "b h w"]) -> Float[Tensor, "b 1 h w"]:
+        shades = torch.tensor(SHADES, device=front.device)
         shown = scenes.classes.gather(1, front.clamp(min=0).flatten(1)).view_as(front)
-        return colours[torch.where(front >= 0, shown, len(COLOURS) - 1)].permute(0, 3, 1, 2)
+        return shades[torch.where(front >= 0, shown, len(SHADES) - 1)][:, None]

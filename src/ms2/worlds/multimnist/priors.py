@@ -3,6 +3,7 @@
 import torch
 
 from ms2.priors import ParameterPrior, Repetition, uniform
+from ms2.registry import UserError
 from ms2.scene import SceneBatch
 
 
@@ -44,7 +45,9 @@ class UniformPlacement(ParameterPrior):
     """
 
     def __init__(self, max_angle: float = 0.0, examples: tuple[float, float] = (0.0, 1.0)) -> None:
-        self.max_angle, self.examples = max_angle, examples
+        if not 0 <= max_angle <= 180:
+            raise UserError(f"max_angle must lie between 0 and 180 degrees, not be {max_angle}")
+        self.max_angle, self.examples = max_angle, _share(examples)
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Place, angle and picture of each digit, independent of one another."""
@@ -60,14 +63,14 @@ class UniformPlacement(ParameterPrior):
 class OnALine(ParameterPrior):
     """The target's layout: digits upright, evenly spaced on a straight line across the middle.
 
-    On a canvas of at least nine and a half digits' width, ten of them stand side by side without overlap.
+    On a canvas of at least ten and a half digits' width, ten of them stand side by side without overlap.
 
     Args:
         examples: Which share of each class's pictures to use, from and to.
     """
 
     def __init__(self, examples: tuple[float, float] = (0.0, 1.0)) -> None:
-        self.examples = examples
+        self.examples = _share(examples)
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Place n digits a step apart, with a quarter of a step free at either end; only the pictures are random."""
@@ -80,3 +83,9 @@ class OnALine(ParameterPrior):
             angle=torch.zeros_like(x),
             example=uniform(scenes, *self.examples, generator),
         )
+
+
+def _share(examples: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= examples[0] < examples[1] <= 1:
+        raise UserError(f"examples must be a share of the pictures, from and to, within 0 and 1, not {examples}")
+    return examples

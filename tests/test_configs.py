@@ -1,0 +1,62 @@
+"""Every configuration that is shipped can be read and run, and a run's own configuration repeats it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from helpers import CONFIGS, EXPECTED, TINY, command, fit, last, metrics_of, ms2
+
+pytestmark = EXPECTED
+NEEDS_DATA = {path for path in CONFIGS.glob("*.yaml") if "MS2_DATA" in path.read_text()}
+every_config = pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(
+            path,
+            id=path.stem,
+            marks=pytest.mark.skipif(path in NEEDS_DATA and "MS2_DATA" not in os.environ, reason="MS2_DATA is not set"),
+        )
+        for path in sorted(CONFIGS.glob("*.yaml"))
+    ],
+)
+
+
+@every_config
+def test_a_configuration_can_be_read(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        ms2(["fit", "--config", str(config), "--print_config"])
+    said = capsys.readouterr()
+    assert f"name: {config.stem}\n" in said.out, "a run is found under the name of its configuration"
+    assert not said.err
+
+
+@every_config
+def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
+    """On a tiny world; what is particular about it stays: features, objective, estimator, model."""
+    ms2(command(tmp_path, config))
+    [run] = [folder for folder in tmp_path.iterdir() if folder.name != "cache"]
+    assert run.name == config.stem
+    assert metrics_of(run)["count_tv"] >= 0
+    assert last(run)["global_step"] == TINY["trainer.max_steps"]
+
+
+def test_a_runs_own_configuration_repeats_it(tmp_path: Path) -> None:
+    first = fit(tmp_path, "first", seed_everything=3)
+    ms2(["fit", "--config", str(first / "config.yaml"), "--name", "again", "--runs_dir", str(tmp_path / "elsewhere")])
+    again = tmp_path / "elsewhere" / "again"
+    assert metrics_of(again) == metrics_of(first) != {}
+    ours, theirs = last(again)["state_dict"], last(first)["state_dict"]
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+def test_another_seed_gives_another_run(tmp_path: Path) -> None:
+    runs = [fit(tmp_path, f"run{seed}", seed_everything=seed) for seed in (0, 1)]
+    assert metrics_of(runs[0]) != metrics_of(runs[1])
+
+
+def test_testing_a_checkpoint_repeats_its_results(tmp_path: Path) -> None:
+    run = fit(tmp_path, "run")
+    found = metrics_of(run)
+    (run / "metrics.json").unlink()
+    ms2(["test", *command(tmp_path, name="run")[1:]])
+    assert metrics_of(run) == found
