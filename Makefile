@@ -10,10 +10,10 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 10))
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test lint types bench results clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED) ## learn the structure of MultiMNIST scenes, the quick settings
 	$(BIN)/ms2 fit --config configs/multimnist_quick.yaml $(ARGS)
@@ -33,6 +33,9 @@ bench: $(INSTALLED) ## measure speed
 	$(ONE_THREAD) $(BIN)/pytest benchmarks/ --benchmark-only --benchmark-group-by=group --benchmark-sort=name \
 		--benchmark-columns=min,median,iqr,rounds --benchmark-json=.benchmarks/latest.json $(ARGS)
 	@$(BIN)/python benchmarks/table.py .benchmarks/latest.json
+
+results: $(INSTALLED) ## the results table of the README: nine runs, about an hour; ARGS="--mnist DIR" for the real MNIST
+	$(BIN)/python experiments/multimnist.py $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv and runs stay
 	rm -rf build dist src/*.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

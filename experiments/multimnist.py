@@ -1,6 +1,6 @@
 """The results table of MultiMNIST: every configuration with three seeds, each run through the command line.
 
-Usage: python experiments/multimnist.py [CONFIG ...] [--mnist FOLDER] [--table-only]
+Usage: python experiments/multimnist.py [CONFIG ...] [--mnist FOLDER] [--seeds SEED ...] [--table-only]
 
 A seed stands for everything that is drawn: the hidden target distribution, its images, the extractor's training,
 pretraining, and learning. Runs that are finished are not run again.
@@ -73,11 +73,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="*", default=list(CONFIGS), help=f"some of {', '.join(CONFIGS)}")
     parser.add_argument("--mnist", help="folder that holds MNIST/raw: use the real MNIST")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(TARGETS), help="run these seeds only")
     parser.add_argument("--table-only", action="store_true", help="only print the table of the runs there are")
     args = parser.parse_args()
     if not args.table_only:
         for config in args.configs:
-            for seed in TARGETS:
+            for seed in args.seeds:
                 run(config, seed, args.mnist)
     print(table(args.configs, args.mnist))
 

@@ -152,7 +152,7 @@ def abacus(max_digits: int = 3) -> World:
     return World(MultiMNIST(), UniformDigits(max_digits), UniformPlacement(), Abacus())
 
 
-def structure(t_max: int = 24) -> StructureModel:
+def structure(t_max: int = 12) -> StructureModel:
     torch.manual_seed(0)
     return StructureModel(MultiMNIST(), t_max, hidden=8)
 

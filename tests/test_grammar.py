@@ -211,6 +211,7 @@ def test_check_raises_errors_only():
         ("S -> A\nA -> S | a", {"S": 2, "A": 1}, math.inf),  # mutual
         ("S -> a\nA -> a A | a", {"S": 1, "A": 1}, 1),  # the loop is unreachable
         ("S -> a | A b\nA -> A a", {"S": 1, "A": math.inf}, 1),  # the loop never ends
+        ("S -> L T | a\nL -> a L | a\nT -> T t", {"S": 1, "L": 1, "T": math.inf}, 1),  # nor does what follows it
         ("S -> A", {"S": 1}, 1),  # A has no rule: a terminal
         ("S -> S", {"S": math.inf}, -math.inf),  # no derivation at all
     ],
