@@ -72,15 +72,17 @@ class ResNet(TrainedExtractor):
         self.trunk = residual_trunk(channels, widths, (2, 2, 2))
         outputs = num_classes + (num_classes + 1) * (max_count + 1) * count_heads
         self.count_heads = count_heads
+        # Unit variance over the prior is what H = d I presumes, and what the heads can learn from; the running
+        # statistics of a pooled embedding, unlike those of nearly empty maps, serve evaluation well.
+        self.standardise = nn.BatchNorm1d(widths[-1], affine=False, momentum=0.02)
         self.heads = nn.Sequential(
             nn.Linear(widths[-1], 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, outputs)
         )
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """The embedding of images."""
+        """The embedding of images, of unit variance over the prior."""
         maps = self.trunk(images.contiguous(memory_format=torch.channels_last))
-        # the sum is scaled, so that one object weighs as much on a large canvas as on a small one
-        return maps.mean((2, 3)) if self.pool == "mean" else maps.sum((2, 3)) / 64
+        return self.standardise(maps.mean((2, 3)) if self.pool == "mean" else maps.sum((2, 3)))
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Blocks ``embedding``, and with count heads ``count`` and ``count_<class number>``."""
