@@ -83,22 +83,30 @@ def test_an_odd_number_of_images_is_embedded_in_order_by_two_processes(tmp_path:
         torch.testing.assert_close(rank, expected)
 
 
-PROGRAM = [sys.executable, "-m", "ms2"]
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A run as typed, whose second process Lightning starts itself: its folder, and what it said."""
+    folder = tmp_path_factory.mktemp("runs")
+    words = command(folder, name="two", trainer__devices=2, trainer__strategy="ddp")
+    alone = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"} | {"OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-m", "ms2", *words]
+    done = subprocess.run(program, env=alone, capture_output=True, text=True, timeout=300, check=False)
+    return folder / "two", done
 
 
-def test_two_processes_run_all_stages_and_write_results_once(tmp_path: Path) -> None:
-    """As typed: Lightning starts the second process itself."""
-    words = command(tmp_path, name="two", trainer__devices=2, trainer__strategy="ddp")
-    environment = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*PROGRAM, *words], env=environment, capture_output=True, text=True, timeout=200)
+def test_two_processes_run_all_stages_and_write_results_once(
+    two: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run, done = two
     assert done.returncode == 0, done.stderr[-3000:]
-    run = tmp_path / "two"
     assert json.loads((run / "metrics.json").read_text())["steps"] == 4
+    assert json.loads((run / "run.json").read_text())["finished"]
     assert done.stdout.count("results: ") == 1
     assert [path.name for path in (run / "csv").iterdir()] == ["version_0"]
-    assert sorted(path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()) == [
-        "ExtractorTraining",
-        "Pretraining",
-    ]
-    assert json.loads((run / "run.json").read_text())["finished"]
-    assert "sync_dist" not in done.stderr, "Lightning warns of a metric that only one process has computed"
+    stages = sorted(path.name.split("-")[0] for path in (run.parent / "cache").iterdir())
+    assert stages == ["ExtractorTraining", "Pretraining"]
+
+
+def test_two_processes_log_what_both_have_computed(two: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """Else Lightning warns, once for each number."""
+    assert "sync_dist" not in two[1].stderr

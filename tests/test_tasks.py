@@ -17,7 +17,7 @@ from ms2.estimators import Estimator, LeaveOneOut, MovingAverage, Normalised
 from ms2.features import Blocks, FeatureExtractor
 from ms2.grammar import GrammarError
 from ms2.objectives import KDE, MMDWitness, Objective
-from ms2.priors import ParameterPrior
+from ms2.priors import ParameterPrior, Repetition
 from ms2.render import Renderer
 from ms2.tasks import ExtractorTraining, Pretraining, Samples, probe, run_stage
 from ms2.world import World
@@ -68,17 +68,16 @@ def test_the_loss_has_the_gradient_of_reinforce(objective: type[Objective], esti
     torch.testing.assert_close(model.last_score, score)
 
 
-def test_scenes_that_are_more_frequent_than_in_the_target_become_rarer(tmp_path: Path) -> None:
-    """One step along the gradient, from a model of 0 to 3 digits to a target with 3."""
-    model = learner(abacus(), lr=0.05, lr_decay=False)
-    data = TargetImages(Synthetic(model.world, RandomDigits(1, 3)), batch_size=200)
-    data.target.hidden.prior = type("Three", (UniformDigits,), {})(3)
-    data.target.hidden.prior.lengths = {"Digits": [0, 0, 0, 1.0]}
-    three = model.world.prior.sample(model.world.grammar, 200, rng())
-    three = three[(three != model.world.grammar.num_rules).sum(1) == 8]
-    before = model.structure.log_prob(three).mean()
-    trainer(tmp_path, 5).fit(model, datamodule=data)
-    assert model.structure.log_prob(three).mean() > before + 0.1
+def test_learning_moves_towards_the_target(tmp_path: Path) -> None:
+    """Every scene of the target has two digits; the model, untrained, ends half of its scenes after none."""
+    world = abacus()
+    two = Repetition(lengths={"Digits": [0, 0, 1.0]})
+    model = learner(world, KDE(0.2, blocks=["count"]), lr=2e-2)
+    rules = two.sample(world.grammar, 100, rng())
+    before = model.structure.log_prob(rules).mean()
+    data = TargetImages(Synthetic(world, two, num_images=50), batch_size=50)
+    trainer(tmp_path, 15).fit(model, datamodule=data)
+    assert model.structure.log_prob(rules).mean() > before + 0.5
 
 
 class Watch(Callback):
@@ -138,6 +137,26 @@ def test_embedded_images_are_in_order(num_images: int) -> None:
     counts = data.target.truth.counts(10).float()
     torch.testing.assert_close(embedded["classes"], counts)
     torch.testing.assert_close(embedded["count"], counts.sum(1, keepdim=True))
+
+
+class Batches(Callback):
+    """Keeps which target images each step compared with."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, model: LightningModule, batch: Tensor, batch_idx: int) -> None:
+        self.seen.append(tuple(batch.tolist()))
+
+
+@pytest.mark.parametrize("extent", [{"max_steps": 10}, {"max_steps": -1, "max_epochs": 2}], ids=["steps", "epochs"])
+def test_each_step_compares_with_target_images_of_its_own(tmp_path: Path, extent: dict[str, int]) -> None:
+    """40 images in batches of 8 make five steps an epoch."""
+    batches = Batches()
+    trainer(tmp_path, callbacks=[batches], **extent).fit(
+        learner(abacus()), datamodule=images(abacus(), 40, batch_size=8)
+    )
+    assert len(batches.seen) == len(set(batches.seen)) == 10
 
 
 # --- pretraining ---

@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ms2.features.base import Blocks, Reading, TrainedExtractor, check_counts, class_counts
@@ -14,7 +14,7 @@ from ms2.render import Rendering
 
 
 class DenseCounts(TrainedExtractor):
-    """Tells for each cell of the image which class has its centre there; features are sums over cells.
+    """Tells for each cell of the image how much of an object of which class is there; features are sums over cells.
 
     Not in the paper, whose image-level presence heads read classes too weakly, and with a bias that learning
     then exploits. Labels of prior samples are free and exact, so they may as well say where.
@@ -69,7 +69,7 @@ class DenseCounts(TrainedExtractor):
         return logits.softmax(1)[:, :-1].sum((2, 3))
 
     def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
-        """Cross-entropy of the cells' classes, the last class being that of no object's centre."""
+        """Cross-entropy of what each cell holds, the last class being nothing."""
         check_counts(class_counts(labels, self.num_classes).sum(1, keepdim=True), self.max_count, "objects")
         logits = self._logits(images)
         return F.cross_entropy(logits, self._cells(labels, logits.shape[2], logits.shape[3]), self.weights)
@@ -82,15 +82,23 @@ class DenseCounts(TrainedExtractor):
     def _logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
         return self.head(self.trunk(images.contiguous(memory_format=torch.channels_last)))
 
-    def _cells(self, labels: Rendering, rows: int, columns: int) -> Int[Tensor, "b i j"]:
-        """Class of the object whose box has its centre in each cell; of two in one cell, the later counts."""
+    def _cells(self, labels: Rendering, rows: int, columns: int) -> Float[Tensor, "b k i j"]:
+        """What each cell should hold: every object's unit of mass, shared by the four cells around its centre.
+
+        Bilinear shares sum to one wherever the grid happens to lie. All or nothing would leave the network in doubt
+        about centres near an edge, and its doubts don't sum to one: a layout that keeps to few places, as a line of
+        digits does, would be miscounted. Where objects crowd, a cell holds no more than one.
+        """
         on_canvas = (labels.boxes[..., 2:] > labels.boxes[..., :2]).all(-1)
         scene, place = ((labels.classes >= 0) & on_canvas).nonzero(as_tuple=True)
-        box = labels.boxes[scene, place]
-        column = ((box[:, 0] + box[:, 2]) / (2 * self.cell)).long().clamp(0, columns - 1)
-        row = ((box[:, 1] + box[:, 3]) / (2 * self.cell)).long().clamp(0, rows - 1)
-        last = torch.full((len(labels.classes) * rows * columns,), -1, device=box.device)
-        order = torch.arange(len(scene), device=box.device)
-        last = last.scatter_reduce(0, (scene * rows + row) * columns + column, order, "amax")
-        classes = torch.cat([labels.classes[scene, place], last.new_tensor([self.num_classes])])
-        return classes[last].view(-1, rows, columns)  # -1, no object, picks the one appended
+        box, kind = labels.boxes[scene, place], labels.classes[scene, place]
+        x, y = ((box[:, :2] + box[:, 2:]) / (2 * self.cell) - 0.5).unbind(1)
+        left, top = x.floor(), y.floor()
+        mass = box.new_zeros(len(labels.classes), self.num_classes, rows, columns)
+        for column, share_x in ((left, left + 1 - x), (left + 1, x - left)):
+            for row, share_y in ((top, top + 1 - y), (top + 1, y - top)):
+                # what would fall off the canvas stays in its last row and column
+                index = (scene, kind, row.long().clamp(0, rows - 1), column.long().clamp(0, columns - 1))
+                mass.index_put_(index, share_x * share_y, accumulate=True)
+        mass = mass / mass.sum(1, keepdim=True).clamp(min=1)
+        return torch.cat([mass, 1 - mass.sum(1, keepdim=True)], 1).clamp(min=0)

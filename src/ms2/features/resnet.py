@@ -58,6 +58,9 @@ class ResNet(TrainedExtractor):
         max_count: Most objects that the count heads tell apart.
     """
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -72,17 +75,24 @@ class ResNet(TrainedExtractor):
         self.trunk = residual_trunk(channels, widths, (2, 2, 2))
         outputs = num_classes + (num_classes + 1) * (max_count + 1) * count_heads
         self.count_heads = count_heads
-        # Unit variance over the prior is what H = d I presumes, and what the heads can learn from; the running
-        # statistics of a pooled embedding, unlike those of nearly empty maps, serve evaluation well.
-        self.standardise = nn.BatchNorm1d(widths[-1], affine=False, momentum=0.02)
+        self.register_buffer("mean", torch.zeros(widths[-1]))
+        self.register_buffer("variance", torch.ones(widths[-1]))
         self.heads = nn.Sequential(
             nn.Linear(widths[-1], 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, outputs)
         )
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The embedding of images, of unit variance over the prior."""
+        return self._embed(images, training=False)
+
+    def _embed(self, images: Float[Tensor, "b c h w"], training: bool) -> Float[Tensor, "b d"]:
+        """Pooled maps, standardised: unit variance is what H = d I presumes, and what the heads can learn from.
+
+        The running statistics of a pooled embedding, unlike those of nearly empty maps, serve evaluation well.
+        """
         maps = self.trunk(images.contiguous(memory_format=torch.channels_last))
-        return self.standardise(maps.mean((2, 3)) if self.pool == "mean" else maps.sum((2, 3)))
+        pooled = maps.mean((2, 3)) if self.pool == "mean" else maps.sum((2, 3))
+        return F.batch_norm(pooled, self.mean, self.variance, training=training, momentum=0.05)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Blocks ``embedding``, and with count heads ``count`` and ``count_<class number>``."""
@@ -97,7 +107,7 @@ class ResNet(TrainedExtractor):
     def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
         """Binary cross-entropy of presence, plus cross-entropy of counts."""
         counts = class_counts(labels, self.num_classes)
-        presence, count_logits = self._logits(self.embed(images))
+        presence, count_logits = self._logits(self._embed(images, training=True))
         loss = F.binary_cross_entropy_with_logits(presence, (counts > 0).float())
         if self.count_heads:
             counts = torch.cat([counts, counts.sum(1, keepdim=True)], 1)

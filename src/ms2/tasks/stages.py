@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
 import ms2
-from ms2.registry import fingerprint
+from ms2.registry import code, fingerprint
 from ms2.tasks.extractor import ExtractorTraining
 from ms2.tasks.pretraining import Pretraining
 
@@ -44,9 +44,9 @@ def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Pat
     Args:
         stage: The stage, whose product is trained in place.
         make_trainer: Called only if there is something to train.
-        cache: Folder of finished stages; a file there is named after the stage and a hash of its settings.
+        cache: Folder of finished stages; a file there is named after the stage and a hash of its settings and code.
     """
-    path = cache / f"{type(stage).__name__}-{fingerprint(ms2.__version__, stage)}.pt"
+    path = cache / f"{type(stage).__name__}-{fingerprint(ms2.__version__, code(stage), stage)}.pt"
     if path.exists():
         saved = torch.load(path, weights_only=True, map_location="cpu")
         stage.product.load_state_dict(saved["weights"])
