@@ -110,7 +110,9 @@ def lengths(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Int[Tensor, " b"]:
 def pad(grammar: Grammar, derivations: Sequence[Sequence[int]]) -> Int[Tensor, "b t"]:
     """Rule sequences of any lengths as one tensor."""
     width = max(map(len, derivations), default=0)
-    return torch.tensor([[*row] + [grammar.num_rules] * (width - len(row)) for row in derivations]).reshape(-1, width)
+    return torch.tensor(
+        [[*row] + [grammar.num_rules] * (width - len(row)) for row in derivations], dtype=torch.long
+    ).reshape(len(derivations), width)
 
 
 @dataclass

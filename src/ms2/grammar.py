@@ -238,13 +238,13 @@ def _parse(text: str) -> Iterator[Rule]:
             body = line[1:]
         elif not arrow:
             raise GrammarError(f"{where}, has no '->'; write for example 'Digits -> Digit Digits | {EMPTY}'")
-        elif len(head.split()) != 1 or "|" in head:
+        elif len(head.split()) != 1 or "|" in head or head.strip() == EMPTY:
             raise GrammarError(f"{where}, must have exactly one symbol before '->'")
         else:
             lhs = head.strip()
         for alternative in body.split("|"):
             symbols = alternative.split()
-            if not symbols or (EMPTY in symbols and len(symbols) > 1) or "->" in symbols:
+            if not symbols or (EMPTY in symbols and len(symbols) > 1) or "->" in alternative:
                 raise GrammarError(f"{where}: the alternative {alternative.strip()!r} is not symbols or a lone {EMPTY}")
             rule = Rule(str(lhs), tuple(s for s in symbols if s != EMPTY))
             if rule in seen:

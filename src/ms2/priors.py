@@ -74,8 +74,9 @@ class Repetition(StructurePrior):
         for rule in rules.unbind(1):
             symbol, repeat, _ = frontier.top
             total = total + probability[symbol, repeat.clamp(max=probability.shape[1] - 1), rule].log()
-            frontier.expand(rule)
-        return total
+            # what is impossible must not move the stack below its floor
+            frontier.expand(torch.where(total > -torch.inf, rule, grammar.num_rules))
+        return total.masked_fill(~frontier.finished, -torch.inf)
 
     def _probability(self, grammar: Grammar) -> Float[Tensor, "n1 m k1"]:
         """Probability of each rule by symbol and index in its list; the empty stack takes the padding rule."""
@@ -89,7 +90,7 @@ class Repetition(StructurePrior):
             weights = _weights(self.weights.get(symbol, [1.0] * len(numbers)), f"weights of {symbol}", len(numbers))
             table[i, :, numbers] = weights
             if symbol in self.lengths:
-                again = [k for k in numbers if symbol in grammar.rules[k].rhs]
+                again = [k for k in numbers for s in grammar.rules[k].rhs if s == symbol]
                 if len(again) != 1 or len(numbers) == 1:
                     raise GrammarError(f"{symbol!r} has lengths, but not exactly one rule in which it comes back")
                 p = _weights(self.lengths[symbol], f"lengths of {symbol}")
@@ -97,6 +98,8 @@ class Repetition(StructurePrior):
                 stop = torch.ones(most)
                 stop[: len(p)] = (p / left.clamp(min=torch.finfo().tiny)).where(left > 0, torch.tensor(1.0))
                 ending = [k for k in numbers if k not in again]
+                if not bool(table[i, 0, ending].sum() > 0):
+                    raise GrammarError(f"the weights of {symbol} must leave a rule that ends its list")
                 share = table[i, 0, ending] / table[i, 0, ending].sum()
                 table[i, :, ending] = stop[:, None] * share
                 table[i, :, again] = (1 - stop)[:, None]
@@ -108,7 +111,7 @@ def _weights(values: Sequence[float], name: str, size: int | None = None) -> Flo
     weights = torch.tensor([float(v) for v in values])
     if size is not None and len(weights) != size:
         raise GrammarError(f"the {name} must be {size} numbers, one per rule, not {len(weights)}")
-    if not len(weights) or bool((weights < 0).any()) or not bool(weights.sum() > 0):
+    if not len(weights) or bool((weights < 0).any()) or not 0 < float(weights.sum()) < torch.inf:
         raise GrammarError(f"the {name} must be non-negative and not all zero, not {list(values)}")
     return weights / weights.sum()
 

@@ -34,7 +34,9 @@ class Configured:
         """Note the arguments, with defaults filled in."""
         self = super().__new__(cls)
         try:
-            bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+            # object.__init__ has a signature that takes anything, but nothing is what it takes
+            init = cls.__init__ if cls.__init__ is not object.__init__ else (lambda self: None)
+            bound = inspect.signature(init).bind(self, *args, **kwargs)
         except TypeError:  # unpickling makes objects without arguments; a wrong call fails in __init__, readably
             return self
         bound.apply_defaults()
@@ -162,7 +164,8 @@ def look_up(kind: str | type, name: str) -> type:
 
 def suggest(name: str, names: Iterable[str]) -> str:
     """One line for someone who typed ``name``: the nearest of ``names``, and all of them."""
+    names = sorted(names)
     lower = {n.lower(): n for n in names}
     near = difflib.get_close_matches(name.lower(), lower, n=1)
     guess = f"Did you mean {lower[near[0]]!r}? " if near and lower[near[0]] != name else ""
-    return f"{guess}Available: {', '.join(sorted(lower.values())) or 'none'}."
+    return f"{guess}Available: {', '.join(names) or 'none'}."

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ms2.derivation import Frontier, Tree, to_tree
-from ms2.grammar import Grammar, GrammarError, Rule
+from ms2.derivation import Frontier, to_tree
+from ms2.grammar import Grammar, GrammarError
 
 
 class Attribute(NamedTuple):
@@ -109,12 +109,15 @@ def graph_of(grammar: Grammar, rules: Sequence[int]) -> SceneGraph:
     Raises:
         GrammarError: If ``rules`` is no finished derivation.
     """
-
-    def objects(node: Tree) -> list[SceneGraph]:
-        below = [graph for child in node.children for graph in objects(child)]
-        return [SceneGraph(node.symbol, below)] if node.symbol in grammar.classes else below
-
-    return SceneGraph(grammar.start, objects(to_tree(grammar, rules)))
+    root = SceneGraph(grammar.start)
+    stack = [(to_tree(grammar, rules), root)]
+    while stack:
+        node, above = stack.pop()
+        if node.symbol in grammar.classes:
+            above.children.append(SceneGraph(node.symbol))
+            above = above.children[-1]
+        stack += [(child, above) for child in reversed(node.children)]
+    return root
 
 
 def derivation_of(grammar: Grammar, graph: SceneGraph) -> list[int]:
@@ -126,71 +129,75 @@ def derivation_of(grammar: Grammar, graph: SceneGraph) -> list[int]:
     Raises:
         GrammarError: If the grammar derives no such scene.
     """
-    found = _Parser(grammar, graph.children).derive(grammar.start, 0)
+    found = _Chart(grammar, graph.children).ends(grammar.start, 0)
     if len(graph.children) not in found:
         raise GrammarError(f"the grammar derives no scene\n{graph}")
-    return found[len(graph.children)]
+    rules: list[int] = []
+    stack = [found[len(graph.children)]]
+    while stack:
+        part = stack.pop()
+        if part.rule is not None:
+            rules.append(part.rule)
+        stack += reversed(part.parts)
+    return rules
 
 
-class _Parser:
-    """Matches non-terminals against the objects ``row``, a list of siblings, by memoised recursive descent."""
+class _Part(NamedTuple):
+    """A derivation of one symbol: its steps, its first rule (none for a terminal), and the parts of that rule."""
+
+    steps: int = 0
+    rule: int | None = None
+    parts: tuple["_Part", ...] = ()
+
+
+class _Chart:
+    """Shortest derivations of every symbol from every place in a row of siblings, by where they end.
+
+    Filled from the right, because what starts at a place needs only what starts there or further right; at one
+    place until nothing gets shorter, because a symbol may need itself (left recursion).
+    """
 
     def __init__(self, grammar: Grammar, row: list[SceneGraph]) -> None:
         self.grammar, self.row = grammar, row
-        self.memo: dict[tuple[str, int], dict[int, list[int]]] = {}
-        self.unfinished: dict[tuple[str, int], bool] = {}
+        self.inside = [self._inside(node) for node in row]
+        self.best: dict[tuple[str, int], dict[int, _Part]] = {}
+        for start in reversed(range(len(row) + 1)):
+            here = [(s, start) for s in grammar.nonterminals if s not in grammar.classes]
+            self.best |= {key: {} for key in here}
+            before = None
+            while (now := [{end: p.steps for end, p in self.best[key].items()} for key in here]) != before:
+                before = now
+                self.best |= {key: self.alternatives(*key) for key in here}
 
-    def derive(self, symbol: str, start: int) -> dict[int, list[int]]:
-        """Shortest derivations of ``symbol`` that cover the siblings from ``start`` on, by where they end."""
-        if symbol not in self.grammar.nonterminals:
-            here = start < len(self.row) and self.row[start].symbol == symbol and not self.row[start].children
-            return ({start + 1: []} if here else {}) if symbol in self.grammar.classes else {start: []}
-        if symbol in self.grammar.classes:
-            return self._renderable(symbol, start)
-        if (symbol, start) not in self.memo:
-            self._fixed_point(symbol, start)
-        elif (symbol, start) in self.unfinished:
-            self.unfinished[symbol, start] = True
-        return self.memo[symbol, start]
+    def _inside(self, node: SceneGraph) -> _Part | None:
+        """The derivation below an object, if the grammar has one with these children."""
+        if node.symbol not in self.grammar.nonterminals:
+            return None if node.children else _Part()
+        return _Chart(self.grammar, node.children).alternatives(node.symbol, 0).get(len(node.children))
 
-    def _renderable(self, symbol: str, start: int) -> dict[int, list[int]]:
-        """One node of the graph, whose children must match one of the symbol's own rules."""
-        if start >= len(self.row) or self.row[start].symbol != symbol:
-            return {}
-        below = self.row[start].children
-        found = _Parser(self.grammar, below)._alternatives(symbol, 0)
-        return {start + 1: found[len(below)]} if len(below) in found else {}
+    def ends(self, symbol: str, start: int) -> dict[int, _Part]:
+        """Derivations of a symbol that cover the siblings from ``start`` on."""
+        if (symbol, start) in self.best:
+            return self.best[symbol, start]
+        if symbol not in self.grammar.classes:
+            return {start: _Part()}
+        part = self.inside[start] if start < len(self.row) and self.row[start].symbol == symbol else None
+        return {} if part is None else {start + 1: part}
 
-    def _fixed_point(self, symbol: str, start: int) -> None:
-        """Fill the memo; where the symbol needed its own answer (left recursion), until nothing gets shorter."""
-        key, before = (symbol, start), dict(self.memo)
-        best: dict[int, list[int]] = {}
-        while True:
-            # what was derived from an answer that has since changed must be derived again
-            self.memo = before | {key: best}
-            self.unfinished[key] = False
-            new = self._alternatives(symbol, start)
-            asked_itself = self.unfinished.pop(key)
-            settled = {e: len(r) for e, r in new.items()} == {e: len(r) for e, r in best.items()}
-            best = self.memo[key] = new
-            if settled or not asked_itself:
-                return
-
-    def _alternatives(self, symbol: str, start: int) -> dict[int, list[int]]:
-        best: dict[int, list[int]] = {}
+    def alternatives(self, symbol: str, start: int) -> dict[int, _Part]:
+        """The same of a non-terminal, by its rules."""
+        best: dict[int, _Part] = {}
         for number in self.grammar.expansions(symbol):
-            for end, rules in self._sequence(self.grammar.rules[number], start).items():
-                if end not in best or len(rules) + 1 < len(best[end]):
-                    best[end] = [number, *rules]
+            ends = {start: _Part(1, number)}
+            for s in self.grammar.rules[number].rhs:
+                longer: dict[int, _Part] = {}
+                for middle, so_far in ends.items():
+                    for end, part in self.ends(s, middle).items():
+                        steps = so_far.steps + part.steps
+                        if end not in longer or steps < longer[end].steps:
+                            longer[end] = _Part(steps, number, (*so_far.parts, part))
+                ends = longer
+            for end, part in ends.items():
+                if end not in best or part.steps < best[end].steps:
+                    best[end] = part
         return best
-
-    def _sequence(self, rule: Rule, start: int) -> dict[int, list[int]]:
-        ends: dict[int, list[int]] = {start: []}
-        for symbol in rule.rhs:
-            longer: dict[int, list[int]] = {}
-            for middle, rules in ends.items():
-                for end, more in self.derive(symbol, middle).items():
-                    if end not in longer or len(rules) + len(more) < len(longer[end]):
-                        longer[end] = rules + more
-            ends = longer
-        return ends

@@ -154,6 +154,8 @@ class StructureModel(Configured, nn.Module):
         latent, and the mean taken by logsumexp.
         """
         k, num = self.grammar.num_rules, len(self.latents)
+        if not len(rules):
+            return Score(self.head.weight.new_zeros(0), self.head.weight.new_zeros(0))
         rules = rules[:, : max(1, int(lengths(self.grammar, rules).max()))]
         real = rules != k
         inputs = torch.cat([torch.full_like(rules[:, :1], k), rules[:, :-1]], 1)
