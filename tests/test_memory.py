@@ -77,7 +77,7 @@ def test_a_leak_would_be_found() -> None:
 
     def leaking(number: int) -> None:
         step(number)
-        kept.append(torch.ones(BATCH, 1, 24, 24))
+        kept.append(torch.ones(BATCH, 20, 24, 24))  # more than freed memory could take up
 
     more, live = growth(leaking, 20, 50)
     assert live == 50

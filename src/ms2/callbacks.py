@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
@@ -19,7 +20,15 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 import ms2
 from ms2 import evaluation
 from ms2.pictures import image_grid, to_pixels
-from ms2.tasks import MetaSim2, StageResult, say
+from ms2.tasks import MetaSim2, StageResult, save_atomically, say
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints so that a kill, or a full disk, leaves the old one or the new one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the file, then rename."""
+        save_atomically(Path(path), checkpoint)
 
 
 class StageBar(TQDMProgressBar):

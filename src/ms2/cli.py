@@ -14,11 +14,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 import ms2
 import ms2.worlds
 from ms2 import registry
-from ms2.callbacks import Gallery, Results, SaveImages, StageBar, write_json
+from ms2.callbacks import AtomicCheckpoints, Gallery, Results, SaveImages, StageBar, write_json
 from ms2.data import TargetImages
 from ms2.grammar import Grammar
 from ms2.registry import UserError, fingerprint
@@ -156,7 +157,10 @@ class CLI(LightningCLI):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        callbacks = [StageBar(), Gallery(), self.results, checkpoints]
+        bar = [] if config["enable_progress_bar"] is False else [StageBar()]
+        callbacks = [*bar, Gallery(), self.results, checkpoints]
+        plugins = config.get("plugins") or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpoints()]
         trainer_config = {**config, "default_root_dir": str(self.folder), "use_distributed_sampler": False, **kwargs}
         return self._instantiate_trainer(trainer_config, callbacks)
 
@@ -175,7 +179,10 @@ class CLI(LightningCLI):
             if self.subcommand == "fit" and self.folder.exists():
                 state = self._state()
                 other = bool(state) and state.get("identity") != self._identity()
-                if other or self._get(self.config, "fresh"):
+                given = self._get(self.config, "ckpt_path")
+                if given and self.folder.resolve() in Path(given).resolve().parents:
+                    self._note(finished=False)  # it goes on from a checkpoint of its own, whatever is changed
+                elif other or self._get(self.config, "fresh"):
                     aside = _free_name(self.folder)
                     self.folder.rename(aside)
                     say(f"an earlier run called {self.folder.name} had other settings; it is now {aside}")
@@ -225,7 +232,11 @@ class CLI(LightningCLI):
         if ckpt_path is None and last.exists():
             say(f"resuming from {last}")
             ckpt_path = last
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **(kwargs | {"weights_only": True}))
+        try:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **(kwargs | {"weights_only": True}))
+        except SIGTERMException:  # Lightning ends with exit code 0, as if all were done
+            raise UserError("asked to stop (SIGTERM); the same command goes on from the last checkpoint") from None
+        self.trainer.save_checkpoint(last)
         self._note(finished=True)
 
     def _stage_trainer(self, stage: Stage) -> Trainer:
@@ -316,6 +327,8 @@ def _quieten() -> None:
     for message in (
         r"Found \d+ module\(s\) in eval mode",
         "The '.*' does not have many workers",
+        "Checkpoint directory .* exists and is not empty",  # that of a run that goes on
+        "The dirpath has changed from",  # a checkpoint of another run was given
         r".isinstance\(treespec, LeafSpec\). is deprecated",
     ):
         warnings.filterwarnings("ignore", message)

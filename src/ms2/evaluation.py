@@ -82,6 +82,6 @@ def sample_images(model: MetaSim2, target: Any, n: int = 16) -> dict[str, Tensor
 
 def summary_picture(
     title: str, model: MetaSim2, target: Any, tables: Mapping[str, Tables], metrics: Mapping[str, Any]
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "height width 3"]:
     """Prior, learned and target side by side: histograms above, images below."""
     return summary(title, histograms(model, tables, metrics), sample_images(model, target))

@@ -32,13 +32,13 @@ class Histogram(NamedTuple):
     caption: str = ""
 
 
-def image_grid(images: Float[Tensor, "b c h w"], columns: int = 4) -> UInt8[np.ndarray, "h w 3"]:
+def image_grid(images: Float[Tensor, "b c h w"], columns: int = 4) -> UInt8[np.ndarray, "height width 3"]:
     """Images as one picture, with grey lines between them."""
     grid = make_grid(images.detach().cpu().float(), columns, padding=max(1, images.shape[-1] // 40), pad_value=0.5)
     return to_pixels(grid)
 
 
-def to_pixels(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "h w *c"]:
+def to_pixels(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "height width *channels"]:
     """One image with pixels in [0, 1] as an array for Pillow."""
     pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
@@ -46,7 +46,7 @@ def to_pixels(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "h w *c"]:
 
 def summary(
     title: str, histograms: Sequence[Histogram], grids: Mapping[str, Float[Tensor, "b c h w"]]
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "height width 3"]:
     """Histograms above, grids of images below, as one picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ class Steps:
     What a step works on follows from its number and the seed, so an interrupted run goes on as if it had not been.
 
     Args:
-        steps: Number of steps.
+        steps: Number of steps of an epoch.
     """
 
     def __init__(self, steps: int) -> None:
@@ -20,17 +20,17 @@ class Steps:
         return self.steps
 
     def __iter__(self) -> Iterator[Any]:
-        while self.position < self.steps:
+        end = (self.position // self.steps + 1) * self.steps  # of the epoch that is under way
+        while self.position < end:
             self.position += 1
             yield self.batch(self.position - 1)
-        self.position = 0
 
     def batch(self, step: int) -> Any:
         """What a step is given: its number."""
         return step
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in the run it stands."""
+        """How many steps it has begun, over all epochs."""
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from ms2.tasks.extractor import ExtractorTraining
 from ms2.tasks.metasim2 import CheckpointError, MetaSim2, Samples
 from ms2.tasks.pretraining import Pretraining
 from ms2.tasks.probe import probe
-from ms2.tasks.stages import Stage, StageResult, run_stage, say
+from ms2.tasks.stages import Stage, StageResult, run_stage, save_atomically, say
 
 __all__ = [
     "CheckpointError",
@@ -16,5 +16,6 @@ __all__ = [
     "StageResult",
     "probe",
     "run_stage",
+    "save_atomically",
     "say",
 ]

@@ -57,14 +57,18 @@ class ExtractorTraining(Configured, LightningModule):
         """Whether the extractor is one that is trained here."""
         return isinstance(self.features, TrainedExtractor)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def setup(self, stage: str) -> None:
+        """Thaw the extractor, which structure learning freezes."""
+        self.features.train().requires_grad_(True)
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Loss on one batch of labelled prior samples."""
         assert isinstance(self.features, TrainedExtractor)
         draw = generator(self.seed, "extractor", self.global_step, self.global_rank, device=self.device)
         scenes = self.world.sample_prior(self.batch_size // self.trainer.world_size, draw)
         labels = self.world.renderer.render_labelled(scenes)
         loss = self.features.loss(labels.image, labels)
-        self.log("extractor/loss", loss, prog_bar=True)
+        self.log("extractor/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def train_dataloader(self) -> Steps:

@@ -150,15 +150,16 @@ class MetaSim2(Configured, LightningModule):
     def _log_step(self, score: Tensor, sharpness: dict[str, Tensor], entropy: Tensor, rejections: Tensor) -> None:
         if self._trainer is None:
             return
-        self.log("train/score", score.mean(), prog_bar=True)
-        self.log_dict({f"kernel/{name}_sharpness": value for name, value in sharpness.items()})
+        self.log("train/score", score.mean(), prog_bar=True, sync_dist=True)
+        self.log_dict({f"kernel/{name}_sharpness": value for name, value in sharpness.items()}, sync_dist=True)
         self.log_dict(
             {
                 "train/score_deviation": score.std(correction=0),
                 "train/entropy": entropy.mean(),
                 "train/rejection_rate": rejections.float().mean(),
                 "train/lr": self._lr(),
-            }
+            },
+            sync_dist=True,
         )
 
     # -- optimisation ----------------------------------------------------------------------------------
@@ -184,8 +185,12 @@ class MetaSim2(Configured, LightningModule):
     def train(self, mode: bool = True) -> "MetaSim2":
         """Train the structure model; the extractor stays as it is."""
         super().train(mode)
-        self.features.eval().requires_grad_(False)
+        self.features.eval()
         return self
+
+    def setup(self, stage: str) -> None:
+        """Freeze the extractor, before processes agree on what is trained."""
+        self.features.eval().requires_grad_(False)
 
     # -- the target ------------------------------------------------------------------------------------
 
@@ -242,7 +247,7 @@ class MetaSim2(Configured, LightningModule):
                 distribution(torch.nn.functional.pad(t, (0, width - t.shape[1])))
                 for t in (learned[name].cpu(), table.cpu())
             )
-            self.log(f"val/{name}_tv", total_variation(p, q), prog_bar=True)
+            self.log(f"val/{name}_tv", total_variation(p, q).to(self.device), prog_bar=True, sync_dist=True)
 
     test_step = validation_step
 

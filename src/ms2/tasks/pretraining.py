@@ -82,12 +82,12 @@ class Pretraining(Configured, LightningModule):
                 f"{self.structure.t_max}: raise model.structure.t_max, with room for what is to be learned"
             )
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Negative log-likelihood of derivations of the prior."""
         draw = generator(self.seed, "pretraining", self.global_step, self.global_rank, device=self.device)
         rules = self.world.prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
         loss = -self.structure.log_prob(rules).mean()
-        self.log("pretraining/nll", loss, prog_bar=True)
+        self.log("pretraining/nll", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -98,10 +98,10 @@ class Pretraining(Configured, LightningModule):
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Negative log-likelihood of fixed derivations, and the prior's own where it is known."""
         rules = self._validation_rules()
-        self.log("pretraining/val_nll", -self.structure.log_prob(rules).mean(), prog_bar=True)
+        self.log("pretraining/val_nll", -self.structure.log_prob(rules).mean(), prog_bar=True, sync_dist=True)
         known = self.world.prior.log_prob(self.world.grammar, rules)
         if known is not None:
-            self.log("pretraining/prior_entropy", -known.mean())
+            self.log("pretraining/prior_entropy", -known.mean(), sync_dist=True)
 
     def train_dataloader(self) -> Steps:
         """Numbers of the steps; each draws its own derivations."""
