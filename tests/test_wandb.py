@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[dict[str, list[Any]], Record]:
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run with the default logging, on a machine that can't reach anything."""
     folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch, pytest.warns():
+    with pytest.MonkeyPatch.context() as patch:
         for name in ("WANDB_MODE", "WANDB_API_KEY"):
             patch.delenv(name, raising=False)
         patch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
