@@ -251,7 +251,7 @@ class CLI(LightningCLI):
         return Trainer(
             **same,
             max_steps=stage.max_steps,
-            val_check_interval=stage.validate_every,
+            val_check_interval=stage.validate_every and min(stage.validate_every, stage.max_steps),
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             logger=self.trainer.loggers,

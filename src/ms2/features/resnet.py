@@ -27,11 +27,13 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(outputs, outputs, 3, 1, 1),
             nn.GroupNorm(groups, outputs),
         )
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride)
+        self.shortcut, self.stride = nn.Conv2d(inputs, outputs, 1), stride
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
         """Apply the block."""
-        return F.relu(self.shortcut(x) + self.body(x))
+        # Strided by slicing: the backward pass of a strided 1x1 convolution with few channels-last inputs writes past
+        # its workspace on CPUs (oneDNN issue 6035).
+        return F.relu(self.shortcut(x[:, :, :: self.stride, :: self.stride]) + self.body(x))
 
 
 def residual_trunk(channels: int, widths: tuple[int, int, int], strides: tuple[int, int, int]) -> nn.Sequential:
