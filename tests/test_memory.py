@@ -22,7 +22,7 @@ from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, UniformDigits, Unifor
 STATM = Path("/proc/self/statm")
 BATCH = 48
 MOST = 40e3
-"""Bytes that a step may add: the allocator's caches fill slowly, but a batch of images has nearly three times as many."""
+"""Bytes that a step may add: the allocator's caches fill slowly, a batch of images has almost three times as many."""
 pytestmark = [*EXPECTED, pytest.mark.skipif(not STATM.exists(), reason="reads /proc")]
 
 
