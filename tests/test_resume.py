@@ -89,9 +89,10 @@ def test_a_run_that_was_asked_to_stop_goes_on_bitwise_the_same(runs: Path, name:
     same(runs / name, runs / "whole")
 
 
-def test_a_stage_that_was_interrupted_is_not_taken_for_done(runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_stage_that_was_interrupted_is_not_taken_for_done(runs: Path, tmp_path: Path, name: str) -> None:
     words = command(tmp_path, name="run", **SETTINGS)
-    interrupt(words, Pretraining, 2, signal.SIGINT)
+    interrupt(words, Pretraining, 2, getattr(signal, name))
     assert [path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()] == ["ExtractorTraining"]
     ms2(words)
     same(tmp_path / "run", runs / "whole")

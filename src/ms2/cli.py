@@ -236,7 +236,7 @@ class CLI(LightningCLI):
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **(kwargs | {"weights_only": True}))
         except SIGTERMException:  # Lightning ends with exit code 0, as if all were done
             raise UserError("asked to stop (SIGTERM); the same command goes on from the last checkpoint") from None
-        self.trainer.save_checkpoint(last)
+        self.trainer.save_checkpoint(last, weights_only=False)  # with the optimiser's state
         self._note(finished=True)
 
     def _stage_trainer(self, stage: Stage) -> Trainer:
