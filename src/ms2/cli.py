@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import signal
 import sys
 import time
 import warnings
@@ -232,10 +233,7 @@ class CLI(LightningCLI):
         if ckpt_path is None and last.exists():
             say(f"resuming from {last}")
             ckpt_path = last
-        try:
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **(kwargs | {"weights_only": True}))
-        except SIGTERMException:  # Lightning ends with exit code 0, as if all were done
-            raise UserError("asked to stop (SIGTERM); the same command goes on from the last checkpoint") from None
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **(kwargs | {"weights_only": True}))
         self.trainer.save_checkpoint(last, weights_only=False)  # with the optimiser's state
         self._note(finished=True)
 
@@ -348,6 +346,9 @@ def main(args: ArgsType = None) -> None:
             sys.exit(lint(argv[1], int(argv[2]) if len(argv) > 2 else None))
         else:
             CLI(args)
+    except SIGTERMException:  # of itself it ends with exit code 0, as if all were done
+        print("ms2: asked to stop (SIGTERM); the same command goes on where it was", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except UserError as error:
         print(f"ms2: {error}", file=sys.stderr)
         sys.exit(2)
