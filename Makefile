@@ -19,7 +19,7 @@ demo: $(INSTALLED) ## learn the structure of MultiMNIST scenes, the quick settin
 	$(BIN)/ms2 fit --config configs/multimnist_quick.yaml $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	$(ONE_THREAD) $(BIN)/pytest -n 2 $(ARGS)
+	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check .

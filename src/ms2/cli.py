@@ -236,6 +236,9 @@ class CLI(LightningCLI):
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **(kwargs | {"weights_only": True}))
         self.trainer.save_checkpoint(last, weights_only=False)  # with the optimiser's state
         self._note(finished=True)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger) and self.trainer.is_global_zero:
+                logger.experiment.finish()  # all of it is on disk when the command ends, also within a longer program
 
     def _stage_trainer(self, stage: Stage) -> Trainer:
         """A trainer like the run's, for a stage before learning."""
