@@ -19,7 +19,8 @@ demo: $(INSTALLED) ## learn the structure of MultiMNIST scenes, the quick settin
 	$(BIN)/ms2 fit --config configs/multimnist_quick.yaml $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --ignore tests/test_wandb.py $(ARGS)
+	$(ONE_THREAD) $(BIN)/pytest tests/test_wandb.py # alone: on busy cores wandb's own process falls behind
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check .

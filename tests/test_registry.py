@@ -41,7 +41,7 @@ def colours() -> type:
         @abstractmethod
         def mix(self) -> None: ...
 
-    class Red(Colour):
+    class Amber(Colour):
         def mix(self) -> None: ...
 
     class Shade(Colour):
@@ -52,7 +52,7 @@ def colours() -> type:
 
     class DarkBlue(Blue): ...
 
-    Colour.keep = (Red, DarkBlue)  # a base holds its subclasses weakly
+    Colour.keep = (Amber, DarkBlue)  # a base holds its subclasses weakly
     return Colour
 
 
@@ -67,7 +67,7 @@ def test_a_base_class_declares_its_kind(kinds: dict[str, type]):
 
 def test_subclasses_of_all_depths_are_available_in_alphabetical_order_without_abstract_ones():
     base = colours()
-    assert list(available(base)) == ["Blue", "DarkBlue", "Red"]
+    assert list(available(base)) == ["Amber", "Blue", "DarkBlue"]
     assert available("colours") == available(base)
     assert all(name == cls.__name__ and issubclass(cls, base) for name, cls in available(base).items())
 
@@ -86,13 +86,13 @@ def test_a_class_reached_along_two_ways_is_no_clash():
 
 def test_look_up_by_base_and_by_kind():
     base = colours()
-    assert look_up(base, "Red").__name__ == "Red"
-    assert look_up("colours", "Red") is look_up(base, "Red")
+    assert look_up(base, "Amber").__name__ == "Amber"
+    assert look_up("colours", "Amber") is look_up(base, "Amber")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all():
     base = colours()
-    message = "no plug-in among the colours is called 'blu'. Did you mean 'Blue'? Available: Blue, DarkBlue, Red."
+    message = "no plug-in among the colours is called 'blu'. Did you mean 'Blue'? Available: Amber, Blue, DarkBlue."
     with pytest.raises(UnknownPluginError) as error:
         look_up("colours", "blu")
     assert str(error.value) == message
@@ -113,7 +113,7 @@ def test_an_unknown_kind_is_answered_with_the_nearest_and_all():
     class Shape(Plugin, kind="shapes"): ...
 
     with pytest.raises(UnknownPluginError) as error:
-        look_up("color", "Red")
+        look_up("color", "Amber")
     expected = "there is no kind of plug-in called 'color'. Did you mean 'colours'? Available: colours, shapes."
     assert str(error.value) == expected
 

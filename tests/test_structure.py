@@ -82,7 +82,8 @@ def test_probabilities_of_a_recursive_grammar_add_up_to_the_share_of_draws_that_
     ends = [sum(law(model, t).values()) for t in range(2, LONG + 1, 2)]
     assert all(0 < a < b for a, b in pairwise(ends))
     assert ends[-1] < 1 + 1e-12
-    for t, end in list(zip(range(2, LONG + 1, 2), ends, strict=True))[:3]:
+    for t in (2, 4, 6, 12):
+        end = ends[t // 2 - 1]
         model.t_max, model.max_tries = t, 100_000
         first_draw_fails = int((model.sample(5000, rng()).rejections > 0).sum())
         assert stats.binomtest(first_draw_fails, 5000, 1 - end).pvalue > 1e-3

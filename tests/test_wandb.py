@@ -3,6 +3,7 @@
 import csv
 import json
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,10 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def history(logged: Path) -> dict[str, list[Any]]:
     wandb.finish()
     [path] = logged.glob("wandb/offline-run-*/run-*.wandb")
-    return read(path)[0]
+    until = time.monotonic() + 30  # wandb's own process writes the file, on busy cores with a delay
+    while "final/count_tv" not in (found := read(path)[0]) and time.monotonic() < until:
+        time.sleep(0.5)
+    return found
 
 
 @pytest.mark.parametrize(
