@@ -27,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Networks start from the same weights in every run, in whatever order the tests come."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def digits() -> Grammar:
     """MultiMNIST with two classes. Rules: 0 scene, 1 one more, 2 end, 3 zero, 4 one."""
