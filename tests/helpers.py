@@ -116,7 +116,9 @@ class Abacus(Renderer):
 
     def render_labelled(self, scenes: SceneBatch) -> Rendering:
         image, boxes = self.render(scenes), torch.zeros(*scenes.classes.shape, 4)
-        return Rendering(image, scenes.classes, boxes, boxes, torch.full((len(scenes), 1, 1), -1), boxes[..., 0])
+        corners = torch.zeros(*scenes.classes.shape, 4, 2)
+        none = torch.full((len(scenes), 1, 1), -1)
+        return Rendering(image, scenes.classes, scenes.parents, boxes, corners, boxes, none, boxes[..., 0])
 
 
 class Beads(TrainedExtractor):

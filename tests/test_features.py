@@ -42,6 +42,13 @@ def noise(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
+def bare(image: Tensor, classes: Tensor, boxes: Tensor) -> Rendering:
+    """Labels of classes and boxes alone."""
+    none = torch.full((len(classes), *image.shape[2:]), -1)
+    nobody, corners = torch.full_like(classes, -1), boxes.new_zeros(*classes.shape, 4, 2)
+    return Rendering(image, classes, nobody, boxes, corners, boxes, none, (classes >= 0).float())
+
+
 def shapes(rows: list[list[int]]) -> Rendering:
     """Scenes of squares, lying and standing bars (classes 0, 1 and 2), apart from one another."""
     classes = torch.tensor([[*row] + [-1] * (4 - len(row)) for row in rows])
@@ -51,7 +58,7 @@ def shapes(rows: list[list[int]]) -> Rendering:
             width, height = [(4, 4), (6, 2), (2, 6)][row[j]]
             image[i, 0, y : y + height, x : x + width] = 1
             boxes[i, j] = torch.tensor([x, y, x + width, y + height])
-    return Rendering(image, classes, boxes, boxes, torch.full((len(rows), 36, 36), -1), (classes >= 0).float())
+    return bare(image, classes, boxes)
 
 
 TINY = shapes([[0, 1, 2], [], [1, 1], [2], [0, 0, 0, 0], [2, 1]])
@@ -62,7 +69,7 @@ def labels_of(classes: list[list[int]], boxes: list[list[list[float]]] | None = 
     c = torch.tensor(classes)
     box = torch.zeros(*c.shape, 4) if boxes is None else torch.tensor(boxes).float()
     image = torch.zeros(len(c), 1, 16, 20)
-    return Rendering(image, c, box, box, torch.full((len(c), 16, 20), -1), (c >= 0).float())
+    return bare(image, c, box)
 
 
 # --- blocks ---

@@ -117,7 +117,14 @@ def _weights(values: Sequence[float], name: str, size: int | None = None) -> Flo
 
 
 class ParameterPrior(Plugin, ABC, kind="parameters"):
-    """A distribution over the attributes of given objects: where they stand, how they turn, how they look."""
+    """A distribution over the attributes of given objects: where they stand, how they turn, how they look.
+
+    Attributes:
+        scenery: Names of classes that the grammar lacks, of which it adds objects of its own to a scene. Their class
+            numbers follow the grammar's.
+    """
+
+    scenery: tuple[str, ...] = ()
 
     @abstractmethod
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:

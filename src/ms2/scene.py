@@ -13,7 +13,7 @@ from ms2.grammar import Grammar, GrammarError
 
 
 class Attribute(NamedTuple):
-    """A parameter that a renderer reads for every object: its name and bounds, both inclusive."""
+    """A parameter that a renderer reads for every object, or of the scene: its name and bounds, both inclusive."""
 
     name: str
     low: float
@@ -30,12 +30,14 @@ class SceneBatch:
     Attributes:
         classes: Class number of each object, an index into the grammar's ``classes``.
         parents: Index of the nearest renderable ancestor, or -1.
-        attributes: Continuous parameters by name.
+        attributes: Continuous parameters of each object by name.
+        environment: Continuous parameters of the scene as a whole by name: its ground, its light.
     """
 
     classes: Int[Tensor, "b n"]
     parents: Int[Tensor, "b n"]
     attributes: dict[str, Float[Tensor, "b n"]] = field(default_factory=dict)
+    environment: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -43,7 +45,8 @@ class SceneBatch:
     def __getitem__(self, index: Tensor | slice) -> "SceneBatch":
         """Some of the scenes."""
         attributes = {name: values[index] for name, values in self.attributes.items()}
-        return SceneBatch(self.classes[index], self.parents[index], attributes)
+        environment = {name: values[index] for name, values in self.environment.items()}
+        return SceneBatch(self.classes[index], self.parents[index], attributes, environment)
 
     @property
     def mask(self) -> Bool[Tensor, "b n"]:
@@ -53,6 +56,10 @@ class SceneBatch:
     def with_attributes(self, **attributes: Float[Tensor, "b n"]) -> "SceneBatch":
         """The same scenes with these parameters beside or instead of theirs."""
         return replace(self, attributes=self.attributes | attributes)
+
+    def with_environment(self, **environment: Float[Tensor, " b"]) -> "SceneBatch":
+        """The same scenes with these parameters of the whole beside or instead of theirs."""
+        return replace(self, environment=self.environment | environment)
 
     def counts(self, num_classes: int) -> Int[Tensor, "b c"]:
         """Objects of each class in each scene."""

@@ -23,6 +23,11 @@ class World(Configured):
     def __init__(self, grammar: Grammar, prior: StructurePrior, parameters: ParameterPrior, renderer: Renderer) -> None:
         self.grammar, self.prior, self.parameters, self.renderer = grammar, prior, parameters, renderer
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all classes: the grammar's, and those of the scenery."""
+        return (*self.grammar.classes, *self.parameters.scenery)
+
     def sample_prior(self, n: int, generator: Generator) -> SceneBatch:
         """n scenes with structure and parameters from the priors."""
         return self.scenes(self.prior.sample(self.grammar, n, generator), generator)

@@ -17,8 +17,11 @@ class Rendering:
     Attributes:
         image: Pixels in [0, 1].
         classes: Class number of each object; -1 where there is none.
+        parents: Place of the object that each belongs to, the road of a car say, or -1.
         boxes: Amodal boxes x0, y0, x1, y1 in pixels, from edge to edge: what the object covers, or would cover if
             nothing stood before it. Zeros where there is no object.
+        corners: Oriented boxes: the four corners x, y of each object in pixels, clockwise on the image from its front
+            left one, within the image or not. Zeros where there is no object.
         visible_boxes: The same of the visible pixels alone; zeros for an object that is wholly hidden.
         instances: For each pixel, the index of the object seen there, or -1 for the background.
         visibility: Visible share of each object's pixels, 0 where there is no object.
@@ -26,7 +29,9 @@ class Rendering:
 
     image: Float[Tensor, "b c h w"]
     classes: Int[Tensor, "b n"]
+    parents: Int[Tensor, "b n"]
     boxes: Float[Tensor, "b n 4"]
+    corners: Float[Tensor, "b n 4 2"]
     visible_boxes: Float[Tensor, "b n 4"]
     instances: Int[Tensor, "b h w"]
     visibility: Float[Tensor, "b n"]
@@ -39,11 +44,13 @@ class Renderer(Plugin, ABC, kind="renderers"):
         channels: Channels of an image, c.
         size: Height and width of an image in pixels.
         attributes: What the renderer reads of every object, with bounds.
+        environment: What it reads of the scene as a whole, with bounds.
     """
 
     channels: int
     size: tuple[int, int]
     attributes: tuple[Attribute, ...]
+    environment: tuple[Attribute, ...] = ()
 
     @abstractmethod
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b c h w"]:

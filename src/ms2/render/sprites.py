@@ -89,6 +89,26 @@ def lightest(
     return found.scatter_reduce(0, flat.flatten(), owner.flatten(), "amax").view(image.shape)
 
 
+def corners_of(
+    x: Float[Tensor, "*s"],
+    y: Float[Tensor, "*s"],
+    angle: Float[Tensor, "*s"] | float,
+    length: Float[Tensor, "*s"] | float,
+    width: Float[Tensor, "*s"] | float,
+) -> Float[Tensor, "*s 4 2"]:
+    """Corners of turned rectangles, clockwise on the image from the front left one; y points down.
+
+    The front of a rectangle is where its length points: to the right at angle 0, upwards at a quarter turn.
+    """
+    ahead = torch.tensor([0.5, 0.5, -0.5, -0.5], device=x.device)
+    right = torch.tensor([-0.5, 0.5, 0.5, -0.5], device=x.device)
+    angle, length, width = (torch.as_tensor(v, device=x.device)[..., None] for v in (angle, length, width))
+    along, across = ahead * length, right * width
+    corner_x = x[..., None] + along * angle.cos() + across * angle.sin()
+    corner_y = y[..., None] - along * angle.sin() + across * angle.cos()
+    return torch.stack([corner_x, corner_y], -1)
+
+
 def boxes_of(mask: Bool[Tensor, "s h w"]) -> Float[Tensor, "s 4"]:
     """The tight box x0, y0, x1, y1 around each mask, from edge to edge; zeros around an empty one."""
     height, width = mask.shape[1:]

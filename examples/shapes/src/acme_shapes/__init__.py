@@ -12,7 +12,7 @@ from ms2.grammar import Grammar
 from ms2.priors import ParameterPrior, uniform
 from ms2.registry import UserError
 from ms2.render import Renderer, Rendering
-from ms2.render.sprites import boxes_of
+from ms2.render.sprites import boxes_of, corners_of
 from ms2.scene import Attribute, SceneBatch
 
 SHADES = (0.5, 0.9, 0.1)
@@ -74,7 +74,9 @@ class ShapeCanvas(Renderer):
         return Rendering(
             image=self._paint(scenes, front),
             classes=scenes.classes,
+            parents=scenes.parents,
             boxes=boxes_of(masks.flatten(0, 1)).unflatten(0, scenes.classes.shape),
+            corners=corners_of(*self._centres(scenes), 0.0, self.side, self.side) * scenes.mask[..., None, None],
             visible_boxes=boxes_of(visible.flatten(0, 1)).unflatten(0, scenes.classes.shape),
             instances=front,
             visibility=visible.sum((2, 3)) / masks.sum((2, 3)).clamp(min=1),
@@ -83,13 +85,18 @@ class ShapeCanvas(Renderer):
     def _masks(self, scenes: SceneBatch) -> Bool[Tensor, "b n h w"]:
         """Pixels that each shape covers, or would cover if nothing lay over it; none in unused places."""
         radius, pixel = self.side / 2, torch.arange(self.canvas, device=scenes.classes.device) + 0.5
-        x, y = (radius + scenes.attributes[name] * (self.canvas - self.side) for name in ("x", "y"))
+        x, y = self._centres(scenes)
         dx = (pixel - x[..., None])[:, :, None, :]
         dy = (pixel - y[..., None])[:, :, :, None]
         square = torch.maximum(dx.abs(), dy.abs()) < radius
         disc = dx.square() + dy.square() < radius**2
         inside = torch.where((scenes.classes == 1)[..., None, None], disc, square)
         return inside & scenes.mask[..., None, None]
+
+    def _centres(self, scenes: SceneBatch) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
+        """Place of each shape in pixels."""
+        x, y = (self.side / 2 + scenes.attributes[name] * (self.canvas - self.side) for name in ("x", "y"))
+        return x, y
 
     def _front(self, masks: Bool[Tensor, "b n h w"]) -> Int[Tensor, "b h w"]:
         """Index of the shape that lies on top at each pixel, -1 for the background."""

@@ -76,7 +76,9 @@ class DigitCanvas(Renderer):
         return Rendering(
             image=image[:, None],
             classes=scenes.classes,
+            parents=scenes.parents,
             boxes=boxes(mask),
+            corners=self._corners(scenes) * scenes.mask[..., None, None],
             visible_boxes=boxes(seen),
             instances=instances,
             visibility=per_object(seen.sum((1, 2)) / area.clamp(min=1)),
@@ -89,9 +91,16 @@ class DigitCanvas(Renderer):
         classes = scenes.classes[scene, place]
         number = digits.number[classes]
         picture = digits.first[classes] + (of["example"] * number).long().clamp(max=number - 1)
-        free, edge = self.canvas - self.digit, self.digit / 2
         angle = of["angle"] if self.turning else None
-        return sprites.place(digits.pictures[picture], edge + free * of["x"], edge + free * of["y"], angle, scene)
+        return sprites.place(digits.pictures[picture], self._pixel(of["x"]), self._pixel(of["y"]), angle, scene)
+
+    def _pixel(self, place: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        return self.digit / 2 + (self.canvas - self.digit) * place
+
+    def _corners(self, scenes: SceneBatch) -> Float[Tensor, "b n 4 2"]:
+        of = scenes.attributes
+        x, y = self._pixel(of["x"]), self._pixel(of["y"])
+        return sprites.corners_of(x, y, of["angle"] if self.turning else 0.0, self.digit, self.digit)
 
     def _digits_on(self, device: torch.device) -> Digits:
         if device not in self._copies:
