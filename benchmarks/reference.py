@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ms2.grammar import Grammar
 from ms2.structure import StructureModel
 
-Stack = list[tuple[str, int]]
-"""Non-terminals to expand, last first, each with how often in a row it has come back."""
+Place = tuple[str, int, int]
+"""A non-terminal, how often in a row it has come back, and the item of the nearest list that it is part of."""
 
 
 @torch.no_grad()
@@ -26,15 +26,15 @@ def draw(model: StructureModel, generator: torch.Generator) -> list[int] | None:
     """One try; None if it does not end in time."""
     latent = model.latents[int(torch.randint(len(model.latents), (1,), generator=generator))]
     state, rules, previous = initial_state(model, latent), [], model.grammar.num_rules
-    stack = [(model.grammar.start, 0)]
+    stack: list[Place] = [(model.grammar.start, 0, 0)]
     while stack and len(rules) < model.t_max:
-        symbol, index = stack.pop()
-        allowed = model.grammar.expansions(symbol)
-        output, state = model.recurrence(embed(model, previous, symbol, index)[None, None], state)
+        place = stack.pop()
+        allowed = model.grammar.expansions(place[0])
+        output, state = model.recurrence(embed(model, previous, place)[None, None], state)
         probability = model.head(output[0, 0])[allowed].softmax(0)
         previous = allowed[int(torch.multinomial(probability, 1, generator=generator))]
         rules.append(previous)
-        stack += pushed(model.grammar, previous, index)
+        stack += pushed(model.grammar, previous, place)
     return None if stack else rules
 
 
@@ -43,7 +43,7 @@ def score(model: StructureModel, rules: Sequence[int]) -> Tensor:
     steps = list(walk(model.grammar, rules))
     inputs = torch.stack([embed(model, *step) for step in steps])[None]
     shut = torch.full((len(rules), model.grammar.num_rules), -math.inf)
-    for row, (_, symbol, _) in zip(shut, steps, strict=True):
+    for row, (_, (symbol, *_)) in zip(shut, steps, strict=True):
         row[model.grammar.expansions(symbol)] = 0
     found = []
     for latent in model.latents:
@@ -53,29 +53,35 @@ def score(model: StructureModel, rules: Sequence[int]) -> Tensor:
     return torch.stack(found).logsumexp(0) - math.log(len(found))
 
 
-def walk(grammar: Grammar, rules: Sequence[int]) -> Iterator[tuple[int, str, int]]:
-    """What the network sees before each step: the previous rule, the symbol to expand, its index."""
-    stack, previous = [(grammar.start, 0)], grammar.num_rules
+def walk(grammar: Grammar, rules: Sequence[int]) -> Iterator[tuple[int, Place]]:
+    """What the network sees before each step: the previous rule, and what it is to expand."""
+    stack: list[Place] = [(grammar.start, 0, 0)]
+    previous = grammar.num_rules
     for rule in rules:
-        symbol, index = stack.pop()
-        yield previous, symbol, index
-        stack += pushed(grammar, rule, index)
+        place = stack.pop()
+        yield previous, place
+        stack += pushed(grammar, rule, place)
         previous = rule
 
 
-def pushed(grammar: Grammar, rule: int, index: int) -> Stack:
+def pushed(grammar: Grammar, rule: int, place: Place) -> list[Place]:
     """The non-terminals of a rule, in the order in which they go onto the stack."""
-    head, symbols = grammar.rules[rule]
-    return [(s, index + 1 if s == head else 0) for s in reversed(symbols) if s in grammar.nonterminals]
+    head, index, item = place
+    is_list = any(head in grammar.rules[k].rhs for k in grammar.expansions(head))
+    above = index if is_list else item
+    symbols = [s for s in reversed(grammar.rules[rule].rhs) if s in grammar.nonterminals]
+    return [(s, index + 1, item) if s == head else (s, 0, above) for s in symbols]
 
 
-def embed(model: StructureModel, previous: int, symbol: str, index: int) -> Tensor:
+def embed(model: StructureModel, previous: int, place: Place) -> Tensor:
     """Input of a step."""
     embedded = model.embedding.weight[previous]
-    if model.symbol_embedding is None or model.index_embedding is None:
-        return embedded
-    number = model.grammar.nonterminals.index(symbol)
-    return embedded + model.symbol_embedding.weight[number] + model.index_embedding.weight[min(index, model.t_max - 1)]
+    symbol, *places = place
+    for embedding, number in zip(
+        model.context_embeddings, (model.grammar.nonterminals.index(symbol), *places), strict=False
+    ):
+        embedded = embedded + embedding.weight[number]
+    return embedded
 
 
 def initial_state(model: StructureModel, latent: Tensor) -> Tensor | tuple[Tensor, Tensor]:

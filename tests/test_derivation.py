@@ -6,32 +6,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import TRICKY, grammars, samples
 
-from ms2.derivation import Derivations, Frontier, Tree, from_tree, lengths, pad, to_tree, tops, valid
+from ms2.derivation import Derivations, Frontier, Tree, contexts, from_tree, lengths, pad, to_tree, valid
 from ms2.grammar import Grammar, GrammarError
 
 
 class Stack:
-    """The frontier of one scene, in plain Python: a list of (symbol, index in its list, owner)."""
+    """The frontier of one scene, in plain Python: a list of (symbol, index in its list, item of a list, owner)."""
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
-        self.items = [(grammar.start, 0, -1)]
+        self.items = [(grammar.start, 0, 0, -1)]
 
     def expand(self, number: int, owner: int | None = None) -> None:
         if number == self.grammar.num_rules:
             return
-        symbol, repeat, inherited = self.items.pop()
+        symbol, index, item, inherited = self.items.pop()
+        is_list = any(r.lhs == symbol and symbol in r.rhs for r in self.grammar.rules)
         for s in reversed(self.grammar.rules[number].rhs):
             if s in self.grammar.nonterminals:
-                again = repeat + 1 if s == symbol else 0
-                self.items.append((s, again, inherited if owner is None else owner))
+                here = (s, index + 1, item) if s == symbol else (s, 0, index if is_list else item)
+                self.items.append((*here, inherited if owner is None else owner))
 
 
-def shown(frontier: Frontier, grammar: Grammar) -> list[tuple[str, int, int] | None]:
+def shown(frontier: Frontier, grammar: Grammar) -> list[tuple[str, int, int, int] | None]:
     """What the frontier shows of every scene, as the last item of a `Stack`; None for an empty one."""
     names = [*grammar.nonterminals, None]
-    columns = (values.tolist() for values in frontier.top)
-    return [None if names[s] is None else (names[s], repeat, owner) for s, repeat, owner in zip(*columns, strict=True)]
+    columns = (values.tolist() for values in (*frontier.top, frontier.owner))
+    return [None if names[s] is None else (names[s], *rest) for s, *rest in zip(*columns, strict=True)]  # type: ignore[misc]
 
 
 @given(samples(), st.data())
@@ -72,24 +73,21 @@ def test_frontier_has_room_for_what_does_not_end_in_time(grammar: Grammar, t_max
 def test_what_is_expanded_at_each_step(sample: tuple[Grammar, list[list[int]]]):
     grammar, batch = sample
     rules = pad(grammar, batch)
-    symbols, indices = tops(grammar, rules)
-    assert symbols.shape == indices.shape == rules.shape
-    for row, symbol, index in zip(batch, symbols.tolist(), indices.tolist(), strict=True):
+    found = contexts(grammar, rules)
+    assert all(column.shape == rules.shape for column in found)
+    for row, symbol, *places in zip(batch, *(column.tolist() for column in found), strict=True):
         stack = Stack(grammar)
-        for number, i, j in zip(row, symbol, index, strict=False):
-            assert (grammar.nonterminals[i], j) == stack.items[-1][:2]
+        for number, i, *where in zip(row, symbol, *places, strict=False):
+            assert (grammar.nonterminals[i], *where) == stack.items[-1][:3]
             stack.expand(number)
         assert set(symbol[len(row) :]) <= {len(grammar.nonterminals)}
 
 
 def test_index_in_a_list_counts_from_zero_in_every_list(aerial: Grammar):
-    """One road with two cars, one without."""
-    frontier, indices = Frontier(aerial, 1, 12), []
-    for number in [0, 1, 3, 4, 4, 5, 1, 3, 5, 2]:
-        indices.append(int(frontier.top[1][0]))
-        frontier.expand(torch.tensor([number]))
-    assert indices == [0, 0, 0, 0, 1, 2, 1, 0, 0, 2]
-    assert bool(frontier.finished.all())
+    """One road with two cars, one with one."""
+    found = contexts(aerial, torch.tensor([[0, 1, 3, 4, 4, 5, 1, 3, 4, 5, 2]]))
+    assert found.position.tolist() == [[0, 0, 0, 0, 1, 2, 1, 0, 0, 1, 2]]
+    assert found.item.tolist() == [[0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0]]
 
 
 # -- batches of rule numbers -------------------------------------------------------------------------------

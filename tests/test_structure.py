@@ -107,13 +107,13 @@ def step_by_step(model: StructureModel, rules: tuple[int, ...], z: Tensor) -> fl
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in net.state_dict().items()})
     h = model.condition(z)[None]
     c = torch.zeros_like(h)
-    probability, previous, stack = 1.0, grammar.num_rules, [(grammar.start, 0)]
+    probability, previous, stack = 1.0, grammar.num_rules, [(grammar.start, 0, 0)]
     for rule in rules:
-        symbol, index = stack.pop()
+        symbol, index, item = stack.pop()
         x = model.embedding.weight[previous]
-        if model.symbol_embedding is not None and model.index_embedding is not None:
-            x = x + model.symbol_embedding.weight[grammar.nonterminals.index(symbol)]
-            x = x + model.index_embedding.weight[index]
+        seen = (grammar.nonterminals.index(symbol), index, item)
+        for embedding, number in zip(model.context_embeddings, seen, strict=False):
+            x = x + embedding.weight[number]
         if lstm:
             h, c = cell(x[None], (h, c))
         else:
@@ -122,7 +122,8 @@ def step_by_step(model: StructureModel, rules: tuple[int, ...], z: Tensor) -> fl
         probability *= float(weights[rule] / weights[grammar.expansions(symbol)].sum())
         for s in reversed(grammar.rules[rule].rhs):
             if s in grammar.nonterminals:
-                stack.append((s, index + 1 if s == symbol else 0))
+                is_list = any(symbol in grammar.rules[k].rhs for k in grammar.expansions(symbol))
+                stack.append((s, index + 1, item) if s == symbol else (s, 0, index if is_list else item))
         previous = rule
     return probability
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -26,12 +27,27 @@ class Derivations:
         return len(self.rules)
 
 
+class Context(NamedTuple):
+    """Where in a derivation a non-terminal is expanded.
+
+    Attributes:
+        symbol: Number of the non-terminal; N where nothing is left to expand.
+        position: How often in a row it has come back through its own rules: how many items the list has so far that it
+            spells, as in ``Cars -> car Cars | ε``.
+        item: Index of the nearest list's item that it is part of; for the cars of the second road, 1. Zero outside
+            of lists.
+    """
+
+    symbol: Int[Tensor, "*b"]
+    position: Int[Tensor, "*b"]
+    item: Int[Tensor, "*b"]
+
+
 class Frontier:
     """What remains to be expanded in each scene of a batch: one LIFO stack of non-terminals per scene.
 
-    Beside each non-terminal the stack holds two numbers: how often in a row it has come back through its own
-    rules (its index in the list it spells, as in ``Digits -> Digit Digits | ε``), and an *owner* that the
-    caller may hand down from parents to children.
+    Beside each non-terminal the stack holds its `Context`, and an *owner* that the caller may hand down from parents
+    to children.
 
     Args:
         grammar: The grammar.
@@ -46,17 +62,23 @@ class Frontier:
         self._offsets = torch.arange(width, device=device)
         # column 0 is the floor: an empty stack shows the symbol N, which no rule expands
         size = 2 + t_max * max(1, width - 1) + width
-        self._stack = torch.full((batch, size, 3), -1, device=device)
-        self._stack[:, 0] = torch.tensor([len(grammar.nonterminals), 0, -1], device=device)
-        self._stack[:, 1] = torch.tensor([grammar.nonterminals.index(grammar.start), 0, -1], device=device)
+        self._stack = torch.full((batch, size, 4), -1, device=device)
+        self._stack[:, 0] = torch.tensor([len(grammar.nonterminals), 0, 0, -1], device=device)
+        self._stack[:, 1] = torch.tensor([grammar.nonterminals.index(grammar.start), 0, 0, -1], device=device)
         self.depth: Int[Tensor, " b"] = torch.ones(batch, dtype=torch.long, device=device)
 
     @property
-    def top(self) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"], Int[Tensor, " b"]]:
-        """Non-terminal to expand next (N where none is left), its index in a list, and its owner."""
-        index = self.depth[:, None, None].expand(-1, 1, 3)
-        symbol, repeat, owner = self._stack.gather(1, index)[:, 0].unbind(-1)
-        return symbol, repeat, owner
+    def top(self) -> Context:
+        """What is to be expanded next."""
+        return Context(*self._top().unbind(-1)[:3])
+
+    @property
+    def owner(self) -> Int[Tensor, " b"]:
+        """The owner of what is to be expanded next."""
+        return self._top()[:, 3]
+
+    def _top(self) -> Int[Tensor, "b 4"]:
+        return self._stack.gather(1, self.depth[:, None, None].expand(-1, 1, 4))[:, 0]
 
     @property
     def finished(self) -> Bool[Tensor, " b"]:
@@ -65,14 +87,15 @@ class Frontier:
 
     def expand(self, rule: Int[Tensor, " b"], owner: Int[Tensor, " b"] | None = None) -> None:
         """Pop each scene's top and push the non-terminals of ``rule``, which come to belong to ``owner``."""
-        _, repeat, inherited = self.top
-        push = self.tables.push[rule]
-        repeats = torch.where(self.tables.repeats[rule], repeat[:, None] + 1, 0)
-        owners = (inherited if owner is None else owner)[:, None].expand_as(push)
+        symbol, index, item, inherited = self._top()[:, :, None].unbind(1)
+        push, again = self.tables.push[rule], self.tables.repeats[rule]
+        indices = torch.where(again, index + 1, 0)
+        items = torch.where(~again & self.tables.lists[symbol], index, item)
+        owners = (inherited if owner is None else owner[:, None]).expand_as(push)
         # Unused places of `push` hold N and land above the new top, where the next push overwrites them, or,
         # for the padding rule, on the floor, which holds N already.
-        columns = (self.depth[:, None] + self._offsets)[..., None].expand(-1, -1, 3)
-        self._stack.scatter_(1, columns, torch.stack([push, repeats, owners], -1))
+        columns = (self.depth[:, None] + self._offsets)[..., None].expand(-1, -1, 4)
+        self._stack.scatter_(1, columns, torch.stack([push, indices, items, owners], -1))
         self.depth = self.depth + self.tables.grow[rule]
 
 
@@ -84,22 +107,20 @@ def valid(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Bool[Tensor, " b"]:
     good = torch.ones(len(rules), dtype=torch.bool, device=rules.device)
     for rule in rules.unbind(1):
         rule = rule.clamp(0, grammar.num_rules)
-        good &= allowed[frontier.top[0], rule]
+        good &= allowed[frontier.top.symbol, rule]
         frontier.expand(torch.where(good, rule, grammar.num_rules))
     in_range = ((rules >= 0) & (rules <= grammar.num_rules)).all(1)
     return good & frontier.finished & in_range
 
 
-def tops(grammar: Grammar, rules: Int[Tensor, "b t"]) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:
-    """What is expanded at each step of given derivations: the non-terminal, and its index in a list."""
+def contexts(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Context:
+    """What is expanded at each step of given derivations, `[b t]` each."""
     frontier = Frontier(grammar, len(rules), rules.shape[1], rules.device)
-    symbols, indices = [], []
+    tops = []
     for rule in rules.unbind(1):
-        symbol, index, _ = frontier.top
-        symbols.append(symbol)
-        indices.append(index)
+        tops.append(frontier.top)
         frontier.expand(rule)
-    return torch.stack(symbols, 1), torch.stack(indices, 1)
+    return Context(*(torch.stack(column, 1) for column in zip(*tops, strict=True)))
 
 
 def lengths(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Int[Tensor, " b"]:

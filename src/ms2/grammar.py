@@ -43,6 +43,7 @@ class Tables(NamedTuple):
     push: Int[Tensor, "k1 r"]
     grow: Int[Tensor, " k1"]
     repeats: Bool[Tensor, "k1 r"]
+    lists: Bool[Tensor, " n1"]
     emit: Int[Tensor, "k1 e"]
     owns: Bool[Tensor, " k1"]
 
@@ -280,6 +281,7 @@ def _tables(grammar: Grammar) -> Tables:
                 for head, row in zip(heads, pushed, strict=True)
             ]
         ),
+        lists=torch.tensor([any(s in grammar.rules[k].rhs for k in grammar.expansions(s)) for s in number] + [False]),
         emit=torch.tensor([[grammar.classes.index(s) for s in row] + [-1] * (wide_emit - len(row)) for row in emitted]),
         owns=torch.tensor([s in grammar.classes for s in heads]),
     )

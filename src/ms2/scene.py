@@ -79,7 +79,7 @@ def scenes_of(grammar: Grammar, rules: Int[Tensor, "b t"]) -> SceneBatch:
     parents = classes.clone()
     size = torch.zeros(batch, dtype=torch.long, device=rules.device)
     for rule in rules.unbind(1):
-        owner = frontier.top[2]
+        owner = frontier.owner
         new = tables.emit[rule]
         inside = torch.where(tables.owns[rule], size, owner)
         # the expanded symbol's own node hangs from its owner, the rule's terminals from that node

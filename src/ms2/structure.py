@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ms2.derivation import Derivations, Frontier, lengths, tops
+from ms2.derivation import Context, Derivations, Frontier, contexts, lengths
 from ms2.grammar import Grammar
 from ms2.registry import Configured, UserError
 
@@ -38,14 +38,15 @@ class StructureModel(Configured, nn.Module):
 
     The paper feeds back the sampled rule alone, so that the network has to count by itself how many items a list
     already has; it is slow to learn to, and the number of objects is what has to be learned. With ``context`` it is
-    told which non-terminal it is about to expand, and how often in a row that has come back.
+    told which non-terminal it is about to expand, how often in a row that has come back, and which item of a longer
+    list it is part of: the fourth car on the second road.
 
     Args:
         grammar: The grammar of the scenes.
         t_max: Most steps of a derivation; longer ones are rejected and drawn again.
         cell: The recurrent cell.
         hidden: Width of the recurrent state and of the rules' embedding.
-        context: Whether the network sees the popped non-terminal and its index in the list that it spells.
+        context: Whether the network sees what it expands: the popped non-terminal with its `Context`.
         num_latents: Size of the set Z of latents; the paper found 1 enough.
         latent_dim: Dimension of a latent.
         max_tries: Draws after which a scene that never ends in time is an error.
@@ -73,8 +74,8 @@ class StructureModel(Configured, nn.Module):
         grammar.check(t_max)
         self.grammar, self.t_max, self.hidden, self.max_tries = grammar, t_max, hidden, max_tries
         self.embedding = nn.Embedding(grammar.num_rules + 1, hidden)  # the padding rule doubles as the start
-        self.symbol_embedding = nn.Embedding(len(grammar.nonterminals) + 1, hidden) if context else None
-        self.index_embedding = nn.Embedding(t_max, hidden) if context else None
+        sizes = (len(grammar.nonterminals) + 1, t_max, t_max) if context else ()
+        self.context_embeddings = nn.ModuleList(nn.Embedding(size, hidden) for size in sizes)
         self.recurrence = (nn.LSTM if cell == "lstm" else nn.GRU)(hidden, hidden, batch_first=True)
         self.condition = nn.Linear(latent_dim, hidden)
         self.head = nn.Linear(hidden, grammar.num_rules)
@@ -117,10 +118,10 @@ class StructureModel(Configured, nn.Module):
         rule = torch.full((n,), self.grammar.num_rules, device=device)
         steps = []
         for step in range(self.t_max):
-            symbol, index, _ = frontier.top
-            output, state = self.recurrence(self._embed(rule, symbol, index)[:, None], state)
+            context = frontier.top
+            output, state = self.recurrence(self._embed(rule, context)[:, None], state)
             done = frontier.finished
-            logits = self.head(output[:, 0]).masked_fill(~frontier.tables.allowed[symbol], -math.inf)
+            logits = self.head(output[:, 0]).masked_fill(~frontier.tables.allowed[context.symbol], -math.inf)
             # an empty stack allows no rule: give it any distribution, and the padding rule afterwards
             logits = torch.where(done[:, None], 0.0, logits)
             drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
@@ -132,14 +133,13 @@ class StructureModel(Configured, nn.Module):
                 break
         return torch.stack(steps, 1), frontier.finished
 
-    def _embed(
-        self, rule: Int[Tensor, "*b"], symbol: Int[Tensor, "*b"], index: Int[Tensor, "*b"]
-    ) -> Float[Tensor, "*b h"]:
+    def _embed(self, rule: Int[Tensor, "*b"], context: Context) -> Float[Tensor, "*b h"]:
         """Input of a step: the previous rule, and what is to be expanded next."""
         embedded = self.embedding(rule)
-        if self.symbol_embedding is None or self.index_embedding is None:
-            return embedded
-        return embedded + self.symbol_embedding(symbol) + self.index_embedding(index.clamp(max=self.t_max - 1))
+        for table, part in zip(self.context_embeddings, context, strict=False):
+            assert isinstance(table, nn.Embedding)
+            embedded = embedded + table(part.clamp(max=table.num_embeddings - 1))
+        return embedded
 
     def _initial_state(self, latents: Float[Tensor, "n z"]) -> Tensor | tuple[Tensor, Tensor]:
         state = self.condition(latents)[None]
@@ -159,10 +159,10 @@ class StructureModel(Configured, nn.Module):
         rules = rules[:, : max(1, int(lengths(self.grammar, rules).max()))]
         real = rules != k
         inputs = torch.cat([torch.full_like(rules[:, :1], k), rules[:, :-1]], 1)
-        symbol, index = tops(self.grammar, rules)
+        context = contexts(self.grammar, rules)
         state = self._initial_state(self.latents.repeat_interleave(len(rules), 0))
-        output, _ = self.recurrence(self._embed(inputs, symbol, index).repeat(num, 1, 1), state)
-        allowed = self.grammar.tables(rules.device).allowed[symbol] | ~real[..., None]
+        output, _ = self.recurrence(self._embed(inputs, context).repeat(num, 1, 1), state)
+        allowed = self.grammar.tables(rules.device).allowed[context.symbol] | ~real[..., None]
         logits = self.head(output).unflatten(0, (num, len(rules))).masked_fill(~allowed, -math.inf)
         log_p = logits.log_softmax(-1)
         taken = log_p.gather(-1, rules.clamp(max=k - 1)[None, ..., None].expand(num, -1, -1, -1))[..., 0]
