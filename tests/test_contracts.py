@@ -36,7 +36,7 @@ WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each f
         lambda: World(MultiMNIST(), UniformDigits(9), UniformPlacement(180), DigitCanvas(30, 14, turning=True)),
     ],
 }
-LINKED = {"world", "grammar", "channels", "num_classes"}
+LINKED = {"world", "grammar", "channels", "classes"}
 """Arguments that the program fills in."""
 REQUIRED = {("Grammar", "rules"), ("Folder", "root"), ("Synthetic", "prior")}
 """Arguments that only a person can fill in."""
@@ -135,7 +135,13 @@ def test_every_argument_has_a_type(cls: type) -> None:
 def make(cls: type, folder: Path) -> Any:
     """A plug-in with default settings, and the least that it needs besides."""
     Image.new("L", (40, 40)).save(folder / "image.png")
-    fill = {"channels": 1, "num_classes": 10, "rules": "Scene -> thing", "root": str(folder), "prior": UniformDigits()}
+    fill = {
+        "channels": 1,
+        "classes": list("0123456789"),
+        "rules": "Scene -> thing",
+        "root": str(folder),
+        "prior": UniformDigits(),
+    }
     fill |= {"world": WORLDS["multimnist"][0](), "grammar": MultiMNIST()}
     return cls(**{p.name: fill[p.name] for p in arguments(cls) if p.default is p.empty})
 

@@ -18,11 +18,12 @@ from ms2.scene import SceneBatch
 
 NARROW = (8, 16, 32)
 C = 3
+NAMES = ("0", "1", "2")
 MAKE: dict[str, Callable[[], TrainedExtractor]] = {
-    "ResNet": lambda: ResNet(1, C, widths=NARROW),
-    "ResNet, sum": lambda: ResNet(1, C, widths=NARROW, pool="sum"),
-    "ResNet, counts": lambda: ResNet(1, C, widths=NARROW, count_heads=True, max_count=4),
-    "DenseCounts": lambda: DenseCounts(1, C, widths=NARROW, max_count=4),
+    "ResNet": lambda: ResNet(1, NAMES, widths=NARROW),
+    "ResNet, sum": lambda: ResNet(1, NAMES, widths=NARROW, pool="sum"),
+    "ResNet, counts": lambda: ResNet(1, NAMES, widths=NARROW, count_heads=True, max_count=4),
+    "DenseCounts": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4),
 }
 BLOCKS = {
     "ResNet": {"embedding": 32},
@@ -93,7 +94,7 @@ def test_blocks_have_declared_names_and_dimensions_for_any_batch(name: str, shap
 @every_extractor
 def test_extractors_take_colour(name: str) -> None:
     extractor = MAKE[name]()
-    colour = type(extractor)(3, C, widths=NARROW)
+    colour = type(extractor)(3, NAMES, widths=NARROW)
     first, second = noise(2, 3, 24, 24), noise(2, 3, 24, 24).flip(1)
     a, b = colour(first), colour(second)
     assert any(not torch.allclose(a[block], b[block], atol=1e-5) for block in a)
@@ -137,7 +138,7 @@ def test_count_blocks_of_the_resnet_are_probabilities() -> None:
 
 @pytest.mark.parametrize("weight", [0.2, 1.0])
 def test_dense_blocks_are_expected_counts_and_their_bump(weight: float) -> None:
-    extractor = DenseCounts(1, C, widths=NARROW, empty_weight=weight, max_count=4, count_width=0.7)
+    extractor = DenseCounts(1, NAMES, widths=NARROW, empty_weight=weight, max_count=4, count_width=0.7)
     images = noise(2, 1, 16, 20)
     probability = extractor._logits(images).softmax(1) / torch.tensor([1, 1, 1, weight]).view(-1, 1, 1)
     probability = probability / probability.sum(1, keepdim=True)
@@ -153,7 +154,7 @@ def test_dense_blocks_are_expected_counts_and_their_bump(weight: float) -> None:
 @pytest.mark.parametrize("weight", [0.05, 0.2, 1.0])
 def test_expected_counts_are_unbiased_whatever_the_weight_of_empty_cells(weight: float) -> None:
     """An extractor that knows only how frequent classes are is at its optimum where it expects the true mean."""
-    extractor = DenseCounts(1, C, widths=NARROW, empty_weight=weight, max_count=4)
+    extractor = DenseCounts(1, NAMES, widths=NARROW, empty_weight=weight, max_count=4)
     counts, cells = class_counts(TINY, C), 9 * 9
     frequency = counts.float().mean(0) / cells
     every = torch.cat([frequency, 1 - frequency.sum(0, keepdim=True)])
@@ -172,7 +173,7 @@ def test_near_counts_are_near_and_far_ones_equally_far() -> None:
         def expected_counts(self, images: Tensor) -> Tensor:
             return F.pad(images.flatten(1).sum(1, keepdim=True), (0, C - 1))
 
-    count = Exact(1, C, widths=NARROW, max_count=9)(torch.arange(10.0).view(-1, 1, 1, 1))["count"]
+    count = Exact(1, NAMES, widths=NARROW, max_count=9)(torch.arange(10.0).view(-1, 1, 1, 1))["count"]
     torch.testing.assert_close(count, torch.eye(10), atol=0.05, rtol=0)
     distance = torch.cdist(count, count)
     assert distance[2, 3] < 0.99 * distance[2, 4]
@@ -261,7 +262,7 @@ def test_the_losses_are_cross_entropies_of_what_is_read() -> None:
 
 
 def cells_of(labels: Rendering, rows: int = 4, columns: int = 5, **settings: Any) -> Tensor:
-    return DenseCounts(1, C, widths=NARROW, **settings)._cells(labels, rows, columns)
+    return DenseCounts(1, NAMES, widths=NARROW, **settings)._cells(labels, rows, columns)
 
 
 def test_an_object_in_the_middle_of_a_cell_is_in_that_cell_alone() -> None:

@@ -122,14 +122,16 @@ class CLI(LightningCLI):
         parser.add_class_arguments(Pretraining, "pretraining")
         for target in ("model.world", "extractor.world", "pretraining.world", "data.target.init_args.world"):
             parser.link_arguments("world", target, apply_on="instantiate")
-        parser.link_arguments("world.grammar", "model.structure.init_args.grammar", apply_on="instantiate")
+        parser.link_arguments(
+            "world", "model.structure.init_args.grammar", lambda world: world.grammar, apply_on="instantiate"
+        )
         parser.link_arguments("model.features", "extractor.features", apply_on="instantiate")
         parser.link_arguments("model.structure", "pretraining.structure", apply_on="instantiate")
         parser.link_arguments(
-            "world.renderer", "model.features.init_args.channels", lambda r: r.channels, apply_on="instantiate"
+            "world", "model.features.init_args.channels", lambda world: world.renderer.channels, apply_on="instantiate"
         )
         parser.link_arguments(
-            "world.grammar", "model.features.init_args.num_classes", lambda g: len(g.classes), apply_on="instantiate"
+            "world", "model.features.init_args.classes", lambda world: list(world.classes), apply_on="instantiate"
         )
         for target in ("model.seed", "data.seed", "extractor.seed", "pretraining.seed"):
             parser.link_arguments("seed_everything", target, int)

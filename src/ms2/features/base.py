@@ -1,12 +1,14 @@
 """What a feature extractor takes and gives: images in, named blocks of features out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ms2.registry import Plugin, UserError
+from ms2.registry import Plugin, UserError, suggest
 from ms2.render import Rendering
 
 Blocks = dict[str, Float[Tensor, "b _"]]
@@ -28,15 +30,92 @@ class Reading(NamedTuple):
         presence: Whether each class is present.
         counts: Expected number of objects of each class.
         total: Expected number of objects.
+        slots: Expected number of objects in each slot of `Slots`.
     """
 
     presence: Bool[Tensor, "b c"] | None
     counts: Float[Tensor, "b c"] | None
     total: Float[Tensor, " b"] | None
+    slots: Float[Tensor, "b s"] | None = None
+
+
+class Slots:
+    """What an extractor tells apart: classes, and within some of them the object that theirs belong to.
+
+    Args:
+        classes: Names of the classes.
+        by_parent: By class, how many parents are told apart. With ``{"car": 4}`` there are slots ``car_1`` ...
+            ``car_4``, for cars that belong to the first ... fourth road of their scene.
+
+    Attributes:
+        names: Names of the slots: those of classes, and ``<class>_<number of the parent>``.
+        kind: Class number of each slot.
+
+    Raises:
+        UserError: If a class is not among the classes.
+    """
+
+    def __init__(self, classes: Sequence[str], by_parent: Mapping[str, int] | None = None) -> None:
+        by_parent = by_parent or {}
+        check_names(by_parent, classes, "by_parent")
+        self.sizes = [by_parent.get(name, 1) for name in classes]
+        self.first = [sum(self.sizes[:c]) for c in range(len(classes))]
+        self.kind = [c for c, size in enumerate(self.sizes) for _ in range(size)]
+        self.names = [
+            f"{name}_{k + 1}" if name in by_parent else name
+            for name, size in zip(classes, self.sizes, strict=True)
+            for k in range(size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def of(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+        """The slot of each object; -1 where there is none. An object without parent is in its class's first.
+
+        Raises:
+            CountError: If an object belongs to a parent beyond those that are told apart.
+        """
+        same = (classes[:, :, None] == classes[:, None, :]).tril(-1)
+        number = same.sum(2)  # of each object among those of its class
+        place = torch.where(parents >= 0, number.gather(1, parents.clamp(min=0)), 0)
+        size, first = classes.new_tensor([*self.sizes, 1]), classes.new_tensor([*self.first, -1])
+        place = torch.where(size[classes] > 1, place, 0)  # class -1 reads the last entry
+        if bool((place >= size[classes]).any()):
+            kind = classes[place >= size[classes]][0]
+            raise CountError(
+                f"an image has objects of class {self.names[self.first[int(kind)]].rsplit('_', 1)[0]!r} that belong to "
+                f"parent number {int(place.max()) + 1}, but only {int(size[kind])} are told apart: raise "
+                "features.by_parent"
+            )
+        return torch.where(classes >= 0, first[classes] + place, -1)
+
+    def counts(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> Int[Tensor, "b s"]:
+        """Objects in each slot of each scene."""
+        slot = self.of(classes, parents)
+        counts = slot.new_zeros(len(slot), len(self) + 1)
+        return counts.scatter_add_(1, slot % (len(self) + 1), (slot >= 0).long())[:, :-1]
+
+
+def check_names(given: Mapping[str, int], classes: Sequence[str], what: str) -> None:
+    """Refuse settings for classes that there are not.
+
+    Raises:
+        UserError: If a name is not among ``classes``.
+    """
+    for name in given:
+        if name not in classes:
+            raise UserError(f"features.{what} names a class {name!r} that the world lacks. {suggest(name, classes)}")
 
 
 class TrainedExtractor(FeatureExtractor, ABC):
-    """An extractor that is trained on samples of the prior, whose labels are free and exact."""
+    """An extractor that is trained on samples of the prior, whose labels are free and exact.
+
+    Attributes:
+        slots: What it tells apart.
+    """
+
+    slots: Slots
 
     @abstractmethod
     def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:

@@ -1,13 +1,14 @@
 """An extractor that is told where objects are: dense supervision removes the bottleneck of image-level heads."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ms2.features.base import Blocks, Reading, TrainedExtractor, check_counts, class_counts
+from ms2.features.base import Blocks, Reading, Slots, TrainedExtractor, check_counts, check_names
 from ms2.features.resnet import residual_trunk
 from ms2.registry import UserError
 from ms2.render import Rendering
@@ -19,19 +20,23 @@ class DenseCounts(TrainedExtractor):
     Not in the paper, whose image-level presence heads read classes too weakly, and with a bias that learning
     then exploits. Labels of prior samples are free and exact, so they may as well say where.
 
-    Blocks: ``classes``, the expected number of objects of each class, and ``count``, the expected number of all
-    objects as soft one-hot over 0 ... ``max_count``, in which near numbers are near and far ones equally far.
+    Blocks: ``classes``, the expected number of objects of each class, and the expected numbers of what ``max_count``
+    names as soft one-hot over 0 ... their most, in which near numbers are near and far ones equally far.
 
     Args:
         channels: Channels of an image.
-        num_classes: Number of classes, C.
+        classes: Names of the classes.
         widths: Channels of the three residual blocks.
         strides: Strides of the three blocks; their product is the side of a cell in pixels. A cell should be no
             larger than half an object, or two may have their centres in one.
         empty_weight: Weight of cells without an object in the loss, to help along the few that hold one; the
             expected counts are corrected for it.
-        max_count: Most objects that block ``count`` tells apart.
-        count_width: Standard deviation of a number's bump in block ``count``.
+        max_count: Most objects that are told apart: a number for block ``count`` of all objects, or one by class
+            for blocks ``count_<class>``.
+        by_parent: Classes whose objects are counted apart for each object that they may belong to, and how many of
+            those: ``{"car": 4}`` for the cars of the first, second, third and fourth road, in blocks
+            ``count_car_1`` ... ``count_car_4``.
+        count_width: Standard deviation of a number's bump in the blocks of counts.
     """
 
     weights: Tensor
@@ -39,48 +44,63 @@ class DenseCounts(TrainedExtractor):
     def __init__(
         self,
         channels: int,
-        num_classes: int,
+        classes: Sequence[str],
         widths: tuple[int, int, int] = (16, 32, 64),
         strides: tuple[int, int, int] = (2, 2, 1),
         empty_weight: float = 0.2,
-        max_count: int = 10,
+        max_count: int | dict[str, int] = 10,
+        by_parent: dict[str, int] | None = None,
         count_width: float = 0.4,
     ) -> None:
         super().__init__()
         if empty_weight <= 0:
             raise UserError(f"empty_weight must be positive, not {empty_weight}")
-        self.num_classes, self.max_count, self.count_width = num_classes, max_count, count_width
+        self.slots, self.count_width = Slots(classes, by_parent), count_width
+        self.counted = _counted(self.slots, classes, max_count)
         self.cell = math.prod(strides)
-        self.register_buffer("weights", torch.tensor([1.0] * num_classes + [empty_weight]), persistent=False)
+        self.register_buffer("weights", torch.tensor([1.0] * len(self.slots) + [empty_weight]), persistent=False)
+        member = F.one_hot(torch.tensor(self.slots.kind), len(classes)).float()
+        self.register_buffer("member", member, persistent=False)
         self.trunk = residual_trunk(channels, widths, strides)
-        self.head = nn.Conv2d(widths[-1], num_classes + 1, 1)
+        # whose an object is shows far from it: how many roads lie before the one that a car stands on
+        self.scan = Scan(widths[-1]) if by_parent else nn.Identity()
+        self.head = nn.Conv2d(widths[-1], len(self.slots) + 1, 1)
+
+    member: Tensor
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
-        """Blocks ``classes`` and ``count``."""
-        classes = self.expected_counts(images)
-        bins = torch.arange(self.max_count + 1.0, device=images.device)
-        total = classes.sum(1, keepdim=True).clamp(max=self.max_count)
-        return {"classes": classes, "count": torch.exp(-0.5 * ((total - bins) / self.count_width) ** 2)}
+        """Block ``classes``, and the counts named in ``max_count``."""
+        slots = self.expected_counts(images)
+        blocks = {"classes": slots @ self.member}
+        for name, (members, most) in self.counted.items():
+            bins = torch.arange(most + 1.0, device=images.device)
+            number = slots[:, members].sum(1, keepdim=True).clamp(max=most)
+            blocks[name] = torch.exp(-0.5 * ((number - bins) / self.count_width) ** 2)
+        return blocks
 
-    def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Expected number of objects of each class."""
+    def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s"]:
+        """Expected number of objects in each slot."""
         # with weights, the optimum is p * weight, normalised
         logits = self._logits(images).float() - self.weights.log()[:, None, None]
         return logits.softmax(1)[:, :-1].sum((2, 3))
 
     def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
         """Cross-entropy of what each cell holds, the last class being nothing."""
-        check_counts(class_counts(labels, self.num_classes).sum(1, keepdim=True), self.max_count, "objects")
+        counts = self.slots.counts(labels.classes, labels.parents)
+        for name, (members, most) in self.counted.items():
+            what = name.removeprefix("count_") if name != "count" else "objects"
+            check_counts(counts[:, members].sum(1, keepdim=True), most, what)
         logits = self._logits(images)
         return F.cross_entropy(logits, self._cells(labels, logits.shape[2], logits.shape[3]), self.weights)
 
     def read(self, images: Float[Tensor, "b c h w"]) -> Reading:
         """Expected counts, and presence where at least half an object is expected."""
-        counts = self.expected_counts(images)
-        return Reading(counts > 0.5, counts, counts.sum(1))
+        slots = self.expected_counts(images)
+        counts = slots @ self.member
+        return Reading(counts > 0.5, counts, counts.sum(1), slots)
 
     def _logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
-        return self.head(self.trunk(images.contiguous(memory_format=torch.channels_last)))
+        return self.head(self.scan(self.trunk(images.contiguous(memory_format=torch.channels_last))))
 
     def _cells(self, labels: Rendering, rows: int, columns: int) -> Float[Tensor, "b k i j"]:
         """What each cell should hold: every object's unit of mass, shared by the four cells around its centre.
@@ -91,14 +111,49 @@ class DenseCounts(TrainedExtractor):
         """
         on_canvas = (labels.boxes[..., 2:] > labels.boxes[..., :2]).all(-1)
         scene, place = ((labels.classes >= 0) & on_canvas).nonzero(as_tuple=True)
-        box, kind = labels.boxes[scene, place], labels.classes[scene, place]
+        box, slot = labels.boxes[scene, place], self.slots.of(labels.classes, labels.parents)[scene, place]
         x, y = ((box[:, :2] + box[:, 2:]) / (2 * self.cell) - 0.5).unbind(1)
         left, top = x.floor(), y.floor()
-        mass = box.new_zeros(len(labels.classes), self.num_classes, rows, columns)
+        mass = box.new_zeros(len(labels.classes), len(self.slots), rows, columns)
         for column, share_x in ((left, left + 1 - x), (left + 1, x - left)):
             for row, share_y in ((top, top + 1 - y), (top + 1, y - top)):
                 # what would fall off the canvas stays in its last row and column
-                index = (scene, kind, row.long().clamp(0, rows - 1), column.long().clamp(0, columns - 1))
+                index = (scene, slot, row.long().clamp(0, rows - 1), column.long().clamp(0, columns - 1))
                 mass.index_put_(index, share_x * share_y, accumulate=True)
         mass = mass / mass.sum(1, keepdim=True).clamp(min=1)
         return torch.cat([mass, 1 - mass.sum(1, keepdim=True)], 1).clamp(min=0)
+
+
+class Scan(nn.Module):
+    """Lets each cell know what lies before and after it: recurrent networks read the map row by row, column by column.
+
+    Args:
+        width: Channels of the map.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.down = nn.GRU(2 * width, width // 2, batch_first=True, bidirectional=True)
+        self.across = nn.GRU(2 * width, width // 2, batch_first=True, bidirectional=True)
+        self.mix = nn.Conv2d(width, width, 1)
+
+    def forward(self, maps: Float[Tensor, "b k i j"]) -> Float[Tensor, "b k i j"]:
+        """The map, with what was read added."""
+        rows, _ = self.down(torch.cat([maps.mean(3), maps.amax(3)], 1).transpose(1, 2))
+        columns, _ = self.across(torch.cat([maps.mean(2), maps.amax(2)], 1).transpose(1, 2))
+        around = rows.transpose(1, 2)[..., None] + columns.transpose(1, 2)[:, :, None]
+        return maps + F.relu(self.mix(maps) + around)
+
+
+def _counted(
+    slots: Slots, classes: Sequence[str], max_count: int | Mapping[str, int]
+) -> dict[str, tuple[list[int], int]]:
+    """Slots that are counted together and their most, by the name of the block."""
+    if isinstance(max_count, int):
+        return {"count": (list(range(len(slots))), max_count)}
+    check_names(max_count, classes, "max_count")
+    return {
+        f"count_{name}": ([s], max_count[classes[kind]])
+        for s, (name, kind) in enumerate(zip(slots.names, slots.kind, strict=True))
+        if classes[kind] in max_count
+    }

@@ -1,5 +1,6 @@
 """The paper's extractor: a small residual network that tells which classes an image holds (section 4.1)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ms2.features.base import Blocks, Reading, TrainedExtractor, check_counts, class_counts
+from ms2.features.base import Blocks, Reading, Slots, TrainedExtractor, check_counts, check_names, class_counts
 from ms2.render import Rendering
 
 
@@ -48,16 +49,16 @@ class ResNet(TrainedExtractor):
     """Three residual blocks, an embedding, and three fully connected layers to one presence logit per class.
 
     Block ``embedding`` is what the paper compares. With ``count_heads``, there is a one-hot count head per class
-    and one for the number of all objects; their probabilities are the blocks ``count`` (all objects) and
-    ``count_<class number>``.
+    and one for the number of all objects; their probabilities are the blocks ``count_<class>`` and ``count``.
 
     Args:
         channels: Channels of an image.
-        num_classes: Number of classes, C.
+        classes: Names of the classes.
         widths: Channels of the three blocks; the last is the embedding's dimension.
         pool: How the last feature map becomes the embedding: ``sum`` keeps counts linear in it.
         count_heads: Whether to learn counts too.
-        max_count: Most objects that the count heads tell apart.
+        max_count: Most objects that the count heads tell apart: one number for all heads, or one by class, for heads
+            of these classes alone.
     """
 
     mean: Tensor
@@ -66,17 +67,23 @@ class ResNet(TrainedExtractor):
     def __init__(
         self,
         channels: int,
-        num_classes: int,
+        classes: Sequence[str],
         widths: tuple[int, int, int] = (16, 32, 64),
         pool: Literal["mean", "sum"] = "mean",
         count_heads: bool = False,
-        max_count: int = 10,
+        max_count: int | dict[str, int] = 10,
     ) -> None:
         super().__init__()
-        self.num_classes, self.pool, self.max_count = num_classes, pool, max_count
+        self.slots, self.classes, self.pool = Slots(classes), list(classes), pool
         self.trunk = residual_trunk(channels, widths, (2, 2, 2))
-        outputs = num_classes + (num_classes + 1) * (max_count + 1) * count_heads
-        self.count_heads = count_heads
+        self.most: dict[str, int] = {}
+        """Most objects of each count head."""
+        if count_heads and isinstance(max_count, int):
+            self.most = dict.fromkeys([f"count_{name}" for name in classes] + ["count"], max_count)
+        elif count_heads and isinstance(max_count, dict):
+            check_names(max_count, classes, "max_count")
+            self.most = {f"count_{name}": most for name, most in max_count.items()}
+        outputs = len(classes) + sum(most + 1 for most in self.most.values())
         self.register_buffer("mean", torch.zeros(widths[-1]))
         self.register_buffer("variance", torch.ones(widths[-1]))
         self.heads = nn.Sequential(
@@ -97,35 +104,39 @@ class ResNet(TrainedExtractor):
         return F.batch_norm(pooled, self.mean, self.variance, training=training, momentum=0.05)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
-        """Blocks ``embedding``, and with count heads ``count`` and ``count_<class number>``."""
+        """Blocks ``embedding``, and with count heads ``count_<class>`` and ``count``."""
         embedding = self.embed(images)
-        blocks = {"embedding": embedding}
-        if self.count_heads:
-            counts = self._logits(embedding)[1].softmax(-1)
-            blocks["count"] = counts[:, -1]
-            blocks |= {f"count_{c}": counts[:, c] for c in range(self.num_classes)}
-        return blocks
+        counts = self._logits(embedding)[1] if self.most else {}
+        return {"embedding": embedding, **{name: logits.softmax(1) for name, logits in counts.items()}}
 
     def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
         """Binary cross-entropy of presence, plus cross-entropy of counts."""
-        counts = class_counts(labels, self.num_classes)
-        presence, count_logits = self._logits(self._embed(images, training=True))
+        counts = class_counts(labels, len(self.classes))
+        presence, logits = self._logits(self._embed(images, training=True))
         loss = F.binary_cross_entropy_with_logits(presence, (counts > 0).float())
-        if self.count_heads:
-            counts = torch.cat([counts, counts.sum(1, keepdim=True)], 1)
-            check_counts(counts, self.max_count, "objects")
-            loss = loss + F.cross_entropy(count_logits.flatten(0, 1), counts.flatten())
+        named = {"count": counts.sum(1)} | {
+            f"count_{c}": n for c, n in zip(self.classes, counts.unbind(1), strict=True)
+        }
+        for name, most in self.most.items():
+            check_counts(named[name][:, None], most, name.removeprefix("count_") if name != "count" else "objects")
+            loss = loss + F.cross_entropy(logits[name], named[name]) / len(self.most)
         return loss
 
     def read(self, images: Float[Tensor, "b c h w"]) -> Reading:
-        """Presence, and with count heads the expected counts."""
+        """Presence, and with count heads the expected counts; those of classes without a head are not a number."""
         presence, logits = self._logits(self.embed(images))
-        if not self.count_heads:
+        if not self.most:
             return Reading(presence > 0, None, None)
-        expected = logits.softmax(-1) @ torch.arange(self.max_count + 1.0, device=logits.device)
-        return Reading(presence > 0, expected[:, :-1], expected[:, -1])
+        number = {
+            name: head.softmax(1) @ torch.arange(head.shape[1], device=head.device).float()
+            for name, head in logits.items()
+        }
+        counts = torch.stack(
+            [number.get(f"count_{c}", presence.new_full((len(presence),), torch.nan)) for c in self.classes], 1
+        )
+        return Reading(presence > 0, counts, number.get("count", counts.sum(1)), counts)
 
-    def _logits(self, embedding: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c1 k"]]:
-        out = self.heads(embedding)
-        presence, counts = out[:, : self.num_classes], out[:, self.num_classes :]
-        return presence, counts.unflatten(1, (-1, self.max_count + 1)) if self.count_heads else counts[:, None]
+    def _logits(self, embedding: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "b c"], dict[str, Float[Tensor, "b _"]]]:
+        """Logits of presence, and of each count head by the name of its block."""
+        presence, *counts = self.heads(embedding).split([len(self.classes), *(n + 1 for n in self.most.values())], 1)
+        return presence, dict(zip(self.most, counts, strict=True))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ms2.data.steps import Steps
 from ms2.features import FeatureExtractor, TrainedExtractor
-from ms2.priors import ParameterPrior
+from ms2.priors import ParameterPrior, StructurePrior
 from ms2.registry import Configured
 from ms2.seeding import generator
 from ms2.tasks.probe import probe
@@ -24,6 +24,8 @@ class ExtractorTraining(Configured, LightningModule):
         max_steps: Training steps.
         batch_size: Images per step, over all processes together.
         lr: Highest learning rate of a one-cycle schedule (AdamW).
+        prior: Structure prior of the images; the world's by default. A wider one teaches the extractor to count what
+            the target may hold beyond it.
         layouts: Parameter priors by name that the trained extractor is probed on, beside the world's own.
         seed: Seed of the scenes.
     """
@@ -35,11 +37,12 @@ class ExtractorTraining(Configured, LightningModule):
         max_steps: int = 400,
         batch_size: int = 64,
         lr: float = 4e-3,
+        prior: StructurePrior | None = None,
         layouts: dict[str, ParameterPrior] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.world, self.features = world, features
+        self.world, self.features, self.prior = world, features, prior or world.prior
         self.max_steps, self.batch_size, self.lr, self.seed = max_steps, batch_size, lr, seed
         self.layouts = {"prior": world.parameters, **(layouts or {})}
         self.findings: dict[str, float] = {}
@@ -65,7 +68,8 @@ class ExtractorTraining(Configured, LightningModule):
         """Loss on one batch of labelled prior samples."""
         assert isinstance(self.features, TrainedExtractor)
         draw = generator(self.seed, "extractor", self.global_step, self.global_rank, device=self.device)
-        scenes = self.world.sample_prior(self.batch_size // self.trainer.world_size, draw)
+        rules = self.prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
+        scenes = self.world.scenes(rules, draw)
         labels = self.world.renderer.render_labelled(scenes)
         loss = self.features.loss(labels.image, labels)
         self.log("extractor/loss", loss, prog_bar=True, sync_dist=True)
@@ -79,7 +83,7 @@ class ExtractorTraining(Configured, LightningModule):
         """Probe what the features can count."""
         if isinstance(self.features, TrainedExtractor):
             self.features.eval()
-            self.findings = probe(self.features, self.world, self.layouts, seed=self.seed)
+            self.findings = probe(self.features, self.world, self.layouts, seed=self.seed, prior=self.prior)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle schedule."""

@@ -1,70 +1,103 @@
 """Probe: how accurately, and with what bias, an extractor's features count; learning can get no better than that."""
 
 import warnings
+from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from ms2.features import Reading, TrainedExtractor
-from ms2.priors import ParameterPrior
-from ms2.scene import scenes_of
+from ms2.priors import ParameterPrior, StructurePrior
+from ms2.scene import SceneBatch, scenes_of
 from ms2.seeding import generator
 from ms2.world import World
 
 MOST_BIAS = 0.25
 """Mean error, in objects, of the count of images with a given number of them, above which the probe warns."""
+LEAST_IMAGES = 20
+"""Fewer images than this tell too little of a bias."""
 
 
 @torch.no_grad()
 def probe(
-    features: TrainedExtractor, world: World, layouts: dict[str, ParameterPrior], images: int = 2000, seed: int = 0
+    features: TrainedExtractor,
+    world: World,
+    layouts: dict[str, ParameterPrior],
+    images: int = 2000,
+    seed: int = 0,
+    prior: StructurePrior | None = None,
 ) -> dict[str, float]:
     """Compare what the extractor reads off images with what is in them, over the whole range of the prior.
 
     Args:
         features: The extractor.
-        world: Whose structure prior and renderer make the images.
+        world: Whose grammar and renderer make the images.
         layouts: Parameter priors by name; besides the world's own, one unlike it shows whether the features
             read the structure or the layout.
         images: Images per layout.
         seed: Seed of the images.
+        prior: Prior of their structure, the world's by default; a wider one shows whether counts are read beyond
+            what the world's prior holds, as the target may need.
 
     Returns:
         By layout, as ``probe/<layout>/<what>``: accuracy of presence, mean absolute error per class, accuracy
-        of the total rounded, and the total's mean error for images with n objects (``bias_n``).
+        of the total rounded, the total's mean error for images with n objects (``bias_n``), and the same for
+        each slot, such as ``car_1/bias_n``.
     """
     found: dict[str, float] = {}
     device = next(features.parameters()).device
+    prior = prior or world.prior
     for name, parameters in layouts.items():
         draw = generator(seed, "probe", name, device=device)
-        scenes = parameters.sample(scenes_of(world.grammar, world.prior.sample(world.grammar, images, draw)), draw)
+        scenes = parameters.sample(scenes_of(world.grammar, prior.sample(world.grammar, images, draw)), draw)
         parts = [features.read(world.renderer.render(scenes[i : i + 128])) for i in range(0, images, 128)]
         read = Reading(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))
-        row = _compare(read, scenes.counts(len(world.grammar.classes)))
+        row = _compare(read, scenes.counts(len(world.classes))) | _slots(features, read, scenes)
         _warn(name, row)
         found |= {f"probe/{name}/{key}": value for key, value in row.items()}
     return found
 
 
-def _compare(read: Reading, truth: torch.Tensor) -> dict[str, float]:
+def _compare(read: Reading, truth: Int[Tensor, "n c"]) -> dict[str, float]:
     row: dict[str, float] = {}
     if read.presence is not None:
         row["presence_accuracy"] = float((read.presence == (truth > 0)).float().mean())
     if read.counts is not None:
-        row["class_error"] = float((read.counts - truth).abs().mean())
-    if read.total is not None:
+        row["class_error"] = float((read.counts - truth).abs().nanmean())
+    if read.total is not None and not bool(read.total.isnan().any()):
         total = truth.sum(1)
         row["count_accuracy"] = float((read.total.round() == total).float().mean())
-        error = read.total - total
-        row |= {f"bias_{n}": float(error[total == n].mean()) for n in sorted(set(total.tolist()))}
+        row |= _bias(read.total - total, total, least=1)
     return row
 
 
-def _warn(layout: str, row: dict[str, float]) -> None:
-    off = {key[5:]: value for key, value in row.items() if key.startswith("bias_") and abs(value) > MOST_BIAS}
-    if off:
-        worst = ", ".join(f"{n}: {value:+.2f}" for n, value in off.items())
+def _slots(features: TrainedExtractor, read: Reading, scenes: SceneBatch) -> dict[str, float]:
+    if read.slots is None:
+        return {}
+    truth = features.slots.counts(scenes.classes, scenes.parents)
+    row: dict[str, float] = {}
+    for name, number, true in zip(features.slots.names, read.slots.unbind(1), truth.unbind(1), strict=True):
+        if not bool(number.isnan().any()):
+            row |= {f"{name}/{key}": value for key, value in _bias(number - true, true, LEAST_IMAGES).items()}
+    return row
+
+
+def _bias(error: Float[Tensor, " n"], true: Int[Tensor, " n"], least: int) -> dict[str, float]:
+    """Mean error of images with n objects, where there are enough of those."""
+    return {f"bias_{n}": float(error[true == n].mean()) for n, m in enumerate(true.bincount().tolist()) if m >= least}
+
+
+def _warn(layout: str, row: Mapping[str, float]) -> None:
+    worst: dict[str, list[str]] = {}
+    for key, value in row.items():
+        what, _, n = key.rpartition("bias_")
+        if n and abs(value) > MOST_BIAS:
+            worst.setdefault(what.strip("/") or "objects", []).append(f"{n}: {value:+.2f}")
+    if worst:
+        listed = "; ".join(f"{what} {', '.join(errors)}" for what, errors in worst.items())
         warnings.warn(
-            f"the features miscount on the layout {layout!r} (number of objects: mean error; {worst}). The learned "
+            f"the features miscount on the layout {layout!r} (number of objects: mean error; {listed}). The learned "
             "distribution moves by that much. Train the extractor longer or wider, or on a larger canvas.",
             stacklevel=3,
         )
