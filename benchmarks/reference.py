@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ms2.grammar import Grammar
 from ms2.structure import StructureModel
 
-Place = tuple[str, int, int]
-"""A non-terminal, how often in a row it has come back, and the item of the nearest list that it is part of."""
+Place = tuple[int, int, int, int]
+"""A non-terminal, the one that brought it in, how often in a row it has come back, and the item that it is part of."""
 
 
 @torch.no_grad()
@@ -26,10 +26,10 @@ def draw(model: StructureModel, generator: torch.Generator) -> list[int] | None:
     """One try; None if it does not end in time."""
     latent = model.latents[int(torch.randint(len(model.latents), (1,), generator=generator))]
     state, rules, previous = initial_state(model, latent), [], model.grammar.num_rules
-    stack: list[Place] = [(model.grammar.start, 0, 0)]
+    stack = [start(model.grammar)]
     while stack and len(rules) < model.t_max:
         place = stack.pop()
-        allowed = model.grammar.expansions(place[0])
+        allowed = model.grammar.expansions(model.grammar.nonterminals[place[0]])
         output, state = model.recurrence(embed(model, previous, place)[None, None], state)
         probability = model.head(output[0, 0])[allowed].softmax(0)
         previous = allowed[int(torch.multinomial(probability, 1, generator=generator))]
@@ -44,7 +44,7 @@ def score(model: StructureModel, rules: Sequence[int]) -> Tensor:
     inputs = torch.stack([embed(model, *step) for step in steps])[None]
     shut = torch.full((len(rules), model.grammar.num_rules), -math.inf)
     for row, (_, (symbol, *_)) in zip(shut, steps, strict=True):
-        row[model.grammar.expansions(symbol)] = 0
+        row[model.grammar.expansions(model.grammar.nonterminals[symbol])] = 0
     found = []
     for latent in model.latents:
         output, _ = model.recurrence(inputs, initial_state(model, latent))
@@ -55,8 +55,7 @@ def score(model: StructureModel, rules: Sequence[int]) -> Tensor:
 
 def walk(grammar: Grammar, rules: Sequence[int]) -> Iterator[tuple[int, Place]]:
     """What the network sees before each step: the previous rule, and what it is to expand."""
-    stack: list[Place] = [(grammar.start, 0, 0)]
-    previous = grammar.num_rules
+    stack, previous = [start(grammar)], grammar.num_rules
     for rule in rules:
         place = stack.pop()
         yield previous, place
@@ -64,22 +63,25 @@ def walk(grammar: Grammar, rules: Sequence[int]) -> Iterator[tuple[int, Place]]:
         previous = rule
 
 
+def start(grammar: Grammar) -> Place:
+    """Where every derivation starts."""
+    return grammar.nonterminals.index(grammar.start), len(grammar.nonterminals), 0, 0
+
+
 def pushed(grammar: Grammar, rule: int, place: Place) -> list[Place]:
     """The non-terminals of a rule, in the order in which they go onto the stack."""
-    head, index, item = place
-    is_list = any(head in grammar.rules[k].rhs for k in grammar.expansions(head))
-    above = index if is_list else item
-    symbols = [s for s in reversed(grammar.rules[rule].rhs) if s in grammar.nonterminals]
-    return [(s, index + 1, item) if s == head else (s, 0, above) for s in symbols]
+    head, parent, position, item = place
+    name = grammar.nonterminals[head]
+    is_list = any(name in grammar.rules[k].rhs for k in grammar.expansions(name))
+    above = position if is_list else item
+    symbols = [grammar.nonterminals.index(s) for s in reversed(grammar.rules[rule].rhs) if s in grammar.nonterminals]
+    return [(s, parent, position + 1, item) if s == head else (s, head, 0, above) for s in symbols]
 
 
 def embed(model: StructureModel, previous: int, place: Place) -> Tensor:
     """Input of a step."""
     embedded = model.embedding.weight[previous]
-    symbol, *places = place
-    for embedding, number in zip(
-        model.context_embeddings, (model.grammar.nonterminals.index(symbol), *places), strict=False
-    ):
+    for embedding, number in zip(model.context_embeddings, place, strict=False):
         embedded = embedded + embedding.weight[number]
     return embedded
 

@@ -11,28 +11,28 @@ from ms2.grammar import Grammar, GrammarError
 
 
 class Stack:
-    """The frontier of one scene, in plain Python: a list of (symbol, index in its list, item of a list, owner)."""
+    """The frontier of one scene, in plain Python: a list of (symbol, parent, position, item, owner)."""
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
-        self.items = [(grammar.start, 0, 0, -1)]
+        self.items = [(grammar.start, None, 0, 0, -1)]
 
     def expand(self, number: int, owner: int | None = None) -> None:
         if number == self.grammar.num_rules:
             return
-        symbol, index, item, inherited = self.items.pop()
+        symbol, parent, position, item, inherited = self.items.pop()
         is_list = any(r.lhs == symbol and symbol in r.rhs for r in self.grammar.rules)
         for s in reversed(self.grammar.rules[number].rhs):
             if s in self.grammar.nonterminals:
-                here = (s, index + 1, item) if s == symbol else (s, 0, index if is_list else item)
+                here = (s, parent, position + 1, item) if s == symbol else (s, symbol, 0, position if is_list else item)
                 self.items.append((*here, inherited if owner is None else owner))
 
 
-def shown(frontier: Frontier, grammar: Grammar) -> list[tuple[str, int, int, int] | None]:
+def shown(frontier: Frontier, grammar: Grammar) -> list[tuple[str, str | None, int, int, int] | None]:
     """What the frontier shows of every scene, as the last item of a `Stack`; None for an empty one."""
     names = [*grammar.nonterminals, None]
     columns = (values.tolist() for values in (*frontier.top, frontier.owner))
-    return [None if names[s] is None else (names[s], *rest) for s, *rest in zip(*columns, strict=True)]  # type: ignore[misc]
+    return [None if names[s] is None else (names[s], names[p], *rest) for s, p, *rest in zip(*columns, strict=True)]  # type: ignore[misc]
 
 
 @given(samples(), st.data())
@@ -77,8 +77,9 @@ def test_what_is_expanded_at_each_step(sample: tuple[Grammar, list[list[int]]]):
     assert all(column.shape == rules.shape for column in found)
     for row, symbol, *places in zip(batch, *(column.tolist() for column in found), strict=True):
         stack = Stack(grammar)
-        for number, i, *where in zip(row, symbol, *places, strict=False):
-            assert (grammar.nonterminals[i], *where) == stack.items[-1][:3]
+        for number, i, parent, *where in zip(row, symbol, *places, strict=False):
+            above = [*grammar.nonterminals, None][parent]
+            assert (grammar.nonterminals[i], above, *where) == stack.items[-1][:4]
             stack.expand(number)
         assert set(symbol[len(row) :]) <= {len(grammar.nonterminals)}
 
@@ -87,6 +88,10 @@ def test_index_in_a_list_counts_from_zero_in_every_list(aerial: Grammar):
     """One road with two cars, one with one."""
     found = contexts(aerial, torch.tensor([[0, 1, 3, 4, 4, 5, 1, 3, 4, 5, 2]]))
     assert found.position.tolist() == [[0, 0, 0, 0, 1, 2, 1, 0, 0, 1, 2]]
+    names = [*aerial.nonterminals, None]
+    assert [names[i] for i in found.parent[0]] == [
+        *(None, "Scene", "Roads", *["Road"] * 3, "Scene", "Roads", *["Road"] * 2, "Scene")
+    ]
     assert found.item.tolist() == [[0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0]]
 
 

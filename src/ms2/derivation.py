@@ -32,6 +32,8 @@ class Context(NamedTuple):
 
     Attributes:
         symbol: Number of the non-terminal; N where nothing is left to expand.
+        parent: Number of the non-terminal whose rule brought it in, its own aside: ``Road`` for every step of a
+            road's ``Cars``. N for the start.
         position: How often in a row it has come back through its own rules: how many items the list has so far that it
             spells, as in ``Cars -> car Cars | ε``.
         item: Index of the nearest list's item that it is part of; for the cars of the second road, 1. Zero outside
@@ -39,6 +41,7 @@ class Context(NamedTuple):
     """
 
     symbol: Int[Tensor, "*b"]
+    parent: Int[Tensor, "*b"]
     position: Int[Tensor, "*b"]
     item: Int[Tensor, "*b"]
 
@@ -62,23 +65,24 @@ class Frontier:
         self._offsets = torch.arange(width, device=device)
         # column 0 is the floor: an empty stack shows the symbol N, which no rule expands
         size = 2 + t_max * max(1, width - 1) + width
-        self._stack = torch.full((batch, size, 4), -1, device=device)
-        self._stack[:, 0] = torch.tensor([len(grammar.nonterminals), 0, 0, -1], device=device)
-        self._stack[:, 1] = torch.tensor([grammar.nonterminals.index(grammar.start), 0, 0, -1], device=device)
+        self._stack = torch.full((batch, size, 5), -1, device=device)
+        none = len(grammar.nonterminals)
+        self._stack[:, 0] = torch.tensor([none, none, 0, 0, -1], device=device)
+        self._stack[:, 1] = torch.tensor([grammar.nonterminals.index(grammar.start), none, 0, 0, -1], device=device)
         self.depth: Int[Tensor, " b"] = torch.ones(batch, dtype=torch.long, device=device)
 
     @property
     def top(self) -> Context:
         """What is to be expanded next."""
-        return Context(*self._top().unbind(-1)[:3])
+        return Context(*self._top().unbind(-1)[:-1])
 
     @property
     def owner(self) -> Int[Tensor, " b"]:
         """The owner of what is to be expanded next."""
-        return self._top()[:, 3]
+        return self._top()[:, -1]
 
-    def _top(self) -> Int[Tensor, "b 4"]:
-        return self._stack.gather(1, self.depth[:, None, None].expand(-1, 1, 4))[:, 0]
+    def _top(self) -> Int[Tensor, "b 5"]:
+        return self._stack.gather(1, self.depth[:, None, None].expand(-1, 1, 5))[:, 0]
 
     @property
     def finished(self) -> Bool[Tensor, " b"]:
@@ -87,15 +91,16 @@ class Frontier:
 
     def expand(self, rule: Int[Tensor, " b"], owner: Int[Tensor, " b"] | None = None) -> None:
         """Pop each scene's top and push the non-terminals of ``rule``, which come to belong to ``owner``."""
-        symbol, index, item, inherited = self._top()[:, :, None].unbind(1)
+        symbol, parent, position, item, inherited = self._top()[:, :, None].unbind(1)
         push, again = self.tables.push[rule], self.tables.repeats[rule]
-        indices = torch.where(again, index + 1, 0)
-        items = torch.where(~again & self.tables.lists[symbol], index, item)
+        parents = torch.where(again, parent, symbol)
+        positions = torch.where(again, position + 1, 0)
+        items = torch.where(~again & self.tables.lists[symbol], position, item)
         owners = (inherited if owner is None else owner[:, None]).expand_as(push)
         # Unused places of `push` hold N and land above the new top, where the next push overwrites them, or,
         # for the padding rule, on the floor, which holds N already.
-        columns = (self.depth[:, None] + self._offsets)[..., None].expand(-1, -1, 4)
-        self._stack.scatter_(1, columns, torch.stack([push, indices, items, owners], -1))
+        columns = (self.depth[:, None] + self._offsets)[..., None].expand(-1, -1, 5)
+        self._stack.scatter_(1, columns, torch.stack([push, parents, positions, items, owners], -1))
         self.depth = self.depth + self.tables.grow[rule]
 
 

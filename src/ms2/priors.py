@@ -60,7 +60,7 @@ class Repetition(StructurePrior):
         while not bool(frontier.finished.all()):
             if len(steps) == self.max_steps:
                 raise GrammarError(f"the prior drew a derivation of over {self.max_steps} steps; check its weights")
-            symbol, repeat, _ = frontier.top
+            symbol, _, repeat, _ = frontier.top
             p = probability[symbol, repeat.clamp(max=probability.shape[1] - 1)]
             steps.append(torch.multinomial(p, 1, generator=generator)[:, 0])
             frontier.expand(steps[-1])
@@ -72,7 +72,7 @@ class Repetition(StructurePrior):
         frontier = Frontier(grammar, len(rules), rules.shape[1], rules.device)
         total = torch.zeros(len(rules), device=rules.device)
         for rule in rules.unbind(1):
-            symbol, repeat, _ = frontier.top
+            symbol, _, repeat, _ = frontier.top
             total = total + probability[symbol, repeat.clamp(max=probability.shape[1] - 1), rule].log()
             # what is impossible must not move the stack below its floor
             frontier.expand(torch.where(total > -torch.inf, rule, grammar.num_rules))

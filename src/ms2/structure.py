@@ -74,7 +74,8 @@ class StructureModel(Configured, nn.Module):
         grammar.check(t_max)
         self.grammar, self.t_max, self.hidden, self.max_tries = grammar, t_max, hidden, max_tries
         self.embedding = nn.Embedding(grammar.num_rules + 1, hidden)  # the padding rule doubles as the start
-        sizes = (len(grammar.nonterminals) + 1, t_max, t_max) if context else ()
+        symbols = len(grammar.nonterminals) + 1
+        sizes = (symbols, symbols, t_max, t_max) if context else ()  # of `Context`
         self.context_embeddings = nn.ModuleList(nn.Embedding(size, hidden) for size in sizes)
         self.recurrence = (nn.LSTM if cell == "lstm" else nn.GRU)(hidden, hidden, batch_first=True)
         self.condition = nn.Linear(latent_dim, hidden)
