@@ -23,6 +23,7 @@ from ms2.render import Rendering
 from ms2.scene import SceneBatch, scenes_of
 from ms2.statistics import Statistic
 from ms2.world import World
+from ms2.worlds.aerial2d import Aerial2D, AerialView, BusyFirstRoad, ScatteredCars, SpacedCars, UniformTraffic
 from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, OnALine, RandomDigits, UniformDigits, UniformPlacement
 
 for module in pkgutil.walk_packages(ms2.__path__, "ms2."):
@@ -35,10 +36,19 @@ WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each f
         lambda: World(MultiMNIST(), RandomDigits(1), OnALine(), DigitCanvas(canvas=50, digit=9, turning=True)),
         lambda: World(MultiMNIST(), UniformDigits(9), UniformPlacement(180), DigitCanvas(30, 14, turning=True)),
     ],
+    "aerial2d": [
+        lambda: World(Aerial2D(), UniformTraffic(), ScatteredCars(), AerialView(canvas=64)),
+        lambda: World(
+            Aerial2D(), BusyFirstRoad(), SpacedCars(50, max_houses=4, max_trees=9), AerialView(canvas=80, extent=50)
+        ),
+    ],
 }
 LINKED = {"world", "grammar", "channels", "classes"}
 """Arguments that the program fills in."""
-REQUIRED = {("Grammar", "rules"), ("Folder", "root"), ("Synthetic", "prior")}
+REQUIRED = {
+    *(("Grammar", "rules"), ("Folder", "root"), ("Synthetic", "prior"), ("Joint", "of"), ("Joint", "parent")),
+    *(("ChildCount", name) for name in ("of", "parent", "items", "name")),
+}
 """Arguments that only a person can fill in."""
 
 
@@ -139,6 +149,10 @@ def make(cls: type, folder: Path) -> Any:
         "channels": 1,
         "classes": list("0123456789"),
         "rules": "Scene -> thing",
+        "of": "a",
+        "parent": "b",
+        "items": [1],
+        "name": "ab",
         "root": str(folder),
         "prior": UniformDigits(),
     }
@@ -210,7 +224,13 @@ def test_the_prior_reaches_every_class(world: World) -> None:
 def test_parameters_are_what_the_renderer_reads_within_its_bounds(world: World) -> None:
     structure = scenes_of(world.grammar, world.prior.sample(world.grammar, 100, rng()))
     scenes = world.parameters.sample(structure, rng(1))
-    assert torch.equal(scenes.classes, structure.classes) and torch.equal(scenes.parents, structure.parents)
+    scenery = scenes.classes >= len(world.grammar.classes)
+    assert scenes.classes.max() < len(world.classes) and scenery.any() == bool(world.parameters.scenery)
+    own = [(row[mask & ~new].tolist()) for row, mask, new in zip(scenes.classes, scenes.mask, scenery, strict=True)]
+    assert own == [row[row >= 0].tolist() for row in structure.classes]
+    for attribute in world.renderer.environment:
+        of_scenes = scenes.environment[attribute.name]
+        assert of_scenes.shape == (100,) and ((of_scenes >= attribute.low) & (of_scenes <= attribute.high)).all()
     for attribute in world.renderer.attributes:
         values = scenes.attributes[attribute.name]
         assert values.shape == scenes.classes.shape
@@ -250,7 +270,9 @@ def each(scenes: SceneBatch) -> list[SceneBatch]:
     for i in range(len(scenes)):
         used = max(1, int(scenes.mask[i].sum()))
         attributes = {name: values[i : i + 1, :used] for name, values in scenes.attributes.items()}
-        found.append(SceneBatch(scenes.classes[i : i + 1, :used], scenes.parents[i : i + 1, :used], attributes))
+        environment = {name: values[i : i + 1] for name, values in scenes.environment.items()}
+        structure = (scenes.classes[i : i + 1, :used], scenes.parents[i : i + 1, :used])
+        found.append(SceneBatch(*structure, attributes, environment))
     return found
 
 
@@ -312,9 +334,12 @@ def check_boxes(labels: Rendering, used: Tensor) -> None:
 @pytest.mark.parametrize("statistic", ours(list(available(Statistic).values())), ids=lambda cls: cls.__name__)
 @every_world
 def test_statistics_have_a_row_per_scene_and_a_name_per_bin(statistic: type[Statistic], world: World) -> None:
-    scenes, instance = world.sample_prior(20, rng()), statistic()
+    scenes = scenes_of(world.grammar, world.prior.sample(world.grammar, 20, rng()))
+    fill = {"of": world.grammar.classes[-1], "parent": world.grammar.classes[0], "items": [1, 2], "name": "these"}
+    instance = statistic(**{p.name: fill[p.name] for p in arguments(statistic) if p.default is p.empty})
     table = instance.table(scenes, world.grammar.classes)
-    assert table.shape[0] == 20 and (table >= 0).all() and table.any()
+    assert table.shape[0] == 20 and (table >= 0).all()
+    assert table.any() or instance.name == "these"  # a world without parents has nobody to count by
     assert len(set(instance.bins(world.grammar.classes, table.shape[1]))) == table.shape[1]
     part = instance.table(scenes[10:], world.grammar.classes)
     assert torch.equal(part, table[10:, : part.shape[1]]) and not table[10:, part.shape[1] :].any()

@@ -18,7 +18,7 @@ LAYERS = [  # from the ground up
     {"derivation"},
     {"scene"},
     {"structure", "priors", "objectives", "estimators", "render", "metrics", "statistics", "pictures"},
-    {"features", "world"},
+    {"features", "world", "moved"},
     {"worlds"},
     {"data"},
     {"tasks"},

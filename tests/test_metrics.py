@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import rel_entr
+from scipy.stats import energy_distance as scipy_energy_distance
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
@@ -17,11 +18,14 @@ from ms2.metrics import (
     Interval,
     compare,
     compare_all,
+    compare_vectors,
     distribution,
+    energy_distance,
     kl_divergence,
     noise_floor,
     one_hot_counts,
     total_variation,
+    vector_noise_floor,
     wasserstein,
 )
 
@@ -345,3 +349,223 @@ def test_noise_floor_is_reproducible_and_rejects_no_scenes() -> None:
     for n, resamples in ((0, 10), (5, 0)):
         with pytest.raises(ValueError, match=f"n={n} and resamples={resamples}"):
             noise_floor(target, n, generator=rng(), resamples=resamples)
+
+
+# --- energy distance ---
+
+
+def counts(n: int, rate: float, generator: torch.Generator, d: int = 3) -> Tensor:
+    """Structure vectors of n scenes, such as objects of d classes."""
+    return torch.poisson(torch.full((n, d), rate), generator=generator)
+
+
+def energy_by_loops(x: Tensor, y: Tensor) -> float:
+    """The formula as it is written, without the pairs of a row with itself."""
+
+    def mean(rows: Tensor, others: Tensor, same: bool) -> float:
+        pairs = [(a - b).norm().item() for i, a in enumerate(rows) for j, b in enumerate(others) if not same or i != j]
+        return sum(pairs) / len(pairs)
+
+    x, y = x.double(), y.double()
+    return math.sqrt(max(0.0, 2 * mean(x, y, False) - mean(x, x, True) - mean(y, y, True)))
+
+
+def energy_of_laws(points: Tensor, p: Tensor, q: Tensor) -> float:
+    gap = p - q
+    return math.sqrt(-(gap @ torch.cdist(points, points) @ gap).item())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 12), st.integers(2, 12), st.integers(1, 4), st.integers(0, 2**16))
+def test_energy_distance_is_the_formula_with_duplicates_or_without(n: int, m: int, d: int, seed: int) -> None:
+    g = rng(seed)
+    for x, y in (
+        (torch.randint(0, 3, (n, d), generator=g), torch.randint(0, 3, (m, d), generator=g)),
+        (torch.randn(n, d, generator=g), torch.randn(m, d, generator=g) + 1),
+    ):
+        # the root of a difference of about 1e-16 that should be 0 is 1e-8
+        assert energy_distance(x, y) == pytest.approx(energy_by_loops(x, y), abs=1e-7)
+        assert energy_distance(y, x) == pytest.approx(energy_distance(x, y), abs=1e-7)
+
+
+@settings(max_examples=40, deadline=None)
+@given(triples())
+def test_energy_distance_in_one_dimension_agrees_with_scipy(pqr: tuple[Tensor, Tensor, Tensor]) -> None:
+    """scipy takes all pairs, also of a row with itself; n / (n - 1) is the whole difference."""
+    weights = [(x * 500).round().long() for x in pqr[:2]]
+    x, y = (torch.arange(len(w)).repeat_interleave(w)[:, None] for w in weights)
+
+    def within(rows: Tensor) -> float:
+        return torch.cdist(rows.double(), rows.double()).mean().item()
+
+    square = scipy_energy_distance(x[:, 0].numpy(), y[:, 0].numpy()) ** 2
+    square -= within(x) / (len(x) - 1) + within(y) / (len(y) - 1)
+    assert energy_distance(x, y) == pytest.approx(math.sqrt(max(0.0, square)), abs=1e-6)
+
+
+def test_energy_distance_of_bernoulli_laws_and_of_points() -> None:
+    """2 (p - q)^2 is the square between Bernoulli laws, and twice the distance that between points."""
+    x, y = (torch.arange(2).repeat_interleave(torch.tensor(c))[:, None] for c in ([3000, 7000], [6000, 4000]))
+    assert energy_distance(x, y) == pytest.approx(math.sqrt(2) * 0.3, abs=1e-3)
+    assert energy_distance(torch.zeros(2, 2), torch.tensor([[3.0, 4.0]] * 5)) == pytest.approx(math.sqrt(2 * 5))
+
+
+def test_energy_distance_has_no_bias_where_laws_are_equal() -> None:
+    """The mean of the squares, which may be negative, is 0 within three standard errors."""
+    g = rng(3)
+    squares = []
+    for _ in range(400):
+        x, y = counts(20, 1.0, g), counts(30, 1.0, g)
+        atoms = metrics._atoms(x, y, torch.device("cpu"))
+        times_x, times_y = atoms.times
+        squares.append(metrics._energy_squared(atoms.points, times_x[None], times_y[None], 20, 30).item())
+        assert energy_distance(x, y) == pytest.approx(math.sqrt(max(0.0, squares[-1])))
+    assert abs(np.mean(squares)) < 3 * np.std(squares) / 20
+    assert min(squares) < 0
+
+
+def test_energy_distance_sees_what_the_single_numbers_hide() -> None:
+    """Two numbers that go together, and the same two that do not."""
+    together = torch.tensor([[0, 0], [1, 1]]).repeat(500, 1)
+    apart = torch.tensor([[0, 0], [1, 1], [0, 1], [1, 0]]).repeat(250, 1)
+    for column in range(2):
+        assert energy_distance(together[:, [column]], apart[:, [column]]) == 0
+    points = torch.tensor([[0.0, 0], [1, 1], [0, 1], [1, 0]], dtype=torch.float64)
+    exact = energy_of_laws(points, probabilities(1, 1, 0, 0), probabilities(1, 1, 1, 1))
+    assert energy_distance(together, apart) == pytest.approx(exact, abs=5e-3)
+
+
+def test_energy_distance_does_not_change_under_rotation_and_shift_and_scales() -> None:
+    g = rng(4)
+    x, y = torch.randn(60, 4, generator=g).double(), torch.randn(50, 4, generator=g).double() * 1.5 + 0.5
+    turn, _ = torch.linalg.qr(torch.randn(4, 4, generator=g).double())
+    assert energy_distance(x @ turn + 7, y @ turn + 7) == pytest.approx(energy_distance(x, y))
+    assert energy_distance(9 * x, 9 * y) == pytest.approx(3 * energy_distance(x, y))
+
+
+def test_compare_vectors_takes_its_value_from_the_full_samples() -> None:
+    g = rng(5)
+    x, y = counts(80, 1.0, g), counts(60, 1.6, g)
+    interval = compare_vectors(x, y, generator=g)
+    assert interval.value == pytest.approx(energy_distance(x, y))
+    assert 0 < interval.low < interval.value < interval.high
+    narrow = compare_vectors(x, y, generator=rng(6), level=0.5)
+    wide = compare_vectors(x, y, generator=rng(6), level=0.99)
+    assert wide.low < narrow.low and narrow.high < wide.high
+    assert compare_vectors(x, y, generator=rng(6)) == compare_vectors(x, y, generator=rng(6))
+    assert compare_vectors(x, y, generator=rng(6)) != compare_vectors(x, y, generator=rng(7))
+
+
+def test_compare_vectors_resamples_as_a_plain_bootstrap_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Squared distances by multiplicities equal those of the rows written out."""
+    g = rng(8)
+    x, y = torch.randint(0, 2, (7, 2), generator=g), torch.randint(0, 3, (6, 2), generator=g)
+    atoms = metrics._atoms(x, y, torch.device("cpu"))
+    drawn = [metrics._multiplicities(t, n, 20, g) for t, n in zip(atoms.times, (7, 6), strict=True)]
+    assert all((rows.sum(1) == n).all() for rows, n in zip(drawn, (7, 6), strict=True))
+    monkeypatch.setattr(metrics, "CHUNK", 11)  # several parts of the distances
+    squares = metrics._energy_squared(atoms.points, *drawn, 7, 6)
+    for square, a, b in zip(squares, *drawn, strict=True):
+        rows = [atoms.points.repeat_interleave(t.long(), 0) for t in (a, b)]
+        assert math.sqrt(max(0.0, square.item())) == pytest.approx(energy_by_loops(*rows), abs=1e-7)
+
+
+def test_multiplicities_are_those_of_draws_with_replacement() -> None:
+    times = torch.tensor([3.0, 0.0, 1.0, 6.0], dtype=torch.float64)
+    drawn = metrics._multiplicities(times, 50, 4000, rng())
+    p = times / 10
+    torch.testing.assert_close(drawn.mean(0), 50 * p, atol=0.25, rtol=0)
+    torch.testing.assert_close(drawn.var(0), 50 * p * (1 - p), atol=0.8, rtol=0)
+
+
+def test_vector_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = counts(80, 1.0, rng(1)), counts(60, 1.2, rng(2))
+    whole = compare_vectors(x, y, generator=rng(), resamples=30)
+    monkeypatch.setattr(metrics, "CHUNK", 7 * 80)
+    parts = compare_vectors(x, y, generator=rng(), resamples=30)
+    assert (parts.value, parts.low, parts.high) == pytest.approx((whole.value, whole.low, whole.high), abs=1e-7)
+
+
+CORNERS = torch.tensor([[0.0, 0], [1, 0], [0, 1], [2, 1], [3, 3]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("q", "sizes"),
+    [
+        ((4, 3, 2, 1, 1), (200, 200)),
+        ((4, 3, 2, 2, 1), (200, 200)),
+        ((4, 3, 3, 3, 2), (100, 400)),
+        ((1, 1, 2, 3, 4), (200, 200)),
+    ],
+    ids=["equal", "near", "off", "far"],
+)
+def test_vector_interval_covers_the_truth(q: tuple[float, ...], sizes: tuple[int, int]) -> None:
+    """Of 100 intervals at 95 %, at most 10 may miss: a right one passes 98.9 % of seeds, and this seed is fixed."""
+    g, laws = rng(7), (probabilities(4, 3, 2, 1, 1), probabilities(*q))
+    truth = energy_of_laws(CORNERS, *laws)
+    results = []
+    for _ in range(100):
+        x, y = (
+            CORNERS[torch.multinomial(p, n, replacement=True, generator=g)] for p, n in zip(laws, sizes, strict=True)
+        )
+        results.append(compare_vectors(x, y, generator=g))
+    assert sum(r.low <= truth + 1e-7 <= r.high + 2e-7 for r in results) >= 90
+    assert all(0 <= r.low <= r.value <= r.high for r in results)
+    if truth > 0.4:  # no wider than the spread demands
+        spread = torch.tensor([r.value for r in results]).std().item()
+        width = torch.tensor([r.high - r.low for r in results]).mean().item()
+        assert 0.8 < width / (2 * 1.96 * spread) < 1.6
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (torch.zeros(1, 3), r"shape \[1, 3\], but at least two scenes"),
+        (torch.zeros(0, 3), r"shape \[0, 3\], but at least two scenes"),
+        (torch.zeros(3, 0), r"shape \[3, 0\], but at least two scenes"),
+        (torch.tensor([[1.0] * 3, [math.nan] * 3]), "not finite"),
+        (torch.tensor([[1.0] * 3, [math.inf] * 3]), "not finite"),
+    ],
+)
+def test_unusable_vectors_are_named(bad: Tensor, message: str) -> None:
+    good = torch.eye(3)
+    with pytest.raises(ValueError, match="the first set .*" + message):
+        compare_vectors(bad, good, generator=rng())
+    with pytest.raises(ValueError, match="the second set .*" + message):
+        energy_distance(good, bad)
+    with pytest.raises(ValueError, match=message):
+        vector_noise_floor(bad, 10, generator=rng())
+
+
+def test_vectors_of_different_meaning_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="the vectors have 3 and 2 numbers"):
+        energy_distance(torch.eye(3), torch.eye(2))
+
+
+@pytest.mark.parametrize("options", [{"resamples": 0}, {"level": 0.0}, {"level": 1.0}, {"level": 95.0}])
+def test_compare_vectors_rejects_impossible_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="try resamples="):
+        compare_vectors(torch.eye(3), torch.eye(3), generator=rng(), **options)
+
+
+def test_vector_noise_floor_is_what_a_perfect_model_shows() -> None:
+    """Scenes of the model and of the target, both drawn anew from one law."""
+    g = rng(9)
+    shown = [energy_distance(counts(50, 1.0, g), counts(400, 1.0, g)) for _ in range(400)]
+    floor = vector_noise_floor(counts(400, 1.0, g), 50, generator=g, resamples=400)
+    assert floor == pytest.approx(float(np.mean(shown)), rel=0.15)
+
+
+def test_vector_noise_floor_shrinks_as_one_over_root_n() -> None:
+    target = counts(5000, 1.0, rng(10))
+    few, many = (vector_noise_floor(target, n, generator=rng(11), resamples=4000) for n in (20, 180))
+    assert few / many == pytest.approx(3, rel=0.1)
+
+
+def test_vector_noise_floor_is_reproducible_and_rejects_no_scenes() -> None:
+    target = counts(40, 1.0, rng(12))
+    assert vector_noise_floor(target, 9, generator=rng(1)) == vector_noise_floor(target, 9, generator=rng(1))
+    assert vector_noise_floor(target, 9, generator=rng(1)) != vector_noise_floor(target, 9, generator=rng(2))
+    for n, resamples in ((1, 10), (5, 0)):
+        with pytest.raises(ValueError, match=f"n={n} and resamples={resamples}"):
+            vector_noise_floor(target, n, generator=rng(), resamples=resamples)

@@ -248,3 +248,17 @@ def test_large_scenes_convert(digits: Grammar):
     graph = SceneGraph("Scene", [SceneGraph("bg")] + [SceneGraph("zero")] * 300)
     assert derivation_of(digits, graph) == rules
     assert graph_of(digits, rules) == graph
+
+
+def test_packing_moves_objects_up_with_their_parents_and_attributes():
+    scenes = SceneBatch(
+        classes=torch.tensor([[-1, 0, -1, 1, 1], [-1, -1, -1, -1, -1]]),
+        parents=torch.tensor([[-1, -1, -1, 1, 1], [-1, -1, -1, -1, -1]]),
+        attributes={"x": torch.tensor([[9.0, 1, 9, 2, 3], [9, 9, 9, 9, 9]])},
+        environment={"sun": torch.tensor([1.0, 2.0])},
+    )
+    packed = scenes.packed()
+    assert packed.classes.tolist() == [[0, 1, 1], [-1, -1, -1]]
+    assert packed.parents.tolist() == [[-1, 0, 0], [-1, -1, -1]]
+    assert packed.attributes["x"][0].tolist() == [1, 2, 3] and packed.environment["sun"].tolist() == [1, 2]
+    assert packed.packed().classes.equal(packed.classes)

@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 import ms2
 from ms2 import evaluation
+from ms2.moved import Move, as_table, moves, picture, to_csv
 from ms2.pictures import image_grid, to_pixels
 from ms2.tasks import MetaSim2, StageResult, save_atomically, say
 
@@ -74,7 +75,8 @@ class Gallery(Callback):
             f"images/{who}": wandb.Image(image_grid(images))
             for who, images in evaluation.sample_images(pl_module, target).items()
         }
-        tables = evaluation.structure_tables(pl_module, target.truth)
+        structures = evaluation.sample_structures(pl_module)
+        tables = evaluation.structure_tables(pl_module, structures, target.truth)
         for histogram in evaluation.histograms(pl_module, tables, {}):
             for who, share in histogram.shares.items():
                 edges = np.arange(len(share) + 1) - 0.5
@@ -86,7 +88,7 @@ class Gallery(Callback):
 
 
 class Results(Callback):
-    """Leaves ``metrics.json`` and ``summary.png`` in the run's folder.
+    """Leaves ``metrics.json``, ``summary.png`` and what moved (``moved.png``, ``moved.csv``) in the run's folder.
 
     Args:
         folder: The run's folder.
@@ -138,11 +140,18 @@ class Results(Callback):
         if not trainer.is_global_zero or not isinstance(model, MetaSim2):
             return
         target = trainer.datamodule.target  # type: ignore[attr-defined]
-        tables = evaluation.structure_tables(model, target.truth)
-        metrics = evaluation.structure_metrics(tables, model.seed)
-        picture = evaluation.summary_picture(self.name, model, target, tables, metrics)
+        structures = evaluation.sample_structures(model, target)
+        tables = evaluation.structure_tables(model, structures, target.truth)
+        metrics = evaluation.structure_metrics(model, tables)
+        moved = moves(model.world.grammar, structures["prior"].cpu(), structures["learned"].cpu())
+        pictures = {
+            "summary": evaluation.summary_picture(self.name, model, target, tables, metrics),
+            "moved": picture(moved, f"{self.name}: what moved"),
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(self.folder / "summary.png")
+        for name, pixels in pictures.items():
+            Image.fromarray(pixels).save(self.folder / f"{name}.png")
+        (self.folder / "moved.csv").write_text(to_csv(moved), encoding="utf-8")
         about = {
             "steps": trainer.global_step,
             "seed": model.seed,
@@ -152,16 +161,20 @@ class Results(Callback):
         }
         write_json(self.folder / "metrics.json", more | metrics | about)
         for logger in trainer.loggers:
-            self._log(logger, metrics, picture)
+            self._log(logger, metrics, pictures, moved)
         learned = [f"{k} {v:.3f} (prior {metrics[f'{k}_prior']:.3f})" for k, v in metrics.items() if k.endswith("_tv")]
         say(", ".join(learned) or "the structure of the target is not known, so there is nothing to compare with")
-        say(f"results: {self.folder / 'metrics.json'}, {self.folder / 'summary.png'}")
+        say(f"results: {', '.join(str(self.folder / n) for n in ('metrics.json', 'summary.png', 'moved.png'))}")
 
-    def _log(self, logger: Logger, metrics: dict[str, Any], picture: Any) -> None:
+    def _log(self, logger: Logger, metrics: dict[str, Any], pictures: dict[str, Any], moved: list[Move]) -> None:
         numbers = {f"final/{key}": value for key, value in metrics.items() if isinstance(value, float)}
         logger.log_metrics(numbers)
         if isinstance(logger, WandbLogger):
-            logger.log_image("summary", [picture])
+            for name, pixels in pictures.items():
+                logger.log_image(name, [pixels])
+            rows = as_table(moved)
+            if rows:
+                logger.log_table("what moved", list(rows[0]), [list(row.values()) for row in rows])
 
 
 class SaveImages(Callback):

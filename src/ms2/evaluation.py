@@ -1,62 +1,100 @@
-"""What a run has achieved: distances of structure with intervals and noise floor, and the picture of it."""
+"""What a structure model has learned: tables, distances, and the picture that shows them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from ms2.metrics import compare_all, distribution, noise_floor
+from ms2.metrics import compare, compare_vectors, distribution, noise_floor, vector_noise_floor
 from ms2.pictures import Histogram, summary
-from ms2.scene import scenes_of
+from ms2.priors import fit_pcfg
+from ms2.scene import SceneBatch, scenes_of
 from ms2.seeding import generator
 from ms2.tasks import MetaSim2
 
 Tables = Mapping[str, Tensor]
 
 
-def structure_tables(model: MetaSim2, truth_scenes: Any = None) -> dict[str, Tables]:
-    """Statistics of scenes of the prior, of the model, and of the target where its scenes are known."""
-    grammar, n = model.world.grammar, model.eval_scenes
-    prior = scenes_of(
-        grammar, model.world.prior.sample(grammar, n, generator(model.seed, "prior", device=model.device))
-    )
-    learned = model.sample_scenes(n, generator(model.seed, "learned", device=model.device))
-    sets = {"prior": prior, "learned": learned} | ({} if truth_scenes is None else {"target": truth_scenes})
-    return {name: {key: table.cpu() for key, table in model.tables(scenes).items()} for name, scenes in sets.items()}
+@torch.no_grad()
+def sample_structures(model: MetaSim2, target: Any = None) -> dict[str, Int[Tensor, "n t"]]:
+    """Derivations of the prior and of the model.
+
+    Where the target's true derivations are known, also of the PCFG that fits them best: ``pcfg_oracle``, which sees
+    what learning does not, and yet can't say that one road is busier than another.
+    """
+    grammar, n, seed, device = model.world.grammar, model.eval_scenes, model.seed, model.device
+    sets = {
+        "prior": model.world.prior.sample(grammar, n, generator(seed, "prior", device=device)),
+        "learned": model.structure.sample(n, generator(seed, "learned", device=device)).rules,
+    }
+    if target is not None and target.derivations is not None:
+        oracle = fit_pcfg(grammar, target.derivations)
+        sets["pcfg_oracle"] = oracle.sample(grammar, n, generator(seed, "oracle", device=device))
+    return sets
 
 
-def structure_metrics(tables: Mapping[str, Tables], seed: int) -> dict[str, Any]:
-    """Distances of the learned structure and of the prior's to the target's, with intervals and noise floors.
+def structure_tables(
+    model: MetaSim2, structures: Mapping[str, Int[Tensor, "_ _"]], truth: SceneBatch | None = None
+) -> dict[str, Tables]:
+    """Statistics of derivations by their name, and of the target's scenes where they are known."""
+    scenes = {name: scenes_of(model.world.grammar, rules) for name, rules in structures.items()}
+    scenes |= {} if truth is None else {"target": truth}
+    return {who: {key: table.cpu() for key, table in model.tables(some).items()} for who, some in scenes.items()}
 
-    Keys such as ``count_tv``, ``count_tv_interval`` (95 %), ``count_tv_prior``, ``count_tv_noise_floor``.
-    Empty where the target's structure is not known.
+
+def structure_metrics(model: MetaSim2, tables: Mapping[str, Tables]) -> dict[str, Any]:
+    """Distances of the learned structure, and of what it is compared with, to the target's.
+
+    Keys such as ``count_tv``, ``count_tv_interval`` (95 %), ``count_tv_prior``, ``count_tv_pcfg_oracle``,
+    ``count_tv_noise_floor`` and ``count_mean``. Empty where the target's structure is not known.
     """
     if "target" not in tables:
         return {}
-    draw = generator(seed, "bootstrap")
-    found: dict[str, Any] = {}
-    for name, ending in (("learned", ""), ("prior", "_prior")):
-        for key, interval in compare_all(tables[name], tables["target"], generator=draw).items():
-            found[f"{key}{ending}"] = interval.value
-            found[f"{key}{ending}_interval"] = [interval.low, interval.high]
-    for key, table in tables["target"].items():
-        floors = noise_floor(table, len(tables["learned"][key]), generator=draw)
-        found |= {f"{key}_{distance}_noise_floor": floor for distance, floor in floors.items()}
+    draw, found = generator(model.seed, "bootstrap"), dict[str, Any]()
+    endings = {who: "" if who == "learned" else f"_{who}" for who in ("learned", "prior", "pcfg_oracle")}
+    for statistic in model.statistics:
+        name, true = statistic.name, tables["target"][statistic.name]
+        n = len(tables["learned"][name])
+        for who, ending in endings.items():
+            if who not in tables:
+                continue
+            if statistic.histogram:
+                distances = compare(tables[who][name], true, generator=draw)
+            else:
+                distances = {"distance": compare_vectors(tables[who][name], true, generator=draw)}
+            for distance, interval in distances.items():
+                found[f"{name}_{distance}{ending}"] = interval.value
+                found[f"{name}_{distance}{ending}_interval"] = [interval.low, interval.high]
+        if statistic.histogram:
+            floors = noise_floor(true, n, generator=draw)
+        else:
+            floors = {"distance": vector_noise_floor(true, n, generator=draw)}
+        found |= {f"{name}_{distance}_noise_floor": floor for distance, floor in floors.items()}
+        if statistic.ordered:
+            means = endings | {"target": "_target"}
+            found |= {f"{name}_mean{end}": _mean(tables[who][name]) for who, end in means.items() if who in tables}
     return found
 
 
+def _mean(table: Tensor) -> float:
+    """Mean of a statistic whose bin i stands for the number i."""
+    share = distribution(table)
+    return float(share @ torch.arange(share.shape[0], dtype=share.dtype))
+
+
 def histograms(model: MetaSim2, tables: Mapping[str, Tables], metrics: Mapping[str, Any]) -> list[Histogram]:
-    """One histogram for each statistic of the model."""
+    """Prior, learned and target for each statistic of the model that has a histogram."""
     drawn = []
-    for statistic in model.statistics:
+    shown = [who for who in ("prior", "learned", "target") if who in tables]
+    for statistic in (s for s in model.statistics if s.histogram):
         name = statistic.name
-        width = max(t[name].shape[1] for t in tables.values())
+        width = max(tables[who][name].shape[1] for who in shown)
         shares = {
-            who: torch.nn.functional.pad(distribution(t[name]), (0, width - t[name].shape[1]))
-            for who, t in tables.items()
+            who: torch.nn.functional.pad(distribution(tables[who][name]), (0, width - tables[who][name].shape[1]))
+            for who in shown
         }
         caption = ""
         if f"{name}_tv" in metrics:

@@ -52,12 +52,16 @@ def summary(
     from matplotlib.figure import Figure
 
     # Not pyplot: it keeps global state, and would want a screen.
-    figure = Figure(figsize=(14, 9.5), dpi=100, layout="constrained")
+    rows = max(1, -(-len(histograms) // 3))  # at most three histograms side by side
+    figure = Figure(figsize=(14, 5.5 + 4 * rows), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=15)
-    top, bottom = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=[4, 5.5]))
-    for axes, histogram in zip(np.atleast_1d(top.subplots(1, len(histograms))), histograms, strict=True):
+    top, bottom = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=[4 * rows, 5.5]))
+    places = list(top.subplots(rows, -(-len(histograms) // rows), squeeze=False).flat)
+    for axes, histogram in zip(places, histograms, strict=False):
         _draw_histogram(axes, histogram)
+    for axes in places[len(histograms) :]:
+        axes.set_axis_off()
     for axes, (name, images) in zip(np.atleast_1d(bottom.subplots(1, len(grids))), grids.items(), strict=True):
         axes.imshow(image_grid(images), interpolation="nearest")
         axes.set_title(name, fontsize=14, color=COLOURS.get(name, "black"), weight="bold")

@@ -30,11 +30,13 @@ class Repetition(StructurePrior):
 
     With ``weights`` alone this is a PCFG. ``lengths`` gives a list such as ``Digits -> Digit Digits | ε`` any
     distribution of its length, which no PCFG can: the list goes on after i items with probability
-    P(length > i) / P(length >= i).
+    P(length > i) / P(length >= i). Lists within the items of another list, the cars of each road, may have one
+    distribution for each item: another number of cars on the first road than on the others.
 
     Args:
-        lengths: By non-terminal, the weights of lengths 0, 1, 2, ... of the list that it spells. It must have
-            exactly one rule in which it comes back; its other rules end the list.
+        lengths: By non-terminal, the weights of lengths 0, 1, 2, ... of the list that it spells, or a list of such
+            weights for the first, second, ... item that it is part of, the last of them for all later ones too. The
+            non-terminal must have exactly one rule in which it comes back; its other rules end the list.
         weights: By non-terminal, the weights of its rules in the order of their numbers; uniform where not
             given. For a symbol in ``lengths`` they divide what ends the list.
         max_steps: Steps after which a derivation is an error; a PCFG may be one that rarely ends.
@@ -42,7 +44,7 @@ class Repetition(StructurePrior):
 
     def __init__(
         self,
-        lengths: Mapping[str, Sequence[float]] | None = None,
+        lengths: Mapping[str, Sequence[float] | Sequence[Sequence[float]]] | None = None,
         weights: Mapping[str, Sequence[float]] | None = None,
         max_steps: int = 1000,
     ) -> None:
@@ -60,8 +62,7 @@ class Repetition(StructurePrior):
         while not bool(frontier.finished.all()):
             if len(steps) == self.max_steps:
                 raise GrammarError(f"the prior drew a derivation of over {self.max_steps} steps; check its weights")
-            symbol, _, repeat, _ = frontier.top
-            p = probability[symbol, repeat.clamp(max=probability.shape[1] - 1)]
+            p = _look_up(probability, frontier)
             steps.append(torch.multinomial(p, 1, generator=generator)[:, 0])
             frontier.expand(steps[-1])
         return torch.stack(steps, 1) if steps else torch.empty(n, 0, dtype=torch.long, device=generator.device)
@@ -72,38 +73,77 @@ class Repetition(StructurePrior):
         frontier = Frontier(grammar, len(rules), rules.shape[1], rules.device)
         total = torch.zeros(len(rules), device=rules.device)
         for rule in rules.unbind(1):
-            symbol, _, repeat, _ = frontier.top
-            total = total + probability[symbol, repeat.clamp(max=probability.shape[1] - 1), rule].log()
+            p = _look_up(probability, frontier)
+            total = total + p.gather(1, rule[:, None])[:, 0].log()
             # what is impossible must not move the stack below its floor
             frontier.expand(torch.where(total > -torch.inf, rule, grammar.num_rules))
         return total.masked_fill(~frontier.finished, -torch.inf)
 
-    def _probability(self, grammar: Grammar) -> Float[Tensor, "n1 m k1"]:
-        """Probability of each rule by symbol and index in its list; the empty stack takes the padding rule."""
-        most = max([len(p) for p in self.lengths.values()], default=1)
-        table = torch.zeros(len(grammar.nonterminals) + 1, most, grammar.num_rules + 1)
-        table[-1, :, -1] = 1
+    def _probability(self, grammar: Grammar) -> Float[Tensor, "n1 i m k1"]:
+        """Probability of each rule by symbol, item and position; the empty stack takes the padding rule."""
+        by_item = {symbol: _by_item(given) for symbol, given in self.lengths.items()}
+        items = max([1, *map(len, by_item.values())])
+        most = max([1, *(len(row) for rows in by_item.values() for row in rows)])
+        table = torch.zeros(len(grammar.nonterminals) + 1, items, most, grammar.num_rules + 1)
+        table[-1, ..., -1] = 1
         for symbol in (*self.lengths, *self.weights):
             grammar.expansions(symbol)  # raises for a symbol that the grammar lacks
         for i, symbol in enumerate(grammar.nonterminals):
             numbers = grammar.expansions(symbol)
             weights = _weights(self.weights.get(symbol, [1.0] * len(numbers)), f"weights of {symbol}", len(numbers))
-            table[i, :, numbers] = weights
-            if symbol in self.lengths:
+            table[i, ..., numbers] = weights
+            if symbol in by_item:
                 again = [k for k in numbers for s in grammar.rules[k].rhs if s == symbol]
-                if len(again) != 1 or len(numbers) == 1:
-                    raise GrammarError(f"{symbol!r} has lengths, but not exactly one rule in which it comes back")
-                p = _weights(self.lengths[symbol], f"lengths of {symbol}")
-                left = p.flip(0).cumsum(0).flip(0)  # P(length >= i)
-                stop = torch.ones(most)
-                stop[: len(p)] = (p / left.clamp(min=torch.finfo().tiny)).where(left > 0, torch.tensor(1.0))
                 ending = [k for k in numbers if k not in again]
-                if not bool(table[i, 0, ending].sum() > 0):
+                if len(again) != 1 or not ending:
+                    raise GrammarError(f"{symbol!r} has lengths, but not exactly one rule in which it comes back")
+                share = table[i, 0, 0, ending]
+                if not bool(share.sum() > 0):
                     raise GrammarError(f"the weights of {symbol} must leave a rule that ends its list")
-                share = table[i, 0, ending] / table[i, 0, ending].sum()
-                table[i, :, ending] = stop[:, None] * share
-                table[i, :, again] = (1 - stop)[:, None]
+                rows = by_item[symbol]
+                stop = torch.stack([_stop(rows[min(j, len(rows) - 1)], most, symbol) for j in range(items)])
+                table[i, ..., ending] = stop[..., None] * share / share.sum()
+                table[i, ..., again] = (1 - stop)[..., None]
         return table
+
+
+def _by_item(lengths: Sequence[float] | Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """Lengths for every item: one row for all, or one each."""
+    nested = [row for row in lengths if isinstance(row, Sequence)]
+    if nested and len(nested) < len(lengths):
+        raise GrammarError(f"lengths must be numbers, or a list of numbers for each item, not a mixture: {lengths}")
+    return nested or [[float(w) for w in lengths if not isinstance(w, Sequence)]]
+
+
+def _stop(lengths: Sequence[float], most: int, symbol: str) -> Float[Tensor, "{most}"]:
+    """Probability that a list ends after i items."""
+    p = _weights(lengths, f"lengths of {symbol}")
+    left = p.flip(0).cumsum(0).flip(0)  # P(length >= i)
+    stop = torch.ones(most)
+    stop[: len(p)] = (p / left.clamp(min=torch.finfo().tiny)).where(left > 0, torch.tensor(1.0))
+    return stop
+
+
+def _look_up(probability: Float[Tensor, "n1 i m k1"], frontier: Frontier) -> Float[Tensor, "b k1"]:
+    """Probability of each rule for what is to be expanded next."""
+    top = frontier.top
+    item, position = top.item.clamp(max=probability.shape[1] - 1), top.position.clamp(max=probability.shape[2] - 1)
+    return probability[top.symbol, item, position]
+
+
+def fit_pcfg(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Repetition:
+    """The probabilistic context-free grammar of maximum likelihood for given derivations.
+
+    It gives each rule its share among the rules of its symbol, wherever that stands: what the best model without
+    context makes of them.
+    """
+    used = rules.flatten().bincount(minlength=grammar.num_rules + 1)
+    weights = {}
+    for symbol in grammar.nonterminals:
+        counts = used[grammar.expansions(symbol)].tolist()
+        if sum(counts):
+            weights[symbol] = [float(count) for count in counts]
+    return Repetition(weights=weights)
 
 
 def _weights(values: Sequence[float], name: str, size: int | None = None) -> Float[Tensor, " k"]:

@@ -61,6 +61,18 @@ class SceneBatch:
         """The same scenes with these parameters of the whole beside or instead of theirs."""
         return replace(self, environment=self.environment | environment)
 
+    def packed(self) -> "SceneBatch":
+        """The same scenes with every scene's objects moved up to its first places, in their order."""
+        most = max(1, int(self.mask.sum(1).max())) if len(self) else 1
+        order = (~self.mask).long().argsort(dim=1, stable=True)
+        parents = torch.where(self.parents >= 0, order.argsort(1).gather(1, self.parents.clamp(min=0)), -1)
+
+        def moved(values: Tensor) -> Tensor:
+            return values.gather(1, order)[:, :most]
+
+        attributes = {name: moved(values) for name, values in self.attributes.items()}
+        return SceneBatch(moved(self.classes), moved(parents), attributes, self.environment)
+
     def counts(self, num_classes: int) -> Int[Tensor, "b c"]:
         """Objects of each class in each scene."""
         counts = self.classes.new_zeros(len(self), num_classes + 1)

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,6 +22,7 @@ from tqdm.contrib.concurrent import thread_map
 from ms2.registry import UserError, suggest
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+ODD_ASPECT = 0.05  # logarithm of the ratio of two aspects from which they are called different
 NAMED_AT_MOST = 10  # of the bad files, and of the kinds of file found instead of images
 
 Channels = Literal[1, 3]
@@ -128,13 +130,16 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         # Pillow decodes outside Python's lock, so threads help; more of them would only hold more images in memory.
         threads = min(8, os.cpu_count() or 1)
         found = thread_map(
-            self._problem, self.paths, max_workers=threads, desc="Checking images", unit="image", disable=None
+            self._look, self.paths, max_workers=threads, desc="Checking images", unit="image", disable=None
         )
-        bad = [error for error in found if error is not None]
+        bad = [error for error in found if isinstance(error, ImageError)]
         self._leave_out(bad, f"{len(bad)} of {len(self)} images cannot be read")
         if len(bad) == len(self):
             raise ImageError(self.root, f"no image is left; none of the {len(self)} can be read.")
-        self.paths = [path for path, error in zip(self.paths, found, strict=True) if error is None]
+        good = {path: size for path, size in zip(self.paths, found, strict=True) if not isinstance(size, ImageError)}
+        self.paths = list(good)
+        if self.size is not None:
+            _warn_of_shapes(self.root, good, self.size, self.fit)
         return bad
 
     def fingerprint(self) -> str:
@@ -159,12 +164,13 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
             raise ImageError(self.root, f"no images: {looked} (hidden files aside). Point root at a folder of images.")
         return images
 
-    def _problem(self, path: Path) -> ImageError | None:
+    def _look(self, path: Path) -> ImageError | tuple[int, int]:
+        """Height and width of an image, or what is wrong with it."""
         try:
-            read_image(path, self.channels)
+            height, width = read_image(path, self.channels).shape[1:]
         except ImageError as error:
             return ImageError(error.path, error.reason)  # without the traceback, which would hold on to the pixels
-        return None
+        return height, width
 
     def _leave_out(self, bad: Sequence[ImageError], what: str) -> None:
         if not bad:
@@ -174,6 +180,38 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         if self.on_error == "raise":
             raise ImageError(self.root, f"{text}\nRepair or remove them, or leave them out with `on_error: skip`.")
         warnings.warn(f"{self.root}: left out, {text}", stacklevel=3)
+
+
+def _warn_of_shapes(root: Path, sizes: Mapping[Path, tuple[int, int]], wanted: tuple[int, int], fit: Fit) -> None:
+    """Say what becomes of images of another aspect than the renderer's, and of smaller ones."""
+    height, width = wanted
+    aspect = width / height
+    odd = {path: (w / h) / aspect for path, (h, w) in sizes.items() if abs(math.log((w / h) / aspect)) > ODD_ASPECT}
+    if odd:
+        path = max(odd, key=lambda p: abs(math.log(odd[p])))
+        h, w = sizes[path]
+        lost = 1 - min(odd[path], 1 / odd[path])
+        happens = {
+            "crop": f"up to {lost:.0%} of an image is cut away",
+            "pad": f"black bars fill up to {lost:.0%} of an image",
+            "stretch": "they are distorted",
+        }[fit]
+        warnings.warn(
+            f"{root}: {len(odd)} of {len(sizes)} images have another aspect than the renderer's {width} x {height} "
+            f"pixels, most of all {path.name} ({w} x {h}). With fit: {fit}, {happens}, which rendered images don't "
+            "show: features will differ for it. Cut the images yourself, choose another fit, or give the renderer "
+            "their aspect.",
+            stacklevel=4,
+        )
+    small = [path for path, (h, w) in sizes.items() if h < height and w < width]
+    if small:
+        h, w = sizes[small[0]]
+        warnings.warn(
+            f"{root}: {len(small)} of {len(sizes)} images are smaller than the renderer's {width} x {height} pixels, "
+            f"such as {small[0].name} ({w} x {h}). Enlarged they are blurred, which rendered images aren't: lower the "
+            "renderer's size.",
+            stacklevel=4,
+        )
 
 
 def _decode(path: Path) -> Image.Image:

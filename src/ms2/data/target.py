@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ms2.data.images import Fit, ImageFolder, OnError
 from ms2.priors import ParameterPrior, StructurePrior
 from ms2.registry import Plugin, UserError, fingerprint
-from ms2.scene import SceneBatch
+from ms2.scene import SceneBatch, scenes_of
 from ms2.seeding import generator
 from ms2.world import World
 
@@ -23,11 +23,13 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
     """A set of target images, of the renderer's size and channels.
 
     Attributes:
-        truth: The scenes behind the images where they are known. For evaluation only: nothing that learns
-            may look at them.
+        truth: The structure of the scenes behind the images where it is known. For evaluation only: nothing that
+            learns may look at it.
+        derivations: The same as derivations of the world's grammar.
     """
 
     truth: SceneBatch | None = None
+    derivations: Int[Tensor, "n t"] | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -114,9 +116,21 @@ class Synthetic(Target):
         self.seed = seed
 
     @cached_property
+    def _drawn(self) -> tuple[Int[Tensor, "n t"], SceneBatch]:
+        """Derivations, and the scenes to be rendered."""
+        draw = generator(self.seed, "target")
+        rules = self.hidden.prior.sample(self.hidden.grammar, self.num_images, draw)
+        return rules, self.hidden.scenes(rules, draw)
+
+    @property
+    def derivations(self) -> Int[Tensor, "n t"]:  # type: ignore[override]
+        """The derivations of the images' scenes, for evaluation only."""
+        return self._drawn[0]
+
+    @cached_property
     def truth(self) -> SceneBatch:  # type: ignore[override]
-        """The scenes of the images, for evaluation only."""
-        return self.hidden.sample_prior(self.num_images, generator(self.seed, "target"))
+        """The structure of the images' scenes, for evaluation only."""
+        return scenes_of(self.hidden.grammar, self.derivations)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -124,7 +138,7 @@ class Synthetic(Target):
 
     def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
         """Several images, rendered together."""
-        return list(_to_bytes(self.world.renderer.render(self.truth[torch.as_tensor(indices)])))
+        return list(_to_bytes(self.world.renderer.render(self._drawn[1][torch.as_tensor(indices)])))
 
     def key(self) -> str:
         """Hash of the settings."""

@@ -125,7 +125,10 @@ class DenseCounts(TrainedExtractor):
 
 
 class Scan(nn.Module):
-    """Lets each cell know what lies before and after it: recurrent networks read the map row by row, column by column.
+    """Lets each cell know what lies before and after it, in the rows above and below, the columns left and right.
+
+    What rows and columns hold is summed up along the image from either end: how many roads have gone before is such
+    a sum, however far apart they are, which convolutions of a few pixels can't tell.
 
     Args:
         width: Channels of the map.
@@ -133,16 +136,35 @@ class Scan(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.down = nn.GRU(2 * width, width // 2, batch_first=True, bidirectional=True)
-        self.across = nn.GRU(2 * width, width // 2, batch_first=True, bidirectional=True)
+        self.rows, self.columns = Totals(width), Totals(width)
         self.mix = nn.Conv2d(width, width, 1)
 
     def forward(self, maps: Float[Tensor, "b k i j"]) -> Float[Tensor, "b k i j"]:
-        """The map, with what was read added."""
-        rows, _ = self.down(torch.cat([maps.mean(3), maps.amax(3)], 1).transpose(1, 2))
-        columns, _ = self.across(torch.cat([maps.mean(2), maps.amax(2)], 1).transpose(1, 2))
-        around = rows.transpose(1, 2)[..., None] + columns.transpose(1, 2)[:, :, None]
-        return maps + F.relu(self.mix(maps) + around)
+        """The map, with what the totals say of each cell added."""
+        rows = self.rows(torch.cat([maps.mean(3), maps.amax(3)], 1))
+        columns = self.columns(torch.cat([maps.mean(2), maps.amax(2)], 1))
+        return maps + F.relu(self.mix(maps) + rows[..., None] + columns[:, :, None])
+
+
+class Totals(nn.Module):
+    """Running totals of a row of features from either end.
+
+    Args:
+        width: Channels of the result; there are twice as many to begin with.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.see = nn.Conv1d(2 * width, width, 3, padding=1)
+        self.tell = nn.Sequential(nn.Conv1d(3 * width, width, 1), nn.ReLU(), nn.Conv1d(width, width, 1))
+
+    def forward(self, line: Float[Tensor, "b k2 l"]) -> Float[Tensor, "b k l"]:
+        """What can be said of each place, given the totals before and after it."""
+        seen = F.relu(self.see(line))
+        # divided, so that totals over some dozens of places are of the size of what is summed
+        before = (seen.cumsum(2) - seen) / 8
+        after = (seen.flip(2).cumsum(2).flip(2) - seen) / 8
+        return self.tell(torch.cat([seen, before, after], 1))
 
 
 def _counted(

@@ -89,15 +89,21 @@ def _bias(error: Float[Tensor, " n"], true: Int[Tensor, " n"], least: int) -> di
 
 
 def _warn(layout: str, row: Mapping[str, float]) -> None:
-    worst: dict[str, list[str]] = {}
+    worst: dict[str, list[tuple[float, str]]] = {}
     for key, value in row.items():
-        what, _, n = key.rpartition("bias_")
-        if n and abs(value) > MOST_BIAS:
-            worst.setdefault(what.strip("/") or "objects", []).append(f"{n}: {value:+.2f}")
+        what, found, n = key.rpartition("bias_")
+        if found and abs(value) > MOST_BIAS:
+            worst.setdefault(what.strip("/") or "objects", []).append((value, n))
     if worst:
-        listed = "; ".join(f"{what} {', '.join(errors)}" for what, errors in worst.items())
+        listed = "; ".join(f"{what} {_in_words(errors)}" for what, errors in worst.items())
         warnings.warn(
-            f"the features miscount on the layout {layout!r} (number of objects: mean error; {listed}). The learned "
-            "distribution moves by that much. Train the extractor longer or wider, or on a larger canvas.",
+            f"the features miscount on the layout {layout!r}: {listed}. The learned distribution moves by that much. "
+            "Train the extractor longer or wider, or on a larger canvas.",
             stacklevel=3,
         )
+
+
+def _in_words(errors: list[tuple[float, str]]) -> str:
+    most, where = max(errors, key=lambda error: abs(error[0]))
+    others = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+    return f"by {most:+.2f} where there are {where}{others}"

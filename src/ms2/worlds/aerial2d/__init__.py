@@ -1,0 +1,7 @@
+"""Aerial 2D: learn that the first road is busier than the others, from pictures taken from above (section 4.2)."""
+
+from ms2.worlds.aerial2d.grammar import Aerial2D
+from ms2.worlds.aerial2d.priors import BusyFirstRoad, ScatteredCars, SpacedCars, UniformTraffic
+from ms2.worlds.aerial2d.renderer import AerialView
+
+__all__ = ["Aerial2D", "AerialView", "BusyFirstRoad", "ScatteredCars", "SpacedCars", "UniformTraffic"]

@@ -1,0 +1,268 @@
+"""Structure and parameter priors of Aerial 2D, and those of its target (section 4.2). Lengths are in metres."""
+
+import math
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from ms2.priors import ParameterPrior, Repetition, uniform
+from ms2.registry import UserError
+from ms2.scene import SceneBatch
+
+ROAD, CAR, HOUSE, TREE = range(4)
+LANE = 3.6
+"""Width of a lane."""
+ROAD_WIDTH = 2 * LANE + 1
+"""Two lanes with their shoulders."""
+PITCH = 4.9
+"""A car and the gap behind it: the closest that cars stand on a lane."""
+SIZES = (
+    ((ROAD_WIDTH, ROAD_WIDTH), (ROAD_WIDTH, ROAD_WIDTH)),
+    ((3.9, 1.75), (4.7, 1.95)),
+    ((7.0, 5.0), (9.0, 6.5)),
+    ((2.8, 2.8), (4.4, 4.4)),
+)
+"""Least and greatest length and width of roads, cars, houses and trees."""
+HOUSE_PLOT, TREE_PLOT = 9.5, 4.5
+"""Sides of the squares that a house and a tree need."""
+TRIES = 8
+"""Places that are tried for a house or a tree before it is left out."""
+
+
+class UniformTraffic(Repetition):
+    """The paper's prior: the number of roads uniform, and the number of cars on each uniform.
+
+    Args:
+        max_roads: Most roads in a scene.
+        max_cars: Most cars on a road.
+    """
+
+    def __init__(self, max_roads: int = 4, max_cars: int = 8) -> None:
+        super().__init__(lengths={"Roads": [1.0] * (max_roads + 1), "Cars": [1.0] * (max_cars + 1)})
+
+
+class BusyFirstRoad(Repetition):
+    """The paper's target: many cars on the first road and few on the others, which no PCFG can express.
+
+    Args:
+        roads: Weights of 1, 2, 3, ... roads.
+        first: Mean number of cars on the first road (Poisson).
+        others: Mean number of cars on every other road (Poisson).
+    """
+
+    def __init__(
+        self, roads: tuple[float, ...] = (0.05, 0.15, 0.4, 0.4), first: float = 9.0, others: float = 3.0
+    ) -> None:
+        super().__init__(lengths={"Roads": [0.0, *roads], "Cars": [_poisson(first), _poisson(others)]})
+
+
+def _poisson(mean: float) -> list[float]:
+    """Probabilities of a Poisson distribution, up to where under a millionth is left."""
+    if not mean > 0:
+        raise UserError(f"a mean number of cars must be positive, not {mean}")
+    p = [math.exp(-mean)]
+    while sum(p) < 1 - 1e-6:
+        p.append(p[-1] * mean / len(p))
+    return p
+
+
+class Traffic(NamedTuple):
+    """Which road each of n objects belongs to.
+
+    Attributes:
+        is_car: Whether it is a car.
+        road: Number of the road that it is, or that it stands on, from 0.
+        place: Number of a car among those of its road, from 0.
+        cars: Number of cars on that road.
+        roads: Number of roads in the scene.
+    """
+
+    is_car: Bool[Tensor, "b n"]
+    road: Int[Tensor, "b n"]
+    place: Int[Tensor, "b n"]
+    cars: Int[Tensor, "b n"]
+    roads: Int[Tensor, " b"]
+
+
+def traffic_of(scenes: SceneBatch) -> Traffic:
+    """Roads and cars of scenes in the order in which the grammar made them, each road before its cars."""
+    is_car, above = scenes.classes == CAR, scenes.parents.clamp(min=0)
+    own = (scenes.classes == ROAD).cumsum(1) - 1
+    road = torch.where(is_car, own.gather(1, above), own).clamp(min=0)
+    before = is_car.cumsum(1)
+    place = torch.where(is_car, before - 1 - before.gather(1, above), 0)
+    cars = torch.zeros_like(road).scatter_add_(1, road, is_car.long()).gather(1, road)
+    return Traffic(is_car, road, place, cars, own.amax(1) + 1)
+
+
+class Landscape(ParameterPrior):
+    """Parallel roads one below the other, cars on them, houses and trees beside them.
+
+    Subclasses say where on its road each car stands.
+
+    Args:
+        extent: Side of the square that is seen, as the renderer's.
+        distance: Least and greatest distance of a road's middle from that of the road before. Where roads would leave
+            the square, all distances of that scene shrink alike.
+        max_houses: Most houses in a scene; those without room are left out.
+        max_trees: Most trees in a scene; likewise.
+    """
+
+    scenery = ("house", "tree")
+
+    def __init__(
+        self,
+        extent: float = 64.0,
+        distance: tuple[float, float] = (10.0, 17.0),
+        max_houses: int = 6,
+        max_trees: int = 14,
+    ) -> None:
+        if not ROAD_WIDTH <= distance[0] <= distance[1]:
+            raise UserError(f"distance must be at least {ROAD_WIDTH} m, the least before the greatest, not {distance}")
+        for what, most, plot in (("max_houses", max_houses, HOUSE_PLOT), ("max_trees", max_trees, TREE_PLOT)):
+            if not 0 <= most <= int(extent / plot):
+                raise UserError(f"{what} must lie between 0 and {int(extent / plot)} on {extent} m, not be {most}")
+        self.extent, self.distance = extent, distance
+        self.max_houses, self.max_trees = max_houses, max_trees
+
+    @abstractmethod
+    def cars(self, traffic: Traffic, generator: Generator) -> "Places":
+        """Places of cars, used for those objects that are cars: x along the road, y across it from its middle."""
+
+    def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
+        """Place roads and cars, then houses and trees, which are added to the scenes."""
+        traffic = traffic_of(scenes)
+        roads = self._roads(traffic, generator)
+        houses = self._beside(roads, self.max_houses, HOUSE_PLOT, None, generator)
+        trees = self._beside(roads, self.max_trees, TREE_PLOT, houses, generator)
+        parts = (self._on_roads(traffic, roads, generator), houses, trees)
+        x, y, angle = (torch.cat(column, 1) for column in list(zip(*parts, strict=True))[:3])
+        kinds = [torch.where(part.used, kind, -1) for part, kind in ((houses, HOUSE), (trees, TREE))]
+        classes = torch.cat([scenes.classes, *kinds], 1)
+        parents = torch.nn.functional.pad(scenes.parents, (0, self.max_houses + self.max_trees), value=-1)
+        everything = SceneBatch(classes, parents)
+        low, high = torch.tensor(SIZES, device=x.device)[classes].unbind(-2)  # an unused place is as large as the last
+        drawn = torch.rand(low.shape, generator=generator, device=x.device)
+        length, width = (low + (high - low) * drawn).unbind(-1)
+        everything = everything.with_attributes(
+            x=x,
+            y=y,
+            angle=angle,
+            length=torch.where(classes == ROAD, self.extent, length),
+            width=width,
+            model=uniform(everything, 0, 1, generator),
+            colour=uniform(everything, 0, 1, generator),
+        )
+        return everything.with_environment(**self._weather(len(scenes), generator)).packed()
+
+    def _weather(self, n: int, generator: Generator) -> dict[str, Float[Tensor, " {n}"]]:
+        bounds = {"ground": (0, 1), "ground_x": (0, 1), "ground_y": (0, 1), "sun": (-math.pi, math.pi)}
+        return {
+            name: low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
+            for name, (low, high) in {**bounds, "light": (0.85, 1.05)}.items()
+        }
+
+    def _roads(self, traffic: Traffic, generator: Generator) -> Float[Tensor, "b r"]:
+        """The middles of a scene's roads, from the top; those that it lacks lie infinitely far away."""
+        (low, high), device = self.distance, traffic.road.device
+        most = max(1, int(traffic.roads.max())) if len(traffic.roads) else 1
+        gaps = low + (high - low) * torch.rand(len(traffic.roads), most, generator=generator, device=device)
+        gaps[:, 0] -= low  # the first may lie at the edge
+        below = gaps.cumsum(1)
+        last = below.gather(1, (traffic.roads - 1).clamp(min=0)[:, None])
+        middle = ROAD_WIDTH / 2 + below * ((self.extent - ROAD_WIDTH) / last).clamp(max=1)
+        return torch.where(torch.arange(most, device=device) < traffic.roads[:, None], middle, torch.inf)
+
+    def _on_roads(self, traffic: Traffic, roads: Float[Tensor, "b r"], generator: Generator) -> "Places":
+        """Roads across the whole square, and the cars on them."""
+        cars = self.cars(traffic, generator)
+        middle = roads.gather(1, traffic.road).nan_to_num(posinf=0.0)  # of a scene without roads
+        return Places(
+            torch.where(traffic.is_car, cars.x, self.extent / 2),
+            torch.where(traffic.is_car, middle + cars.y, middle),
+            torch.where(traffic.is_car, cars.angle, 0.0),
+            cars.used,
+        )
+
+    def _beside(
+        self,
+        roads: Float[Tensor, "b r"],
+        most: int,
+        plot: float,
+        others: "Places | None",
+        generator: Generator,
+    ) -> "Places":
+        """Up to ``most`` places beside the roads, in different columns, and away from the houses that there are."""
+        batch, device = len(roads), roads.device
+
+        def draw(*shape: int) -> Tensor:
+            return torch.rand(batch, *shape, generator=generator, device=device)
+
+        columns = int(self.extent / plot)
+        x = (draw(columns).argsort(1)[:, :most] + 0.5) * (self.extent / columns)
+        y = plot / 2 + (self.extent - plot) * draw(most, TRIES)
+        free = ((y[..., None] - roads[:, None, None]).abs() > (ROAD_WIDTH + plot * 0.75) / 2).all(-1)
+        if others is not None:
+            near_x = (x[:, :, None] - others.x[:, None]).abs() < (HOUSE_PLOT + plot) / 2
+            near_y = (y[..., None] - others.y[:, None, None]).abs() < (HOUSE_PLOT * 0.75 + plot) / 2
+            free &= ~(near_x[:, :, None] & near_y & others.used[:, None, None]).any(-1)
+        chosen = y.gather(2, free.long().argmax(2, keepdim=True))[..., 0]
+        wanted = torch.arange(most, device=device) < (draw(1) * (most + 1)).floor()
+        return Places(x, chosen, _turned(draw(most), upright=others is None), wanted & free.any(2))
+
+
+class Places(NamedTuple):
+    """Where k things are, in metres and radians, and which of them there are."""
+
+    x: Float[Tensor, "b k"]
+    y: Float[Tensor, "b k"]
+    angle: Float[Tensor, "b k"]
+    used: Bool[Tensor, "b k"]
+
+
+def _turned(draw: Float[Tensor, "b k"], upright: bool) -> Float[Tensor, "b k"]:
+    """Any angle; or along the roads, give or take three degrees."""
+    if not upright:
+        return (2 * draw - 1) * math.pi
+    tilt = 0.05 * (4 * (draw * 2 % 1) - 2)
+    return torch.where(draw < 0.5, tilt, torch.where(tilt > 0, tilt - math.pi, tilt + math.pi))
+
+
+class ScatteredCars(Landscape):
+    """The paper's prior of parameters: cars anywhere on their road, turned anyhow.
+
+    They stand on different places of a grid, so that up to 26 of them don't overlap: hidden cars could not be counted.
+    """
+
+    def cars(self, traffic: Traffic, generator: Generator) -> Places:
+        """A random cell of two lanes for each car."""
+        batch, device = traffic.road.shape[0], traffic.road.device
+        columns = int(self.extent / PITCH)
+        most = max(1, int(traffic.roads.max())) if batch else 1
+        cells = torch.rand(batch, most, 2 * columns, generator=generator, device=device).argsort(2)
+        cell = cells.flatten(1).gather(1, traffic.road * 2 * columns + traffic.place % (2 * columns))
+        shift_x, shift_y, turn = (2 * torch.rand(cell.shape, generator=generator, device=device) - 1 for _ in range(3))
+        x = (cell % columns + 0.5) * (self.extent / columns) + 0.3 * shift_x
+        y = (cell // columns - 0.5) * LANE + 0.2 * shift_y
+        return Places(x, y, math.pi * turn, traffic.is_car)
+
+
+class SpacedCars(Landscape):
+    """The target's layout: cars well spaced along their road, on the right-hand lane of their direction."""
+
+    def cars(self, traffic: Traffic, generator: Generator) -> Places:
+        """Cars in turn on either lane, evenly spaced, a little ahead or behind at random."""
+        batch, device = traffic.road.shape[0], traffic.road.device
+        most = max(1, int(traffic.roads.max())) if batch else 1
+        first = torch.rand(batch, most, generator=generator, device=device) < 0.5
+        lane = (traffic.place + first.gather(1, traffic.road)) % 2
+        free = self.extent - PITCH
+        spacing = free / ((traffic.cars + 1) // 2).clamp(min=1)
+        shift, drift, tilt = (2 * torch.rand(lane.shape, generator=generator, device=device) - 1 for _ in range(3))
+        ahead = (traffic.place // 2 + 0.5) * spacing + shift * ((spacing - PITCH) / 2).clamp(min=0)
+        # image rows grow downwards, so the lane below the middle is the right-hand one of who drives to the right
+        angle = torch.where(lane == 1, 0.03 * tilt, math.pi * tilt.sign() - 0.03 * tilt)
+        return Places(PITCH / 2 + ahead, (lane - 0.5) * LANE + 0.2 * drift, angle, traffic.is_car)
