@@ -35,8 +35,8 @@ bench: $(INSTALLED) ## measure speed
 		--benchmark-columns=min,median,iqr,rounds --benchmark-json=.benchmarks/latest.json $(ARGS)
 	@$(BIN)/python benchmarks/table.py .benchmarks/latest.json
 
-results: $(INSTALLED) ## the results table of the README: nine runs, about an hour; ARGS="--mnist DIR" for the real MNIST
-	$(BIN)/python experiments/multimnist.py $(ARGS)
+results: $(INSTALLED) ## a results table of the README: make results ARGS="multimnist", or "aerial2d"; an hour or two
+	$(BIN)/python experiments/results.py $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv and runs stay
 	rm -rf build dist src/*.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -30,11 +30,7 @@ from ms2.worlds.multimnist import MultiMNIST, RandomDigits, UniformDigits, Unifo
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
-    "world.prior.init_args.max_digits": 3,
-    "world.renderer.init_args.canvas": 24,
-    "world.renderer.init_args.digit": 8,
     "data.target.init_args.num_images": 40,
-    "data.target.init_args.prior.init_args.max_digits": 3,
     "data.batch_size": 16,
     "extractor.max_steps": 2,
     "extractor.batch_size": 8,
@@ -42,7 +38,6 @@ TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
     "pretraining.batch_size": 16,
     "pretraining.num_validation": 50,
     "pretraining.validate_every": 2,
-    "model.structure.init_args.t_max": 12,
     "model.structure.init_args.hidden": 8,
     "model.features.init_args.widths": "[4,4,4]",
     "model.eval_scenes": 60,
@@ -66,11 +61,33 @@ EXPECTED = [
 """Warnings that belong to tiny runs."""
 
 
+TINY_WORLDS: dict[str, dict[str, object]] = {
+    "multimnist": {
+        "world.prior.init_args.max_digits": 3,
+        "world.renderer.init_args.canvas": 24,
+        "world.renderer.init_args.digit": 8,
+        "data.target.init_args.prior.init_args.max_digits": 3,
+        "model.structure.init_args.t_max": 12,
+    },
+    "aerial2d": {
+        "world.prior.init_args.max_roads": 2,
+        "world.prior.init_args.max_cars": 2,
+        "world.renderer.init_args.canvas": 40,
+        "model.structure.init_args.t_max": 40,
+    },
+}
+
+
 def command(
     folder: Path, config: Path = CONFIGS / "multimnist_quick.yaml", without: Sequence[str] = (), **settings: object
 ) -> list[str]:
     """`ms2 fit` with tiny settings, save some; dots of further settings are written as two underscores."""
-    every = TINY | {"runs_dir": folder} | {key.replace("__", "."): value for key, value in settings.items()}
+    every = (
+        TINY
+        | TINY_WORLDS[config.stem.split("_")[0]]
+        | {"runs_dir": folder}
+        | {key.replace("__", "."): value for key, value in settings.items()}
+    )
     every = {key: value for key, value in every.items() if key not in without}
     return [
         "fit",

@@ -198,6 +198,18 @@ def test_scattered_cars_turn_anyhow_and_do_not_hide_each_other() -> None:
     assert nearest(drawn).min() > 3
 
 
+def test_places_of_scattered_cars_are_uniform() -> None:
+    """One car is uniform along its road; two on a lane are as far apart as uniform draws that don't overlap."""
+    alone = ScatteredCars().sample(scenes_of(GRAMMAR, torch.tensor([[0, 1, 3, 4, 5, 2]] * 2000)), rng())
+    x = alone.attributes["x"][alone.classes == CAR]
+    assert stats.kstest(((x - PITCH / 2) / (64 - PITCH)).numpy(), "uniform").pvalue > 1e-3
+    pairs = ScatteredCars().sample(scenes_of(GRAMMAR, torch.tensor([[0, 1, 3, 4, 4, 5, 2]] * 4000)), rng())
+    x, y = (pairs.attributes[name][pairs.classes == CAR].view(-1, 2) for name in ("x", "y"))
+    same = (y[:, 0] - y[:, 1]).abs() < 1.0
+    gap = ((x[:, 0] - x[:, 1]).abs()[same] - PITCH) / (64 - 2 * PITCH)
+    assert stats.kstest(gap.numpy(), stats.beta(1, 2).cdf).pvalue > 1e-3
+
+
 def test_spaced_cars_keep_their_lane_and_distance() -> None:
     drawn = SpacedCars().sample(scenes(BusyFirstRoad(), 500), rng())
     car = drawn.classes == CAR

@@ -36,7 +36,9 @@ def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
     ms2(command(tmp_path, config))
     [run] = [folder for folder in tmp_path.iterdir() if folder.name != "cache"]
     assert run.name == config.stem
-    assert metrics_of(run)["count_tv"] >= 0
+    name = {"multimnist": "count", "aerial2d": "roads"}[config.stem.split("_")[0]]
+    assert metrics_of(run)[f"{name}_tv"] >= 0 and metrics_of(run)[f"{name}_tv_pcfg_oracle"] >= 0
+    assert {file.name for file in run.iterdir()} >= {"metrics.json", "summary.png", "moved.png", "moved.csv"}
     assert last(run)["global_step"] == TINY["trainer.max_steps"]
 
 

@@ -1,6 +1,7 @@
 """Tests of the trained extractors: blocks, independence of the batch, learning what they read, labels by hand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ms2.features import DenseCounts, ResNet, TrainedExtractor
-from ms2.features.base import CountError, check_counts, class_counts
-from ms2.registry import available
+from ms2.features.base import CountError, Slots, check_counts, class_counts
+from ms2.registry import UserError, available
 from ms2.render import Rendering
 from ms2.scene import SceneBatch
 
@@ -328,3 +329,125 @@ def test_as_many_objects_as_places_are_right() -> None:
     check_counts(torch.zeros(0, 3, dtype=torch.long), 4, "objects")
     with pytest.raises(CountError, match=r"holds 5 cars, but the extractor counts only to 4: .* to at least 5"):
         check_counts(torch.tensor([[1, 5]]), 4, "cars")
+
+
+# --- slots: whose an object is ---
+
+OWNED = (
+    torch.tensor([[0, 1, 1, 0, 1, 2], [0, 0, 1, 2, -1, -1]]),
+    torch.tensor([[-1, 0, 0, -1, 3, -1], [-1, -1, 1, -1, -1, -1]]),
+)
+"""Classes and parents: roads (0), their cars (1), and houses (2)."""
+
+
+def test_slots_tell_whose_an_object_is() -> None:
+    slots = Slots(["road", "car", "house"], {"car": 2})
+    assert slots.names == ["road", "car_1", "car_2", "house"] and slots.kind == [0, 1, 1, 2]
+    assert slots.of(*OWNED).tolist() == [[0, 1, 1, 0, 2, 3], [0, 0, 2, 3, -1, -1]]
+    assert slots.counts(*OWNED).tolist() == [[2, 2, 1, 1], [2, 0, 1, 1]]
+
+
+def test_slots_without_parents_are_classes() -> None:
+    slots = Slots(["road", "car", "house"])
+    assert slots.names == ["road", "car", "house"]
+    assert slots.of(*OWNED).equal(OWNED[0])
+
+
+@given(st.lists(st.lists(st.integers(-1, 2), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(0, 99))
+def test_slots_agree_with_counting_one_by_one(rows: list[list[int]], seed: int) -> None:
+    classes = torch.tensor(rows)
+    generator = torch.Generator().manual_seed(seed)
+    parents = torch.stack([torch.randint(-1, max(1, i), (len(rows),), generator=generator) for i in range(6)], 1)
+    parents = torch.where(classes.gather(1, parents.clamp(min=0)) >= 0, parents, -1)
+    slots = Slots(["a", "b", "c"], {"b": 6})
+    found = slots.of(classes, parents)
+    for row, above, got in zip(rows, parents.tolist(), found.tolist(), strict=True):
+        for i, kind in enumerate(row):
+            rank = sum(row[j] == row[above[i]] for j in range(above[i])) if above[i] >= 0 else 0
+            assert got[i] == {-1: -1, 0: 0, 1: 1 + rank, 2: 7}[kind]
+
+
+def test_more_parents_than_are_told_apart() -> None:
+    classes, parents = torch.tensor([[0, 0, 0, 1]]), torch.tensor([[-1, -1, -1, 2]])
+    with pytest.raises(
+        CountError, match=r"class 'car' that belong to parent number 3, but only 2 .* raise features\.by_p"
+    ):
+        Slots(["road", "car"], {"car": 2}).of(classes, parents)
+
+
+@pytest.mark.parametrize("what", ["by_parent", "max_count"])
+def test_settings_for_a_class_that_is_not_there(what: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"features\.{what} names a class 'cars' that the world lacks. Did you mean 'car'"
+    ):
+        DenseCounts(1, ["road", "car"], widths=NARROW, **{what: {"cars": 3}})
+    if what == "max_count":
+        with pytest.raises(UserError, match="Did you mean 'car'"):
+            ResNet(1, ["road", "car"], widths=NARROW, count_heads=True, max_count={"cars": 3})
+
+
+def test_counts_by_class_and_by_parent_are_blocks() -> None:
+    extractor = DenseCounts(1, ["road", "car", "house"], NARROW, max_count={"road": 3, "car": 5}, by_parent={"car": 2})
+    blocks = extractor(noise(2, 1, 36, 36))
+    assert {name: block.shape[1] for name, block in blocks.items()} == {
+        "classes": 3, "count_road": 4, "count_car_1": 6, "count_car_2": 6
+    }  # fmt: skip
+    heads = ResNet(1, ["road", "car", "house"], NARROW, count_heads=True, max_count={"road": 3, "car": 5})
+    assert {name: block.shape[1] for name, block in heads(noise(2, 1, 36, 36)).items()} == {
+        "embedding": 32, "count_road": 4, "count_car": 6
+    }  # fmt: skip
+
+
+def test_an_extractor_says_what_lies_beyond_its_blocks() -> None:
+    class Exact(DenseCounts):
+        def expected_counts(self, images: Tensor) -> Tensor:
+            return images.flatten(1)
+
+    extractor = Exact(1, ["a", "b"], widths=NARROW, max_count={"a": 2, "b": 9})
+    counts = torch.tensor([[1.0, 1], [2.4, 1], [2.6, 1], [3, 9]]).view(4, 1, 1, 2)
+    assert extractor.beyond(counts) == {"count_a": 0.5, "count_b": 0.0}
+    assert make("ResNet").beyond(TINY.image) == {}
+
+
+def stripes(n: int, seed: int) -> Rendering:
+    """One or two bright bars across 40 x 40 pixels, each with up to three dots: class 0, and class 1 on it."""
+    draw = torch.Generator().manual_seed(seed)
+    image = 0.1 * torch.rand(n, 1, 40, 40, generator=draw)
+    classes, parents = torch.full((n, 8), -1), torch.full((n, 8), -1)
+    boxes = torch.zeros(n, 8, 4)
+    for i in range(n):
+        place = 0
+        for top in torch.randperm(4, generator=draw)[: 1 + i % 2].sort().values.tolist():
+            image[i, 0, 10 * top + 1 : 10 * top + 9] += 0.4
+            bar, classes[i, place] = place, 0
+            boxes[i, place] = torch.tensor([0, 10 * top + 1, 40, 10 * top + 9])
+            columns = torch.randperm(5, generator=draw)[: int(torch.randint(4, (1,), generator=draw))]
+            for x in columns.tolist():
+                place += 1
+                classes[i, place], parents[i, place] = 1, bar
+                box = torch.tensor([8 * x + 2, 10 * top + 3, 8 * x + 6, 10 * top + 7])
+                boxes[i, place] = box
+                image[i, 0, box[1] : box[3], box[0] : box[2]] += 0.4
+            place += 1
+    labels = bare(image, classes, boxes)
+    return replace(labels, parents=parents)
+
+
+def test_a_dense_extractor_learns_whose_an_object_is() -> None:
+    """Which bar a dot is on shows in the rows above it, at any distance."""
+    torch.manual_seed(0)
+    extractor = DenseCounts(1, ["bar", "dot"], (8, 16, 16), max_count={"bar": 2, "dot": 5}, by_parent={"dot": 2})
+    optimizer = torch.optim.AdamW(extractor.parameters(), 6e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=300)
+    for step in range(300):
+        labels = stripes(16, step)
+        optimizer.zero_grad()
+        extractor.loss(labels.image, labels).backward()
+        optimizer.step()
+        schedule.step()
+    fresh = stripes(64, 1000)
+    truth = extractor.slots.counts(fresh.classes, fresh.parents)
+    with torch.no_grad():
+        read = extractor.read(fresh.image).slots
+    assert read is not None
+    assert float((read - truth).abs().mean()) < 0.2

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from ms2.objectives import KDE, BatchMMD, MMDWitness, Objective
+from ms2.objectives import KDE, BatchMMD, ForwardKL, MMDWitness, Objective
 from ms2.registry import UserError
 
 EVERY: list[Callable[[], Objective]] = [
     lambda: KDE(0.5),
     lambda: KDE(0.5, leave_one_out=False),
+    lambda: ForwardKL(0.5),
     lambda: MMDWitness(0.5),
     lambda: BatchMMD(0.5),
 ]
-EVERY_NAME = ["KDE", "KDE with self", "MMDWitness", "BatchMMD"]
+EVERY_NAME = ["KDE", "KDE with self", "ForwardKL", "MMDWitness", "BatchMMD"]
 PLACES = torch.tensor([[0.0], [1.0], [2.5]]).double()
 """Features of three categories on a line, for what is enumerated."""
 
@@ -167,6 +168,86 @@ def test_samples_like_the_target_score_lower(make: Callable[[], Objective]) -> N
         assert score[:20].mean() < score[20:].mean() - 0.1
 
 
+# --- the mode-covering score ---
+
+
+def forward_by_loops(x: Tensor, real: Tensor, variance: float) -> Tensor:
+    """Every share by itself: sample k's among the others, real i's among all but each one in turn."""
+    m, score = len(x), torch.zeros(len(x)).double()
+    for j in range(m):
+        for k in set(range(m)) - {j}:
+            score[j] += gauss(x[k], x[j], variance) / sum(gauss(x[k], x[n], variance) for n in range(m) if n != k)
+        for y in real:
+            for out in set(range(m)) - {j}:
+                density = sum(gauss(y, x[n], variance) for n in range(m) if n != out)
+                score[j] -= gauss(y, x[j], variance) / density / len(real)
+    return score
+
+
+@given(st.integers(2, 7), st.integers(2, 9), st.integers(1, 4), st.floats(0.1, 3), st.integers(0, 100))
+@settings(max_examples=25, deadline=None)
+def test_forward_kl_matches_loops(m: int, n: int, d: int, bandwidth: float, seed: int) -> None:
+    x, real = normal(m, d, seed=seed), normal(n, d, seed=seed + 1) + 0.5
+    torch.testing.assert_close(score_of(ForwardKL(bandwidth), x, real), forward_by_loops(x, real, bandwidth * d))
+
+
+@given(st.integers(2, 40), st.floats(1e-4, 1e4), st.integers(0, 100))
+@settings(max_examples=40, deadline=None)
+def test_forward_kl_hands_out_as_much_credit_as_debit(m: int, bandwidth: float, seed: int) -> None:
+    """In single precision, from kernels that all underflow to kernels that are all one."""
+    x, real = normal(m, 2, seed=seed).float(), normal(m, 2, seed=seed + 1).float() * 3
+    score = score_of(ForwardKL(bandwidth), x, real)
+    assert score.sum().item() == pytest.approx(0, abs=1e-4 * m)
+    assert score.abs().max().item() <= (m - 1) * (1 + 1e-5)
+
+
+def test_forward_kl_reaches_for_what_no_sample_is_near() -> None:
+    """All kernels underflow; the nearest sample has the credit of all, except where it is the one left out."""
+    x = torch.tensor([[0.0], [0.1], [1.0], [2.0]])
+    score = score_of(ForwardKL(0.01), x, torch.full((4, 1), 102.0))
+    # It has the credit of four real samples, but for the quarter that goes to the second nearest; no debit, as the
+    # others are nearer to each other.
+    assert score[3].item() == pytest.approx(-3, abs=1e-4)
+    assert score.argmin() == 3 and score.isfinite().all()
+    assert score_of(KDE(0.01), x, torch.tensor([[0.0], [0.1], [1.0], [102.0]])).argmin() != 3
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_the_forward_kl_gradient_vanishes_at_the_target(m: int) -> None:
+    """Every sample's expected score is zero there: the densities of both terms leave one out."""
+    p = torch.tensor([0.6, 0.3, 0.1]).double()
+    gradient, score = expected_gradient(ForwardKL(0.3), p.log(), p, m)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+    torch.testing.assert_close(score, torch.zeros_like(score), atol=1e-12, rtol=0)
+
+
+def test_in_large_populations_forward_kl_is_the_smoothed_difference_over_the_smoothed_model() -> None:
+    """K[(q - p) / q~], in populations of exact proportion; leaving one out changes it by the order of 1 / m."""
+    q, p, bandwidth = torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([0.2, 0.2, 0.6]).double(), 0.7
+    kernel = torch.exp(-((PLACES - PLACES.T) ** 2) / (2 * bandwidth))
+    expected = kernel @ ((q - p) / (kernel @ q))
+    assert expected.abs().min() > 0.01
+
+    def off_by(m: int) -> float:
+        x, real = (PLACES.repeat_interleave((m * law).round().long(), 0) for law in (q, p))
+        score = score_of(ForwardKL(bandwidth), x, real)
+        first = (m * q).round().long().cumsum(0) - 1
+        return (score[first] - expected).abs().max().item()
+
+    assert off_by(1000) < 0.01
+    assert off_by(1000) == pytest.approx(off_by(100) / 10, rel=0.1)
+
+
+def test_near_the_target_forward_kl_deviates_as_kde_does() -> None:
+    """By (2 / n)^(1/2), with n samples of each set in the same place: here n = 40 on average."""
+    deviation = []
+    for objective in (ForwardKL(0.01), KDE(0.01)):
+        generator = torch.Generator().manual_seed(0)
+        draws = [torch.randint(5, (2, 200, 1), generator=generator).double() for _ in range(100)]
+        deviation.append(torch.stack([score_of(objective, x, real) for x, real in draws]).std().item())
+    assert deviation == pytest.approx([(2 / 40) ** 0.5] * 2, rel=0.15)
+
+
 # --- MMD ---
 
 
@@ -284,7 +365,9 @@ def test_at_the_target_the_exact_gradient_is_zero(bandwidth: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "objective", [KDE(0.1), KDE(1.0), MMDWitness(0.1)], ids=["KDE sharp", "KDE as in the paper", "MMDWitness"]
+    "objective",
+    [KDE(0.1), KDE(1.0), ForwardKL(0.1), MMDWitness(0.1)],
+    ids=["KDE sharp", "KDE as in the paper", "ForwardKL", "MMDWitness"],
 )
 def test_descent_reaches_the_target(objective: Objective) -> None:
     """From scores of samples alone, a categorical comes within sampling noise of the target."""

@@ -45,7 +45,7 @@ def by_hand(estimator: Estimator, score: Tensor) -> Tensor:
 def test_the_loss_has_the_gradient_of_reinforce(objective: type[Objective], estimator: type[Estimator]) -> None:
     """mean_j advantage_j * grad log q(T_j), with one backward pass for each scene."""
     n, weight = 10, 0.3
-    model = learner(abacus(), objective(0.5), estimator(), reject_weight=weight, reject_threshold=1)
+    model = learner(abacus(), objective(0.5), estimator(), reject_weight=weight, correct_rejection=False)
     rules = model.world.prior.sample(model.world.grammar, n, rng())
     features = model.features(model.world.images(rules, rng()))
     features = {name: block.detach() for name, block in features.items()}

@@ -10,7 +10,13 @@ from ms2.registry import Plugin, UserError
 
 
 class Estimator(Plugin, nn.Module, ABC, kind="estimators"):
-    """Turns the scores of a batch into advantages; the loss is mean_j advantage_j log q(T_j)."""
+    """Turns the scores of a batch into advantages; the loss is mean_j advantage_j log q(T_j).
+
+    Attributes:
+        centred: Whether the advantages of a batch sum to zero.
+    """
+
+    centred = False
 
     @abstractmethod
     def forward(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -49,6 +55,8 @@ class LeaveOneOut(Estimator):
     which leaves a bias of the order of 1 / batch size.
     """
 
+    centred = True
+
     def forward(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Scores less the mean of the other scores."""
         return (score - score.mean()) * (len(score) / max(1, len(score) - 1))
@@ -60,6 +68,8 @@ class Normalised(Estimator):
     Args:
         least: Added to the deviation, so that a batch of equal scores gives no gradient rather than noise.
     """
+
+    centred = True
 
     def __init__(self, least: float = 1e-8) -> None:
         super().__init__()

@@ -121,6 +121,10 @@ class TrainedExtractor(FeatureExtractor, ABC):
     def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
         """Training loss on labelled images."""
 
+    def beyond(self, images: Float[Tensor, "b c h w"]) -> dict[str, float]:
+        """By block, the share of images that hold more than the block tells apart, where the extractor can know."""
+        return {}
+
     @abstractmethod
     def read(self, images: Float[Tensor, "b c h w"]) -> Reading:
         """What the extractor reads off images, for the probe."""

@@ -78,6 +78,14 @@ class DenseCounts(TrainedExtractor):
             blocks[name] = torch.exp(-0.5 * ((number - bins) / self.count_width) ** 2)
         return blocks
 
+    def beyond(self, images: Float[Tensor, "b c h w"]) -> dict[str, float]:
+        """By block, the share of images whose number lies beyond the block's last bin."""
+        slots = self.expected_counts(images)
+        return {
+            name: float((slots[:, members].sum(1) > most + 0.5).float().mean())
+            for name, (members, most) in self.counted.items()
+        }
+
     def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s"]:
         """Expected number of objects in each slot."""
         # with weights, the optimum is p * weight, normalised
@@ -155,12 +163,14 @@ class Totals(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.see = nn.Conv1d(2 * width, width, 3, padding=1)
+        self.see = nn.Conv1d(2 * width + 1, width, 3, padding=1)
         self.tell = nn.Sequential(nn.Conv1d(3 * width, width, 1), nn.ReLU(), nn.Conv1d(width, width, 1))
 
     def forward(self, line: Float[Tensor, "b k2 l"]) -> Float[Tensor, "b k l"]:
         """What can be said of each place, given the totals before and after it."""
-        seen = F.relu(self.see(line))
+        # where on the line a place is: an object that spans the image has its centre in the middle
+        where = torch.linspace(-1, 1, line.shape[2], device=line.device).expand(len(line), 1, -1)
+        seen = F.relu(self.see(torch.cat([line, where], 1)))
         # divided, so that totals over some dozens of places are of the size of what is summed
         before = (seen.cumsum(2) - seen) / 8
         after = (seen.flip(2).cumsum(2).flip(2) - seen) / 8

@@ -10,6 +10,7 @@ from ms2.data.steps import Steps
 from ms2.features import FeatureExtractor, TrainedExtractor
 from ms2.priors import ParameterPrior, StructurePrior
 from ms2.registry import Configured
+from ms2.scene import scenes_of
 from ms2.seeding import generator
 from ms2.tasks.probe import probe
 from ms2.world import World
@@ -26,6 +27,8 @@ class ExtractorTraining(Configured, LightningModule):
         lr: Highest learning rate of a one-cycle schedule (AdamW).
         prior: Structure prior of the images; the world's by default. A wider one teaches the extractor to count what
             the target may hold beyond it.
+        parameters: Parameter prior of the images, likewise; one with more kinds of layout than the world's teaches it
+            to read those too.
         layouts: Parameter priors by name that the trained extractor is probed on, beside the world's own.
         seed: Seed of the scenes.
     """
@@ -38,11 +41,13 @@ class ExtractorTraining(Configured, LightningModule):
         batch_size: int = 64,
         lr: float = 4e-3,
         prior: StructurePrior | None = None,
+        parameters: ParameterPrior | None = None,
         layouts: dict[str, ParameterPrior] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.world, self.features, self.prior = world, features, prior or world.prior
+        self.layout = parameters or world.parameters
         self.max_steps, self.batch_size, self.lr, self.seed = max_steps, batch_size, lr, seed
         self.layouts = {"prior": world.parameters, **(layouts or {})}
         self.findings: dict[str, float] = {}
@@ -69,7 +74,7 @@ class ExtractorTraining(Configured, LightningModule):
         assert isinstance(self.features, TrainedExtractor)
         draw = generator(self.seed, "extractor", self.global_step, self.global_rank, device=self.device)
         rules = self.prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
-        scenes = self.world.scenes(rules, draw)
+        scenes = self.layout.sample(scenes_of(self.world.grammar, rules), draw)
         labels = self.world.renderer.render_labelled(scenes)
         loss = self.features.loss(labels.image, labels)
         self.log("extractor/loss", loss, prog_bar=True, sync_dist=True)

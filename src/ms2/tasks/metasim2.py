@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from ms2.data import TargetImages
 from ms2.derivation import Derivations
-from ms2.estimators import Estimator
-from ms2.features import Blocks, FeatureExtractor
+from ms2.estimators import Estimator, LeaveOneOut
+from ms2.features import Blocks, FeatureExtractor, TrainedExtractor
 from ms2.metrics import distribution, total_variation
 from ms2.objectives import Objective
 from ms2.registry import Configured, UserError
@@ -23,6 +23,8 @@ from ms2.statistics import ClassFrequency, ObjectCount, Statistic
 from ms2.structure import StructureModel
 from ms2.world import World
 
+MOST_BEYOND = 0.02
+"""Share of target images with more objects than the features count, above which to warn."""
 FLAT, SPIKY = 0.02, 200.0
 """Sharpness of a kernel, its mean exponent, below and above which it is called degenerate."""
 
@@ -57,6 +59,8 @@ class MetaSim2(Configured, LightningModule):
         max_gradient: Largest norm of the gradient; longer ones are cut.
         reject_weight: Added to the score of scenes that failed too often, lambda.
         reject_threshold: Failed tries that cost nothing yet, epsilon.
+        correct_rejection: Whether advantages are centred, which makes the gradient that of the law of accepted
+            scenes, q(T) / P(end in time); the paper ignores rejection.
         eval_scenes: Scenes that a validation draws.
         seed: Seed of everything drawn.
     """
@@ -74,6 +78,7 @@ class MetaSim2(Configured, LightningModule):
         max_gradient: float | None = None,
         reject_weight: float = 1e-2,
         reject_threshold: int = 1,
+        correct_rejection: bool = True,
         eval_scenes: int = 4000,
         seed: int = 0,
     ) -> None:
@@ -83,6 +88,7 @@ class MetaSim2(Configured, LightningModule):
         self.statistics = list(statistics or (ObjectCount(), ClassFrequency()))
         self.lr, self.lr_decay, self.max_gradient = lr, lr_decay, max_gradient
         self.reject_weight, self.reject_threshold = reject_weight, reject_threshold
+        self.correct_rejection = correct_rejection
         self.eval_scenes, self.seed = eval_scenes, seed
         self.target_features: Blocks = {}
         self.last_score: Tensor | None = None
@@ -107,6 +113,11 @@ class MetaSim2(Configured, LightningModule):
 
         Scores and advantages are those of the samples of all processes together, so that the mean of the
         processes' gradients is the gradient of one process with all samples.
+
+        Scenes that did not end in time were drawn again, so those here follow q(T) / P(end in time), and the gradient
+        of their mean score s is E[s (grad log q - grad log P)] = E[(s - E s) grad log q], because grad log P is the
+        mean of grad log q over them. Centred advantages estimate that; with a moving average it becomes the same as
+        leaving one out.
         """
         derivations, features = samples
         population = {name: self._gather(block) for name, block in features.items()}
@@ -116,11 +127,15 @@ class MetaSim2(Configured, LightningModule):
         everyone = self._gather(score)
         if self.last_score is None:
             self._warn_if_degenerate(everyone, sharpness)
-        advantage = self.estimator(everyone)[own]
+        advantage = self.estimator(everyone)
+        # A baseline b other than the mean leaves (E score - b) grad log P(end in time): all accepted scenes alike are
+        # made likelier, or less likely.
+        if self.correct_rejection and not self.estimator.centred:
+            advantage = LeaveOneOut()(advantage)
         self.last_score = everyone
         log_prob, entropy = self.structure.score(derivations.rules)
         self._log_step(score, sharpness, entropy, derivations.rejections)
-        return (advantage * log_prob).mean()
+        return (advantage[own] * log_prob).mean()
 
     def _gather(self, values: Float[Tensor, "b *d"]) -> Float[Tensor, "m *d"]:
         """The values of all processes, in order of rank."""
@@ -213,6 +228,8 @@ class MetaSim2(Configured, LightningModule):
             self.features(images.to(self.device).float() / 255)
             for images in tqdm(loader, "embedding the target", disable=rank > 0, leave=False)
         ]
+        if isinstance(self.features, TrainedExtractor):
+            self._warn_if_beyond(self.features, next(iter(loader)).to(self.device).float() / 255)
         size = len(data.target)
         share = -(-size // world_size)
         for name in parts[0]:
@@ -222,6 +239,17 @@ class MetaSim2(Configured, LightningModule):
             everyone = self._gather(mine).unflatten(0, (world_size, share)).transpose(0, 1).flatten(0, 1)
             self.target_features[name] = everyone[:size]
         return self.target_features
+
+    def _warn_if_beyond(self, features: TrainedExtractor, images: Float[Tensor, "b c h w"]) -> None:
+        """Say so if the target holds more than the extractor can count."""
+        for name, share in features.beyond(images).items():
+            if share > MOST_BEYOND:
+                warnings.warn(
+                    f"{share:.0%} of the target images hold more than block {name!r} of the features can tell apart, "
+                    "so the largest numbers won't be learned: raise model.features.max_count (and let extractor.prior "
+                    "draw as many)",
+                    stacklevel=2,
+                )
 
     # -- evaluation ------------------------------------------------------------------------------------
 
@@ -241,7 +269,9 @@ class MetaSim2(Configured, LightningModule):
         truth = self.trainer.datamodule.target.truth  # type: ignore[attr-defined]
         if truth is None:
             return
-        for name, table in self.tables(truth).items():
+        true = self.tables(truth)
+        for name in (s.name for s in self.statistics if s.histogram):
+            table = true[name]
             width = max(table.shape[1], learned[name].shape[1])
             p, q = (
                 distribution(torch.nn.functional.pad(t, (0, width - t.shape[1])))

@@ -234,20 +234,50 @@ def _turned(draw: Float[Tensor, "b k"], upright: bool) -> Float[Tensor, "b k"]:
 class ScatteredCars(Landscape):
     """The paper's prior of parameters: cars anywhere on their road, turned anyhow.
 
-    They stand on different places of a grid, so that up to 26 of them don't overlap: hidden cars could not be counted.
+    Places are uniform among those at which no car overlaps the next on its lane, since hidden cars could not be
+    counted: n of them on a lane of length L are sorted uniform draws from L less n cars, each moved on by those before.
+
+    Args:
+        extent: Side of the square that is seen, as the renderer's.
+        distance: Least and greatest distance of a road's middle from that of the road before. Where roads would leave
+            the square, all distances of that scene shrink alike.
+        max_houses: Most houses in a scene; those without room are left out.
+        max_trees: Most trees in a scene; likewise.
+        orderly: Share of scenes in which cars face along their lane. The paper has none; an extractor that has seen
+            some counts the cars of real traffic better.
     """
 
+    def __init__(
+        self,
+        extent: float = 64.0,
+        distance: tuple[float, float] = (10.0, 17.0),
+        max_houses: int = 6,
+        max_trees: int = 14,
+        orderly: float = 0.0,
+    ) -> None:
+        super().__init__(extent, distance, max_houses, max_trees)
+        if not 0 <= orderly <= 1:
+            raise UserError(f"orderly is a share of scenes, between 0 and 1, and can't be {orderly}")
+        self.orderly = orderly
+
     def cars(self, traffic: Traffic, generator: Generator) -> Places:
-        """A random cell of two lanes for each car."""
+        """A random lane, place and heading for each car."""
         batch, device = traffic.road.shape[0], traffic.road.device
-        columns = int(self.extent / PITCH)
+        room = int(self.extent / PITCH)  # of a lane, in cars
         most = max(1, int(traffic.roads.max())) if batch else 1
-        cells = torch.rand(batch, most, 2 * columns, generator=generator, device=device).argsort(2)
-        cell = cells.flatten(1).gather(1, traffic.road * 2 * columns + traffic.place % (2 * columns))
-        shift_x, shift_y, turn = (2 * torch.rand(cell.shape, generator=generator, device=device) - 1 for _ in range(3))
-        x = (cell % columns + 0.5) * (self.extent / columns) + 0.3 * shift_x
-        y = (cell // columns - 0.5) * LANE + 0.2 * shift_y
-        return Places(x, y, math.pi * turn, traffic.is_car)
+        lanes = torch.rand(batch, most, 2 * room, generator=generator, device=device).argsort(2) // room
+        lane = lanes.flatten(1).gather(1, traffic.road * 2 * room + traffic.place % (2 * room))
+        draw, shift, turn = (torch.rand(lane.shape, generator=generator, device=device) for _ in range(3))
+        shift, turn = 2 * shift - 1, 2 * turn - 1
+        key = torch.where(traffic.is_car, 2 * traffic.road + lane, -1)
+        others = key[:, :, None] == key[:, None]
+        number = others.sum(2)
+        before = (others & (draw[:, None] < draw[:, :, None])).sum(2)
+        pitch = (self.extent / number).clamp(max=PITCH)  # a lane that is overfull is squeezed
+        x = pitch / 2 + draw * (self.extent - number * pitch).clamp(min=0) + before * pitch
+        y = (lane - 0.5) * LANE + 0.2 * shift
+        orderly = torch.rand(batch, 1, generator=generator, device=device) < self.orderly
+        return Places(x, y, torch.where(orderly, _along(lane, turn), math.pi * turn), traffic.is_car)
 
 
 class SpacedCars(Landscape):
@@ -263,6 +293,9 @@ class SpacedCars(Landscape):
         spacing = free / ((traffic.cars + 1) // 2).clamp(min=1)
         shift, drift, tilt = (2 * torch.rand(lane.shape, generator=generator, device=device) - 1 for _ in range(3))
         ahead = (traffic.place // 2 + 0.5) * spacing + shift * ((spacing - PITCH) / 2).clamp(min=0)
-        # image rows grow downwards, so the lane below the middle is the right-hand one of who drives to the right
-        angle = torch.where(lane == 1, 0.03 * tilt, math.pi * tilt.sign() - 0.03 * tilt)
-        return Places(PITCH / 2 + ahead, (lane - 0.5) * LANE + 0.2 * drift, angle, traffic.is_car)
+        return Places(PITCH / 2 + ahead, (lane - 0.5) * LANE + 0.2 * drift, _along(lane, tilt), traffic.is_car)
+
+
+def _along(lane: Int[Tensor, "b n"], tilt: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """Headings of who keeps to the right, give or take two degrees; image rows grow downwards."""
+    return torch.where(lane == 1, 0.03 * tilt, math.pi * torch.where(tilt > 0, 1, -1) - 0.03 * tilt)

@@ -1,0 +1,143 @@
+"""The results tables of the README: every configuration of a world with three seeds, each run through the command line.
+
+Usage: python experiments/results.py multimnist|aerial2d [CONFIG ...] [--mnist FOLDER] [--seeds SEED ...] [--table-only]
+
+A seed stands for everything that is drawn: the target's images (and its hidden distribution, where that is drawn too),
+the extractor's training, pretraining, and learning. Runs that are finished are not run again.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SEEDS = (0, 1, 2)
+RUNS = Path("runs")
+T_95 = 4.303
+"""Student's t for a 95 % interval of the mean of three."""
+
+
+class Experiment(NamedTuple):
+    """What is run on a world, and what is told of it.
+
+    Attributes:
+        configs: Titles of the rows by the ending of their configuration's name.
+        columns: Titles by the key in ``metrics.json``.
+        references: Titles of rows that every run measures, by the ending of their keys.
+        settings: Further settings of each seed's run.
+    """
+
+    configs: Mapping[str, str]
+    columns: Mapping[str, str]
+    references: Mapping[str, str]
+    settings: Mapping[int, Mapping[str, str]]
+
+
+EXPERIMENTS = {
+    "multimnist": Experiment(
+        configs={"quick": "default", "paper": "paper mode", "mmd": "batch MMD (Fig. 7)"},
+        columns={"count_tv": "count TV", "class_tv": "class TV"},
+        references={"_prior": "prior", "_pcfg_oracle": "best PCFG (sees the labels)", "_noise_floor": "noise floor"},
+        # irregular hidden distributions, far from the prior in number and class
+        settings={s: {"data.target.init_args.prior.init_args.seed": str(t)} for s, t in ((0, 13), (1, 3), (2, 4))},
+    ),
+    "aerial2d": Experiment(
+        configs={"quick": "default", "paper": "paper mode", "mmd": "batch MMD"},
+        columns={
+            "roads_tv": "roads TV",
+            "cars_road1_mean": "cars on road 1",
+            "cars_other_mean": "cars on others",
+            "cars_road1_tv": "road 1 TV",
+            "cars_other_tv": "others TV",
+            "joint_distance": "joint distance",
+        },
+        references={
+            "_target": "target",
+            "_prior": "prior",
+            "_pcfg_oracle": "best PCFG (sees the labels)",
+            "_noise_floor": "noise floor",
+        },
+        settings={seed: {} for seed in SEEDS},
+    ),
+}
+
+
+def run(world: str, config: str, seed: int, mnist: str | None) -> None:
+    """One run, unless it is there."""
+    settings = dict(EXPERIMENTS[world].settings[seed])
+    if mnist:
+        settings |= {"world.renderer.digits": "mnist", "world.renderer.digits_root": mnist}
+    command = [
+        *(sys.executable, "-m", "ms2", "fit", "--config", f"configs/{world}_{config}.yaml"),
+        *("--name", run_name(world, config, seed, mnist), "--seed_everything", str(seed)),
+        *("--data.target.init_args.seed", str(seed)),
+        *(word for key, value in settings.items() for word in (f"--{key}", value)),
+    ]
+    print("$", " ".join(command), flush=True)
+    subprocess.run(command, check=True)
+
+
+def run_name(world: str, config: str, seed: int, mnist: str | None) -> str:
+    """Name of a run."""
+    return f"table_{world}_{config}{'_mnist' if mnist else ''}_seed{seed}"
+
+
+def interval(values: list[float]) -> str:
+    """Mean and 95 % interval over seeds."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return f"{mean:.3f} ± {(T_95 if len(values) == 3 else 1.96) * deviation / math.sqrt(len(values)):.3f}"
+
+
+def table(world: str, configs: list[str], mnist: str | None) -> str:
+    """Markdown of the finished runs."""
+    experiment = EXPERIMENTS[world]
+    lines = [
+        f"| | {' | '.join(experiment.columns.values())} | seconds | seeds |",
+        "|---" * (len(experiment.columns) + 3) + "|",
+    ]
+    for config in configs:
+        files = [RUNS / run_name(world, config, seed, mnist) / "metrics.json" for seed in SEEDS]
+        found = [json.loads(file.read_text()) for file in files if file.exists()]
+        if not found:
+            continue
+        if len(lines) == 2:
+            lines += [row(title, found, experiment, ending) for ending, title in experiment.references.items()]
+        lines.append(row(experiment.configs[config], found, experiment))
+    return "\n".join(lines)
+
+
+def row(title: str, found: list[dict[str, Any]], experiment: Experiment, ending: str = "") -> str:
+    """One row: mean and interval of each column, where it was measured."""
+    cells = [
+        interval([m[key + ending] for m in found]) if key + ending in found[0] else "" for key in experiment.columns
+    ]
+    seconds = "" if ending else f"{sum(m['seconds_total'] for m in found) / len(found):.0f}"
+    return f"| {title} | {' | '.join(cells)} | {seconds} | {len(found)} |"
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("world", choices=list(EXPERIMENTS), help="whose table")
+    parser.add_argument("configs", nargs="*", help="some of quick, paper, mmd; all by default")
+    parser.add_argument("--mnist", help="folder that holds MNIST/raw: use the real MNIST digits")
+    parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="run these seeds only")
+    parser.add_argument("--table-only", action="store_true", help="only print the table of the runs there are")
+    args = parser.parse_args()
+    configs = args.configs or list(EXPERIMENTS[args.world].configs)
+    if not args.table_only:
+        for config in configs:
+            for seed in args.seeds:
+                run(args.world, config, seed, args.mnist)
+    print(table(args.world, configs, args.mnist))
+
+
+if __name__ == "__main__":
+    main()
