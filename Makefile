@@ -10,7 +10,7 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 10))
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench results clean
+.PHONY: help demo test lint types bench results memory clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ bench: $(INSTALLED) ## measure speed
 
 results: $(INSTALLED) ## a results table of the README: make results ARGS="multimnist", or "aerial2d"; an hour or two
 	$(BIN)/python experiments/results.py $(ARGS)
+
+memory: $(INSTALLED) ## memory of a run over 2,000 steps
+	$(BIN)/python experiments/memory.py $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv and runs stay
 	rm -rf build dist src/*.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -53,6 +53,7 @@ EXPECTED = [
     for what in (
         "the features miscount",  # with reason: the extractor of a tiny run can't count yet ...
         "the kernel of block",
+        ".* of the target images hold more than block",
         "the score's deviation",
         "Found .* in eval mode",  # ... and is frozen
         ":jsonargparse._deprecated.JsonargparseDeprecationWarning",  # Lightning 2.6 calls it by an older name

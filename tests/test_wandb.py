@@ -124,6 +124,16 @@ def test_the_summary_is_logged(history: dict[str, list[Any]], logged: Path) -> N
     assert size(files / path) == size(logged / "summary.png")
 
 
+def test_what_moved_is_logged(history: dict[str, list[Any]], logged: Path) -> None:
+    [files] = logged.glob("wandb/offline-run-*/files")
+    [[path]] = history["moved/filenames"]
+    assert size(files / path) == size(logged / "moved.png")
+    [path] = history["what moved/path"]
+    table = json.loads((files / path).read_text())
+    rows = list(csv.reader((logged / "moved.csv").read_text().splitlines()))
+    assert table["columns"] == rows[0] and len(table["data"]) == len(rows) - 1
+
+
 def test_the_run_is_offline_and_in_its_own_folder(logged: Path) -> None:
     [path] = logged.glob("wandb/offline-run-*/run-*.wandb")
     run = read(path)[1].run

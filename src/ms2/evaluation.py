@@ -16,6 +16,8 @@ from ms2.seeding import generator
 from ms2.tasks import MetaSim2
 
 Tables = Mapping[str, Tensor]
+LEAST_VISIBLE = 0.002
+"""Share of a bin below which its bar can't be seen."""
 
 
 @torch.no_grad()
@@ -79,6 +81,12 @@ def structure_metrics(model: MetaSim2, tables: Mapping[str, Tables]) -> dict[str
     return found
 
 
+def _visible(shares: Mapping[str, Tensor]) -> int:
+    """Bins up to the last in which anybody has a share that can be seen."""
+    seen = torch.stack(list(shares.values())).amax(0) > LEAST_VISIBLE
+    return int(seen.nonzero().max()) + 1 if bool(seen.any()) else 1
+
+
 def _mean(table: Tensor) -> float:
     """Mean of a statistic whose bin i stands for the number i."""
     share = distribution(table)
@@ -99,9 +107,12 @@ def histograms(model: MetaSim2, tables: Mapping[str, Tables], metrics: Mapping[s
         caption = ""
         if f"{name}_tv" in metrics:
             caption = (
-                f"total variation to the target: prior {metrics[f'{name}_tv_prior']:.3f}, "
+                f"total variation: prior {metrics[f'{name}_tv_prior']:.3f}, "
                 f"learned {metrics[f'{name}_tv']:.3f}, noise floor {metrics[f'{name}_tv_noise_floor']:.3f}"
             )
+        if statistic.ordered:
+            width = _visible(shares)
+            shares = {who: share[:width] for who, share in shares.items()}
         drawn.append(Histogram(statistic.title, statistic.bins(model.world.grammar.classes, width), shares, caption))
     return drawn
 

@@ -53,10 +53,10 @@ def summary(
 
     # Not pyplot: it keeps global state, and would want a screen.
     rows = max(1, -(-len(histograms) // 3))  # at most three histograms side by side
-    figure = Figure(figsize=(14, 5.5 + 4 * rows), dpi=100, layout="constrained")
+    figure = Figure(figsize=(14, 5.5 + 3.2 * rows), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=15)
-    top, bottom = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=[4 * rows, 5.5]))
+    top, bottom = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=[3.2 * rows, 5.5]))
     places = list(top.subplots(rows, -(-len(histograms) // rows), squeeze=False).flat)
     for axes, histogram in zip(places, histograms, strict=False):
         _draw_histogram(axes, histogram)
@@ -75,8 +75,10 @@ def _draw_histogram(axes: "Axes", histogram: Histogram) -> None:
     for i, (name, share) in enumerate(histogram.shares.items()):
         place = np.arange(len(share)) + (i - (len(histogram.shares) - 1) / 2) * width
         axes.bar(place, share.cpu().numpy(), width, label=name, color=COLOURS.get(name))
-    axes.set_xticks(range(len(histogram.bins)), histogram.bins)
-    axes.set_title(f"{histogram.title}\n{histogram.caption}", fontsize=12)
+    every = 1 + len(histogram.bins) // 16  # more labels would run into each other
+    axes.set_xticks(range(0, len(histogram.bins), every), histogram.bins[::every])
+    axes.set_title(f"{histogram.title}\n", fontsize=13)
+    axes.text(0.5, 1.02, histogram.caption, transform=axes.transAxes, ha="center", fontsize=9, color="#555555")
     axes.set_ylabel("share")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

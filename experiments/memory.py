@@ -1,0 +1,66 @@
+"""Whether learning takes as much memory after 2,000 steps as at first: resident memory of a run by its steps.
+
+Usage: python experiments/memory.py [STEPS]
+"""
+
+import csv
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RUN = Path("runs/memory")
+EVERY = 200
+SETTINGS = {
+    "name": RUN.name,
+    "fresh": "true",
+    "wandb": "disabled",
+    "data.batch_size": "64",
+    "data.target.init_args.num_images": "500",
+    "extractor.max_steps": "20",
+    "pretraining.max_steps": "50",
+    "model.eval_scenes": "1000",
+    "trainer.val_check_interval": str(EVERY),
+    "trainer.enable_progress_bar": "false",
+}
+
+
+def main() -> None:
+    """Run, watch, and print."""
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    settings = SETTINGS | {"trainer.max_steps": str(steps)}
+    words = [word for key, value in settings.items() for word in (f"--{key}", value)]
+    run = subprocess.Popen([sys.executable, "-m", "ms2", "fit", "--config", "configs/multimnist_quick.yaml", *words])
+    seen: dict[int, int] = {}
+    while run.poll() is None:
+        step, memory = last_step(), resident(run.pid)
+        if memory:
+            seen[step // EVERY * EVERY] = max(seen.get(step // EVERY * EVERY, 0), memory)
+        time.sleep(1)
+    print("\n| from step | most MiB |\n|---:|---:|")
+    for step, memory in sorted(seen.items()):
+        print(f"| {step} | {memory / 2**20:.0f} |")
+    sys.exit(run.returncode)
+
+
+def last_step() -> int:
+    """The last step in the run's log, 0 before there is one."""
+    logs = sorted(RUN.glob("csv/*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    if not logs:
+        return 0
+    with logs[-1].open() as file:
+        learned = [row for row in csv.DictReader(file) if row.get("train/score")]
+    return int(learned[-1]["step"]) if learned else 0
+
+
+def resident(process: int) -> int:
+    """Bytes of memory that a process holds, 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+if __name__ == "__main__":
+    main()
