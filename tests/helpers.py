@@ -110,10 +110,13 @@ def ms2(words: Sequence[str]) -> None:
         main()
 
 
+KINDS = {"tv", "kl", "wasserstein", "mean", "distance"}
+
+
 def metrics_of(run: Path) -> dict[str, Any]:
     """What was measured at the end of a run, without times."""
     found = json.loads((run / "metrics.json").read_text())
-    return {key: value for key, value in found.items() if "_tv" in key or "_kl" in key or "_wasserstein" in key}
+    return {key: value for key, value in found.items() if set(key.split("_")) & KINDS}
 
 
 def last(run: Path) -> dict[str, Any]:

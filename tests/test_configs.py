@@ -38,6 +38,19 @@ def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
     assert run.name == config.stem
     name = {"multimnist": "count", "aerial2d": "roads"}[config.stem.split("_")[0]]
     assert metrics_of(run)[f"{name}_tv"] >= 0 and metrics_of(run)[f"{name}_tv_pcfg_oracle"] >= 0
+    if "aerial2d" in config.stem:
+        expected = (
+            "roads_tv",
+            "cars_road1_mean",
+            "cars_other_mean",
+            "cars_road1_tv",
+            "cars_other_tv",
+            "joint_distance",
+        )
+        for key in expected:
+            found = {f"{key}{ending}" for ending in ("", "_prior", "_pcfg_oracle")} & set(metrics_of(run))
+            assert len(found) == 3
+            assert key.endswith("mean") or f"{key}_noise_floor" in metrics_of(run)
     assert {file.name for file in run.iterdir()} >= {"metrics.json", "summary.png", "moved.png", "moved.csv"}
     assert last(run)["global_step"] == TINY["trainer.max_steps"]
 

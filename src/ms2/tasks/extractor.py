@@ -25,6 +25,7 @@ class ExtractorTraining(Configured, LightningModule):
         max_steps: Training steps.
         batch_size: Images per step, over all processes together.
         lr: Highest learning rate of a one-cycle schedule (AdamW).
+        max_gradient: Largest norm of the gradient; longer ones are cut. One bad batch can otherwise undo the training.
         prior: Structure prior of the images; the world's by default. A wider one teaches the extractor to count what
             the target may hold beyond it.
         parameters: Parameter prior of the images, likewise; one with more kinds of layout than the world's teaches it
@@ -40,6 +41,7 @@ class ExtractorTraining(Configured, LightningModule):
         max_steps: int = 400,
         batch_size: int = 64,
         lr: float = 4e-3,
+        max_gradient: float = 0.5,
         prior: StructurePrior | None = None,
         parameters: ParameterPrior | None = None,
         layouts: dict[str, ParameterPrior] | None = None,
@@ -49,6 +51,7 @@ class ExtractorTraining(Configured, LightningModule):
         self.world, self.features, self.prior = world, features, prior or world.prior
         self.layout = parameters or world.parameters
         self.max_steps, self.batch_size, self.lr, self.seed = max_steps, batch_size, lr, seed
+        self.max_gradient = max_gradient
         self.layouts = {"prior": world.parameters, **(layouts or {})}
         self.findings: dict[str, float] = {}
 
@@ -89,6 +92,10 @@ class ExtractorTraining(Configured, LightningModule):
         if isinstance(self.features, TrainedExtractor):
             self.features.eval()
             self.findings = probe(self.features, self.world, self.layouts, seed=self.seed, prior=self.prior)
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Cut long gradients."""
+        torch.nn.utils.clip_grad_norm_(self.features.parameters(), self.max_gradient)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle schedule."""
