@@ -246,7 +246,7 @@ def test_the_untrained_loss_is_about_that_of_guessing() -> None:
 
 def test_the_losses_are_cross_entropies_of_what_is_read() -> None:
     extractor, counts = make("ResNet, counts"), class_counts(TINY, C)
-    for _ in range(200):  # afterwards the running statistics are those of this batch, up to Bessel's correction
+    for _ in range(400):  # afterwards the running statistics are those of this batch, up to Bessel's correction
         extractor.loss(TINY.image, TINY)
     n = len(TINY.image)
     extractor.variance.mul_((n - 1) / n)
