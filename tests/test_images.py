@@ -4,6 +4,7 @@ import os
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -657,3 +658,35 @@ def test_kitti_frames():
     assert (frames.std(dim=(1, 2, 3)) > 20).all()
     height, width = read_image(folder.paths[0]).shape[1:]
     assert 2.5 < width / height < 4
+
+
+# --- images unlike the renderer's ---
+
+
+def folder_of(tmp_path: Path, *sizes: tuple[int, int]) -> Path:
+    """A folder of grey images with these widths and heights."""
+    for number, size in enumerate(sizes):
+        Image.new("L", size, 100).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("fit", "happens"),
+    [("crop", "up to 75% of an image is cut away"), ("pad", "black bars fill up to 75%"), ("stretch", "are distorted")],
+)
+def test_images_of_another_aspect_are_told_with_what_becomes_of_them(tmp_path: Path, fit: Any, happens: str) -> None:
+    folder = folder_of(tmp_path, (64, 64), (128, 64), (256, 64))
+    images = ImageFolder(folder, (32, 32), fit=fit)
+    with pytest.warns(UserWarning, match=rf"2 of 3 images have another aspect .* 2\.png \(256 x 64\).*{happens}"):
+        assert images.verify() == []
+    assert len(images) == 3
+
+
+def test_images_smaller_than_the_renderers_are_told(tmp_path: Path) -> None:
+    images = ImageFolder(folder_of(tmp_path, (64, 64), (16, 16)), (32, 32))
+    with pytest.warns(UserWarning, match=r"1 of 2 images are smaller .* such as 1\.png \(16 x 16\)"):
+        images.verify()
+
+
+def test_images_like_the_renderers_raise_no_warning(tmp_path: Path) -> None:
+    assert ImageFolder(folder_of(tmp_path, (64, 64), (32, 32), (66, 65)), (32, 32)).verify() == []
