@@ -1,7 +1,17 @@
 """Feature extractors: what images are compared by."""
 
+from ms2.features.backbone import Backbone, InceptionPool3
 from ms2.features.base import Blocks, FeatureExtractor, Reading, TrainedExtractor
 from ms2.features.dense import DenseCounts
 from ms2.features.resnet import ResNet
 
-__all__ = ["Blocks", "DenseCounts", "FeatureExtractor", "Reading", "ResNet", "TrainedExtractor"]
+__all__ = [
+    "Backbone",
+    "Blocks",
+    "DenseCounts",
+    "FeatureExtractor",
+    "InceptionPool3",
+    "Reading",
+    "ResNet",
+    "TrainedExtractor",
+]

@@ -1,0 +1,187 @@
+"""Extractors that were trained elsewhere: any torchvision network, and Inception-v3 pool-3 (section 4.3)."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ms2.features.base import Blocks, FeatureExtractor
+from ms2.registry import UserError, suggest
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class WeightsError(UserError):
+    """Weights that can't be had, or that don't fit."""
+
+
+class Backbone(FeatureExtractor):
+    """A network of torchvision up to one of its layers, averaged over the image: block ``embedding``.
+
+    Grey images are given to it as three equal channels.
+
+    Args:
+        architecture: Name of a torchvision classification network, such as ``resnet50``.
+        layer: Layer whose output is the embedding, by its name in the network, such as ``layer3`` or ``avgpool``.
+        weights: File of a state dict, which may lack what lies beyond the layer; ``imagenet`` for torchvision's own,
+            from its cache or the net; null for random ones, which still tell much apart.
+        size: Height and width that images are brought to, in pixels; null keeps theirs.
+        mean: What is taken off the colours, which lie in [0, 1].
+        deviation: What they are divided by afterwards.
+        seed: Seed of random weights.
+
+    Raises:
+        WeightsError: If there are no such weights, or they don't reach up to the layer.
+        UserError: If there is no such network or layer.
+    """
+
+    colour_mean: Tensor
+    colour_deviation: Tensor
+
+    def __init__(
+        self,
+        architecture: str = "resnet18",
+        layer: str = "avgpool",
+        weights: str | None = "imagenet",
+        size: tuple[int, int] | None = None,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        deviation: tuple[float, float, float] = IMAGENET_DEVIATION,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        with torch.random.fork_rng([]):  # torchvision draws initial weights from the global generator
+            torch.manual_seed(seed)
+            network = _network(architecture)
+        self.network = self._adapted(_up_to(network, architecture, layer))
+        if weights is not None:
+            _load(self.network, _weights(architecture, weights), weights, architecture, layer)
+        self.register_buffer("colour_mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("colour_deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
+        """Block ``embedding``."""
+        if self.size is not None and images.shape[2:] != self.size:
+            images = F.interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False)
+        images = (images.expand(-1, 3, -1, -1) - self.colour_mean) / self.colour_deviation
+        found = self.network(images)["out"]
+        return {"embedding": found.flatten(2).mean(2) if found.ndim > 2 else found}
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in evaluation: the network is used as it came."""
+        return super().train(False)
+
+    def _adapted(self, network: torch.fx.GraphModule) -> torch.fx.GraphModule:
+        """What subclasses change about the network."""
+        return network
+
+
+class InceptionPool3(Backbone):
+    """Inception-v3 up to its third pooling, 2048 features: what the paper compares driving scenes by.
+
+    Its average pools leave the padding out, as in the network of 2015 that FID is defined by; torchvision's count it.
+
+    Args:
+        layer: Layer whose output is the embedding; ``avgpool`` is pool-3.
+        weights: File of a state dict, which may lack what lies beyond the layer; ``imagenet`` for torchvision's own,
+            from its cache or the net; null for random ones.
+        seed: Seed of random weights.
+    """
+
+    def __init__(self, layer: str = "avgpool", weights: str | None = "imagenet", seed: int = 0) -> None:
+        half = (0.5, 0.5, 0.5)
+        super().__init__("inception_v3", layer, weights, (299, 299), half, half, seed)
+
+    def _adapted(self, network: torch.fx.GraphModule) -> torch.fx.GraphModule:
+        for node in network.graph.nodes:
+            if node.op == "call_function" and "avg_pool2d" in str(node.target) and "adaptive" not in str(node.target):
+                node.kwargs = {**node.kwargs, "count_include_pad": False}
+        network.recompile()
+        return network
+
+
+def _network(architecture: str) -> nn.Module:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if architecture not in names:
+        raise UserError(f"torchvision has no network {architecture!r}. {suggest(architecture, names)}")
+    extra = {"aux_logits": False, "init_weights": False} if architecture == "inception_v3" else {}
+    network: nn.Module = models.get_model(architecture, weights=None, **extra)
+    return network.eval()
+
+
+def _up_to(network: nn.Module, architecture: str, layer: str) -> torch.fx.GraphModule:
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+    names = get_graph_node_names(network)[1]
+    if not any(name == layer or name.startswith(f"{layer}.") for name in names):
+        tops = list(dict.fromkeys(name.split(".")[0] for name in names))
+        raise UserError(f"{architecture} has no layer {layer!r}. {suggest(layer, tops)}")
+    found: torch.fx.GraphModule = create_feature_extractor(network, {layer: "out"})
+    return found.eval()
+
+
+def _weights(architecture: str, weights: str) -> Mapping[str, Tensor]:
+    if weights == "imagenet":
+        return _imagenet(architecture)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"there are no weights {path.absolute()}: give a file of a state dict, or 'imagenet'")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever broken bytes raise
+        raise WeightsError(
+            f"{path} can't be read as weights ({type(error).__name__}): save a state dict there"
+        ) from error
+    found = found.get("state_dict", found) if isinstance(found, Mapping) else found
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise WeightsError(f"{path} holds no state dict: save network.state_dict() there")
+    return found
+
+
+def _imagenet(architecture: str) -> Mapping[str, Tensor]:
+    from torchvision import models
+
+    entry = models.get_model_weights(architecture).DEFAULT
+    try:
+        found: Mapping[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        cached = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
+        raise WeightsError(
+            f"the weights of {architecture} can't be fetched from {entry.url}: {error}. Where there is no network, put "
+            f"that file at {cached}, or give the path of any state dict of {architecture} as weights."
+        ) from error
+    return found
+
+
+def _load(
+    network: torch.fx.GraphModule, weights: Mapping[str, Tensor], source: str, architecture: str, layer: str
+) -> None:
+    """Take over what the network up to the layer needs.
+
+    Raises:
+        WeightsError: If something is lacking or of another shape.
+    """
+    needed = {name: value for name, value in network.state_dict().items() if "num_batches_tracked" not in name}
+    lacking = [name for name in needed if name not in weights]
+    if lacking:
+        reached = list(dict.fromkeys(name.split(".")[0] for name in needed if name in weights))
+        reach = f"they reach up to {reached[-1]!r}" if reached else "they hold nothing of it"
+        raise WeightsError(
+            f"the weights {source} lack {len(lacking)} tensors that {architecture} needs up to layer {layer!r}, the "
+            f"first {lacking[0]!r}: {reach}. Give complete weights, or a layer that they reach."
+        )
+    wrong = [name for name, value in needed.items() if weights[name].shape != value.shape]
+    if wrong:
+        name = wrong[0]
+        raise WeightsError(
+            f"the weights {source} are not those of {architecture}: {name!r} is {list(weights[name].shape)}, and "
+            f"should be {list(needed[name].shape)}"
+        )
+    network.load_state_dict({name: weights[name].float() for name in needed}, strict=False)
