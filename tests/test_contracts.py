@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import ms2
 import ms2.worlds
 from ms2.derivation import valid
+from ms2.features import Backbone
 from ms2.registry import KINDS, Configured, available, describe
 from ms2.render import Rendering
 from ms2.scene import SceneBatch, scenes_of
