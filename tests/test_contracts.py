@@ -47,7 +47,14 @@ WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each f
 LINKED = {"world", "grammar", "channels", "classes"}
 """Arguments that the program fills in."""
 REQUIRED = {
-    *(("Grammar", "rules"), ("Folder", "root"), ("Synthetic", "prior"), ("Joint", "of"), ("Joint", "parent")),
+    *(
+        ("Grammar", "rules"),
+        ("Folder", "root"),
+        ("Kitti", "root"),
+        ("Synthetic", "prior"),
+        ("Joint", "of"),
+        ("Joint", "parent"),
+    ),
     *(("ChildCount", name) for name in ("of", "parent", "items", "name")),
 }
 """Arguments that only a person can fill in."""
@@ -145,7 +152,10 @@ def test_every_argument_has_a_type(cls: type) -> None:
 
 def make(cls: type, folder: Path) -> Any:
     """A plug-in with default settings, and the least that it needs besides."""
-    Image.new("L", (40, 40)).save(folder / "image.png")
+    (folder / "training" / "image_2").mkdir(parents=True)
+    (folder / "ImageSets").mkdir()
+    (folder / "ImageSets" / "train.txt").write_text("000000\n")
+    Image.new("L", (40, 40)).save(folder / "training" / "image_2" / "000000.png")
     fill = {
         "channels": 1,
         "classes": list("0123456789"),
