@@ -104,7 +104,7 @@ def test_two_processes_run_all_stages_and_write_results_once(
     assert done.stdout.count("results: ") == 1
     assert [path.name for path in (run / "csv").iterdir()] == ["version_0"]
     stages = sorted(path.name.split("-")[0] for path in (run.parent / "cache").iterdir())
-    assert stages == ["ExtractorTraining", "Pretraining"]
+    assert stages == ["ExtractorTraining", "Pretraining", "TargetFeatures"]
 
 
 def test_two_processes_log_what_both_have_computed(two: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

@@ -231,6 +231,8 @@ class CLI(LightningCLI):
                 self.results.stages[name] = run_stage(stage, self._stage_trainer, self.folder.parent / "cache")
         if only != "all":
             return
+        if isinstance(model, MetaSim2):
+            model.cache = self.folder.parent / "cache"
         last = self.folder / "checkpoints" / "last.ckpt"
         if ckpt_path is None and last.exists():
             say(f"resuming from {last}")

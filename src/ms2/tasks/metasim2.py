@@ -1,7 +1,9 @@
 """Stage 3: learn the structure of target images, by REINFORCE on a feature-space score (section 3.3)."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -10,17 +12,19 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from tqdm import tqdm
 
+import ms2
 from ms2.data import TargetImages
 from ms2.derivation import Derivations
 from ms2.estimators import Estimator, LeaveOneOut
 from ms2.features import Blocks, FeatureExtractor, TrainedExtractor
 from ms2.metrics import distribution, total_variation
 from ms2.objectives import Objective
-from ms2.registry import Configured, UserError
+from ms2.registry import Configured, UserError, code, fingerprint
 from ms2.scene import SceneBatch, scenes_of
 from ms2.seeding import generator
 from ms2.statistics import ClassFrequency, ObjectCount, Statistic
 from ms2.structure import StructureModel
+from ms2.tasks.stages import save_atomically
 from ms2.world import World
 
 MOST_BEYOND = 0.02
@@ -91,6 +95,8 @@ class MetaSim2(Configured, LightningModule):
         self.correct_rejection = correct_rejection
         self.eval_scenes, self.seed = eval_scenes, seed
         self.target_features: Blocks = {}
+        self.cache: Path | None = None
+        """Folder in which features of the target are kept; None keeps none."""
         self.last_score: Tensor | None = None
 
     # -- the step --------------------------------------------------------------------------------------
@@ -211,8 +217,28 @@ class MetaSim2(Configured, LightningModule):
 
     def on_fit_start(self) -> None:
         """Embed the target images, unless that was done before."""
-        if not self.target_features:
-            self.embed_target(self.trainer.datamodule)  # type: ignore[attr-defined]
+        if self.target_features:
+            return
+        data: TargetImages = self.trainer.datamodule  # type: ignore[attr-defined]
+        path = self.cache and self.cache / f"TargetFeatures-{self._target_key(data)}.pt"
+        # one process looks for all: the others may look a moment later, when it is there
+        if self.trainer.strategy.broadcast(path is not None and path.exists()):
+            assert path is not None
+            saved = torch.load(path, weights_only=True, map_location=self.device)
+            self.target_features = saved
+            return
+        self.embed_target(data)
+        if path is not None and self.global_rank == 0:
+            save_atomically(path, {name: block.cpu() for name, block in self.target_features.items()})
+
+    def _target_key(self, data: TargetImages) -> str:
+        """A hash of all that the target's features depend on: images, extractor, and its weights."""
+        weights = hashlib.blake2b(digest_size=8)
+        for name, value in sorted(self.features.state_dict().items()):
+            weights.update(name.encode())
+            weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        made = code(data.target, self.features)
+        return fingerprint(ms2.__version__, data.target.key(), made, self.features, weights.hexdigest())
 
     @torch.no_grad()
     def embed_target(self, data: TargetImages) -> Blocks:
