@@ -123,6 +123,7 @@ class Rasteriser:
         self.part = part or PART[self.device.type]
         self.warp, self._kernels = load_warp()
         self._library = self._filled(self._kernels.Library(), library.arrays)
+        self._library.texel = self._wrap(library.arrays.texel, self.warp.uint32)
         self._samples = torch.empty(0, dtype=torch.int64, device=self.device)
         self._shadows = torch.empty(0, dtype=torch.int32, device=self.device)
 
@@ -181,6 +182,7 @@ class Rasteriser:
         cameras.near = self.near
         lights = self._filled(k.Lights(), environment)
         lights.view = self._wrap(self._new(b, 3, 4))
+        lights.eye, lights.to_sun = (self._wrap(self._new(b, 3)) for _ in range(2))
         placed, wanted = self._placed(instances, labels)
         measured, counts = self._measured(b * n), self._new(3, b * n, dtype=torch.int32)
         measured.words = self._wrap(counts[2])
@@ -286,6 +288,8 @@ class Rasteriser:
     def _filled(self, struct: Any, values: Any) -> Any:
         """A kernel's struct with the tensors of a dataclass that has the same names."""
         for item in fields(values):
+            if item.name == "texel":  # bits, which Warp knows as another type
+                continue
             setattr(struct, item.name, self._wrap(getattr(values, item.name)))
         return struct
 

@@ -14,7 +14,7 @@ import warp as wp
 wp.set_module_options(
     {
         "enable_backward": False,  # halves the time to compile
-        "cpu_compiler_flags": "",  # no instructions of this very machine: a cache may be shared, and pixels be compared
+        "cpu_compiler_flags": "-mllvm=-inline-threshold=9000",  # no instructions of this very machine: a cache may be shared, and pixels be compared
     }
 )
 
@@ -42,7 +42,7 @@ class Library:
     triangle: wp.array[wp.vec4i]
     mesh: wp.array2d[wp.int32]
     texture: wp.array2d[wp.int32]
-    texel: wp.array[wp.int32]
+    texel: wp.array[wp.uint32]
 
 
 @wp.struct
@@ -57,7 +57,7 @@ class Cameras:
 
 @wp.struct
 class Lights:
-    """What `scenes.Environment` describes, and the sun's view of each scene."""
+    """What `scenes.Environment` describes; for each scene the sun's view, the camera's place, the sun's direction."""
 
     sun: wp.array[wp.vec3]
     sun_colour: wp.array[wp.vec3]
@@ -68,6 +68,8 @@ class Lights:
     horizon: wp.array[wp.vec3]
     zenith: wp.array[wp.vec3]
     view: wp.array[mat34]
+    eye: wp.array[wp.vec3]
+    to_sun: wp.array[wp.vec3]
 
 
 @wp.struct
@@ -145,6 +147,8 @@ def look_from_sun(cameras: Cameras, lights: Lights, width: int, size: int, dista
     ahead = row(pose, 2)
     up = -row(pose, 1)
     sun = wp.normalize(lights.sun[s])
+    lights.eye[s] = eye
+    lights.to_sun[s] = sun
     u = ahead - sun * wp.dot(sun, ahead)
     if wp.length(u) < 0.1:
         u = right - sun * wp.dot(sun, right)
@@ -523,6 +527,8 @@ def draw_from_sun(
         affine(view, library.position[corners[1]]),
         affine(view, library.position[corners[2]]),
     )
+    t.least = wp.max(t.least, 0.0)  # below, floats have not the order of their bits
+    t.most = wp.max(t.most, 0.0)
     start = i / instances.number * (size * size)
     for y in range(before(t.y0, size) + part, before(t.y2, size), parts):
         ends = span(t, y, size)
@@ -531,7 +537,7 @@ def draw_from_sun(
             base = start + y * size
             for x in range(ends[0], ends[1]):
                 here = wp.clamp(q + float(x - ends[0]) * t.qx, t.least, t.most)
-                wp.atomic_max(highest, base + x, wp.cast(wp.max(here, 0.0), wp.uint32))
+                wp.atomic_max(highest, base + x, wp.cast(here, wp.uint32))
 
 
 # --- light ---
@@ -539,28 +545,34 @@ def draw_from_sun(
 
 @wp.func
 @no_type_check
-def texel(library: Library, start: int, wide: int, high: int, x: int, y: int):
-    """A texel as bytes 0 to 255; pictures repeat, and their sides are powers of two."""
-    v = library.texel[start + ((y & ((1 << high) - 1)) << wide) + (x & ((1 << wide) - 1))]
-    return wp.vec3(float(v & 255), float((v >> 8) & 255), float(v >> 16))
+def bilinear(texels: wp.array[wp.uint32], start: int, wide: int, high: int, u: float, v: float):
+    """Red, green and blue between four texels, 0 to 65280; pictures repeat, and their sides are powers of two.
 
-
-@wp.func
-@no_type_check
-def bilinear(library: Library, picture: int, level: int, u: float, v: float):
-    level = wp.min(level, LEVELS - 1)
-    wide = wp.max(library.texture[picture, 0] - level, 0)
-    high = wp.max(library.texture[picture, 1] - level, 0)
-    start = library.texture[picture, 2 + level]
+    Red and blue are weighed at once, 16 bits apart: weights add up to 256.
+    """
     x = u * float(1 << wide) - 0.5
     y = v * float(1 << high) - 0.5
     i = whole(x)
     j = whole(y)
-    x -= float(i)
-    y -= float(j)
-    low = texel(library, start, wide, high, i, j) * (1.0 - x) + texel(library, start, wide, high, i + 1, j) * x
-    top = texel(library, start, wide, high, i, j + 1) * (1.0 - x) + texel(library, start, wide, high, i + 1, j + 1) * x
-    return low * (1.0 - y) + top * y
+    a = wp.uint32((x - float(i)) * 256.0)
+    b = wp.uint32((y - float(j)) * 256.0)
+    both = (a * b) >> wp.uint32(8)
+    across = (1 << wide) - 1
+    along = (1 << high) - 1
+    low = start + ((j & along) << wide)
+    top = start + (((j + 1) & along) << wide)
+    c00 = texels[low + (i & across)]
+    c10 = texels[low + ((i + 1) & across)]
+    c01 = texels[top + (i & across)]
+    c11 = texels[top + ((i + 1) & across)]
+    w00 = wp.uint32(256) - a - b + both
+    w10 = a - both
+    w01 = b - both
+    m = wp.uint32(0xFF00FF)
+    ends = (c00 & m) * w00 + (c10 & m) * w10 + (c01 & m) * w01 + (c11 & m) * both
+    m = wp.uint32(0xFF00)
+    middle = (c00 & m) * w00 + (c10 & m) * w10 + (c01 & m) * w01 + (c11 & m) * both
+    return wp.vec3(float(ends & wp.uint32(0xFFFF)), float(middle >> wp.uint32(8)), float(ends >> wp.uint32(16)))
 
 
 @wp.func
@@ -598,16 +610,23 @@ def textured(library: Library, picture: int, at: wp.vec2, across: wp.vec2, along
     if longer > 1.0:
         taps = wp.clamp(int(longer / wp.max(shorter, 1.0) + 0.5), 1, MOST_TAPS)
     level = level_of(wp.max(longer / float(taps), shorter))
-    base = int(level)
-    blend = level - float(base)
+    base = wp.min(int(level), LEVELS - 1)
+    # only between levels are both looked at, in the middle three fifths of the way
+    blend = wp.clamp((level - float(base) - 0.2) / 0.6, 0.0, 1.0)
     total = wp.vec3(0.0, 0.0, 0.0)
-    for k in range(taps):
-        p = at + step * ((float(k) + 0.5) / float(taps) - 0.5)
-        found = bilinear(library, picture, base, p[0], p[1])
-        if blend > 0.0:
-            found = found * (1.0 - blend) + bilinear(library, picture, base + 1, p[0], p[1]) * blend
-        total += found
-    total = total / (255.0 * float(taps))
+    for n in range(2):
+        weight = blend
+        if n == 0:
+            weight = 1.0 - blend
+        if weight > 0.0:
+            here = wp.min(base + n, LEVELS - 1)
+            start = library.texture[picture, 2 + here]
+            wide = wp.max(library.texture[picture, 0] - here, 0)
+            high = wp.max(library.texture[picture, 1] - here, 0)
+            for k in range(taps):
+                p = at + step * ((float(k) + 0.5) / float(taps) - 0.5)
+                total += bilinear(library.texel, start, wide, high, p[0], p[1]) * weight
+    total = total / (65280.0 * float(taps))
     return wp.cw_mul(total, total)
 
 
@@ -652,7 +671,7 @@ def sky(lights: Lights, s: int, ray: wp.vec3):
 @wp.func
 @no_type_check
 def sky_with_sun(lights: Lights, s: int, ray: wp.vec3):
-    near = wp.dot(ray, wp.normalize(lights.sun[s]))
+    near = wp.dot(ray, lights.to_sun[s])
     colour = sky(lights, s, ray)
     if near > 0.9:
         sun = lights.sun_colour[s]
@@ -665,7 +684,7 @@ def sky_with_sun(lights: Lights, s: int, ray: wp.vec3):
 @wp.func
 @no_type_check
 def shade(
-    library: Library, cameras: Cameras, lights: Lights, instances: Instances, listing: Listing, k: int, s: int,
+    library: Library, lights: Lights, instances: Instances, listing: Listing, k: int, s: int,
     x: float, y: float, step: float, size: int, highest: wp.array[wp.uint32],
 ):  # fmt: skip
     """Linear light that a camera gets from a triangle at one place x, y of the image.
@@ -705,8 +724,7 @@ def shade(
 
     model = instances.model[i]
     world = wp.transform_point(model, place0 * w[0] + place1 * w[1] + place2 * w[2])
-    pose = cameras.pose[s]
-    ray = world - eye_of(pose)
+    ray = world - lights.eye[s]
     far = wp.length(ray)
     ray = ray / wp.max(far, 1.0e-6)
     n0 = library.normal[t[0]]
@@ -741,7 +759,7 @@ def shade(
         along = (uv0 * dy[0] + uv1 * dy[1] + uv2 * dy[2] - at * sy) / total
         colour = wp.cw_mul(colour, textured(library, t[3], at, across, along))
 
-    sun = wp.normalize(lights.sun[s])
+    sun = lights.to_sun[s]
     sunlight = lights.sun_colour[s]
     facing = wp.dot(normal, sun)
     open = float(0.0)
@@ -835,6 +853,14 @@ def resolve(
     most = int(0)
     best_q = float(0.0)
     done = int(0)
+    first = nearest[base]
+    alike = bool(True)
+    q_of_all = float(0.0)
+    for n in range(samples):
+        sample = nearest[base + n / step * wide + n % step]
+        q_of_all += wp.cast(wp.uint32(sample >> wp.uint64(32)), wp.float32)
+        if (sample & LOW_HALF) != (first & LOW_HALF):
+            alike = False
     for n in range(samples):
         if done < samples:
             key = nearest[base + n / step * wide + n % step]
@@ -851,24 +877,29 @@ def resolve(
                     known = True
             if not old:
                 # look ahead: how many samples show it, and where is their middle?
-                count = int(0)
-                of_mine = int(0)
-                middle = wp.vec2(0.0, 0.0)
-                q = float(0.0)
-                for later in range(n, samples):
-                    sample = nearest[base + later / step * wide + later % step]
-                    other = named(sample)
-                    if other == k:
-                        count += 1
-                        middle += wp.vec2(float(later % step), float(later / step))
-                    if owner(listing, other) == mine:
-                        of_mine += 1
-                        q += wp.cast(wp.uint32(sample >> wp.uint64(32)), wp.float32)
-                middle = middle / float(count) + wp.vec2(float(x * step) + 0.5, float(y * step) + 0.5)
+                count = int(samples)
+                of_mine = int(samples)
+                middle = wp.vec2(float(x * step + x * step + step), float(y * step + y * step + step)) * 0.5
+                q = float(q_of_all)
+                if not alike:
+                    count = int(0)
+                    of_mine = int(0)
+                    corner = wp.vec2(0.0, 0.0)
+                    q = float(0.0)
+                    for later in range(n, samples):
+                        sample = nearest[base + later / step * wide + later % step]
+                        other = named(sample)
+                        if other == k:
+                            count += 1
+                            corner += wp.vec2(float(later % step), float(later / step))
+                        if owner(listing, other) == mine:
+                            of_mine += 1
+                            q += wp.cast(wp.uint32(sample >> wp.uint64(32)), wp.float32)
+                    middle = corner / float(count) + wp.vec2(float(x * step) + 0.5, float(y * step) + 0.5)
                 light = wp.vec3(0.0, 0.0, 0.0)
                 if k >= 0:
                     light = shade(
-                        library, cameras, lights, instances, listing, k, s, middle[0], middle[1], float(step), size,
+                        library, lights, instances, listing, k, s, middle[0], middle[1], float(step), size,
                         highest,
                     )  # fmt: skip
                 else:
