@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ms2.render.raster import Camera, Environment, InstanceBatch, Mesh, MeshLibrary, joined
-from ms2.render.raster.shapes import ball, box, cylinder, plane
+from ms2.render.raster.shapes import ball, box, cylinder, faceted, plane
 from ms2.seeding import generator
 
 FOCAL = 241.6
@@ -59,7 +59,7 @@ def _car() -> Mesh:
     cabin = _at(cylinder(1.25, 0.55, 0.95, 4, colour=dark, gloss=1.0), 0, 0, 0)
     turned = np.diag([1.0, 1.55, 1.0, 1.0])
     turned[:3, :3] = turned[:3, :3] @ _turn(math.pi / 4)
-    cabin = _at(cabin.moved(turned), 0, -0.25, 0.87)
+    cabin = _at(faceted(cabin.moved(turned)), 0, -0.25, 0.87)
     roof = _at(box(1.3, 2.0, 0.04, paint=1.0, gloss=0.7), 0, -0.25, 1.42)
     parts = [body, cabin, roof]
     for x in (-0.92, 0.7):
@@ -84,7 +84,9 @@ def library(device: str = "cpu") -> MeshLibrary:
     pine = [_at(cylinder(1.6 - 0.3 * i, 1.9, 0.0, 16, paint=1.0), 0, 0, 0.9 + i) for i in range(4)]
     house = box(8, 10, 6, texture=0, pictures=(p["wall"],), paint=1.0)
     house = Mesh(**(vars(house) | {"uv": house.uv * 3}))
-    roof = _at(cylinder(7.6, 2.4, 1.0, 4, colour=(0.5, 0.28, 0.22)).moved(np.diag([1.0, 1, 1, 1])), 0, 0, 6.0)
+    turned = np.eye(4)
+    turned[:3, :3] = np.diag([1.0, 1.2, 1.0]) @ _turn(math.pi / 4)
+    roof = _at(faceted(cylinder(6.4, 2.4, 0.8, 4, colour=(0.6, 0.33, 0.26)).moved(turned)), 0, 0, 6.0)
     person = [
         cylinder(0.2, 0.85, 0.16, 10, colour=(0.2, 0.22, 0.35)),
         _at(cylinder(0.2, 0.6, 0.24, 10, paint=1.0), 0, 0, 0.85),

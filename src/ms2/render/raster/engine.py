@@ -128,9 +128,7 @@ class Rasteriser:
         self._shadows = torch.empty(0, dtype=torch.int32, device=self.device)
 
     @torch.no_grad()
-    def render(
-        self, instances: InstanceBatch, camera: Camera, environment: Environment, labels: bool = True
-    ) -> Raster:
+    def render(self, instances: InstanceBatch, camera: Camera, environment: Environment, labels: bool = True) -> Raster:
         """Draw scenes.
 
         Args:
@@ -192,7 +190,9 @@ class Rasteriser:
         rows = (self._wrap(counts[0]), self._wrap(counts[1]))
         self._launch(k.place, b * n, self._library, cameras, lights, placed, measured, wide, tall, size, *rows)
         first = counts.cumsum(1, dtype=torch.int32) - counts
-        drawn, shading, words = (int(total) for total in (first[:, -1] + counts[:, -1]).tolist()) if b * n else (0, 0, 0)
+        drawn, shading, words = (
+            (int(total) for total in (first[:, -1] + counts[:, -1]).tolist()) if b * n else (0, 0, 0)
+        )
 
         measured.first = self._wrap(first[2])
         measured.mask = self._wrap(self._new(words, dtype=torch.int32).zero_(), self.warp.uint32)

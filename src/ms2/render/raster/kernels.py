@@ -32,6 +32,7 @@ ALL_BITS = wp.constant(wp.uint32(0xFFFFFFFF))
 
 
 @wp.struct
+@no_type_check
 class Library:
     """What `meshes.Arrays` describes."""
 
@@ -46,6 +47,7 @@ class Library:
 
 
 @wp.struct
+@no_type_check
 class Cameras:
     """Cameras of the scenes: focal lengths and centres in samples."""
 
@@ -56,6 +58,7 @@ class Cameras:
 
 
 @wp.struct
+@no_type_check
 class Lights:
     """What `scenes.Environment` describes; for each scene the sun's view, the camera's place, the sun's direction."""
 
@@ -73,6 +76,7 @@ class Lights:
 
 
 @wp.struct
+@no_type_check
 class Instances:
     """The b x n places for instances, one after another."""
 
@@ -87,6 +91,7 @@ class Instances:
 
 
 @wp.struct
+@no_type_check
 class Listing:
     """Triangles to draw: the instance of each, and the first place of each instance's."""
 
@@ -95,6 +100,7 @@ class Listing:
 
 
 @wp.struct
+@no_type_check
 class Labels:
     """What is counted of each instance; the window is where it may be seen, x0, y0, x1, y1 in samples."""
 
@@ -319,6 +325,7 @@ def place(
 
 
 @wp.struct
+@no_type_check
 class Sorted:
     """A triangle on a picture, its vertices from top to bottom, and q as a plane over it.
 
@@ -856,11 +863,12 @@ def resolve(
     first = nearest[base]
     alike = bool(True)
     q_of_all = float(0.0)
-    for n in range(samples):
-        sample = nearest[base + n / step * wide + n % step]
-        q_of_all += wp.cast(wp.uint32(sample >> wp.uint64(32)), wp.float32)
-        if (sample & LOW_HALF) != (first & LOW_HALF):
-            alike = False
+    for j in range(step):
+        for i in range(step):
+            sample = nearest[base + j * wide + i]
+            q_of_all += wp.cast(wp.uint32(sample >> wp.uint64(32)), wp.float32)
+            if (sample & LOW_HALF) != (first & LOW_HALF):
+                alike = False
     for n in range(samples):
         if done < samples:
             key = nearest[base + n / step * wide + n % step]

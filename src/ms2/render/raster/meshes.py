@@ -1,5 +1,6 @@
 """Meshes, and a library of them: packed once into flat arrays that stay on the device that renders."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +17,7 @@ LARGEST_TEXTURE = 1024
 LEVELS = LARGEST_TEXTURE.bit_length()
 """Mip levels that a row of the texture table has room for."""
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ class MeshLibrary:
     """Meshes by name, in the order in which instances number them.
 
     Args:
-        meshes: The meshes. Pictures that several of them share (the same array) are kept once.
+        meshes: The meshes. Pictures that several of them share are kept once.
         device: Where to keep them.
     """
 
@@ -176,17 +177,16 @@ def _check(name: str, mesh: Mesh) -> None:
 
 def _pack(meshes: list[Mesh], device: torch.device) -> Arrays:
     filled = [_filled(mesh) for mesh in meshes]
-    pictures: dict[int, int] = {}  # number of each picture by its identity
+    pictures: dict[bytes, int] = {}  # number of each picture by what is on it; files often bring the same one
     distinct: list[Picture] = []
     triangles = []
     table = np.zeros((len(meshes), 5), np.int32)
     v = t = 0
     for row, mesh, surface in zip(table, meshes, filled, strict=True):
         for picture in mesh.pictures:
-            if id(picture) not in pictures:
-                pictures[id(picture)] = len(distinct)
+            if pictures.setdefault(_fingerprint(picture), len(distinct)) == len(distinct):
                 distinct.append(picture)
-        numbers = np.array([*(pictures[id(picture)] for picture in mesh.pictures), -1])
+        numbers = np.array([*(pictures[_fingerprint(picture)] for picture in mesh.pictures), -1])
         triangles.append(np.column_stack([mesh.triangles + v, numbers[surface.texture]]))
         row[:] = v, len(mesh.vertices), t, len(mesh.triangles), mesh.casts
         v, t = v + len(mesh.vertices), t + len(mesh.triangles)
@@ -205,6 +205,10 @@ def _pack(meshes: list[Mesh], device: torch.device) -> Arrays:
         texture.to(device),
         texel.to(device),
     )
+
+
+def _fingerprint(picture: Picture) -> bytes:
+    return hashlib.blake2b(picture.tobytes() + str(picture.shape).encode()).digest()
 
 
 def _pack_textures(pictures: list[Picture]) -> tuple[Int[Tensor, "k l"], Int[Tensor, " P"]]:
@@ -226,7 +230,7 @@ def _pack_textures(pictures: list[Picture]) -> tuple[Int[Tensor, "k l"], Int[Ten
     return table, torch.cat(parts)
 
 
-def mip_levels(picture: Picture) -> list[Float[Tensor, "3 h w"]]:
+def mip_levels(picture: Picture) -> list[Float[Tensor, "3 _ _"]]:
     """A picture in linear light, the lowest row first, at sides that are powers of two, and halved down to one texel.
 
     Light is averaged, not bytes: the mean of black and white paint is lighter from afar than byte 128. A square stands

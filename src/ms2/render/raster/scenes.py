@@ -61,7 +61,8 @@ class Environment:
     """Light and air of b scenes.
 
     Colours of things seen, sky and fog, are as a screen shows them. Lights are linear: what faces a sun of 1 under
-    ambient light of 0 looks as its colour says.
+    ambient light of 0 looks as its colour says. Light above 0.8 is compressed, as on film, so that it never quite burns
+    out.
 
     Attributes:
         sun: Direction towards the sun, of any length.
@@ -94,5 +95,5 @@ class Environment:
             return torch.tensor(values, device=device).expand(number, -1).contiguous()
 
         fog = torch.full((number,), 0.002, device=device)
-        light = (each(-0.5, -0.4, 0.7), each(0.85, 0.78, 0.68), each(0.32, 0.36, 0.42), each(0.16, 0.15, 0.14))
+        light = (each(-0.5, -0.4, 0.7), each(1.5, 1.4, 1.22), each(0.5, 0.56, 0.65), each(0.26, 0.25, 0.23))
         return cls(*light, fog, each(0.78, 0.84, 0.9), each(0.78, 0.84, 0.9), each(0.3, 0.5, 0.8))

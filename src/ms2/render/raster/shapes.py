@@ -1,17 +1,18 @@
 """Simple meshes to build others from: planes, boxes, cylinders, cones and balls."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from ms2.render.raster.meshes import Mesh, joined
 
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 
 
-def polygon(corners: Sequence[Sequence[float]], uv: Sequence[Sequence[float]] | None = None, **looks: Any) -> Mesh:
+def polygon(corners: ArrayLike, uv: ArrayLike | None = None, **looks: Any) -> Mesh:
     """A flat convex polygon, counter-clockwise as seen from where its normal points.
 
     Args:
@@ -80,3 +81,18 @@ def ball(radius: tuple[float, float, float], rings: int = 8, segments: int = 12,
     triangles = np.concatenate([np.stack([a, a + 1, b + 1], 1)[i > 0], np.stack([a, b + 1, b], 1)[i < rings - 1]])
     uv = np.stack([angle / (2 * np.pi), polar / np.pi], 2).reshape(-1, 2).astype(np.float32)
     return Mesh((unit * axes).astype(np.float32), normals.astype(np.float32), triangles, uv, **looks)
+
+
+def faceted(mesh: Mesh) -> Mesh:
+    """The same mesh with flat triangles, each with vertices of its own: for edges that should be seen as such."""
+    corners = mesh.triangles.ravel()
+    places = mesh.vertices[corners]
+    a, b, c = places.reshape(-1, 3, 3).swapaxes(0, 1)
+    normals = np.cross(b - a, c - a)
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    looks = {
+        name: values[corners] if isinstance(values, np.ndarray) else values
+        for name, values in (("uv", mesh.uv), ("colour", mesh.colour), ("paint", mesh.paint), ("gloss", mesh.gloss))
+    }
+    triangles = np.arange(len(corners)).reshape(-1, 3)
+    return replace(mesh, vertices=places, normals=normals.repeat(3, 0).astype(np.float32), triangles=triangles, **looks)
