@@ -43,7 +43,7 @@ def pictures() -> dict[str, np.ndarray]:
     u, v = np.meshgrid(x / 14, y - 0.5)
     wall[(abs(u) < 0.24) & (abs(v) < 0.3)] = 0.97
     wall[(abs(u) < 0.2) & (abs(v) < 0.26)] = (0.16, 0.2, 0.25)
-    return {name: _bytes(p) for name, p in dict(grass=grass, road=road, walk=walk, wall=wall).items()}
+    return {name: _bytes(p) for name, p in {"grass": grass, "road": road, "walk": walk, "wall": wall}.items()}
 
 
 def _at(mesh: Mesh, x: float, y: float, z: float, roll: float = 0.0) -> Mesh:

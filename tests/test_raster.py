@@ -356,7 +356,7 @@ def test_shadows_fall_where_rays_to_the_sun_are_blocked():
     keep = depth < 25
     x, y, depth = x[keep], y[keep], depth[keep]
     places = np.stack([(x + 0.5 - 64) / 120 * depth, depth, np.zeros_like(depth)], 1)
-    low, high = where - [0.75, 0.75, 0], where + [0.75, 0.75, 1.5]
+    low, high = where - np.array([0.75, 0.75, 0]), where + np.array([0.75, 0.75, 1.5])
     t0, t1 = (low - places) / sun, (high - places) / sun
     inside = np.minimum(t0, t1).max(1) < np.maximum(t0, t1).min(1)
     found = raster.image[0, 0, y, x].numpy() < 0.6  # in light 0.2 + 0.5 0.84 = 0.62, whose root is 0.79; 0.45 without

@@ -162,7 +162,8 @@ class Rasteriser:
         if used.numel() and (int(used.max()) >= len(self.library) or int(used.min()) < -1):
             wrong = used[(used >= len(self.library)) | (used < -1)][0]
             raise UserError(
-                f"there is no mesh {int(wrong)}: the library has 0 to {len(self.library) - 1}, and -1 is an unused place"
+                f"there is no mesh {int(wrong)}: the library has 0 to {len(self.library) - 1}, "
+                "and -1 is an unused place"
             )
         for name, values in (("transform", instances.transform[used >= 0]), ("camera", camera.pose)):
             if not values.isfinite().all():
@@ -190,9 +191,7 @@ class Rasteriser:
         rows = (self._wrap(counts[0]), self._wrap(counts[1]))
         self._launch(k.place, b * n, self._library, cameras, lights, placed, measured, wide, tall, size, *rows)
         first = counts.cumsum(1, dtype=torch.int32) - counts
-        drawn, shading, words = (
-            (int(total) for total in (first[:, -1] + counts[:, -1]).tolist()) if b * n else (0, 0, 0)
-        )
+        drawn, shading, words = counts.sum(1).tolist()
 
         measured.first = self._wrap(first[2])
         measured.mask = self._wrap(self._new(words, dtype=torch.int32).zero_(), self.warp.uint32)
@@ -274,14 +273,14 @@ class Rasteriser:
     def _wrap(self, tensor: Tensor, dtype: Any = None) -> Any:
         """A tensor as Warp's array, of vectors or matrices if the last sides have such a shape."""
         wp = self.warp
-        inner = {(2,): wp.vec2, (3,): wp.vec3, (4,): wp.vec4, (3, 3): wp.mat33, (4, 4): wp.mat44}
-        inner[3, 4] = self._kernels.mat34
+        inner: dict[tuple[int, ...], Any] = {(2,): wp.vec2, (3,): wp.vec3, (4,): wp.vec4}
+        inner |= {(3, 3): wp.mat33, (3, 4): self._kernels.mat34, (4, 4): wp.mat44}
+        four: dict[tuple[int, ...], Any] = {(4,): wp.vec4i}
         tensor = tensor.to(self.device)
         if dtype is None and tensor.dtype in (torch.float64, torch.float16, torch.bfloat16):
             tensor = tensor.float()
         if dtype is None and tensor.ndim > 1 and tensor.ndim < 4:
-            integers = {(4,): wp.vec4i}
-            known = inner if tensor.is_floating_point() else integers
+            known = inner if tensor.is_floating_point() else four
             dtype = known.get(tuple(tensor.shape[1:]))
         return wp.from_torch(tensor.contiguous(), dtype, requires_grad=False)
 
@@ -311,7 +310,7 @@ def _sliced(batch: Any, start: int, number: int) -> Any:
 
 def _together(parts: list[Any]) -> Any:
     """The parts of a batch as one."""
-    found = []
+    found: list[Any] = []
     for item in fields(parts[0]):
         values = [getattr(part, item.name) for part in parts]
         if values[0] is None:

@@ -56,7 +56,8 @@ def _mesh(geometry: Any, paint: Collection[str]) -> Mesh:
     """One of trimesh's meshes."""
     number = len(geometry.vertices)
     material = getattr(geometry.visual, "material", None)
-    material = material.to_pbr() if hasattr(material, "to_pbr") else material
+    if material is not None and hasattr(material, "to_pbr"):
+        material = material.to_pbr()
     uv = getattr(geometry.visual, "uv", None)
     picture = _picture(material) if uv is not None else None
     painted = getattr(material, "name", None) in paint

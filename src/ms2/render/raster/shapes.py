@@ -90,9 +90,17 @@ def faceted(mesh: Mesh) -> Mesh:
     a, b, c = places.reshape(-1, 3, 3).swapaxes(0, 1)
     normals = np.cross(b - a, c - a)
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    looks = {
-        name: values[corners] if isinstance(values, np.ndarray) else values
-        for name, values in (("uv", mesh.uv), ("colour", mesh.colour), ("paint", mesh.paint), ("gloss", mesh.gloss))
-    }
-    triangles = np.arange(len(corners)).reshape(-1, 3)
-    return replace(mesh, vertices=places, normals=normals.repeat(3, 0).astype(np.float32), triangles=triangles, **looks)
+
+    def each(values: Any) -> Any:
+        return values[corners] if isinstance(values, np.ndarray) else values
+
+    return replace(
+        mesh,
+        vertices=places,
+        normals=normals.repeat(3, 0).astype(np.float32),
+        triangles=np.arange(len(corners)).reshape(-1, 3),
+        uv=each(mesh.uv),
+        colour=each(mesh.colour),
+        paint=each(mesh.paint),
+        gloss=each(mesh.gloss),
+    )
