@@ -564,6 +564,10 @@ def test_bad_scenes_are_named():
         rasteriser.render(replace(batch, mesh=torch.tensor([[1]])), camera(), light())
     with pytest.raises(UserError, match="instances for 1, camera for 2, environment for 1"):
         rasteriser.render(batch, camera(2), light())
+    with pytest.raises(UserError, match="the sun has no direction"):
+        rasteriser.render(batch, camera(), light(sun=torch.zeros(1, 3)))
+    with pytest.raises(UserError, match="a camera's focal length is not positive"):
+        rasteriser.render(batch, replace(camera(), focal=torch.zeros(1, 2)), light())
     with pytest.raises(UserError, match="a transform matrix holds numbers that are not finite"):
         rasteriser.render(replace(batch, transform=batch.transform * math.nan), camera(), light())
 
@@ -571,6 +575,18 @@ def test_bad_scenes_are_named():
 def test_without_warp_the_package_to_install_is_named():
     with mock.patch.dict(sys.modules, {"warp": None}), pytest.raises(UserError, match="pip install warp-lang"):
         load_warp()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_draws_the_same():
+    library, *scenes = busy(5)
+    here = Rasteriser(library, SIZE).render(*scenes)
+    there = Rasteriser(MeshLibrary(library.meshes, "cuda"), SIZE).render(*scenes)
+    assert there.image.is_cuda
+    # it fuses multiplications with additions, which moves edges by less than anyone sees
+    assert (there.instances.cpu() == here.instances).float().mean() > 0.999
+    assert (there.image.cpu() - here.image).abs().mean() < 1e-3
+    assert torch.allclose(there.labels.areas.cpu(), here.labels.areas, atol=1, rtol=0.01)
 
 
 def test_the_kernels_compile_for_cuda_without_a_gpu(tmp_path):

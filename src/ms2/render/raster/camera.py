@@ -29,10 +29,6 @@ class Camera:
     def __len__(self) -> int:
         return len(self.focal)
 
-    def to(self, device: torch.device | str) -> "Camera":
-        """The same cameras on another device."""
-        return Camera(self.focal.to(device), self.centre.to(device), self.pose.to(device))
-
     @classmethod
     def from_kitti(
         cls,

@@ -140,6 +140,7 @@ class Rasteriser:
         Raises:
             UserError: If there is no such mesh, numbers of scenes differ, or a matrix is not finite.
         """
+        instances, camera, environment = (_on(batch, self.device) for batch in (instances, camera, environment))
         self._check(instances, camera, environment)
         with self._stream():
             parts = [
@@ -168,6 +169,11 @@ class Rasteriser:
         for name, values in (("transform", instances.transform[used >= 0]), ("camera", camera.pose)):
             if not values.isfinite().all():
                 raise UserError(f"a {name} matrix holds numbers that are not finite")
+        if not (camera.focal > 0).all():
+            raise UserError("a camera's focal length is not positive")
+        length = environment.sun.norm(dim=1)
+        if not ((length > 0) & length.isfinite()).all():
+            raise UserError("the sun has no direction: it must be a vector of some length; without sun its colour is 0")
 
     def _draw(self, instances: InstanceBatch, camera: Camera, environment: Environment, labels: bool) -> Raster:
         """One part of a batch."""
@@ -217,7 +223,7 @@ class Rasteriser:
         wp, number = self.warp, instances.mesh.numel()
         wanted = instances.mesh >= 0
         if instances.labelled is not None:
-            wanted = wanted & instances.labelled.to(self.device)
+            wanted = wanted & instances.labelled
         if not labels:
             wanted = torch.zeros_like(wanted)
         placed = self._kernels.Instances()
@@ -228,7 +234,7 @@ class Rasteriser:
         placed.labelled = self._wrap(wanted.flatten().to(torch.uint8), wp.uint8)
         placed.image, placed.sun = (self._wrap(self._new(number, 3, 4)) for _ in range(2))
         placed.normal = self._wrap(self._new(number, 3, 3))
-        return placed, wanted.to(self.device)
+        return placed, wanted
 
     def _measured(self, number: int) -> Any:
         """Room for labels."""
@@ -276,7 +282,6 @@ class Rasteriser:
         inner: dict[tuple[int, ...], Any] = {(2,): wp.vec2, (3,): wp.vec3, (4,): wp.vec4}
         inner |= {(3, 3): wp.mat33, (3, 4): self._kernels.mat34, (4, 4): wp.mat44}
         four: dict[tuple[int, ...], Any] = {(4,): wp.vec4i}
-        tensor = tensor.to(self.device)
         if dtype is None and tensor.dtype in (torch.float64, torch.float16, torch.bfloat16):
             tensor = tensor.float()
         if dtype is None and tensor.ndim > 1 and tensor.ndim < 4:
@@ -300,6 +305,12 @@ class Rasteriser:
         if self.device.type != "cuda":
             return contextlib.nullcontext()
         return self.warp.ScopedStream(self.warp.stream_from_torch(torch.cuda.current_stream(self.device)))
+
+
+def _on(batch: Any, device: torch.device) -> Any:
+    """A dataclass of tensors on a device."""
+    values = (getattr(batch, item.name) for item in fields(batch))
+    return type(batch)(*(None if value is None else value.to(device) for value in values))
 
 
 def _sliced(batch: Any, start: int, number: int) -> Any:

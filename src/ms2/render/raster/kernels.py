@@ -311,7 +311,7 @@ def place(
 
     view = times(lights.view[s], model)
     instances.sun[i] = view
-    if size > 0 and library.mesh[m, 4] == 1:
+    if size > 0 and library.mesh[m, 4] == 1 and wp.length_sq(lights.sun_colour[s]) > 0.0:
         low = wp.vec2(1.0e9, 1.0e9)
         high = wp.vec2(-1.0e9, -1.0e9)
         for k in range(number):
@@ -643,11 +643,16 @@ def textured(library: Library, picture: int, at: wp.vec2, across: wp.vec2, along
 @wp.func
 @no_type_check
 def lit(highest: wp.array[wp.uint32], start: int, size: int, p: wp.vec3):
-    """Share of the sun's light that reaches a place of the sun's view, from the four samples around it."""
+    """Share of the sun's light that reaches a place of the sun's view, from the four samples around it.
+
+    Towards the map's edges shadows fade, so that none ends at a line.
+    """
     x = p[0] - 0.5
     y = p[1] - 0.5
-    if x < 1.0 or y < 1.0 or x > float(size) - 3.0 or y > float(size) - 3.0:
+    margin = wp.min(wp.min(x, y), float(size - 2) - wp.max(x, y))
+    if not margin > 0.0:
         return float(1.0)
+    fade = wp.min(margin / (0.05 * float(size)), 1.0)
     i = int(x)
     j = int(y)
     x -= float(i)
@@ -663,7 +668,7 @@ def lit(highest: wp.array[wp.uint32], start: int, size: int, p: wp.vec3):
         light += (1.0 - x) * y
     if highest[k + size + 1] <= depth:
         light += x * y
-    return light
+    return 1.0 - (1.0 - light) * fade
 
 
 @wp.func
@@ -774,7 +779,7 @@ def shade(
     sunlight = lights.sun_colour[s]
     facing = wp.dot(normal, sun)
     open = float(0.0)
-    if facing > 0.0:
+    if facing > 0.0 and wp.length_sq(sunlight) > 0.0:
         open = float(1.0)
         if size > 0:
             view = lights.view[s]
