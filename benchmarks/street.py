@@ -1,6 +1,7 @@
 """A street of boxes, cylinders, cones and textured ground for benchmarks: about 40 objects in a scene."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def library(device: str = "cpu") -> MeshLibrary:
     crown = [_at(ball((1.5, 1.4, 1.3), 10, 16, paint=1.0), x, y, z) for x, y, z in ((0, 0, 3.6), (0.8, 0.3, 3.1))]
     pine = [_at(cylinder(1.6 - 0.3 * i, 1.9, 0.0, 16, paint=1.0), 0, 0, 0.9 + i) for i in range(4)]
     house = box(8, 10, 6, texture=0, pictures=(p["wall"],), paint=1.0)
-    house = Mesh(**(vars(house) | {"uv": house.uv * 3}))
+    house = replace(house, uv=house.uv * 3)
     turned = np.eye(4)
     turned[:3, :3] = np.diag([1.0, 1.2, 1.0]) @ _turn(math.pi / 4)
     roof = _at(faceted(cylinder(6.4, 2.4, 0.8, 4, colour=(0.6, 0.33, 0.26)).moved(turned)), 0, 0, 6.0)
@@ -113,8 +114,8 @@ def library(device: str = "cpu") -> MeshLibrary:
     )
 
 
-def scenes(number: int, device: str = "cpu") -> tuple[InstanceBatch, Camera, Environment]:
-    """Random streets, each with the same numbers of things."""
+def scenes(number: int, grey: bool = False) -> tuple[InstanceBatch, Camera, Environment]:
+    """Random streets, each with the same numbers of things, in the sun or under a grey sky."""
     rng = generator("benchmark", "street")
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
@@ -150,8 +151,9 @@ def scenes(number: int, device: str = "cpu") -> tuple[InstanceBatch, Camera, Env
     shift = torch.zeros(number, 3, 4)
     shift[:, 0, 3] = -1.75  # to the right lane
     camera = Camera(camera.focal, camera.centre, camera.pose + shift)
-    environment = Environment.daylight(number)
+    environment = Environment.overcast(number) if grey else Environment.daylight(number)
     height, angle = draw(0.5, 1.1, 1), draw(-math.pi, math.pi, 1)
     sun = torch.cat([height.cos() * angle.sin(), height.cos() * angle.cos(), height.sin()], 1)
-    environment = Environment(**(vars(environment) | {"sun": sun}))
+    if not grey:
+        environment = replace(environment, sun=sun)
     return instances, camera, environment

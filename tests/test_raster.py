@@ -35,7 +35,7 @@ def light(number: int = 1, **more: Tensor) -> Environment:
     """Ambient light alone, from everywhere; no fog."""
     zero, one = torch.zeros(number, 3), torch.ones(number, 3)
     up = one * torch.tensor([0.0, 0.0, 1.0])
-    plain = Environment(up, zero, one, one, torch.zeros(number), zero, zero, zero)
+    plain = Environment(up, zero, one, one, torch.zeros(number), zero, zero, zero, torch.zeros(number))
     return replace(plain, **more)
 
 
@@ -362,6 +362,25 @@ def test_shadows_fall_where_rays_to_the_sun_are_blocked():
     found = raster.image[0, 0, y, x].numpy() < 0.6  # in light 0.2 + 0.5 0.84 = 0.62, whose root is 0.79; 0.45 without
     assert inside.sum() > 100
     assert (found == inside).mean() > 0.99
+
+
+def test_soft_shadows_end_where_they_should():
+    ground, roof = plane(80, 80, casts=False), box(8, 8, 0.1)
+    dark = torch.zeros(1, 3)
+    environment = light(sun_colour=torch.full((1, 3), 0.7), ambient=dark, bounce=dark, softness=torch.tensor([1.0]))
+    raster = Rasteriser(MeshLibrary({"ground": ground, "roof": roof}), (96, 512), 1).render(
+        instances([(0, (0, 0, 0)), (1, (-4, 12, 3))]),  # its edge is at x = 0
+        Camera.from_pinhole(torch.tensor([[240.0, 240]]), torch.tensor([[256.0, 10]]), 1.5),
+        environment,
+    )
+    line = int(10 + 240 * 1.5 / 12)  # the row of what lies 12 m ahead
+    depth = raster.depth[0, line]
+    x = (torch.arange(512) + 0.5 - 256) / 240 * depth
+    found = raster.image[0, 0, line].square() / 0.7
+    assert (raster.instances[0, line] == 0).all()
+    near = x > -6
+    assert torch.allclose(found[near], ((x[near] + 1) / 2).clamp(0, 1), atol=0.15)
+    assert (found[(x < -1.2) & (x > -6)] < 1e-3).all() and (found[x > 1.2] > 0.999).all()
 
 
 def test_no_surface_shadows_itself():

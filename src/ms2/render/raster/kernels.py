@@ -68,6 +68,7 @@ class Lights:
     fog_colour: wp.array[wp.vec3]
     horizon: wp.array[wp.vec3]
     zenith: wp.array[wp.vec3]
+    softness: wp.array[wp.float32]
     view: wp.array[mat34]
     eye: wp.array[wp.vec3]
     to_sun: wp.array[wp.vec3]
@@ -642,22 +643,14 @@ def textured(library: Library, picture: int, at: wp.vec2, across: wp.vec2, along
 
 @wp.func
 @no_type_check
-def lit(highest: wp.array[wp.uint32], start: int, size: int, p: wp.vec3):
-    """Share of the sun's light that reaches a place of the sun's view, from the four samples around it.
-
-    Towards the map's edges shadows fade, so that none ends at a line.
-    """
-    x = p[0] - 0.5
-    y = p[1] - 0.5
-    margin = wp.min(wp.min(x, y), float(size - 2) - wp.max(x, y))
-    if not margin > 0.0:
-        return float(1.0)
-    fade = wp.min(margin / (0.05 * float(size)), 1.0)
+def unhidden(highest: wp.array[wp.uint32], start: int, size: int, x: float, y: float, depth: wp.uint32):
+    """Share of light at a place of the sun's view, from the four samples around it."""
+    x = wp.clamp(x, 0.0, float(size - 2))
+    y = wp.clamp(y, 0.0, float(size - 2))
     i = int(x)
     j = int(y)
     x -= float(i)
     y -= float(j)
-    depth = wp.cast(wp.max(p[2], 0.0), wp.uint32)
     k = start + j * size + i
     light = float(0.0)
     if highest[k] <= depth:
@@ -668,6 +661,38 @@ def lit(highest: wp.array[wp.uint32], start: int, size: int, p: wp.vec3):
         light += (1.0 - x) * y
     if highest[k + size + 1] <= depth:
         light += x * y
+    return light
+
+
+@wp.func
+@no_type_check
+def lit(highest: wp.array[wp.uint32], start: int, size: int, p: wp.vec3, soft: wp.vec2):
+    """Share of the sun's light that reaches a place of the sun's view.
+
+    Towards the map's edges shadows fade, so that none ends at a line.
+
+    Args:
+        highest: The shadow maps.
+        start: Where the scene's begins.
+        size: Its side.
+        p: Column, row, depth.
+        soft: Columns and rows from a shadow's edge to where it ends.
+    """
+    x = p[0] - 0.5
+    y = p[1] - 0.5
+    margin = wp.min(wp.min(x, y), float(size - 2) - wp.max(x, y))
+    if not margin > 0.0:
+        return float(1.0)
+    fade = wp.min(margin / (0.05 * float(size)), 1.0)
+    depth = wp.cast(wp.max(p[2], 0.0), wp.uint32)
+    light = float(0.0)
+    if soft[0] > 0.0:
+        for n in range(16):
+            a = (float(n % 4) - 1.5) * 0.5
+            b = (float(n / 4) - 1.5) * 0.5
+            light += unhidden(highest, start, size, x + a * soft[0], y + b * soft[1], depth) / 16.0
+    else:
+        light = unhidden(highest, start, size, x, y, depth)
     return 1.0 - (1.0 - light) * fade
 
 
@@ -784,12 +809,15 @@ def shade(
         if size > 0:
             view = lights.view[s]
             p = affine(view, world)
+            columns = wp.length(row(view, 0))
+            rows = wp.length(row(view, 1))
+            soft = lights.softness[s]
             if library.mesh[m, 4] == 1:
                 # what casts shadows would fall into its own, by as much as a sample is wide
-                wide = 1.0 / wp.min(wp.length(row(view, 0)), wp.length(row(view, 1)))
+                wide = 1.0 / wp.min(columns, rows)
                 tilt = wp.sqrt(wp.max(1.0 - facing * facing, 0.0))
-                p = affine(view, world + normal * (wide * (0.3 + 1.4 * tilt)) + sun * (0.3 * wide))
-            open = lit(highest, s * size * size, size, p)
+                p = affine(view, world + normal * (wide * (0.3 + 1.4 * tilt) + soft * tilt) + sun * (0.3 * wide))
+            open = lit(highest, s * size * size, size, p, wp.vec2(columns, rows) * soft)
     above = 0.5 + 0.5 * normal[2]
     light = lights.ambient[s] * above + lights.bounce[s] * (1.0 - above) + sunlight * (wp.max(facing, 0.0) * open)
     seen = wp.cw_mul(colour, light)
