@@ -410,6 +410,13 @@ def before(x: float, size: int):
 
 @wp.func
 @no_type_check
+def between(a: float, b: float, c: float, size: int):
+    """Whether any sample's centre lies between the least and the greatest of three."""
+    return before(wp.min(a, wp.min(b, c)), size) < before(wp.max(a, wp.max(b, c)), size)
+
+
+@wp.func
+@no_type_check
 def span(t: Sorted, y: int, width: int):
     """First sample of row y in the triangle, and the first after it."""
     at = float(y) + 0.5
@@ -450,11 +457,15 @@ def fill(
     parts: int, labelled: bool, labels: Labels, nearest: wp.array[wp.uint64],
 ):  # fmt: skip
     """Draw a triangle of homogeneous vertices before the camera: the greatest q and name stay at each sample."""
-    t = sort(
-        wp.vec3(a[0] / a[2], a[1] / a[2], 1.0 / a[2]),
-        wp.vec3(b[0] / b[2], b[1] / b[2], 1.0 / b[2]),
-        wp.vec3(c[0] / c[2], c[1] / c[2], 1.0 / c[2]),
-    )
+    a = wp.vec3(a[0] / a[2], a[1] / a[2], 1.0 / a[2])
+    b = wp.vec3(b[0] / b[2], b[1] / b[2], 1.0 / b[2])
+    c = wp.vec3(c[0] / c[2], c[1] / c[2], 1.0 / c[2])
+    # most triangles of detailed meshes are this small, or outside
+    if not between(a[1], b[1], c[1], height):
+        return
+    if not between(a[0], b[0], c[0], width):
+        return
+    t = sort(a, b, c)
     for y in range(before(t.y0, height) + part, before(t.y2, height), parts):
         ends = span(t, y, width)
         if ends[0] < ends[1]:
@@ -533,11 +544,14 @@ def draw_from_sun(
     i = listing.instance[k]
     corners = library.triangle[library.mesh[instances.mesh[i], 2] + k - listing.first[i]]
     view = instances.sun[i]
-    t = sort(
-        affine(view, library.position[corners[0]]),
-        affine(view, library.position[corners[1]]),
-        affine(view, library.position[corners[2]]),
-    )
+    a = affine(view, library.position[corners[0]])
+    b = affine(view, library.position[corners[1]])
+    c = affine(view, library.position[corners[2]])
+    if not between(a[1], b[1], c[1], size):
+        return
+    if not between(a[0], b[0], c[0], size):
+        return
+    t = sort(a, b, c)
     t.least = wp.max(t.least, 0.0)  # below, floats have not the order of their bits
     t.most = wp.max(t.most, 0.0)
     start = i / instances.number * (size * size)
