@@ -1,7 +1,9 @@
 """The rasteriser against geometry: ray casting, closed forms, and itself in other batches and processes."""
 
+import copy
 import math
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -276,6 +278,22 @@ def test_pixels_do_not_depend_on_the_batch():
         assert same(only(whole, other), small.render(*(only(value, other) for value in scenes)))
     plain = small.render(*scenes, labels=False)
     assert torch.equal(plain.image, whole.image) and torch.equal(plain.instances, whole.instances)
+
+
+def test_copies_draw_the_same():
+    library, *scenes = busy(2)
+    one = Rasteriser(library, SIZE, 1, 64, 30.0, 20.0, 0.5, 1)
+    for other in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert same(one.render(*scenes), other.render(*scenes)) and other.part == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (4, 4)])
+def test_small_pictures(size):
+    batch = instances([(0, (0, 6, 0))], [(-1, (0, 6, 0))])
+    raster = drawn([wall(30, 30)], batch, size=size)
+    assert raster.depth.tolist() == [[[6] * size[1]] * size[0], [[math.inf] * size[1]] * size[0]]
+    none = drawn([wall(1, 1)], InstanceBatch(*(v[:, :0] for v in (batch.mesh, batch.transform, batch.colour))))
+    assert (none.instances == -1).all() and none.labels.areas.shape == (2, 0)
 
 
 def digest() -> str:

@@ -127,6 +127,11 @@ class Rasteriser:
         self._samples = torch.empty(0, dtype=torch.int64, device=self.device)
         self._shadows = torch.empty(0, dtype=torch.int32, device=self.device)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies are made anew: Warp's modules cannot be copied, nor sent to another process."""
+        settings = (self.size, self.supersampling, self.shadow_size, self.shadow_distance, self.shadow_side, self.near)
+        return type(self), (self.library, *settings, self.part)
+
     @torch.no_grad()
     def render(self, instances: InstanceBatch, camera: Camera, environment: Environment, labels: bool = True) -> Raster:
         """Draw scenes.
@@ -180,14 +185,7 @@ class Rasteriser:
         k, (height, width), step, size = self._kernels, self.size, self.supersampling, self.shadow_size
         b, n = instances.mesh.shape
         tall, wide = height * step, width * step
-        cameras = k.Cameras()
-        cameras.focal = self._wrap(camera.focal * step)
-        cameras.centre = self._wrap(camera.centre * step)
-        cameras.pose = self._wrap(camera.pose)
-        cameras.near = self.near
-        lights = self._filled(k.Lights(), environment)
-        lights.view = self._wrap(self._new(b, 3, 4))
-        lights.eye, lights.to_sun = (self._wrap(self._new(b, 3)) for _ in range(2))
+        cameras, lights = self._cameras(camera), self._lights(environment)
         placed, wanted = self._placed(instances, labels)
         measured, counts = self._measured(b * n), self._new(3, b * n, dtype=torch.int32)
         measured.words = self._wrap(counts[2])
@@ -214,9 +212,25 @@ class Rasteriser:
         ids, depth = self._new(b, height, width, dtype=torch.int32), self._new(b, height, width)
         self._launch(
             k.resolve, (b, height, width), self._library, cameras, lights, placed, listing, measured, width, height,
-            step, size, labels, samples, shadows, self._wrap(raster), self._wrap(ids), self._wrap(depth),
+            step, size, labels, samples, shadows, *(self._wrap(out, plain=True) for out in (raster, ids, depth)),
         )  # fmt: skip
         return Raster(raster, ids, depth, self._labels(measured, wanted) if labels else None)
+
+    def _cameras(self, camera: Camera) -> Any:
+        """Cameras as the kernels take them."""
+        cameras = self._kernels.Cameras()
+        cameras.focal = self._wrap(camera.focal * self.supersampling)
+        cameras.centre = self._wrap(camera.centre * self.supersampling)
+        cameras.pose = self._wrap(camera.pose)
+        cameras.near = self.near
+        return cameras
+
+    def _lights(self, environment: Environment) -> Any:
+        """Light as the kernels take it, with room for the sun's view."""
+        lights = self._filled(self._kernels.Lights(), environment)
+        lights.view = self._wrap(self._new(len(environment), 3, 4))
+        lights.eye, lights.to_sun = (self._wrap(self._new(len(environment), 3)) for _ in range(2))
+        return lights
 
     def _placed(self, instances: InstanceBatch, labels: bool) -> tuple[Any, Bool[Tensor, "b n"]]:
         """Instances as the kernels take them, and for which of them labels are wanted."""
@@ -276,15 +290,15 @@ class Rasteriser:
     def _new(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
-    def _wrap(self, tensor: Tensor, dtype: Any = None) -> Any:
-        """A tensor as Warp's array, of vectors or matrices if the last sides have such a shape."""
+    def _wrap(self, tensor: Tensor, dtype: Any = None, plain: bool = False) -> Any:
+        """A tensor as Warp's array, of vectors or matrices if the last sides have such a shape and it isn't plain."""
         wp = self.warp
         inner: dict[tuple[int, ...], Any] = {(2,): wp.vec2, (3,): wp.vec3, (4,): wp.vec4}
         inner |= {(3, 3): wp.mat33, (3, 4): self._kernels.mat34, (4, 4): wp.mat44}
         four: dict[tuple[int, ...], Any] = {(4,): wp.vec4i}
-        if dtype is None and tensor.dtype in (torch.float64, torch.float16, torch.bfloat16):
+        if tensor.is_floating_point():
             tensor = tensor.float()
-        if dtype is None and tensor.ndim > 1 and tensor.ndim < 4:
+        if dtype is None and not plain:
             known = inner if tensor.is_floating_point() else four
             dtype = known.get(tuple(tensor.shape[1:]))
         return wp.from_torch(tensor.contiguous(), dtype, requires_grad=False)
