@@ -61,7 +61,7 @@ def _car() -> Mesh:
     turned = np.diag([1.0, 1.55, 1.0, 1.0])
     turned[:3, :3] = turned[:3, :3] @ _turn(math.pi / 4)
     cabin = _at(faceted(cabin.moved(turned)), 0, -0.25, 0.87)
-    roof = _at(box(1.3, 2.0, 0.04, paint=1.0, gloss=0.7), 0, -0.25, 1.42)
+    roof = _at(box(1.38, 2.12, 0.05, paint=1.0, gloss=0.7), 0, -0.25, 1.4)
     parts = [body, cabin, roof]
     for x in (-0.92, 0.7):
         for y in (-1.3, 1.3):
