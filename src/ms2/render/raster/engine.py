@@ -121,7 +121,7 @@ class Rasteriser:
         self.shadow_size, self.shadow_distance, self.shadow_side = shadow_size, shadow_distance, shadow_side
         self.device = library.arrays.position.device
         self.part = part or PART[self.device.type]
-        self.warp, self._kernels = load_warp()
+        self.warp, self._kernels, self._shading = load_warp()
         self._library = self._filled(self._kernels.Library(), library.arrays)
         self._library.texel = self._wrap(library.arrays.texel, self.warp.uint32)
         self._samples = torch.empty(0, dtype=torch.int64, device=self.device)
@@ -210,9 +210,10 @@ class Rasteriser:
 
         raster = self._new(b, 3, height, width)
         ids, depth = self._new(b, height, width, dtype=torch.int32), self._new(b, height, width)
+        outputs = (self._wrap(tensor, plain=True) for tensor in (raster, ids, depth))
         self._launch(
-            k.resolve, (b, height, width), self._library, cameras, lights, placed, listing, measured, width, height,
-            step, size, labels, samples, shadows, *(self._wrap(out, plain=True) for out in (raster, ids, depth)),
+            self._shading.resolve, (b, height, width), self._library, cameras, lights, placed, listing, measured,
+            width, height, step, size, labels, samples, shadows, *outputs,
         )  # fmt: skip
         return Raster(raster, ids, depth, self._labels(measured, wanted) if labels else None)
 
@@ -345,7 +346,7 @@ def _together(parts: list[Any]) -> Any:
     return type(parts[0])(*found)
 
 
-def load_warp() -> tuple[Any, "ModuleType"]:
+def load_warp() -> tuple[Any, "ModuleType", "ModuleType"]:
     """Warp, without its banner, and the kernels; they are compiled when they first run, and kept in Warp's cache.
 
     Raises:
@@ -361,9 +362,9 @@ def load_warp() -> tuple[Any, "ModuleType"]:
     warp.config.log_level = max(level, warp.LOG_WARNING)
     with contextlib.nullcontext() if torch.cuda.is_available() else _silent_stderr():
         warp.init()  # a second call does nothing
-    from ms2.render.raster import kernels
+    from ms2.render.raster import kernels, shading
 
-    return warp, kernels
+    return warp, kernels, shading
 
 
 @contextlib.contextmanager
