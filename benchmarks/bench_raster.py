@@ -1,0 +1,22 @@
+"""Rasterising streets of about 40 objects at 416 x 128 with sun, shadows and 2 x 2 samples.
+
+Goal: at most 25 ms for a scene with its labels.
+"""
+
+import pytest
+import street
+from measuring import measure
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from ms2.render.raster import Rasteriser
+
+SCENES = 8
+
+
+@pytest.mark.benchmark(group="renderer")
+@pytest.mark.parametrize("labelled", [False, True], ids=["images", "labelled"])
+def test_rasterising_streets(labelled: bool, benchmark: BenchmarkFixture) -> None:
+    rasteriser, scenes = Rasteriser(street.library()), street.scenes(SCENES)
+    objects = int(scenes[0].labelled[0].sum())
+    title = f"rasterising {SCENES} streets of {objects} objects{', with labels' * labelled}"
+    measure(benchmark, lambda: rasteriser.render(*scenes, labels=labelled), title, SCENES, "scenes")

@@ -1,0 +1,109 @@
+"""Reads meshes from GLB files, with their materials, as one `Mesh` that stands as the rasteriser's world does."""
+
+import json
+import struct
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ms2.registry import UserError
+from ms2.render.raster.meshes import Mesh, Picture, joined
+
+UPRIGHT = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+"""From glTF's axes (x left, y up, z ahead) to x right, y ahead, z up."""
+
+
+def load_glb(path: Path | str, paint: Collection[str] = ()) -> Mesh:
+    """All meshes of a GLB file in one, moved to where the file's nodes have them.
+
+    Of a material, base colour and its texture are used; roughness decides about gloss. What is skinned stands in the
+    pose that it was modelled in. Textures without their alpha channel: nothing is transparent.
+
+    Args:
+        path: The file.
+        paint: Materials that take on the colour of the instance.
+
+    Raises:
+        UserError: If there is no such file, it can't be read, it names a texture that isn't there, or has no triangles.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    _check_textures(path)
+    try:
+        import trimesh
+    except ImportError as error:
+        raise UserError("reading GLB files needs trimesh, which is not installed. Try: pip install trimesh") from error
+    try:
+        scene = trimesh.load_scene(path)
+        parts = []
+        for node in scene.graph.nodes_geometry:
+            matrix, name = scene.graph[node]
+            geometry = scene.geometry[name]
+            if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
+                parts.append(_mesh(geometry, paint).moved(UPRIGHT @ matrix))
+    except Exception as error:  # trimesh raises whatever a broken file leads to
+        raise UserError(f"{path} cannot be read as GLB ({error!r}). Export it again, or leave it out.") from error
+    if not parts:
+        raise UserError(f"{path} has no triangles")
+    return joined(*parts)
+
+
+def _mesh(geometry: Any, paint: Collection[str]) -> Mesh:
+    """One of trimesh's meshes."""
+    number = len(geometry.vertices)
+    material = getattr(geometry.visual, "material", None)
+    if material is not None and hasattr(material, "to_pbr"):
+        material = material.to_pbr()
+    uv = getattr(geometry.visual, "uv", None)
+    picture = _picture(material) if uv is not None else None
+    painted = getattr(material, "name", None) in paint
+    rough = getattr(material, "roughnessFactor", None)
+    colour = np.ones((number, 3)) if painted else _colour(geometry, material, number)
+    return Mesh(
+        np.asarray(geometry.vertices, np.float32),
+        np.asarray(geometry.vertex_normals, np.float32),
+        np.asarray(geometry.faces),
+        None if picture is None else np.asarray(uv, np.float32),
+        colour.astype(np.float32),
+        paint=float(painted),
+        gloss=0.0 if rough is None else float(np.clip(1 - rough, 0, 1)) ** 2,
+        texture=-1 if picture is None else 0,
+        pictures=() if picture is None else (picture,),
+    )
+
+
+def _picture(material: Any) -> Picture | None:
+    image = getattr(material, "baseColorTexture", None)
+    return None if image is None else np.asarray(image.convert("RGB"))
+
+
+def _colour(geometry: Any, material: Any, number: int) -> Float[np.ndarray, "v 3"]:
+    """Colour of each vertex as a screen shows it; glTF's factors are linear, trimesh's in bytes."""
+    factor = getattr(material, "baseColorFactor", None)
+    colour = np.ones((number, 3))
+    if factor is not None:
+        factor = np.asarray(factor, float)[:3]
+        colour = colour * np.sqrt(factor / 255 if factor.max() > 1 else factor)
+    if geometry.visual.kind == "vertex":
+        colour = colour * np.sqrt(np.asarray(geometry.visual.vertex_colors)[:, :3] / 255)
+    return colour
+
+
+def _check_textures(path: Path) -> None:
+    """Whether the pictures that lie beside the file are there; trimesh would go on without them."""
+    data = path.read_bytes()
+    if data[:4] != b"glTF" or len(data) < 20:
+        raise UserError(f"{path} is no GLB file: it does not begin with 'glTF'")
+    try:
+        length = struct.unpack("<I", data[12:16])[0]
+        images = json.loads(data[20 : 20 + length]).get("images", [])
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as GLB: its description is broken ({error})") from error
+    for image in images:
+        uri = image.get("uri", "data:")
+        if not uri.startswith("data:") and not (path.parent / uri).is_file():
+            raise UserError(f"{path} needs the texture {path.parent / uri}, which is not there")
