@@ -16,7 +16,8 @@ SETTINGS = {
     "name": RUN.name,
     "fresh": "true",
     "wandb": "disabled",
-    "data.batch_size": "64",
+    "data.batch_size": "32",
+    "model.lr": "1e-5",  # so low that scenes stay as small as they are: larger ones would take more memory
     "data.target.init_args.num_images": "500",
     "extractor.max_steps": "20",
     "pretraining.max_steps": "50",
