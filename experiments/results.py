@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 SEEDS = (0, 1, 2)
 RUNS = Path("runs")
-T_95 = 4.303
-"""Student's t for a 95 % interval of the mean of three."""
+T_95 = {2: 12.706, 3: 4.303}
+"""Student's t for a 95 % interval of the mean, by the number of values."""
 
 
 class Experiment(NamedTuple):
@@ -92,7 +92,7 @@ def interval(values: list[float]) -> str:
     if len(values) < 2:
         return f"{mean:.3f}"
     deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    return f"{mean:.3f} ± {(T_95 if len(values) == 3 else 1.96) * deviation / math.sqrt(len(values)):.3f}"
+    return f"{mean:.3f} ± {T_95[len(values)] * deviation / math.sqrt(len(values)):.3f}"
 
 
 def table(world: str, configs: list[str], mnist: str | None) -> str:
