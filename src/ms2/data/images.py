@@ -175,11 +175,16 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
     def _leave_out(self, bad: Sequence[ImageError], what: str) -> None:
         if not bad:
             return
-        more = [f"and {len(bad) - NAMED_AT_MOST} more"] if len(bad) > NAMED_AT_MOST else []
-        text = "\n  ".join([f"{what}:", *map(str, bad[:NAMED_AT_MOST]), *more])
+        text = name_some(what, bad)
         if self.on_error == "raise":
             raise ImageError(self.root, f"{text}\nRepair or remove them, or leave them out with `on_error: skip`.")
         warnings.warn(f"{self.root}: left out, {text}", stacklevel=3)
+
+
+def name_some(what: str, bad: Sequence[object]) -> str:
+    """What is wrong, and below it the first of the things that are."""
+    more = [f"and {len(bad) - NAMED_AT_MOST} more"] if len(bad) > NAMED_AT_MOST else []
+    return "\n  ".join([f"{what}:", *map(str, bad[:NAMED_AT_MOST]), *more])
 
 
 def _warn_of_shapes(root: Path, sizes: Mapping[Path, tuple[int, int]], wanted: tuple[int, int], fit: Fit) -> None:

@@ -1,17 +1,17 @@
 """KITTI's object detection set: images to learn from, and labels to measure by (Geiger et al., 2012)."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from ms2.data.images import Fit, ImageFolder, OnError
-from ms2.data.target import Target
+from ms2.data.images import Fit, OnError, name_some
+from ms2.data.target import Folder
 from ms2.registry import UserError
 from ms2.scene import SceneBatch
 from ms2.world import World
@@ -26,8 +26,6 @@ TYPES = {
     "Cyclist": "cyclist",
 }
 """Class that stands for each type of KITTI's objects; Misc and DontCare stand for none."""
-NAMED_AT_MOST = 10
-"""Bad files that a message names."""
 
 
 class KittiError(UserError):
@@ -112,7 +110,7 @@ def read_projection(path: Path, camera: str = "P2") -> Float[Tensor, "3 4"]:
     return torch.tensor(values).view(3, 4)
 
 
-class Kitti(Target):
+class Kitti(Folder):
     """Images of KITTI's object detection set, in its own layout: ``training/image_2``, ``label_2`` and ``ImageSets``.
 
     Labels are read to compare with afterwards, never to learn from; a set without them is a target like any other.
@@ -143,34 +141,22 @@ class Kitti(Target):
     ) -> None:
         self.world, self.on_error, self.types = world, on_error, types or TYPES
         self.folder = _folder(Path(root))
-        self.images = ImageFolder(self.folder / "image_2", world.renderer.size, 3, fit, on_error)
+        super().__init__(world, self.folder / "image_2", fit, on_error)
         if split is not None:
             self.images.paths = _listed(Path(root) / "ImageSets" / f"{split}.txt", self.images.paths)
         self.images.paths = self.images.paths[:limit]
 
-    def __len__(self) -> int:
-        """Number of frames."""
-        return len(self.images)
-
-    def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
-        """Several images, read from disk."""
-        return [self.images[i] for i in indices]
-
-    def key(self) -> str:
-        """Hash of names, sizes and times of the images."""
-        return self.images.fingerprint()
-
     def verify(self) -> None:
         """Decode every image once, and read every label file if there are any."""
-        self.images.verify()
+        super().verify()
         bad = {path: error for path in self.images.paths if (error := self._label_error(path))}
-        if bad and self.on_error == "raise":
-            raise KittiError(
-                _listing(bad.values(), "Mend or remove them, or leave these frames out with on_error: skip.")
-            )
-        if bad:
-            warnings.warn(_listing(bad.values(), "These frames are left out."), stacklevel=2)
-            self.images.paths = [path for path in self.images.paths if path not in bad]
+        if not bad:
+            return
+        text = name_some(f"{len(bad)} frames have no usable labels", list(bad.values()))
+        if self.on_error == "raise":
+            raise KittiError(f"{text}\nMend or remove them, or leave these frames out with on_error: skip.")
+        warnings.warn(f"{text}\nThese frames are left out.", stacklevel=2)
+        self.images.paths = [path for path in self.images.paths if path not in bad]
 
     def _label_error(self, image: Path) -> str:
         if not self.labelled:
@@ -235,9 +221,3 @@ def _listed(file: Path, paths: Sequence[Path]) -> list[Path]:
     if not frames:
         raise KittiError(f"{file} lists no frames")
     return [image[frame] for frame in frames]
-
-
-def _listing(errors: Iterable[str], do: str) -> str:
-    found = list(errors)
-    more = [f"and {len(found) - NAMED_AT_MOST} more"] if len(found) > NAMED_AT_MOST else []
-    return "\n  ".join([f"{len(found)} frames have no usable labels:", *found[:NAMED_AT_MOST], *more]) + f"\n{do}"

@@ -250,12 +250,12 @@ class MetaSim2(Configured, LightningModule):
         rank, world_size = (0, 1) if self._trainer is None else (self.global_rank, self.trainer.world_size)
         self.features.to(self.device).eval()
         loader = data.image_loader(rank, world_size)
-        parts = [
-            self.features(images.to(self.device).float() / 255)
-            for images in tqdm(loader, "embedding the target", disable=rank > 0, leave=False)
-        ]
-        if isinstance(self.features, TrainedExtractor):
-            self._warn_if_beyond(self.features, next(iter(loader)).to(self.device).float() / 255)
+        parts: list[Blocks] = []
+        for batch in tqdm(loader, "embedding the target", disable=rank > 0, leave=False):
+            images = batch.to(self.device).float() / 255
+            if not parts and isinstance(self.features, TrainedExtractor):
+                self._warn_if_beyond(self.features, images)
+            parts.append(self.features(images))
         size = len(data.target)
         share = -(-size // world_size)
         for name in parts[0]:

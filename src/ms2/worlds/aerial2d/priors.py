@@ -86,6 +86,11 @@ class Traffic(NamedTuple):
     cars: Int[Tensor, "b n"]
     roads: Int[Tensor, " b"]
 
+    @property
+    def most_roads(self) -> int:
+        """Roads of the scene that has most, but at least 1."""
+        return max(1, int(self.roads.max())) if len(self.roads) else 1
+
 
 def traffic_of(scenes: SceneBatch) -> Traffic:
     """Roads and cars of scenes in the order in which the grammar made them, each road before its cars."""
@@ -168,7 +173,7 @@ class Landscape(ParameterPrior):
     def _roads(self, traffic: Traffic, generator: Generator) -> Float[Tensor, "b r"]:
         """The middles of a scene's roads, from the top; those that it lacks lie infinitely far away."""
         (low, high), device = self.distance, traffic.road.device
-        most = max(1, int(traffic.roads.max())) if len(traffic.roads) else 1
+        most = traffic.most_roads
         gaps = low + (high - low) * torch.rand(len(traffic.roads), most, generator=generator, device=device)
         gaps[:, 0] -= low  # the first may lie at the edge
         below = gaps.cumsum(1)
@@ -264,7 +269,7 @@ class ScatteredCars(Landscape):
         """A random lane, place and heading for each car."""
         batch, device = traffic.road.shape[0], traffic.road.device
         room = int(self.extent / PITCH)  # of a lane, in cars
-        most = max(1, int(traffic.roads.max())) if batch else 1
+        most = traffic.most_roads
         lanes = torch.rand(batch, most, 2 * room, generator=generator, device=device).argsort(2) // room
         lane = lanes.flatten(1).gather(1, traffic.road * 2 * room + traffic.place % (2 * room))
         draw, shift, turn = (torch.rand(lane.shape, generator=generator, device=device) for _ in range(3))
@@ -286,7 +291,7 @@ class SpacedCars(Landscape):
     def cars(self, traffic: Traffic, generator: Generator) -> Places:
         """Cars in turn on either lane, evenly spaced, a little ahead or behind at random."""
         batch, device = traffic.road.shape[0], traffic.road.device
-        most = max(1, int(traffic.roads.max())) if batch else 1
+        most = traffic.most_roads
         first = torch.rand(batch, most, generator=generator, device=device) < 0.5
         lane = (traffic.place + first.gather(1, traffic.road)) % 2
         free = self.extent - PITCH
