@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ms2.registry import Plugin, UserError, suggest
@@ -292,3 +292,17 @@ def _emitted(grammar: Grammar, rule: Rule) -> list[str]:
     return [s for s in (rule.lhs,) if s in grammar.classes] + [
         s for s in rule.rhs if s in grammar.classes and s in grammar.terminals
     ]
+
+
+def rule_weights(values: Sequence[float], name: str, size: int | None = None) -> Float[Tensor, " k"]:
+    """Weights as probabilities.
+
+    Raises:
+        GrammarError: If they are not ``size`` numbers, or negative, or all zero.
+    """
+    weights = torch.tensor([float(v) for v in values])
+    if size is not None and len(weights) != size:
+        raise GrammarError(f"the {name} must be {size} numbers, one per rule, not {len(weights)}")
+    if not len(weights) or bool((weights < 0).any()) or not 0 < float(weights.sum()) < torch.inf:
+        raise GrammarError(f"the {name} must be non-negative and not all zero, not {list(values)}")
+    return weights / weights.sum()

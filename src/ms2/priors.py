@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ms2.derivation import Frontier
-from ms2.grammar import Grammar, GrammarError
+from ms2.grammar import Grammar, GrammarError, rule_weights
 from ms2.registry import Plugin
 from ms2.scene import SceneBatch
 
@@ -90,7 +90,7 @@ class Repetition(StructurePrior):
             grammar.expansions(symbol)  # raises for a symbol that the grammar lacks
         for i, symbol in enumerate(grammar.nonterminals):
             numbers = grammar.expansions(symbol)
-            weights = _weights(self.weights.get(symbol, [1.0] * len(numbers)), f"weights of {symbol}", len(numbers))
+            weights = rule_weights(self.weights.get(symbol, [1.0] * len(numbers)), f"weights of {symbol}", len(numbers))
             table[i, ..., numbers] = weights
             if symbol in by_item:
                 again = [k for k in numbers for s in grammar.rules[k].rhs if s == symbol]
@@ -107,6 +107,38 @@ class Repetition(StructurePrior):
         return table
 
 
+class Mixture(StructurePrior):
+    """Several structure priors, one of them for each scene.
+
+    Args:
+        priors: The priors.
+        weights: How often each is used; alike by default.
+    """
+
+    def __init__(self, priors: list[StructurePrior], weights: list[float] | None = None) -> None:
+        self.priors = priors
+        self.weights = rule_weights(weights or [1.0] * len(priors), "weights of a mixture", len(priors))
+
+    def sample(self, grammar: Grammar, n: int, generator: torch.Generator) -> Int[Tensor, "n t"]:
+        """Draw n finished derivations, each from a prior of its own."""
+        device = generator.device
+        chosen = torch.multinomial(self.weights.to(device).expand(n, -1), 1, generator=generator)[:, 0]
+        places = [(chosen == k).nonzero()[:, 0] for k in range(len(self.priors))]
+        parts = [p.sample(grammar, len(at), generator) for p, at in zip(self.priors, places, strict=True)]
+        rules = torch.full((n, max(part.shape[1] for part in parts)), grammar.num_rules, device=device)
+        for at, part in zip(places, parts, strict=True):
+            rules[at, : part.shape[1]] = part
+        return rules
+
+    def log_prob(self, grammar: Grammar, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"] | None:
+        """Exact log p(T), where all of them know theirs."""
+        parts = [prior.log_prob(grammar, rules) for prior in self.priors]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return (torch.stack(known, 1) + self.weights.to(rules.device).log()).logsumexp(1)
+
+
 def _by_item(lengths: Sequence[float] | Sequence[Sequence[float]]) -> list[Sequence[float]]:
     """Lengths for every item: one row for all, or one each."""
     nested = [row for row in lengths if isinstance(row, Sequence)]
@@ -117,7 +149,7 @@ def _by_item(lengths: Sequence[float] | Sequence[Sequence[float]]) -> list[Seque
 
 def _stop(lengths: Sequence[float], most: int, symbol: str) -> Float[Tensor, "{most}"]:
     """Probability that a list ends after i items."""
-    p = _weights(lengths, f"lengths of {symbol}")
+    p = rule_weights(lengths, f"lengths of {symbol}")
     left = p.flip(0).cumsum(0).flip(0)  # P(length >= i)
     stop = torch.ones(most)
     stop[: len(p)] = (p / left.clamp(min=torch.finfo().tiny)).where(left > 0, torch.tensor(1.0))
@@ -144,16 +176,6 @@ def fit_pcfg(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Repetition:
         if sum(counts):
             weights[symbol] = [float(count) for count in counts]
     return Repetition(weights=weights)
-
-
-def _weights(values: Sequence[float], name: str, size: int | None = None) -> Float[Tensor, " k"]:
-    """Weights as probabilities."""
-    weights = torch.tensor([float(v) for v in values])
-    if size is not None and len(weights) != size:
-        raise GrammarError(f"the {name} must be {size} numbers, one per rule, not {len(weights)}")
-    if not len(weights) or bool((weights < 0).any()) or not 0 < float(weights.sum()) < torch.inf:
-        raise GrammarError(f"the {name} must be non-negative and not all zero, not {list(values)}")
-    return weights / weights.sum()
 
 
 class ParameterPrior(Plugin, ABC, kind="parameters"):

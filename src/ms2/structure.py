@@ -1,6 +1,7 @@
 """The structure model q(T): an autoregressive network that samples and scores derivations (section 3.2)."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ms2.derivation import Context, Derivations, Frontier, contexts, lengths
-from ms2.grammar import Grammar
+from ms2.grammar import Grammar, rule_weights
 from ms2.registry import Configured, UserError
 
 
@@ -50,13 +51,18 @@ class StructureModel(Configured, nn.Module):
         num_latents: Size of the set Z of latents; the paper found 1 enough.
         latent_dim: Dimension of a latent.
         max_tries: Draws after which a scene that never ends in time is an error.
+        fixed: Weights of the rules of symbols whose choice is given rather than learned, by symbol: ``{"Scene": [1, 1,
+            1]}`` mixes three scenarios evenly, whatever the target.
         seed: Seed of the latents, which are drawn from a standard normal once and stay fixed.
 
     Raises:
-        GrammarError: If the grammar has symbols that never terminate, or needs more than ``t_max`` steps.
+        GrammarError: If the grammar has symbols that never terminate, or needs more than ``t_max`` steps, or if
+            ``fixed`` names a symbol that it lacks or gives another number of weights than there are rules.
     """
 
     latents: Tensor
+    is_fixed: Tensor
+    fixed_logits: Tensor
 
     def __init__(
         self,
@@ -68,6 +74,7 @@ class StructureModel(Configured, nn.Module):
         num_latents: int = 1,
         latent_dim: int = 16,
         max_tries: int = 100,
+        fixed: dict[str, list[float]] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -82,6 +89,9 @@ class StructureModel(Configured, nn.Module):
         self.head = nn.Linear(hidden, grammar.num_rules)
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("latents", torch.randn(num_latents, latent_dim, generator=generator))
+        is_fixed, logits = _fixed(grammar, fixed or {})
+        self.register_buffer("is_fixed", is_fixed, persistent=False)
+        self.register_buffer("fixed_logits", logits, persistent=False)
 
     # -- sampling --------------------------------------------------------------------------------------
 
@@ -122,7 +132,8 @@ class StructureModel(Configured, nn.Module):
             context = frontier.top
             output, state = self.recurrence(self._embed(rule, context)[:, None], state)
             done = frontier.finished
-            logits = self.head(output[:, 0]).masked_fill(~frontier.tables.allowed[context.symbol], -math.inf)
+            allowed = frontier.tables.allowed[context.symbol]
+            logits = self._logits(output[:, 0], context.symbol).masked_fill(~allowed, -math.inf)
             # an empty stack allows no rule: give it any distribution, and the padding rule afterwards
             logits = torch.where(done[:, None], 0.0, logits)
             drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
@@ -141,6 +152,11 @@ class StructureModel(Configured, nn.Module):
             assert isinstance(table, nn.Embedding)
             embedded = embedded + table(part.clamp(max=table.num_embeddings - 1))
         return embedded
+
+    def _logits(self, output: Float[Tensor, "*b h"], symbol: Int[Tensor, "..."]) -> Float[Tensor, "*b k"]:
+        """Logits of all rules where a symbol is expanded: the network's, or those that are given."""
+        logits: Tensor = self.head(output)
+        return torch.where(self.is_fixed[symbol][..., None], self.fixed_logits[symbol], logits)
 
     def _initial_state(self, latents: Float[Tensor, "n z"]) -> Tensor | tuple[Tensor, Tensor]:
         state = self.condition(latents)[None]
@@ -164,7 +180,8 @@ class StructureModel(Configured, nn.Module):
         state = self._initial_state(self.latents.repeat_interleave(len(rules), 0))
         output, _ = self.recurrence(self._embed(inputs, context).repeat(num, 1, 1), state)
         allowed = self.grammar.tables(rules.device).allowed[context.symbol] | ~real[..., None]
-        logits = self.head(output).unflatten(0, (num, len(rules))).masked_fill(~allowed, -math.inf)
+        output = output.unflatten(0, (num, len(rules)))
+        logits = self._logits(output, context.symbol).masked_fill(~allowed, -math.inf)
         log_p = logits.log_softmax(-1)
         taken = log_p.gather(-1, rules.clamp(max=k - 1)[None, ..., None].expand(num, -1, -1, -1))[..., 0]
         per_latent = torch.where(real, taken, 0.0).sum(-1)
@@ -175,3 +192,17 @@ class StructureModel(Configured, nn.Module):
     def log_prob(self, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:
         """log q(T), see `score`."""
         return self.score(rules).log_prob
+
+
+def _fixed(
+    grammar: Grammar, weights: Mapping[str, Sequence[float]]
+) -> tuple[Bool[Tensor, " n1"], Float[Tensor, "n1 k"]]:
+    """Which symbols' rules have given probabilities, and their logarithms; the empty stack, N, has none."""
+    is_fixed = torch.zeros(len(grammar.nonterminals) + 1, dtype=torch.bool)
+    logits = torch.zeros(len(is_fixed), grammar.num_rules)
+    for symbol, given in weights.items():
+        numbers = grammar.expansions(symbol)
+        row = grammar.nonterminals.index(symbol)
+        is_fixed[row] = True
+        logits[row, numbers] = rule_weights(given, f"fixed weights of {symbol}", len(numbers)).clamp(min=1e-30).log()
+    return is_fixed, logits

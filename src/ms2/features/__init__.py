@@ -3,6 +3,7 @@
 from ms2.features.backbone import Backbone, InceptionPool3
 from ms2.features.base import Blocks, FeatureExtractor, Reading, TrainedExtractor
 from ms2.features.dense import DenseCounts
+from ms2.features.pretrained import PretrainedCounts
 from ms2.features.resnet import ResNet
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "DenseCounts",
     "FeatureExtractor",
     "InceptionPool3",
+    "PretrainedCounts",
     "Reading",
     "ResNet",
     "TrainedExtractor",

@@ -1,7 +1,7 @@
 """Extractors that were trained elsewhere: any torchvision network, and Inception-v3 pool-3 (section 4.3)."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -54,12 +54,8 @@ class Backbone(FeatureExtractor):
     ) -> None:
         super().__init__()
         self.size = size
-        with torch.random.fork_rng([]):  # torchvision draws initial weights from the global generator
-            torch.manual_seed(seed)
-            network = _network(architecture)
-        self.network = self._adapted(_up_to(network, architecture, layer))
-        if weights is not None:
-            _load(self.network, _weights(architecture, weights), weights, architecture, layer)
+        self.layer = layer
+        self.network = self._adapted(network_up_to(architecture, [layer], weights, seed))
         self.register_buffer("colour_mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("colour_deviation", torch.tensor(deviation)[:, None, None], persistent=False)
         self.eval().requires_grad_(False)
@@ -69,7 +65,7 @@ class Backbone(FeatureExtractor):
         if self.size is not None and images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False)
         images = (images.expand(-1, 3, -1, -1) - self.colour_mean) / self.colour_deviation
-        found = self.network(images)["out"]
+        found = self.network(images)[self.layer]
         return {"embedding": found.flatten(2).mean(2) if found.ndim > 2 else found}
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -105,6 +101,30 @@ class InceptionPool3(Backbone):
         return network
 
 
+def network_up_to(
+    architecture: str, layers: Sequence[str], weights: str | None, seed: int = 0
+) -> torch.fx.GraphModule:
+    """A network of torchvision that gives the outputs of some of its layers by name, in evaluation mode.
+
+    Args:
+        architecture: Name of the network.
+        layers: Names of the layers, the last one last.
+        weights: A file, ``imagenet``, or null for random ones; see `Backbone`.
+        seed: Seed of random weights.
+
+    Raises:
+        WeightsError: If there are no such weights, or they don't reach up to the layers.
+        UserError: If there is no such network or layer.
+    """
+    with torch.random.fork_rng([]):  # torchvision draws initial weights from the global generator
+        torch.manual_seed(seed)
+        network = _network(architecture)
+    found = _up_to(network, architecture, layers)
+    if weights is not None:
+        _load(found, _weights(architecture, weights), weights, architecture, layers[-1])
+    return found
+
+
 def _network(architecture: str) -> nn.Module:
     from torchvision import models
 
@@ -116,14 +136,16 @@ def _network(architecture: str) -> nn.Module:
     return network.eval()
 
 
-def _up_to(network: nn.Module, architecture: str, layer: str) -> torch.fx.GraphModule:
+def _up_to(network: nn.Module, architecture: str, layers: Sequence[str]) -> torch.fx.GraphModule:
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     names = get_graph_node_names(network)[1]
-    if not any(name == layer or name.startswith(f"{layer}.") for name in names):
-        tops = list(dict.fromkeys(name.split(".")[0] for name in names))
-        raise UserError(f"{architecture} has no layer {layer!r}. {suggest(layer, tops)}")
-    found: torch.fx.GraphModule = create_feature_extractor(network, {layer: "out"})
+    for layer in layers:
+        if not any(name == layer or name.startswith(f"{layer}.") for name in names):
+            tops = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
+            tops += list(dict.fromkeys(name.split(".")[0] for name in names))
+            raise UserError(f"{architecture} has no layer {layer!r}. {suggest(layer, tops)}")
+    found: torch.fx.GraphModule = create_feature_extractor(network, {layer: layer for layer in layers})
     return found.eval()
 
 

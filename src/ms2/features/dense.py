@@ -40,6 +40,8 @@ class DenseCounts(TrainedExtractor):
     """
 
     weights: Tensor
+    least_visible = 0.0
+    """Visible share of an object below which the network is not told of it."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class DenseCounts(TrainedExtractor):
             raise UserError(f"empty_weight must be positive, not {empty_weight}")
         self.slots, self.count_width = Slots(classes, by_parent), count_width
         self.counted = _counted(self.slots, classes, max_count)
-        self.cell = math.prod(strides)
+        self.cell: float = math.prod(strides)
         self.register_buffer("weights", torch.tensor([1.0] * len(self.slots) + [empty_weight]), persistent=False)
         member = F.one_hot(torch.tensor(self.slots.kind), len(classes)).float()
         self.register_buffer("member", member, persistent=False)
@@ -70,10 +72,13 @@ class DenseCounts(TrainedExtractor):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Block ``classes``, and the counts named in ``max_count``."""
-        slots = self.expected_counts(images)
+        return self.blocks_of(self.expected_counts(images))
+
+    def blocks_of(self, slots: Float[Tensor, "b s"]) -> Blocks:
+        """Blocks of expected numbers in each slot."""
         blocks = {"classes": slots @ self.member}
         for name, (members, most) in self.counted.items():
-            bins = torch.arange(most + 1.0, device=images.device)
+            bins = torch.arange(most + 1.0, device=slots.device)
             number = slots[:, members].sum(1, keepdim=True).clamp(max=most)
             blocks[name] = torch.exp(-0.5 * ((number - bins) / self.count_width) ** 2)
         return blocks
@@ -88,13 +93,17 @@ class DenseCounts(TrainedExtractor):
 
     def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s"]:
         """Expected number of objects in each slot."""
+        return self.summed(self._logits(images))
+
+    def summed(self, logits: Float[Tensor, "b k i j"]) -> Float[Tensor, "b s"]:
+        """Expected numbers, given what is said of each cell."""
         # with weights, the optimum is p * weight, normalised
-        logits = self._logits(images).float() - self.weights.log()[:, None, None]
-        return logits.softmax(1)[:, :-1].sum((2, 3))
+        return (logits.float() - self.weights.log()[:, None, None]).softmax(1)[:, :-1].sum((2, 3))
 
     def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
         """Cross-entropy of what each cell holds, the last class being nothing."""
-        counts = self.slots.counts(labels.classes, labels.parents)
+        seen = torch.where(labels.visibility >= self.least_visible, labels.classes, -1)
+        counts = self.slots.counts(seen, labels.parents)
         for name, (members, most) in self.counted.items():
             what = name.removeprefix("count_") if name != "count" else "objects"
             check_counts(counts[:, members].sum(1, keepdim=True), most, what)
@@ -118,7 +127,8 @@ class DenseCounts(TrainedExtractor):
         digits does, would be miscounted. Where objects crowd, a cell holds no more than one.
         """
         on_canvas = (labels.boxes[..., 2:] > labels.boxes[..., :2]).all(-1)
-        scene, place = ((labels.classes >= 0) & on_canvas).nonzero(as_tuple=True)
+        seen = labels.visibility >= self.least_visible
+        scene, place = ((labels.classes >= 0) & on_canvas & seen).nonzero(as_tuple=True)
         box, slot = labels.boxes[scene, place], self.slots.of(labels.classes, labels.parents)[scene, place]
         x, y = ((box[:, :2] + box[:, 2:]) / (2 * self.cell) - 0.5).unbind(1)
         left, top = x.floor(), y.floor()

@@ -1,0 +1,112 @@
+"""An extractor for real images: counts read off the maps of a network that was trained on photographs."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, network_up_to
+from ms2.features.base import Blocks, Reading
+from ms2.features.dense import DenseCounts
+from ms2.features.resnet import PlaceNorm
+from ms2.render import Rendering
+
+
+class PretrainedCounts(DenseCounts):
+    """`DenseCounts` on the maps of a frozen network: what it learns on rendered images holds better on photographs.
+
+    A network trained from scratch on rendered images reads their texture, of which real ones have another. The maps of
+    a network that was trained on photographs are much alike for both, and only a small head is trained here.
+
+    Blocks: those of `DenseCounts`, and ``embedding``, the mean of the deepest maps over the image, of unit variance
+    over the prior's images.
+
+    Args:
+        channels: Channels of an image.
+        classes: Names of the classes.
+        architecture: Name of a torchvision classification network.
+        layers: Layers whose maps are read, by name, the finest first; those of coarser ones are enlarged to it.
+        weights: File of a state dict; ``imagenet`` for torchvision's own; null for random ones.
+        width: Channels of the head.
+        least_visible: Visible share of an object below which the head is not told of it.
+        empty_weight: Weight of cells without an object in the loss, as in `DenseCounts`.
+        max_count: Most objects that are told apart, as in `DenseCounts`.
+        count_width: Standard deviation of a number's bump in the blocks of counts.
+        seed: Seed of random weights.
+    """
+
+    colour_mean: Tensor
+    colour_deviation: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        classes: Sequence[str],
+        architecture: str = "squeezenet1_1",
+        layers: Sequence[str] = ("features.7", "features.12"),
+        weights: str | None = "imagenet",
+        width: int = 96,
+        least_visible: float = 0.1,
+        empty_weight: float = 0.2,
+        max_count: int | dict[str, int] = 10,
+        count_width: float = 0.4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(channels, classes, (1, 1, width), (1, 1, 1), empty_weight, max_count, None, count_width)
+        self.layers, self.least_visible = list(layers), least_visible
+        self.network = network_up_to(architecture, self.layers, weights, seed)
+        with torch.no_grad():
+            maps = self.network(torch.zeros(1, 3, 256, 256))
+        found = [maps[layer] for layer in self.layers]
+        # networks without padding have a few cells less than their stride says
+        self.cell = 2.0 ** round(torch.tensor(256 / found[0].shape[3]).log2().item())
+        read = sum(m.shape[1] for m in found)
+        self.trunk = nn.Sequential(
+            PlaceNorm(read), nn.Conv2d(read, width, 1), PlaceNorm(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1), PlaceNorm(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1), PlaceNorm(width), nn.ReLU(),
+        ).to(memory_format=torch.channels_last)  # fmt: skip
+        self.register_buffer("colour_mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("colour_deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.zeros(found[-1].shape[1]))
+        self.register_buffer("variance", torch.ones(found[-1].shape[1]))
+        self.train()
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
+        """Blocks ``classes``, the counts named in ``max_count``, and ``embedding``."""
+        maps = self.maps(images)
+        blocks = self.blocks_of(self.summed(self.head(self.trunk(self.joined(maps)))))
+        embedding = F.batch_norm(maps[-1].mean((2, 3)), self.mean, self.variance)
+        return {**blocks, "embedding": embedding}
+
+    def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
+        """As that of `DenseCounts`, for those objects that can be seen."""
+        if self.training:
+            with torch.no_grad():
+                F.batch_norm(self.maps(images)[-1].mean((2, 3)), self.mean, self.variance, training=True, momentum=0.02)
+        return super().loss(images, labels)
+
+    def _logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
+        return self.head(self.trunk(self.joined(self.maps(images))))
+
+    @torch.no_grad()
+    def maps(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b k i j"]]:
+        """Outputs of the layers."""
+        images = (images.expand(-1, 3, -1, -1) - self.colour_mean) / self.colour_deviation
+        found = self.network(images.contiguous(memory_format=torch.channels_last))
+        return [found[layer] for layer in self.layers]
+
+    def joined(self, maps: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b k i j"]:
+        """All of them at the finest one's places."""
+        size = maps[0].shape[2:]
+        return torch.cat([maps[0], *(F.interpolate(m, size, mode="bilinear") for m in maps[1:])], 1)
+
+    def train(self, mode: bool = True) -> "PretrainedCounts":
+        """Train the head alone."""
+        super().train(mode)
+        self.network.eval()
+        return self

@@ -1,0 +1,134 @@
+"""Structure priors of driving scenes: a simple one, and those of Structured Domain Randomisation's scenarios."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from ms2.priors import Repetition
+from ms2.registry import UserError, suggest
+from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS, plural
+
+TYPICAL: Mapping[str, tuple[float, ...]] = {
+    #            car truck cyclist pedestrian tree bush house building sign light pole
+    "Rural": (2.0, 0.3, 0.2, 0.2, 14.0, 6.0, 1.0, 0.0, 0.6, 0.0, 1.5),
+    "Suburban": (5.0, 0.4, 0.5, 1.5, 8.0, 5.0, 6.0, 0.5, 1.5, 0.3, 2.0),
+    "Urban": (8.0, 0.8, 1.0, 5.0, 4.0, 1.0, 0.5, 8.0, 2.5, 1.5, 3.0),
+}
+"""Mean number of each of ``OBJECTS`` in a scene; ours, since nobody has published theirs."""
+SPREAD = 0.2
+"""A number varies by mean * (1 + SPREAD * mean): streets differ more than by Poisson's law."""
+
+
+class SimpleStreets(Repetition):
+    """The simple prior: a few of each kind of object, every number alike, in every scenario.
+
+    Args:
+        low: Fewest objects of each class.
+        high: Most.
+    """
+
+    def __init__(self, low: int = 1, high: int = 3) -> None:
+        if not 0 <= low <= high:
+            raise UserError(f"low and high are numbers of objects, the fewest and the most, and can't be {low}, {high}")
+        numbers = [0.0] * low + [1.0] * (high - low + 1)
+        super().__init__(lengths={plural(name): numbers for name in OBJECTS})
+
+
+class Streets(Repetition):
+    """Scenes of one scenario, each number from a negative binomial distribution: as Poisson's, but wider.
+
+    Args:
+        scenario: Which of the scenarios.
+        means: Mean numbers by class, where they are to differ from the scenario's.
+        spread: Variance of a number is mean * (1 + spread * mean); 0 is Poisson's.
+    """
+
+    def __init__(self, scenario: str, means: Mapping[str, float] | None = None, spread: float = SPREAD) -> None:
+        for name in means or {}:
+            if name not in OBJECTS:
+                raise UserError(f"there is no class {name!r} in driving scenes. {suggest(name, OBJECTS)}")
+        numbers = dict(zip(OBJECTS, TYPICAL[scenario], strict=True)) | dict(means or {})
+        super().__init__(
+            lengths={plural(name): negative_binomial(mean, spread) for name, mean in numbers.items()},
+            weights={"Scene": [float(name == scenario) for name in SCENARIOS]},
+        )
+
+
+class Rural(Streets):
+    """Country roads: trees and bushes, few cars, hardly a house.
+
+    Args:
+        means: Mean numbers by class, where they are to differ from the scenario's.
+        spread: Variance of a number is mean * (1 + spread * mean); 0 is Poisson's.
+    """
+
+    def __init__(self, means: dict[str, float] | None = None, spread: float = SPREAD) -> None:
+        super().__init__("Rural", means, spread)
+
+
+class Suburban(Streets):
+    """Residential streets: houses, gardens, parked cars.
+
+    Args:
+        means: Mean numbers by class, where they are to differ from the scenario's.
+        spread: Variance of a number is mean * (1 + spread * mean); 0 is Poisson's.
+    """
+
+    def __init__(self, means: dict[str, float] | None = None, spread: float = SPREAD) -> None:
+        super().__init__("Suburban", means, spread)
+
+
+class Urban(Streets):
+    """Inner cities: rows of buildings, traffic, people.
+
+    Args:
+        means: Mean numbers by class, where they are to differ from the scenario's.
+        spread: Variance of a number is mean * (1 + spread * mean); 0 is Poisson's.
+    """
+
+    def __init__(self, means: dict[str, float] | None = None, spread: float = SPREAD) -> None:
+        super().__init__("Urban", means, spread)
+
+
+class HiddenStreets(Repetition):
+    """A target to be found again: irregular random distributions of every class's number, and of the scenarios.
+
+    Args:
+        seed: Seed of the distributions.
+        most: Most objects of a class; by class where they differ.
+    """
+
+    def __init__(self, seed: int = 0, most: dict[str, int] | None = None) -> None:
+        for name in most or {}:
+            if name not in OBJECTS:
+                raise UserError(f"there is no class {name!r} in driving scenes. {suggest(name, OBJECTS)}")
+        generator = torch.Generator().manual_seed(seed)
+        limits = {name: (most or {}).get(name, 6) for name in OBJECTS}
+        super().__init__(
+            lengths={
+                plural(name): (torch.rand(limit + 1, generator=generator) ** 2).tolist()
+                for name, limit in limits.items()
+            },
+            weights={"Scene": torch.rand(len(SCENARIOS), generator=generator).tolist()},
+        )
+
+
+def negative_binomial(mean: float, spread: float) -> list[float]:
+    """Probabilities of 0, 1, 2, ... with this mean and variance mean * (1 + spread * mean), up to where 1e-4 is left.
+
+    Raises:
+        UserError: If the mean or the spread is negative.
+    """
+    if mean < 0 or spread < 0:
+        raise UserError(f"a mean number and its spread can't be negative, as {mean} and {spread} are")
+    if mean == 0:
+        return [1.0]
+    size = 1 / spread if spread else math.inf
+    log_first = -mean if not spread else -size * math.log1p(mean * spread)
+    p = [math.exp(log_first)]
+    while sum(p) < 1 - 1e-4:
+        k = len(p)
+        step = mean if not spread else (size + k - 1) * mean / (size + mean)
+        p.append(p[-1] * step / k)
+    return p
