@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.contrib.concurrent import thread_map
 
+from ms2.paths import typed_path
 from ms2.registry import UserError, suggest
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -322,7 +323,7 @@ def _check_size(size: object) -> None:
 def _check_folder(root: str | Path) -> Path:
     if not str(root):
         raise UserError("root is empty: give the folder that holds the images.")
-    folder = Path(root).expanduser().absolute()
+    folder = typed_path(root).absolute()
     if folder.is_dir():
         return folder
     if folder.exists():

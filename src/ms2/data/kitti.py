@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ms2.data.images import Fit, OnError, name_some
 from ms2.data.target import Folder
+from ms2.paths import typed_path
 from ms2.registry import UserError
 from ms2.scene import SceneBatch
 from ms2.world import World
@@ -140,10 +141,11 @@ class Kitti(Folder):
         limit: int | None = None,
     ) -> None:
         self.world, self.on_error, self.types = world, on_error, types or TYPES
-        self.folder = _folder(Path(root))
+        root = typed_path(root)
+        self.folder = _folder(root)
         super().__init__(world, self.folder / "image_2", fit, on_error)
         if split is not None:
-            self.images.paths = _listed(Path(root) / "ImageSets" / f"{split}.txt", self.images.paths)
+            self.images.paths = _listed(root / "ImageSets" / f"{split}.txt", self.images.paths)
         self.images.paths = self.images.paths[:limit]
 
     def verify(self) -> None:

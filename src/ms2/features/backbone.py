@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ms2.features.base import Blocks, FeatureExtractor
+from ms2.paths import typed_path
 from ms2.registry import UserError, suggest
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -152,7 +153,7 @@ def _up_to(network: nn.Module, architecture: str, layers: Sequence[str]) -> torc
 def _weights(architecture: str, weights: str) -> Mapping[str, Tensor]:
     if weights == "imagenet":
         return _imagenet(architecture)
-    path = Path(weights).expanduser()
+    path = typed_path(weights)
     if not path.is_file():
         raise WeightsError(f"there are no weights {path.absolute()}: give a file of a state dict, or 'imagenet'")
     try:

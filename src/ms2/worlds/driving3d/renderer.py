@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ms2.data.kitti import read_projection
+from ms2.paths import typed_path
 from ms2.registry import UserError, suggest
 from ms2.render import Renderer, Rendering
 from ms2.render.raster import Camera, Environment, InstanceBatch, MeshLibrary, Raster, Rasteriser
@@ -152,9 +152,10 @@ class StreetView(Renderer):
                     f"StreetView cannot draw a {name!r}. {suggest(name, OBJECTS)} Give classes the world's class "
                     "names, each of which is one of these or a scenario."
                 )
-        self.size, self.classes, self.assets, self.on_error = tuple(size), tuple(classes), assets, on_error
+        self.size, self.classes, self.on_error = tuple(size), tuple(classes), on_error
+        self.assets = None if assets is None else str(typed_path(assets))
         self.supersampling, self.shadow_size = supersampling, shadow_size
-        p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(Path(calibration))
+        p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(typed_path(calibration))
         self.projection = _resized(p2, self.size)
         self._copies: dict[torch.device, Assets] = {}
         self._on(torch.device("cpu"))  # bad assets are named now
