@@ -277,6 +277,8 @@ class CLI(LightningCLI):
     def test(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
         """Test a checkpoint, by default the run's last, and leave its results."""
         assert self.trainer is not None
+        if isinstance(model, MetaSim2):
+            model.cache = self.folder.parent / "cache"
         self.trainer.test(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
 
     def predict(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
