@@ -1,4 +1,4 @@
-"""Shards: every image once however it is read, the same as from a folder, and what is said where something is broken."""
+"""Shards: every image once however it is read, as from a folder, and what is said where something is broken."""
 
 import io
 import os

@@ -92,7 +92,7 @@ class Realism(Configured):
                 f"model.realism.block is {block!r}, which {type(self.features).__name__} doesn't give. "
                 f"{suggest(block, blocks)}"
             )
-        return blocks[block].double()
+        return blocks[block].cpu().double()  # not every accelerator knows doubles
 
     @property
     def name(self) -> str:
@@ -131,7 +131,7 @@ class Realism(Configured):
             _check_number(who, len(features))
             if not bool(features.isfinite().all()):
                 raise UserError(f"a feature of images of {who} is not finite: check model.realism.features")
-        of_prior, of_model, of_target = (features.double().cpu() for features in sets.values())
+        of_prior, of_model, of_target = (features.cpu().double() for features in sets.values())
         kids = _kids(of_prior, of_model, of_target, self.resamples, generator)
         found: dict[str, Any] = {}
         for name, intervals in (("kid", kids), ("fid", _fids(of_prior, of_model, of_target))):
