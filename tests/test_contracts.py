@@ -51,6 +51,7 @@ REQUIRED = {
         ("Grammar", "rules"),
         ("Folder", "root"),
         ("Kitti", "root"),
+        ("Shards", "urls"),
         ("Synthetic", "prior"),
         ("Joint", "of"),
         ("Joint", "parent"),
@@ -156,6 +157,7 @@ def make(cls: type, folder: Path) -> Any:
     (folder / "ImageSets").mkdir()
     (folder / "ImageSets" / "train.txt").write_text("000000\n")
     Image.new("L", (40, 40)).save(folder / "training" / "image_2" / "000000.png")
+    (folder / "0.tar").touch()
     fill = {
         "channels": 1,
         "classes": list("0123456789"),
@@ -165,6 +167,7 @@ def make(cls: type, folder: Path) -> Any:
         "items": [1],
         "name": "ab",
         "root": str(folder),
+        "urls": str(folder / "0.tar"),
         "prior": UniformDigits(),
     }
     fill |= {"world": WORLDS["multimnist"][0](), "grammar": MultiMNIST()}

@@ -1,20 +1,26 @@
 """KITTI's layout: labels, calibration, lists of frames, and what is said where something is missing."""
 
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from helpers import EXPECTED, fit, last, learner, trainer
 from PIL import Image
+from pytorch_lightning import Callback
 
-from ms2.data import Kitti
+from ms2.data import Kitti, TargetImages
 from ms2.data.kitti import KittiError, KittiObject, read_labels, read_projection
+from ms2.features import Blocks, FeatureExtractor
 from ms2.grammar import Grammar
 from ms2.render import Renderer
 from ms2.statistics import ObjectCount
 from ms2.world import World
-from ms2.worlds.multimnist import UniformDigits, UniformPlacement
+from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, UniformDigits, UniformPlacement
 
+pytestmark = EXPECTED
 LINE = "Car 0.50 1 -1.56 564.62 174.59 616.43 224.74 1.61 1.66 3.20 -0.69 1.69 25.01 -1.59"
 CAR = KittiObject(
     "Car", 0.5, 1, -1.56, (564.62, 174.59, 616.43, 224.74), (1.61, 1.66, 3.2), (-0.69, 1.69, 25.01), -1.59
@@ -176,3 +182,78 @@ def test_real_frames() -> None:
         middle = torch.tensor([thing.place[0], thing.place[1] - thing.size[0] / 2, thing.place[2], 1.0])
         u, v, w = (projection @ middle).tolist()
         assert thing.box[0] - 5 <= u / w <= thing.box[2] + 5 and thing.box[1] - 5 <= v / w <= thing.box[3] + 5
+
+
+# --- training doesn't read labels ---
+
+
+def frames(folder: Path, labels: str | None) -> Path:
+    """Twenty frames of noise, with labels in order, shuffled, or none."""
+    draw = np.random.default_rng(0)
+    for part in ("image_2", "label_2"):
+        (folder / "training" / part).mkdir(parents=True)
+    numbers = {"true": list(range(20)), "shuffled": draw.permutation(20).tolist(), None: []}[labels]
+    pixels = np.random.default_rng(1).integers(0, 255, (20, 24, 24, 3), np.uint8)
+    for frame in range(20):
+        Image.fromarray(pixels[frame]).save(folder / f"training/image_2/{frame:06d}.png")
+    for frame, number in enumerate(numbers):
+        text = "\n".join([LINE] * (number % 4))
+        (folder / f"training/label_2/{frame:06d}.txt").write_text(text)
+    if labels is None:
+        (folder / "training/label_2").rmdir()
+    (folder / "ImageSets").mkdir()
+    (folder / "ImageSets/train.txt").write_text("\n".join(f"{frame:06d}" for frame in range(20)))
+    return folder
+
+
+class Look(FeatureExtractor):
+    """Mean and deviation of an image."""
+
+    def forward(self, images: torch.Tensor) -> Blocks:
+        return {"look": torch.stack([images.mean((1, 2, 3)), images.std((1, 2, 3))], 1)}
+
+
+def learned(folder: Path, labels: str | None) -> dict[str, torch.Tensor]:
+    """Weights at the end of a tiny run of the program on these frames."""
+    root = frames(folder / "kitti", labels)
+    dropped = ["data.target.init_args.num_images", "data.target.init_args.prior.init_args.max_digits"]
+    settings = {"data__target": "Kitti", "data__target__root": root}
+    run = fit(folder, "run", without=dropped, **settings, data__target__types='{"Car": "1"}')
+    found = json.loads((run / "metrics.json").read_text())
+    assert ("count_tv" in found) == (labels is not None), "labels are there to compare with, if at all"
+    return {name: value for name, value in last(run)["state_dict"].items() if isinstance(value, torch.Tensor)}
+
+
+def test_weights_are_the_same_with_other_labels_and_without(tmp_path: Path) -> None:
+    """To the last bit."""
+    true, shuffled, none = (learned(tmp_path / str(labels), labels) for labels in ("true", "shuffled", None))
+    assert true.keys() == shuffled.keys() == none.keys() and any(".structure" in f".{name}" for name in true)
+    for name, value in true.items():
+        assert value.equal(shuffled[name]) and value.equal(none[name]), name
+
+
+def test_no_label_file_is_opened_while_a_run_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only before, to see that they can be read, and to compare with, which is done afterwards here."""
+    learning, opened = [False], list[Path]()
+
+    def read(path: Path) -> list[KittiObject]:
+        assert not learning[0], "a label was read during training"
+        opened.append(path)
+        return read_labels(path)
+
+    class Watch(Callback):
+        def on_fit_start(self, *_: object) -> None:
+            learning[0] = True
+
+        def on_train_end(self, *_: object) -> None:
+            learning[0] = False
+
+    monkeypatch.setattr("ms2.data.kitti.read_labels", read)
+    world = World(MultiMNIST(), UniformDigits(2), UniformPlacement(), DigitCanvas(canvas=24, digit=8))
+    target = Kitti(world, frames(tmp_path, "true"), types={"Car": "1"})
+    data = TargetImages(target, batch_size=8)
+    model = learner(world, features=Look())
+    trainer(tmp_path, 3, callbacks=[Watch()]).fit(model, datamodule=data)
+    checked = len(opened)
+    assert checked == 20 and len(model.target_features["look"]) == 20
+    assert target.truth is not None and len(opened) == 40

@@ -19,7 +19,7 @@ LAYERS = [  # from the ground up
     {"scene"},
     {"structure", "priors", "objectives", "estimators", "render", "metrics", "statistics", "pictures"},
     {"features", "world", "moved"},
-    {"worlds"},
+    {"worlds", "realism"},
     {"data"},
     {"tasks"},
     {"evaluation"},

@@ -137,7 +137,10 @@ class Results(Callback):
         self._write(trainer, pl_module, json.loads(path.read_text()) if path.exists() else {})
 
     def _write(self, trainer: Trainer, model: LightningModule, more: dict[str, Any]) -> None:
-        if not trainer.is_global_zero or not isinstance(model, MetaSim2):
+        if not isinstance(model, MetaSim2):
+            return
+        realism = evaluation.realism(model, trainer.datamodule)  # type: ignore[attr-defined] # by all processes
+        if not trainer.is_global_zero:
             return
         target = trainer.datamodule.target  # type: ignore[attr-defined]
         structures = evaluation.sample_structures(model, target)
@@ -159,16 +162,22 @@ class Results(Callback):
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "versions": {"ms2": ms2.__version__, "torch": torch.__version__, "python": platform.python_version()},
         }
-        write_json(self.folder / "metrics.json", more | metrics | about)
+        write_json(self.folder / "metrics.json", more | metrics | realism | about)
+        numbers = {f"final/{key}": value for key, value in metrics.items()}
+        numbers |= {f"realism/{key}": value for key, value in realism.items()}
         for logger in trainer.loggers:
-            self._log(logger, metrics, pictures, moved)
+            self._log(logger, numbers, pictures, moved)
         learned = [f"{k} {v:.3f} (prior {metrics[f'{k}_prior']:.3f})" for k, v in metrics.items() if k.endswith("_tv")]
         say(", ".join(learned) or "the structure of the target is not known, so there is nothing to compare with")
+        if realism:
+            say(
+                ", ".join(f"{k.upper()} {realism[k]:.4g} (prior {realism[f'{k}_prior']:.4g})" for k in ("kid", "fid"))
+                + f" by {realism['realism_features']}"
+            )
         say(f"results: {', '.join(str(self.folder / n) for n in ('metrics.json', 'summary.png', 'moved.png'))}")
 
-    def _log(self, logger: Logger, metrics: dict[str, Any], pictures: dict[str, Any], moved: list[Move]) -> None:
-        numbers = {f"final/{key}": value for key, value in metrics.items() if isinstance(value, float)}
-        logger.log_metrics(numbers)
+    def _log(self, logger: Logger, numbers: dict[str, Any], pictures: dict[str, Any], moved: list[Move]) -> None:
+        logger.log_metrics({key: value for key, value in numbers.items() if isinstance(value, float)})
         if isinstance(logger, WandbLogger):
             for name, pixels in pictures.items():
                 logger.log_image(name, [pixels])

@@ -277,6 +277,8 @@ class CLI(LightningCLI):
     def test(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
         """Test a checkpoint, by default the run's last, and leave its results."""
         assert self.trainer is not None
+        if isinstance(model, MetaSim2):
+            model.cache = self.folder.parent / "cache"
         self.trainer.test(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
 
     def predict(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
@@ -356,8 +358,13 @@ def main(args: ArgsType = None) -> None:
     except SIGTERMException:  # of itself it ends with exit code 0, as if all were done
         print("ms2: asked to stop (SIGTERM); the same command goes on where it was", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-    except UserError as error:
-        print(f"ms2: {error}", file=sys.stderr)
+    except ValueError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):  # jsonargparse wraps those of optional parts
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        print(f"ms2: {cause}", file=sys.stderr)
         sys.exit(2)
 
 

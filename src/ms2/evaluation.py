@@ -1,6 +1,6 @@
 """What a structure model has learned: tables, distances, and the picture that shows them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,12 +8,15 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from ms2.data import TargetImages
 from ms2.metrics import compare, compare_vectors, distribution, noise_floor, vector_noise_floor
 from ms2.pictures import Histogram, summary
 from ms2.priors import fit_pcfg
+from ms2.realism import Realism
 from ms2.scene import SceneBatch, scenes_of
 from ms2.seeding import generator
 from ms2.tasks import MetaSim2
+from ms2.tasks.embedding import embed, processes
 
 Tables = Mapping[str, Tensor]
 LEAST_VISIBLE = 0.002
@@ -117,6 +120,39 @@ def histograms(model: MetaSim2, tables: Mapping[str, Tables], metrics: Mapping[s
     return drawn
 
 
+def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
+    """FID and KID of prior and learned images, see `ms2.realism.Realism.compare`; empty where they aren't asked for.
+
+    To be called by all processes, which share the images; the first one alone does the rest, and has a result.
+    """
+    measure = model.realism
+    if measure is None:
+        return {}
+    measure.check(model.world.renderer, measure.num_images)
+    real = measure.pick(model.embedded(data, measure.features, measure.max_real))
+    found = [
+        measure.pick(embed(model, measure.features, _generated(model, measure, who), f"embedding images: {who}"))
+        for who in ("prior", "learned")
+    ]
+    if model.global_rank > 0:
+        return {}
+    return measure.compare(found[0], found[1], real, generator(model.seed, "realism", "bootstrap"))
+
+
+@torch.no_grad()
+def _generated(model: MetaSim2, measure: Realism, who: str) -> Iterator[tuple[Int[Tensor, " b"], Tensor]]:
+    """This process's share of the images of the prior, or of the learned model, rounded to 8 bits as files are."""
+    rank, world_size = processes(model)
+    for first in range(rank * measure.batch_size, measure.num_images, world_size * measure.batch_size):
+        places = torch.arange(first, min(first + measure.batch_size, measure.num_images), device=model.device)
+        draw = generator(model.seed, "realism", who, first, device=model.device)
+        if who == "prior":
+            rules = model.world.prior.sample(model.world.grammar, len(places), draw)
+        else:
+            rules = model.structure.sample(len(places), draw).rules
+        yield places, (model.world.images(rules, draw) * 255).round() / 255
+
+
 @torch.no_grad()
 def sample_images(model: MetaSim2, target: Any, n: int = 16) -> dict[str, Tensor]:
     """n images of the prior, of the model, and of the target."""
@@ -125,7 +161,7 @@ def sample_images(model: MetaSim2, target: Any, n: int = 16) -> dict[str, Tensor
     return {
         "prior": world.images(world.prior.sample(world.grammar, n, draw), draw),
         "learned": world.images(model.structure.sample(n, draw).rules, draw),
-        "target": torch.stack([target[i] for i in range(min(n, len(target)))]).float() / 255,
+        "target": target.first(n).float() / 255,
     }
 
 

@@ -3,6 +3,7 @@
 from ms2.data.images import ImageFolder
 from ms2.data.kitti import Kitti
 from ms2.data.module import TargetImages
+from ms2.data.shards import Shards
 from ms2.data.target import Folder, Synthetic, Target
 
-__all__ = ["Folder", "ImageFolder", "Kitti", "Synthetic", "Target", "TargetImages"]
+__all__ = ["Folder", "ImageFolder", "Kitti", "Shards", "Synthetic", "Target", "TargetImages"]

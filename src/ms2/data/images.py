@@ -1,6 +1,7 @@
 """A folder of images of any origin as a dataset of 8-bit tensors."""
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -47,7 +48,11 @@ class ImageError(UserError):
 
 
 def read_image(
-    path: str | Path, channels: Channels = 3, size: tuple[int, int] | None = None, fit: Fit = "crop"
+    path: str | Path,
+    channels: Channels = 3,
+    size: tuple[int, int] | None = None,
+    fit: Fit = "crop",
+    content: bytes | None = None,
 ) -> UInt8[Tensor, "c h w"]:
     """Read one image upright, its transparency over black, and its first frame if it has several.
 
@@ -58,6 +63,7 @@ def read_image(
         channels: 3 for red, green, blue; 1 for grey.
         size: Height and width to bring it to, in pixels; None keeps its own.
         fit: How to bring it there, as in `ImageFolder`.
+        content: Bytes to decode instead of a file's; the path then only names them in errors.
 
     Returns:
         The pixels, (channels, height, width), 0 to 255.
@@ -66,7 +72,8 @@ def read_image(
         ImageError: The file cannot be read; says why.
     """
     try:
-        image = _fit(_flatten(_decode(Path(path)), channels), size, fit)
+        decoded = _open(Path(path)) if content is None else _decode(io.BytesIO(content))
+        image = _fit(_flatten(decoded, channels), size, fit)
     except Exception as error:  # given broken bytes, decoders raise anything: OSError, SyntaxError, struct.error, ...
         raise ImageError(path, _reason(error)) from error
     pixels = torch.from_numpy(np.array(image))
@@ -140,7 +147,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         good = {path: size for path, size in zip(self.paths, found, strict=True) if not isinstance(size, ImageError)}
         self.paths = list(good)
         if self.size is not None:
-            _warn_of_shapes(self.root, good, self.size, self.fit)
+            warn_of_shapes(self.root, good, self.size, self.fit)
         return bad
 
     def fingerprint(self) -> str:
@@ -188,7 +195,7 @@ def name_some(what: str, bad: Sequence[object]) -> str:
     return "\n  ".join([f"{what}:", *map(str, bad[:NAMED_AT_MOST]), *more])
 
 
-def _warn_of_shapes(root: Path, sizes: Mapping[Path, tuple[int, int]], wanted: tuple[int, int], fit: Fit) -> None:
+def warn_of_shapes(root: str | Path, sizes: Mapping[Path, tuple[int, int]], wanted: tuple[int, int], fit: Fit) -> None:
     """Say what becomes of images of another aspect than the renderer's, and of smaller ones."""
     height, width = wanted
     aspect = width / height
@@ -220,12 +227,17 @@ def _warn_of_shapes(root: Path, sizes: Mapping[Path, tuple[int, int]], wanted: t
         )
 
 
-def _decode(path: Path) -> Image.Image:
+def _open(path: Path) -> Image.Image:
     if not path.is_file():  # also keeps Pillow from waiting forever on a named pipe
         raise OSError("not a file, or a link to a missing one")
     if path.stat().st_size == 0:
         raise OSError("the file is empty (0 bytes)")
-    with path.open("rb") as file, Image.open(file) as image:
+    with path.open("rb") as file:
+        return _decode(file)
+
+
+def _decode(file: Any) -> Image.Image:
+    with Image.open(file) as image:
         # Pillow itself only warns up to twice its limit, and warnings cannot be caught safely in threads.
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError

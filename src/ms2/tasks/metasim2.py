@@ -1,8 +1,7 @@
 """Stage 3: learn the structure of target images, by REINFORCE on a feature-space score (section 3.3)."""
 
-import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,20 +9,20 @@ import torch
 from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
 from torch import Tensor
-from tqdm import tqdm
 
-import ms2
 from ms2.data import TargetImages
 from ms2.derivation import Derivations
 from ms2.estimators import Estimator, LeaveOneOut
 from ms2.features import Blocks, FeatureExtractor, TrainedExtractor
 from ms2.metrics import distribution, total_variation
 from ms2.objectives import Objective
-from ms2.registry import Configured, UserError, code, fingerprint
+from ms2.realism import Realism
+from ms2.registry import Configured, UserError
 from ms2.scene import SceneBatch, scenes_of
 from ms2.seeding import generator
 from ms2.statistics import ClassFrequency, ObjectCount, Statistic
 from ms2.structure import StructureModel
+from ms2.tasks.embedding import embed, target_batches, target_key
 from ms2.tasks.stages import save_atomically
 from ms2.world import World
 
@@ -67,6 +66,7 @@ class MetaSim2(Configured, LightningModule):
             scenes, q(T) / P(end in time); the paper ignores rejection.
         eval_scenes: Scenes that a validation draws.
         seed: Seed of everything drawn.
+        realism: FID and KID of the learned images at the end of a run; null for none.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class MetaSim2(Configured, LightningModule):
         correct_rejection: bool = True,
         eval_scenes: int = 4000,
         seed: int = 0,
+        realism: Realism | None = None,
     ) -> None:
         super().__init__()
         self.world, self.structure, self.features = world, structure, features
@@ -94,6 +95,7 @@ class MetaSim2(Configured, LightningModule):
         self.reject_weight, self.reject_threshold = reject_weight, reject_threshold
         self.correct_rejection = correct_rejection
         self.eval_scenes, self.seed = eval_scenes, seed
+        self.realism = realism
         self.target_features: Blocks = {}
         self.cache: Path | None = None
         """Folder in which features of the target are kept; None keeps none."""
@@ -216,55 +218,52 @@ class MetaSim2(Configured, LightningModule):
     # -- the target ------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Embed the target images, unless that was done before."""
-        if self.target_features:
-            return
+        """Embed the target images, unless that was done before, and see that realism can be measured at the end."""
         data: TargetImages = self.trainer.datamodule  # type: ignore[attr-defined]
-        path = self.cache and self.cache / f"TargetFeatures-{self._target_key(data)}.pt"
-        # one process looks for all: the others may look a moment later, when it is there
-        if self.trainer.strategy.broadcast(path is not None and path.exists()):
-            assert path is not None
-            saved = torch.load(path, weights_only=True, map_location=self.device)
-            self.target_features = saved
-            return
-        self.embed_target(data)
-        if path is not None and self.global_rank == 0:
-            save_atomically(path, {name: block.cpu() for name, block in self.target_features.items()})
+        if not self.target_features:
+            self.target_features = self.embedded(data, self.features, look=self._look)
+        data.num_images = len(next(iter(self.target_features.values())))
+        if self.realism is not None:
+            self.realism.check(self.world.renderer, data.num_images)
 
-    def _target_key(self, data: TargetImages) -> str:
-        """A hash of all that the target's features depend on: images, extractor, and its weights."""
-        weights = hashlib.blake2b(digest_size=8)
-        for name, value in sorted(self.features.state_dict().items()):
-            weights.update(name.encode())
-            weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        made = code(data.target, self.features)
-        return fingerprint(ms2.__version__, data.target.key(), made, self.features, weights.hexdigest())
+    def embedded(
+        self,
+        data: TargetImages,
+        features: FeatureExtractor,
+        limit: int | None = None,
+        look: Callable[[Tensor], None] | None = None,
+    ) -> Blocks:
+        """Features of target images, taken from the cache if they were computed before.
 
-    @torch.no_grad()
-    def embed_target(self, data: TargetImages) -> Blocks:
-        """Features of all target images, each process doing its share.
-
-        Raises:
-            ValueError: If there are no more target images than the score needs.
+        Args:
+            data: The images.
+            features: What embeds them.
+            limit: Only so many of them.
+            look: Shown the first images that are embedded.
         """
-        rank, world_size = (0, 1) if self._trainer is None else (self.global_rank, self.trainer.world_size)
-        self.features.to(self.device).eval()
-        loader = data.image_loader(rank, world_size)
-        parts: list[Blocks] = []
-        for batch in tqdm(loader, "embedding the target", disable=rank > 0, leave=False):
-            images = batch.to(self.device).float() / 255
-            if not parts and isinstance(self.features, TrainedExtractor):
-                self._warn_if_beyond(self.features, images)
-            parts.append(self.features(images))
-        size = len(data.target)
-        share = -(-size // world_size)
-        for name in parts[0]:
-            mine = torch.cat([part[name] for part in parts])
-            # processes may differ by one image, but only tensors of one size can be gathered
-            mine = torch.cat([mine, mine[: share - len(mine)]])
-            everyone = self._gather(mine).unflatten(0, (world_size, share)).transpose(0, 1).flatten(0, 1)
-            self.target_features[name] = everyone[:size]
+        path = self.cache and self.cache / f"TargetFeatures-{target_key(data, features, limit)}.pt"
+        # one process looks for all: the others may look a moment later, when it is there
+        world_size = 1 if self._trainer is None else self.trainer.world_size
+        found = path is not None and path.exists()
+        if found if world_size == 1 else self.trainer.strategy.broadcast(found):
+            assert path is not None
+            saved: Blocks = torch.load(path, weights_only=True, map_location=self.device)
+            return saved
+        blocks = embed(self, features, target_batches(self, data, limit), "embedding the target", limit, look)
+        if path is not None and self.global_rank == 0:
+            save_atomically(path, {name: block.cpu() for name, block in blocks.items()})
+        return blocks
+
+    def embed_target(self, data: TargetImages) -> Blocks:
+        """Features of all target images, each process doing its share."""
+        self.target_features = embed(
+            self, self.features, target_batches(self, data), "embedding the target", look=self._look
+        )
         return self.target_features
+
+    def _look(self, images: Float[Tensor, "b c h w"]) -> None:
+        if isinstance(self.features, TrainedExtractor):
+            self._warn_if_beyond(self.features, images)
 
     def _warn_if_beyond(self, features: TrainedExtractor, images: Float[Tensor, "b c h w"]) -> None:
         """Say so if the target holds more than the extractor can count."""
