@@ -18,7 +18,7 @@ from torch import Tensor
 from ms2.registry import UserError
 from ms2.render.raster import Camera, Environment, InstanceBatch, Mesh, MeshLibrary, Raster, Rasteriser, joined
 from ms2.render.raster.engine import load_warp
-from ms2.render.raster.glb import load_glb
+from ms2.render.raster.mesh_files import load_mesh
 from ms2.render.raster.meshes import mip_levels
 from ms2.render.raster.shapes import ball, box, cylinder, faceted, plane, polygon
 
@@ -532,7 +532,7 @@ def test_shapes_are_closed_and_face_outwards(mesh):
     [("kenney_carkit_v2/sedan", 1.3), ("quaternius_people/modular_men_Suit", 1.9), ("quaternius_nature/Tree1", 4.1)],
 )
 def test_glb_files_stand_upright(name, height):
-    mesh = load_glb(Path(DATA) / "assets3d" / f"{name}.glb")
+    mesh = load_mesh(Path(DATA) / "assets3d" / f"{name}.glb")
     assert abs(mesh.vertices[:, 2].min()) < 0.15 and mesh.vertices[:, 2].max() == pytest.approx(height, abs=0.2)
     assert np.allclose(np.linalg.norm(mesh.normals, axis=1), 1, atol=1e-3)
     raster = drawn([mesh], instances([(0, (0, 6, -1))]))
@@ -546,19 +546,19 @@ def test_a_broken_glb_is_named(tmp_path):
     alone = tmp_path / "alone.glb"
     alone.write_bytes(good.read_bytes())
     with pytest.raises(UserError, match=r"alone\.glb needs the texture .*, which is not there"):
-        load_glb(alone)
+        load_mesh(alone)
     short = tmp_path / "short.glb"
     short.write_bytes((Path(DATA) / "assets3d" / "quaternius_nature" / "Tree1.glb").read_bytes()[:3000])
     with pytest.raises(UserError, match=r"short\.glb cannot be read as GLB"):
-        load_glb(short)
+        load_mesh(short)
 
 
 def test_files_that_are_no_glb_are_named(tmp_path):
     with pytest.raises(UserError, match=r"there is no file .*car\.glb"):
-        load_glb(tmp_path / "car.glb")
+        load_mesh(tmp_path / "car.glb")
     (tmp_path / "car.glb").write_text("a car")
     with pytest.raises(UserError, match=r"car\.glb is no GLB file"):
-        load_glb(tmp_path / "car.glb")
+        load_mesh(tmp_path / "car.glb")
 
 
 # --- bad input ---

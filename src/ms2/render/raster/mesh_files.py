@@ -1,42 +1,47 @@
-"""Reads meshes from GLB files, with their materials, as one `Mesh` that stands as the rasteriser's world does."""
+"""Reads meshes from GLB and OBJ files, with materials, as one `Mesh` that stands as the rasteriser's world does."""
 
 import json
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
-from ms2.registry import UserError
+from ms2.registry import UserError, suggest
 from ms2.render.raster.meshes import Mesh, Picture, joined
 
 UPRIGHT = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-"""From glTF's axes (x left, y up, z ahead) to x right, y ahead, z up."""
+"""From glTF's axes (x left, y up, z ahead), which OBJ files mostly have too, to x right, y ahead, z up."""
 
 
-def load_glb(path: Path | str, paint: Collection[str] = ()) -> Mesh:
-    """All meshes of a GLB file in one, moved to where the file's nodes have them.
+def load_mesh(path: Path | str, paint: Collection[str] = ()) -> Mesh:
+    """All meshes of a GLB or OBJ file in one, moved to where the file's nodes have them.
 
-    Of a material, base colour and its texture are used; roughness decides about gloss. What is skinned stands in the
-    pose that it was modelled in. Textures without their alpha channel: nothing is transparent.
+    Of a material, base colour and its texture are used; of a GLB file's, roughness decides about gloss. What is skinned
+    stands in the pose that it was modelled in. Textures without their alpha channel: nothing is transparent.
 
     Args:
         path: The file.
         paint: Materials that take on the colour of the instance.
 
     Raises:
-        UserError: If there is no such file, it can't be read, it names a texture that isn't there, or has no triangles.
+        UserError: If there is no such file, it can't be read, it names a texture or a material library that isn't
+            there, or has no triangles.
     """
     path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in CHECKS:
+        raise UserError(f"{path} is neither GLB nor OBJ. {suggest(kind, CHECKS)}")
     if not path.is_file():
         raise UserError(f"there is no file {path}")
-    _check_textures(path)
+    CHECKS[kind](path)
     try:
         import trimesh
     except ImportError as error:
-        raise UserError("reading GLB files needs trimesh, which is not installed. Try: pip install trimesh") from error
+        raise UserError("reading mesh files needs trimesh, which is not installed. Try: pip install trimesh") from error
     try:
         scene = trimesh.load_scene(path)
         parts = []
@@ -46,7 +51,8 @@ def load_glb(path: Path | str, paint: Collection[str] = ()) -> Mesh:
             if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
                 parts.append(_mesh(geometry, paint).moved(UPRIGHT @ matrix))
     except Exception as error:  # trimesh raises whatever a broken file leads to
-        raise UserError(f"{path} cannot be read as GLB ({error!r}). Export it again, or leave it out.") from error
+        kind = kind[1:].upper()
+        raise UserError(f"{path} cannot be read as {kind} ({error!r}). Export it again, or leave it out.") from error
     if not parts:
         raise UserError(f"{path} has no triangles")
     return joined(*parts)
@@ -56,12 +62,12 @@ def _mesh(geometry: Any, paint: Collection[str]) -> Mesh:
     """One of trimesh's meshes."""
     number = len(geometry.vertices)
     material = getattr(geometry.visual, "material", None)
+    painted = getattr(material, "name", None) in paint
+    rough = getattr(material, "roughnessFactor", None)  # OBJ's shininess means something else in each program
     if material is not None and hasattr(material, "to_pbr"):
         material = material.to_pbr()
     uv = getattr(geometry.visual, "uv", None)
     picture = _picture(material) if uv is not None else None
-    painted = getattr(material, "name", None) in paint
-    rough = getattr(material, "roughnessFactor", None)
     colour = np.ones((number, 3)) if painted else _colour(geometry, material, number)
     return Mesh(
         np.asarray(geometry.vertices, np.float32),
@@ -93,7 +99,7 @@ def _colour(geometry: Any, material: Any, number: int) -> Float[np.ndarray, "v 3
     return colour
 
 
-def _check_textures(path: Path) -> None:
+def _check_glb(path: Path) -> None:
     """Whether the pictures that lie beside the file are there; trimesh would go on without them."""
     data = path.read_bytes()
     if data[:4] != b"glTF" or len(data) < 20:
@@ -105,5 +111,38 @@ def _check_textures(path: Path) -> None:
         raise UserError(f"{path} cannot be read as GLB: its description is broken ({error})") from error
     for image in images:
         uri = image.get("uri", "data:")
-        if not uri.startswith("data:") and not (path.parent / uri).is_file():
-            raise UserError(f"{path} needs the texture {path.parent / uri}, which is not there")
+        if not uri.startswith("data:"):
+            _check_picture(path, path.parent / uri)
+
+
+def _check_obj(path: Path) -> None:
+    """Whether its material libraries, and the pictures that these name, are there and load."""
+    for library in _named(path, "mtllib"):
+        if not library.is_file():
+            raise UserError(f"{path} needs the materials {library}, which are not there")
+        for picture in _named(library, "map_Kd"):
+            _check_picture(path, picture)
+
+
+def _named(path: Path, word: str) -> Iterator[Path]:
+    """Files that lines of a text file name after a word, and options, from its folder on."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        first, _, rest = line.strip().partition(" ")
+        if first == word and rest.strip():
+            name = rest.strip().replace("\\", "/")
+            whole = path.parent / name
+            yield whole if whole.is_file() or not name.startswith("-") else path.parent / name.split()[-1]
+
+
+def _check_picture(path: Path, picture: Path) -> None:
+    if not picture.is_file():
+        raise UserError(f"{path} needs the texture {picture}, which is not there")
+    try:
+        with Image.open(picture) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} needs the texture {picture}, which does not load as a picture ({error})") from error
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {".glb": _check_glb, ".obj": _check_obj}
+"""What is checked before a file of each kind is read."""
