@@ -1,0 +1,220 @@
+"""Signs, traffic lights, lamps and poles. Signs face -y, towards those who drive along y."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ms2.render.raster.meshes import Mesh, Picture
+from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Sculpture
+from ms2.worlds.driving3d.assets.textures import to_picture
+
+STEEL = Look((0.55, 0.56, 0.57), gloss=0.15)
+BACK = Look((0.50, 0.51, 0.52), gloss=0.1)
+DARK = Look((0.13, 0.14, 0.14))
+RED, BLUE, YELLOW, WHITE = (0.78, 0.08, 0.10), (0.08, 0.28, 0.62), (0.95, 0.75, 0.08), (0.95, 0.95, 0.94)
+SIDE = 64
+
+Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _sign_picture(*layers: tuple[Mask, Colour]) -> Picture:
+    """Layers over each other; x and z go from -1 to 1."""
+    z, x = np.mgrid[1 : -1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    canvas = np.full((SIDE, SIDE, 3), 0.9)
+    for mask, colour in layers:
+        canvas[mask(x, z)] = colour
+    return to_picture(canvas)
+
+
+def _everywhere(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return np.full(x.shape, True)
+
+
+def _disc(radius: float) -> Mask:
+    return lambda x, z: np.hypot(x, z) < radius
+
+
+def _bar(width: float, height: float, x0: float = 0.0, z0: float = 0.0) -> Mask:
+    return lambda x, z: (abs(x - x0) < width) & (abs(z - z0) < height)
+
+
+def _triangle(size: float, way: float = 1.0) -> Mask:
+    return lambda x, z: (z * way > -0.5 * size) & (math.sqrt(3) * abs(x) + z * way < size)
+
+
+def _post(into: Sculpture, height: float, radius: float = 0.035) -> None:
+    into.tube([(0, 0, 0), (0, 0, height)], [radius, radius], STEEL, 6)
+
+
+def _plate(into: Sculpture, corners: list[tuple[float, float]], z: float, half: float, picture: Picture) -> None:
+    """A plate in front of the post; its corners in units of half its width."""
+    front = [(x * half, -0.06, z + y * half) for x, y in corners]
+    into.face(front, Look(picture=picture), [((x + 1) / 2, (y + 1) / 2) for x, y in corners])
+    into.face([(x, -0.045, y) for x, _, y in front[::-1]], BACK)
+
+
+def _round(number: int = 12) -> list[tuple[float, float]]:
+    angles = [2 * math.pi * (n + 0.5) / number for n in range(number)]
+    return [(math.cos(a), math.sin(a)) for a in angles]
+
+
+SQUARE = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
+
+
+def make_signs() -> list[Mesh]:
+    """Speed limit, give way, no entry, warning, priority road, parking, stop, a signpost, and a street name."""
+    found = []
+    digits = [
+        _bar(0.06, 0.3, -0.22),
+        _bar(0.2, 0.06, -0.24, 0.28),
+        _bar(0.2, 0.06, -0.24, 0.0),
+        _bar(0.2, 0.06, -0.24, -0.28),
+    ]
+    zero: Mask = lambda x, z: (np.hypot((x - 0.24) / 0.6, z) < 0.36) & (np.hypot((x - 0.24) / 0.5, z) > 0.24)  # noqa: E731
+    limit = _sign_picture((_everywhere, RED), (_disc(0.74), WHITE), *((d, (0.08,) * 3) for d in [*digits, zero]))
+    yield_ = _sign_picture((_everywhere, RED), (_triangle(0.62, -1), WHITE))
+    entry = _sign_picture((_everywhere, RED), (_bar(0.72, 0.17), WHITE))
+    warning = _sign_picture(
+        (_everywhere, RED),
+        (_triangle(0.62), WHITE),
+        (_bar(0.06, 0.18, 0, 0.1), (0.08,) * 3),
+        (_bar(0.06, 0.05, 0, -0.19), (0.08,) * 3),
+    )
+    priority = _sign_picture((_everywhere, WHITE), (lambda x, z: abs(x) + abs(z) < 0.68, YELLOW))
+    parking = _sign_picture(
+        (_everywhere, BLUE),
+        (_bar(0.09, 0.55, -0.2), WHITE),
+        (_bar(0.28, 0.08, 0.0, 0.5), WHITE),
+        (_bar(0.28, 0.08, 0.0, 0.0), WHITE),
+        (_bar(0.08, 0.3, 0.28, 0.25), WHITE),
+    )
+    stop = _sign_picture(
+        (_everywhere, RED),
+        *((_bar(0.08, 0.22, x), WHITE) for x in (-0.6, -0.22, 0.2, 0.58)),
+        (_bar(0.2, 0.05, -0.22, 0.2), WHITE),
+        (_bar(0.15, 0.05, 0.2, 0.2), WHITE),
+    )
+    octagon = [(math.cos(math.pi * (n + 0.5) / 4) * 1.05, math.sin(math.pi * (n + 0.5) / 4) * 1.05) for n in range(8)]
+    three = [(0.0, 1.0), (-math.sqrt(3) / 2, -0.5), (math.sqrt(3) / 2, -0.5)]
+    flat = [(0.0, -1.0), (math.sqrt(3) / 2, 0.5), (-math.sqrt(3) / 2, 0.5)]
+    diamond = [(0.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)]
+    for corners, picture, half in (
+        (_round(), limit, 0.31),
+        (flat, yield_, 0.52),
+        (_round(), entry, 0.31),
+        (three, warning, 0.52),
+        (diamond, priority, 0.42),
+        (SQUARE, parking, 0.30),
+        (octagon, stop, 0.36),
+    ):
+        into = Sculpture()
+        z = 2.35
+        _post(into, z + half * 0.8)
+        _plate(into, corners, z, half, picture)
+        if picture is parking or picture is limit:
+            small = _sign_picture(
+                (_everywhere, WHITE), (_bar(0.7, 0.15, 0, 0.35), (0.2,) * 3), (_bar(0.5, 0.15, 0, -0.3), (0.2,) * 3)
+            )
+            _plate(into, [(x, y * 0.45 - 1.55) for x, y in SQUARE], z, half, small)
+        found.append(into.mesh())
+    return [*found, _direction(), _street_name()]
+
+
+def _direction() -> Mesh:
+    """A large yellow signpost with arrows, on two posts."""
+    into = Sculpture()
+    lines = [(_bar(0.5, 0.07, 0.1, z), (0.1, 0.1, 0.1)) for z in (0.55, 0.0, -0.5)]
+    arrows = [(_bar(0.07, 0.12, -0.72, z), (0.1, 0.1, 0.1)) for z in (0.55, 0.0, -0.5)]
+    picture = _sign_picture((_everywhere, (0.1, 0.1, 0.1)), (_bar(0.96, 0.94), YELLOW), *lines, *arrows)
+    for x in (-0.6, 0.6):
+        into.tube([(x, 0, 0), (x, 0, 3.0)], [0.05, 0.05], STEEL, 5)
+    front = [(-0.95, -0.08, 1.75), (0.95, -0.08, 1.75), (0.95, -0.08, 3.05), (-0.95, -0.08, 3.05)]
+    into.face(front, Look(picture=picture))
+    into.face([(x, -0.065, z) for x, _, z in front[::-1]], BACK)
+    return into.mesh()
+
+
+def _street_name() -> Mesh:
+    """A slim blade at right angles to the street."""
+    into = Sculpture()
+    letters = [(_bar(0.07, 0.35, x), WHITE) for x in np.arange(-0.75, 0.8, 0.25)]
+    picture = _sign_picture((_everywhere, BLUE), *letters)
+    _post(into, 2.75)
+    for y in (-0.045, 0.045):
+        into.face([(-0.42, y, 2.45), (0.42, y, 2.45), (0.42, y, 2.68), (-0.42, y, 2.68)], Look(picture=picture))
+    return into.mesh()
+
+
+def _heads(into: Sculpture, x: float, y: float, z: float, lit: int) -> None:
+    """Red, amber and green in a housing with its board; the lowest part at z."""
+    into.box((x - 0.15, y - 0.1, z), (x + 0.15, y + 0.12, z + 0.95), DARK, bottom=True)
+    into.face(
+        [
+            (x - 0.27, y + 0.02, z - 0.1),
+            (x + 0.27, y + 0.02, z - 0.1),
+            (x + 0.27, y + 0.02, z + 1.05),
+            (x - 0.27, y + 0.02, z + 1.05),
+        ],
+        DARK,
+    )
+    for n, colour in enumerate(((0.1, 0.95, 0.45), (1.0, 0.72, 0.1), (1.0, 0.12, 0.08))):
+        bright = 1.0 if n == lit else 0.25
+        centre = z + 0.18 + 0.3 * n
+        corners = [(x + 0.11 * a, y - 0.112, centre + 0.11 * b) for a, b in _round(8)]
+        into.face(corners, Look((colour[0] * bright, colour[1] * bright, colour[2] * bright)))
+
+
+def make_lights() -> list[Mesh]:
+    """Traffic lights: two on posts, and one with a mast over the lane to its left."""
+    found = []
+    for lit in (2, 0):
+        into = Sculpture()
+        into.tube([(0, 0, 0), (0, 0, 3.3)], [0.06, 0.055], STEEL, 6)
+        _heads(into, 0, -0.12, 2.3, lit)
+        found.append(into.mesh())
+    into = Sculpture()
+    into.tube([(0, 0, 0), (0, 0, 5.2), (-0.5, 0, 5.75), (-4.2, 0, 5.9)], [0.11, 0.09, 0.08, 0.06], STEEL, 6)
+    _heads(into, -4.0, -0.1, 5.1, 0)
+    _heads(into, 0, -0.16, 2.3, 0)
+    found.append(_footed(into))
+    return found
+
+
+def make_poles() -> list[Mesh]:
+    """Street lamps with an arm, with two, with a globe; a wooden utility pole, and a bollard."""
+    lamp = Look((0.85, 0.86, 0.84), gloss=0.2)
+    found = []
+    for arms in ((-1,), (-1, 1)):
+        into = Sculpture()
+        into.tube([(0, 0, 0), (0, 0, 1.0), (0, 0, 7.6)], [0.09, 0.075, 0.05], STEEL, 6)
+        for side in arms:
+            into.tube([(0, 0, 7.4), (side * 0.5, 0, 7.9), (side * 1.5, 0, 8.05)], [0.05, 0.045, 0.035], STEEL, 5)
+            a, b = sorted((side * 1.4, side * 2.1))
+            into.box((a, -0.13, 7.98), (b, 0.13, 8.12), STEEL)
+            into.face([(a, -0.12, 7.975), (b, -0.12, 7.975), (b, 0.12, 7.975), (a, 0.12, 7.975)], lamp)
+        found.append(_footed(into))
+    into = Sculpture(crease=70)
+    green = Look((0.14, 0.20, 0.17))
+    into.tube([(0, 0, 0), (0, 0, 0.6), (0, 0, 3.5)], [0.09, 0.05, 0.04], green, 6)
+    into.tube(
+        [(0, 0, 3.45), (0, 0, 3.6), (0, 0, 3.85), (0, 0, 4.02)],
+        [0.08, 0.22, 0.22, 0.08],
+        Look((0.95, 0.95, 0.92), gloss=0.3),
+        8,
+    )
+    found.append(into.mesh())
+    into = Sculpture(crease=70)
+    wood = Look((0.36, 0.29, 0.22))
+    into.tube([(0, 0, 0), (0, 0, 8.5)], [0.15, 0.10], wood, 7)
+    for z, half in ((7.9, 1.0), (7.2, 0.75)):
+        into.box((-half, -0.16, z), (half, -0.05, z + 0.12), wood, bottom=True)
+        for x in (-half + 0.1, -half / 2, half / 2, half - 0.1):
+            into.tube([(x, -0.1, z + 0.12), (x, -0.1, z + 0.28)], [0.04, 0.03], Look((0.7, 0.75, 0.75)), 4)
+    found.append(_footed(into))
+    return found
+
+
+def _footed(into: Sculpture) -> Mesh:
+    """Moved so that its post's foot, not the middle of all, is the origin: arms reach out over the street."""
+    return into.mesh(stand=False)

@@ -1,0 +1,112 @@
+"""The classes of a street: their models, true sizes and colours, made by code or read from a folder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ms2.render.raster.meshes import Mesh
+from ms2.worlds.driving3d.assets.buildings import make_blocks, make_houses
+from ms2.worlds.driving3d.assets.furniture import make_lights, make_poles, make_signs
+from ms2.worlds.driving3d.assets.people import make_cyclists, make_pedestrians
+from ms2.worlds.driving3d.assets.plants import make_bushes, make_trees
+from ms2.worlds.driving3d.assets.sculpture import Colour
+from ms2.worlds.driving3d.assets.vehicles import make_cars, make_trucks
+
+WHITE: tuple[Colour, ...] = ((1.0, 1.0, 1.0),)
+CAR_PAINT: tuple[Colour, ...] = (
+    (0.09, 0.09, 0.10), (0.09, 0.09, 0.10), (0.13, 0.13, 0.14), (0.08, 0.09, 0.13),  # black
+    (0.30, 0.31, 0.33), (0.38, 0.39, 0.41), (0.24, 0.26, 0.28),  # grey
+    (0.68, 0.69, 0.70), (0.72, 0.73, 0.74), (0.62, 0.64, 0.66), (0.75, 0.74, 0.72),  # silver
+    (0.90, 0.90, 0.89), (0.88, 0.88, 0.88), (0.92, 0.91, 0.88),  # white
+    (0.10, 0.16, 0.34), (0.12, 0.22, 0.45), (0.22, 0.34, 0.50), (0.08, 0.11, 0.22),  # blue
+    (0.52, 0.07, 0.08), (0.62, 0.09, 0.09), (0.36, 0.06, 0.09),  # red
+    (0.12, 0.25, 0.18), (0.32, 0.38, 0.28), (0.50, 0.42, 0.30), (0.80, 0.62, 0.14),  # green, beige, yellow
+)  # fmt: skip
+"""Car colours as often as on Central European roads: mostly black, grey, silver and white."""
+TRUCK_PAINT: tuple[Colour, ...] = (
+    (0.90, 0.90, 0.89), (0.90, 0.90, 0.89), (0.88, 0.88, 0.86), (0.70, 0.71, 0.72), (0.14, 0.27, 0.52),
+    (0.62, 0.10, 0.10), (0.85, 0.68, 0.14), (0.30, 0.32, 0.34), (0.16, 0.36, 0.25), (0.80, 0.42, 0.12),
+)  # fmt: skip
+CLOTHES: tuple[Colour, ...] = (
+    (0.12, 0.12, 0.13), (0.16, 0.17, 0.20), (0.10, 0.11, 0.15), (0.30, 0.30, 0.31), (0.45, 0.45, 0.46),
+    (0.86, 0.86, 0.84), (0.78, 0.79, 0.80), (0.14, 0.20, 0.36), (0.22, 0.34, 0.52), (0.55, 0.66, 0.76),
+    (0.62, 0.10, 0.11), (0.42, 0.08, 0.12), (0.34, 0.27, 0.20), (0.62, 0.54, 0.42), (0.20, 0.30, 0.20),
+    (0.36, 0.40, 0.26), (0.82, 0.62, 0.16), (0.72, 0.40, 0.50), (0.36, 0.24, 0.42), (0.10, 0.42, 0.46),
+)  # fmt: skip
+LEAVES: tuple[Colour, ...] = (
+    (0.34, 0.44, 0.20), (0.30, 0.40, 0.19), (0.26, 0.37, 0.18), (0.38, 0.46, 0.22), (0.28, 0.38, 0.22),
+    (0.42, 0.48, 0.22), (0.32, 0.42, 0.17), (0.24, 0.34, 0.19), (0.46, 0.48, 0.24), (0.36, 0.40, 0.20),
+    (0.52, 0.46, 0.20), (0.50, 0.40, 0.19),
+)  # fmt: skip
+"""Greens of a dry summer, and some first yellow."""
+PLASTER: tuple[Colour, ...] = (
+    (0.90, 0.88, 0.83), (0.88, 0.83, 0.72), (0.92, 0.90, 0.87), (0.84, 0.77, 0.64), (0.80, 0.79, 0.77),
+    (0.87, 0.78, 0.66), (0.78, 0.70, 0.60), (0.86, 0.81, 0.60), (0.74, 0.60, 0.50), (0.70, 0.72, 0.70),
+    (0.82, 0.70, 0.62), (0.68, 0.52, 0.44),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """The models of one class.
+
+    Attributes:
+        models: Meshes of true size in metres, z up, that face +y; the middle of the foot is the origin.
+        sizes: Width along x, length along y and height along z of each, as its vertices have it.
+        palette: Colours that its paint may have, common ones several times.
+    """
+
+    models: tuple[Mesh, ...]
+    sizes: tuple[tuple[float, float, float], ...]
+    palette: tuple[Colour, ...]
+
+    @classmethod
+    def of(cls, models: list[Mesh], palette: tuple[Colour, ...]) -> "Kind":
+        """A kind with the sizes that its models have."""
+        spans = [np.ptp(mesh.vertices, axis=0) for mesh in models]
+        return cls(tuple(models), tuple((float(x), float(y), float(z)) for x, y, z in spans), palette)
+
+
+MAKERS: dict[str, tuple[Callable[[], list[Mesh]], tuple[Colour, ...]]] = {
+    "car": (make_cars, CAR_PAINT),
+    "truck": (make_trucks, TRUCK_PAINT),
+    "pedestrian": (make_pedestrians, CLOTHES),
+    "cyclist": (make_cyclists, CLOTHES),
+    "tree": (make_trees, LEAVES),
+    "bush": (make_bushes, LEAVES),
+    "house": (make_houses, PLASTER),
+    "building": (make_blocks, PLASTER),
+    "sign": (make_signs, WHITE),
+    "light": (make_lights, WHITE),
+    "pole": (make_poles, WHITE),
+}
+"""What makes the models of each class, and its colours."""
+
+
+@lru_cache(maxsize=1)
+def built_in() -> dict[str, Kind]:
+    """All classes with the models that code makes."""
+    return {name: Kind.of(make(), palette) for name, (make, palette) in MAKERS.items()}
+
+
+@lru_cache(maxsize=4)
+def kinds(assets: str | None = None, on_error: str = "raise") -> dict[str, Kind]:
+    """All classes by name. What is returned is kept: callers must not change it.
+
+    Args:
+        assets: A folder with subfolders named by class whose GLB and OBJ files replace the models made by code;
+            None for these alone.
+        on_error: What to do about a file that can't be read: "raise", or "skip" it with a warning.
+
+    Raises:
+        UserError: If the folder or a file in it is of no use; it says which, and what to do.
+    """
+    found = dict(built_in())
+    if assets is not None:
+        from ms2.worlds.driving3d.assets.folder import read_models
+
+        for name, models in read_models(assets, tuple(MAKERS), on_error).items():
+            found[name] = Kind.of(models, found[name].palette)
+    return found

@@ -1,0 +1,286 @@
+"""Pedestrians, standing and walking, and people on bicycles."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ms2.render.raster.meshes import Mesh
+from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Point, Sculpture, shifted
+
+SHIRT = Look(paint=1.0)
+JEANS, CHINOS, BLACK, GREY = (0.20, 0.26, 0.38), (0.52, 0.45, 0.35), (0.11, 0.11, 0.12), (0.34, 0.34, 0.35)
+FAIR, TAN, BROWN = (0.84, 0.66, 0.55), (0.72, 0.54, 0.42), (0.42, 0.29, 0.22)
+DARK_HAIR, BLOND, RED_HAIR, GREY_HAIR = (0.12, 0.09, 0.07), (0.62, 0.48, 0.28), (0.42, 0.20, 0.10), (0.58, 0.57, 0.55)
+
+
+@dataclass(frozen=True)
+class Style:
+    """Clothes and hair; what covers the chest takes on the colour of the instance.
+
+    Attributes:
+        trousers: Their colour.
+        skin: Its colour.
+        hair: Its colour.
+        shoes: Their colour.
+        long_hair: Whether hair falls on the shoulders.
+        sleeves: Whether they reach the hands.
+        shorts: Whether shins are bare.
+        coat: Metres that what is worn on top hangs down over the legs.
+        skirt: Whether a skirt in the trousers' colour is worn.
+        bag: "" for none, "back" or "hand".
+        helmet: Its colour, if one is worn.
+    """
+
+    trousers: Colour = JEANS
+    skin: Colour = FAIR
+    hair: Colour = DARK_HAIR
+    shoes: Colour = (0.14, 0.12, 0.11)
+    long_hair: bool = False
+    sleeves: bool = True
+    shorts: bool = False
+    coat: float = 0.0
+    skirt: bool = False
+    bag: str = ""
+    helmet: Colour | None = None
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Places of joints in metres for someone of 1.75 m; limbs are listed left and right."""
+
+    pelvis: Point
+    neck: Point
+    head: Point
+    knees: tuple[Point, Point]
+    feet: tuple[Point, Point]
+    elbows: tuple[Point, Point]
+    hands: tuple[Point, Point]
+    hip: float = 0.095
+    shoulder: float = 0.185
+    toes: float = field(default=0.17)
+
+
+def _walking(stride: float, arms: float = 0.8, lean: float = 0.03) -> Pose:
+    """A step: the left leg ahead by an angle in radians; 0 stands."""
+    thigh, shin, upper, lower = 0.44, 0.44, 0.29, 0.27
+    knees, feet, elbows, hands = [], [], [], []
+    drop = 0.88 * (1 - math.cos(stride)) * 0.9
+    pelvis, neck = (0.0, 0.0, 0.945 - drop), (0.0, lean, 1.475 - drop)
+    for side, way in ((-1, 1), (1, -1)):
+        bend = 0.12 + (0.75 if way < 0 else 0.15) * abs(stride)
+        a = stride * way + (0.10 if way > 0 else 0.0) * (stride > 0)
+        knee = (side * 0.10, pelvis[1] + thigh * math.sin(a), pelvis[2] - thigh * math.cos(a))
+        foot = (side * 0.105, knee[1] + shin * math.sin(a - bend), max(0.07, knee[2] - shin * math.cos(a - bend)))
+        swing = -stride * way * arms
+        elbow = (side * 0.245, neck[1] + upper * math.sin(swing), neck[2] - 0.05 - upper * math.cos(swing))
+        forward = swing + 0.25 + 0.4 * abs(stride)
+        hand = (side * 0.255, elbow[1] + lower * math.sin(forward), elbow[2] - lower * math.cos(forward))
+        knees.append(knee)
+        feet.append(foot)
+        elbows.append(elbow)
+        hands.append(hand)
+    head = (0.0, lean + 0.03, neck[2] + 0.155)
+    return Pose(pelvis, neck, head, tuple(knees), tuple(feet), tuple(elbows), tuple(hands))  # type: ignore[arg-type]
+
+
+def _figure(
+    into: Sculpture, pose: Pose, style: Style, scale: float = 1.0, head: float = 1.0, width: float = 1.0
+) -> None:
+    """Add a person; children have larger heads for their height."""
+    start = len(into)
+    skin, legs, shoes = Look(style.skin), Look(style.trousers), Look(style.shoes)
+    pelvis, neck = np.array(pose.pelvis), np.array(pose.neck)
+    spine = neck - pelvis
+    fore = np.cross([1.0, 0, 0], spine / np.linalg.norm(spine)) * -1.0
+    angle = 2 * math.pi * (np.arange(7) + 0.25) / 7
+
+    def ring(share: float, wide: float, deep: float) -> np.ndarray:
+        side = np.array([1.0, 0, 0]) * (wide * width)
+        found: np.ndarray = (
+            pelvis + spine * share + np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * fore * deep
+        )
+        return found
+
+    trunk = [ring(-0.10, 0.145, 0.10), ring(0.04, 0.165, 0.115), ring(0.35, 0.145, 0.105), ring(0.72, 0.185, 0.125)]
+    trunk += [ring(0.93, 0.175, 0.095), ring(1.02, 0.075, 0.07), ring(1.10, 0.055, 0.06)]
+    into.loft(trunk, [legs, SHIRT, SHIRT, SHIRT, SHIRT, skin], shade=(0.8, 0.85, 0.95, 1, 1, 0.95, 0.9))
+    if style.coat or style.skirt:
+        drop = style.coat or 0.48
+        hang = -drop / float(np.linalg.norm(spine))
+        lower = ring(hang, 0.20, 0.17) - [0, 0, 0]
+        into.loft(
+            [lower, ring(0.02, 0.172, 0.122), ring(0.3, 0.152, 0.112)],
+            legs if style.skirt else SHIRT,
+            shade=(0.8, 0.9, 1),
+        )
+    for side, knee, foot in zip((-1, 1), pose.knees, pose.feet, strict=True):
+        hip = shifted(pelvis, side * pose.hip, 0, -0.02)
+        ankle = np.array(foot)
+        shin = skin if style.shorts or style.skirt else legs
+        into.tube([tuple(hip), knee, tuple(ankle)], [0.088 * width, 0.062, 0.045], [legs, shin], 5, (False, False))
+        x, y, z = foot
+        into.loft(
+            [
+                [
+                    (x - 0.045, y - 0.08, z - 0.07),
+                    (x + 0.045, y - 0.08, z - 0.07),
+                    (x + 0.045, y + pose.toes, z - 0.07),
+                    (x - 0.045, y + pose.toes, z - 0.07),
+                ],
+                [
+                    (x - 0.04, y - 0.06, z + 0.01),
+                    (x + 0.04, y - 0.06, z + 0.01),
+                    (x + 0.03, y + pose.toes - 0.07, z - 0.02),
+                    (x - 0.03, y + pose.toes - 0.07, z - 0.02),
+                ],
+            ],
+            shoes,
+            ends=(False, True),
+        )
+    for side, elbow, hand in zip((-1, 1), pose.elbows, pose.hands, strict=True):
+        shoulder = shifted(neck, side * pose.shoulder * width, 0, -0.05)
+        way = np.array(hand) - np.array(elbow)
+        tip = np.array(hand) + way / np.linalg.norm(way) * 0.09
+        looks = [SHIRT, SHIRT if style.sleeves else skin, skin]
+        into.tube([tuple(shoulder), elbow, hand, tuple(tip)], [0.062, 0.048, 0.038, 0.03], looks, 5)
+    _head(into, np.array(pose.head), style, head)
+    if style.bag == "back":
+        a, b = shifted(neck, 0, -0.10, -0.42), shifted(neck, 0, -0.27, -0.04)
+        into.box(
+            (-0.14, float(b[1]), float(a[2])), (0.14, float(a[1]), float(b[2])), Look((0.17, 0.19, 0.22)), bottom=True
+        )
+    elif style.bag == "hand":
+        x, y, z = pose.hands[1]
+        into.box((x - 0.05, y - 0.17, z - 0.42), (x + 0.05, y + 0.17, z - 0.1), Look((0.36, 0.22, 0.14)), bottom=True)
+    into.scale(scale, start)
+
+
+def _head(into: Sculpture, at: np.ndarray, style: Style, size: float) -> None:
+    """Face and hair, or a helmet."""
+    rows = [
+        (-0.115, 0.05, 0.03),
+        (-0.075, 0.068, 0.02),
+        (0.0, 0.082, 0.005),
+        (0.06, 0.076, 0.0),
+        (0.115, 0.035, -0.005),
+    ]
+    angle = 2 * math.pi * (np.arange(7) + 0.25) / 7
+
+    def ring(z: float, radius: float, ahead: float) -> np.ndarray:
+        circle = np.stack([np.cos(angle) * radius, np.sin(angle) * radius * 1.18 + ahead, 0 * angle + z], 1)
+        found: np.ndarray = at + size * circle
+        return found
+
+    into.loft([ring(*row) for row in rows], Look(style.skin), ends=(False, True))
+    cover = Look(style.helmet, gloss=0.2) if style.helmet else Look(style.hair)
+    k = 1.22 if style.helmet else 1.1
+    low = 0.045 if style.helmet else -0.01
+    cap = [ring(low, 0.084 * k, -0.03), ring(0.065, 0.08 * k, -0.018), ring(0.135, 0.03 * k, -0.012)]
+    if style.long_hair:
+        cap = [ring(-0.17, 0.075, -0.065), *cap]
+    into.loft(cap, cover, ends=(False, True))
+
+
+def make_pedestrians() -> list[Mesh]:
+    """Men, women and children, walking and standing."""
+    walk, stroll, stand = _walking(0.42), _walking(0.28), _walking(0.03)
+    people = [
+        (walk, Style(), 1.02, 1.0, 1.0),
+        (walk, Style(BLACK, TAN, BLOND, long_hair=True, bag="hand"), 0.95, 1.0, 0.9),
+        (stand, Style(CHINOS, FAIR, GREY_HAIR), 1.0, 1.0, 1.06),
+        (stroll, Style(GREY, FAIR, RED_HAIR, long_hair=True, coat=0.38), 0.94, 1.0, 0.92),
+        (stroll, Style((0.30, 0.34, 0.42), BROWN, DARK_HAIR, sleeves=False, bag="back"), 1.03, 1.0, 1.0),
+        (walk, Style(CHINOS, FAIR, BLOND, (0.8, 0.8, 0.8), sleeves=False, shorts=True), 1.0, 1.0, 1.0),
+        (stroll, Style(JEANS, FAIR, BLOND, (0.6, 0.2, 0.2), bag="back"), 0.70, 1.25, 1.0),
+        (stand, Style((0.45, 0.18, 0.22), TAN, DARK_HAIR, long_hair=True, skirt=True), 0.93, 1.0, 0.9),
+        (walk, Style((0.13, 0.14, 0.17), TAN, DARK_HAIR, coat=0.30), 1.04, 1.0, 1.04),
+    ]
+    found = []
+    for pose, style, scale, head, width in people:
+        into = Sculpture(crease=65)
+        _figure(into, pose, style, scale, head, width)
+        found.append(into.mesh())
+    return found
+
+
+def _bicycle(into: Sculpture, colour: Colour, basket: bool) -> None:
+    """A city bicycle whose wheels stand at y = -0.53 and 0.53."""
+    radius, tyre, frame = 0.34, Look((0.10, 0.10, 0.10)), Look(colour, gloss=0.2)
+    angle = 2 * math.pi * np.arange(14) / 14
+    for y in (-0.53, 0.53):
+        ring = np.stack([0 * angle, np.cos(angle), np.sin(angle)], 1)
+        at = np.array([0, y, radius])
+        inner = at + ring * (radius - 0.05)
+        into.loft([at + ring * radius + [-0.025, 0, 0], at + ring * radius + [0.025, 0, 0], inner], tyre)
+        guard = [at + ring[k] * (radius + 0.025) for k in range(0, 9, 2)]
+        into.loft(
+            [[shifted(p, -0.03, 0, 0), shifted(p, 0.03, 0, 0)] for p in guard], Look((0.35, 0.36, 0.38)), closed=False
+        )
+    saddle, crank, bars, fork = (0, -0.22, 0.90), (0, -0.07, 0.30), (0, 0.40, 1.02), (0, 0.37, 0.80)
+    rods: list[tuple[Point, Point]] = [
+        (crank, saddle),
+        (crank, fork),
+        ((0, -0.17, 0.70), fork),
+        (crank, (0, -0.53, 0.34)),
+    ]
+    rods += [((0, -0.2, 0.74), (0, -0.53, 0.34)), ((0, 0.53, 0.34), bars), ((-0.27, 0.30, 1.03), (0.27, 0.30, 1.03))]
+    for a, b in rods:
+        into.tube([a, b], [0.02, 0.02], frame, 3, (False, False))
+    into.box((-0.07, -0.36, 0.90), (0.07, -0.10, 0.95), tyre)
+    into.face(
+        [(-0.04, -0.88, 0.5), (0.04, -0.88, 0.5), (0.04, -0.88, 0.58), (-0.04, -0.88, 0.58)], Look((0.7, 0.05, 0.05))
+    )
+    if basket:
+        into.box((-0.17, 0.48, 0.82), (0.17, 0.76, 1.06), Look((0.38, 0.28, 0.18)), bottom=True)
+
+
+def _riding(upright: float, turn: float) -> Pose:
+    """On the saddle; the pedals turned by an angle."""
+    pelvis = np.array([0, -0.22, 0.98])
+    neck = shifted(pelvis, 0, 0.52 * math.sin(upright), 0.52 * math.cos(upright))
+    knees, feet = [], []
+    for side, phase in ((-1, turn), (1, turn + math.pi)):
+        pedal = np.array([side * 0.11, -0.07 + 0.17 * math.cos(phase), 0.30 + 0.17 * math.sin(phase) + 0.07])
+        hip = shifted(pelvis, side * 0.095, 0, -0.02)
+        way = pedal - hip
+        reach = float(np.linalg.norm(way))
+        out = np.cross([1.0, 0, 0], way / reach)
+        out = out * np.sign(out[1])
+        knees.append(tuple(hip + way / 2 + out * math.sqrt(max(0.445**2 - (reach / 2) ** 2, 0.01))))
+        feet.append(tuple(pedal))
+    hands = ((-0.25, 0.29, 1.06), (0.25, 0.29, 1.06))
+    elbows = tuple(
+        tuple((neck + h) / 2 + [math.copysign(0.08, h[0]) + h[0] * 0.1, -0.06, -0.09]) for h in np.array(hands)
+    )
+    head = shifted(neck, 0, 0.07, 0.16)
+    return Pose(tuple(pelvis), tuple(neck), tuple(head), tuple(knees), tuple(feet), elbows, hands)  # type: ignore[arg-type]
+
+
+def make_cyclists() -> list[Mesh]:
+    """People on bicycles, upright and sporty."""
+    riders = [
+        (_riding(0.30, 0.6), Style(), (0.15, 0.20, 0.35), False, 1.0),
+        (_riding(0.22, 2.2), Style(CHINOS, FAIR, BLOND, long_hair=True), (0.55, 0.10, 0.10), True, 0.92),
+        (
+            _riding(0.62, 4.0),
+            Style(BLACK, TAN, sleeves=False, shorts=True, helmet=(0.85, 0.86, 0.88)),
+            (0.75, 0.76, 0.78),
+            False,
+            1.0,
+        ),
+        (
+            _riding(0.35, 5.2),
+            Style(GREY, FAIR, GREY_HAIR, bag="back", helmet=(0.15, 0.16, 0.2)),
+            (0.12, 0.12, 0.13),
+            False,
+            1.0,
+        ),
+    ]
+    found = []
+    for pose, style, colour, basket, width in riders:
+        into = Sculpture(crease=65)
+        _bicycle(into, colour, basket)
+        _figure(into, pose, style, 1.0, 1.0, width)
+        found.append(into.mesh())
+    return found

@@ -1,0 +1,241 @@
+"""Builds meshes face by face: polygons, lofts, tubes and boxes with looks, smooth where they meet at small angles."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
+
+from ms2.render.raster.meshes import Mesh, Picture
+
+Colour = tuple[float, float, float]
+Point = tuple[float, float, float]
+
+
+def shifted(at: ArrayLike, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Float[np.ndarray, "... 3"]:
+    """A point, or points, moved by so many metres."""
+    return np.asarray(at, float) + np.array([x, y, z])
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a surface looks like; see `ms2.render.raster.Mesh`.
+
+    Attributes:
+        colour: As a screen shows it, 0 to 1; multiplied with the picture.
+        paint: How far it takes on the colour of the instance.
+        gloss: How much it reflects.
+        picture: Its texture, or None.
+    """
+
+    colour: Colour = (1.0, 1.0, 1.0)
+    paint: float = 0.0
+    gloss: float = 0.0
+    picture: Picture | None = None
+
+
+class Sculpture:
+    """A mesh that grows face by face, in metres.
+
+    Args:
+        crease: Degrees between neighbouring faces of one piece up to which their edge is smooth.
+    """
+
+    def __init__(self, crease: float = 40.0) -> None:
+        self.crease = math.cos(math.radians(crease))
+        self._pieces = 0
+        self._corners: list[Float[np.ndarray, "3 3"]] = []
+        self._uv: list[Float[np.ndarray, "3 2"]] = []
+        self._shade: list[Float[np.ndarray, "3 1"]] = []
+        self._look: list[Look] = []
+        self._piece: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._corners)
+
+    def face(
+        self,
+        corners: ArrayLike,
+        look: Look,
+        uv: ArrayLike | None = None,
+        shade: ArrayLike | None = None,
+        piece: int | None = None,
+    ) -> None:
+        """Add a flat convex polygon.
+
+        Args:
+            corners: Its k corners, one after another.
+            look: What it looks like.
+            uv: Places of the corners on the texture; those of a whole picture for four corners if not given.
+            shade: Factors on the colour at the corners.
+            piece: Number of the piece that it may join smoothly; a piece of its own if not given.
+        """
+        places = np.asarray(corners, float)
+        number = len(places)
+        if uv is None:
+            uv = [(0, 0), (1, 0), (1, 1), (0, 1)] if number == 4 else np.zeros((number, 2))
+        on = np.asarray(uv, float)
+        shades = np.ones((number, 1)) if shade is None else np.asarray(shade, float).reshape(number, 1)
+        piece = self.piece() if piece is None else piece
+        for i in range(1, number - 1):
+            fan = [0, i, i + 1]
+            if np.linalg.norm(np.cross(places[i] - places[0], places[i + 1] - places[0])) < 1e-9:
+                continue  # a loft that ends in a point has such triangles
+            self._corners.append(places[fan])
+            self._uv.append(on[fan])
+            self._shade.append(shades[fan])
+            self._look.append(look)
+            self._piece.append(piece)
+
+    def piece(self) -> int:
+        """Number of a new piece."""
+        self._pieces += 1
+        return self._pieces
+
+    def loft(
+        self,
+        rings: Sequence[ArrayLike],
+        looks: Look | Sequence[Look],
+        closed: bool = True,
+        ends: tuple[bool, bool] = (False, False),
+        shade: Sequence[float] | None = None,
+    ) -> None:
+        """Add the surface between rings of as many points each.
+
+        Args:
+            rings: The rings.
+            looks: What it looks like, everywhere or from each ring to the next.
+            closed: Whether the last point of a ring is joined to the first.
+            ends: Whether the first and the last ring are filled.
+            shade: Factor on the colour at each ring.
+        """
+        points = [np.asarray(ring, float) for ring in rings]
+        each = [looks] * (len(points) - 1) if isinstance(looks, Look) else list(looks)
+        lights = [1.0] * len(points) if shade is None else list(shade)
+        piece = self.piece()
+        number = len(points[0])
+        for low, high, look, s, t in zip(points, points[1:], each, lights, lights[1:], strict=False):
+            for i in range(number if closed else number - 1):
+                j = (i + 1) % number
+                self.face([low[i], low[j], high[j], high[i]], look, shade=[s, s, t, t], piece=piece)
+        if ends[0]:
+            self.face(points[0][::-1], each[0], shade=[lights[0]] * number)
+        if ends[1]:
+            self.face(points[-1], each[-1], shade=[lights[-1]] * number)
+
+    def tube(
+        self,
+        points: Sequence[Point],
+        radii: Sequence[float],
+        looks: Look | Sequence[Look],
+        sides: int = 6,
+        ends: tuple[bool, bool] = (False, True),
+        flat: float = 1.0,
+    ) -> None:
+        """Add a tube through points.
+
+        Args:
+            points: The middle of each ring.
+            radii: The radius of each.
+            looks: What it looks like, everywhere or from each ring to the next.
+            sides: Corners of a ring.
+            ends: Whether the first and the last ring are filled.
+            flat: Factor on the radius along the second axis, which is near y for an upright tube.
+        """
+        middle = np.asarray(points, float)
+        ahead = np.gradient(middle, axis=0)
+        rings = []
+        angle = 2 * math.pi * (np.arange(sides) + 0.5) / sides
+        for at, way, radius in zip(middle, ahead, radii, strict=True):
+            way = way / np.linalg.norm(way)
+            first = np.array([1.0, 0, 0]) if abs(way[0]) < 0.9 else np.array([0, 1.0, 0])
+            second = np.cross(way, first)
+            second /= np.linalg.norm(second)
+            first = np.cross(second, way)
+            rings.append(at + radius * (np.cos(angle)[:, None] * first + flat * np.sin(angle)[:, None] * second))
+        self.loft(rings, looks, ends=ends)
+
+    def box(self, low: Point, high: Point, look: Look, bottom: bool = False, tops: Look | None = None) -> None:
+        """Add a box between two corners, with its underside only if wanted."""
+        (a, b, c), (d, e, f) = low, high
+        foot = [(a, b), (d, b), (d, e), (a, e)]
+        for (x, y), (u, v) in zip(foot, [*foot[1:], foot[0]], strict=True):
+            self.face([(x, y, c), (u, v, c), (u, v, f), (x, y, f)], look)
+        self.face([(x, y, f) for x, y in foot], tops or look)
+        if bottom:
+            self.face([(x, y, c) for x, y in foot[::-1]], look)
+
+    def mirror(self, start: int = 0) -> None:
+        """Add the faces from number ``start`` on once more, left and right exchanged."""
+        flip, shift = np.array([-1.0, 1, 1]), self._pieces
+        for i in range(start, len(self._corners)):
+            self._corners.append((self._corners[i] * flip)[::-1])
+            self._uv.append(self._uv[i][::-1])
+            self._shade.append(self._shade[i][::-1])
+            self._look.append(self._look[i])
+            self._piece.append(self._piece[i] + shift)
+        self._pieces += shift
+
+    def scale(self, factor: float, start: int = 0) -> None:
+        """Stretch the faces from number ``start`` on about the origin."""
+        for i in range(start, len(self._corners)):
+            self._corners[i] = self._corners[i] * factor
+
+    def mesh(self, stand: bool = True) -> Mesh:
+        """What has grown; moved, if it is to stand, so that the middle of its foot is the origin."""
+        corners = np.concatenate(self._corners)
+        if stand:
+            low, high = corners.min(0), corners.max(0)
+            corners = corners - np.array([*(low + high)[:2] / 2, low[2]])
+        normals = _normals(corners, np.repeat(self._piece, 3), self.crease)
+        pictures: dict[int, int] = {}
+        kept: list[Picture] = []
+        for look in self._look:
+            if look.picture is not None and id(look.picture) not in pictures:
+                pictures[id(look.picture)] = len(kept)
+                kept.append(look.picture)
+        texture = np.array([-1 if k.picture is None else pictures[id(k.picture)] for k in self._look])
+        looks = np.repeat([[*k.colour, k.paint, k.gloss] for k in self._look], 3, axis=0)
+        looks[:, :3] *= np.concatenate(self._shade)
+        table = np.column_stack([corners, normals, np.concatenate(self._uv), looks]).astype(np.float32)
+        table, numbers = np.unique(table.round(5) + 0.0, axis=0, return_inverse=True)
+        directions = table[:, 3:6] / np.linalg.norm(table[:, 3:6], axis=1, keepdims=True)
+        return Mesh(
+            table[:, :3].copy(),
+            directions,
+            numbers.reshape(-1, 3),
+            table[:, 6:8].copy() if kept else None,
+            table[:, 8:11].copy(),
+            table[:, 11].copy(),
+            table[:, 12].copy(),
+            texture if kept else -1,
+            tuple(kept),
+        )
+
+
+def _normals(
+    corners: Float[np.ndarray, "c 3"], piece: Int[np.ndarray, " c"], crease: float
+) -> Float[np.ndarray, "c 3"]:
+    """Mean normal, at each corner, of the faces of its piece that meet there at less than the crease angle."""
+    a, b, c = corners.reshape(-1, 3, 3).swapaxes(0, 1)
+    areas = np.cross(b - a, c - a).repeat(3, 0)
+    flat = areas / np.linalg.norm(areas, axis=1, keepdims=True)
+    places = np.column_stack([corners.round(4), piece])
+    order = np.lexsort(places.T)
+    places, areas, flat = places[order], areas[order], flat[order]
+    total = areas.copy()
+    for step in range(1, len(places)):
+        same: Bool[np.ndarray, " _"] = (places[step:] == places[:-step]).all(1)
+        if not same.any():
+            break
+        first = np.nonzero(same)[0]
+        second = first + step
+        smooth = (flat[first] * flat[second]).sum(1) > crease
+        first, second = first[smooth], second[smooth]
+        total[first] += areas[second]
+        total[second] += areas[first]
+    found = np.empty_like(total)
+    found[order] = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    return found

@@ -1,0 +1,591 @@
+"""Cars, vans, trucks, buses and a tram."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from ms2.render.raster.meshes import Mesh
+from ms2.worlds.driving3d.assets.sculpture import Look, Point, Sculpture, shifted
+
+BODY = Look(paint=1.0, gloss=0.55)
+GLASS = Look((0.10, 0.12, 0.14), gloss=0.9)
+BLACK = Look((0.10, 0.10, 0.11))
+DARK = Look((0.16, 0.16, 0.17), gloss=0.1)
+TYRE = Look((0.09, 0.09, 0.095))
+RIM = Look((0.62, 0.63, 0.65), gloss=0.3)
+STEEL = Look((0.40, 0.40, 0.41))
+LAMP = Look((0.93, 0.94, 0.96), gloss=0.5)
+TAIL = Look((0.66, 0.05, 0.05), gloss=0.3)
+AMBER = Look((0.90, 0.45, 0.08), gloss=0.3)
+PLATE = Look((0.95, 0.95, 0.93))
+WHITE = Look((0.92, 0.92, 0.91), gloss=0.15)
+SEGMENTS = 10
+"""Corners of a wheel."""
+
+
+@dataclass(frozen=True)
+class CarShape:
+    """Measures of a car in metres; places along it from its middle, ahead positive.
+
+    Attributes:
+        length: Of all.
+        width: Without mirrors.
+        height: Of the roof.
+        nose: Height of the bonnet's front edge.
+        belt: Height of the windows' lower edge.
+        tail: Height of the boot's rear edge.
+        cowl: Place of the windscreen's foot.
+        front: Place of the roof's front edge.
+        back: Place of the roof's rear edge.
+        foot: Place of the rear window's foot.
+        pillars: Places of the pillars between side windows, at their feet.
+        glazed: Place where side windows end at the rear.
+        axles: Places of the wheels, rear and front.
+        wheel: Radius of the wheels.
+        ground: Height of the sills.
+        lean: Half width of the roof as a share of that at the belt.
+        rails: Whether it has roof rails.
+    """
+
+    length: float
+    width: float
+    height: float
+    nose: float
+    belt: float
+    tail: float
+    cowl: float
+    front: float
+    back: float
+    foot: float
+    pillars: tuple[float, ...]
+    glazed: float
+    axles: tuple[float, float]
+    wheel: float = 0.31
+    ground: float = 0.20
+    lean: float = 0.80
+    rails: bool = False
+
+
+CARS = {
+    "sedan": CarShape(4.55, 1.77, 1.43, 0.70, 0.93, 0.95, 0.95, 0.22, -0.95, -1.60, (-0.28,), -1.18, (-1.35, 1.38)),
+    "hatchback": CarShape(
+        4.05, 1.73, 1.46, 0.70, 0.93, 0.92, 1.05, 0.30, -1.30, -1.82, (-0.25, -1.05), -1.42, (-1.28, 1.27)
+    ),
+    "city": CarShape(
+        3.55, 1.62, 1.50, 0.74, 0.96, 0.95, 0.98, 0.42, -1.22, -1.62, (-0.35,), -1.25, (-1.15, 1.18), 0.28
+    ),
+    "estate": CarShape(
+        4.65, 1.79, 1.47, 0.70, 0.94, 0.95, 1.00, 0.28, -1.75, -2.15, (-0.25, -1.20), -1.85, (-1.38, 1.42), rails=True
+    ),
+    "suv": CarShape(
+        4.50,
+        1.85,
+        1.69,
+        0.90,
+        1.07,
+        1.05,
+        1.08,
+        0.40,
+        -1.60,
+        -2.02,
+        (-0.22, -1.20),
+        -1.72,
+        (-1.32, 1.38),
+        0.36,
+        0.27,
+        0.82,
+        True,
+    ),
+    "minivan": CarShape(
+        4.40,
+        1.80,
+        1.66,
+        0.78,
+        1.00,
+        0.98,
+        1.42,
+        0.55,
+        -1.78,
+        -2.08,
+        (-0.15, -1.20),
+        -1.85,
+        (-1.34, 1.40),
+        0.32,
+        0.20,
+        0.80,
+    ),
+    "coupe": CarShape(4.30, 1.79, 1.35, 0.66, 0.89, 0.93, 0.80, 0.08, -0.72, -1.62, (-0.55,), -1.05, (-1.28, 1.32)),
+    "caddy": CarShape(
+        4.45, 1.80, 1.83, 0.82, 1.08, 1.06, 1.40, 0.72, -2.10, -2.19, (0.0,), -0.0, (-1.34, 1.38), 0.31, 0.20, 0.88
+    ),
+    "van": CarShape(
+        4.95,
+        1.92,
+        2.02,
+        0.98,
+        1.18,
+        1.15,
+        1.98,
+        1.18,
+        -2.30,
+        -2.43,
+        (0.55, -0.80),
+        -2.15,
+        (-1.45, 1.55),
+        0.33,
+        0.22,
+        0.88,
+    ),
+}
+"""Shapes of cars by name; sizes are those of common ones in Europe."""
+
+
+def make_cars() -> list[Mesh]:
+    """Sedan, hatchback, city car, estate, SUV, minivan, coupe, small van and van."""
+    return [_car(shape) for shape in CARS.values()]
+
+
+def _wheel(into: Sculpture, x: float, y: float, radius: float, width: float, rim: float = 0.66) -> None:
+    """A wheel at the right: its outer face at x."""
+    angle = 2 * math.pi * (np.arange(SEGMENTS) + 0.5) / SEGMENTS
+    ring = np.stack([0 * angle, np.cos(angle), np.sin(angle)], 1)
+    at = np.array([0, y, radius])
+    outer, inner = ring * radius + at + [x, 0, 0], ring * radius + at + [x - width, 0, 0]
+    into.loft([inner, outer], TYRE, ends=(False, True))
+    hub = shifted(at, x + 0.012)
+    disc = hub + ring * radius * rim
+    for i in range(SEGMENTS):
+        shades = (0.75, 0.95, 0.62) if i % 2 else (0.75, 0.62, 0.95)
+        into.face([hub, disc[i], disc[(i + 1) % SEGMENTS]], RIM, shade=shades)
+
+
+def _car(s: CarShape) -> Mesh:
+    into = Sculpture(crease=38)
+    half, end = s.width / 2, s.length / 2
+    _shell(into, s)
+    start = len(into)
+    _side_windows(into, s)
+    x = half * 0.86
+    # mirror, wheels, lamps of the right side; the left is their mirror image
+    m = s.cowl - 0.28
+    into.box((half * 0.90, m - 0.10, s.belt + 0.02), (half + 0.13, m + 0.04, s.belt + 0.17), BODY)
+    for y in s.axles:
+        _wheel(into, half - 0.015, y, s.wheel, 0.22)
+    low, high = s.nose - 0.20, s.nose - 0.07
+    into.face(
+        [
+            (half * 0.46, end + 0.012, low + 0.02),
+            (half * 0.83, end - 0.05, low),
+            (half * 0.83, end - 0.07, high + 0.02),
+            (half * 0.50, end - 0.01, high),
+        ],
+        LAMP,
+    )
+    into.face(
+        [
+            (half * 0.83, end - 0.05, low),
+            (half * 0.985, end - 0.30, low + 0.06),
+            (half * 0.955, end - 0.42, high + 0.05),
+            (half * 0.83, end - 0.07, high + 0.02),
+        ],
+        LAMP,
+    )
+    tall = s.back < -1.2 and s.foot < -1.6
+    low, high = s.tail - (0.36 if tall else 0.24), s.tail - 0.05
+    inside = 0.66 if tall else 0.50
+    into.face(
+        [
+            (half * inside, -end - 0.012, low),
+            (half * 0.86, -end + 0.045, low),
+            (half * 0.84, -end + 0.05, high),
+            (half * inside, -end + 0.01, high),
+        ],
+        TAIL,
+    )
+    into.face(
+        [
+            (half * 0.86, -end + 0.045, low),
+            (half * 0.985, -end + 0.26, low + 0.03),
+            (half * 0.96, -end + 0.30, high),
+            (half * 0.84, -end + 0.05, high),
+        ],
+        TAIL,
+    )
+    if s.rails:
+        r = x * s.lean - 0.06
+        into.box((r - 0.02, s.back + 0.25, s.height - 0.03), (r + 0.03, s.front - 0.2, s.height + 0.04), DARK)
+    into.mirror(start)
+    front, rear = end + 0.014, -end - 0.014
+    into.face(_upright(front, half * 0.42, s.nose - 0.19, s.nose - 0.08), BLACK)
+    into.face(_upright(front, half * 0.62, s.ground + 0.10, s.ground + 0.22), BLACK)
+    into.face(_upright(front + 0.006, 0.26, s.ground + 0.19, s.ground + 0.30), PLATE)
+    into.face(_upright(rear, half * 0.66, s.ground + 0.09, s.ground + 0.20), DARK)
+    plate = s.tail - 0.34 if s.foot < -1.6 and tall else s.tail - 0.22
+    into.face(_upright(rear - 0.006, 0.26, plate, plate + 0.11), PLATE)
+    return into.mesh()
+
+
+def _upright(y: float, half: float, low: float, high: float) -> list[Point]:
+    """A rectangle across the car."""
+    return [(-half, y, low), (half, y, low), (half, y, high), (-half, y, high)]
+
+
+def _shell(into: Sculpture, s: CarShape) -> None:
+    """Sheet metal with its wheel arches, the greenhouse, and the darkness inside."""
+    half, end = s.width / 2, s.length / 2
+    arch = s.wheel + 0.05
+    places = {-end: 0.0, -end + 0.09: 0.0, -end + 0.42: 0.0, end: 0.0, end - 0.09: 0.0, end - 0.45: 0.0, s.cowl: 0.0}
+    for axle in s.axles:
+        for angle in (0.0, 40.0, 90.0, 140.0, 180.0):
+            places[axle + arch * math.cos(math.radians(angle))] = arch * math.sin(math.radians(angle))
+    places = {y: lift for y, lift in places.items() if abs(y) <= end}
+    rings = []
+    lifts = sorted(places.items())
+    for y, lift in lifts:
+        edge = end - abs(y)
+        wide = half * float(np.interp(edge, [0, 0.09, 0.42, 1.0], [0.80, 0.90, 0.985, 1.0]))
+        deck = float(
+            np.interp(y, [-end, s.foot, s.cowl, end - 0.3, end], [s.tail, s.belt, s.belt, s.nose + 0.04, s.nose])
+        )
+        bottom = s.ground + (0.08 if edge < 0.05 else 0.0)
+        if lift > 0.01:
+            bottom = max(bottom, s.wheel + lift)
+        waist = min(0.76 * s.belt, deck - 0.10)
+        bottom = min(bottom, waist - 0.02)
+        inset = 0.05 if edge < 0.05 else 0.0
+        rings.append(
+            [
+                (wide * 0.965, y, bottom),
+                (wide, y, waist),
+                (wide * 0.96, y, deck - 0.05 - inset / 2),
+                (wide * 0.87, y, deck - inset),
+            ]
+        )
+    both = [[*ring, *((-x, y, z) for x, y, z in ring[::-1])] for ring in rings]
+    into.loft(both, BODY, closed=False)
+    into.face(both[0], BODY)
+    into.face(both[-1], BODY)
+    inner, floor = half * 0.72, s.ground + 0.02
+    into.box((-inner, -end + 0.15, floor), (inner, end - 0.15, 0.72 * s.belt), BLACK, bottom=True)
+    low, high = half * 0.87, half * 0.87 * s.lean
+    bow = 0.045
+    profile = [
+        (s.foot, s.belt - 0.02, low),
+        (s.back, s.height - bow, high),
+        ((s.back + s.front) / 2, s.height, high * 1.01),
+        (s.front, s.height - bow, high),
+        (s.cowl, s.belt - 0.02, low),
+    ]
+    rings = [[(x, y, z), (x * 0.8, y, z + 0.02), (-x * 0.8, y, z + 0.02), (-x, y, z)] for y, z, x in profile]
+    into.loft(rings, BODY, closed=False)
+    for side in (1, -1):
+        into.face([(side * x, y, z) for y, z, x in profile], BODY)
+    _screen(into, s, (s.cowl, s.front), 1.0)
+    _screen(into, s, (s.foot, s.back), -1.0)
+
+
+def _screen(into: Sculpture, s: CarShape, ys: tuple[float, float], way: float) -> None:
+    """Windscreen or rear window, from foot to head, a little before the sheet metal."""
+    half = s.width / 2 * 0.87
+    rise = s.height - s.belt
+    slope = np.array([0, ys[1] - ys[0], rise])
+    out = np.cross([way, 0, 0], slope)
+    out = out / np.linalg.norm(out) * (0.018 + 0.012)
+    out = out * np.sign(out[1] * way)
+    tall = abs(ys[1] - ys[0]) < 0.2
+    first, last = (0.10, 0.86) if way > 0 else ((0.10, 0.84) if not tall else (0.12, 0.80))
+    corners = []
+    for share, sign in ((first, -1), (first, 1), (last, 1), (last, -1)):
+        wide = half * (1 + (s.lean - 1) * share) - 0.075
+        corners.append(np.array([sign * wide, ys[0], s.belt - 0.02]) + slope * share + out)
+    into.face(corners, GLASS)
+
+
+def _side_windows(into: Sculpture, s: CarShape) -> None:
+    """Panes between the pillars of the right side."""
+    low, high = s.belt + 0.035, s.height - 0.125
+    rise = s.height - s.belt
+
+    def at(y: float, z: float) -> Point:
+        return (s.width / 2 * 0.87 * (1 + (s.lean - 1) * (z - s.belt + 0.02) / (rise - 0.025)) + 0.014, y, z)
+
+    def edge(foot: float, head: float, z: float) -> float:
+        return foot + (head - foot) * (z - s.belt) / rise
+
+    fore = [edge(s.cowl, s.front, z) - 0.10 for z in (low, high)]
+    quick = abs(s.foot - s.back) / rise
+    rear = [s.glazed, s.glazed + 0.9 * quick * (high - low) * (0.6 if s.glazed > s.foot + 0.2 else 1.0)]
+    if s.glazed > s.pillars[-1] - 0.05:  # no pane behind the last pillar
+        rear = [s.glazed, s.glazed]
+        bounds = [fore, rear]
+    else:
+        bounds = [fore, *([p, p - 0.03] for p in s.pillars), rear]
+    gap = 0.035
+    for number, (a, b) in enumerate(pairwise(bounds)):
+        g0 = 0.0 if number == 0 else gap
+        g1 = 0.0 if number == len(bounds) - 2 else gap
+        into.face([at(a[0] - g0, low), at(b[0] + g1, low), at(b[1] + g1, high), at(a[1] - g0, high)], GLASS)
+
+
+# --- trucks, buses and a tram ---
+
+
+def make_trucks() -> list[Mesh]:
+    """Delivery truck, large box truck, tanker, tipper, city bus and tram."""
+    return [_box_truck(6.8, 2.3, 3.2), _box_truck(9.2, 2.5, 3.7), _tanker(), _tipper(), _bus(), _tram()]
+
+
+def _wheels(into: Sculpture, half: float, places: tuple[float, ...], radius: float = 0.5, width: float = 0.3) -> None:
+    start = len(into)
+    for y in places:
+        _wheel(into, half, y, radius, width, 0.55)
+    into.mirror(start)
+
+
+def _cab(into: Sculpture, y: float, half: float, top: float, deep: float = 2.0, look: Look = BODY) -> None:
+    """A lorry's cab whose front is at y."""
+    foot, belt = 0.45, 1.55
+    profile = [
+        (y - deep, foot),
+        (y, foot),
+        (y + 0.02, belt * 0.8),
+        (y - 0.04, belt),
+        (y - 0.30, top - 0.08),
+        (y - 0.5, top),
+    ]
+    profile += [(y - deep, top)]
+    for side in (1, -1):
+        into.face([(side * half, a, z) for a, z in profile], look)
+    into.loft([[(half, a, z), (-half, a, z)] for a, z in profile[1:]], look, closed=False)
+    glass = [(half - 0.12, y - 0.02, belt + 0.08), (half - 0.2, y - 0.25, top - 0.3)]
+    into.face([(-glass[0][0], *glass[0][1:]), glass[0], glass[1], (-glass[1][0], *glass[1][1:])], GLASS)
+    into.face(_upright(y + 0.04, half * 0.6, belt - 0.55, belt - 0.12), DARK)
+    into.face(_upright(y + 0.03, half - 0.02, foot, foot + 0.22), DARK)
+    into.face(_upright(y + 0.05, 0.26, foot + 0.05, foot + 0.17), PLATE)
+    start = len(into)
+    x = half + 0.012
+    into.face(
+        [(x, y - 0.35, belt), (x, y - 1.25, belt - 0.05), (x, y - 1.25, top - 0.3), (x, y - 0.5, top - 0.3)], GLASS
+    )
+    into.face(
+        [
+            (half - 0.45, y + 0.04, foot + 0.28),
+            (half - 0.05, y + 0.03, foot + 0.28),
+            (half - 0.05, y + 0.03, foot + 0.46),
+            (half - 0.45, y + 0.04, foot + 0.46),
+        ],
+        LAMP,
+    )
+    into.box((half + 0.02, y - 0.14, belt + 0.05), (half + 0.2, y - 0.02, belt + 0.6), DARK)
+    into.mirror(start)
+
+
+def _rear(into: Sculpture, y: float, half: float, z: float = 0.62) -> None:
+    """Lamps and the bar at the rear end y."""
+    into.box((-half + 0.05, y, z - 0.1), (half - 0.05, y + 0.1, z + 0.1), DARK)
+    start = len(into)
+    into.face(
+        [
+            (half - 0.5, y - 0.012, z - 0.07),
+            (half - 0.1, y - 0.012, z - 0.07),
+            (half - 0.1, y - 0.012, z + 0.07),
+            (half - 0.5, y - 0.012, z + 0.07),
+        ],
+        TAIL,
+    )
+    into.mirror(start)
+    into.face(_upright(y - 0.015, 0.26, z - 0.06, z + 0.06), PLATE)
+
+
+def _chassis(into: Sculpture, rear: float, front: float, half: float) -> None:
+    into.box((-half * 0.55, rear + 0.1, 0.5), (half * 0.55, front - 0.4, 0.95), BLACK, bottom=True)
+
+
+def _box_truck(length: float, width: float, height: float) -> Mesh:
+    into = Sculpture(crease=30)
+    half, end = width / 2, length / 2
+    _chassis(into, -end, end, half)
+    _cab(into, end, half * 0.97, min(2.75, height - 0.45))
+    low, front = 1.0, end - 2.15
+    into.box((-half, -end, low), (half, front, height), Look(paint=0.55, gloss=0.1), bottom=True)
+    for z0, z1 in ((low, low + 0.12), (height - 0.1, height)):  # its frame
+        into.loft(
+            [
+                [
+                    (half + 0.012, front, z),
+                    (-half - 0.012, front, z),
+                    (-half - 0.012, -end - 0.012, z),
+                    (half + 0.012, -end - 0.012, z),
+                ]
+                for z in (z0, z1)
+            ],
+            Look((0.72, 0.73, 0.74)),
+        )
+    start = len(into)
+    x = half + 0.016
+    mid = (front - end) / 2
+    into.face([(x, front - 0.5, 1.75), (x, mid, 1.75), (x, mid, 2.35), (x, front - 0.5, 2.35)], Look(paint=1.0))
+    into.face(
+        [
+            (x - 0.05, -end + 2.6, 0.5),
+            (x - 0.05, front - 0.3, 0.5),
+            (x - 0.05, front - 0.3, 0.95),
+            (x - 0.05, -end + 2.6, 0.95),
+        ],
+        Look((0.45, 0.46, 0.47)),
+    )
+    into.mirror(start)
+    into.face(_upright(-end - 0.016, 0.02, low + 0.14, height - 0.12), DARK)
+    _rear(into, -end, half)
+    places = (-end + 1.7, end - 1.15) if length < 8 else (-end + 1.4, -end + 2.5, end - 1.3)
+    _wheels(into, half - 0.03, places, 0.42 if length < 8 else 0.5)
+    return into.mesh()
+
+
+def _tanker() -> Mesh:
+    into = Sculpture(crease=40)
+    half, end = 1.25, 4.6
+    _chassis(into, -end, end, half)
+    _cab(into, end, half * 0.97, 2.85, 2.1)
+    angle = 2 * math.pi * (np.arange(12) + 0.5) / 12
+    ring = np.stack([1.2 * np.cos(angle), 0 * angle, 2.05 + 0.98 * np.sin(angle)], 1)
+    middle = np.array([0, 0, 2.05])
+    rings = [
+        (ring - middle) * k + middle + [0, y, 0] for y, k in ((-end, 0.75), (-end + 0.2, 1), (2.1, 1), (2.3, 0.75))
+    ]
+    into.loft(rings, Look((0.80, 0.81, 0.83), gloss=0.5), ends=(True, True))
+    for y in (-2.9, -1.1, 0.8):
+        band = (ring - middle) * 1.012 + middle
+        into.loft([shifted(band, 0, y), shifted(band, 0, y + 0.12)], Look((0.5, 0.51, 0.53)))
+    into.box((-0.3, -3.6, 3.0), (0.3, 1.4, 3.12), STEEL)
+    into.face(_upright(-end - 0.03, 0.4, 1.85, 2.25), AMBER)
+    into.box((-1.2, -3.0, 0.95), (1.2, 1.9, 1.2), Look(paint=1.0), bottom=True)
+    _rear(into, -end, half)
+    _wheels(into, half - 0.03, (-3.3, -2.2, 3.3))
+    return into.mesh()
+
+
+def _tipper() -> Mesh:
+    into = Sculpture(crease=30)
+    half, end = 1.25, 3.9
+    _chassis(into, -end, end, half)
+    _cab(into, end, half * 0.97, 2.9, 2.0)
+    low, high = [(-1.1, -end + 0.3), (1.1, -end + 0.3), (1.1, 1.6), (-1.1, 1.6)], 2.6
+    top = [(-1.25, -end), (1.25, -end), (1.25, 1.75), (-1.25, 1.75)]
+    skin = Look((0.9, 0.9, 0.9), paint=0.8)
+    into.loft([[(x, y, 1.05) for x, y in low], [(x, y, high) for x, y in top]], skin, ends=(True, False))
+    into.loft(
+        [[(x * 1.02, y * 1.01, z) for x, y in top] for z in (high - 0.14, high)], Look((0.6, 0.6, 0.6), paint=0.8)
+    )
+    load = Look((0.50, 0.42, 0.33))
+    ridge = [(0.1, -2.6, 2.95), (0.0, 0.6, 2.9)]
+    rim = [(x, y, high - 0.1) for x, y in top]
+    into.face([rim[0], rim[1], ridge[0]], load)
+    into.face([rim[1], rim[2], ridge[1], ridge[0]], load)
+    into.face([rim[2], rim[3], ridge[1]], load)
+    into.face([rim[3], rim[0], ridge[0], ridge[1]], load)
+    start = len(into)
+    for y in (-3.0, -1.9, -0.8, 0.3, 1.4):
+        into.face(
+            [(1.13, y, 1.05), (1.13, y + 0.12, 1.05), (1.275, y + 0.12, high), (1.275, y, high)], Look((0.6,) * 3, 0.8)
+        )
+    into.mirror(start)
+    _rear(into, -end + 0.2, half, 0.75)
+    _wheels(into, half - 0.03, (-2.6, -1.45, 2.65))
+    return into.mesh()
+
+
+def _coach_body(into: Sculpture, half: float, ends: tuple[float, float], low: float, top: float, belt: float) -> None:
+    """A bus's or a tram's shell with rounded roof edges."""
+    rear, front = ends
+    ring = [(-half, low), (-half, top - 0.25), (-half + 0.22, top), (half - 0.22, top), (half, top - 0.25), (half, low)]
+    rings = []
+    for y, k, lower in ((rear, 0.94, 0.12), (rear + 0.18, 1, 0), (front - 0.25, 1, 0), (front, 0.92, 0.15)):
+        rings.append([(x * k, y, z if z < belt else z - lower) for x, z in ring])
+    into.loft(rings, BODY, ends=(True, True))
+    into.loft(
+        [
+            [
+                (x, y, z)
+                for x, y in (
+                    (-half - 0.01, rear + 0.2),
+                    (half + 0.01, rear + 0.2),
+                    (half + 0.01, front - 0.3),
+                    (-half - 0.01, front - 0.3),
+                )
+            ]
+            for z in (low, low + 0.2)
+        ],
+        DARK,
+    )
+
+
+def _panes(
+    into: Sculpture, half: float, ends: tuple[float, float], low: float, high: float, number: int, doors: set[int]
+) -> None:
+    """Windows along both sides; doors, at the right, reach down."""
+    rear, front = ends
+    step = (front - rear) / number
+    for side in (1, -1):
+        for n in range(number):
+            a, b = rear + n * step + 0.05, rear + (n + 1) * step - 0.05
+            z = 0.45 if n in doors and side > 0 else low
+            x = side * (half + 0.014)
+            into.face([(x, a, z), (x, b, z), (x, b, high), (x, a, high)], GLASS)
+
+
+def _bus() -> Mesh:
+    into = Sculpture(crease=50)
+    half, end = 1.275, 5.9
+    _coach_body(into, half, (-end, end), 0.32, 3.0, 1.0)
+    _panes(into, half, (-end + 0.5, end - 0.35), 1.25, 2.45, 8, {2, 5, 7})
+    into.face(_upright(end + 0.014, half * 0.88, 1.05, 2.35), GLASS)
+    into.face(_upright(end + 0.016, half * 0.7, 2.42, 2.72), Look((0.12, 0.10, 0.05)))
+    into.face(_upright(end + 0.02, half * 0.45, 2.5, 2.64), AMBER)
+    into.face(_upright(-end - 0.014, half * 0.8, 1.6, 2.45), GLASS)
+    into.face(_upright(-end - 0.014, half * 0.6, 0.7, 1.2), DARK)
+    into.face(_upright(end + 0.014, 0.26, 0.5, 0.62), PLATE)
+    into.face(_upright(-end - 0.016, 0.26, 0.52, 0.64), PLATE)
+    into.box((-0.8, -4.5, 2.95), (0.8, -1.5, 3.2), WHITE)
+    start = len(into)
+    into.face(
+        [(0.75, end + 0.014, 0.62), (1.1, end + 0.01, 0.62), (1.1, end + 0.01, 0.82), (0.75, end + 0.014, 0.82)], LAMP
+    )
+    into.face(
+        [(0.9, -end - 0.014, 0.75), (1.12, -end - 0.014, 0.75), (1.12, -end - 0.014, 1.3), (0.9, -end - 0.014, 1.3)],
+        TAIL,
+    )
+    into.box((half, end - 0.05, 1.9), (half + 0.22, end + 0.08, 2.3), DARK)
+    into.mirror(start)
+    _wheels(into, half + 0.02, (-3.0, 3.1), 0.48)
+    return into.mesh()
+
+
+def _tram() -> Mesh:
+    into = Sculpture(crease=50)
+    half, end = 1.2, 7.0
+    grey = Look((0.33, 0.34, 0.35))
+    for rear, front in ((-end, -0.35), (0.35, end)):
+        _coach_body(into, half, (rear, front), 0.35, 3.25, 1.0)
+        _panes(into, half, (rear + 0.4, front - 0.5), 1.25, 2.5, 4, {1, 2})
+        into.box((-0.9, rear + 0.8, 3.2), (0.9, front - 1.4, 3.45), grey)
+    into.box((-half + 0.1, -0.4, 0.5), (half - 0.1, 0.4, 3.1), DARK)
+    for y, way in ((end, 1), (-end, -1)):
+        into.face(_upright(y + 0.014 * way, half * 0.84, 1.15, 2.6), GLASS)
+        into.face(_upright(y + 0.02 * way, half * 0.5, 2.68, 2.9), AMBER)
+        for x in (-0.75, 0.75):
+            into.face(
+                [
+                    (x - 0.15, y + 0.014 * way, 0.7),
+                    (x + 0.15, y + 0.014 * way, 0.7),
+                    (x + 0.15, y + 0.014 * way, 0.9),
+                    (x - 0.15, y + 0.014 * way, 0.9),
+                ],
+                LAMP if way > 0 else TAIL,
+            )
+    into.box((-0.95, -end + 0.8, 0.0), (0.95, end - 0.8, 0.45), BLACK)
+    into.tube([(0, 1.2, 3.4), (0, 2.3, 4.2), (0, 1.4, 4.9)], [0.05] * 3, grey, 3)
+    into.box((-0.8, 1.3, 4.88), (0.8, 1.5, 4.94), grey)
+    return into.mesh()
