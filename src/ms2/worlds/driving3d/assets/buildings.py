@@ -9,7 +9,7 @@ from ms2.render.raster.meshes import Mesh, Picture
 from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Point, Sculpture
 from ms2.worlds.driving3d.assets.textures import Wall, shop_front, storeys, tiles
 
-RED_TILES, BROWN_TILES, DARK_TILES = (0.56, 0.30, 0.23), (0.43, 0.29, 0.23), (0.32, 0.32, 0.34)
+RED_TILES, BROWN_TILES, DARK_TILES = (0.52, 0.29, 0.22), (0.41, 0.28, 0.23), (0.32, 0.32, 0.34)
 WOOD = Look((0.35, 0.25, 0.18))
 TRIM = Look((0.86, 0.85, 0.82))
 ZINC = Look((0.45, 0.46, 0.48), gloss=0.1)
@@ -38,7 +38,7 @@ def _front(
     """One side of a house."""
     wall = Wall(width, height, (256, 128 if height < 4.5 else 256), seed)
     if brick:
-        wall.bricks((0.95, 0.92, 0.9))
+        wall.bricks((0.92, 0.68, 0.58))
     wall.plinth()
     step = width / columns
     for row in range(floors):

@@ -103,12 +103,12 @@ def _figure(
         return found
 
     trunk = [ring(-0.10, 0.145, 0.10), ring(0.04, 0.165, 0.115), ring(0.35, 0.145, 0.105), ring(0.72, 0.185, 0.125)]
-    trunk += [ring(0.93, 0.175, 0.095), ring(1.02, 0.075, 0.07), ring(1.10, 0.055, 0.06)]
-    into.loft(trunk, [legs, SHIRT, SHIRT, SHIRT, SHIRT, skin], shade=(0.8, 0.85, 0.95, 1, 1, 0.95, 0.9))
+    trunk += [ring(0.93, 0.175, 0.095), ring(1.04, 0.062, 0.062)]
+    into.loft(trunk, [legs, SHIRT, SHIRT, SHIRT, SHIRT], shade=(0.8, 0.85, 0.95, 1, 1, 0.95))
     if style.coat or style.skirt:
         drop = style.coat or 0.48
         hang = -drop / float(np.linalg.norm(spine))
-        lower = ring(hang, 0.20, 0.17) - [0, 0, 0]
+        lower = ring(hang, 0.20, 0.17)
         into.loft(
             [lower, ring(0.02, 0.172, 0.122), ring(0.3, 0.152, 0.112)],
             legs if style.skirt else SHIRT,
@@ -143,7 +143,9 @@ def _figure(
         way = np.array(hand) - np.array(elbow)
         tip = np.array(hand) + way / np.linalg.norm(way) * 0.09
         looks = [SHIRT, SHIRT if style.sleeves else skin, skin]
-        into.tube([tuple(shoulder), elbow, hand, tuple(tip)], [0.062, 0.048, 0.038, 0.03], looks, 5)
+        top = shifted(neck, side * 0.10 * width, 0, -0.015)
+        points = [tuple(top), tuple(shoulder), elbow, hand, tuple(tip)]
+        into.tube(points, [0.04, 0.062, 0.048, 0.038, 0.03], [SHIRT, *looks], 5)
     _head(into, np.array(pose.head), style, head)
     if style.bag == "back":
         a, b = shifted(neck, 0, -0.10, -0.42), shifted(neck, 0, -0.27, -0.04)
@@ -158,13 +160,7 @@ def _figure(
 
 def _head(into: Sculpture, at: np.ndarray, style: Style, size: float) -> None:
     """Face and hair, or a helmet."""
-    rows = [
-        (-0.115, 0.05, 0.03),
-        (-0.075, 0.068, 0.02),
-        (0.0, 0.082, 0.005),
-        (0.06, 0.076, 0.0),
-        (0.115, 0.035, -0.005),
-    ]
+    rows = [(-0.14, 0.052, 0.02), (-0.07, 0.070, 0.018), (0.01, 0.082, 0.005), (0.10, 0.05, -0.005)]
     angle = 2 * math.pi * (np.arange(7) + 0.25) / 7
 
     def ring(z: float, radius: float, ahead: float) -> np.ndarray:

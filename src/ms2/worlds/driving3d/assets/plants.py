@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ms2.render.raster.meshes import Mesh, Picture, joined
 from ms2.worlds.driving3d.assets.sculpture import Look, Point, Sculpture
@@ -55,7 +55,7 @@ def _spheres() -> tuple[tuple[Vertices, Int[np.ndarray, "t 3"]], ...]:
 
 
 def _foliage(
-    rng: np.random.Generator, blobs: Sequence[Blob], loose: int, size: float, picture: Picture, dent: float = 0.2
+    rng: np.random.Generator, blobs: Sequence[Blob], most: int, size: float, picture: Picture, dent: float = 0.2
 ) -> Mesh:
     """Blobs with leaves around them.
 
@@ -65,7 +65,7 @@ def _foliage(
     Args:
         rng: Where dents and leaves come from.
         blobs: The blobs.
-        loose: Number of single triangles around them.
+        most: Triangles of all, loose leaves included.
         size: Metres of these.
         picture: Of leaves.
         dent: Deviation of the radius as a share of it.
@@ -76,14 +76,17 @@ def _foliage(
         radii, centre = np.array(blob.radii), np.array(blob.centre)
         dented = vertices * (1 + dent * rng.standard_normal((len(vertices), 1)).clip(-1.6, 1.6))
         dented = dented + 0.08 * rng.standard_normal(dented.shape)
-        parts.append((centre + dented * radii)[triangles])
-        outward.append(vertices[triangles] / radii)
+        corners = (centre + dented * radii)[triangles]
+        seen = ~_inside(corners.mean(1), [other for other in blobs if other is not blob])
+        parts.append(corners[seen])
+        outward.append((vertices[triangles] / radii)[seen])
+    loose = most - sum(map(len, parts))
     areas = np.array([math.prod(blob.radii) ** (2 / 3) for blob in blobs])
     for n in rng.choice(len(blobs), loose, p=areas / areas.sum()):
         radii, centre = np.array(blobs[n].radii), np.array(blobs[n].centre)
         way = rng.standard_normal(3)
         way /= np.linalg.norm(way)
-        at = centre + way * radii * rng.uniform(0.92, 1.22)
+        at = centre + way * radii * rng.uniform(0.90, 1.13)
         spread = rng.standard_normal((3, 3))
         spread -= spread.mean(0)
         spread /= np.linalg.norm(spread, axis=1, keepdims=True)
@@ -101,7 +104,7 @@ def _foliage(
     reach = np.linalg.norm((corners - middle) / ((high - low) / 2), axis=2)
     normals = 0.55 * flat + 0.5 * round_ + 0.35 * whole / np.linalg.norm(whole, axis=2, keepdims=True)
     height = (corners[..., 2] - low[2]) / (high - low)[2]
-    light = (0.50 + 0.28 * height + 0.30 * reach.clip(0, 1)) * rng.uniform(0.82, 1.14, (len(corners), 1))
+    light = (0.58 + 0.26 * height + 0.30 * reach.clip(0, 1)) * rng.uniform(0.82, 1.14, (len(corners), 1))
     warm = rng.normal(0, 0.04, (len(corners), 1, 1)) * np.array([1, 0.3, -0.6])
     colour = light[..., None] * (1 + warm) * np.ones(3)
     # the picture is laid on from the side that the facet faces most
@@ -123,6 +126,14 @@ def _foliage(
     )
 
 
+def _inside(places: Vertices, blobs: Sequence[Blob]) -> Bool[np.ndarray, " v"]:
+    """Which places are so far inside of blobs that nobody sees them."""
+    found = np.zeros(len(places), bool)
+    for blob in blobs:
+        found |= (((places - np.array(blob.centre)) / np.array(blob.radii)) ** 2).sum(1) < 0.6
+    return found
+
+
 def _trunk(rng: np.random.Generator, top: float, radius: float, picture: Picture, boughs: Sequence[Point] = ()) -> Mesh:
     """A trunk that bends a little, and boughs from two thirds of it to where they end."""
     into = Sculpture(crease=80)
@@ -141,9 +152,7 @@ def _trunk(rng: np.random.Generator, top: float, radius: float, picture: Picture
     return into.mesh(stand=False)
 
 
-def _deciduous(
-    seed: int, height: float, spread: float, clear: float, number: int = 4, loose: int = 130, slim: float = 1.0
-) -> Mesh:
+def _deciduous(seed: int, height: float, spread: float, clear: float, number: int = 4, slim: float = 1.0) -> Mesh:
     """A crown of some blobs around a trunk.
 
     Args:
@@ -152,7 +161,6 @@ def _deciduous(
         spread: Radius of the crown.
         clear: Metres below the crown.
         number: Blobs.
-        loose: Leaves beside them.
         slim: Factor on the blobs' width.
     """
     rng = np.random.default_rng(seed)
@@ -167,7 +175,7 @@ def _deciduous(
         blobs.append(Blob(at, (spread * 0.60 * slim, spread * 0.60 * slim, tall * rng.uniform(0.52, 0.66))))
         boughs.append((at[0], at[1], z))
     blobs.append(Blob((0, 0, height - tall * 0.72), (spread * 0.62 * slim, spread * 0.62 * slim, tall * 0.68)))
-    crown = _foliage(rng, blobs, loose, 0.16 * spread + 0.12, leaves(seed % 3))
+    crown = _foliage(rng, blobs, 432, 0.19 * spread + 0.16, leaves(seed % 3))
     trunk = _trunk(rng, clear + tall * 0.9, 0.035 * height**0.9, bark(1), boughs[:3])
     return joined(trunk, crown)
 
@@ -228,7 +236,7 @@ def _birch(seed: int, height: float) -> Mesh:
         Blob((0.55, -0.35, height * 0.50), (0.85, 0.8, height * 0.14)),
         Blob((0.3, 0.5, height * 0.36), (0.5, 0.5, 0.8), 0),
     ]
-    return joined(trunk, _foliage(rng, blobs, 190, 0.34, leaves(1), 0.26))
+    return joined(trunk, _foliage(rng, blobs, 440, 0.36, leaves(1), 0.26))
 
 
 def _poplar(seed: int, height: float) -> Mesh:
@@ -240,18 +248,18 @@ def _poplar(seed: int, height: float) -> Mesh:
         Blob((-0.1, 0.1, height * 0.58), (1.05, 1.0, height * 0.24)),
     ]
     blobs += [Blob((0.05, -0.05, height * 0.80), (0.72, 0.75, height * 0.2))]
-    return joined(trunk, _foliage(rng, blobs, 150, 0.36, leaves(2), 0.17))
+    return joined(trunk, _foliage(rng, blobs, 430, 0.40, leaves(2), 0.17))
 
 
 def make_trees() -> list[Mesh]:
     """Broad, tall, round, wide, young and slim deciduous trees, a birch, a poplar, and two conifers."""
     trees = [
-        _deciduous(10, 8.0, 3.1, 2.2, 4, 125),
-        _deciduous(21, 10.5, 3.3, 2.6, 5, 45),
-        _deciduous(32, 6.2, 2.2, 2.0, 4, 125),
-        _deciduous(43, 9.0, 4.0, 2.4, 5, 45),
-        _deciduous(54, 4.6, 1.4, 1.9, 3, 160),
-        _deciduous(65, 7.4, 2.0, 1.6, 4, 125, 1.1),
+        _deciduous(10, 8.0, 3.1, 2.2, 4),
+        _deciduous(21, 10.5, 3.3, 2.6, 5),
+        _deciduous(32, 6.2, 2.2, 2.0, 4),
+        _deciduous(43, 9.0, 4.0, 2.4, 5),
+        _deciduous(54, 4.6, 1.4, 1.9, 3),
+        _deciduous(65, 7.4, 2.0, 1.6, 4, 1.1),
         _birch(76, 8.5),
         _poplar(87, 11.0),
         _conifer(98, 9.5, 2.5),
@@ -267,10 +275,10 @@ def make_bushes() -> list[Mesh]:
     wide = [Blob((-0.55, 0, 0.55), (0.7, 0.65, 0.6), 0), Blob((0.5, 0.1, 0.65), (0.75, 0.7, 0.75), 0)]
     tall = [Blob((0, 0, 0.9), (0.8, 0.8, 1.0), 1)]
     found = [
-        _foliage(rng, small, 50, 0.2, leaves(0)),
-        _foliage(rng, [*wide, Blob((0, 0.35, 0.5), (0.6, 0.5, 0.55), 0)], 80, 0.24, leaves(1)),
+        _foliage(rng, small, 125, 0.17, leaves(0)),
+        _foliage(rng, [*wide, Blob((0, 0.35, 0.5), (0.6, 0.5, 0.55), 0)], 145, 0.20, leaves(1)),
     ]
-    found += [_foliage(rng, tall, 65, 0.25, leaves(2), 0.16), _hedge(rng)]
+    found += [_foliage(rng, tall, 145, 0.2, leaves(2), 0.16), _hedge(rng)]
     return [_standing(bush, centred=True) for bush in found]
 
 

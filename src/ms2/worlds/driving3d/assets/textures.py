@@ -1,13 +1,17 @@
 """Pictures for surfaces, drawn by code: noise that joins itself, walls with windows, shops, tiles, leaves and bark."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from ms2.render.raster.meshes import Picture
+
+Numbers = Sequence[Any] | np.ndarray
+"""Numbers in rows, nested as deeply as needed; NumPy's own name for that excludes tuples where types are checked."""
 
 Field = Float[np.ndarray, "h w"]
 Canvas = Float[np.ndarray, "h w 3"]
@@ -62,7 +66,7 @@ class Wall:
         stains = noise(self.rng, shape, (4, 5)) + 0.7 * noise(self.rng, shape, (3, 24)) + noise(self.rng, shape, shape)
         self.canvas: Canvas = np.repeat((0.95 + self.grain * stains)[..., None], 3, 2)
 
-    def rect(self, x0: float, x1: float, z0: float, z1: float, colour: ArrayLike, shade: bool = False) -> None:
+    def rect(self, x0: float, x1: float, z0: float, z1: float, colour: Numbers, shade: bool = False) -> None:
         """Fill a rectangle, or multiply what is there."""
         columns, rows = self.side
         i, j = round(x0 / self.width * columns), round(x1 / self.width * columns)
@@ -76,8 +80,8 @@ class Wall:
         z: float,
         width: float,
         height: float,
-        frame: ArrayLike = (0.97, 0.97, 0.96),
-        shutters: ArrayLike | None = None,
+        frame: Numbers = (0.97, 0.97, 0.96),
+        shutters: Numbers | None = None,
         sill: bool = True,
         panes: int = 2,
     ) -> None:
@@ -106,14 +110,14 @@ class Wall:
             self.rect(left - 0.1, right + 0.1, z - 0.09, z, (0.86, 0.85, 0.83))
             self.rect(left - 0.1, right + 0.1, z - 0.2, z - 0.09, (0.78, 0.78, 0.78), shade=True)
 
-    def door(self, x: float, colour: ArrayLike, width: float = 1.1, height: float = 2.2) -> None:
+    def door(self, x: float, colour: Numbers, width: float = 1.1, height: float = 2.2) -> None:
         """A door with a pane and a step."""
         self.rect(x - width / 2 - 0.12, x + width / 2 + 0.12, 0, height + 0.12, (0.9, 0.89, 0.87))
         self.rect(x - width / 2, x + width / 2, 0.12, height, colour)
         self.rect(x - width * 0.28, x + width * 0.28, height * 0.5, height * 0.9, (0.22, 0.25, 0.28))
         self.rect(x - width / 2 - 0.3, x + width / 2 + 0.3, 0, 0.14, (0.6, 0.59, 0.57))
 
-    def plinth(self, height: float = 0.45, colour: ArrayLike = (0.62, 0.60, 0.58)) -> None:
+    def plinth(self, height: float = 0.45, colour: Numbers = (0.62, 0.60, 0.58)) -> None:
         """A darker foot."""
         self.rect(0, self.width, 0, height, colour, shade=True)
 
@@ -122,7 +126,7 @@ class Wall:
         for depth, dark in ((0.5, 0.86), (0.28, 0.8)):
             self.rect(0, self.width, self.height - depth, self.height, (dark, dark, dark), shade=True)
 
-    def bricks(self, colour: ArrayLike, tint: float = 1.0) -> None:
+    def bricks(self, colour: Numbers, tint: float = 1.0) -> None:
         """Bricks over all of the wall."""
         columns, rows = self.side
         high, wide = max(3, round(0.16 / self.height * rows)), max(5, round(0.45 / self.width * columns))
@@ -168,7 +172,11 @@ def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8) 
             for _ in range(4):  # goods
                 c = rng.uniform(a, b - 0.3)
                 wall.rect(
-                    x + c, x + c + rng.uniform(0.15, 0.45), sill, sill + rng.uniform(0.3, 1.1), rng.random(3) * 0.7
+                    x + c,
+                    x + c + rng.uniform(0.15, 0.45),
+                    sill,
+                    sill + rng.uniform(0.3, 1.1),
+                    0.3 + 0.5 * rng.random() + 0.10 * rng.standard_normal(3),
                 )
         wall.rect(x, x + bay, 3.0, 3.55, sign)
         ink = (0.95, 0.95, 0.92) if sum(sign) < 1.6 else (0.15, 0.15, 0.2)
@@ -200,7 +208,7 @@ def storeys(
     """
     wall = Wall(bays * bay, floors * floor, (256, 256), seed)
     if style == "brick":
-        wall.bricks((0.93, 0.90, 0.88))
+        wall.bricks((0.86, 0.60, 0.50))
     for row in range(floors):
         z = row * floor
         if style == "ornate":
@@ -228,7 +236,7 @@ def storeys(
     return wall.picture()
 
 
-def tiles(seed: int, colour: ArrayLike) -> Picture:
+def tiles(seed: int, colour: Numbers) -> Picture:
     """Roof tiles in rows, 3 m a side."""
     rng, side = np.random.default_rng(seed), 128
     y, x = np.mgrid[:side, :side]

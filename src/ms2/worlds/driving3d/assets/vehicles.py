@@ -14,10 +14,11 @@ GLASS = Look((0.10, 0.12, 0.14), gloss=0.9)
 BLACK = Look((0.10, 0.10, 0.11))
 DARK = Look((0.16, 0.16, 0.17), gloss=0.1)
 TYRE = Look((0.09, 0.09, 0.095))
+GAP = Look((0.35, 0.35, 0.35), paint=1.0)
 RIM = Look((0.62, 0.63, 0.65), gloss=0.3)
 STEEL = Look((0.40, 0.40, 0.41))
-LAMP = Look((0.93, 0.94, 0.96), gloss=0.5)
-TAIL = Look((0.66, 0.05, 0.05), gloss=0.3)
+LAMP = Look((0.80, 0.82, 0.85), gloss=0.6)
+TAIL = Look((0.55, 0.04, 0.04), gloss=0.3)
 AMBER = Look((0.90, 0.45, 0.08), gloss=0.3)
 PLATE = Look((0.95, 0.95, 0.93))
 WHITE = Look((0.92, 0.92, 0.91), gloss=0.15)
@@ -167,64 +168,81 @@ def _car(s: CarShape) -> Mesh:
     _shell(into, s)
     start = len(into)
     _side_windows(into, s)
-    x = half * 0.86
     # mirror, wheels, lamps of the right side; the left is their mirror image
     m = s.cowl - 0.28
     into.box((half * 0.90, m - 0.10, s.belt + 0.02), (half + 0.13, m + 0.04, s.belt + 0.17), BODY)
     for y in s.axles:
         _wheel(into, half - 0.015, y, s.wheel, 0.22)
-    low, high = s.nose - 0.20, s.nose - 0.07
-    into.face(
-        [
-            (half * 0.46, end + 0.012, low + 0.02),
-            (half * 0.83, end - 0.05, low),
-            (half * 0.83, end - 0.07, high + 0.02),
-            (half * 0.50, end - 0.01, high),
-        ],
-        LAMP,
-    )
-    into.face(
-        [
-            (half * 0.83, end - 0.05, low),
-            (half * 0.985, end - 0.30, low + 0.06),
-            (half * 0.955, end - 0.42, high + 0.05),
-            (half * 0.83, end - 0.07, high + 0.02),
-        ],
-        LAMP,
-    )
-    tall = s.back < -1.2 and s.foot < -1.6
-    low, high = s.tail - (0.36 if tall else 0.24), s.tail - 0.05
-    inside = 0.66 if tall else 0.50
-    into.face(
-        [
-            (half * inside, -end - 0.012, low),
-            (half * 0.86, -end + 0.045, low),
-            (half * 0.84, -end + 0.05, high),
-            (half * inside, -end + 0.01, high),
-        ],
-        TAIL,
-    )
-    into.face(
-        [
-            (half * 0.86, -end + 0.045, low),
-            (half * 0.985, -end + 0.26, low + 0.03),
-            (half * 0.96, -end + 0.30, high),
-            (half * 0.84, -end + 0.05, high),
-        ],
-        TAIL,
-    )
+    _lamps(into, s, LAMP, 1.0, (0.50, s.nose - 0.22, s.nose - 0.085), 0.34)
+    tall = s.height > 1.6 or s.rails
+    depth = 0.5 if s.height > 1.8 else 0.36 if tall else 0.25
+    _lamps(into, s, TAIL, -1.0, (0.64 if tall else 0.54, s.tail - depth, s.tail - 0.07), 0.24)
+    _doors(into, s)
     if s.rails:
-        r = x * s.lean - 0.06
+        r = half * 0.86 * s.lean - 0.06
         into.box((r - 0.02, s.back + 0.25, s.height - 0.03), (r + 0.03, s.front - 0.2, s.height + 0.04), DARK)
     into.mirror(start)
     front, rear = end + 0.014, -end - 0.014
     into.face(_upright(front, half * 0.42, s.nose - 0.19, s.nose - 0.08), BLACK)
     into.face(_upright(front, half * 0.62, s.ground + 0.10, s.ground + 0.22), BLACK)
     into.face(_upright(front + 0.006, 0.26, s.ground + 0.19, s.ground + 0.30), PLATE)
-    into.face(_upright(rear, half * 0.66, s.ground + 0.09, s.ground + 0.20), DARK)
-    plate = s.tail - 0.34 if s.foot < -1.6 and tall else s.tail - 0.22
+    into.face(_upright(rear, half * 0.74, s.ground + 0.10, s.ground + 0.21), DARK)
+    plate = s.tail - (0.34 if tall else 0.24)
     into.face(_upright(rear - 0.006, 0.26, plate, plate + 0.11), PLATE)
     return into.mesh()
+
+
+def _lamps(
+    into: Sculpture, s: CarShape, look: Look, way: float, face: tuple[float, float, float], reach: float
+) -> None:
+    """A lamp at the right corner, ahead (way 1) or behind (-1): on the end, and so far along the side.
+
+    Args:
+        into: Where to add it.
+        s: The car.
+        look: The lamp's.
+        way: Which end.
+        face: Its inner edge as a share of half the width, and heights of its lower and upper edge.
+        reach: Metres along the side.
+    """
+    half, end = s.width / 2, s.length / 2
+    inner, low, high = face
+    places = [(half * inner, end + 0.012)]
+    for edge in (0.0, 0.09, reach):
+        places.append((half * _taper(edge) + (0.004 if edge else 0.0), end - edge + 0.012))
+    for number, ((x, y), (u, v)) in enumerate(pairwise(places)):
+        lift = 0.02 if number == 2 else 0.0  # narrower towards its end
+        into.face(
+            [(x, way * y, low), (u, way * v, low + lift), (u - 0.01, way * v, high + lift), (x - 0.004, way * y, high)],
+            look,
+        )
+
+
+def _doors(into: Sculpture, s: CarShape) -> None:
+    """Gaps beside the doors of the right side, and their handles."""
+    half, waist = s.width / 2, 0.76 * s.belt
+    joints = [s.cowl - 0.16, s.pillars[0], *(p for p in s.pillars[1:2] if p > s.axles[0] + s.wheel)]
+    for y in joints:
+        heights = [s.ground + 0.06, waist, s.belt - 0.05]
+        sides = [half * 0.968 + 0.012, half + 0.008, half * 0.96 + 0.008]
+        for (x, z), (u, w) in pairwise(zip(sides, heights, strict=True)):
+            into.face([(x, y - 0.012, z), (x, y + 0.012, z), (u, y + 0.012, w), (u, y - 0.012, w)], GAP)
+    for y in joints[1:]:
+        x = half * 0.975 + 0.016
+        into.face(
+            [
+                (x, y + 0.06, s.belt - 0.15),
+                (x, y + 0.22, s.belt - 0.15),
+                (x, y + 0.22, s.belt - 0.115),
+                (x, y + 0.06, s.belt - 0.115),
+            ],
+            GAP,
+        )
+
+
+def _taper(edge: float) -> float:
+    """Width of a car, as a share of all, so many metres from its end."""
+    return float(np.interp(edge, [0, 0.09, 0.42, 1.0], [0.80, 0.90, 0.985, 1.0]))
 
 
 def _upright(y: float, half: float, low: float, high: float) -> list[Point]:
@@ -245,7 +263,7 @@ def _shell(into: Sculpture, s: CarShape) -> None:
     lifts = sorted(places.items())
     for y, lift in lifts:
         edge = end - abs(y)
-        wide = half * float(np.interp(edge, [0, 0.09, 0.42, 1.0], [0.80, 0.90, 0.985, 1.0]))
+        wide = half * _taper(edge)
         deck = float(
             np.interp(y, [-end, s.foot, s.cowl, end - 0.3, end], [s.tail, s.belt, s.belt, s.nose + 0.04, s.nose])
         )
@@ -264,9 +282,10 @@ def _shell(into: Sculpture, s: CarShape) -> None:
             ]
         )
     both = [[*ring, *((-x, y, z) for x, y, z in ring[::-1])] for ring in rings]
-    into.loft(both, BODY, closed=False)
-    into.face(both[0], BODY)
-    into.face(both[-1], BODY)
+    dark = [0.72, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.72]  # little light comes to where the road is near
+    into.loft(both, BODY, closed=False, shade=[dark] * len(both))
+    into.face(both[0], BODY, shade=dark)
+    into.face(both[-1], BODY, shade=dark)
     inner, floor = half * 0.72, s.ground + 0.02
     into.box((-inner, -end + 0.15, floor), (inner, end - 0.15, 0.72 * s.belt), BLACK, bottom=True)
     low, high = half * 0.87, half * 0.87 * s.lean
