@@ -69,7 +69,7 @@ def make_signs() -> list[Mesh]:
     """Speed limit, give way, no entry, warning, priority road, parking, stop, a signpost, and a street name."""
     found = []
     digits = [
-        _bar(0.06, 0.3, -0.22),
+        _bar(0.06, 0.33, -0.10),
         _bar(0.2, 0.06, -0.24, 0.28),
         _bar(0.2, 0.06, -0.24, 0.0),
         _bar(0.2, 0.06, -0.24, -0.28),
