@@ -176,7 +176,7 @@ def _deciduous(seed: int, height: float, spread: float, clear: float, number: in
         boughs.append((at[0], at[1], z))
     blobs.append(Blob((0, 0, height - tall * 0.72), (spread * 0.62 * slim, spread * 0.62 * slim, tall * 0.68)))
     crown = _foliage(rng, blobs, 432, 0.19 * spread + 0.16, leaves(seed % 3))
-    trunk = _trunk(rng, clear + tall * 0.9, 0.035 * height**0.9, bark(1), boughs[:3])
+    trunk = _trunk(rng, clear + tall * 0.9, 0.024 * height**0.9, bark(1), boughs[:3])
     return joined(trunk, crown)
 
 
@@ -314,7 +314,7 @@ def _standing(mesh: Mesh) -> Mesh:
 def _grown(mesh: Mesh) -> Mesh:
     """Moved so that its middle is the origin; its lowest part is in the ground, so that it stands on no point."""
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
-    vertices = mesh.vertices - [0, 0, low[2] + 0.16 * (high - low)[2]]
+    vertices = mesh.vertices - [0, 0, low[2] + 0.24 * (high - low)[2]]
     vertices[:, 2] = vertices[:, 2].clip(0)
     above = (vertices.reshape(-1, 3, 3)[..., 2] > 0).any(1)  # each triangle has vertices of its own
     corners = above.repeat(3)

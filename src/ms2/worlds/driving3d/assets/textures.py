@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -248,6 +249,7 @@ def tiles(seed: int, colour: Numbers) -> Picture:
     return to_picture(light[..., None] * np.asarray(colour))
 
 
+@lru_cache(maxsize=8)
 def leaves(seed: int, needles: bool = False) -> Picture:
     """Foliage in light greys and greens around 0.8, for the tint of an instance: leaves over dark gaps."""
     rng, side = np.random.default_rng(seed), 128
@@ -270,6 +272,7 @@ def leaves(seed: int, needles: bool = False) -> Picture:
     return to_picture(np.clip(light, 0.25, 1.05)[..., None] * colour * 0.95)
 
 
+@lru_cache(maxsize=4)
 def bark(seed: int, birch: bool = False) -> Picture:
     """Bark with furrows, or a birch's white one with its marks."""
     rng, shape = np.random.default_rng(seed), (64, 64)

@@ -20,7 +20,7 @@ STEEL = Look((0.40, 0.40, 0.41))
 LAMP = Look((0.80, 0.82, 0.85), gloss=0.6)
 TAIL = Look((0.55, 0.04, 0.04), gloss=0.3)
 AMBER = Look((0.90, 0.45, 0.08), gloss=0.3)
-PLATE = Look((0.95, 0.95, 0.93))
+PLATE = Look((0.84, 0.84, 0.82))
 WHITE = Look((0.92, 0.92, 0.91), gloss=0.15)
 SEGMENTS = 10
 """Corners of a wheel."""
