@@ -13,12 +13,13 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ms2.registry import UserError
 from ms2.render.raster import Camera, Environment, InstanceBatch, Mesh, MeshLibrary, Raster, Rasteriser, joined
 from ms2.render.raster.engine import load_warp
-from ms2.render.raster.glb import load_glb
+from ms2.render.raster.mesh_files import load_mesh
 from ms2.render.raster.meshes import mip_levels
 from ms2.render.raster.shapes import ball, box, cylinder, faceted, plane, polygon
 
@@ -532,7 +533,7 @@ def test_shapes_are_closed_and_face_outwards(mesh):
     [("kenney_carkit_v2/sedan", 1.3), ("quaternius_people/modular_men_Suit", 1.9), ("quaternius_nature/Tree1", 4.1)],
 )
 def test_glb_files_stand_upright(name, height):
-    mesh = load_glb(Path(DATA) / "assets3d" / f"{name}.glb")
+    mesh = load_mesh(Path(DATA) / "assets3d" / f"{name}.glb")
     assert abs(mesh.vertices[:, 2].min()) < 0.15 and mesh.vertices[:, 2].max() == pytest.approx(height, abs=0.2)
     assert np.allclose(np.linalg.norm(mesh.normals, axis=1), 1, atol=1e-3)
     raster = drawn([mesh], instances([(0, (0, 6, -1))]))
@@ -546,19 +547,94 @@ def test_a_broken_glb_is_named(tmp_path):
     alone = tmp_path / "alone.glb"
     alone.write_bytes(good.read_bytes())
     with pytest.raises(UserError, match=r"alone\.glb needs the texture .*, which is not there"):
-        load_glb(alone)
+        load_mesh(alone)
     short = tmp_path / "short.glb"
     short.write_bytes((Path(DATA) / "assets3d" / "quaternius_nature" / "Tree1.glb").read_bytes()[:3000])
     with pytest.raises(UserError, match=r"short\.glb cannot be read as GLB"):
-        load_glb(short)
+        load_mesh(short)
 
 
 def test_files_that_are_no_glb_are_named(tmp_path):
     with pytest.raises(UserError, match=r"there is no file .*car\.glb"):
-        load_glb(tmp_path / "car.glb")
+        load_mesh(tmp_path / "car.glb")
     (tmp_path / "car.glb").write_text("a car")
     with pytest.raises(UserError, match=r"car\.glb is no GLB file"):
-        load_glb(tmp_path / "car.glb")
+        load_mesh(tmp_path / "car.glb")
+
+
+OBJ = """mtllib model.mtl
+v 0 0 0
+v 2 0 0
+v 2 1 0
+v 0 1 0
+v 0 0 3
+vt 0 0
+vt 1 0
+vt 1 1
+usemtl body
+f 1/1 2/2 3/3
+f 1/1 3/2 4/3
+usemtl glass
+f 1/1 2/2 5/3
+"""
+"""Two metres wide to the left, one high, and three long ahead."""
+MTL = "newmtl body\nKd 1 0 0\nnewmtl glass\nKd 0.25 0.25 0.25\nmap_Kd -s 1 1 1 glass.png\n"
+
+
+def write_obj(folder, obj=OBJ, mtl=MTL, picture=True):
+    (folder / "model.obj").write_text(obj)
+    if mtl:
+        (folder / "model.mtl").write_text(mtl)
+    if picture:
+        Image.fromarray(checker(4)).save(folder / "glass.png")
+    return folder / "model.obj"
+
+
+def test_obj_files_stand_upright(tmp_path):
+    mesh = load_mesh(write_obj(tmp_path), paint=("body",))
+    assert mesh.vertices.min(0) == pytest.approx([-2, 0, 0]) and mesh.vertices.max(0) == pytest.approx([0, 3, 1])
+    body = mesh.paint == 1
+    assert body.sum() == 6 and (mesh.colour[body] == 1).all()  # the instance's colour alone
+    assert mesh.colour[~body] == pytest.approx(0.5, abs=0.01)  # Kd is linear
+    assert sorted(mesh.texture) == [-1, -1, 0] and mesh.pictures[0].shape == (4, 4, 3)
+
+
+def test_facets_of_files_without_normals_are_flat(tmp_path):
+    mesh = load_mesh(write_obj(tmp_path))
+    for triangle in mesh.triangles:
+        a, b, c = mesh.vertices[triangle]
+        normal = np.cross(b - a, c - a)
+        assert mesh.normals[triangle] == pytest.approx(np.tile(normal / np.linalg.norm(normal), (3, 1)), abs=1e-5)
+    lines = "vn 0 1 0\n" + OBJ.replace("/1 ", "/1/1 ").replace("/2 ", "/2/1 ").replace("/3\n", "/3/1\n")
+    mesh = load_mesh(write_obj(tmp_path, lines))
+    assert mesh.normals == pytest.approx(np.tile([0, 0, 1], (len(mesh.normals), 1)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"mtl": ""}, r"model\.obj needs the materials .*model\.mtl, which are not there"),
+        ({"picture": False}, r"model\.obj needs the texture .*glass\.png, which is not there"),
+        ({"obj": "v 0 0 0\n"}, r"model\.obj has no triangles"),
+        ({"obj": "v 0 0 0\nf 1 2 3\n"}, r"model\.obj cannot be read as OBJ"),
+    ],
+)
+def test_a_broken_obj_is_named(parts, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        load_mesh(write_obj(tmp_path, **parts))
+
+
+def test_a_broken_texture_is_named(tmp_path):
+    path = write_obj(tmp_path)
+    (tmp_path / "glass.png").write_bytes((tmp_path / "glass.png").read_bytes()[:40])
+    with pytest.raises(UserError, match=r"glass\.png, which does not load as a picture"):
+        load_mesh(path)
+
+
+def test_other_kinds_of_files_are_named(tmp_path):
+    (tmp_path / "car.fbx").write_text("a car")
+    with pytest.raises(UserError, match=r"car\.fbx is neither GLB nor OBJ\. .*Available: \.glb, \.obj"):
+        load_mesh(tmp_path / "car.fbx")
 
 
 # --- bad input ---

@@ -1,4 +1,7 @@
-"""Signs, traffic lights, lamps and poles. Signs face -y, towards those who drive along y."""
+"""Signs, traffic lights, lamps and poles. Signs face -y, towards those who drive along y.
+
+Their posts stand at the origin, not the middle of all: arms reach out over the street.
+"""
 
 import math
 from collections.abc import Callable
@@ -66,7 +69,7 @@ def make_signs() -> list[Mesh]:
     """Speed limit, give way, no entry, warning, priority road, parking, stop, a signpost, and a street name."""
     found = []
     digits = [
-        _bar(0.06, 0.3, -0.22),
+        _bar(0.06, 0.33, -0.10),
         _bar(0.2, 0.06, -0.24, 0.28),
         _bar(0.2, 0.06, -0.24, 0.0),
         _bar(0.2, 0.06, -0.24, -0.28),
@@ -117,7 +120,7 @@ def make_signs() -> list[Mesh]:
                 (_everywhere, WHITE), (_bar(0.7, 0.15, 0, 0.35), (0.2,) * 3), (_bar(0.5, 0.15, 0, -0.3), (0.2,) * 3)
             )
             _plate(into, [(x, y * 0.45 - 1.55) for x, y in SQUARE], z, half, small)
-        found.append(into.mesh())
+        found.append(into.mesh(stand=False))
     return [*found, _direction(), _street_name()]
 
 
@@ -132,7 +135,7 @@ def _direction() -> Mesh:
     front = [(-0.95, -0.08, 1.75), (0.95, -0.08, 1.75), (0.95, -0.08, 3.05), (-0.95, -0.08, 3.05)]
     into.face(front, Look(picture=picture))
     into.face([(x, -0.065, z) for x, _, z in front[::-1]], BACK)
-    return into.mesh()
+    return into.mesh(stand=False)
 
 
 def _street_name() -> Mesh:
@@ -143,7 +146,7 @@ def _street_name() -> Mesh:
     _post(into, 2.75)
     for y in (-0.045, 0.045):
         into.face([(-0.42, y, 2.45), (0.42, y, 2.45), (0.42, y, 2.68), (-0.42, y, 2.68)], Look(picture=picture))
-    return into.mesh()
+    return into.mesh(stand=False)
 
 
 def _heads(into: Sculpture, x: float, y: float, z: float, lit: int) -> None:
@@ -172,12 +175,12 @@ def make_lights() -> list[Mesh]:
         into = Sculpture()
         into.tube([(0, 0, 0), (0, 0, 3.3)], [0.06, 0.055], STEEL, 6)
         _heads(into, 0, -0.12, 2.3, lit)
-        found.append(into.mesh())
+        found.append(into.mesh(stand=False))
     into = Sculpture()
     into.tube([(0, 0, 0), (0, 0, 5.2), (-0.5, 0, 5.75), (-4.2, 0, 5.9)], [0.11, 0.09, 0.08, 0.06], STEEL, 6)
     _heads(into, -4.0, -0.1, 5.1, 0)
     _heads(into, 0, -0.16, 2.3, 0)
-    found.append(_footed(into))
+    found.append(into.mesh(stand=False))
     return found
 
 
@@ -193,7 +196,7 @@ def make_poles() -> list[Mesh]:
             a, b = sorted((side * 1.4, side * 2.1))
             into.box((a, -0.13, 7.98), (b, 0.13, 8.12), STEEL)
             into.face([(a, -0.12, 7.975), (b, -0.12, 7.975), (b, 0.12, 7.975), (a, 0.12, 7.975)], lamp)
-        found.append(_footed(into))
+        found.append(into.mesh(stand=False))
     into = Sculpture(crease=70)
     green = Look((0.14, 0.20, 0.17))
     into.tube([(0, 0, 0), (0, 0, 0.6), (0, 0, 3.5)], [0.09, 0.05, 0.04], green, 6)
@@ -203,7 +206,7 @@ def make_poles() -> list[Mesh]:
         Look((0.95, 0.95, 0.92), gloss=0.3),
         8,
     )
-    found.append(into.mesh())
+    found.append(into.mesh(stand=False))
     into = Sculpture(crease=70)
     wood = Look((0.36, 0.29, 0.22))
     into.tube([(0, 0, 0), (0, 0, 8.5)], [0.15, 0.10], wood, 7)
@@ -211,10 +214,5 @@ def make_poles() -> list[Mesh]:
         into.box((-half, -0.16, z), (half, -0.05, z + 0.12), wood, bottom=True)
         for x in (-half + 0.1, -half / 2, half / 2, half - 0.1):
             into.tube([(x, -0.1, z + 0.12), (x, -0.1, z + 0.28)], [0.04, 0.03], Look((0.7, 0.75, 0.75)), 4)
-    found.append(_footed(into))
+    found.append(into.mesh(stand=False))
     return found
-
-
-def _footed(into: Sculpture) -> Mesh:
-    """Moved so that its post's foot, not the middle of all, is the origin: arms reach out over the street."""
-    return into.mesh(stand=False)

@@ -5,10 +5,9 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from ms2.render.raster.meshes import Mesh, Picture
-from ms2.worlds.driving3d.assets.textures import Canvas, noise, to_picture
+from ms2.worlds.driving3d.assets.textures import Canvas, Numbers, noise, to_picture
 
 CURVE = 1 / 400
 """Curvature of the curved ribbons in 1/m, for a width of 1."""
@@ -21,7 +20,7 @@ FIELD = (400.0, 300.0)
 FIELD_MIDDLE, FIELD_DEPTH = 120.0, -0.06
 
 
-def bend(y: ArrayLike, curve: float) -> Float[np.ndarray, "..."]:
+def bend(y: Numbers | float, curve: float) -> Float[np.ndarray, "..."]:
     """Metres to the right of the centre line of a ribbon at y: curve y^2 / 2 ahead of the origin, 0 behind it."""
     ahead = np.maximum(np.asarray(y, float), 0.0)
     return curve * ahead * ahead / 2
@@ -101,7 +100,7 @@ def field(picture: Picture, period: float, seed: int, patches: float = 0.12) -> 
     y = FIELD_MIDDLE - FIELD[1] / 2 + FIELD[1] * share
     grid = np.stack(np.meshgrid(x, y), 2).reshape(-1, 2)
     light = 1 + patches * rng.standard_normal((len(grid), 1)).clip(-1.5, 1.5)
-    warm = 1 + patches * 0.6 * rng.standard_normal((len(grid), 1)) * np.array([1.0, 0.2, -0.6])
+    warm = 1 + patches * 0.35 * rng.standard_normal((len(grid), 1)) * np.array([1.0, 0.2, -0.6])
     i, j = (n.ravel() for n in np.meshgrid(np.arange(columns), np.arange(rows)))
     a = j * (columns + 1) + i
     b = a + columns + 1
@@ -228,7 +227,7 @@ def _pictures() -> dict[str, tuple[Picture, float, float]]:
     return found
 
 
-def _paving(seed: int, side: int, across: int, along: int, colour: ArrayLike) -> Canvas:
+def _paving(seed: int, side: int, across: int, along: int, colour: Numbers) -> Canvas:
     """Slabs in rows, each second one shifted by half a slab."""
     rng = np.random.default_rng(seed)
     y, x = (n / side for n in np.mgrid[:side, :side])
@@ -253,7 +252,7 @@ def _kerb(seed: int) -> Canvas:
     return (light[:, None] + grain)[..., None] * np.array([0.66, 0.65, 0.63])
 
 
-def _grass(seed: int, low: ArrayLike, high: ArrayLike, tufts: float = 0.12) -> Canvas:
+def _grass(seed: int, low: Numbers, high: Numbers, tufts: float = 0.12) -> Canvas:
     """Blades and tufts, without large patches, that would be seen to repeat."""
     rng = np.random.default_rng(seed)
     shape = (256, 256)
@@ -263,7 +262,7 @@ def _grass(seed: int, low: ArrayLike, high: ArrayLike, tufts: float = 0.12) -> C
     return (np.asarray(low) * (1 - share) + np.asarray(high) * share) * light[..., None]
 
 
-def _gravel(seed: int, colour: ArrayLike) -> Canvas:
+def _gravel(seed: int, colour: Numbers) -> Canvas:
     rng = np.random.default_rng(seed)
     shape = (256, 256)
     light = (

@@ -108,7 +108,7 @@ def _figure(
     if style.coat or style.skirt:
         drop = style.coat or 0.48
         hang = -drop / float(np.linalg.norm(spine))
-        lower = ring(hang, 0.20, 0.17)
+        lower = ring(hang, 0.20, 0.16 if style.skirt else 0.21)
         into.loft(
             [lower, ring(0.02, 0.172, 0.122), ring(0.3, 0.152, 0.112)],
             legs if style.skirt else SHIRT,
@@ -172,7 +172,7 @@ def _head(into: Sculpture, at: np.ndarray, style: Style, size: float) -> None:
     cover = Look(style.helmet, gloss=0.2) if style.helmet else Look(style.hair)
     k = 1.22 if style.helmet else 1.1
     low = 0.045 if style.helmet else -0.01
-    cap = [ring(low, 0.084 * k, -0.03), ring(0.065, 0.08 * k, -0.018), ring(0.135, 0.03 * k, -0.012)]
+    cap = [ring(low, 0.084 * k, -0.03), ring(0.07, 0.082 * k, -0.016), ring(0.125, 0.046 * k, -0.01)]
     if style.long_hair:
         cap = [ring(-0.17, 0.075, -0.065), *cap]
     into.loft(cap, cover, ends=(False, True))

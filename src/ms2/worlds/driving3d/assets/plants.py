@@ -86,7 +86,7 @@ def _foliage(
         radii, centre = np.array(blobs[n].radii), np.array(blobs[n].centre)
         way = rng.standard_normal(3)
         way /= np.linalg.norm(way)
-        at = centre + way * radii * rng.uniform(0.95, 1.28)
+        at = centre + way * radii * rng.uniform(0.90, 1.13)
         spread = rng.standard_normal((3, 3))
         spread -= spread.mean(0)
         spread /= np.linalg.norm(spread, axis=1, keepdims=True)
@@ -176,7 +176,7 @@ def _deciduous(seed: int, height: float, spread: float, clear: float, number: in
         boughs.append((at[0], at[1], z))
     blobs.append(Blob((0, 0, height - tall * 0.72), (spread * 0.62 * slim, spread * 0.62 * slim, tall * 0.68)))
     crown = _foliage(rng, blobs, 432, 0.19 * spread + 0.16, leaves(seed % 3))
-    trunk = _trunk(rng, clear + tall * 0.9, 0.035 * height**0.9, bark(1), boughs[:3])
+    trunk = _trunk(rng, clear + tall * 0.9, 0.024 * height**0.9, bark(1), boughs[:3])
     return joined(trunk, crown)
 
 
@@ -229,14 +229,14 @@ def _birch(seed: int, height: float) -> Mesh:
     rng = np.random.default_rng(seed)
     trunk = _trunk(rng, height * 0.88, 0.013 * height, bark(2, birch=True))
     blobs = [
-        Blob((0.1, 0.1, height * 0.8), (0.95, 0.9, height * 0.17)),
-        Blob((-0.5, 0.3, height * 0.58), (0.8, 0.8, height * 0.13)),
+        Blob((0.1, 0.0, height * 0.80), (0.75, 0.75, height * 0.19)),
+        Blob((-0.35, 0.25, height * 0.62), (1.0, 0.95, height * 0.16)),
     ]
     blobs += [
-        Blob((0.55, -0.35, height * 0.50), (0.85, 0.8, height * 0.14)),
-        Blob((0.3, 0.5, height * 0.36), (0.5, 0.5, 0.8), 0),
+        Blob((0.45, -0.30, height * 0.52), (1.0, 0.95, height * 0.15)),
+        Blob((-0.2, -0.4, height * 0.38), (0.7, 0.65, height * 0.10), 0),
     ]
-    return joined(trunk, _foliage(rng, blobs, 440, 0.36, leaves(1), 0.26))
+    return joined(trunk, _foliage(rng, blobs, 440, 0.40, leaves(1), 0.16))
 
 
 def _poplar(seed: int, height: float) -> Mesh:
@@ -269,17 +269,17 @@ def make_trees() -> list[Mesh]:
 
 
 def make_bushes() -> list[Mesh]:
-    """A round bush, a wide one, a flowering one, and a cut hedge of 3 m."""
+    """A round bush, a wide one, a tall one, and a cut hedge of 3 m."""
     rng = np.random.default_rng(5)
     small = [Blob((0, 0, 0.5), (0.65, 0.6, 0.55), 1)]
     wide = [Blob((-0.55, 0, 0.55), (0.7, 0.65, 0.6), 0), Blob((0.5, 0.1, 0.65), (0.75, 0.7, 0.75), 0)]
     tall = [Blob((0, 0, 0.9), (0.8, 0.8, 1.0), 1)]
     found = [
-        _foliage(rng, small, 125, 0.22, leaves(0)),
-        _foliage(rng, [*wide, Blob((0, 0.35, 0.5), (0.6, 0.5, 0.55), 0)], 145, 0.26, leaves(1)),
+        _foliage(rng, small, 125, 0.17, leaves(0)),
+        _foliage(rng, [*wide, Blob((0, 0.35, 0.5), (0.6, 0.5, 0.55), 0)], 145, 0.20, leaves(1)),
     ]
-    found += [_foliage(rng, tall, 145, 0.25, leaves(2), 0.16), _hedge(rng)]
-    return [_standing(bush, centred=True) for bush in found]
+    found.append(_foliage(rng, tall, 145, 0.2, leaves(2), 0.16))
+    return [*map(_grown, found), _hedge(rng)]
 
 
 def _hedge(rng: np.random.Generator) -> Mesh:
@@ -304,10 +304,28 @@ def _hedge(rng: np.random.Generator) -> Mesh:
     return into.mesh(stand=False)
 
 
-def _standing(mesh: Mesh, centred: bool = False) -> Mesh:
-    """On the ground, with nothing below it; where there is no trunk, moved so that its middle is the origin."""
+def _standing(mesh: Mesh) -> Mesh:
+    """On the ground, with nothing below it; the trunk stays at the origin."""
     vertices = mesh.vertices - [0, 0, max(0.0, float(mesh.vertices[:, 2].min()))]
-    if centred:
-        vertices = vertices - (vertices.min(0) + vertices.max(0)) / 2 * [1, 1, 0]
     vertices[:, 2] = vertices[:, 2].clip(0)
     return replace(mesh, vertices=vertices.astype(np.float32))
+
+
+def _grown(mesh: Mesh) -> Mesh:
+    """Moved so that its middle is the origin; its lowest part is in the ground, so that it stands on no point."""
+    low, high = mesh.vertices.min(0), mesh.vertices.max(0)
+    vertices = mesh.vertices - [0, 0, low[2] + 0.24 * (high - low)[2]]
+    vertices[:, 2] = vertices[:, 2].clip(0)
+    above = (vertices.reshape(-1, 3, 3)[..., 2] > 0).any(1)  # each triangle has vertices of its own
+    corners = above.repeat(3)
+    vertices = vertices[corners]
+    vertices -= (vertices.min(0) + vertices.max(0)) / 2 * [1, 1, 0]
+    assert isinstance(mesh.colour, np.ndarray) and mesh.uv is not None
+    return replace(
+        mesh,
+        vertices=vertices.astype(np.float32),
+        normals=mesh.normals[corners],
+        triangles=np.arange(len(vertices)).reshape(-1, 3),
+        uv=mesh.uv[corners],
+        colour=mesh.colour[corners],
+    )

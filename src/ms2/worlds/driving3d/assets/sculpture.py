@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import ArrayLike
 
 from ms2.render.raster.meshes import Mesh, Picture
+from ms2.worlds.driving3d.assets.textures import Numbers
 
 Colour = tuple[float, float, float]
 Point = tuple[float, float, float]
 
 
-def shifted(at: ArrayLike, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Float[np.ndarray, "... 3"]:
+def shifted(at: Numbers, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Float[np.ndarray, "... 3"]:
     """A point, or points, moved by so many metres."""
     return np.asarray(at, float) + np.array([x, y, z])
 
@@ -57,10 +57,10 @@ class Sculpture:
 
     def face(
         self,
-        corners: ArrayLike,
+        corners: Numbers,
         look: Look,
-        uv: ArrayLike | None = None,
-        shade: ArrayLike | None = None,
+        uv: Numbers | None = None,
+        shade: Numbers | None = None,
         piece: int | None = None,
     ) -> None:
         """Add a flat convex polygon.
@@ -96,11 +96,11 @@ class Sculpture:
 
     def loft(
         self,
-        rings: Sequence[ArrayLike],
+        rings: Sequence[Numbers],
         looks: Look | Sequence[Look],
         closed: bool = True,
         ends: tuple[bool, bool] = (False, False),
-        shade: ArrayLike | None = None,
+        shade: Numbers | None = None,
     ) -> None:
         """Add the surface between rings of as many points each.
 
@@ -200,8 +200,10 @@ class Sculpture:
         texture = np.array([-1 if k.picture is None else pictures[id(k.picture)] for k in self._look])
         looks = np.repeat([[*k.colour, k.paint, k.gloss] for k in self._look], 3, axis=0)
         looks[:, :3] *= np.concatenate(self._shade)
-        table = np.column_stack([corners, normals, np.concatenate(self._uv), looks]).astype(np.float32)
-        table, numbers = np.unique(table.round(5) + 0.0, axis=0, return_inverse=True)
+        # vertices that agree in all that is seen are one
+        uv = np.concatenate(self._uv) * (texture >= 0).repeat(3)[:, None]
+        table = np.column_stack([corners.round(5), normals.round(4), uv.round(5), looks]).astype(np.float32)
+        table, numbers = np.unique(table + 0.0, axis=0, return_inverse=True)
         directions = table[:, 3:6] / np.linalg.norm(table[:, 3:6], axis=1, keepdims=True)
         return Mesh(
             table[:, :3].copy(),
@@ -219,14 +221,21 @@ class Sculpture:
 def _normals(
     corners: Float[np.ndarray, "c 3"], piece: Int[np.ndarray, " c"], crease: float
 ) -> Float[np.ndarray, "c 3"]:
-    """Mean normal, at each corner, of the faces of its piece that meet there at less than the crease angle."""
-    a, b, c = corners.reshape(-1, 3, 3).swapaxes(0, 1)
-    areas = np.cross(b - a, c - a).repeat(3, 0)
-    flat = areas / np.linalg.norm(areas, axis=1, keepdims=True)
+    """Mean normal, at each corner, of the faces of its piece that meet there at less than the crease angle.
+
+    Faces weigh as much as their angles at the corner, so that it doesn't matter how they are cut into triangles.
+    """
+    faces = corners.reshape(-1, 3, 3)
+    a, b, c = faces.swapaxes(0, 1)
+    flat = np.cross(b - a, c - a).repeat(3, 0)
+    flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    ahead, back = np.roll(faces, -1, 1) - faces, np.roll(faces, 1, 1) - faces
+    cosine = (ahead * back).sum(2) / (np.linalg.norm(ahead, axis=2) * np.linalg.norm(back, axis=2))
+    parts = flat * np.arccos(cosine.clip(-1, 1)).reshape(-1, 1)
     places = np.column_stack([corners.round(4), piece])
     order = np.lexsort(places.T)
-    places, areas, flat = places[order], areas[order], flat[order]
-    total = areas.copy()
+    places, parts, flat = places[order], parts[order], flat[order]
+    total = parts.copy()
     for step in range(1, len(places)):
         same: Bool[np.ndarray, " _"] = (places[step:] == places[:-step]).all(1)
         if not same.any():
@@ -235,8 +244,8 @@ def _normals(
         second = first + step
         smooth = (flat[first] * flat[second]).sum(1) > crease
         first, second = first[smooth], second[smooth]
-        total[first] += areas[second]
-        total[second] += areas[first]
+        total[first] += parts[second]
+        total[second] += parts[first]
     found = np.empty_like(total)
     found[order] = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
     return found

@@ -1,13 +1,18 @@
 """Pictures for surfaces, drawn by code: noise that joins itself, walls with windows, shops, tiles, leaves and bark."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from ms2.render.raster.meshes import Picture
+
+Numbers = Sequence[Any] | np.ndarray
+"""Numbers in rows, nested as deeply as needed; NumPy's own name for that excludes tuples where types are checked."""
 
 Field = Float[np.ndarray, "h w"]
 Canvas = Float[np.ndarray, "h w 3"]
@@ -62,7 +67,7 @@ class Wall:
         stains = noise(self.rng, shape, (4, 5)) + 0.7 * noise(self.rng, shape, (3, 24)) + noise(self.rng, shape, shape)
         self.canvas: Canvas = np.repeat((0.95 + self.grain * stains)[..., None], 3, 2)
 
-    def rect(self, x0: float, x1: float, z0: float, z1: float, colour: ArrayLike, shade: bool = False) -> None:
+    def rect(self, x0: float, x1: float, z0: float, z1: float, colour: Numbers, shade: bool = False) -> None:
         """Fill a rectangle, or multiply what is there."""
         columns, rows = self.side
         i, j = round(x0 / self.width * columns), round(x1 / self.width * columns)
@@ -76,8 +81,8 @@ class Wall:
         z: float,
         width: float,
         height: float,
-        frame: ArrayLike = (0.97, 0.97, 0.96),
-        shutters: ArrayLike | None = None,
+        frame: Numbers = (0.97, 0.97, 0.96),
+        shutters: Numbers | None = None,
         sill: bool = True,
         panes: int = 2,
     ) -> None:
@@ -106,14 +111,14 @@ class Wall:
             self.rect(left - 0.1, right + 0.1, z - 0.09, z, (0.86, 0.85, 0.83))
             self.rect(left - 0.1, right + 0.1, z - 0.2, z - 0.09, (0.78, 0.78, 0.78), shade=True)
 
-    def door(self, x: float, colour: ArrayLike, width: float = 1.1, height: float = 2.2) -> None:
+    def door(self, x: float, colour: Numbers, width: float = 1.1, height: float = 2.2) -> None:
         """A door with a pane and a step."""
         self.rect(x - width / 2 - 0.12, x + width / 2 + 0.12, 0, height + 0.12, (0.9, 0.89, 0.87))
         self.rect(x - width / 2, x + width / 2, 0.12, height, colour)
         self.rect(x - width * 0.28, x + width * 0.28, height * 0.5, height * 0.9, (0.22, 0.25, 0.28))
         self.rect(x - width / 2 - 0.3, x + width / 2 + 0.3, 0, 0.14, (0.6, 0.59, 0.57))
 
-    def plinth(self, height: float = 0.45, colour: ArrayLike = (0.62, 0.60, 0.58)) -> None:
+    def plinth(self, height: float = 0.45, colour: Numbers = (0.62, 0.60, 0.58)) -> None:
         """A darker foot."""
         self.rect(0, self.width, 0, height, colour, shade=True)
 
@@ -122,7 +127,7 @@ class Wall:
         for depth, dark in ((0.5, 0.86), (0.28, 0.8)):
             self.rect(0, self.width, self.height - depth, self.height, (dark, dark, dark), shade=True)
 
-    def bricks(self, colour: ArrayLike, tint: float = 1.0) -> None:
+    def bricks(self, colour: Numbers, tint: float = 1.0) -> None:
         """Bricks over all of the wall."""
         columns, rows = self.side
         high, wide = max(3, round(0.16 / self.height * rows)), max(5, round(0.45 / self.width * columns))
@@ -232,7 +237,7 @@ def storeys(
     return wall.picture()
 
 
-def tiles(seed: int, colour: ArrayLike) -> Picture:
+def tiles(seed: int, colour: Numbers) -> Picture:
     """Roof tiles in rows, 3 m a side."""
     rng, side = np.random.default_rng(seed), 128
     y, x = np.mgrid[:side, :side]
@@ -244,6 +249,7 @@ def tiles(seed: int, colour: ArrayLike) -> Picture:
     return to_picture(light[..., None] * np.asarray(colour))
 
 
+@lru_cache(maxsize=8)
 def leaves(seed: int, needles: bool = False) -> Picture:
     """Foliage in light greys and greens around 0.8, for the tint of an instance: leaves over dark gaps."""
     rng, side = np.random.default_rng(seed), 128
@@ -266,6 +272,7 @@ def leaves(seed: int, needles: bool = False) -> Picture:
     return to_picture(np.clip(light, 0.25, 1.05)[..., None] * colour * 0.95)
 
 
+@lru_cache(maxsize=4)
 def bark(seed: int, birch: bool = False) -> Picture:
     """Bark with furrows, or a birch's white one with its marks."""
     rng, shape = np.random.default_rng(seed), (64, 64)

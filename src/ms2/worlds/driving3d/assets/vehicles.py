@@ -17,10 +17,10 @@ TYRE = Look((0.09, 0.09, 0.095))
 GAP = Look((0.35, 0.35, 0.35), paint=1.0)
 RIM = Look((0.62, 0.63, 0.65), gloss=0.3)
 STEEL = Look((0.40, 0.40, 0.41))
-LAMP = Look((0.93, 0.94, 0.96), gloss=0.5)
-TAIL = Look((0.66, 0.05, 0.05), gloss=0.3)
+LAMP = Look((0.80, 0.82, 0.85), gloss=0.6)
+TAIL = Look((0.55, 0.04, 0.04), gloss=0.3)
 AMBER = Look((0.90, 0.45, 0.08), gloss=0.3)
-PLATE = Look((0.95, 0.95, 0.93))
+PLATE = Look((0.84, 0.84, 0.82))
 WHITE = Look((0.92, 0.92, 0.91), gloss=0.15)
 SEGMENTS = 10
 """Corners of a wheel."""
@@ -173,10 +173,10 @@ def _car(s: CarShape) -> Mesh:
     into.box((half * 0.90, m - 0.10, s.belt + 0.02), (half + 0.13, m + 0.04, s.belt + 0.17), BODY)
     for y in s.axles:
         _wheel(into, half - 0.015, y, s.wheel, 0.22)
-    _lamps(into, s, LAMP, 1.0, (0.44, s.nose - 0.23, s.nose - 0.085), 0.34)
+    _lamps(into, s, LAMP, 1.0, (0.50, s.nose - 0.22, s.nose - 0.085), 0.34)
     tall = s.height > 1.6 or s.rails
     depth = 0.5 if s.height > 1.8 else 0.36 if tall else 0.25
-    _lamps(into, s, TAIL, -1.0, (0.62 if tall else 0.46, s.tail - depth, s.tail - 0.07), 0.24)
+    _lamps(into, s, TAIL, -1.0, (0.64 if tall else 0.54, s.tail - depth, s.tail - 0.07), 0.24)
     _doors(into, s)
     if s.rails:
         r = half * 0.86 * s.lean - 0.06
@@ -328,7 +328,7 @@ def _side_windows(into: Sculpture, s: CarShape) -> None:
     rise = s.height - s.belt
 
     def at(y: float, z: float) -> Point:
-        return (s.width / 2 * 0.87 * (1 + (s.lean - 1) * (z - s.belt + 0.02) / (rise - 0.025)) + 0.014, y, z)
+        return (s.width / 2 * 0.87 * (1 + (s.lean - 1) * (z - s.belt + 0.02) / (rise - 0.025)) + 0.022, y, z)
 
     def edge(foot: float, head: float, z: float) -> float:
         return foot + (head - foot) * (z - s.belt) / rise
@@ -353,7 +353,7 @@ def _side_windows(into: Sculpture, s: CarShape) -> None:
 
 def make_trucks() -> list[Mesh]:
     """Delivery truck, large box truck, tanker, tipper, city bus and tram."""
-    return [_box_truck(6.8, 2.3, 3.2), _box_truck(9.2, 2.5, 3.7), _tanker(), _tipper(), _bus(), _tram()]
+    return [_box_truck(6.8, 2.3, 3.2, False), _box_truck(9.2, 2.5, 3.7, True), _tanker(), _tipper(), _bus(), _tram()]
 
 
 def _wheels(into: Sculpture, half: float, places: tuple[float, ...], radius: float = 0.5, width: float = 0.3) -> None:
@@ -422,13 +422,19 @@ def _chassis(into: Sculpture, rear: float, front: float, half: float) -> None:
     into.box((-half * 0.55, rear + 0.1, 0.5), (half * 0.55, front - 0.4, 0.95), BLACK, bottom=True)
 
 
-def _box_truck(length: float, width: float, height: float) -> Mesh:
+def _box_truck(length: float, width: float, height: float, painted: bool) -> Mesh:
+    """A truck whose box has its colour, or is white with a band in it."""
     into = Sculpture(crease=30)
     half, end = width / 2, length / 2
     _chassis(into, -end, end, half)
     _cab(into, end, half * 0.97, min(2.75, height - 0.45))
     low, front = 1.0, end - 2.15
-    into.box((-half, -end, low), (half, front, height), Look(paint=0.55, gloss=0.1), bottom=True)
+    into.box(
+        (-half, -end, low),
+        (half, front, height),
+        Look((0.93, 0.93, 0.92), paint=float(painted), gloss=0.1),
+        bottom=True,
+    )
     for z0, z1 in ((low, low + 0.12), (height - 0.1, height)):  # its frame
         into.loft(
             [
@@ -445,7 +451,8 @@ def _box_truck(length: float, width: float, height: float) -> Mesh:
     start = len(into)
     x = half + 0.016
     mid = (front - end) / 2
-    into.face([(x, front - 0.5, 1.75), (x, mid, 1.75), (x, mid, 2.35), (x, front - 0.5, 2.35)], Look(paint=1.0))
+    band = Look((0.90, 0.89, 0.85)) if painted else Look(paint=1.0)
+    into.face([(x, front - 0.5, 1.75), (x, mid, 1.75), (x, mid, 2.35), (x, front - 0.5, 2.35)], band)
     into.face(
         [
             (x - 0.05, -end + 2.6, 0.5),
@@ -493,10 +500,10 @@ def _tipper() -> Mesh:
     _cab(into, end, half * 0.97, 2.9, 2.0)
     low, high = [(-1.1, -end + 0.3), (1.1, -end + 0.3), (1.1, 1.6), (-1.1, 1.6)], 2.6
     top = [(-1.25, -end), (1.25, -end), (1.25, 1.75), (-1.25, 1.75)]
-    skin = Look((0.9, 0.9, 0.9), paint=0.8)
+    skin = Look((0.88, 0.88, 0.88), paint=1.0)
     into.loft([[(x, y, 1.05) for x, y in low], [(x, y, high) for x, y in top]], skin, ends=(True, False))
     into.loft(
-        [[(x * 1.02, y * 1.01, z) for x, y in top] for z in (high - 0.14, high)], Look((0.6, 0.6, 0.6), paint=0.8)
+        [[(x * 1.02, y * 1.01, z) for x, y in top] for z in (high - 0.14, high)], Look((0.65, 0.65, 0.65), paint=1.0)
     )
     load = Look((0.50, 0.42, 0.33))
     ridge = [(0.1, -2.6, 2.95), (0.0, 0.6, 2.9)]
@@ -508,7 +515,8 @@ def _tipper() -> Mesh:
     start = len(into)
     for y in (-3.0, -1.9, -0.8, 0.3, 1.4):
         into.face(
-            [(1.13, y, 1.05), (1.13, y + 0.12, 1.05), (1.275, y + 0.12, high), (1.275, y, high)], Look((0.6,) * 3, 0.8)
+            [(1.13, y, 1.05), (1.13, y + 0.12, 1.05), (1.275, y + 0.12, high), (1.275, y, high)],
+            Look((0.65, 0.65, 0.65), paint=1.0),
         )
     into.mirror(start)
     _rear(into, -end + 0.2, half, 0.75)
