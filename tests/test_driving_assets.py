@@ -11,7 +11,7 @@ import pytest
 from ms2.registry import UserError
 from ms2.render.raster import MeshLibrary
 from ms2.render.raster.mesh_files import load_mesh
-from ms2.worlds.driving3d.assets import CURVE, KERB, grounds, kinds, ribbon
+from ms2.worlds.driving3d.assets import CURVES, KERB, grounds, kinds, ribbon
 from ms2.worlds.driving3d.assets.folder import ON_POSTS, REAL, fitted, read_models
 from ms2.worlds.driving3d.assets.ground import END, FIELDS, PIECES, RIBBONS, START, bend, stations
 from ms2.worlds.driving3d.assets.kinds import MAKERS
@@ -170,14 +170,14 @@ def test_noise_joins_itself():
 
 
 def test_all_grounds_are_there():
-    names = {f"{name}_{form}" for name in RIBBONS for form in ("straight", "curved")}
+    names = {f"{name}_{form}" for name in RIBBONS for form in range(len(CURVES))}
     assert set(grounds()) == names | {f"field_{name}" for name in FIELDS}
     MeshLibrary(grounds())
 
 
 @pytest.mark.parametrize("name", RIBBONS)
 def test_ribbons_are_a_metre_wide_and_follow_their_bend(name):
-    for form, curve in (("straight", 0.0), ("curved", CURVE)):
+    for form, curve in enumerate(CURVES):
         mesh = grounds()[f"{name}_{form}"]
         assert not mesh.casts and mesh.texture == 0
         x, y, z = mesh.vertices.T
@@ -190,7 +190,7 @@ def test_ribbons_are_a_metre_wide_and_follow_their_bend(name):
 
 
 def test_a_kerb_has_faces_at_its_sides():
-    mesh = grounds()["kerb_straight"]
+    mesh = grounds()["kerb_0"]
     for way in (-1, 1):
         side = mesh.vertices[np.isclose(mesh.normals[:, 0], way)]
         assert np.allclose(side[:, 0], way * 0.5) and np.ptp(side[:, 2]) == pytest.approx(KERB)
@@ -221,7 +221,7 @@ def test_roads_differ_in_their_markings():
     """Paint is where the lanes end: bright columns of the texture."""
     lines = {}
     for name in ("road_plain", "road_two", "road_four", "road_one"):
-        light = grounds()[f"{name}_straight"].pictures[0].astype(float).mean((0, 2))
+        light = grounds()[f"{name}_0"].pictures[0].astype(float).mean((0, 2))
         edges = np.diff(np.concatenate([[0], light > np.median(light) + 25, [0]]).astype(int)) == 1
         lines[name] = edges.sum()
     assert lines == {"road_plain": 0, "road_two": 3, "road_four": 6, "road_one": 3}

@@ -16,5 +16,7 @@ def typed_path(path: str | Path) -> Path:
     found = os.path.expandvars(os.path.expanduser(path))
     missing = re.search(r"\$\{?(\w+)\}?", found)
     if missing:
-        raise UserError(f"{path} needs the environment variable {missing[1]}, which is not set. Try: export {missing[1]}=FOLDER")
+        raise UserError(
+            f"{path} needs the environment variable {missing[1]}, which is not set. Try: export {missing[1]}=FOLDER"
+        )
     return Path(found)

@@ -102,9 +102,7 @@ class InceptionPool3(Backbone):
         return network
 
 
-def network_up_to(
-    architecture: str, layers: Sequence[str], weights: str | None, seed: int = 0
-) -> torch.fx.GraphModule:
+def network_up_to(architecture: str, layers: Sequence[str], weights: str | None, seed: int = 0) -> torch.fx.GraphModule:
     """A network of torchvision that gives the outputs of some of its layers by name, in evaluation mode.
 
     Args:

@@ -275,14 +275,15 @@ class StreetLayout(ParameterPrior):
             for group, members in {
                 "walkers": ("pedestrian", "cyclist"),
                 "fronts": ("house", "building"),
-                "posts": ("sign", "light"),
-                "plants": ("tree", "bush", "pole"),
+                "signs": ("sign", "light"),
+                "plants": ("tree", "bush"),
             }.items()
         }
         both_ways = along + math.pi * turned
         heading = torch.where(is_any["walkers"], both_ways + 0.3 * jitter, along)
-        heading = torch.where(is_any["fronts"], torch.where(right, math.pi / 2, -math.pi / 2), heading)
-        heading = torch.where(is_any["posts"], math.pi + 0.3 * jitter + math.pi * (turned & ~right), heading)
+        heading = torch.where(is_any["fronts"], torch.where(right, -math.pi / 2, math.pi / 2), heading)
+        # a model's front faces the camera where it is not turned: signs are for those who come their way
+        heading = torch.where(is_any["signs"], along + 0.2 * jitter, heading)
         heading = torch.where(is_any["plants"], math.pi * jitter, heading)
         return heading
 

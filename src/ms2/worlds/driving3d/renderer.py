@@ -16,8 +16,7 @@ from ms2.registry import UserError, suggest
 from ms2.render import Renderer, Rendering
 from ms2.render.raster import Camera, Environment, InstanceBatch, MeshLibrary, Raster, Rasteriser
 from ms2.scene import Attribute, SceneBatch
-from ms2.worlds.driving3d.assets import kinds
-from ms2.worlds.driving3d.assets.ground import FIELDS, RIBBONS, _pictures, grounds, ribbon
+from ms2.worlds.driving3d.assets import CURVES, FIELDS, KERB, RIBBONS, grounds, kinds
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS
 
 KITTI_SIZE = (375, 1242)
@@ -26,12 +25,6 @@ KITTI_P2 = ((721.5377, 0.0, 609.5593, 44.85728), (0.0, 721.5377, 172.854, 0.2163
 """Projection of most of KITTI's frames."""
 STRAIGHT = 1e-4
 """Curvature per metre below which a street is drawn straight: its bend is 18 cm after 60 m."""
-KERB = 0.15
-"""Height of pavements over the road in metres."""
-CURVES = (0.0, *(1e-5 * 2**k for k in range(13)))
-"""Bends of the ribbons per metre of their width; others are had by stretching the nearest."""
-
-
 
 
 @dataclass(frozen=True)
@@ -327,13 +320,7 @@ class StreetView(Renderer):
         found = kinds(self.assets, self.on_error)
         meshes = {f"{name}_{i}": mesh for name in OBJECTS for i, mesh in enumerate(found[name].models)}
         numbers = [len(found[name].models) for name in OBJECTS]
-        ground = {
-            f"{name}_{i}": ribbon(picture, period, 1.0, curve, across, kerb=name == "kerb")
-            for name, (picture, period, across) in _pictures().items()
-            for i, curve in enumerate(CURVES)
-        }
-        ground |= {f"field_{name}": grounds()[f"field_{name}"] for name in FIELDS}
-        library = MeshLibrary(meshes | ground, device)
+        library = MeshLibrary(meshes | grounds(), device)
         names = list(library.meshes)
 
         def numbered(chosen: Sequence[str]) -> Int[Tensor, " c"]:
@@ -342,9 +329,7 @@ class StreetView(Renderer):
         first = torch.tensor([0, *numbers]).cumsum(0)[:-1]
         sizes = [size for name in OBJECTS for size in found[name].sizes]
         colours = [torch.tensor(found[name].palette) for name in OBJECTS]
-        rasteriser = Rasteriser(
-            library, self.size, self.supersampling, self.shadow_size
-        )
+        rasteriser = Rasteriser(library, self.size, self.supersampling, self.shadow_size)
         return Assets(
             rasteriser,
             first.to(device),

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from ms2.render.raster.meshes import Mesh, Picture
 from ms2.worlds.driving3d.assets.textures import Canvas, Numbers, noise, to_picture
 
-CURVE = 1 / 400
-"""Curvature of the curved ribbons in 1/m, for a width of 1."""
+CURVES = (0.0, *(1e-5 * 2**k for k in range(13)))
+"""Bends of the ribbons in 1/m, for a width of 1: any other is had by stretching the nearest of them a little."""
 START, END, PIECES = -10.0, 150.0, 32
 """Metres along y between which ribbons lie, and pieces that they are made of."""
 KERB = 0.15
@@ -277,15 +277,15 @@ RIBBONS = ("road_plain", "road_two", "road_four", "road_one", "walk", "kerb", "g
 
 @lru_cache(maxsize=1)
 def grounds() -> dict[str, Mesh]:
-    """All grounds by name: `<ribbon>_straight` and `<ribbon>_curved` of unit width, and `field_<name>`.
+    """All grounds by name: `<ribbon>_<i>` of unit width and with bend ``CURVES[i]``, and `field_<name>`.
 
     They take on the instance's colour: white leaves them as they are, a grey makes other asphalt of it. Callers must
     not change what they are given: it is kept.
     """
     found = {}
     for name, (picture, period, across) in _pictures().items():
-        for form, curve in (("straight", 0.0), ("curved", CURVE)):
-            found[f"{name}_{form}"] = ribbon(picture, period, 1.0, curve, across, kerb=name == "kerb")
+        for i, curve in enumerate(CURVES):
+            found[f"{name}_{i}"] = ribbon(picture, period, 1.0, curve, across, kerb=name == "kerb")
     soils = {
         "grass": (_grass(21, (0.29, 0.36, 0.16), (0.40, 0.43, 0.22)), 9.0, 0.12),
         "dry": (_grass(22, (0.46, 0.42, 0.25), (0.58, 0.53, 0.34)), 9.0, 0.10),
