@@ -31,6 +31,7 @@ class ExtractorTraining(Configured, LightningModule):
         parameters: Parameter prior of the images, likewise; one with more kinds of layout than the world's teaches it
             to read those too.
         layouts: Parameter priors by name that the trained extractor is probed on, beside the world's own.
+        probe_images: Images of each layout that it is probed on.
         seed: Seed of the scenes.
     """
 
@@ -45,13 +46,14 @@ class ExtractorTraining(Configured, LightningModule):
         prior: StructurePrior | None = None,
         parameters: ParameterPrior | None = None,
         layouts: dict[str, ParameterPrior] | None = None,
+        probe_images: int = 2000,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.world, self.features, self.prior = world, features, prior or world.prior
         self.layout = parameters or world.parameters
         self.max_steps, self.batch_size, self.lr, self.seed = max_steps, batch_size, lr, seed
-        self.max_gradient = max_gradient
+        self.max_gradient, self.probe_images = max_gradient, probe_images
         self.layouts = {"prior": world.parameters, **(layouts or {})}
         self.findings: dict[str, float] = {}
 
@@ -91,7 +93,9 @@ class ExtractorTraining(Configured, LightningModule):
         """Probe what the features can count."""
         if isinstance(self.features, TrainedExtractor):
             self.features.eval()
-            self.findings = probe(self.features, self.world, self.layouts, seed=self.seed, prior=self.prior)
+            self.findings = probe(
+                self.features, self.world, self.layouts, self.probe_images, seed=self.seed, prior=self.prior
+            )
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Cut long gradients."""
