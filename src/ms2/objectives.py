@@ -20,10 +20,17 @@ class Objective(Plugin, ABC, kind="objectives"):
         bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
             for all blocks, or one per block. The paper has 1.
         blocks: Feature blocks to compare; None for those named in ``bandwidth``, or all.
+        relative: Whether bandwidths are in units of the mean variance of the real samples' features, whatever their
+            scale, as those of a network trained elsewhere; the paper's are not.
     """
 
-    def __init__(self, bandwidth: float | dict[str, float] = 1.0, blocks: Sequence[str] | None = None) -> None:
-        self.bandwidth = bandwidth
+    def __init__(
+        self,
+        bandwidth: float | dict[str, float] = 1.0,
+        blocks: Sequence[str] | None = None,
+        relative: bool = False,
+    ) -> None:
+        self.bandwidth, self.relative = bandwidth, relative
         self.blocks = list(bandwidth) if blocks is None and isinstance(bandwidth, dict) else blocks
         widths = bandwidth.values() if isinstance(bandwidth, dict) else [bandwidth]
         if any(w <= 0 for w in widths):
@@ -56,6 +63,8 @@ class Objective(Plugin, ABC, kind="objectives"):
             if name not in features:
                 raise UserError(f"the features have no block {name!r}. {suggest(name, features)}")
             variance = self._variance(name, features[name].shape[1])
+            if self.relative:
+                variance *= float(real[name].var(0).mean().clamp(min=1e-12))
             to_population = -torch.cdist(features[name], population[name]).square() / (2 * variance)
             to_real = -torch.cdist(features[name], real[name]).square() / (2 * variance)
             score = score + self.block_score(to_population, to_real, own, (population[name], real[name], variance))
@@ -89,6 +98,8 @@ class KDE(Objective):
         bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
             for all blocks, or one per block. The paper has 1.
         blocks: Feature blocks to compare; None for those named in ``bandwidth``, or all.
+        relative: Whether bandwidths are in units of the mean variance of the real samples' features, whatever their
+            scale, as those of a network trained elsewhere; the paper's are not.
         leave_one_out: Whether to leave a sample's own kernel out of q~, and one real sample out of p~ to
             match. The paper keeps it (False), which makes rare samples look frequent.
     """
@@ -97,9 +108,10 @@ class KDE(Objective):
         self,
         bandwidth: float | dict[str, float] = 1.0,
         blocks: Sequence[str] | None = None,
+        relative: bool = False,
         leave_one_out: bool = True,
     ) -> None:
-        super().__init__(bandwidth, blocks)
+        super().__init__(bandwidth, blocks, relative)
         self.leave_one_out = leave_one_out
 
     def block_score(
