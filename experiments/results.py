@@ -1,6 +1,6 @@
 """The results tables of the README: every configuration of a world with three seeds, each run through the command line.
 
-Usage: python experiments/results.py multimnist|aerial2d [CONFIG ...] [--mnist FOLDER] [--seeds SEED ...] [--table-only]
+Usage: python experiments/results.py multimnist|aerial2d|driving|kitti [CONFIG ...] [--mnist FOLDER] [--seeds SEED ...] [--table-only]
 
 A seed stands for everything that is drawn: the target's images (and its hidden distribution, where that is drawn too),
 the extractor's training, pretraining, and learning. Runs that are finished are not run again.
@@ -43,7 +43,10 @@ EXPERIMENTS = {
         columns={"count_tv": "count TV", "class_tv": "class TV"},
         references={"_prior": "prior", "_pcfg_oracle": "best PCFG (sees the labels)", "_noise_floor": "noise floor"},
         # irregular hidden distributions, far from the prior in number and class
-        settings={s: {"data.target.init_args.prior.init_args.seed": str(t)} for s, t in ((0, 13), (1, 3), (2, 4))},
+        settings={
+            s: {"data.target.init_args.seed": str(s), "data.target.init_args.prior.init_args.seed": str(t)}
+            for s, t in ((0, 13), (1, 3), (2, 4))
+        },
     ),
     "aerial2d": Experiment(
         configs={"quick": "default", "paper": "paper mode", "mmd": "batch MMD"},
@@ -61,6 +64,24 @@ EXPERIMENTS = {
             "_pcfg_oracle": "best PCFG (sees the labels)",
             "_noise_floor": "noise floor",
         },
+        settings={seed: {"data.target.init_args.seed": str(seed)} for seed in SEEDS},
+    ),
+    "driving": Experiment(
+        configs={"quick": "default"},
+        columns={
+            f"{things}_tv": f"{things} TV"
+            for things in ("cars", "trucks", "pedestrians", "trees", "buildings", "class")
+        },
+        references={"_prior": "prior", "_pcfg_oracle": "best PCFG (sees the labels)", "_noise_floor": "noise floor"},
+        settings={
+            s: {"data.target.init_args.seed": str(s), "data.target.init_args.prior.init_args.seed": str(t)}
+            for s, t in ((0, 1), (1, 2), (2, 3))
+        },
+    ),
+    "kitti": Experiment(
+        configs={"quick": "default"},
+        columns={"cars_tv": "cars TV", "cars_mean": "cars", "kid": "KID", "fid": "FID"},
+        references={"_target": "KITTI", "_prior": "prior", "_noise_floor": "noise floor"},
         settings={seed: {} for seed in SEEDS},
     ),
 }
@@ -74,7 +95,6 @@ def run(world: str, config: str, seed: int, mnist: str | None) -> None:
     command = [
         *(sys.executable, "-m", "ms2", "fit", "--config", f"configs/{world}_{config}.yaml"),
         *("--name", run_name(world, config, seed, mnist), "--seed_everything", str(seed)),
-        *("--data.target.init_args.seed", str(seed)),
         *(word for key, value in settings.items() for word in (f"--{key}", value)),
     ]
     print("$", " ".join(command), flush=True)
