@@ -1,6 +1,6 @@
 """The results tables of the README: every configuration of a world with three seeds, each run through the command line.
 
-Usage: python experiments/results.py multimnist|aerial2d|driving|kitti [CONFIG ...] [--mnist FOLDER] [--seeds SEED ...] [--table-only]
+Usage: python experiments/results.py multimnist|aerial2d|driving|kitti [CONFIG ...] [OPTIONS], see --help
 
 A seed stands for everything that is drawn: the target's images (and its hidden distribution, where that is drawn too),
 the extractor's training, pretraining, and learning. Runs that are finished are not run again.
