@@ -11,12 +11,12 @@ from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS, plural
 
 TYPICAL: Mapping[str, tuple[float, ...]] = {
     #            car truck cyclist pedestrian tree bush house building sign light pole
-    "Rural": (2.0, 0.3, 0.2, 0.2, 14.0, 6.0, 1.0, 0.0, 0.6, 0.0, 1.5),
-    "Suburban": (5.0, 0.4, 0.5, 1.5, 8.0, 5.0, 6.0, 0.5, 1.5, 0.3, 2.0),
-    "Urban": (8.0, 0.8, 1.0, 5.0, 4.0, 1.0, 0.5, 8.0, 2.5, 1.5, 3.0),
+    "Rural": (3.0, 0.2, 0.3, 0.4, 28.0, 10.0, 1.0, 0.0, 1.0, 0.1, 2.0),
+    "Suburban": (5.0, 0.2, 0.6, 1.5, 14.0, 7.0, 5.0, 0.5, 1.5, 0.3, 2.5),
+    "Urban": (8.0, 0.4, 1.0, 4.0, 8.0, 2.0, 0.5, 7.0, 2.5, 1.5, 3.0),
 }
 """Mean number of each of ``OBJECTS`` in a scene; ours, since nobody has published theirs."""
-SPREAD = 0.2
+SPREAD = 0.1
 """A number varies by mean * (1 + SPREAD * mean): streets differ more than by Poisson's law."""
 
 

@@ -90,7 +90,7 @@ ENVIRONMENT = (
     Attribute("clouds", 0, 1),
     Attribute("haze", 0, 1),
     Attribute("exposure", 0.3, 2),
-    Attribute("contrast", 0.5, 2),
+    Attribute("contrast", 0.5, 4),
     Attribute("saturation", 0, 2),
     Attribute("blur", 0, 1),
 )  # fmt: skip
