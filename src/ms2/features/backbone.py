@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from ms2.features.base import Blocks, FeatureExtractor
 from ms2.paths import typed_path
 from ms2.registry import UserError, suggest
 
+TIMM = "timm/"
+"""What the names of timm's networks begin with."""
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -21,12 +24,13 @@ class WeightsError(UserError):
 
 
 class Backbone(FeatureExtractor):
-    """A network of torchvision up to one of its layers, averaged over the image: block ``embedding``.
+    """A network of torchvision or timm up to one of its layers, averaged over the image: block ``embedding``.
 
     Grey images are given to it as three equal channels.
 
     Args:
-        architecture: Name of a torchvision classification network, such as ``resnet50``.
+        architecture: Name of a torchvision classification network, such as ``resnet50``; or ``timm/`` and the name of
+            one of timm's, which is an extra: ``pip install 'ms2[timm]'``.
         layer: Layer whose output is the embedding, by its name in the network, such as ``layer3`` or ``avgpool``.
         weights: File of a state dict, which may lack what lies beyond the layer; ``imagenet`` for torchvision's own,
             from its cache or the net; null for random ones, which still tell much apart.
@@ -67,6 +71,8 @@ class Backbone(FeatureExtractor):
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False)
         images = (images.expand(-1, 3, -1, -1) - self.colour_mean) / self.colour_deviation
         found = self.network(images)[self.layer]
+        if found.ndim == 3:  # a transformer's tokens
+            found = found.mean(1)
         return {"embedding": found.flatten(2).mean(2) if found.ndim > 2 else found}
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -127,12 +133,29 @@ def network_up_to(architecture: str, layers: Sequence[str], weights: str | None,
 def _network(architecture: str) -> nn.Module:
     from torchvision import models
 
+    if architecture.startswith(TIMM):
+        return _timm(architecture, pretrained=False).eval()
     names = models.list_models(module=models)
     if architecture not in names:
         raise UserError(f"torchvision has no network {architecture!r}. {suggest(architecture, names)}")
     extra = {"aux_logits": False, "init_weights": False} if architecture == "inception_v3" else {}
     network: nn.Module = models.get_model(architecture, weights=None, **extra)
     return network.eval()
+
+
+def _timm(architecture: str, pretrained: bool) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(
+            f"{architecture} is one of timm's networks, which is not installed. Try: pip install timm"
+        ) from error
+    name = architecture.removeprefix(TIMM)
+    if name not in timm.list_models():
+        near = get_close_matches(name, timm.list_models(), 5, 0.3)  # of over a thousand
+        raise UserError(f"timm has no network {name!r}. {suggest(name, near)}")
+    network: nn.Module = timm.create_model(name, pretrained=pretrained)
+    return network
 
 
 def _up_to(network: nn.Module, architecture: str, layers: Sequence[str]) -> torch.fx.GraphModule:
@@ -169,6 +192,14 @@ def _weights(architecture: str, weights: str) -> Mapping[str, Tensor]:
 def _imagenet(architecture: str) -> Mapping[str, Tensor]:
     from torchvision import models
 
+    if architecture.startswith(TIMM):
+        try:
+            return _timm(architecture, pretrained=True).state_dict()
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"the weights of {architecture} can't be fetched: {error}. Where there is no network, give the path of "
+                "any state dict of it as weights."
+            ) from error
     entry = models.get_model_weights(architecture).DEFAULT
     try:
         found: Mapping[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)

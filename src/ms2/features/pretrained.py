@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, network_up_to
-from ms2.features.base import Blocks, Reading
+from ms2.features.base import Blocks
 from ms2.features.dense import DenseCounts
 from ms2.features.resnet import PlaceNorm
 from ms2.render import Rendering
