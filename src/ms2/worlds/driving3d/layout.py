@@ -2,30 +2,37 @@
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from ms2.paths import typed_path
 from ms2.priors import ParameterPrior, uniform
 from ms2.registry import UserError
 from ms2.scene import SceneBatch
+from ms2.worlds.driving3d.assets import kinds
+from ms2.worlds.driving3d.assets.folder import ON_POSTS
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS
 
 FIRST = len(SCENARIOS)
 """Class number of the first of ``OBJECTS``."""
 NEAREST = 6.0
 """Metres ahead of the camera at which the nearest things stand."""
-FIELD_OF_VIEW = 0.84
-"""Metres to the side per metre ahead up to which KITTI's camera sees."""
+FIELD_OF_VIEW = 0.79
+"""Metres to the side per metre ahead up to which KITTI's camera sees, cut to 416 x 128 pixels, however it is turned."""
+SETBACK = 1.5
+"""Metres by which fronts of houses lie behind the foremost place for them, at most."""
 
 
 class Kind(NamedTuple):
     """How a class is placed.
 
     Attributes:
-        room: Metres of a strip that one of it takes up along the street.
+        room: Metres of a strip that one of it takes up along the street; a longer model takes up its length.
         low: Least scale of width, length and height, against its model's own.
         high: Greatest.
         strips: Weight of each kind of strip, by name.
@@ -53,6 +60,14 @@ KINDS = {
 """How each of ``OBJECTS`` is placed."""
 STRIPS = ("lane", "outer", "edge", "parking", "kerb", "walk", "green", "front", "back")
 """Kinds of strips along the street, from its middle outwards; there is one of each on either side."""
+FITTED = ("lane", "outer", "parking")
+"""Those that vehicles must fit between the edges of; elsewhere what is wider than a strip reaches out of it."""
+BESIDE = ("kerb", "walk", "green", "front", "back")
+"""Those that make way for each other."""
+WALKERS, FRONTS, SIGNS, PLANTS = (
+    ("pedestrian", "cyclist"), ("house", "building"), ("sign", "light"), ("tree", "bush"),
+)  # fmt: skip
+"""Classes by the way they are turned; vehicles and poles are none of these."""
 
 
 class Section(NamedTuple):
@@ -92,12 +107,61 @@ BOUNDS = {
 """Cross-sections by scenario; a road of four lanes is 1.8 times as wide."""
 
 
+class Things(NamedTuple):
+    """Objects that have no place yet.
+
+    Attributes:
+        kind: Index of their class among ``OBJECTS``.
+        real: Which of them stand on the street; scenarios don't.
+        model: What the renderer chooses their model by.
+        scale: Of width, length and height.
+        size: Width and length on the ground in metres.
+        turn: How far they are turned from the direction that their kind has on its side of the street.
+    """
+
+    kind: Int[Tensor, "b n"]
+    real: Bool[Tensor, "b n"]
+    model: Float[Tensor, "b n"]
+    scale: Float[Tensor, "b n 3"]
+    size: Float[Tensor, "b n 2"]
+    turn: Float[Tensor, "b n"]
+
+    def is_any(self, *names: str) -> Bool[Tensor, "b n"]:
+        """Which of them are of these classes."""
+        return torch.isin(self.kind, self.kind.new_tensor([OBJECTS.index(name) for name in names]))
+
+    def halves(self) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
+        """Half of what they take up along the street, and across it."""
+        sideways = self.is_any(*FRONTS)
+        cos, sin = self.turn.cos().abs(), self.turn.sin().abs()
+        width, length = self.size.unbind(-1)
+        long, wide = torch.where(sideways, width, length) / 2, torch.where(sideways, length, width) / 2
+        round_ = self.is_any(*ON_POSTS)
+        return torch.where(round_, long, long * cos + wide * sin), torch.where(round_, wide, wide * cos + long * sin)
+
+
+class Strips(NamedTuple):
+    """Strips on both sides of b streets, those on the left first; distances from the street's middle.
+
+    Attributes:
+        inner: Edge towards the middle.
+        outer: The other edge; what is wider than the strip reaches beyond this one.
+        row: Strips with the same number share one row of objects, since these would touch.
+    """
+
+    inner: Float[Tensor, "b s"]
+    outer: Float[Tensor, "b s"]
+    row: Int[Tensor, "b s"]
+
+
 class StreetLayout(ParameterPrior):
     """A street with strips for lanes, parked cars, pavements, trees and houses, on which things stand in a row.
 
     Each object chooses one of the strips of its class that still have room; on a strip, n objects are placed like
-    beads on a string, uniformly among all ways in which they don't overlap. Strips begin where the camera's view
-    reaches them. What no strip has room for stands beyond the far end of one, so that no object is lost.
+    beads on a string, uniformly among all ways in which they don't overlap. Objects on different strips don't overlap
+    either: what lies further out makes way for what is wider than its strip, and vehicles are made to fit their lane.
+    Strips begin where the camera's view reaches them. What no strip has room for stands beyond the far end of one, so
+    that no object is lost, and the street bends the less.
 
     Traffic keeps to the right, and the camera drives on the right-hand side of the road, KITTI's height above it.
 
@@ -105,6 +169,8 @@ class StreetLayout(ParameterPrior):
         reach: Metres ahead of the camera up to which objects stand.
         max_curve: Greatest curvature of the street to either side, in radians per metre.
         clouds: Least and greatest cloudiness, between 0 and 1.
+        assets: Folder of models, the same as the renderer's, which need other room than those made by code.
+        on_error: What to do with models in it that can't be read.
     """
 
     def __init__(
@@ -112,39 +178,41 @@ class StreetLayout(ParameterPrior):
         reach: float = 60.0,
         max_curve: float = 1 / 250,
         clouds: tuple[float, float] = (0.0, 0.8),
+        assets: str | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         if not reach > 2 * NEAREST:
             raise UserError(f"reach must be over {2 * NEAREST:g} m, or nothing has room; it is {reach}")
-        if not 0 <= max_curve <= 1 / 80:
-            raise UserError(f"max_curve must lie between 0 and 1/80 per metre, not be {max_curve}")
+        if not 0 <= max_curve <= 1 / 80 or max_curve * reach > 1:
+            raise UserError(
+                f"max_curve must lie between 0 and 1/80 per metre, and below 1/reach, beyond which the street would "
+                f"leave the view; it is {max_curve}"
+            )
         if not 0 <= clouds[0] <= clouds[1] <= 1:
             raise UserError(f"clouds must be two shares between 0 and 1, the least first, not {clouds}")
-        self.reach, self.max_curve, self.clouds = reach, max_curve, clouds
+        self.reach, self.max_curve, self.clouds, self.on_error = reach, max_curve, clouds, on_error
+        self.assets = None if assets is None else str(typed_path(assets))
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
         """Lay out the street, place everything on it, and draw the light."""
-        device = scenes.classes.device
-        scenario = _scenario(scenes)
-        section = self._section(scenario, generator)
+        section = self._section(_scenario(scenes), generator)
         street = self._street(section, generator)
-        strip, ahead, beside = self._placed(scenes, section, street, generator)
+        things = self._things(scenes, generator)
+        strips = _strips(section)
+        strip = self._chosen(things, strips, street, generator)
+        ahead, aside, street, things = self._placed(things, strips, strip, street, generator)
+        right = strip >= len(STRIPS)
         bend, offset = street["curve"][:, None], street["offset"][:, None]
-        x = beside - offset + bend * ahead.square() / 2
-        heading = self._heading(scenes, strip, generator) - torch.atan(bend * ahead)
-        kind = (scenes.classes - FIRST).clamp(min=0)
-        low, high = torch.tensor([[k.low, k.high] for k in KINDS.values()], device=device)[kind].unbind(-1)
-        common = uniform(scenes, 0, 1, generator)
-        sizes = {
-            # an object's three sides grow together, give or take a tenth of that
-            name: low + (high - low) * (0.8 * common + 0.2 * uniform(scenes, 0, 1, generator))
-            for name in ("width", "length", "height")
-        }
+        yaw = self._heading(things, right, generator) - torch.atan(bend * ahead)
+        width, length, height = things.scale.unbind(-1)
         return scenes.with_attributes(
-            x=x,
+            x=torch.where(right, aside, -aside) - offset + bend * ahead.square() / 2,
             y=ahead,
-            yaw=(heading + math.pi) % (2 * math.pi) - math.pi,
-            **sizes,
-            model=uniform(scenes, 0, 1, generator),
+            yaw=(yaw + math.pi) % (2 * math.pi) - math.pi,
+            width=width,
+            length=length,
+            height=height,
+            model=things.model,
             colour=uniform(scenes, 0, 1, generator),
         ).with_environment(**street, **self._light(len(scenes), generator))
 
@@ -214,78 +282,171 @@ class StreetLayout(ParameterPrior):
 
     # -- what stands on it -----------------------------------------------------------------------------
 
-    def _placed(
-        self, scenes: SceneBatch, section: Section, street: Mapping[str, Tensor], generator: Generator
-    ) -> tuple[Int[Tensor, "b n"], Float[Tensor, "b n"], Float[Tensor, "b n"]]:
-        """Strip of each object, how far ahead it stands, and how far to the right of the street's middle."""
-        b, n = scenes.classes.shape
+    def _things(self, scenes: SceneBatch, generator: Generator) -> Things:
+        """What the objects look like, which decides the room that they need."""
         device = scenes.classes.device
-        inner, outer = _strips(section)
-        middle = (inner + outer) / 2
-        # where the view reaches a strip's far edge, so that what stands there is seen
-        aside = torch.maximum((inner - street["offset"][:, None]).abs(), (outer - street["offset"][:, None]).abs())
-        begin = (aside / FIELD_OF_VIEW).clamp(NEAREST, self.reach / 2)
-        room = self.reach - begin
-        kind = (scenes.classes - FIRST).clamp(min=0)
-        need = torch.tensor([k.room for k in KINDS.values()], device=device)[kind]
-        weight = _weights(device)[kind] * (outer - inner > 0.1)[:, None]
+        kind, real = (scenes.classes - FIRST).clamp(min=0), scenes.classes >= FIRST
+        low, high = torch.tensor([[k.low, k.high] for k in KINDS.values()], device=device)[kind].unbind(-1)
+        common = uniform(scenes, 0, 1, generator)
+        # an object's three sides grow together, give or take a tenth of that
+        three = [0.8 * common + 0.2 * uniform(scenes, 0, 1, generator) for _ in range(3)]
+        scale = torch.stack([low + (high - low) * share for share in three], -1)
+        model = uniform(scenes, 0, 1, generator)
+        number, sizes = _footprints(self.assets, self.on_error)
+        number, sizes = number.to(device)[kind], sizes.to(device)[kind]
+        chosen = (model * number).long().minimum(number - 1)
+        size = sizes.gather(2, chosen[..., None, None].expand(-1, -1, 1, 2))[:, :, 0] * scale[..., :2]
+        things = Things(kind, real, model, scale, size, torch.zeros_like(model))
+        most = torch.full_like(model, 0.04).minimum(0.18 / size[..., 1])  # long vehicles would leave their lane
+        for turn, names in ((0.34, WALKERS), (0.0, FRONTS), (0.2, SIGNS), (math.pi, PLANTS)):
+            most = torch.where(things.is_any(*names), turn, most)
+        return things._replace(turn=most * uniform(scenes, -1, 1, generator))
+
+    def _chosen(
+        self, things: Things, strips: Strips, street: Mapping[str, Tensor], generator: Generator
+    ) -> Int[Tensor, "b n"]:
+        """Strip of each object: by the weights of its kind, among those with room, as long as there are any."""
+        b, n = things.kind.shape
+        device = things.kind.device
+        far = torch.tensor([name in ("front", "back") for name in STRIPS] * 2, device=device)
+        room = self.reach - self._begin(strips, torch.where(far, strips.inner + 3, strips.outer), street)
+        need = self._need(things, street)
+        weight = _weights(device)[things.kind] * (strips.outer - strips.inner > 0.1)[:, None]
         # the largest of log-weights with Gumbel noise is a draw by weight, also among those that have room
-        uniform_draw = torch.rand(b, n, 2 * len(STRIPS), generator=generator, device=device).clamp(1e-7, 1 - 1e-7)
-        wish = weight.clamp(min=1e-30).log() - (-uniform_draw.log()).log()
-        used, strips = torch.zeros_like(room), []
+        draw = torch.rand(b, n, 2 * len(STRIPS), generator=generator, device=device).clamp(1e-7, 1 - 1e-7)
+        wish = weight.clamp(min=1e-30).log() - (-draw.log()).log()
+        used, chosen = torch.zeros_like(room), []
         for i in range(n):
-            fits = used + need[:, i, None] <= room
-            choice = (wish[:, i] + torch.where(fits, 0.0, -40.0)).argmax(1)
-            strips.append(choice)
-            used.scatter_add_(1, choice[:, None], (need[:, i] * scenes.mask[:, i])[:, None])
-        strip = torch.stack(strips, 1)
-        ahead = self._beads(scenes, strip, need, begin, used, generator)
-        low, high = inner.gather(1, strip), outer.gather(1, strip)
-        free = torch.tensor([k in ("pedestrian", "tree", "bush") for k in KINDS], device=device)[kind]
-        across = torch.rand(b, n, generator=generator, device=device)
-        beside = torch.where(free, low + (high - low) * across, middle.gather(1, strip) + 0.5 * (across - 0.5))
-        return strip, ahead, beside
+            fits = used.gather(1, strips.row) + need[:, i, None] <= room
+            choice = (wish[:, i] + torch.where(fits, 0.0, -40.0)).argmax(1, keepdim=True)
+            chosen.append(choice)
+            used.scatter_add_(1, strips.row.gather(1, choice), need[:, i, None])
+        return torch.cat(chosen, 1)
+
+    def _need(self, things: Things, street: Mapping[str, Tensor]) -> Float[Tensor, "b n"]:
+        """Metres along the street that each object takes up, with a gap to the next."""
+        along, across = things.halves()
+        slope = self._slope(street)
+        sine = slope / (1 + slope.square()).sqrt()
+        least = torch.tensor([k.room for k in KINDS.values()], device=along.device)[things.kind]
+        # along y, to which the street is askew where it bends
+        return torch.maximum(least, 2.04 * along + 2 * across * sine + 0.2) * things.real
+
+    def _slope(self, street: Mapping[str, Tensor]) -> Float[Tensor, "b 1"]:
+        """Metres to the side per metre ahead by which a street is bent at its far end."""
+        return street["curve"].abs()[:, None] * self.reach
+
+    def _begin(self, strips: Strips, sight: Float[Tensor, "b s"], street: Mapping[str, Tensor]) -> Float[Tensor, "b s"]:
+        """Metres ahead from which on each strip is seen up to a distance from the street's middle."""
+        side = _sides(sight.device)
+        edges = torch.stack([strips.inner, sight]) * side - street["offset"][:, None]
+        begin = (edges.abs().amax(0) / self._view(side, street)).clamp(min=NEAREST)
+        # who shares a row begins together
+        together = (strips.row[:, :, None] == strips.row[:, None]) * begin[:, None]
+        return together.amax(2)
+
+    def _view(self, side: Float[Tensor, "s"], street: Mapping[str, Tensor]) -> Float[Tensor, "b s"]:
+        """Metres to a side per metre ahead that are surely seen of a street, however it bends."""
+        return FIELD_OF_VIEW - (side * street["curve"][:, None]).clamp(min=0) * self.reach / 2
+
+    def _placed(
+        self,
+        things: Things,
+        strips: Strips,
+        strip: Int[Tensor, "b n"],
+        street: dict[str, Tensor],
+        generator: Generator,
+    ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"], dict[str, Tensor], Things]:
+        """How far ahead each object stands, and how far from the street's middle; street and things fitted to that."""
+        device = strip.device
+        name = torch.arange(len(STRIPS), device=device).repeat(2)[strip]
+        fitted = torch.isin(name, name.new_tensor([STRIPS.index(one) for one in FITTED]))
+        things = _narrowed(things, (strips.outer - strips.inner).gather(1, strip), fitted, self._half(things, street))
+        half = self._half(things, street)
+        strips = _spread(strips, strip, 2 * half * things.real)
+        inner, outer = strips.inner.gather(1, strip), strips.outer.gather(1, strip)
+        need = self._need(things, street)
+        begin = self._begin(strips, self._sight(things, strips, strip, half, need, street), street)
+        row = strips.row.gather(1, strip)
+        used = torch.zeros_like(begin).scatter_add_(1, row, need)
+        ahead = self._beads(things.real, row, need, begin.gather(1, strip), used.gather(1, row), generator)
+        far = torch.where(used > 0, begin.gather(1, strips.row) + used, 0).amax(1)
+        street = street | {"curve": street["curve"] * (self.reach / far).clamp(max=1)}
+
+        low, high = inner + half, outer - half
+        draw = torch.rand(strip.shape, generator=generator, device=device)
+        side = _sides(device)[strip]
+        seen = self._view(_sides(device), street).gather(1, strip) * ahead + side * street["offset"][:, None]
+        anywhere = low + (high.minimum(seen).maximum(low) - low) * draw
+        # traffic leaves a little more room beside the road than in the middle of it
+        is_lane = torch.isin(name, name.new_tensor([STRIPS.index(one) for one in ("lane", "outer")]))
+        middle = (inner + outer) / 2 - 0.15 * is_lane + 0.5 * (draw - 0.5)
+        middle = torch.where(high > low, middle.maximum(low).minimum(high), torch.where(fitted, (low + high) / 2, low))
+        aside = torch.where(things.is_any("pedestrian", "tree", "bush"), anywhere, middle)
+        aside = torch.where(things.is_any(*FRONTS), low + SETBACK * draw, aside)
+        return ahead, torch.where(name == STRIPS.index("edge"), high - 0.3 * draw, aside), street, things
+
+    def _sight(
+        self,
+        things: Things,
+        strips: Strips,
+        strip: Int[Tensor, "b n"],
+        half: Float[Tensor, "b n"],
+        need: Float[Tensor, "b n"],
+        street: Mapping[str, Tensor],
+    ) -> Float[Tensor, "b s"]:
+        """Up to where a strip is to be seen where it begins, so that the middle of each thing on it is in view."""
+        # where the strip begins the near end of its first thing stands; the middle of that is farther ahead
+        beyond = half + SETBACK - self._view(_sides(strip.device), street).gather(1, strip) * need / 2
+        widest = torch.zeros_like(strips.inner).scatter_reduce_(1, strip, beyond.clamp(min=0) * things.real, "amax")
+        far = torch.tensor([name in ("front", "back") for name in STRIPS] * 2, device=strip.device)
+        return torch.where(far, strips.inner, strips.outer) + widest
+
+    def _half(self, things: Things, street: Mapping[str, Tensor]) -> Float[Tensor, "b n"]:
+        """Half of what the objects take up across the street, at most: where it bends, they stand askew to x."""
+        along, across = things.halves()
+        curve, slope = street["curve"].abs()[:, None], self._slope(street)
+        slant = (1 + slope.square()).sqrt()  # 1 / cos
+        return across * slant + curve * (along + across * slope / slant).square() / 2
 
     def _beads(
         self,
-        scenes: SceneBatch,
-        strip: Int[Tensor, "b n"],
+        real: Bool[Tensor, "b n"],
+        row: Int[Tensor, "b n"],
         need: Float[Tensor, "b n"],
-        begin: Float[Tensor, "b s"],
-        used: Float[Tensor, "b s"],
+        begin: Float[Tensor, "b n"],
+        used: Float[Tensor, "b n"],
         generator: Generator,
     ) -> Float[Tensor, "b n"]:
-        """Distance ahead of each object: sorted uniform draws from what is left of its strip, moved on by the rest."""
-        draw = torch.rand(strip.shape, generator=generator, device=strip.device)
-        key = torch.where(scenes.mask & (scenes.classes >= FIRST), strip, -1)
+        """Distance ahead of each object: sorted uniform draws from what is left of its row, moved on by the rest."""
+        draw = torch.rand(row.shape, generator=generator, device=row.device)
+        key = torch.where(real, row, -1)
         before = (key[:, :, None] == key[:, None]) & (draw[:, None] < draw[:, :, None])
         gone = (before * need[:, None]).sum(2)
-        left = (self.reach - begin - used).clamp(min=0).gather(1, strip)
-        return begin.gather(1, strip) + draw * left + gone + need / 2
+        return begin + draw * (self.reach - begin - used).clamp(min=0) + gone + need / 2
 
-    def _heading(self, scenes: SceneBatch, strip: Int[Tensor, "b n"], generator: Generator) -> Float[Tensor, "b n"]:
+    def _heading(self, things: Things, right: Bool[Tensor, "b n"], generator: Generator) -> Float[Tensor, "b n"]:
         """Yaw against the street's direction: traffic with its lane, fronts towards the street, signs as seen."""
-        right = strip >= len(STRIPS)
-        jitter = uniform(scenes, -1, 1, generator)
-        turned = uniform(scenes, 0, 1, generator) < 0.15
-        along = torch.where(right, 0.0, math.pi) + 0.04 * jitter
-        name = [*SCENARIOS, *OBJECTS]
-        is_any = {
-            group: torch.isin(scenes.classes, scenes.classes.new_tensor([name.index(m) for m in members]))
-            for group, members in {
-                "walkers": ("pedestrian", "cyclist"),
-                "fronts": ("house", "building"),
-                "signs": ("sign", "light"),
-                "plants": ("tree", "bush"),
-            }.items()
-        }
-        both_ways = along + math.pi * turned
-        heading = torch.where(is_any["walkers"], both_ways + 0.3 * jitter, along)
-        heading = torch.where(is_any["fronts"], torch.where(right, -math.pi / 2, math.pi / 2), heading)
+        turned = torch.rand(right.shape, generator=generator, device=right.device) < 0.15
+        along = torch.where(right, 0.0, math.pi)
+        heading = torch.where(things.is_any(*WALKERS), along + math.pi * turned, along)
         # a model's front faces the camera where it is not turned: signs are for those who come their way
-        heading = torch.where(is_any["signs"], along + 0.2 * jitter, heading)
-        heading = torch.where(is_any["plants"], math.pi * jitter, heading)
-        return heading
+        heading = torch.where(things.is_any(*FRONTS), torch.where(right, -math.pi / 2, math.pi / 2), heading)
+        return heading + things.turn
+
+
+@lru_cache(maxsize=4)
+def _footprints(assets: str | None, on_error: str) -> tuple[Int[Tensor, " k"], Float[Tensor, "k m 2"]]:
+    """Number of each class's models, and their width and length where they stand on the ground."""
+    found = kinds(assets, on_error)
+    numbers = torch.tensor([len(found[name].models) for name in OBJECTS])
+    sizes = torch.zeros(len(OBJECTS), int(numbers.max()), 2)
+    for i, name in enumerate(OBJECTS):
+        for j, (mesh, size) in enumerate(zip(found[name].models, found[name].sizes, strict=True)):
+            foot = mesh.vertices[mesh.vertices[:, 2] <= 0.05 * size[2]][:, :2]
+            # crowns and arms may reach over other things
+            sizes[i, j] = 2 * float((foot**2).sum(1).max()) ** 0.5 if name in ON_POSTS else torch.tensor(size[:2])
+    return numbers, sizes
 
 
 def _scenario(scenes: SceneBatch) -> Int[Tensor, " b"]:
@@ -294,8 +455,8 @@ def _scenario(scenes: SceneBatch) -> Int[Tensor, " b"]:
     return torch.where(found, scenes.classes, 0).amax(1)
 
 
-def _strips(section: Section) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s"]]:
-    """Inner and outer edge of each strip, to the right of the street's middle: those on the left first, then right."""
+def _strips(section: Section) -> Strips:
+    """The strips of a cross-section."""
     half = (section.width / 2)[:, None].expand(-1, 2)
     lane = (section.width / section.lanes)[:, None].expand(-1, 2)
     four = (section.lanes == 4)[:, None].expand(-1, 2)
@@ -303,23 +464,63 @@ def _strips(section: Section) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s"
     # where there is no pavement, people walk on the verge
     walk = torch.where(section.walk > 0, section.walk, section.verge.clamp(max=1.5))
     line = kerb + section.walk + section.verge
-    zero = torch.zeros_like(half)
+    green = kerb + walk + 0.8
+    end = (line - 0.4).maximum(green + 0.8)
+    front = line.maximum(end) + 0.5
     edges = {
-        "lane": (zero + 0.3, lane - 0.6),
-        "outer": (torch.where(four, lane + 0.3, zero), torch.where(four, 2 * lane - 0.6, zero)),
+        "lane": (torch.zeros_like(half), lane),
+        "outer": (torch.where(four, lane, 0.0), torch.where(four, 2 * lane, 0.0)),
         "edge": (half - 0.5, half),
-        "parking": (half, half + section.parking),
+        "parking": (half, kerb),
         "kerb": (kerb + 0.1, kerb + 0.5),
         "walk": (kerb + 0.6, kerb + 0.6 + (walk - 0.8).clamp(min=0.4)),
-        "green": (kerb + section.walk + 0.8, (line - 0.4).maximum(kerb + section.walk + 1.6)),
-        "front": (line + 5.0, line + 7.0),
-        "back": (line + 15.0, line + 30.0),
+        "green": (green, end),
+        "front": (front, front + 3.0),
+        "back": (front + 10.5, front + 25.5),
     }
-    inner, outer = (torch.stack([edges[name][i] for name in STRIPS], 2) for i in (0, 1))
-    both = torch.stack([inner, outer])  # 2 b 2 s
-    left, right = both[:, :, 0], both[:, :, 1]
-    # the left side is mirrored: its inner edge is the one farther right
-    return torch.cat([-left[1], right[0]], 1), torch.cat([-left[0], right[1]], 1)
+    inner, outer = (torch.cat([torch.stack([edges[n][i] for n in STRIPS], 2)[:, k] for k in (0, 1)], 1) for i in (0, 1))
+    row = torch.arange(inner.shape[1], device=inner.device).expand(len(inner), -1).clone()
+    for side in (0, len(STRIPS)):
+        beside = torch.where(four[:, 0], STRIPS.index("outer"), STRIPS.index("lane"))
+        row[:, side + STRIPS.index("edge")] = side + beside
+    return Strips(inner, outer, row)
+
+
+def _narrowed(
+    things: Things, room: Float[Tensor, "b n"], where: Bool[Tensor, "b n"], half: Float[Tensor, "b n"]
+) -> Things:
+    """Vehicles as wide as their lane, where they would be wider."""
+    width, length = things.size.unbind(-1)
+    own = width / things.scale[..., 0]
+    narrow = (width - (2 * half - room).clamp(min=0)).maximum(0.6 * own)
+    narrow = torch.where(where, narrow, width)
+    size, scale = torch.stack([narrow, length], -1), things.scale.clone()
+    scale[..., 0] = narrow / own
+    return things._replace(size=size, scale=scale)
+
+
+def _spread(strips: Strips, strip: Int[Tensor, "b n"], wide: Float[Tensor, "b n"]) -> Strips:
+    """Strips beside the road moved out where those before them hold something wider than they are."""
+    widest = torch.zeros_like(strips.inner).scatter_reduce_(1, strip, wide, "amax")
+    inner, outer = strips.inner.clone(), strips.outer.clone()
+    for side in (0, len(STRIPS)):
+        for before, name in pairwise(BESIDE):
+            i, j = side + STRIPS.index(before), side + STRIPS.index(name)
+            end = inner[:, i] + widest[:, i] + torch.where(widest[:, i] > 0, 0.1 + SETBACK * (before == "front"), 0)
+            shift = (end - inner[:, j]).clamp(min=0)
+            # a strip keeps its outer edge if it can, so that those after it may stay where they are
+            inner[:, j] = inner[:, j] + shift
+            outer[:, j] = outer[:, j].maximum(inner[:, j] + 0.4) if name != "back" else outer[:, j] + shift
+            pushed = (outer[:, j] > strips.outer[:, j]) & (j + 1 < side + len(STRIPS))
+            if name != "back":
+                after = side + STRIPS.index(BESIDE[BESIDE.index(name) + 1])
+                inner[:, after] = torch.where(pushed, inner[:, after].maximum(outer[:, j] + 0.1), inner[:, after])
+    return strips._replace(inner=inner, outer=outer)
+
+
+def _sides(device: torch.device) -> Float[Tensor, " s"]:
+    """-1 for strips on the left, 1 for those on the right."""
+    return torch.tensor([-1.0, 1.0], device=device).repeat_interleave(len(STRIPS))
 
 
 def _weights(device: torch.device) -> Float[Tensor, "k s"]:
