@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -54,6 +55,7 @@ class Assets(NamedTuple):
         first: Number of each class's first mesh.
         number: Number of its meshes.
         size: Width, length and height of each mesh in metres.
+        middle: Where the middle of its box is from its origin: a crown or a lamp's arm may reach out to one side.
         palette: Colours of each class's paint, padded.
         colours: How many there are.
         ribbon: Number of the mesh of each ground: straight, then bent more and more.
@@ -65,6 +67,7 @@ class Assets(NamedTuple):
     first: Int[Tensor, " k"]
     number: Int[Tensor, " k"]
     size: Float[Tensor, "m 3"]
+    middle: Float[Tensor, "m 2"]
     palette: Float[Tensor, "k p 3"]
     colours: Int[Tensor, " k"]
     ribbon: dict[str, Int[Tensor, " c"]]
@@ -118,8 +121,8 @@ class StreetView(Renderer):
 
     channels = 3
     attributes = (
-        Attribute("x", -80, 80),
-        Attribute("y", 0, 300),
+        Attribute("x", -1000, 1000),
+        Attribute("y", 0, 2000),
         Attribute("yaw", -math.pi, math.pi),
         Attribute("width", 0.5, 2),
         Attribute("length", 0.5, 2),
@@ -145,7 +148,7 @@ class StreetView(Renderer):
                     f"StreetView cannot draw a {name!r}. {suggest(name, OBJECTS)} Give classes the world's class "
                     "names, each of which is one of these or a scenario."
                 )
-        self.size, self.classes, self.on_error = tuple(size), tuple(classes), on_error
+        self.size, self.classes, self.on_error = (size[0], size[1]), tuple(classes), on_error
         self.assets = None if assets is None else str(typed_path(assets))
         self.supersampling, self.shadow_size = supersampling, shadow_size
         p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(typed_path(calibration))
@@ -159,7 +162,7 @@ class StreetView(Renderer):
 
     def render_labelled(self, scenes: SceneBatch) -> Rendering3D:
         """Images with labels."""
-        raster, drawn = self._draw(scenes, labels=True)
+        raster, boxes3d = self._draw(scenes, labels=True)
         assert raster.labels is not None
         n = scenes.classes.shape[1]
         labels = raster.labels
@@ -177,34 +180,50 @@ class StreetView(Renderer):
             visibility=labels.visibility[:, :n],
             depth=raster.depth,
             truncation=labels.truncation(self.size)[:, :n],
-            boxes3d=self._boxes3d(scenes, drawn),
+            boxes3d=boxes3d,
             projection=self.projection.to(x0.device).expand(len(scenes), -1, -1),
         )
 
     # -- drawing ---------------------------------------------------------------------------------------
 
-    def _draw(self, scenes: SceneBatch, labels: bool) -> tuple[Raster, Float[Tensor, "b n 3"]]:
-        """Pictures, and the sizes of the objects."""
+    def _draw(self, scenes: SceneBatch, labels: bool) -> tuple[Raster, Float[Tensor, "b n 7"]]:
+        """Pictures, and the 3D boxes of the objects."""
         assets = self._on(scenes.classes.device)
-        objects, sizes = self._objects(scenes, assets)
+        objects, boxes = self._objects(scenes, assets)
         ground = self._ground(scenes, assets)
         both = InstanceBatch(
-            *(torch.cat([getattr(part, name) for part in (objects, ground)], 1) for name in ("mesh", "transform")),
+            torch.cat([objects.mesh, ground.mesh], 1),
+            torch.cat([objects.transform, ground.transform], 1),
             torch.cat([objects.colour, ground.colour], 1),
             torch.cat([objects.mesh >= 0, torch.zeros_like(ground.mesh, dtype=torch.bool)], 1),
         )
-        return assets.rasteriser.render(both, self._camera(scenes), self._light(scenes), labels), sizes
+        return assets.rasteriser.render(both, self._camera(scenes), self._light(scenes), labels), boxes
 
-    def _objects(self, scenes: SceneBatch, assets: Assets) -> tuple[InstanceBatch, Float[Tensor, "b n 3"]]:
-        of, kind = scenes.attributes, self._kind(scenes)
+    def _objects(self, scenes: SceneBatch, assets: Assets) -> tuple[InstanceBatch, Float[Tensor, "b n 7"]]:
+        """Instances of the objects, and their 3D boxes."""
+        kind = self._kind(scenes)
+        used = kind >= 0
+        of = {a.name: torch.where(used, scenes.attributes[a.name], 0) for a in self.attributes}
         number, colours = assets.number[kind], assets.colours[kind]
         model = assets.first[kind] + (of["model"] * number).long().minimum(number - 1)
         colour = assets.palette[kind, (of["colour"] * colours).long().minimum(colours - 1)]
         scale = torch.stack([of["width"], of["length"], of["height"]], -1)
-        size = torch.where((kind >= 0)[..., None], assets.size[model] * scale, 0)
-        mesh = torch.where(kind >= 0, model, -1)
-        place = torch.stack([of["x"], of["y"], torch.zeros_like(of["x"])], -1)
-        return InstanceBatch.upright(mesh, place, of["yaw"], scale, colour), size
+        place = torch.stack([of["x"], of["y"], self._height(of["x"], of["y"], scenes)], -1)
+        instances = InstanceBatch.upright(torch.where(used, model, -1), place, of["yaw"], scale, colour)
+        middle = torch.einsum("bnij,bnj->bni", instances.transform[:, :, :3, :2], assets.middle[model]) + place
+        return instances, self._boxes3d(middle, of["yaw"], assets.size[model] * scale, scenes) * used[..., None]
+
+    def _height(self, x: Float[Tensor, "b n"], y: Float[Tensor, "b n"], scenes: SceneBatch) -> Float[Tensor, "b n"]:
+        """Height of the ground at a place: pavements and verges beside them are raised."""
+        of = {name: values[:, None] for name, values in scenes.environment.items()}
+        aside = x + of["offset"] - of["curve"] * y.square() / 2
+
+        def chosen(what: str) -> Float[Tensor, "b n"]:
+            return torch.where(aside < 0, of[f"{what}_left"], of[f"{what}_right"])
+
+        walk, kerb = chosen("walk"), of["road_width"] / 2 + chosen("parking")
+        raised = (walk > 0) & (aside.abs() > kerb) & (aside.abs() < kerb + 0.2 + walk + chosen("verge"))
+        return torch.where(raised, KERB, 0.0)
 
     def _kind(self, scenes: SceneBatch) -> Int[Tensor, "b n"]:
         """Index of each object among ``OBJECTS``; -1 for what is not drawn."""
@@ -218,15 +237,16 @@ class StreetView(Renderer):
         road = _chosen(of["road_look"], [assets.ribbon[name] for name in ROADS])
         road = torch.where(four[:, None], assets.ribbon[FOUR_LANES], road)
         verge = _chosen(of["verge_look"], [assets.ribbon[name] for name in VERGES])
-        strips = [(road, torch.zeros_like(half), of["road_width"], 0.0)]
+        level = torch.zeros_like(half)
+        strips = [(road, level, of["road_width"], level)]
         for side, sign in (("left", -1), ("right", 1)):
             parking, walk, green = (of[f"{what}_{side}"] for what in ("parking", "walk", "verge"))
             raised = torch.where(walk > 0, KERB, 0.0)
             kerb = half + parking
             strips += [
-                (assets.ribbon["parking"], sign * (half + parking / 2), parking, 0.0),
-                (assets.ribbon["kerb"], sign * (kerb + 0.1), torch.where(walk > 0, 0.2, 0.0), 0.0),
-                (assets.ribbon["walk"], sign * (kerb + 0.2 + walk / 2), walk, KERB),
+                (assets.ribbon["parking"], sign * (half + parking / 2), parking, level),
+                (assets.ribbon["kerb"], sign * (kerb + 0.1), torch.where(walk > 0, 0.2, 0.0), level),
+                (assets.ribbon["walk"], sign * (kerb + 0.2 + walk / 2), walk, level + KERB),
                 (verge, sign * (kerb + walk + 0.2 + green / 2), green, raised - 0.02),
             ]
         parts = [self._ribbon(scenes, assets, *strip) for strip in strips]
@@ -243,7 +263,7 @@ class StreetView(Renderer):
         meshes: Int[Tensor, "*b c"],
         middle: Float[Tensor, " b"],
         width: Float[Tensor, " b"],
-        height: Float[Tensor, " b"] | float,
+        height: Float[Tensor, " b"],
     ) -> tuple[Int[Tensor, " b"], Float[Tensor, "b 4 4"]]:
         """A strip of ground along the street: mesh, or -1 where it has no width, and transform.
 
@@ -295,20 +315,25 @@ class StreetView(Renderer):
         soft = F.avg_pool2d(F.pad(graded, (1, 1, 1, 1), mode="replicate"), 3, 1)
         return torch.lerp(graded, soft, 0.5 * of["blur"])
 
-    def _boxes3d(self, scenes: SceneBatch, size: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 7"]:
-        of, street = scenes.attributes, scenes.environment
+    def _boxes3d(
+        self, foot: Float[Tensor, "b n 3"], yaw: Float[Tensor, "b n"], size: Float[Tensor, "b n 3"], scenes: SceneBatch
+    ) -> Float[Tensor, "b n 7"]:
+        """Boxes around models, given the middles of their lower faces in the world's axes."""
+        of = scenes.environment
         # in the axes of KITTI's reference camera, beside which the coloured one is a few centimetres off
         level = Camera.from_pinhole(
             torch.ones(len(scenes), 2, device=size.device), torch.zeros(len(scenes), 2, device=size.device),
-            street["camera_height"], street["pitch"], street["camera_yaw"],
+            of["camera_height"], of["pitch"], of["camera_yaw"],
         )  # fmt: skip
-        place = torch.stack([of["x"], of["y"], torch.zeros_like(of["x"]), torch.ones_like(of["x"])], -1)
-        seen = torch.einsum("bij,bnj->bni", level.pose, place)
-        turn = -(of["yaw"] - street["camera_yaw"][:, None]) - math.pi / 2
+        seen = torch.einsum("bij,bnj->bni", level.pose[:, :, :3], foot) + level.pose[:, None, :, 3]
+        turn = -(yaw - of["camera_yaw"][:, None]) - math.pi / 2
         turn = (turn + math.pi) % (2 * math.pi) - math.pi
         width, length, height = size.unbind(-1)
-        found = torch.cat([torch.stack([height, width, length], -1), seen, turn[..., None]], -1)
-        return found * (self._kind(scenes) >= 0)[..., None]
+        return torch.cat([torch.stack([height, width, length], -1), seen, turn[..., None]], -1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies make what they draw with anew: it is large, and code makes it."""
+        return vars(self) | {"_copies": {}}
 
     def _on(self, device: torch.device) -> Assets:
         """What can be drawn, on a device; made once for each."""
@@ -328,6 +353,7 @@ class StreetView(Renderer):
 
         first = torch.tensor([0, *numbers]).cumsum(0)[:-1]
         sizes = [size for name in OBJECTS for size in found[name].sizes]
+        middles = [(m.vertices.min(0) + m.vertices.max(0))[:2] / 2 for name in OBJECTS for m in found[name].models]
         colours = [torch.tensor(found[name].palette) for name in OBJECTS]
         rasteriser = Rasteriser(library, self.size, self.supersampling, self.shadow_size)
         return Assets(
@@ -335,6 +361,7 @@ class StreetView(Renderer):
             first.to(device),
             torch.tensor(numbers, device=device),
             torch.tensor(sizes, device=device, dtype=torch.float32),
+            torch.tensor(np.stack(middles), device=device, dtype=torch.float32),
             torch.nn.utils.rnn.pad_sequence(colours, batch_first=True).to(device, torch.float32),
             torch.tensor([len(c) for c in colours], device=device),
             {name: numbered([f"{name}_{c}" for c in range(len(CURVES))]) for name in RIBBONS},
