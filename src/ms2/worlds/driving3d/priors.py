@@ -1,7 +1,7 @@
 """Structure priors of driving scenes: a simple one, and those of Structured Domain Randomisation's scenarios."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -25,7 +25,7 @@ class SimpleStreets(Repetition):
 
     Args:
         low: Fewest objects of each class.
-        high: Most.
+        high: Most objects of each class.
     """
 
     def __init__(self, low: int = 1, high: int = 3) -> None:
@@ -45,9 +45,9 @@ class Streets(Repetition):
     """
 
     def __init__(self, scenario: str, means: Mapping[str, float] | None = None, spread: float = SPREAD) -> None:
-        for name in means or {}:
-            if name not in OBJECTS:
-                raise UserError(f"there is no class {name!r} in driving scenes. {suggest(name, OBJECTS)}")
+        if scenario not in SCENARIOS:
+            raise UserError(f"there is no scenario {scenario!r}. {suggest(scenario, SCENARIOS)}")
+        _check(means or {})
         numbers = dict(zip(OBJECTS, TYPICAL[scenario], strict=True)) | dict(means or {})
         super().__init__(
             lengths={plural(name): negative_binomial(mean, spread) for name, mean in numbers.items()},
@@ -100,9 +100,7 @@ class HiddenStreets(Repetition):
     """
 
     def __init__(self, seed: int = 0, most: dict[str, int] | None = None) -> None:
-        for name in most or {}:
-            if name not in OBJECTS:
-                raise UserError(f"there is no class {name!r} in driving scenes. {suggest(name, OBJECTS)}")
+        _check(most or {})
         generator = torch.Generator().manual_seed(seed)
         limits = {name: (most or {}).get(name, 6) for name in OBJECTS}
         super().__init__(
@@ -112,6 +110,17 @@ class HiddenStreets(Repetition):
             },
             weights={"Scene": torch.rand(len(SCENARIOS), generator=generator).tolist()},
         )
+
+
+def _check(names: Iterable[str]) -> None:
+    """Names of classes, as a person gave them.
+
+    Raises:
+        UserError: If there is no such class.
+    """
+    for name in names:
+        if name not in OBJECTS:
+            raise UserError(f"there is no class {name!r} in driving scenes. {suggest(name, OBJECTS)}")
 
 
 def negative_binomial(mean: float, spread: float) -> list[float]:
