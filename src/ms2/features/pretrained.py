@@ -11,7 +11,7 @@ from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, network_up_
 from ms2.features.base import Blocks
 from ms2.features.dense import DenseCounts
 from ms2.features.resnet import PlaceNorm
-from ms2.render import Rendering
+from ms2.registry import UserError
 
 
 class PretrainedCounts(DenseCounts):
@@ -57,8 +57,10 @@ class PretrainedCounts(DenseCounts):
         seed: int = 0,
     ) -> None:
         super().__init__(channels, classes, (1, 1, width), (1, 1, 1), empty_weight, max_count, None, count_width)
+        if not layers:
+            raise UserError("layers must name at least one layer of the network, to read counts off its maps")
         self.layers, self.least_visible = list(layers), least_visible
-        self.network = network_up_to(architecture, self.layers, weights, seed)
+        self.network = network_up_to(architecture, self.layers, weights, seed).requires_grad_(False)
         with torch.no_grad():
             maps = self.network(torch.zeros(1, 3, 256, 256))
         found = [maps[layer] for layer in self.layers]
@@ -83,15 +85,12 @@ class PretrainedCounts(DenseCounts):
         embedding = F.batch_norm(maps[-1].mean((2, 3)), self.mean, self.variance)
         return {**blocks, "embedding": embedding}
 
-    def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
-        """As that of `DenseCounts`, for those objects that can be seen."""
-        if self.training:
-            with torch.no_grad():
-                F.batch_norm(self.maps(images)[-1].mean((2, 3)), self.mean, self.variance, training=True, momentum=0.02)
-        return super().loss(images, labels)
-
     def _logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
-        return self.head(self.trunk(self.joined(self.maps(images))))
+        """What is said of each cell; in training the embedding's mean and variance are learned by the way."""
+        maps = self.maps(images)
+        if self.training:
+            F.batch_norm(maps[-1].mean((2, 3)), self.mean, self.variance, training=True, momentum=0.02)
+        return self.head(self.trunk(self.joined(maps)))
 
     @torch.no_grad()
     def maps(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b k i j"]]:
