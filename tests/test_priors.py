@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ms2.derivation import pad, valid
 from ms2.grammar import Grammar, GrammarError
-from ms2.priors import ParameterPrior, Repetition, StructurePrior, uniform
+from ms2.priors import Mixture, ParameterPrior, Repetition, StructurePrior, uniform
 from ms2.scene import SceneBatch, scenes_of
 
 DRAWS = 20_000
@@ -305,6 +305,57 @@ def test_bounds_may_differ_from_place_to_place():
     draw = uniform(places(2, 1000), low, low + torch.tensor([[1.0], [2.0]]), rng())
     assert stats.kstest(draw[0].numpy(), stats.uniform(0, 1).cdf).pvalue > 1e-3
     assert stats.kstest(draw[1].numpy(), stats.uniform(10, 2).cdf).pvalue > 1e-3
+
+
+# --- mixtures ---
+
+
+def test_a_mixtures_probabilities_are_the_weighted_means(digits: Grammar):
+    """Of every derivation, also those that only one of them draws."""
+    few, many = Repetition({"Digits": [1, 1]}), Repetition({"Digits": [0, 1, 2]}, {"Digit": [3, 1]})
+    mixture = Mixture([few, many], [1.0, 3.0])
+    rules = pad(digits, list(digits.derivations(8)))
+    p = mixture.log_prob(digits, rules).exp()
+    assert float(p.sum()) == pytest.approx(1, abs=1e-5)
+    wanted = 0.25 * few.log_prob(digits, rules).exp() + 0.75 * many.log_prob(digits, rules).exp()
+    torch.testing.assert_close(p, wanted)
+    assert (few.log_prob(digits, rules) == -torch.inf).any() and (many.log_prob(digits, rules) == -torch.inf).any()
+
+
+def test_a_mixture_draws_each_by_its_weight(digits: Grammar):
+    mixture = Mixture([Repetition({"Digits": [1]}), Repetition({"Digits": [0, 0, 1]})], [1.0, 3.0])
+    rules = mixture.sample(digits, 4000, rng())
+    two = (rules == 1).sum(1) == 2
+    assert valid(digits, rules).all() and ((rules == 1).sum(1) == 0)[~two].all()
+    assert stats.binomtest(int(two.sum()), 4000, 0.75).pvalue > 1e-3
+    assert torch.equal(rules, mixture.sample(digits, 4000, rng()))
+    # in no order: the next scene's prior can't be told
+    assert stats.binomtest(int((two[1:] == two[:-1]).sum()), 3999, 0.625).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("weights", [[0.0, 1.0], [1.0, 0.0]])
+def test_a_mixture_may_leave_one_out(digits: Grammar, weights: list[float]):
+    mixture = Mixture([Repetition({"Digits": [1]}), Repetition({"Digits": [0, 1]})], weights)
+    rules = mixture.sample(digits, 50, rng())
+    assert ((rules == 1).sum(1) == int(weights[1])).all()
+    assert mixture.log_prob(digits, rules).isfinite().all()
+    assert mixture.sample(digits, 0, rng()).shape[0] == 0
+
+
+def test_mixtures_that_make_no_sense(digits: Grammar):
+    with pytest.raises(GrammarError, match="weights of a mixture must be 2 numbers"):
+        Mixture([Repetition(), Repetition()], [1.0])
+    with pytest.raises(GrammarError, match="weights of a mixture"):
+        Mixture([])
+
+
+def test_a_mixture_of_a_prior_that_does_not_know_its_probabilities(digits: Grammar):
+    class Unknown(Repetition):
+        def log_prob(self, grammar: Grammar, rules: Tensor) -> None:
+            return None
+
+    rules = Repetition().sample(digits, 5, rng())
+    assert Mixture([Repetition(), Unknown()]).log_prob(digits, rules) is None
 
 
 def test_priors_are_abstract():

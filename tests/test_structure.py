@@ -428,3 +428,97 @@ def test_a_grammar_that_cannot_be_sampled_is_refused(text: str, t_max: int, mess
     with pytest.raises(GrammarError) as error:
         StructureModel(Grammar(text), t_max)
     assert str(error.value) == message
+
+
+# --- choices that are given ---
+
+
+@every_kind
+def test_given_weights_are_the_probabilities_whatever_the_network_says(kind: dict[str, object]):
+    """Of A -> a | b B, first in A B and up to three times in A A A, and of B, in every context."""
+    weights = {"A": [1.0, 3.0], "B": [2.0, 1.0, 1.0]}
+    model = make(FINITE, 12, fixed=weights, **kind)
+    rules = all_rules(FINITE, 12)
+    q = scored(model, rules).log_prob.exp()
+    assert float(q.sum()) == pytest.approx(1, abs=1e-9)
+    first = FINITE.expansions("S")
+    start = torch.stack([q[rules[:, 0] == rule].sum() for rule in first])
+    for i, derivation in enumerate(rules.tolist()):
+        p = start[first.index(derivation[0])]
+        for symbol, given_weights in weights.items():
+            numbers = FINITE.expansions(symbol)
+            for rule in derivation[1:]:
+                if rule in numbers:
+                    p = p * given_weights[numbers.index(rule)] / sum(given_weights)
+        assert float(q[i]) == pytest.approx(float(p), abs=1e-9)
+
+
+def test_gradients_leave_given_weights_alone():
+    model = make(FINITE, 12, fixed={"S": [1.0, 1.0, 2.0]})
+    rules = all_rules(FINITE, 12)
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    share = torch.tensor([[0.25, 0.25, 0.5]], dtype=torch.double)
+
+    def start() -> Tensor:
+        q = scored(model, rules).log_prob.exp()
+        return torch.stack([q[rules[:, 0] == rule].sum() for rule in FINITE.expansions("S")])
+
+    before = scored(model, rules).log_prob
+    for _ in range(5):
+        optimizer.zero_grad()
+        (-model.log_prob(rules[:4]).sum()).backward()
+        optimizer.step()
+    assert not torch.allclose(scored(model, rules).log_prob, before)  # it learns what it may
+    torch.testing.assert_close(start()[None], share, atol=1e-6, rtol=0)
+    # where all is given there is nothing to learn
+    every = make(FINITE, 12, fixed={"S": [1, 1, 1], "A": [1, 1], "B": [1, 1, 1]})
+    every.log_prob(rules).sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in every.parameters())
+
+
+def test_a_weight_of_zero_is_never_drawn():
+    model = make(FINITE, 12, fixed={"S": [0.0, 1.0, 0.0], "B": [1.0, 0.0, 1.0]})
+    none, all_a, other = FINITE.expansions("S")[2], FINITE.expansions("S")[1], FINITE.expansions("S")[0]
+    rules = model.sample(5000, rng()).rules
+    assert (rules[:, 0] == all_a).all() and not (rules == FINITE.expansions("B")[1]).any()
+    every = all_rules(FINITE, 12)
+    score = scored(model, every)
+    q = score.log_prob.exp()
+    assert float(q[(every[:, 0] == none) | (every[:, 0] == other)].sum()) < 1e-20
+    assert float(q.sum()) == pytest.approx(1, abs=1e-9)
+    # what was pretrained on a prior that does draw it stays finite
+    assert score.log_prob.isfinite().all() and score.entropy.isfinite().all()
+
+
+def test_samples_have_the_given_weights():
+    model = make(RECURSIVE, LONG, fixed={"D": [1.0, 4.0]})
+    rules = model.sample(4000, rng()).rules
+    a, b = (int((rules == rule).sum()) for rule in RECURSIVE.expansions("D"))
+    assert stats.binomtest(a, a + b, 0.2).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fixed", "said"),
+    [
+        ({"C": [1.0]}, "C"),
+        ({"S": [1.0, 1.0]}, "the fixed weights of S must be 3 numbers, one per rule, not 2"),
+        ({"S": [1.0, -1.0, 1.0]}, "the fixed weights of S must be non-negative"),
+        ({"S": [0.0, 0.0, 0.0]}, "and not all zero"),
+    ],
+)
+def test_given_weights_that_make_no_sense(fixed: dict[str, list[float]], said: str):
+    with pytest.raises(GrammarError, match=said):
+        StructureModel(FINITE, 12, hidden=6, fixed=fixed)
+
+
+def test_given_weights_are_no_part_of_a_checkpoint():
+    """One that was trained without them can be used with them, and the other way round."""
+    free, given_one = make(FINITE, 12), make(FINITE, 12, seed=2, fixed={"S": [1.0, 1.0, 2.0]})
+    assert set(free.state_dict()) == set(given_one.state_dict())
+    given_one.load_state_dict(free.state_dict())
+    rules = all_rules(FINITE, 12)
+    q = scored(given_one, rules).log_prob.exp()
+    assert float(q[rules[:, 0] == FINITE.expansions("S")[2]].sum()) == pytest.approx(0.5, abs=1e-9)
+    free.load_state_dict(given_one.state_dict())
+    # whose S is not given, has its own law again
+    assert torch.equal(scored(free, rules).log_prob, scored(make(FINITE, 12), rules).log_prob)
