@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 import torch
+import yaml
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
@@ -30,16 +31,15 @@ from ms2.worlds.multimnist import MultiMNIST, RandomDigits, UniformDigits, Unifo
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
-    "data.target.init_args.num_images": 40,
     "data.batch_size": 16,
     "extractor.max_steps": 2,
     "extractor.batch_size": 8,
+    "extractor.probe_images": 40,
     "pretraining.max_steps": 4,
     "pretraining.batch_size": 16,
     "pretraining.num_validation": 50,
     "pretraining.validate_every": 2,
     "model.structure.init_args.hidden": 8,
-    "model.features.init_args.widths": "[4,4,4]",
     "model.eval_scenes": 60,
     "trainer.max_steps": 4,
     "trainer.val_check_interval": 2,
@@ -62,11 +62,18 @@ EXPECTED = [
 """Warnings that belong to tiny runs."""
 
 
+STREETS: dict[str, object] = {
+    "world.renderer.init_args.size": "[32,104]",
+    "world.renderer.init_args.shadow_size": 64,
+    "world.renderer.init_args.supersampling": 1,
+}
+SLIGHT = '{"class_path": "InceptionPool3", "init_args": {"layer": "Conv2d_1a_3x3", "weights": null}}'
 TINY_WORLDS: dict[str, dict[str, object]] = {
     "multimnist": {
         "world.prior.init_args.max_digits": 3,
         "world.renderer.init_args.canvas": 24,
         "world.renderer.init_args.digit": 8,
+        "data.target.init_args.num_images": 40,
         "data.target.init_args.prior.init_args.max_digits": 3,
         "model.structure.init_args.t_max": 12,
     },
@@ -74,9 +81,30 @@ TINY_WORLDS: dict[str, dict[str, object]] = {
         "world.prior.init_args.max_roads": 2,
         "world.prior.init_args.max_cars": 2,
         "world.renderer.init_args.canvas": 40,
+        "data.target.init_args.num_images": 40,
         "model.structure.init_args.t_max": 40,
     },
+    "driving": STREETS | {"data.target.init_args.num_images": 40},
+    "kitti": STREETS
+    | {
+        "data.target.init_args.limit": 20,
+        "data.num_workers": 0,
+        "model.realism.features": SLIGHT,
+        "model.realism.num_images": 20,
+    },
 }
+TINY_FEATURES: dict[str, dict[str, object]] = {  # random weights, where others would have to be fetched
+    "PretrainedCounts": {"width": 4, "weights": "null"},
+    "InceptionPool3": {"layer": "Conv2d_1a_3x3", "weights": "null"},
+}
+
+
+def features_of(config: Path) -> dict[str, object]:
+    """Tiny settings of a configuration's feature extractor, whichever that is."""
+    features = yaml.safe_load(config.read_text())["model"]["features"]
+    name = features if isinstance(features, str) else features["class_path"]
+    settings = TINY_FEATURES.get(name, {"widths": "[4,4,4]"})
+    return {f"model.features.init_args.{key}": value for key, value in settings.items()}
 
 
 def command(
@@ -86,6 +114,7 @@ def command(
     every = (
         TINY
         | TINY_WORLDS[config.stem.split("_")[0]]
+        | features_of(config)
         | {"runs_dir": folder}
         | {key.replace("__", "."): value for key, value in settings.items()}
     )
