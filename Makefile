@@ -38,7 +38,7 @@ bench: $(INSTALLED) ## measure speed
 results: $(INSTALLED) ## a results table of the README: make results ARGS="multimnist", or "aerial2d"; an hour or two
 	$(BIN)/python experiments/results.py $(ARGS)
 
-memory: $(INSTALLED) ## memory of a run over 2,000 steps
+memory: $(INSTALLED) ## memory of a run over 2,000 steps, or of 5,000 driving scenes: make memory ARGS=driving
 	$(BIN)/python experiments/memory.py $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv and runs stay

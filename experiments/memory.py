@@ -1,9 +1,11 @@
 """Whether learning takes as much memory after 2,000 steps as at first: resident memory of a run by its steps.
 
 Usage: python experiments/memory.py [STEPS]
+       python experiments/memory.py driving [SCENES]    memory while 5,000 driving scenes are drawn with their labels
 """
 
 import csv
+import os
 import resource
 import subprocess
 import sys
@@ -28,6 +30,31 @@ SETTINGS = {
 
 
 def main() -> None:
+    """One or the other."""
+    if sys.argv[1:2] == ["driving"]:
+        draw(int(sys.argv[2]) if len(sys.argv) > 2 else 5000)
+    else:
+        learn()
+
+
+def draw(number: int, batch: int = 25, rows: int = 10) -> None:
+    """Draw so many driving scenes, other ones each time, and print memory at intervals."""
+    from ms2.priors import Mixture
+    from ms2.seeding import generator
+    from ms2.world import World
+    from ms2.worlds.driving3d import Driving, Rural, StreetLayout, StreetView, Suburban, Urban
+
+    world = World(Driving(), Mixture([Rural(), Suburban(), Urban()]), StreetLayout(), StreetView((128, 416)))
+    rng, every = generator("memory", "driving"), max(batch, number // rows // batch * batch)
+    print("| scenes | MiB |\n|---:|---:|")
+    for done in range(0, number + 1, batch):
+        if done:
+            world.renderer.render_labelled(world.sample_prior(batch, rng))
+        if done % every == 0:
+            print(f"| {done} | {resident(os.getpid()) / 2**20:.0f} |", flush=True)
+
+
+def learn() -> None:
     """Run, watch, and print."""
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     settings = SETTINGS | {"trainer.max_steps": str(steps)}

@@ -1,0 +1,40 @@
+"""Streets laid out, and drawn with their labels at 416 x 128: of the simple prior, and of inner cities and the rest."""
+
+import pytest
+from measuring import measure
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from ms2.priors import Mixture, StructurePrior
+from ms2.scene import scenes_of
+from ms2.seeding import generator
+from ms2.worlds.driving3d import Driving, Rural, SimpleStreets, StreetLayout, StreetView, Suburban, Urban
+
+LAID_OUT, DRAWN = 256, 16
+PRIORS = {"simple": SimpleStreets(), "mixture": Mixture([Rural(), Suburban(), Urban()])}
+every_prior = pytest.mark.parametrize("name", PRIORS)
+
+
+@pytest.mark.benchmark(group="driving")
+@every_prior
+def test_laying_out_streets(name: str, benchmark: BenchmarkFixture) -> None:
+    grammar, layout, draw = Driving(), StreetLayout(), generator("benchmark", "driving")
+    scenes = scenes_of(grammar, PRIORS[name].sample(grammar, LAID_OUT, draw))
+    objects = float(scenes.mask.sum(1).float().mean())
+    title = f"laying out {LAID_OUT} streets of {objects:.0f} objects, {name} prior"
+    measure(benchmark, lambda: layout.sample(scenes, draw), title, LAID_OUT, "scenes")
+
+
+@pytest.mark.benchmark(group="driving")
+@every_prior
+def test_drawing_streets(name: str, benchmark: BenchmarkFixture) -> None:
+    """From derivations to labelled images."""
+    grammar, layout, view = Driving(), StreetLayout(), StreetView((128, 416))
+    prior: StructurePrior = PRIORS[name]
+    draw = generator("benchmark", "driving")
+    rules = prior.sample(grammar, DRAWN, draw)
+
+    def task() -> object:
+        return view.render_labelled(layout.sample(scenes_of(grammar, rules), draw))
+
+    title = f"{DRAWN} streets from derivations to labelled images, {name} prior"
+    measure(benchmark, task, title, DRAWN, "scenes", rounds=8)
