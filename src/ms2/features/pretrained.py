@@ -89,10 +89,9 @@ class PretrainedCounts(DenseCounts):
         """What is said of each cell; in training the embedding's mean and variance are learned by the way."""
         maps = self.maps(images)
         if self.training:
-            F.batch_norm(maps[-1].mean((2, 3)), self.mean, self.variance, training=True, momentum=0.02)
+            F.batch_norm(maps[-1].detach().mean((2, 3)), self.mean, self.variance, training=True, momentum=0.02)
         return self.head(self.trunk(self.joined(maps)))
 
-    @torch.no_grad()
     def maps(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b k i j"]]:
         """Outputs of the layers."""
         images = (images.expand(-1, 3, -1, -1) - self.colour_mean) / self.colour_deviation
