@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src" / "ms2"
 LAYERS = [  # from the ground up
     {"__init__"},  # runs before every unit, so it must not pull any of them in
     {"registry", "seeding"},
-    {"grammar"},
+    {"grammar", "paths"},
     {"derivation"},
     {"scene"},
     {"structure", "priors", "objectives", "estimators", "render", "metrics", "statistics", "pictures"},

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ms2.data.images import Fit, OnError, name_some
 from ms2.data.target import Folder
 from ms2.paths import typed_path
-from ms2.registry import UserError
+from ms2.render.raster import KittiError, read_projection
 from ms2.scene import SceneBatch
 from ms2.world import World
 
+__all__ = ["Kitti", "KittiError", "KittiObject", "read_labels", "read_projection"]
 TYPES = {
     "Car": "car",
     "Van": "car",
@@ -27,10 +26,6 @@ TYPES = {
     "Cyclist": "cyclist",
 }
 """Class that stands for each type of KITTI's objects; Misc and DontCare stand for none."""
-
-
-class KittiError(UserError):
-    """A file of KITTI's that is missing or not what it should be."""
 
 
 class KittiObject(NamedTuple):
@@ -86,29 +81,6 @@ def _object(line: str, path: Path, number: int) -> KittiObject:
     return KittiObject(
         fields[0], v[0], int(v[1]), v[2], (v[3], v[4], v[5], v[6]), (v[7], v[8], v[9]), (v[10], v[11], v[12]), v[13]
     )
-
-
-def read_projection(path: Path, camera: str = "P2") -> Float[Tensor, "3 4"]:
-    """The projection matrix of a camera from a file in ``calib``, from its coordinates in metres to pixels.
-
-    Raises:
-        KittiError: If there is no such file, or the matrix is not in it.
-    """
-    try:
-        rows = dict(line.split(":", 1) for line in path.read_text(encoding="ascii").splitlines() if ":" in line)
-    except FileNotFoundError:
-        raise KittiError(f"{path}: there is no such calibration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise KittiError(f"{path}: can't be read ({error})") from error
-    if camera not in rows:
-        raise KittiError(f"{path}: has no line '{camera}: ...', only {', '.join(rows) or 'none'}")
-    try:
-        values = [float(value) for value in rows[camera].split()]
-    except ValueError as error:
-        raise KittiError(f"{path}, {camera}: {error}") from None
-    if len(values) != 12:
-        raise KittiError(f"{path}, {camera}: {len(values)} numbers, where a 3 x 4 matrix has 12")
-    return torch.tensor(values).view(3, 4)
 
 
 class Kitti(Folder):

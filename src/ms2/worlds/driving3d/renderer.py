@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.data.kitti import read_projection
 from ms2.paths import typed_path
 from ms2.registry import UserError, suggest
 from ms2.render import Renderer, Rendering
-from ms2.render.raster import Camera, Environment, InstanceBatch, MeshLibrary, Raster, Rasteriser
+from ms2.render.raster import Camera, Environment, InstanceBatch, MeshLibrary, Raster, Rasteriser, read_projection
 from ms2.scene import Attribute, SceneBatch
 from ms2.worlds.driving3d.assets import CURVES, FIELDS, KERB, RIBBONS, grounds, kinds
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS
