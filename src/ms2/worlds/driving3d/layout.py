@@ -24,6 +24,8 @@ NEAREST = 6.0
 """Metres ahead of the camera at which the nearest things stand."""
 FIELD_OF_VIEW = 0.79
 """Metres to the side per metre ahead up to which KITTI's camera sees, cut to 416 x 128 pixels, however it is turned."""
+OWN_LANE = 0.3
+"""Traffic on the camera's own lane, against the oncoming one: what it has before it hides the rest of the street."""
 SETBACK = 1.5
 """Metres by which fronts of houses lie behind the foremost place for them, at most."""
 
@@ -524,6 +526,8 @@ def _sides(device: torch.device) -> Float[Tensor, " s"]:
 
 
 def _weights(device: torch.device) -> Float[Tensor, "k s"]:
-    """Weight of each strip for each class, the same on either side."""
+    """Weight of each strip for each class: the same on either side, but for the lane that the camera drives on."""
     rows = [[kind.strips.get(name, 0.0) for name in STRIPS] for kind in KINDS.values()]
-    return torch.tensor(rows, device=device).repeat(1, 2)
+    weights = torch.tensor(rows, device=device).repeat(1, 2)
+    weights[:, len(STRIPS) + STRIPS.index("lane")] *= OWN_LANE
+    return weights

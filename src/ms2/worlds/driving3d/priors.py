@@ -96,13 +96,13 @@ class HiddenStreets(Repetition):
 
     Args:
         seed: Seed of the distributions.
-        most: Most objects of a class; by class where they differ.
+        most: Most objects of a class, by class; 2 trucks, which hide much, and 6 of all others where it is not given.
     """
 
     def __init__(self, seed: int = 0, most: dict[str, int] | None = None) -> None:
         _check(most or {})
         generator = torch.Generator().manual_seed(seed)
-        limits = {name: (most or {}).get(name, 6) for name in OBJECTS}
+        limits = {name: (most or {}).get(name, 2 if name == "truck" else 6) for name in OBJECTS}
         super().__init__(
             lengths={
                 plural(name): (torch.rand(limit + 1, generator=generator) ** 2).tolist()
