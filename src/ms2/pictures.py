@@ -47,22 +47,28 @@ def to_pixels(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "height width 
 def summary(
     title: str, histograms: Sequence[Histogram], grids: Mapping[str, Float[Tensor, "b c h w"]]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Histograms above, grids of images below, as one picture."""
+    """Histograms above, grids of images below, as one picture; grids of wide images one below the other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Not pyplot: it keeps global state, and would want a screen.
     rows = max(1, -(-len(histograms) // 3))  # at most three histograms side by side
-    figure = Figure(figsize=(14, 5.5 + 3.2 * rows), dpi=100, layout="constrained")
+    wide = any(images.shape[-1] >= 2 * images.shape[-2] for images in grids.values())
+    below = 5.5
+    if wide:
+        below = sum(0.5 + 14 * images.shape[-2] / images.shape[-1] * -(-len(images) // 16) for images in grids.values())
+    figure = Figure(figsize=(14, below + 3.2 * rows), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=15)
-    top, bottom = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=[3.2 * rows, 5.5]))
+    top, bottom = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=[3.2 * rows, below]))
     places = list(top.subplots(rows, -(-len(histograms) // rows), squeeze=False).flat)
     for axes, histogram in zip(places, histograms, strict=False):
         _draw_histogram(axes, histogram)
     for axes in places[len(histograms) :]:
         axes.set_axis_off()
-    for axes, (name, images) in zip(np.atleast_1d(bottom.subplots(1, len(grids))), grids.items(), strict=True):
+    for axes, (name, images) in zip(
+        np.atleast_1d(bottom.subplots(*((len(grids), 1) if wide else (1, len(grids))))), grids.items(), strict=True
+    ):
         axes.imshow(image_grid(images), interpolation="nearest")
         axes.set_title(name, fontsize=14, color=COLOURS.get(name, "black"), weight="bold")
         axes.set_axis_off()
