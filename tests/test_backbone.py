@@ -158,3 +158,30 @@ def test_real_weights_tell_pictures_apart() -> None:
     flat, noise = torch.full((1, 3, 64, 64), 0.5), images(1, 64)
     near = (extractor(flat)["embedding"] - extractor(flat + 0.01)["embedding"]).norm()
     assert (extractor(flat)["embedding"] - extractor(noise)["embedding"]).norm() > 10 * near
+
+
+@torch.no_grad()
+def test_networks_of_timm_are_read_too(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet10t", pretrained=False).eval()
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    found = Backbone("timm/resnet10t", "layer2", str(tmp_path / "w.pt"))(images())["embedding"]
+    x = (images() - MEAN) / DEVIATION
+    for module in (network.conv1, network.bn1, network.act1, network.maxpool, network.layer1, network.layer2):
+        x = module(x)
+    assert torch.allclose(found, x.mean((2, 3)), atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_tokens_of_a_transformer_are_averaged() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    found = Backbone("timm/vit_tiny_patch16_224", "norm", None, (224, 224))(images())["embedding"]
+    assert found.shape == (2, timm.create_model("vit_tiny_patch16_224").embed_dim)
+
+
+def test_an_unknown_network_of_timm_is_named_with_near_ones() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(UserError, match=r"timm has no network 'resnet18x'.*resnet18") as error:
+        Backbone("timm/resnet18x", "layer2", None)
+    assert len(str(error.value)) < 300, "not all of timm's thousand"

@@ -1,0 +1,35 @@
+"""Pictures that a person reads."""
+
+import pytest
+import torch
+
+from ms2.pictures import Histogram, image_grid, summary
+
+
+def colours(height: int, width: int, number: int = 16) -> dict[str, torch.Tensor]:
+    """One colour for the images of each set."""
+    plain = {"prior": (1.0, 0.0, 0.0), "learned": (0.0, 1.0, 0.0), "target": (0.0, 0.0, 1.0)}
+    return {
+        name: torch.tensor(rgb)[:, None, None].expand(3, height, width).expand(number, -1, -1, -1)
+        for name, rgb in plain.items()
+    }
+
+
+@pytest.mark.parametrize(("height", "width", "stacked"), [(40, 40, False), (32, 104, True)])
+def test_grids_of_wide_images_stand_one_below_the_other(height: int, width: int, stacked: bool) -> None:
+    picture = summary(
+        "run", [Histogram("cars", ["0", "1"], {"prior": torch.tensor([0.5, 0.5])})], colours(height, width)
+    )
+    middle = []
+    for channel in range(3):
+        own = (picture[..., channel] > 250) & (picture.sum(-1) < 300)
+        rows, columns = own.nonzero()
+        assert len(rows) > 5000
+        middle.append((rows.mean(), columns.mean()))
+    (top, left), _, (bottom, right) = middle
+    assert (bottom - top > 200) == stacked and (right - left > 200) == (not stacked)
+
+
+def test_a_grid_has_four_columns() -> None:
+    grid = image_grid(torch.ones(8, 3, 10, 20))
+    assert grid.shape == (2 * 11 + 1, 4 * 21 + 1, 3)
