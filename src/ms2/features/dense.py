@@ -37,11 +37,11 @@ class DenseCounts(TrainedExtractor):
             those: ``{"car": 4}`` for the cars of the first, second, third and fourth road, in blocks
             ``count_car_1`` ... ``count_car_4``.
         count_width: Standard deviation of a number's bump in the blocks of counts.
+        least_visible: Visible share of an object below which the network is not told of it. What can't be seen it can
+            only guess, which blurs its counts.
     """
 
     weights: Tensor
-    least_visible = 0.0
-    """Visible share of an object below which the network is not told of it."""
 
     def __init__(
         self,
@@ -53,8 +53,10 @@ class DenseCounts(TrainedExtractor):
         max_count: int | dict[str, int] = 10,
         by_parent: dict[str, int] | None = None,
         count_width: float = 0.4,
+        least_visible: float = 0.0,
     ) -> None:
         super().__init__()
+        self.least_visible = least_visible
         if empty_weight <= 0:
             raise UserError(f"empty_weight must be positive, not {empty_weight}")
         self.slots, self.count_width = Slots(classes, by_parent), count_width

@@ -56,10 +56,12 @@ class PretrainedCounts(DenseCounts):
         count_width: float = 0.4,
         seed: int = 0,
     ) -> None:
-        super().__init__(channels, classes, (1, 1, width), (1, 1, 1), empty_weight, max_count, None, count_width)
+        super().__init__(
+            channels, classes, (1, 1, width), (1, 1, 1), empty_weight, max_count, None, count_width, least_visible
+        )
         if not layers:
             raise UserError("layers must name at least one layer of the network, to read counts off its maps")
-        self.layers, self.least_visible = list(layers), least_visible
+        self.layers = list(layers)
         self.network = network_up_to(architecture, self.layers, weights, seed).requires_grad_(False)
         with torch.no_grad():
             maps = self.network(torch.zeros(1, 3, 256, 256))
