@@ -82,7 +82,9 @@ def _draw_histogram(axes: "Axes", histogram: Histogram) -> None:
         place = np.arange(len(share)) + (i - (len(histogram.shares) - 1) / 2) * width
         axes.bar(place, share.cpu().numpy(), width, label=name, color=COLOURS.get(name))
     every = 1 + len(histogram.bins) // 16  # more labels would run into each other
-    axes.set_xticks(range(0, len(histogram.bins), every), histogram.bins[::every])
+    shown = histogram.bins[::every]
+    slant = {"rotation": 40, "ha": "right"} if sum(map(len, shown)) > 40 else {}  # names would run into each other
+    axes.set_xticks(range(0, len(histogram.bins), every), shown, **slant)
     axes.set_title(f"{histogram.title}\n", fontsize=13)
     axes.text(0.5, 1.02, histogram.caption, transform=axes.transAxes, ha="center", fontsize=9, color="#555555")
     axes.set_ylabel("share")
