@@ -22,7 +22,7 @@ from ms2.worlds.driving3d import Driving, HiddenStreets, Rural, SimpleStreets, S
 from ms2.worlds.driving3d.assets import kinds
 from ms2.worlds.driving3d.assets.folder import ON_POSTS
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS, plural
-from ms2.worlds.driving3d.layout import BOUNDS, FIRST, KINDS, NEAREST, STRIPS
+from ms2.worlds.driving3d.layout import BOUNDS, FIRST, KINDS, NEAREST, OWN_LANE, STRIPS
 from ms2.worlds.driving3d.priors import SPREAD, TYPICAL, Streets, negative_binomial
 
 GRAMMAR = Driving()
@@ -358,10 +358,12 @@ def test_places_of_one_car_alone_are_uniform_along_its_strip() -> None:
     found = layout.sample(many, rng())
     y, at = found.attributes["y"][:, 1], beside(found)[:, 1]
     # on the right two-lane strip, which is seen from NEAREST on, its middle is 3 m behind that
-    mine = (at > 0) & (found.environment["lanes"] == 2)
+    two = found.environment["lanes"] == 2
+    mine = (at > 0) & two
     share = (y[mine] - NEAREST - 3) / (60 - NEAREST - 6)
     assert stats.kstest(share.numpy(), "uniform").statistic < 0.06
-    assert stats.binomtest(int((at > 0).sum()), 1500).pvalue > 1e-3  # either side alike
+    own = OWN_LANE / (1 + OWN_LANE)
+    assert stats.binomtest(int(mine.sum()), int(two.sum()), own).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("number", [0, 1, 80])

@@ -33,7 +33,7 @@ def normal(n: int, d: int, generator: torch.Generator, mean: float = 0.0, deviat
     return mean + deviation * torch.randn(n, d, dtype=torch.float64, generator=generator)
 
 
-class Look(FeatureExtractor):
+class Gaze(FeatureExtractor):
     """A few numbers of an image that it takes no training to compute.
 
     Args:
@@ -48,7 +48,7 @@ class Look(FeatureExtractor):
         self.scale, self.blocks = scale, blocks or ["look"]
 
     def forward(self, images: Tensor) -> Blocks:
-        Look.seen += len(images)
+        Gaze.seen += len(images)
         rows = images.flatten(1)
         found = self.scale * torch.cat([rows[:, :4], rows.mean(1, keepdim=True), rows.std(1, keepdim=True)], 1)
         return {name: (i + 1) * found for i, name in enumerate(self.blocks)}
@@ -60,7 +60,7 @@ class AsModule(nn.Module):
     num_features = 6
 
     def forward(self, images: Tensor) -> Tensor:
-        return Look()(images.float() / 255)["look"]
+        return Gaze()(images.float() / 255)["look"]
 
 
 # --- against torchmetrics ---
@@ -75,7 +75,7 @@ def pictures(n: int, brightness: int, seed: int) -> Tensor:
 def test_both_are_those_of_torchmetrics() -> None:
     """On the same images."""
     real, generated = pictures(50, 256, 0), pictures(50, 200, 1)
-    x, y = (Look()(some.float() / 255)["look"].double() for some in (generated, real))
+    x, y = (Gaze()(some.float() / 255)["look"].double() for some in (generated, real))
     their_fid = FrechetInceptionDistance(feature=AsModule(), input_img_size=(3, 9, 9)).set_dtype(torch.float64)
     their_kid = KernelInceptionDistance(feature=AsModule(), subsets=1, subset_size=50)
     for metric in (their_fid, their_kid):
@@ -172,7 +172,7 @@ def test_there_is_no_change_where_the_priors_distance_might_be_zero() -> None:
 
 def test_halving_a_shift_is_told_as_a_change() -> None:
     real = normal(400, 2, rng(0))
-    found = Realism(Look(), num_images=400).compare(normal(400, 2, rng(1), 2), normal(400, 2, rng(2), 1), real, rng())
+    found = Realism(Gaze(), num_images=400).compare(normal(400, 2, rng(1), 2), normal(400, 2, rng(2), 1), real, rng())
     assert found["fid_change"] == pytest.approx(-0.75, abs=0.05)
     low, high = found["fid_change_interval"]
     assert -0.9 < low < found["fid_change"] < high < -0.6
@@ -199,7 +199,7 @@ def test_the_name_says_which_features(tmp_path: Path) -> None:
     assert Realism(features).name == f"Backbone squeezenet1_1 features.3, squeeze1.pt (sha256 {digest})"
     smaller = Backbone("squeezenet1_1", "features.3", str(path), size=(40, 40))
     assert Realism(smaller).name == (f"Backbone squeezenet1_1 features.3, size [40, 40], squeeze1.pt (sha256 {digest})")
-    assert Realism(Look(blocks=["a", "b"]), block="b").name.startswith("Look, blocks ['a', 'b'], block b, weights (")
+    assert Realism(Gaze(blocks=["a", "b"]), block="b").name.startswith("Gaze, blocks ['a', 'b'], block b, weights (")
 
 
 def test_the_name_changes_with_the_weights(tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def test_the_name_changes_with_the_weights(tmp_path: Path) -> None:
     ("make", "said"),
     [
         (lambda: Realism(Beads()), "Beads, which is made to be trained.*such as InceptionPool3"),
-        (lambda: Realism(Look(), num_images=5), "num_images is 5, but must be at least 10"),
-        (lambda: Realism(Look(), max_real=1), "max_real is 1, but must be at least 10"),
-        (lambda: Realism(Look(), batch_size=0), "batch_size is 0"),
+        (lambda: Realism(Gaze(), num_images=5), "num_images is 5, but must be at least 10"),
+        (lambda: Realism(Gaze(), max_real=1), "max_real is 1, but must be at least 10"),
+        (lambda: Realism(Gaze(), batch_size=0), "batch_size is 0"),
     ],
 )
 def test_settings_that_make_no_sense(make: Any, said: str) -> None:
@@ -226,7 +226,7 @@ def test_settings_that_make_no_sense(make: Any, said: str) -> None:
 
 
 def test_settings_can_be_written_down() -> None:
-    assert describe(Realism(Look(), 50))["features"]["class"].endswith("Look")
+    assert describe(Realism(Gaze(), 50))["features"]["class"].endswith("Gaze")
 
 
 # --- in a run ---
@@ -244,8 +244,11 @@ def started(folder: Path, measure: Realism, num_images: int = 40) -> Any:
 @pytest.mark.parametrize(
     ("measure", "said"),
     [
-        (Realism(Look(blocks=["a", "b"])), r"several blocks: choose one with model\.realism\.block\. Available: a, b"),
-        (Realism(Look(), block="lok"), r"block is 'lok', which Look doesn't give\. Did you mean 'look'"),
+        (
+            Realism(Gaze(blocks=["a", "b"])),
+            r"several blocks: choose one with model\.realism\.block\. Available: a, b",
+        ),
+        (Realism(Gaze(), block="lok"), r"block is 'lok', which Gaze doesn't give\. Did you mean 'look'"),
     ],
 )
 def test_a_wrong_block_stops_the_run_before_it_learns(tmp_path: Path, measure: Realism, said: str) -> None:
@@ -255,18 +258,18 @@ def test_a_wrong_block_stops_the_run_before_it_learns(tmp_path: Path, measure: R
 
 def test_too_few_target_images_stop_the_run_before_it_learns(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="9 images of the target: it takes at least 10"):
-        started(tmp_path, Realism(Look()), num_images=9)
+        started(tmp_path, Realism(Gaze()), num_images=9)
 
 
 def test_features_that_are_not_finite_are_named() -> None:
     x = normal(20, 3, rng())
     with pytest.raises(UserError, match="images of the model is not finite"):
-        Realism(Look()).compare(x, x / 0, x, rng())
+        Realism(Gaze()).compare(x, x / 0, x, rng())
 
 
 def test_its_extractor_is_no_part_of_the_model(tmp_path: Path) -> None:
     """Else checkpoints would hold it, and processes would look for its gradients."""
-    features = Look()
+    features = Gaze()
     features.weight = nn.Parameter(torch.ones(3))
     model, _ = started(tmp_path, Realism(features, 20))
     assert not [name for name in model.state_dict() if "realism" in name]
@@ -274,27 +277,27 @@ def test_its_extractor_is_no_part_of_the_model(tmp_path: Path) -> None:
 
 
 def test_features_of_the_target_are_kept(tmp_path: Path) -> None:
-    model, data = started(tmp_path, Realism(Look(), 20))
-    Look.seen = 0
+    model, data = started(tmp_path, Realism(Gaze(), 20))
+    Gaze.seen = 0
     first = evaluation.realism(model, data)
-    assert Look.seen == 1 + 40 + 2 * 20  # to know the blocks; the target's, the prior's, the model's
-    Look.seen = 0
+    assert Gaze.seen == 1 + 40 + 2 * 20  # to know the blocks; the target's, the prior's, the model's
+    Gaze.seen = 0
     again = evaluation.realism(model, data)
-    assert Look.seen == 1 + 2 * 20 and again == first
-    model.realism = Realism(Look(), 20, max_real=15)
+    assert Gaze.seen == 1 + 2 * 20 and again == first
+    model.realism = Realism(Gaze(), 20, max_real=15)
     assert evaluation.realism(model, data)["realism_num_real"] == 15
-    model.realism = Realism(Look(scale=2.0), 20)
+    model.realism = Realism(Gaze(scale=2.0), 20)
     assert evaluation.realism(model, data)["fid"] != first["fid"]
     assert len(list((tmp_path / "cache").glob("TargetFeatures-*.pt"))) == 4  # those of the objective too
 
 
 def test_batches_of_another_size_are_of_the_same_number(tmp_path: Path) -> None:
-    model, data = started(tmp_path, Realism(Look(), 25, batch_size=7))
+    model, data = started(tmp_path, Realism(Gaze(), 25, batch_size=7))
     assert evaluation.realism(model, data)["realism_num_generated"] == 25
 
 
 def ranked(folder: Path) -> dict[str, Any]:
-    model = learner(abacus(), realism=Realism(Look(), 25, batch_size=4))
+    model = learner(abacus(), realism=Realism(Gaze(), 25, batch_size=4))
     data = images(model.world, 41, batch_size=8)
     trainer(folder, 1, devices=2, strategy="ddp", limit_val_batches=0).fit(model, datamodule=data)
     with torch.no_grad():
@@ -304,7 +307,7 @@ def ranked(folder: Path) -> dict[str, Any]:
 
 
 def test_two_processes_share_the_images_and_agree_with_one(tmp_path: Path) -> None:
-    model, data = started(tmp_path, Realism(Look(), 25, batch_size=4), num_images=41)
+    model, data = started(tmp_path, Realism(Gaze(), 25, batch_size=4), num_images=41)
     with torch.no_grad():
         for value in model.structure.parameters():
             value.fill_(0.1)

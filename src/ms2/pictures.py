@@ -1,7 +1,7 @@
 """Pictures that a person understands at a glance: histograms and grids of images."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,9 @@ def _draw_histogram(axes: "Axes", histogram: Histogram) -> None:
         axes.bar(place, share.cpu().numpy(), width, label=name, color=COLOURS.get(name))
     every = 1 + len(histogram.bins) // 16  # more labels would run into each other
     shown = histogram.bins[::every]
-    slant = {"rotation": 40, "ha": "right"} if sum(map(len, shown)) > 40 else {}  # names would run into each other
+    slant: dict[str, Any] = (
+        {"rotation": 40, "ha": "right"} if sum(map(len, shown)) > 40 else {}
+    )  # names would run into each other
     axes.set_xticks(range(0, len(histogram.bins), every), shown, **slant)
     axes.set_title(f"{histogram.title}\n", fontsize=13)
     axes.text(0.5, 1.02, histogram.caption, transform=axes.transAxes, ha="center", fontsize=9, color="#555555")
