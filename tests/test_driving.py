@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import rng
@@ -416,3 +417,14 @@ def test_models_of_ones_own_have_the_room_that_they_need(tmp_path: Path) -> None
 
 def test_every_strip_is_used() -> None:
     assert {strip for kind in KINDS.values() for strip in kind.strips} == set(STRIPS)
+
+
+def test_a_tail_mixes_a_geometric_number_in() -> None:
+    prior = SimpleStreets(1, 3, tail=0.2, tail_mean=4.0)
+    [numbers] = {tuple(row) for row in prior.lengths.values()}
+    geometric = stats.nbinom(1, 1 / 5).pmf(np.arange(len(numbers)))  # of mean 4
+    few = np.zeros(len(numbers))
+    few[1:4] = 1 / 3
+    assert np.array(numbers) == pytest.approx(0.8 * few + 0.2 * geometric, abs=1e-4)
+    with pytest.raises(UserError, match="tail is a share"):
+        SimpleStreets(tail=1.5)

@@ -19,6 +19,7 @@ from ms2.grammar import GrammarError
 from ms2.objectives import KDE, MMDWitness, Objective
 from ms2.priors import ParameterPrior, Repetition
 from ms2.render import Renderer
+from ms2.scene import scenes_of
 from ms2.tasks import ExtractorTraining, Pretraining, Samples, probe, run_stage
 from ms2.world import World
 from ms2.worlds.multimnist import MultiMNIST, RandomDigits, UniformDigits, UniformPlacement
@@ -177,6 +178,14 @@ def test_pretraining_comes_close_to_the_entropy_of_the_prior(tmp_path: Path) -> 
     entropy = found["pretraining/prior_entropy"]
     assert entropy == pytest.approx(math.log(2) + math.log(10) / 2, abs=0.1)  # of 2000 derivations
     assert -0.01 < found["pretraining/val_nll"] - entropy < 0.03
+
+
+def test_pretraining_on_another_prior_than_the_worlds(tmp_path: Path) -> None:
+    model = structure()
+    stage = Pretraining(abacus(3), model, max_steps=60, batch_size=64, lr=3e-2, prior=UniformDigits(0))
+    stage_trainer(tmp_path, stage).fit(stage)
+    empty = scenes_of(MultiMNIST(), model.sample(200, rng()).rules)
+    assert int(empty.mask.sum()) < 5, "the other prior has no digits at all"
 
 
 def test_pretraining_stops_at_a_plateau(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from ms2.data.steps import Steps
 from ms2.derivation import lengths
 from ms2.grammar import GrammarError
+from ms2.priors import StructurePrior
 from ms2.registry import Configured
 from ms2.seeding import generator
 from ms2.structure import StructureModel
@@ -32,6 +33,9 @@ class Pretraining(Configured, LightningModule):
         validate_every: Steps between validations.
         stop_after: Validations in a row without improvement after which to stop.
         num_validation: Derivations to validate with.
+        prior: Structure prior to learn, the world's by default. Where that has few objects and the target many, one
+            with a little of a wider one mixed in is better: what no derivation has shown, the model goes on with by
+            chance, and once learning gets there lists may grow without end.
         seed: Seed of the derivations.
     """
 
@@ -45,10 +49,11 @@ class Pretraining(Configured, LightningModule):
         validate_every: int = 50,
         stop_after: int = 4,
         num_validation: int = 2000,
+        prior: StructurePrior | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.world, self.structure = world, structure
+        self.world, self.structure, self.prior = world, structure, prior or world.prior
         self.max_steps, self.batch_size, self.lr, self.seed = max_steps, batch_size, lr, seed
         self.findings: dict[str, float] = {}
         self.validate_every, self.stop_after, self.num_validation = validate_every, stop_after, num_validation
@@ -85,7 +90,7 @@ class Pretraining(Configured, LightningModule):
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Negative log-likelihood of derivations of the prior."""
         draw = generator(self.seed, "pretraining", self.global_step, self.global_rank, device=self.device)
-        rules = self.world.prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
+        rules = self.prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
         loss = -self.structure.log_prob(rules).mean()
         self.log("pretraining/nll", loss, prog_bar=True, sync_dist=True)
         return loss
@@ -99,7 +104,7 @@ class Pretraining(Configured, LightningModule):
         """Negative log-likelihood of fixed derivations, and the prior's own where it is known."""
         rules = self._validation_rules()
         self.log("pretraining/val_nll", -self.structure.log_prob(rules).mean(), prog_bar=True, sync_dist=True)
-        known = self.world.prior.log_prob(self.world.grammar, rules)
+        known = self.prior.log_prob(self.world.grammar, rules)
         if known is not None:
             self.log("pretraining/prior_entropy", -known.mean(), sync_dist=True)
 
@@ -117,4 +122,4 @@ class Pretraining(Configured, LightningModule):
 
     def _validation_rules(self) -> Tensor:
         draw = generator(self.seed, "pretraining validation", device=self.device)
-        return self.world.prior.sample(self.world.grammar, self.num_validation, draw)
+        return self.prior.sample(self.world.grammar, self.num_validation, draw)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 
 import torch
 
@@ -26,12 +27,19 @@ class SimpleStreets(Repetition):
     Args:
         low: Fewest objects of each class.
         high: Most objects of each class.
+        tail: Share of classes whose number is drawn from a wide, geometric distribution instead, to pretrain on.
+        tail_mean: Its mean.
     """
 
-    def __init__(self, low: int = 1, high: int = 3) -> None:
+    def __init__(self, low: int = 1, high: int = 3, tail: float = 0.0, tail_mean: float = 8.0) -> None:
         if not 0 <= low <= high:
             raise UserError(f"low and high are numbers of objects, the fewest and the most, and can't be {low}, {high}")
-        numbers = [0.0] * low + [1.0] * (high - low + 1)
+        if not 0 <= tail <= 1 or not tail_mean > 0:
+            raise UserError(f"tail is a share and tail_mean a positive number; they can't be {tail} and {tail_mean}")
+        few, wide = [0.0] * low + [1 / (high - low + 1)] * (high - low + 1), [0.0]
+        if tail:
+            wide = negative_binomial(tail_mean, 1.0)  # with a spread of 1, that is geometric
+        numbers = [(1 - tail) * a + tail * b for a, b in zip_longest(few, wide, fillvalue=0.0)]
         super().__init__(lengths={plural(name): numbers for name in OBJECTS})
 
 
