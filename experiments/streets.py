@@ -1,0 +1,23 @@
+"""Draws the picture of streets in the README: three of each prior, from the simple one to inner cities.
+
+Usage: python experiments/streets.py FILE
+"""
+
+import sys
+
+import torch
+from PIL import Image
+from torchvision.utils import make_grid
+
+from ms2.pictures import to_pixels
+from ms2.scene import scenes_of
+from ms2.seeding import generator
+from ms2.worlds.driving3d import Driving, Rural, SimpleStreets, StreetLayout, StreetView, Suburban, Urban
+
+grammar, layout, view, draw = Driving(), StreetLayout(), StreetView(size=(192, 624)), generator(4, "streets")
+rows = [
+    view.render(layout.sample(scenes_of(grammar, prior.sample(grammar, 3, draw)), draw))
+    for prior in (SimpleStreets(), Rural(), Suburban(), Urban())
+]
+picture = make_grid(torch.cat(rows), 3, padding=4, pad_value=0.5)
+Image.fromarray(to_pixels(picture)).save(sys.argv[1], quality=88)
