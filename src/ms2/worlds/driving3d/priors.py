@@ -28,7 +28,7 @@ class SimpleStreets(Repetition):
         low: Fewest objects of each class.
         high: Most objects of each class.
         tail: Share of classes whose number is drawn from a wide, geometric distribution instead, to pretrain on.
-        tail_mean: Its mean.
+        tail_mean: Mean of that distribution, in objects.
     """
 
     def __init__(self, low: int = 1, high: int = 3, tail: float = 0.0, tail_mean: float = 8.0) -> None:
