@@ -7,9 +7,8 @@ import sys
 
 import torch
 from PIL import Image
-from torchvision.utils import make_grid
 
-from ms2.pictures import to_pixels
+from ms2.pictures import image_grid
 from ms2.scene import scenes_of
 from ms2.seeding import generator
 from ms2.worlds.driving3d import Driving, Rural, SimpleStreets, StreetLayout, StreetView, Suburban, Urban
@@ -19,5 +18,4 @@ rows = [
     view.render(layout.sample(scenes_of(grammar, prior.sample(grammar, 3, draw)), draw))
     for prior in (SimpleStreets(), Rural(), Suburban(), Urban())
 ]
-picture = make_grid(torch.cat(rows), 3, padding=4, pad_value=0.5)
-Image.fromarray(to_pixels(picture)).save(sys.argv[1], quality=88)
+Image.fromarray(image_grid(torch.cat(rows), 3)).save(sys.argv[1], quality=88)
