@@ -375,3 +375,15 @@ def test_inceptions_name_is_that_of_its_file() -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     name = Realism(InceptionPool3("Mixed_7a", str(path))).name
     assert name == f"InceptionPool3 Mixed_7a, {path.name} (sha256 {digest})"
+
+
+def test_weights_are_named_by_their_file_also_where_a_variable_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    torch.save(models.squeezenet1_1(weights=None).state_dict(), tmp_path / "w.pt")
+    monkeypatch.setenv("MY_WEIGHTS", str(tmp_path))
+    plain, typed = (
+        Realism(Backbone("squeezenet1_1", "features.3", p)) for p in (str(tmp_path / "w.pt"), "$MY_WEIGHTS/w.pt")
+    )
+    assert plain.name == typed.name and "w.pt (sha256 " in typed.name

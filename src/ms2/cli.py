@@ -148,6 +148,8 @@ class CLI(LightningCLI):
         """The trainer of the last stage, with the loggers and callbacks of a run."""
         if self.subcommand is not None:
             self._take_folder()
+            if isinstance(self.model, MetaSim2):
+                self.model.cache = self.folder.parent / "cache"
         config = self._get(self.config_init, "trainer")
         if config.get("logger") is None:
             kwargs["logger"] = self._loggers()
@@ -231,8 +233,6 @@ class CLI(LightningCLI):
                 self.results.stages[name] = run_stage(stage, self._stage_trainer, self.folder.parent / "cache")
         if only != "all":
             return
-        if isinstance(model, MetaSim2):
-            model.cache = self.folder.parent / "cache"
         last = self.folder / "checkpoints" / "last.ckpt"
         if ckpt_path is None and last.exists():
             say(f"resuming from {last}")
@@ -277,8 +277,6 @@ class CLI(LightningCLI):
     def test(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
         """Test a checkpoint, by default the run's last, and leave its results."""
         assert self.trainer is not None
-        if isinstance(model, MetaSim2):
-            model.cache = self.folder.parent / "cache"
         self.trainer.test(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
 
     def predict(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:

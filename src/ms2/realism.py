@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ms2.features import Blocks, FeatureExtractor, TrainedExtractor
+from ms2.features import Blocks, FeatureExtractor, TrainedExtractor, weight_bytes
 from ms2.metrics import Interval
+from ms2.paths import typed_path
 from ms2.registry import Configured, UserError, describe, suggest
 from ms2.render import Renderer
 
@@ -311,15 +312,14 @@ def _check_number(who: str, n: int) -> None:
 def _weights(features: FeatureExtractor) -> str:
     """Name of the weights, and the first digits of the SHA-256 of their file, or of the weights themselves."""
     given = features.settings.get("weights", "")
-    path = Path(given).expanduser() if isinstance(given, (str, Path)) and str(given) else None
+    path = typed_path(given) if isinstance(given, (str, Path)) and str(given) else None
     digest = hashlib.sha256()
     if path is not None and path.is_file():
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         return f"{path.name} (sha256 {digest.hexdigest()[:8]})"
-    for name, value in sorted(features.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for part in weight_bytes(features):
+        digest.update(part)
     which = "random weights" if given is None else f"{given} weights".strip()
     return f"{which} (sha256 {digest.hexdigest()[:8]})"

@@ -1,7 +1,7 @@
 """Feature extractors: what images are compared by."""
 
 from ms2.features.backbone import Backbone, InceptionPool3
-from ms2.features.base import Blocks, FeatureExtractor, Reading, TrainedExtractor
+from ms2.features.base import Blocks, FeatureExtractor, Reading, TrainedExtractor, weight_bytes
 from ms2.features.dense import DenseCounts
 from ms2.features.pretrained import PretrainedCounts
 from ms2.features.resnet import ResNet
@@ -16,4 +16,5 @@ __all__ = [
     "Reading",
     "ResNet",
     "TrainedExtractor",
+    "weight_bytes",
 ]

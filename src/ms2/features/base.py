@@ -1,7 +1,7 @@
 """What a feature extractor takes and gives: images in, named blocks of features out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -92,7 +92,10 @@ class Slots:
 
     def counts(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> Int[Tensor, "b s"]:
         """Objects in each slot of each scene."""
-        slot = self.of(classes, parents)
+        return self.count(self.of(classes, parents))
+
+    def count(self, slot: Int[Tensor, "b n"]) -> Int[Tensor, "b s"]:
+        """The same, given the slot of each object, or -1."""
         counts = slot.new_zeros(len(slot), len(self) + 1)
         return counts.scatter_add_(1, slot % (len(self) + 1), (slot >= 0).long())[:, :-1]
 
@@ -132,6 +135,13 @@ class TrainedExtractor(FeatureExtractor, ABC):
 
 class CountError(UserError):
     """More objects than the extractor has places for."""
+
+
+def weight_bytes(module: nn.Module) -> Iterator[bytes]:
+    """Names and values of all that a module's state holds, in order of the names, to make a hash of."""
+    for name, value in sorted(module.state_dict().items()):
+        yield name.encode()
+        yield value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def class_counts(labels: Rendering, num_classes: int) -> Int[Tensor, "b c"]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ms2.features.base import Blocks, Reading, Slots, TrainedExtractor, check_counts, check_names
@@ -104,8 +104,7 @@ class DenseCounts(TrainedExtractor):
 
     def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
         """Cross-entropy of what each cell holds, the last class being nothing."""
-        seen = torch.where(labels.visibility >= self.least_visible, labels.classes, -1)
-        counts = self.slots.counts(seen, labels.parents)
+        counts = self.slots.count(self._taught(labels))
         for name, (members, most) in self.counted.items():
             what = name.removeprefix("count_") if name != "count" else "objects"
             check_counts(counts[:, members].sum(1, keepdim=True), most, what)
@@ -121,6 +120,12 @@ class DenseCounts(TrainedExtractor):
     def _logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
         return self.head(self.scan(self.trunk(images.contiguous(memory_format=torch.channels_last))))
 
+    def _taught(self, labels: Rendering) -> Int[Tensor, "b n"]:
+        """The slot of each object that the network is told of, else -1."""
+        # whose an object is, is asked before any is left out: parents are told apart by their number
+        slots = self.slots.of(labels.classes, labels.parents)
+        return torch.where(labels.visibility >= self.least_visible, slots, -1)
+
     def _cells(self, labels: Rendering, rows: int, columns: int) -> Float[Tensor, "b k i j"]:
         """What each cell should hold: every object's unit of mass, shared by the four cells around its centre.
 
@@ -128,13 +133,13 @@ class DenseCounts(TrainedExtractor):
         about centres near an edge, and its doubts don't sum to one: a layout that keeps to few places, as a line of
         digits does, would be miscounted. Where objects crowd, a cell holds no more than one.
         """
-        on_canvas = (labels.boxes[..., 2:] > labels.boxes[..., :2]).all(-1)
-        seen = labels.visibility >= self.least_visible
-        scene, place = ((labels.classes >= 0) & on_canvas & seen).nonzero(as_tuple=True)
-        box, slot = labels.boxes[scene, place], self.slots.of(labels.classes, labels.parents)[scene, place]
+        boxes, slots = labels.boxes, self._taught(labels)
+        on_canvas = (boxes[..., 2:] > boxes[..., :2]).all(-1)
+        scene, place = ((slots >= 0) & on_canvas).nonzero(as_tuple=True)
+        box, slot = boxes[scene, place], slots[scene, place]
         x, y = ((box[:, :2] + box[:, 2:]) / (2 * self.cell) - 0.5).unbind(1)
         left, top = x.floor(), y.floor()
-        mass = box.new_zeros(len(labels.classes), len(self.slots), rows, columns)
+        mass = box.new_zeros(len(boxes), len(self.slots), rows, columns)
         for column, share_x in ((left, left + 1 - x), (left + 1, x - left)):
             for row, share_y in ((top, top + 1 - y), (top + 1, y - top)):
                 # what would fall off the canvas stays in its last row and column

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import ms2
 from ms2.data import TargetImages
-from ms2.features import Blocks, FeatureExtractor
+from ms2.features import Blocks, FeatureExtractor, weight_bytes
 from ms2.registry import UserError, code, fingerprint
 
 Batches = Iterable[tuple[Int[Tensor, " b"], Float[Tensor, "b c h w"]]]
@@ -92,8 +92,7 @@ def _gathered(model: LightningModule, rows: Shaped[Tensor, "b *d"]) -> Shaped[Te
 def target_key(data: TargetImages, features: FeatureExtractor, limit: int | None = None) -> str:
     """A hash of all that the target's features depend on: images, extractor, and its weights."""
     weights = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(features.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for part in weight_bytes(features):
+        weights.update(part)
     made = code(data.target, features)
     return fingerprint(ms2.__version__, data.target.key(), made, features, weights.hexdigest(), limit)

@@ -221,7 +221,7 @@ class MetaSim2(Configured, LightningModule):
         """Embed the target images, unless that was done before, and see that realism can be measured at the end."""
         data: TargetImages = self.trainer.datamodule  # type: ignore[attr-defined]
         if not self.target_features:
-            self.target_features = self.embedded(data, self.features, look=self._look)
+            self.embed_target(data)
         data.num_images = len(next(iter(self.target_features.values())))
         if self.realism is not None:
             self.realism.check(self.world.renderer, data.num_images)
@@ -255,10 +255,8 @@ class MetaSim2(Configured, LightningModule):
         return blocks
 
     def embed_target(self, data: TargetImages) -> Blocks:
-        """Features of all target images, each process doing its share."""
-        self.target_features = embed(
-            self, self.features, target_batches(self, data), "embedding the target", look=self._look
-        )
+        """Features of all target images, each process doing its share, unless they are in the cache."""
+        self.target_features = self.embedded(data, self.features, look=self._look)
         return self.target_features
 
     def _look(self, images: Float[Tensor, "b c h w"]) -> None:
