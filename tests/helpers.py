@@ -204,9 +204,9 @@ def abacus(max_digits: int = 3) -> World:
     return World(MultiMNIST(), UniformDigits(max_digits), UniformPlacement(), Abacus())
 
 
-def structure(t_max: int = 12) -> StructureModel:
+def structure(t_max: int = 12, **more: Any) -> StructureModel:
     torch.manual_seed(0)
-    return StructureModel(MultiMNIST(), t_max, hidden=8)
+    return StructureModel(MultiMNIST(), t_max, hidden=8, **more)
 
 
 def learner(

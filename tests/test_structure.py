@@ -522,3 +522,45 @@ def test_given_weights_are_no_part_of_a_checkpoint():
     free.load_state_dict(given_one.state_dict())
     # whose S is not given, has its own law again
     assert torch.equal(scored(free, rules).log_prob, scored(make(FINITE, 12), rules).log_prob)
+
+
+# --- lists that end ---
+
+
+@every_kind
+def test_a_list_has_no_more_items_than_it_may_and_no_draw_is_rejected(kind: dict[str, object]):
+    """With at most two digits there are 1 + 2 + 4 derivations, which share all probability."""
+    model = make(RECURSIVE, LONG, most={"L": 2}, **kind)
+    rules = all_rules(RECURSIVE, LONG)
+    score = scored(model, rules)
+    go_on = RECURSIVE.expansions("L")[0]
+    short = (rules == go_on).sum(1) <= 2
+    assert int(short.sum()) == 7
+    assert torch.equal(score.log_prob.isfinite(), short)
+    assert torch.equal(model.makes(rules), short)
+    assert float(score.log_prob.exp().sum()) == pytest.approx(1, abs=1e-12)
+    assert score.entropy[short].isfinite().all()
+    drawn = model.sample(DRAWS, rng())
+    assert not drawn.rejections.any()
+    law = dict(zip(unpadded(RECURSIVE, rules[short]), score.log_prob[short].exp().tolist(), strict=True))
+    assert fit(unpadded(RECURSIVE, drawn.rules), law) > 1e-3
+
+
+def test_gradients_stay_finite_where_a_list_must_end():
+    model = make(RECURSIVE, LONG, most={"L": 2})
+    score = model.score(model.sample(50, rng()).rules)
+    (score.log_prob.sum() + score.entropy.sum()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [
+        ({"D": 3}, "most names 'D', which spells no list"),
+        ({"l": 3}, "Did you mean 'L'"),
+        ({"L": -1}, "can't have -1 items"),
+    ],
+)
+def test_most_that_makes_no_sense(most: dict[str, int], said: str):
+    with pytest.raises(GrammarError, match=said):
+        StructureModel(RECURSIVE, LONG, hidden=6, most=most)

@@ -188,6 +188,19 @@ def test_pretraining_on_another_prior_than_the_worlds(tmp_path: Path) -> None:
     assert int(empty.mask.sum()) < 5, "the other prior has no digits at all"
 
 
+def test_pretraining_leaves_out_what_is_longer_than_the_model_may_make(tmp_path: Path) -> None:
+    """Of 0 to 10 digits, given that there are no more than 5."""
+    world = World(MultiMNIST(), UniformDigits(10), UniformPlacement(), Abacus())
+    model = structure(22, most={"Digits": 5})
+    stage = Pretraining(world, model, max_steps=120, batch_size=128, lr=3e-2)
+    stage_trainer(tmp_path, stage).fit(stage)
+    numbers = scenes_of(MultiMNIST(), model.sample(4000, rng()).rules).mask.sum(1).bincount() / 4000
+    assert len(numbers) == 6
+    torch.testing.assert_close(numbers, torch.full((6,), 1 / 6), atol=0.06, rtol=0)
+    with pytest.raises(GrammarError, match=r"longer lists than model\.structure\.most allows"):
+        trainer(tmp_path, 1).fit(Pretraining(world, structure(22, most={"Digits": 2})))
+
+
 def test_pretraining_stops_at_a_plateau(tmp_path: Path) -> None:
     stage = Pretraining(abacus(1), structure(), 100, 8, lr=0.0, validate_every=5, stop_after=3, num_validation=20)
     run = stage_trainer(tmp_path, stage)

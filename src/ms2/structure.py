@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ms2.derivation import Context, Derivations, Frontier, contexts, lengths
-from ms2.grammar import Grammar, rule_weights
-from ms2.registry import Configured, UserError
+from ms2.grammar import Grammar, GrammarError, Tables, rule_weights
+from ms2.registry import Configured, UserError, suggest
 
 
 class SamplingError(UserError):
@@ -53,14 +54,21 @@ class StructureModel(Configured, nn.Module):
         max_tries: Draws after which a scene that never ends in time is an error.
         fixed: Weights of the rules of symbols whose choice is given rather than learned, by symbol: ``{"Scene": [1, 1,
             1]}`` mixes three scenarios evenly, whatever the target.
+        most: Most items of lists, by the symbol that spells the list: with ``{"Cars": 15}``, ``Cars -> car Cars | ε``
+            must end after the fifteenth car. The paper has ``t_max`` alone, which is one bound for all, and rejects
+            what exceeds it; this is exact and rejects nothing. It stops lists that grow without end where pictures
+            can't tell, as forty trees look like fifty.
         seed: Seed of the latents, which are drawn from a standard normal once and stay fixed.
 
     Raises:
         GrammarError: If the grammar has symbols that never terminate, or needs more than ``t_max`` steps, or if
-            ``fixed`` names a symbol that it lacks or gives another number of weights than there are rules.
+            ``fixed`` names a symbol that it lacks or gives another number of weights than there are rules, or if
+            ``most`` names one that spells no list, or a negative number.
     """
 
     latents: Tensor
+    longest: Tensor
+    goes_on: Tensor
     is_fixed: Tensor
     fixed_logits: Tensor
 
@@ -75,6 +83,7 @@ class StructureModel(Configured, nn.Module):
         latent_dim: int = 16,
         max_tries: int = 100,
         fixed: dict[str, list[float]] | None = None,
+        most: dict[str, int] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -92,6 +101,8 @@ class StructureModel(Configured, nn.Module):
         is_fixed, logits = _fixed(grammar, fixed or {})
         self.register_buffer("is_fixed", is_fixed, persistent=False)
         self.register_buffer("fixed_logits", logits, persistent=False)
+        self.register_buffer("longest", _longest(grammar, most or {}), persistent=False)
+        self.register_buffer("goes_on", grammar.tables("cpu").repeats[:-1].any(1), persistent=False)
 
     # -- sampling --------------------------------------------------------------------------------------
 
@@ -132,7 +143,7 @@ class StructureModel(Configured, nn.Module):
             context = frontier.top
             output, state = self.recurrence(self._embed(rule, context)[:, None], state)
             done = frontier.finished
-            allowed = frontier.tables.allowed[context.symbol]
+            allowed = self._allowed(frontier.tables, context)
             logits = self._logits(output[:, 0], context.symbol).masked_fill(~allowed, -math.inf)
             # an empty stack allows no rule: give it any distribution, and the padding rule afterwards
             logits = torch.where(done[:, None], 0.0, logits)
@@ -152,6 +163,13 @@ class StructureModel(Configured, nn.Module):
             assert isinstance(table, nn.Embedding)
             embedded = embedded + table(part.clamp(max=table.num_embeddings - 1))
         return embedded
+
+    def _allowed(self, tables: Tables, context: Context) -> Bool[Tensor, "*b k"]:
+        """Rules of the symbol that is expanded, less those that go on with a list that is as long as may be."""
+        return tables.allowed[context.symbol] & ~(self._full(context)[..., None] & self.goes_on)
+
+    def _full(self, context: Context) -> Bool[Tensor, "*b"]:
+        return context.position >= self.longest[context.symbol]
 
     def _logits(self, output: Float[Tensor, "*b h"], symbol: Int[Tensor, "..."]) -> Float[Tensor, "*b k"]:
         """Logits of all rules where a symbol is expanded: the network's, or those that are given."""
@@ -179,7 +197,7 @@ class StructureModel(Configured, nn.Module):
         context = contexts(self.grammar, rules)
         state = self._initial_state(self.latents.repeat_interleave(len(rules), 0))
         output, _ = self.recurrence(self._embed(inputs, context).repeat(num, 1, 1), state)
-        allowed = self.grammar.tables(rules.device).allowed[context.symbol] | ~real[..., None]
+        allowed = self._allowed(self.grammar.tables(rules.device), context) | ~real[..., None]
         output = output.unflatten(0, (num, len(rules)))
         logits = self._logits(output, context.symbol).masked_fill(~allowed, -math.inf)
         log_p = logits.log_softmax(-1)
@@ -188,6 +206,12 @@ class StructureModel(Configured, nn.Module):
         # 0 log 0 = 0 for rules that are not allowed
         entropy = torch.where(real, -(log_p.exp() * log_p.masked_fill(~allowed, 0.0)).sum(-1), 0.0).sum(-1)
         return Score(per_latent.logsumexp(0) - math.log(num), entropy.mean(0))
+
+    def makes(self, rules: Int[Tensor, "b t"]) -> Bool[Tensor, " b"]:
+        """Which derivations have no longer list than the model may make; the others have probability 0."""
+        context = contexts(self.grammar, rules)
+        goes_on = F.pad(self.goes_on, (0, 1))[rules]  # padding goes on with nothing
+        return ~(goes_on & self._full(context)).any(1)
 
     def log_prob(self, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:
         """log q(T), see `score`."""
@@ -206,3 +230,20 @@ def _fixed(
         is_fixed[row] = True
         logits[row, numbers] = rule_weights(given, f"fixed weights of {symbol}", len(numbers)).clamp(min=1e-30).log()
     return is_fixed, logits
+
+
+def _longest(grammar: Grammar, most: Mapping[str, int]) -> Int[Tensor, " n1"]:
+    """Most items of the list that each symbol spells."""
+    longest = torch.full((len(grammar.nonterminals) + 1,), torch.iinfo(torch.long).max)
+    lists = [
+        symbol
+        for symbol in grammar.nonterminals
+        if {symbol in grammar.rules[k].rhs for k in grammar.expansions(symbol)} == {True, False}
+    ]
+    for symbol, number in most.items():
+        if symbol not in lists:
+            raise GrammarError(f"most names {symbol!r}, which spells no list. {suggest(symbol, lists)}")
+        if number < 0:
+            raise GrammarError(f"a list can't have {number} items at most, as most says of {symbol!r}")
+        longest[grammar.nonterminals.index(symbol)] = number
+    return longest

@@ -17,12 +17,18 @@ from ms2.seeding import generator
 from ms2.structure import StructureModel
 from ms2.world import World
 
+LEAST_MADE = 0.5
+"""Share of the prior's derivations that the model must be able to make."""
+
 
 class Pretraining(Configured, LightningModule):
     """Maximises log q(T) over derivations T of the structure prior, drawn anew for each step.
 
     Stops early at a plateau of the validation loss (see `stop_after`). Where the prior knows its own
     log-probability, its entropy is logged beside the loss, which cannot fall below it.
+
+    Derivations with longer lists than the model may make (`StructureModel`'s ``most``) are left out: it learns the prior
+    given that there are none.
 
     Args:
         world: Whose prior to learn.
@@ -78,20 +84,28 @@ class Pretraining(Configured, LightningModule):
         """Refuse a prior whose scenes the model can't express.
 
         Raises:
-            GrammarError: If the prior draws derivations longer than the model's t_max.
+            GrammarError: If the prior draws derivations longer than the model's t_max, or mostly ones with longer
+                lists than it may make.
         """
-        longest = int(lengths(self.world.grammar, self._validation_rules()).max())
+        rules = self._validation_rules()
+        longest = int(lengths(self.world.grammar, rules).max())
         if longest > self.structure.t_max:
             raise GrammarError(
                 f"the prior draws derivations of {longest} steps, the model takes at most t_max = "
                 f"{self.structure.t_max}: raise model.structure.t_max, with room for what is to be learned"
+            )
+        made = float(self.structure.makes(rules).float().mean())
+        if made < LEAST_MADE:
+            raise GrammarError(
+                f"{1 - made:.0%} of the prior's derivations have longer lists than model.structure.most "
+                "allows: raise it, with room for what is to be learned"
             )
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Negative log-likelihood of derivations of the prior."""
         draw = generator(self.seed, "pretraining", self.global_step, self.global_rank, device=self.device)
         rules = self.prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
-        loss = -self.structure.log_prob(rules).mean()
+        loss = -self.structure.log_prob(rules[self.structure.makes(rules)]).mean()
         self.log("pretraining/nll", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -103,9 +117,11 @@ class Pretraining(Configured, LightningModule):
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Negative log-likelihood of fixed derivations, and the prior's own where it is known."""
         rules = self._validation_rules()
-        self.log("pretraining/val_nll", -self.structure.log_prob(rules).mean(), prog_bar=True, sync_dist=True)
+        made = self.structure.makes(rules)
+        nll = -self.structure.log_prob(rules[made]).mean()
+        self.log("pretraining/val_nll", nll, prog_bar=True, sync_dist=True)
         known = self.prior.log_prob(self.world.grammar, rules)
-        if known is not None:
+        if known is not None and bool(made.all()):
             self.log("pretraining/prior_entropy", -known.mean(), sync_dist=True)
 
     def train_dataloader(self) -> Steps:
@@ -123,3 +139,4 @@ class Pretraining(Configured, LightningModule):
     def _validation_rules(self) -> Tensor:
         draw = generator(self.seed, "pretraining validation", device=self.device)
         return self.prior.sample(self.world.grammar, self.num_validation, draw)
+
