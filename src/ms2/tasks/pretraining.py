@@ -27,8 +27,8 @@ class Pretraining(Configured, LightningModule):
     Stops early at a plateau of the validation loss (see `stop_after`). Where the prior knows its own
     log-probability, its entropy is logged beside the loss, which cannot fall below it.
 
-    Derivations with longer lists than the model may make (`StructureModel`'s ``most``) are left out: it learns the prior
-    given that there are none.
+    Derivations with longer lists than the model may make (`StructureModel`'s ``most``) are left out: it learns the
+    prior given that there are none.
 
     Args:
         world: Whose prior to learn.
@@ -139,4 +139,3 @@ class Pretraining(Configured, LightningModule):
     def _validation_rules(self) -> Tensor:
         draw = generator(self.seed, "pretraining validation", device=self.device)
         return self.prior.sample(self.world.grammar, self.num_validation, draw)
-
