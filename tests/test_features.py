@@ -25,6 +25,7 @@ MAKE: dict[str, Callable[[], TrainedExtractor]] = {
     "ResNet, sum": lambda: ResNet(1, NAMES, widths=NARROW, pool="sum"),
     "ResNet, counts": lambda: ResNet(1, NAMES, widths=NARROW, count_heads=True, max_count=4),
     "DenseCounts": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4),
+    "DenseCounts, levels": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4, levels=2),
     "PretrainedCounts": lambda: PretrainedCounts(
         1, NAMES, layers=["features.4", "features.7"], weights=None, width=32, max_count=4
     ),
@@ -34,6 +35,7 @@ BLOCKS = {
     "ResNet, sum": {"embedding": 32},
     "ResNet, counts": {"embedding": 32, "count": 5, "count_0": 5, "count_1": 5, "count_2": 5},
     "DenseCounts": {"classes": 3, "count": 5},
+    "DenseCounts, levels": {"classes": 3, "count": 5},
     "PretrainedCounts": {"classes": 3, "count": 5, "embedding": 256},
 }
 every_extractor = pytest.mark.parametrize("name", MAKE)
@@ -269,6 +271,23 @@ def test_the_losses_are_cross_entropies_of_what_is_read() -> None:
 
 def cells_of(labels: Rendering, rows: int = 4, columns: int = 5, **settings: Any) -> Tensor:
     return DenseCounts(1, NAMES, widths=NARROW, **settings)._cells(labels, rows, columns)
+
+
+@pytest.mark.parametrize(("levels", "sees"), [(0, False), (3, True)])
+def test_coarser_levels_let_a_cell_see_what_is_far(levels: int, sees: bool) -> None:
+    """A cell of the plain trunk sees 17 pixels to either side."""
+    extractor = DenseCounts(1, NAMES, widths=NARROW, levels=levels)
+    images = torch.rand(1, 1, 96, 97, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    extractor._logits(images)[0, :, 12, 12].sum().backward()
+    assert images.grad is not None
+    far = images.grad[0, 0, 52, 80:]
+    assert bool(far.any()) is sees
+    assert bool(images.grad[0, 0, 52, 60].any())
+
+
+def test_levels_are_not_fewer_than_none() -> None:
+    with pytest.raises(UserError, match="levels"):
+        DenseCounts(1, NAMES, levels=-1)
 
 
 def test_an_object_in_the_middle_of_a_cell_is_in_that_cell_alone() -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ms2.features.base import Blocks, Reading, Slots, TrainedExtractor, check_counts, check_names
-from ms2.features.resnet import residual_trunk
+from ms2.features.resnet import ResidualBlock, residual_trunk
 from ms2.registry import UserError
 from ms2.render import Rendering
 
@@ -39,6 +39,8 @@ class DenseCounts(TrainedExtractor):
         count_width: Standard deviation of a number's bump in the blocks of counts.
         least_visible: Visible share of an object below which the network is not told of it. What can't be seen it can
             only guess, which blurs its counts.
+        levels: Coarser maps that each cell is told of, each half as fine as the one before. Without, a cell sees some 35
+            pixels, which is less than a car nearby or a building.
     """
 
     weights: Tensor
@@ -54,8 +56,11 @@ class DenseCounts(TrainedExtractor):
         by_parent: dict[str, int] | None = None,
         count_width: float = 0.4,
         least_visible: float = 0.0,
+        levels: int = 0,
     ) -> None:
         super().__init__()
+        if levels < 0:
+            raise UserError(f"levels is a number of coarser maps, and can't be {levels}")
         self.least_visible = least_visible
         if empty_weight <= 0:
             raise UserError(f"empty_weight must be positive, not {empty_weight}")
@@ -66,6 +71,9 @@ class DenseCounts(TrainedExtractor):
         member = F.one_hot(torch.tensor(self.slots.kind), len(classes)).float()
         self.register_buffer("member", member, persistent=False)
         self.trunk = residual_trunk(channels, widths, strides)
+        if levels:
+            self.trunk.append(Pyramid(widths[-1], levels)).append(ResidualBlock(widths[-1], widths[-1], 1))
+            self.trunk.to(memory_format=torch.channels_last)
         # whose an object is shows far from it: how many roads lie before the one that a car stands on
         self.scan = Scan(widths[-1]) if by_parent else nn.Identity()
         self.head = nn.Conv2d(widths[-1], len(self.slots) + 1, 1)
@@ -147,6 +155,28 @@ class DenseCounts(TrainedExtractor):
                 mass.index_put_(index, share_x * share_y, accumulate=True)
         mass = mass / mass.sum(1, keepdim=True).clamp(min=1)
         return torch.cat([mass, 1 - mass.sum(1, keepdim=True)], 1).clamp(min=0)
+
+
+class Pyramid(nn.Module):
+    """Adds to each place of a map what coarser ones, each half as fine, say of it.
+
+    Args:
+        width: Channels of the map; each coarser one has half as many again.
+        levels: Number of coarser maps.
+    """
+
+    def __init__(self, width: int, levels: int) -> None:
+        super().__init__()
+        wider = width * 3 // 2
+        self.coarser = nn.Sequential(
+            ResidualBlock(width, wider, 2),
+            Pyramid(wider, levels - 1) if levels > 1 else nn.Identity(),
+            nn.Conv2d(wider, width, 1),
+        )
+
+    def forward(self, maps: Float[Tensor, "b k i j"]) -> Float[Tensor, "b k i j"]:
+        """The map, with what coarser ones say added."""
+        return maps + F.interpolate(self.coarser(maps), maps.shape[2:], mode="bilinear")
 
 
 class Scan(nn.Module):
