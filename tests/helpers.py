@@ -91,6 +91,7 @@ TINY_WORLDS: dict[str, dict[str, object]] = {
         "data.num_workers": 0,
         "model.realism.features": SLIGHT,
         "model.realism.num_images": 20,
+        "model.eval_images": 20,
     },
 }
 TINY_FEATURES: dict[str, dict[str, object]] = {  # random weights, where others would have to be fetched

@@ -1,6 +1,7 @@
 """The stages of a run: REINFORCE's gradient, the embedded target, pretraining, the extractor, and what is kept."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ms2 import evaluation
 from ms2.data import Synthetic, TargetImages
 from ms2.derivation import Derivations
 from ms2.estimators import Estimator, LeaveOneOut, MovingAverage, Normalised
@@ -18,8 +20,8 @@ from ms2.features import Blocks, FeatureExtractor
 from ms2.grammar import GrammarError
 from ms2.objectives import KDE, MMDWitness, Objective
 from ms2.priors import ParameterPrior, Repetition
-from ms2.render import Renderer
-from ms2.scene import scenes_of
+from ms2.render import Renderer, Rendering
+from ms2.scene import SceneBatch, scenes_of
 from ms2.tasks import ExtractorTraining, Pretraining, Samples, probe, run_stage
 from ms2.world import World
 from ms2.worlds.multimnist import MultiMNIST, RandomDigits, UniformDigits, UniformPlacement
@@ -128,6 +130,34 @@ def test_learning_never_looks_at_the_truth(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="looked at"):
         assert data.target.truth
     trainer(tmp_path, 3).fit(learner(world), datamodule=data)
+
+
+class FirstAlone(Abacus):
+    """An abacus on which nobody sees more than the first bead."""
+
+    def render_labelled(self, scenes: SceneBatch) -> Rendering:
+        visibility = torch.zeros(scenes.classes.shape)
+        visibility[:, :1] = 0.5
+        return replace(super().render_labelled(scenes), visibility=visibility)
+
+
+class Annotated(Synthetic):
+    """Images that somebody looked at to write down what they hold."""
+
+    annotated = True
+
+
+@pytest.mark.parametrize(("kind", "most"), [(Synthetic, 3), (Annotated, 1)])
+def test_what_is_hidden_does_not_count_where_the_truth_was_annotated(kind: type[Synthetic], most: int) -> None:
+    world = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), FirstAlone())
+    model, target = learner(world, eval_scenes=90, eval_images=60), kind(world, UniformDigits(3), num_images=20)
+    tables = evaluation.structure_tables(model, evaluation.sample_structures(model, target), target)
+    for who in ("prior", "learned"):
+        numbers = tables[who]["count"].sum(0)
+        assert int(numbers.sum()) == (60 if most == 1 else 90)
+        assert int(tables[who]["class"].sum()) == int(numbers @ torch.arange(float(len(numbers))))
+        assert len(numbers) == most + 1 or (who == "learned" and most > 1)
+    torch.testing.assert_close(tables["target"]["class"], target.truth.counts(10).float())
 
 
 @pytest.mark.parametrize("num_images", [7, 8])

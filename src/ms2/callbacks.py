@@ -76,7 +76,7 @@ class Gallery(Callback):
             for who, images in evaluation.sample_images(pl_module, target).items()
         }
         structures = evaluation.sample_structures(pl_module)
-        tables = evaluation.structure_tables(pl_module, structures, target.truth)
+        tables = evaluation.structure_tables(pl_module, structures, target)
         for histogram in evaluation.histograms(pl_module, tables, {}):
             for who, share in histogram.shares.items():
                 edges = np.arange(len(share) + 1) - 0.5
@@ -144,7 +144,7 @@ class Results(Callback):
             return
         target = trainer.datamodule.target  # type: ignore[attr-defined]
         structures = evaluation.sample_structures(model, target)
-        tables = evaluation.structure_tables(model, structures, target.truth)
+        tables = evaluation.structure_tables(model, structures, target)
         metrics = evaluation.structure_metrics(model, tables)
         moved = moves(model.world.grammar, structures["prior"].cpu(), structures["learned"].cpu())
         pictures = {

@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from ms2.data import TargetImages
+from ms2.data import Target, TargetImages
 from ms2.metrics import compare, compare_vectors, distribution, noise_floor, vector_noise_floor
 from ms2.pictures import Histogram, summary
 from ms2.priors import fit_pcfg
 from ms2.realism import Realism
-from ms2.scene import SceneBatch, scenes_of
 from ms2.seeding import generator
 from ms2.tasks import MetaSim2
 from ms2.tasks.embedding import embed, processes
@@ -24,7 +23,7 @@ LEAST_VISIBLE = 0.002
 
 
 @torch.no_grad()
-def sample_structures(model: MetaSim2, target: Any = None) -> dict[str, Int[Tensor, "n t"]]:
+def sample_structures(model: MetaSim2, target: Target | None = None) -> dict[str, Int[Tensor, "n t"]]:
     """Derivations of the prior and of the model.
 
     Where the target's true derivations are known, also of the PCFG that fits them best: ``pcfg_oracle``, which sees
@@ -42,11 +41,16 @@ def sample_structures(model: MetaSim2, target: Any = None) -> dict[str, Int[Tens
 
 
 def structure_tables(
-    model: MetaSim2, structures: Mapping[str, Int[Tensor, "_ _"]], truth: SceneBatch | None = None
+    model: MetaSim2, structures: Mapping[str, Int[Tensor, "_ _"]], target: Target | None = None
 ) -> dict[str, Tables]:
-    """Statistics of derivations by their name, and of the target's scenes where they are known."""
-    scenes = {name: scenes_of(model.world.grammar, rules) for name, rules in structures.items()}
-    scenes |= {} if truth is None else {"target": truth}
+    """Statistics of derivations by their name, and of the target's scenes where they are known.
+
+    Where the target's were annotated in images, so are those of the derivations: hidden objects don't count.
+    """
+    annotated = target is not None and target.annotated and target.truth is not None
+    scenes = {name: model.scenes(rules, annotated) for name, rules in structures.items()}
+    if target is not None and target.truth is not None:
+        scenes["target"] = target.truth
     return {who: {key: table.cpu() for key, table in model.tables(some).items()} for who, some in scenes.items()}
 
 
@@ -154,7 +158,7 @@ def _generated(model: MetaSim2, measure: Realism, who: str) -> Iterator[tuple[In
 
 
 @torch.no_grad()
-def sample_images(model: MetaSim2, target: Any, n: int = 16) -> dict[str, Tensor]:
+def sample_images(model: MetaSim2, target: Target, n: int = 16) -> dict[str, Tensor]:
     """n images of the prior, of the model, and of the target."""
     draw = generator(model.seed, "pictures", device=model.device)
     world = model.world
@@ -166,7 +170,7 @@ def sample_images(model: MetaSim2, target: Any, n: int = 16) -> dict[str, Tensor
 
 
 def summary_picture(
-    title: str, model: MetaSim2, target: Any, tables: Mapping[str, Tables], metrics: Mapping[str, Any]
+    title: str, model: MetaSim2, target: Target, tables: Mapping[str, Tables], metrics: Mapping[str, Any]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Prior, learned and target side by side: histograms above, images below."""
     return summary(title, histograms(model, tables, metrics), sample_images(model, target))

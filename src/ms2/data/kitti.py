@@ -102,6 +102,8 @@ class Kitti(Folder):
         KittiError: If the layout is another, or a listed frame has no image.
     """
 
+    annotated = True
+
     def __init__(
         self,
         world: World,

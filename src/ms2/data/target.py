@@ -28,10 +28,12 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
     Attributes:
         truth: The structure of the scenes behind the images where it is known. For evaluation only: nothing that
             learns may look at it.
+        annotated: Whether the truth is what somebody saw in the images, who can't have seen what is hidden.
         derivations: The same as derivations of the world's grammar.
     """
 
     truth: SceneBatch | None = None
+    annotated: bool = False
     derivations: Int[Tensor, "n t"] | None = None
 
     def __len__(self) -> int:

@@ -39,8 +39,8 @@ class DenseCounts(TrainedExtractor):
         count_width: Standard deviation of a number's bump in the blocks of counts.
         least_visible: Visible share of an object below which the network is not told of it. What can't be seen it can
             only guess, which blurs its counts.
-        levels: Coarser maps that each cell is told of, each half as fine as the one before. Without, a cell sees some 35
-            pixels, which is less than a car nearby or a building.
+        levels: Coarser maps that each cell is told of, each half as fine as the one before. Without, a cell sees some
+            35 pixels, which is less than a car nearby or a building.
     """
 
     weights: Tensor

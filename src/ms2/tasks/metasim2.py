@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from ms2.data import TargetImages
+from ms2.data import Target, TargetImages
 from ms2.derivation import Derivations
 from ms2.estimators import Estimator, LeaveOneOut
 from ms2.features import Blocks, FeatureExtractor, TrainedExtractor
@@ -28,6 +29,10 @@ from ms2.world import World
 
 MOST_BEYOND = 0.02
 """Share of target images with more objects than the features count, above which to warn."""
+LEAST_SEEN = 0.1
+"""Visible share of an object from which somebody who annotates images would see it."""
+RENDERED_AT_ONCE = 50
+"""Scenes whose images are drawn together where only their labels are asked for."""
 FLAT, SPIKY = 0.02, 200.0
 """Sharpness of a kernel, its mean exponent, below and above which it is called degenerate."""
 
@@ -65,6 +70,8 @@ class MetaSim2(Configured, LightningModule):
         correct_rejection: Whether advantages are centred, which makes the gradient that of the law of accepted
             scenes, q(T) / P(end in time); the paper ignores rejection.
         eval_scenes: Scenes that a validation draws.
+        eval_images: Images that it draws instead where the target's truth was annotated in images: what is hidden in
+            them does not count then, and to know what is takes rendering.
         seed: Seed of everything drawn.
         realism: FID and KID of the learned images at the end of a run; null for none.
     """
@@ -84,6 +91,7 @@ class MetaSim2(Configured, LightningModule):
         reject_threshold: int = 1,
         correct_rejection: bool = True,
         eval_scenes: int = 4000,
+        eval_images: int = 500,
         seed: int = 0,
         realism: Realism | None = None,
     ) -> None:
@@ -94,7 +102,7 @@ class MetaSim2(Configured, LightningModule):
         self.lr, self.lr_decay, self.max_gradient = lr, lr_decay, max_gradient
         self.reject_weight, self.reject_threshold = reject_weight, reject_threshold
         self.correct_rejection = correct_rejection
-        self.eval_scenes, self.seed = eval_scenes, seed
+        self.eval_scenes, self.eval_images, self.seed = eval_scenes, eval_images, seed
         self.realism = realism
         self.target_features: Blocks = {}
         self.cache: Path | None = None
@@ -277,9 +285,25 @@ class MetaSim2(Configured, LightningModule):
     # -- evaluation ------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample_scenes(self, n: int, generator: torch.Generator) -> SceneBatch:
-        """n scenes of the model, without parameters."""
-        return scenes_of(self.world.grammar, self.structure.sample(n, generator).rules)
+    def scenes(self, rules: Int[Tensor, "n t"], annotated: bool = False) -> SceneBatch:
+        """Scenes of derivations, without parameters.
+
+        Args:
+            rules: The derivations.
+            annotated: Leave out what nobody would see in an image of the scene, see `LEAST_SEEN`. Then there are only
+                the first ``eval_images`` of them.
+        """
+        if not annotated:
+            return scenes_of(self.world.grammar, rules)
+        draw = generator(self.seed, "annotated", device=rules.device)
+        parts = []
+        for some in rules[: self.eval_images].split(RENDERED_AT_ONCE):
+            scenes = self.world.scenes(some, draw)
+            seen = self.world.renderer.render_labelled(scenes).visibility >= LEAST_SEEN
+            parts.append(torch.where(seen & scenes.mask, scenes.classes, -1))
+        most = max(part.shape[1] for part in parts)
+        classes = torch.cat([F.pad(part, (0, most - part.shape[1]), value=-1) for part in parts])
+        return SceneBatch(classes, torch.full_like(classes, -1))
 
     def tables(self, scenes: SceneBatch) -> dict[str, Float[Tensor, "n k"]]:
         """The statistics of scenes by name, see `ms2.metrics.compare`."""
@@ -288,18 +312,16 @@ class MetaSim2(Configured, LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Distance of the model's structure to the target's true one, where that is known."""
         draw = generator(self.seed, "validation", device=self.device)
-        learned = self.tables(self.sample_scenes(self.eval_scenes, draw))
-        truth = self.trainer.datamodule.target.truth  # type: ignore[attr-defined]
-        if truth is None:
+        target: Target = self.trainer.datamodule.target  # type: ignore[attr-defined]
+        if target.truth is None:
             return
-        true = self.tables(truth)
+        n = self.eval_images if target.annotated else self.eval_scenes
+        learned = self.tables(self.scenes(self.structure.sample(n, draw).rules, target.annotated))
+        true = self.tables(target.truth)
         for name in (s.name for s in self.statistics if s.histogram):
             table = true[name]
             width = max(table.shape[1], learned[name].shape[1])
-            p, q = (
-                distribution(torch.nn.functional.pad(t, (0, width - t.shape[1])))
-                for t in (learned[name].cpu(), table.cpu())
-            )
+            p, q = (distribution(F.pad(t, (0, width - t.shape[1]))) for t in (learned[name].cpu(), table.cpu()))
             self.log(f"val/{name}_tv", total_variation(p, q).to(self.device), prog_bar=True, sync_dist=True)
 
     test_step = validation_step
