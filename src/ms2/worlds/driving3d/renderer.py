@@ -23,6 +23,8 @@ KITTI_SIZE = (375, 1242)
 """Height and width of KITTI's images."""
 KITTI_P2 = ((721.5377, 0.0, 609.5593, 44.85728), (0.0, 721.5377, 172.854, 0.2163791), (0.0, 0.0, 1.0, 0.002745884))
 """Projection of most of KITTI's frames."""
+FAR = 32.0
+"""Metres ahead from which on coarser meshes do."""
 STRAIGHT = 1e-4
 """Curvature per metre below which a street is drawn straight: its bend is 18 cm after 60 m."""
 
@@ -53,6 +55,7 @@ class Assets(NamedTuple):
         rasteriser: With all meshes in its library.
         first: Number of each class's first mesh.
         number: Number of its meshes.
+        far: Number of the mesh that stands for each of them far away.
         size: Width, length and height of each mesh in metres.
         middle: Where the middle of its box is from its origin: a crown or a lamp's arm may reach out to one side.
         palette: Colours of each class's paint, padded.
@@ -65,6 +68,7 @@ class Assets(NamedTuple):
     rasteriser: Rasteriser
     first: Int[Tensor, " k"]
     number: Int[Tensor, " k"]
+    far: Int[Tensor, " m"]
     size: Float[Tensor, "m 3"]
     middle: Float[Tensor, "m 2"]
     palette: Float[Tensor, "k p 3"]
@@ -208,7 +212,8 @@ class StreetView(Renderer):
         colour = assets.palette[kind, (of["colour"] * colours).long().minimum(colours - 1)]
         scale = torch.stack([of["width"], of["length"], of["height"]], -1)
         place = torch.stack([of["x"], of["y"], self._height(of["x"], of["y"], scenes)], -1)
-        instances = InstanceBatch.upright(torch.where(used, model, -1), place, of["yaw"], scale, colour)
+        drawn = torch.where(of["y"] > FAR, assets.far[model], model)
+        instances = InstanceBatch.upright(torch.where(used, drawn, -1), place, of["yaw"], scale, colour)
         middle = torch.einsum("bnij,bnj->bni", instances.transform[:, :, :3, :2], assets.middle[model]) + place
         return instances, self._boxes3d(middle, of["yaw"], assets.size[model] * scale, scenes) * used[..., None]
 
@@ -343,8 +348,9 @@ class StreetView(Renderer):
     def _made(self, device: torch.device) -> Assets:
         found = kinds(self.assets, self.on_error)
         meshes = {f"{name}_{i}": mesh for name in OBJECTS for i, mesh in enumerate(found[name].models)}
+        coarser = {f"{name}_{i}_far": mesh for name in OBJECTS for i, mesh in enumerate(found[name].far)}
         numbers = [len(found[name].models) for name in OBJECTS]
-        library = MeshLibrary(meshes | grounds(), device)
+        library = MeshLibrary(meshes | coarser | grounds(), device)
         names = list(library.meshes)
 
         def numbered(chosen: Sequence[str]) -> Int[Tensor, " c"]:
@@ -354,11 +360,13 @@ class StreetView(Renderer):
         sizes = [size for name in OBJECTS for size in found[name].sizes]
         middles = [(m.vertices.min(0) + m.vertices.max(0))[:2] / 2 for name in OBJECTS for m in found[name].models]
         colours = [torch.tensor(found[name].palette) for name in OBJECTS]
+        stand_ins = [f"{name}_far" if f"{name}_far" in coarser else name for name in meshes]
         rasteriser = Rasteriser(library, self.size, self.supersampling, self.shadow_size)
         return Assets(
             rasteriser,
             first.to(device),
             torch.tensor(numbers, device=device),
+            numbered(stand_ins),
             torch.tensor(sizes, device=device, dtype=torch.float32),
             torch.tensor(np.stack(middles), device=device, dtype=torch.float32),
             torch.nn.utils.rnn.pad_sequence(colours, batch_first=True).to(device, torch.float32),

@@ -1,7 +1,7 @@
 """The classes of a street: their models, true sizes and colours, made by code or read from a folder."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -56,17 +56,19 @@ class Kind:
         models: Meshes of true size in metres, z up, that face +y; the middle of the foot is the origin.
         sizes: Width along x, length along y and height along z of each, as its vertices have it.
         palette: Colours that its paint may have, common ones several times.
+        far: What stands for each model far away; none where it does so itself.
     """
 
     models: tuple[Mesh, ...]
     sizes: tuple[tuple[float, float, float], ...]
     palette: tuple[Colour, ...]
+    far: tuple[Mesh, ...] = ()
 
     @classmethod
-    def of(cls, models: list[Mesh], palette: tuple[Colour, ...]) -> "Kind":
+    def of(cls, models: Sequence[Mesh], palette: tuple[Colour, ...], far: Sequence[Mesh] = ()) -> "Kind":
         """A kind with the sizes that its models have."""
         spans = [np.ptp(mesh.vertices, axis=0) for mesh in models]
-        return cls(tuple(models), tuple((float(x), float(y), float(z)) for x, y, z in spans), palette)
+        return cls(tuple(models), tuple((float(x), float(y), float(z)) for x, y, z in spans), palette, tuple(far))
 
 
 MAKERS: dict[str, tuple[Callable[[], list[Mesh]], tuple[Colour, ...]]] = {
@@ -88,7 +90,9 @@ MAKERS: dict[str, tuple[Callable[[], list[Mesh]], tuple[Colour, ...]]] = {
 @lru_cache(maxsize=1)
 def built_in() -> dict[str, Kind]:
     """All classes with the models that code makes."""
-    return {name: Kind.of(make(), palette) for name, (make, palette) in MAKERS.items()}
+    found = {name: Kind.of(make(), palette) for name, (make, palette) in MAKERS.items()}
+    found["tree"] = replace(found["tree"], far=tuple(make_trees(far=True)))  # a wood has more triangles than all else
+    return found
 
 
 @lru_cache(maxsize=4)

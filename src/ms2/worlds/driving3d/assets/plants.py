@@ -16,6 +16,8 @@ from ms2.worlds.driving3d.assets.textures import bark, leaves
 Vertices = Float[np.ndarray, "v 3"]
 LEAF_METRES = 1.5
 """Metres of a crown that the picture of leaves covers."""
+FAR_SHARE = 0.3
+"""Triangles of a plant that is drawn far away, as a share of those that it has nearby."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,13 @@ def _spheres() -> tuple[tuple[Vertices, Int[np.ndarray, "t 3"]], ...]:
 
 
 def _foliage(
-    rng: np.random.Generator, blobs: Sequence[Blob], most: int, size: float, picture: Picture, dent: float = 0.2
+    rng: np.random.Generator,
+    blobs: Sequence[Blob],
+    most: int,
+    size: float,
+    picture: Picture,
+    dent: float = 0.2,
+    far: bool = False,
 ) -> Mesh:
     """Blobs with leaves around them.
 
@@ -69,7 +77,10 @@ def _foliage(
         size: Metres of these.
         picture: Of leaves.
         dent: Deviation of the radius as a share of it.
+        far: Whether to make do with coarser blobs and fewer leaves.
     """
+    if far:
+        blobs, most, dent = [replace(blob, fine=0) for blob in blobs], int(most * FAR_SHARE), dent / 2
     parts, outward = [], []
     for blob in blobs:
         vertices, triangles = _spheres()[blob.fine]
@@ -152,10 +163,13 @@ def _trunk(rng: np.random.Generator, top: float, radius: float, picture: Picture
     return into.mesh(stand=False)
 
 
-def _deciduous(seed: int, height: float, spread: float, clear: float, number: int = 4, slim: float = 1.0) -> Mesh:
+def _deciduous(
+    far: bool, seed: int, height: float, spread: float, clear: float, number: int = 4, slim: float = 1.0
+) -> Mesh:
     """A crown of some blobs around a trunk.
 
     Args:
+        far: See `_foliage`.
         seed: Of its shape.
         height: Metres of all.
         spread: Radius of the crown.
@@ -175,7 +189,7 @@ def _deciduous(seed: int, height: float, spread: float, clear: float, number: in
         blobs.append(Blob(at, (spread * 0.60 * slim, spread * 0.60 * slim, tall * rng.uniform(0.52, 0.66))))
         boughs.append((at[0], at[1], z))
     blobs.append(Blob((0, 0, height - tall * 0.72), (spread * 0.62 * slim, spread * 0.62 * slim, tall * 0.68)))
-    crown = _foliage(rng, blobs, 432, 0.19 * spread + 0.16, leaves(seed % 3))
+    crown = _foliage(rng, blobs, 432, 0.19 * spread + 0.16, leaves(seed % 3), far=far)
     trunk = _trunk(rng, clear + tall * 0.9, 0.024 * height**0.9, bark(1), boughs[:3])
     return joined(trunk, crown)
 
@@ -224,7 +238,7 @@ def _skirt(rng: np.random.Generator, peak: Vertices, rim: Vertices, light: float
     )
 
 
-def _birch(seed: int, height: float) -> Mesh:
+def _birch(far: bool, seed: int, height: float) -> Mesh:
     """A white trunk seen through a thin crown."""
     rng = np.random.default_rng(seed)
     trunk = _trunk(rng, height * 0.88, 0.013 * height, bark(2, birch=True))
@@ -236,10 +250,10 @@ def _birch(seed: int, height: float) -> Mesh:
         Blob((0.45, -0.30, height * 0.52), (1.0, 0.95, height * 0.15)),
         Blob((-0.2, -0.4, height * 0.38), (0.7, 0.65, height * 0.10), 0),
     ]
-    return joined(trunk, _foliage(rng, blobs, 440, 0.40, leaves(1), 0.16))
+    return joined(trunk, _foliage(rng, blobs, 440, 0.40, leaves(1), 0.16, far))
 
 
-def _poplar(seed: int, height: float) -> Mesh:
+def _poplar(far: bool, seed: int, height: float) -> Mesh:
     """A column."""
     rng = np.random.default_rng(seed)
     trunk = _trunk(rng, height * 0.6, 0.016 * height, bark(1))
@@ -248,20 +262,24 @@ def _poplar(seed: int, height: float) -> Mesh:
         Blob((-0.1, 0.1, height * 0.58), (1.05, 1.0, height * 0.24)),
     ]
     blobs += [Blob((0.05, -0.05, height * 0.80), (0.72, 0.75, height * 0.2))]
-    return joined(trunk, _foliage(rng, blobs, 430, 0.40, leaves(2), 0.17))
+    return joined(trunk, _foliage(rng, blobs, 430, 0.40, leaves(2), 0.17, far))
 
 
-def make_trees() -> list[Mesh]:
-    """Broad, tall, round, wide, young and slim deciduous trees, a birch, a poplar, and two conifers."""
+def make_trees(far: bool = False) -> list[Mesh]:
+    """Broad, tall, round, wide, young and slim deciduous trees, a birch, a poplar, and two conifers.
+
+    Args:
+        far: Whether they will be seen from far away, where fewer triangles do.
+    """
     trees = [
-        _deciduous(10, 8.0, 3.1, 2.2, 4),
-        _deciduous(21, 10.5, 3.3, 2.6, 5),
-        _deciduous(32, 6.2, 2.2, 2.0, 4),
-        _deciduous(43, 9.0, 4.0, 2.4, 5),
-        _deciduous(54, 4.6, 1.4, 1.9, 3),
-        _deciduous(65, 7.4, 2.0, 1.6, 4, 1.1),
-        _birch(76, 8.5),
-        _poplar(87, 11.0),
+        _deciduous(far, 10, 8.0, 3.1, 2.2, 4),
+        _deciduous(far, 21, 10.5, 3.3, 2.6, 5),
+        _deciduous(far, 32, 6.2, 2.2, 2.0, 4),
+        _deciduous(far, 43, 9.0, 4.0, 2.4, 5),
+        _deciduous(far, 54, 4.6, 1.4, 1.9, 3),
+        _deciduous(far, 65, 7.4, 2.0, 1.6, 4, 1.1),
+        _birch(far, 76, 8.5),
+        _poplar(far, 87, 11.0),
         _conifer(98, 9.5, 2.5),
         _conifer(99, 6.0, 1.7),
     ]
