@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.stats import chisquare, kstest
+from scipy.stats import binomtest, chisquare, kstest
 from torch import Tensor
 
 from ms2.priors import ParameterPrior
@@ -409,3 +409,31 @@ def test_pictures_are_placed_where_attributes_say() -> None:
         window = expected[top : top + 13, left : left + 13]
         window.copy_(torch.maximum(window, values[: window.shape[0], : window.shape[1]]))
     torch.testing.assert_close(SMALL.render(batch)[0, 0], expected)
+
+
+# --- rows of digits ---
+
+
+def test_rows_have_even_gaps_and_reach_across_the_canvas():
+    batch = sample_prior(400, placement=UniformPlacement(orderly=1.0))
+    assert bool(((batch.attributes["x"] >= 0) & (batch.attributes["x"] <= 1)).all())
+    across = 0
+    for scene, number in enumerate(batch.mask.sum(1).tolist()):
+        if number < 2:
+            continue
+        places = torch.stack([batch.attributes[name][scene, :number] for name in "xy"], 1)
+        gaps = places.diff(dim=0)
+        torch.testing.assert_close(gaps, gaps[:1].expand_as(gaps), atol=1e-5, rtol=0)
+        span = (places[-1] - places[0]).abs()
+        assert float(span.max()) > 0.4
+        across += int(span[0] > span[1])
+    assert 100 < across < 300
+
+
+def test_as_many_scenes_have_rows_as_are_asked_for():
+    plain, some = (sample_prior(3000, placement=UniformPlacement(orderly=share)) for share in (0.0, 0.25))
+    moved = ((plain.attributes["x"] != some.attributes["x"]) & some.mask).any(1)
+    there = some.mask.any(1)
+    assert binomtest(int(moved.sum()), int(there.sum()), 0.25).pvalue > 1e-3
+    with pytest.raises(UserError, match="orderly is a share"):
+        UniformPlacement(orderly=1.5)

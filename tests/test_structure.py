@@ -524,6 +524,41 @@ def test_given_weights_are_no_part_of_a_checkpoint():
     assert torch.equal(scored(free, rules).log_prob, scored(make(FINITE, 12), rules).log_prob)
 
 
+# --- groups of symbols ---
+
+
+@every_kind
+def test_parts_have_the_gradients_of_their_steps(kind: dict[str, object]):
+    """Each part is log q(T); a symbol's own steps move it alone, and the gradients add up to that of log q(T)."""
+    model = make(FINITE, 12, **kind)
+    rules = all_rules(FINITE, 12)
+    weights = torch.randn(len(rules), generator=rng(), dtype=torch.double)
+
+    def gradient(value: Tensor) -> list[Tensor]:
+        return [
+            torch.zeros_like(p) if g is None else g
+            for p, g in zip(
+                model.parameters(),
+                torch.autograd.grad(value, list(model.parameters()), retain_graph=True, allow_unused=True),
+                strict=True,
+            )
+        ]
+
+    score = model.score(rules, torch.tensor([0, 1, 1, 0]))  # S by itself, A and B together
+    assert score.parts.shape == (len(rules), 2)
+    for part in score.parts.unbind(1):
+        torch.testing.assert_close(part, score.log_prob)
+    whole = gradient((weights * score.log_prob).sum())
+    first, second = (gradient((weights * part).sum()) for part in score.parts.unbind(1))
+    for a, b, both in zip(first, second, whole, strict=True):
+        torch.testing.assert_close(a + b, both)
+    # the first step alone expands S, and its probability depends on nothing but the latent
+    bias = [name for name, _ in model.named_parameters()].index("head.bias")
+    others = [k for symbol in "AB" for k in FINITE.expansions(symbol)]
+    assert first[bias].any() and not first[bias][others].any()
+    assert second[bias].any() and not second[bias][list(FINITE.expansions("S"))].any()
+
+
 # --- lists that end ---
 
 

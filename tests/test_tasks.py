@@ -20,6 +20,7 @@ from ms2.features import Blocks, FeatureExtractor
 from ms2.grammar import GrammarError
 from ms2.objectives import KDE, MMDWitness, Objective
 from ms2.priors import ParameterPrior, Repetition
+from ms2.registry import UserError
 from ms2.render import Renderer, Rendering
 from ms2.scene import SceneBatch, scenes_of
 from ms2.tasks import ExtractorTraining, Pretraining, Samples, probe, run_stage
@@ -130,6 +131,72 @@ def test_learning_never_looks_at_the_truth(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="looked at"):
         assert data.target.truth
     trainer(tmp_path, 3).fit(learner(world), datamodule=data)
+
+
+# --- credit ---
+
+
+CREDIT = {"count": ["Digits"], "classes": ["Digit"]}
+
+
+def credited_gradient(credit: dict[str, list[str]] | None, blocks: list[str] | None) -> dict[str, Tensor]:
+    """Gradient of one step on the same samples."""
+    world = abacus()
+    model = learner(world, KDE(0.2, blocks=blocks), credit=credit)
+    samples = model.draw(40, rng())
+    real = model.features.requires_grad_(False)(
+        world.images(RandomDigits(3, 3).sample(world.grammar, 40, rng(1)), rng(1))
+    )
+    model.loss(samples, real).backward()
+    return {name: p.grad.clone() for name, p in model.structure.named_parameters() if p.grad is not None}
+
+
+def test_credit_for_everything_is_no_credit() -> None:
+    every = {block: list(MultiMNIST().nonterminals) for block in CREDIT}
+    plain = credited_gradient(None, ["count", "classes"])
+    for name, gradient in credited_gradient(every, ["count", "classes"]).items():
+        torch.testing.assert_close(gradient, plain[name], msg=name)
+
+
+def test_each_block_weighs_the_steps_of_its_symbols_alone() -> None:
+    """The head's rows belong to rules, and each step moves those of its own symbol."""
+    grammar = MultiMNIST()
+    split = credited_gradient(CREDIT, ["count", "classes"])["head.bias"]
+    for block, (symbol,) in CREDIT.items():
+        alone = credited_gradient(None, [block])["head.bias"]
+        rows = list(grammar.expansions(symbol))
+        torch.testing.assert_close(split[rows], alone[rows])
+        assert split[rows].any()
+
+
+@pytest.mark.parametrize(
+    ("credit", "said"),
+    [({"count": ["Digit5"]}, "expands no such symbol. Did you mean 'Digit'"), ({"cuont": ["Digits"]}, "'count'")],
+)
+def test_credit_that_makes_no_sense(credit: dict[str, list[str]], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        credited_gradient(credit, None)
+
+
+def test_each_group_of_symbols_has_a_baseline_of_its_own() -> None:
+    world = abacus()
+    model = learner(world, KDE(0.2), MovingAverage(), credit=CREDIT)
+    samples = model.draw(40, rng())
+    model.features.requires_grad_(False)
+    model.loss(samples, model.features(world.images(RandomDigits(3, 3).sample(world.grammar, 40, rng(1)), rng(1))))
+    baselines = {float(value) for name, value in model.state_dict().items() if name.endswith("baseline")}
+    assert len(baselines) == len(model.credited) == 3 and not any(map(math.isnan, baselines))
+
+
+def test_credit_finds_the_target(tmp_path: Path) -> None:
+    """Exact features, and two groups of symbols."""
+    world = abacus()
+    model = learner(world, KDE(0.2), Normalised(), credit=CREDIT, lr=3e-2, eval_scenes=4000)
+    data = TargetImages(Synthetic(world, RandomDigits(1, 3), num_images=500), batch_size=64)
+    trainer(tmp_path, 150).fit(model, datamodule=data)
+    tables = evaluation.structure_tables(model, evaluation.sample_structures(model), data.target)
+    found = evaluation.structure_metrics(model, tables)
+    assert found["count_tv"] < 0.08 < found["count_tv_prior"]
 
 
 class FirstAlone(Abacus):
@@ -298,6 +365,25 @@ def test_probing_one_that_sees_half_of_each_object() -> None:
     assert found["probe/prior/class_error"] == pytest.approx(0.6 * counts.float().mean().item())
     assert found["probe/prior/presence_accuracy"] == pytest.approx(((counts > 1) == (counts > 0)).float().mean().item())
     assert found["probe/prior/count_accuracy"] == pytest.approx((counts.sum(1) == 0).float().mean().item())
+
+
+class Seen(Beads):
+    """Reads the first bead alone, as it was not told of any that is hidden."""
+
+    least_visible = 0.1
+
+    def forward(self, images: Tensor) -> Blocks:
+        counts = super().forward(images)["classes"]
+        some = counts.sum(1, keepdim=True)
+        return {"classes": counts / some.clamp(min=1), "count": some.clamp(max=1)}
+
+
+def test_what_an_extractor_is_not_told_of_is_no_mistake() -> None:
+    world = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), FirstAlone())
+    found = probe(Seen(), world, {"prior": UniformPlacement()}, images=300)
+    biases = {key: value for key, value in found.items() if "bias" in key}
+    assert biases == pytest.approx({"probe/prior/bias_0": 0, "probe/prior/bias_1": 0}, abs=1e-5)
+    assert found["probe/prior/count_accuracy"] == 1
 
 
 def probe_generator() -> torch.Generator:

@@ -41,7 +41,14 @@ class Objective(Plugin, ABC, kind="objectives"):
     def __call__(
         self, features: Blocks, population: Blocks, own: Int[Tensor, " b"], real: Blocks
     ) -> tuple[Float[Tensor, " b"], dict[str, Float[Tensor, ""]]]:
-        """Score of each sample, and the sharpness of each block's kernel.
+        """Score of each sample, the sum of `by_block`, and the sharpness of each block's kernel."""
+        scores, sharpness = self.by_block(features, population, own, real)
+        return torch.stack(list(scores.values())).sum(0), sharpness
+
+    def by_block(
+        self, features: Blocks, population: Blocks, own: Int[Tensor, " b"], real: Blocks
+    ) -> tuple[dict[str, Float[Tensor, " b"]], dict[str, Float[Tensor, ""]]]:
+        """Score of each sample from each block, and the sharpness of the block's kernel.
 
         Sharpness is the mean squared distance to the population over 2 H, the kernel's exponent: near 0 the
         density ratio is all but linear and matches only means; far above 1 each sample sees only itself.
@@ -57,8 +64,7 @@ class Objective(Plugin, ABC, kind="objectives"):
         """
         if min(len(block) for block in (*population.values(), *real.values())) < 2:
             raise UserError("a score compares samples, so it needs at least two: raise data.batch_size")
-        score = torch.zeros(len(own), device=own.device)
-        sharpness = {}
+        scores, sharpness = {}, {}
         for name in self.blocks or list(features):
             if name not in features:
                 raise UserError(f"the features have no block {name!r}. {suggest(name, features)}")
@@ -67,9 +73,9 @@ class Objective(Plugin, ABC, kind="objectives"):
                 variance *= float(real[name].var(0).mean().clamp(min=1e-12))
             to_population = -torch.cdist(features[name], population[name]).square() / (2 * variance)
             to_real = -torch.cdist(features[name], real[name]).square() / (2 * variance)
-            score = score + self.block_score(to_population, to_real, own, (population[name], real[name], variance))
+            scores[name] = self.block_score(to_population, to_real, own, (population[name], real[name], variance))
             sharpness[name] = -to_population.mean()
-        return score, sharpness
+        return scores, sharpness
 
     @abstractmethod
     def block_score(

@@ -25,10 +25,13 @@ class Score(NamedTuple):
         log_prob: log q(T), marginal over the latents, before rejection.
         entropy: Sum over steps of the entropy of the rule's distribution; its mean over samples of q
             estimates the entropy of q (exactly so for one latent).
+        parts: log q(T) again for each group of symbols, with the gradient of the steps alone that expand one of them.
+            Together these are the gradient of log q(T).
     """
 
     log_prob: Float[Tensor, " b"]
     entropy: Float[Tensor, " b"]
+    parts: Float[Tensor, "b g"]
 
 
 class StructureModel(Configured, nn.Module):
@@ -182,15 +185,21 @@ class StructureModel(Configured, nn.Module):
 
     # -- scoring ---------------------------------------------------------------------------------------
 
-    def score(self, rules: Int[Tensor, "b t"]) -> Score:
+    def score(self, rules: Int[Tensor, "b t"], groups: Int[Tensor, " n1"] | None = None) -> Score:
         """Log-probability and entropy of derivations, in one teacher-forced pass, with gradients.
 
         Padding steps count nothing. The marginal over Z is exact: each derivation is scored under every
         latent, and the mean taken by logsumexp.
+
+        Args:
+            rules: The derivations.
+            groups: Number of the group that each symbol belongs to; by default there is one group.
         """
         k, num = self.grammar.num_rules, len(self.latents)
+        number = 1 if groups is None else int(groups.max()) + 1
         if not len(rules):
-            return Score(self.head.weight.new_zeros(0), self.head.weight.new_zeros(0))
+            none = self.head.weight.new_zeros(0)
+            return Score(none, none, none.reshape(0, number))
         rules = rules[:, : max(1, int(lengths(self.grammar, rules).max()))]
         real = rules != k
         inputs = torch.cat([torch.full_like(rules[:, :1], k), rules[:, :-1]], 1)
@@ -202,10 +211,17 @@ class StructureModel(Configured, nn.Module):
         logits = self._logits(output, context.symbol).masked_fill(~allowed, -math.inf)
         log_p = logits.log_softmax(-1)
         taken = log_p.gather(-1, rules.clamp(max=k - 1)[None, ..., None].expand(num, -1, -1, -1))[..., 0]
-        per_latent = torch.where(real, taken, 0.0).sum(-1)
+        steps = torch.where(real, taken, 0.0)
+        log_prob = steps.sum(-1).logsumexp(0) - math.log(num)
+        parts = log_prob[:, None]
+        if groups is not None:
+            of_group = F.one_hot(groups[context.symbol], number).to(steps.dtype)
+            per_group = torch.einsum("zbt,btg->zbg", steps, of_group)
+            others = (per_group.sum(-1, keepdim=True) - per_group).detach()
+            parts = (per_group + others).logsumexp(0) - math.log(num)
         # 0 log 0 = 0 for rules that are not allowed
         entropy = torch.where(real, -(log_p.exp() * log_p.masked_fill(~allowed, 0.0)).sum(-1), 0.0).sum(-1)
-        return Score(per_latent.logsumexp(0) - math.log(num), entropy.mean(0))
+        return Score(log_prob, entropy.mean(0), parts)
 
     def makes(self, rules: Int[Tensor, "b t"]) -> Bool[Tensor, " b"]:
         """Which derivations have no longer list than the model may make; the others have probability 0."""

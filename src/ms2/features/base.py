@@ -116,9 +116,11 @@ class TrainedExtractor(FeatureExtractor, ABC):
 
     Attributes:
         slots: What it tells apart.
+        least_visible: Visible share of an object below which it is not told of it.
     """
 
     slots: Slots
+    least_visible: float = 0.0
 
     @abstractmethod
     def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:

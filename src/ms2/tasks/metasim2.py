@@ -1,7 +1,8 @@
 """Stage 3: learn the structure of target images, by REINFORCE on a feature-space score (section 3.3)."""
 
+import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,16 +10,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from ms2.data import Target, TargetImages
 from ms2.derivation import Derivations
 from ms2.estimators import Estimator, LeaveOneOut
 from ms2.features import Blocks, FeatureExtractor, TrainedExtractor
+from ms2.grammar import Grammar
 from ms2.metrics import distribution, total_variation
 from ms2.objectives import Objective
 from ms2.realism import Realism
-from ms2.registry import Configured, UserError
+from ms2.registry import Configured, UserError, suggest
 from ms2.scene import SceneBatch, scenes_of
 from ms2.seeding import generator
 from ms2.statistics import ClassFrequency, ObjectCount, Statistic
@@ -60,6 +62,11 @@ class MetaSim2(Configured, LightningModule):
         features: The feature extractor, which is not trained here.
         objective: Scores samples.
         estimator: Turns scores into advantages.
+        credit: Symbols by feature block, for blocks that speak of these alone: ``{"count_car": ["Cars"]}``. A block's
+            score then weighs the steps alone that expand them, and no other's noise falls on them; blocks that are not
+            named weigh all steps, and steps of symbols that no block names are weighed by all blocks. The paper weighs
+            all steps by all that is known of the image. This ignores that more trees may hide a car: the gradient is
+            another, but just as zero where all blocks agree with the target's.
         statistics: What is compared when the target's true structure is known; number and classes of
             objects by default.
         lr: Learning rate (Adam).
@@ -84,6 +91,7 @@ class MetaSim2(Configured, LightningModule):
         objective: Objective,
         estimator: Estimator,
         statistics: Sequence[Statistic] | None = None,
+        credit: dict[str, list[str]] | None = None,
         lr: float = 2e-3,
         lr_decay: bool = True,
         max_gradient: float | None = None,
@@ -98,6 +106,9 @@ class MetaSim2(Configured, LightningModule):
         super().__init__()
         self.world, self.structure, self.features = world, structure, features
         self.objective, self.estimator = objective, estimator
+        self.credit = credit or {}
+        self.groups, self.credited = _groups(world.grammar, self.credit)
+        self.more_estimators = nn.ModuleList(copy.deepcopy(estimator) for _ in self.credited[1:])
         self.statistics = list(statistics or (ObjectCount(), ClassFrequency()))
         self.lr, self.lr_decay, self.max_gradient = lr, lr_decay, max_gradient
         self.reject_weight, self.reject_threshold = reject_weight, reject_threshold
@@ -138,20 +149,33 @@ class MetaSim2(Configured, LightningModule):
         derivations, features = samples
         population = {name: self._gather(block) for name, block in features.items()}
         own = self.global_rank * len(derivations) + torch.arange(len(derivations), device=self.device)
-        score, sharpness = self.objective(features, population, own, real)
-        score = score + self.reject_weight * (derivations.rejections > self.reject_threshold)
-        everyone = self._gather(score)
+        scores, sharpness = self.objective.by_block(features, population, own, real)
+        scores["rejection"] = self.reject_weight * (derivations.rejections > self.reject_threshold).float()
+        everyone = {name: self._gather(score) for name, score in scores.items()}
+        total = torch.stack(list(everyone.values())).sum(0)
         if self.last_score is None:
-            self._warn_if_degenerate(everyone, sharpness)
-        advantage = self.estimator(everyone)
-        # A baseline b other than the mean leaves (E score - b) grad log P(end in time): all accepted scenes alike are
-        # made likelier, or less likely.
-        if self.correct_rejection and not self.estimator.centred:
-            advantage = LeaveOneOut()(advantage)
-        self.last_score = everyone
-        log_prob, entropy = self.structure.score(derivations.rules)
-        self._log_step(score, sharpness, entropy, derivations.rejections)
-        return (advantage[own] * log_prob).mean()
+            self._warn_if_degenerate(total, sharpness)
+        self.last_score = total
+        groups = self.groups.to(self.device) if self.credit else None
+        log_prob = self.structure.score(derivations.rules, groups)
+        self._log_step(total[own], sharpness, log_prob.entropy, derivations.rejections)
+        return (self._advantages(everyone)[own] * log_prob.parts).sum(1).mean()
+
+    def _advantages(self, scores: dict[str, Float[Tensor, " m"]]) -> Float[Tensor, "m g"]:
+        """Advantages of all samples, for the steps of each group of symbols."""
+        for block in self.credit:
+            if block not in scores:
+                raise UserError(f"credit names the block {block!r}, which is not scored. {suggest(block, scores)}")
+        advantages = []
+        for blocks, estimator in zip(self.credited, (self.estimator, *self.more_estimators), strict=True):
+            heard = [s for name, s in scores.items() if blocks is None or name in blocks or name not in self.credit]
+            advantage = estimator(torch.stack(heard).sum(0))
+            # A baseline b other than the mean leaves (E score - b) grad log P(end in time): all accepted scenes alike
+            # are made likelier, or less likely.
+            if self.correct_rejection and not self.estimator.centred:
+                advantage = LeaveOneOut()(advantage)
+            advantages.append(advantage)
+        return torch.stack(advantages, 1)
 
     def _gather(self, values: Float[Tensor, "b *d"]) -> Float[Tensor, "m *d"]:
         """The values of all processes, in order of rank."""
@@ -350,3 +374,24 @@ class MetaSim2(Configured, LightningModule):
                 f"{theirs.get('text', 'unknown')}\nThis world's rules:\n{self.world.grammar}\n"
                 "Give the world it was trained with (the config.yaml beside it), or train anew."
             )
+
+
+def _groups(
+    grammar: Grammar, credit: Mapping[str, Sequence[str]]
+) -> tuple[Int[Tensor, " n1"], list[frozenset[str] | None]]:
+    """The group of each symbol, and by group the blocks that speak of its symbols; None for all blocks."""
+    heard: list[frozenset[str] | None] = []
+    for block, symbols in credit.items():
+        for symbol in symbols:
+            if symbol not in grammar.nonterminals:
+                raise UserError(
+                    f"credit gives {symbol!r} the score of {block!r}, but the grammar expands no such symbol. "
+                    f"{suggest(symbol, grammar.nonterminals)}"
+                )
+    groups = []
+    for symbol in grammar.nonterminals:
+        blocks = frozenset(block for block, symbols in credit.items() if symbol in symbols) or None
+        if blocks not in heard:
+            heard.append(blocks)
+        groups.append(heard.index(blocks))
+    return torch.tensor([*groups, 0]), heard

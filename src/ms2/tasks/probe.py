@@ -2,9 +2,10 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ms2.features import Reading, TrainedExtractor
@@ -30,6 +31,8 @@ def probe(
 ) -> dict[str, float]:
     """Compare what the extractor reads off images with what is in them, over the whole range of the prior.
 
+    What it was not told of, because too little of it is visible, does not count.
+
     Args:
         features: The extractor.
         world: Whose grammar and renderer make the images.
@@ -51,9 +54,12 @@ def probe(
     for name, parameters in layouts.items():
         draw = generator(seed, "probe", name, device=device)
         scenes = parameters.sample(scenes_of(world.grammar, prior.sample(world.grammar, images, draw)), draw)
-        parts = [features.read(world.renderer.render(scenes[i : i + 128])) for i in range(0, images, 128)]
+        renderings = [world.renderer.render_labelled(scenes[i : i + 128]) for i in range(0, images, 128)]
+        parts = [features.read(rendering.image) for rendering in renderings]
         read = Reading(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))
-        row = _compare(read, scenes.counts(len(world.classes))) | _slots(features, read, scenes)
+        visible = torch.cat([rendering.visibility for rendering in renderings]) >= features.least_visible
+        seen = replace(scenes, classes=torch.where(visible, scenes.classes, -1))
+        row = _compare(read, seen.counts(len(world.classes))) | _slots(features, read, scenes, visible)
         _warn(name, row)
         found |= {f"probe/{name}/{key}": value for key, value in row.items()}
     return found
@@ -72,10 +78,13 @@ def _compare(read: Reading, truth: Int[Tensor, "n c"]) -> dict[str, float]:
     return row
 
 
-def _slots(features: TrainedExtractor, read: Reading, scenes: SceneBatch) -> dict[str, float]:
+def _slots(
+    features: TrainedExtractor, read: Reading, scenes: SceneBatch, visible: Bool[Tensor, "n o"]
+) -> dict[str, float]:
     if read.slots is None:
         return {}
-    truth = features.slots.counts(scenes.classes, scenes.parents)
+    slots = features.slots.of(scenes.classes, scenes.parents)
+    truth = features.slots.count(torch.where(visible, slots, -1))
     row: dict[str, float] = {}
     for name, number, true in zip(features.slots.names, read.slots.unbind(1), truth.unbind(1), strict=True):
         if not bool(number.isnan().any()):

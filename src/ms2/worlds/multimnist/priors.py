@@ -36,28 +36,52 @@ class RandomDigits(Repetition):
         super().__init__(lengths={"Digits": numbers.tolist()}, weights={"Digit": classes.tolist()})
 
 
+ROW_ENDS = 0.3
+"""Share of the canvas at either end within which a row of digits begins and ends."""
+
+
 class UniformPlacement(ParameterPrior):
     """The paper's prior of parameters: digits anywhere on the canvas, upright.
 
     Args:
         max_angle: Greatest turn to either side, in degrees.
         examples: Which share of each class's pictures to use, from and to.
+        orderly: Share of scenes whose digits stand in a row instead, with even gaps, in any direction: to train
+            extractors on, which are to count alike in any layout. The paper has none.
     """
 
-    def __init__(self, max_angle: float = 0.0, examples: tuple[float, float] = (0.0, 1.0)) -> None:
+    def __init__(
+        self, max_angle: float = 0.0, examples: tuple[float, float] = (0.0, 1.0), orderly: float = 0.0
+    ) -> None:
         if not 0 <= max_angle <= 180:
             raise UserError(f"max_angle must lie between 0 and 180 degrees, not be {max_angle}")
-        self.max_angle, self.examples = max_angle, _share(examples)
+        if not 0 <= orderly <= 1:
+            raise UserError(f"orderly is a share of scenes, between 0 and 1, and can't be {orderly}")
+        self.max_angle, self.examples, self.orderly = max_angle, _share(examples), orderly
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Place, angle and picture of each digit, independent of one another."""
         turn = torch.pi * self.max_angle / 180
-        return scenes.with_attributes(
+        placed = scenes.with_attributes(
             x=uniform(scenes, 0, 1, generator),
             y=uniform(scenes, 0, 1, generator),
             angle=uniform(scenes, -turn, turn, generator),
             example=uniform(scenes, *self.examples, generator),
         )
+        return self._lined_up(placed, generator) if self.orderly else placed
+
+    def _lined_up(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
+        """Move the digits of some scenes into rows, from near one edge of the canvas to near the opposite one."""
+        device = scenes.classes.device
+        orderly, across, start, end, left, right = torch.rand(6, len(scenes), 1, generator=generator, device=device)
+        steps = (scenes.mask.sum(1, keepdim=True) - 1).clamp(min=1)
+        share = torch.arange(scenes.classes.shape[1], device=device) / steps
+        along, aside = ROW_ENDS * start + (1 - ROW_ENDS * (start + end)) * share, left + (right - left) * share
+        horizontal = across < 0.5
+        x, y = torch.where(horizontal, along, aside), torch.where(horizontal, aside, along)
+        moved = (orderly < self.orderly) & scenes.mask
+        of = scenes.attributes
+        return scenes.with_attributes(x=torch.where(moved, x, of["x"]), y=torch.where(moved, y, of["y"]))
 
 
 class OnALine(ParameterPrior):
