@@ -105,6 +105,12 @@ class PretrainedCounts(DenseCounts):
         size = maps[0].shape[2:]
         return torch.cat([maps[0], *(F.interpolate(m, size, mode="bilinear") for m in maps[1:])], 1)
 
+    def requires_grad_(self, requires_grad: bool = True) -> "PretrainedCounts":
+        """Thaw or freeze the head; the network is frozen for good."""
+        super().requires_grad_(requires_grad)
+        self.network.requires_grad_(False)
+        return self
+
     def train(self, mode: bool = True) -> "PretrainedCounts":
         """Train the head alone."""
         super().train(mode)
