@@ -17,7 +17,6 @@ from ms2 import metrics
 from ms2.metrics import (
     Interval,
     compare,
-    compare_all,
     compare_vectors,
     distribution,
     energy_distance,
@@ -294,24 +293,6 @@ def test_unusable_tables_are_named(bad: Tensor, message: str) -> None:
 def test_compare_rejects_impossible_options(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="try resamples=500"):
         compare(torch.eye(3), torch.eye(3), generator=rng(), **options)
-
-
-def test_compare_all_flattens_and_equals_compare() -> None:
-    generated = {"count": sample(probabilities(1, 2), 20, rng(1)), "class": torch.tensor([[3, 1], [0, 2]])}
-    target = {"class": torch.tensor([[1, 1, 1]]), "count": sample(probabilities(2, 1), 20, rng(2))}
-    result = compare_all(generated, target, generator=rng(), resamples=30, level=0.9)
-    assert set(result) == {f"{statistic}_{distance}" for statistic in generated for distance in DISTANCES}
-    alone = compare(generated["count"], target["count"], generator=rng(), resamples=30, level=0.9)
-    assert {name: result[f"count_{name}"] for name in DISTANCES} == alone
-    assert result["class_tv"].value == pytest.approx(1 / 3)
-
-
-def test_compare_all_names_the_statistics_that_differ() -> None:
-    table = torch.eye(2)
-    with pytest.raises(ValueError, match=r"only generated has \['count'\], only target has \['class', 'lane'\]"):
-        compare_all(
-            {"count": table, "x": table}, {"x": table, "lane": table, "class": table}, generator=rng(), resamples=2
-        )
 
 
 # --- noise floor ---

@@ -107,6 +107,15 @@ def test_only_the_head_is_trained() -> None:
     assert trainable == {"trunk", "head"}
 
 
+def test_thawing_an_extractor_leaves_the_network_frozen() -> None:
+    """Training thaws extractors, which structure learning froze."""
+    model = make().requires_grad_(False)
+    assert not any(p.requires_grad for p in model.parameters())
+    model.requires_grad_(True)
+    trainable = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable == {"trunk", "head"}
+
+
 def test_the_frozen_network_stays_in_evaluation() -> None:
     """Its normalisation and dropout must not see a batch."""
     model = make(architecture="mobilenet_v3_small", layers=["features.3"]).train()

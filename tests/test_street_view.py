@@ -19,7 +19,7 @@ from ms2.scene import SceneBatch, scenes_of
 from ms2.worlds.driving3d import Driving, SimpleStreets, StreetLayout, StreetView
 from ms2.worlds.driving3d.assets import kinds
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS
-from ms2.worlds.driving3d.renderer import KITTI_P2, KITTI_SIZE, Rendering3D, _resized
+from ms2.worlds.driving3d.renderer import FAR, KITTI_P2, KITTI_SIZE, Rendering3D, _resized
 
 GRAMMAR = Driving()
 NUMBER = {name: i for i, name in enumerate(GRAMMAR.classes)}
@@ -204,6 +204,21 @@ def test_what_is_not_drawn_has_no_labels() -> None:
         for name in ("boxes", "visible_boxes", "boxes3d", "visibility", "truncation", "corners"):
             assert not getattr(found, name)[unused].any(), name
     assert not (found.instances == 0).any()  # the scenario
+
+
+def test_trees_far_away_have_fewer_triangles_in_the_same_box() -> None:
+    trees = kinds()["tree"]
+    for near, far in zip(trees.models, trees.far, strict=True):
+        assert len(far.triangles) <= len(near.triangles)
+        for end in ("min", "max"):
+            assert getattr(far.vertices, end)(0) == pytest.approx(getattr(near.vertices, end)(0), abs=1e-3)
+    assert sum(len(m.triangles) for m in trees.far) < 0.6 * sum(len(m.triangles) for m in trees.models)
+    # what they hide of a street stays much the same
+    for model in (0.05, 0.35, 0.75):
+        near, far = (VIEW.render_labelled(scene(("tree", -2.0, FAR + step, 0.0, model))) for step in (-0.01, 0.01))
+        assert (near.boxes[0, 1] - far.boxes[0, 1]).abs().max() < 6.0  # of 75 pixels
+        areas = [float((found.instances == 1).sum()) for found in (near, far)]
+        assert areas[0] != areas[1] and 0.75 < areas[1] / areas[0] < 1.33
 
 
 def test_what_stands_behind_is_hidden() -> None:

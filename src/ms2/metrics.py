@@ -12,7 +12,6 @@ Where a scene is described by several numbers at once, a row is its *structure v
 (Székely and Rizzo 2013) compares the joint distributions: it is 0 only where all of them together agree.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -133,32 +132,6 @@ def compare(
         "wasserstein": _excess(gap.cumsum(-1), gaps.cumsum(-1)),
     }
     return {name: _interval(value[name], values[name], excess[name], level) for name in value}
-
-
-def compare_all(
-    generated: Mapping[str, Real[Tensor, "..."]],
-    target: Mapping[str, Real[Tensor, "..."]],
-    *,
-    generator: torch.Generator,
-    resamples: int = 500,
-    level: float = 0.95,
-) -> dict[str, Interval]:
-    """`compare` for each statistic (name -> table), keyed `{statistic}_{distance}`, such as `count_tv`.
-
-    ValueError if the two do not hold the same statistics, and as in `compare`.
-    """
-    if generated.keys() != target.keys():
-        raise ValueError(
-            f"statistics differ: only generated has {sorted(generated.keys() - target.keys())}, only target has "
-            f"{sorted(target.keys() - generated.keys())}. Compute the same statistics for both sets."
-        )
-    return {
-        f"{statistic}_{distance}": interval
-        for statistic, table in generated.items()
-        for distance, interval in compare(
-            table, target[statistic], generator=generator, resamples=resamples, level=level
-        ).items()
-    }
 
 
 def noise_floor(

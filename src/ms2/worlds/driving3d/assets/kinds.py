@@ -91,8 +91,17 @@ MAKERS: dict[str, tuple[Callable[[], list[Mesh]], tuple[Colour, ...]]] = {
 def built_in() -> dict[str, Kind]:
     """All classes with the models that code makes."""
     found = {name: Kind.of(make(), palette) for name, (make, palette) in MAKERS.items()}
-    found["tree"] = replace(found["tree"], far=tuple(make_trees(far=True)))  # a wood has more triangles than all else
-    return found
+    trees = found["tree"]  # a wood has more triangles than all else
+    far = tuple(_filling(mesh, box_of) for mesh, box_of in zip(make_trees(far=True), trees.models, strict=True))
+    return found | {"tree": replace(trees, far=far)}
+
+
+def _filling(mesh: Mesh, box_of: Mesh) -> Mesh:
+    """A mesh, stretched into the box of another."""
+    low, high = mesh.vertices.min(0), mesh.vertices.max(0)
+    wanted_low, wanted_high = box_of.vertices.min(0), box_of.vertices.max(0)
+    vertices = (mesh.vertices - low) / (high - low) * (wanted_high - wanted_low) + wanted_low
+    return replace(mesh, vertices=vertices.astype(np.float32))
 
 
 @lru_cache(maxsize=4)
