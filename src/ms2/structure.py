@@ -104,6 +104,7 @@ class StructureModel(Configured, nn.Module):
         is_fixed, logits = _fixed(grammar, fixed or {})
         self.register_buffer("is_fixed", is_fixed, persistent=False)
         self.register_buffer("fixed_logits", logits, persistent=False)
+        self.bounded = bool(most)
         self.register_buffer("longest", _longest(grammar, most or {}), persistent=False)
         self.register_buffer("goes_on", grammar.tables("cpu").repeats[:-1].any(1), persistent=False)
 
@@ -225,6 +226,8 @@ class StructureModel(Configured, nn.Module):
 
     def makes(self, rules: Int[Tensor, "b t"]) -> Bool[Tensor, " b"]:
         """Which derivations have no longer list than the model may make; the others have probability 0."""
+        if not self.bounded:
+            return torch.ones(len(rules), dtype=torch.bool, device=rules.device)
         context = contexts(self.grammar, rules)
         goes_on = F.pad(self.goes_on, (0, 1))[rules]  # padding goes on with nothing
         return ~(goes_on & self._full(context)).any(1)

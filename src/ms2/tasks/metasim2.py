@@ -83,6 +83,8 @@ class MetaSim2(Configured, LightningModule):
         realism: FID and KID of the learned images at the end of a run; null for none.
     """
 
+    groups: Tensor
+
     def __init__(
         self,
         world: World,
@@ -107,7 +109,8 @@ class MetaSim2(Configured, LightningModule):
         self.world, self.structure, self.features = world, structure, features
         self.objective, self.estimator = objective, estimator
         self.credit = credit or {}
-        self.groups, self.credited = _groups(world.grammar, self.credit)
+        groups, self.credited = _groups(world.grammar, self.credit)
+        self.register_buffer("groups", groups, persistent=False)
         self.more_estimators = nn.ModuleList(copy.deepcopy(estimator) for _ in self.credited[1:])
         self.statistics = list(statistics or (ObjectCount(), ClassFrequency()))
         self.lr, self.lr_decay, self.max_gradient = lr, lr_decay, max_gradient
@@ -151,13 +154,12 @@ class MetaSim2(Configured, LightningModule):
         own = self.global_rank * len(derivations) + torch.arange(len(derivations), device=self.device)
         scores, sharpness = self.objective.by_block(features, population, own, real)
         scores["rejection"] = self.reject_weight * (derivations.rejections > self.reject_threshold).float()
-        everyone = {name: self._gather(score) for name, score in scores.items()}
-        total = torch.stack(list(everyone.values())).sum(0)
+        gathered = self._gather(torch.stack(list(scores.values()), 1))  # at once: processes wait for each other
+        everyone, total = dict(zip(scores, gathered.unbind(1), strict=True)), gathered.sum(1)
         if self.last_score is None:
             self._warn_if_degenerate(total, sharpness)
         self.last_score = total
-        groups = self.groups.to(self.device) if self.credit else None
-        log_prob = self.structure.score(derivations.rules, groups)
+        log_prob = self.structure.score(derivations.rules, self.groups if self.credit else None)
         self._log_step(total[own], sharpness, log_prob.entropy, derivations.rejections)
         return (self._advantages(everyone)[own] * log_prob.parts).sum(1).mean()
 

@@ -54,10 +54,13 @@ def probe(
     for name, parameters in layouts.items():
         draw = generator(seed, "probe", name, device=device)
         scenes = parameters.sample(scenes_of(world.grammar, prior.sample(world.grammar, images, draw)), draw)
-        renderings = [world.renderer.render_labelled(scenes[i : i + 128]) for i in range(0, images, 128)]
-        parts = [features.read(rendering.image) for rendering in renderings]
+        parts, visibility = [], []
+        for i in range(0, images, 128):
+            rendering = world.renderer.render_labelled(scenes[i : i + 128])
+            parts.append(features.read(rendering.image))
+            visibility.append(rendering.visibility)
         read = Reading(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))
-        visible = torch.cat([rendering.visibility for rendering in renderings]) >= features.least_visible
+        visible = torch.cat(visibility) >= features.least_visible
         seen = replace(scenes, classes=torch.where(visible, scenes.classes, -1))
         row = _compare(read, seen.counts(len(world.classes))) | _slots(features, read, scenes, visible)
         _warn(name, row)

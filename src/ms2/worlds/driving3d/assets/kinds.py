@@ -1,6 +1,6 @@
 """The classes of a street: their models, true sizes and colours, made by code or read from a folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -65,10 +65,10 @@ class Kind:
     far: tuple[Mesh, ...] = ()
 
     @classmethod
-    def of(cls, models: Sequence[Mesh], palette: tuple[Colour, ...], far: Sequence[Mesh] = ()) -> "Kind":
+    def of(cls, models: list[Mesh], palette: tuple[Colour, ...]) -> "Kind":
         """A kind with the sizes that its models have."""
         spans = [np.ptp(mesh.vertices, axis=0) for mesh in models]
-        return cls(tuple(models), tuple((float(x), float(y), float(z)) for x, y, z in spans), palette, tuple(far))
+        return cls(tuple(models), tuple((float(x), float(y), float(z)) for x, y, z in spans), palette)
 
 
 MAKERS: dict[str, tuple[Callable[[], list[Mesh]], tuple[Colour, ...]]] = {
