@@ -1,5 +1,6 @@
 """Leftmost derivations: the batched LIFO stack that expands them, and their tree for people."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -70,6 +71,12 @@ class Frontier:
         self._stack[:, 0] = torch.tensor([none, none, 0, 0, -1], device=device)
         self._stack[:, 1] = torch.tensor([grammar.nonterminals.index(grammar.start), none, 0, 0, -1], device=device)
         self.depth: Int[Tensor, " b"] = torch.ones(batch, dtype=torch.long, device=device)
+
+    def __getitem__(self, index: Tensor) -> "Frontier":
+        """Some of the scenes, to be expanded by themselves."""
+        some = copy.copy(self)
+        some._stack, some.depth = self._stack[index], self.depth[index]
+        return some
 
     @property
     def top(self) -> Context:

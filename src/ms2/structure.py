@@ -1,5 +1,6 @@
 """The structure model q(T): an autoregressive network that samples and scores derivations (section 3.2)."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -15,7 +16,7 @@ from ms2.registry import Configured, UserError, suggest
 
 
 class SamplingError(UserError):
-    """Too many derivations did not end in time."""
+    """Too many derivations were rejected: they did not end in time, or not as they were asked to."""
 
 
 class Score(NamedTuple):
@@ -138,27 +139,35 @@ class StructureModel(Configured, nn.Module):
     def _draw(self, n: int, generator: torch.Generator) -> tuple[Int[Tensor, "n t"], Bool[Tensor, " n"]]:
         """One try for each of n scenes, step by step."""
         device = self.latents.device
-        frontier = Frontier(self.grammar, n, self.t_max, device)
-        chosen = torch.randint(len(self.latents), (n,), generator=generator, device=device)
-        state = self._initial_state(self.latents[chosen])
-        rule = torch.full((n,), self.grammar.num_rules, device=device)
+        walk = Walk(self, torch.randint(len(self.latents), (n,), generator=generator, device=device))
         steps = []
         for step in range(self.t_max):
-            context = frontier.top
-            output, state = self.recurrence(self._embed(rule, context)[:, None], state)
-            done = frontier.finished
-            allowed = self._allowed(frontier.tables, context)
-            logits = self._logits(output[:, 0], context.symbol).masked_fill(~allowed, -math.inf)
-            # an empty stack allows no rule: give it any distribution, and the padding rule afterwards
-            logits = torch.where(done[:, None], 0.0, logits)
-            drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-            rule = torch.where(done, self.grammar.num_rules, drawn)
-            steps.append(rule)
-            frontier.expand(rule)
+            steps.append(walk.draw(generator))
+            walk.step(steps[-1])
             # asking whether all are done waits for the device, so it is asked only now and then
-            if step % 8 == 7 and bool(frontier.finished.all()):
+            if step % 8 == 7 and bool(walk.finished.all()):
                 break
-        return torch.stack(steps, 1), frontier.finished
+        return torch.stack(steps, 1), walk.finished
+
+    def next_probabilities(self, prefixes: Int[Tensor, "b t"], latents: Int[Tensor, " b"]) -> Float[Tensor, "b k"]:
+        """Probability of each rule to follow unfinished derivations, in one teacher-forced pass.
+
+        Args:
+            prefixes: The rules so far, padded to the same number of steps.
+            latents: Index of the latent of each.
+        """
+        end = self.grammar.num_rules
+        # what the padding does to the stack of an unfinished derivation comes after the step that is asked for
+        context = contexts(self.grammar, F.pad(prefixes, (0, 1), value=end))
+        inputs = self._embed(F.pad(prefixes, (1, 0), value=end), context)
+        output, _ = self.recurrence(inputs, self._initial_state(self.latents[latents]))
+        rows, last = torch.arange(len(prefixes), device=prefixes.device), lengths(self.grammar, prefixes)
+        return self._next(output[rows, last], Context(*(part[rows, last] for part in context))).softmax(-1)
+
+    def _next(self, output: Float[Tensor, "b h"], context: Context) -> Float[Tensor, "b k"]:
+        """Logits of the rules that may come next, minus infinity for all others."""
+        allowed = self._allowed(self.grammar.tables(output.device), context)
+        return self._logits(output, context.symbol).masked_fill(~allowed, -math.inf)
 
     def _embed(self, rule: Int[Tensor, "*b"], context: Context) -> Float[Tensor, "*b h"]:
         """Input of a step: the previous rule, and what is to be expanded next."""
@@ -235,6 +244,52 @@ class StructureModel(Configured, nn.Module):
     def log_prob(self, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:
         """log q(T), see `score`."""
         return self.score(rules).log_prob
+
+
+class Walk:
+    """Derivations under way: the network's state, and what each of them has left to expand.
+
+    Args:
+        model: The network that chooses.
+        latents: Index of the latent of each derivation.
+    """
+
+    def __init__(self, model: StructureModel, latents: Int[Tensor, " n"]) -> None:
+        self._model = model
+        self._frontier = Frontier(model.grammar, len(latents), model.t_max, latents.device)
+        self._state = self._following = model._initial_state(model.latents[latents])
+        self._rule = torch.full_like(latents, model.grammar.num_rules)
+
+    def __getitem__(self, index: Tensor) -> "Walk":
+        """Some of the derivations, to go on by themselves."""
+        some = copy.copy(self)
+        some._frontier, some._rule = self._frontier[index], self._rule[index]
+        state = self._state
+        some._state = state[:, index] if isinstance(state, Tensor) else (state[0][:, index], state[1][:, index])
+        return some
+
+    @property
+    def finished(self) -> Bool[Tensor, " n"]:
+        """Which have nothing left to expand."""
+        return self._frontier.finished
+
+    def probabilities(self) -> Float[Tensor, "n k"]:
+        """Probability of each rule to come next; any distribution where a derivation is finished."""
+        context = self._frontier.top
+        embedded = self._model._embed(self._rule, context)
+        output, self._following = self._model.recurrence(embedded[:, None], self._state)
+        logits = self._model._next(output[:, 0], context)
+        return torch.where(self.finished[:, None], 0.0, logits).softmax(-1)
+
+    def draw(self, generator: torch.Generator) -> Int[Tensor, " n"]:
+        """A rule to come next for each, the padding rule where a derivation is finished."""
+        drawn = torch.multinomial(self.probabilities(), 1, generator=generator)[:, 0]
+        return torch.where(self.finished, self._model.grammar.num_rules, drawn)
+
+    def step(self, rule: Int[Tensor, " n"]) -> None:
+        """Go on by one rule each, after `probabilities` or `draw`."""
+        self._state, self._rule = self._following, rule
+        self._frontier.expand(rule)
 
 
 def _fixed(
