@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import signal
 import sys
 import time
@@ -21,26 +20,18 @@ import ms2
 import ms2.worlds
 from ms2 import registry
 from ms2.callbacks import AtomicCheckpoints, Gallery, Results, SaveImages, StageBar, write_json
+from ms2.commands.compare import compare_command
+from ms2.commands.generate import generate_command, render_command
 from ms2.data import TargetImages
 from ms2.grammar import Grammar
+from ms2.parsing import explain
 from ms2.registry import UserError, fingerprint
 from ms2.tasks import ExtractorTraining, MetaSim2, Pretraining, Stage, run_stage, say
 from ms2.world import World
 
 STARTED = time.monotonic()
-KEYS = {
-    "grammar": "grammars",
-    "prior": "priors",
-    "parameters": "parameters",
-    "layouts": "parameters",
-    "renderer": "renderers",
-    "features": "features",
-    "objective": "objectives",
-    "estimator": "estimators",
-    "statistics": "statistics",
-    "target": "targets",
-}
-"""Kind of the plug-in that is named under each key of a configuration."""
+COMMANDS = {"generate": generate_command, "render": render_command, "compare": compare_command}
+"""Commands that are not Lightning's."""
 
 USAGE = """\
 ms2 learns the structure of scenes from images without labels (Meta-Sim2).
@@ -49,6 +40,9 @@ ms2 learns the structure of scenes from images without labels (Meta-Sim2).
   ms2 validate --config FILE  distance of a checkpoint's structure to the target's
   ms2 test --config FILE      the same, leaving metrics.json and summary.png
   ms2 predict --config FILE   images of a checkpoint's scenes
+  ms2 generate SOURCE         a labelled data set from a run, a configuration, or a world
+  ms2 render --provenance F   one of its images again, to the byte
+  ms2 compare RUN             what its data is worth to a detector, beside the prior's
   ms2 list [KIND]             the plug-ins that can be named in a configuration
   ms2 lint NAME|FILE [T_MAX]  what is suspicious about a grammar
 
@@ -63,13 +57,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message alone: the usage is some hundred lines, and --help shows it."""
-        found = re.search(r'Parser key "(?:[\w.]+\.)?(\w+)"', message)
-        typed = re.search(r"Expected a dot import path string: ([\w.]+)", message)
-        if found and typed and found[1] in KEYS:
-            kind = KEYS[found[1]]
-            names = registry.available(kind)
-            if typed[1] not in names:
-                message += f"\nNo plug-in among the {kind} is called {typed[1]!r}. {registry.suggest(typed[1], names)}"
+        message = explain(message)
         if not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"ms2: {message}\nAll options: ms2 fit --help\n")
@@ -347,6 +335,8 @@ def main(args: ArgsType = None) -> None:
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(USAGE)
+        elif argv[0] in COMMANDS:
+            COMMANDS[argv[0]](argv[1:])
         elif argv[0] == "list":
             list_plugins(argv[1:])
         elif argv[0] == "lint" and 2 <= len(argv) <= 3:

@@ -1,11 +1,14 @@
 """Pictures that a person understands at a glance: histograms and grids of images."""
 
+import io
+import zlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt16
+from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -42,6 +45,17 @@ def to_pixels(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "height width 
     """One image with pixels in [0, 1] as an array for Pillow."""
     pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
+def encode(pixels: UInt8[np.ndarray, "..."] | UInt16[np.ndarray, "..."], kind: Literal["png", "jpeg"]) -> bytes:
+    """An image file: PNG without loss, or JPEG of quality 95."""
+    out = io.BytesIO()
+    if kind == "png":
+        # a quarter of the default's time, and a tenth more room
+        Image.fromarray(pixels).save(out, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    else:
+        Image.fromarray(pixels).save(out, "JPEG", quality=95, subsampling=0)
+    return out.getvalue()
 
 
 def summary(

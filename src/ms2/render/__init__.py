@@ -1,5 +1,5 @@
 """Renderers."""
 
-from ms2.render.base import Renderer, Rendering
+from ms2.render.base import Renderer, Rendering, foreign
 
-__all__ = ["Renderer", "Rendering"]
+__all__ = ["Renderer", "Rendering", "foreign"]

@@ -45,12 +45,14 @@ class Renderer(Plugin, ABC, kind="renderers"):
         size: Height and width of an image in pixels.
         attributes: What the renderer reads of every object, with bounds.
         environment: What it reads of the scene as a whole, with bounds.
+        licence: Whose pictures and models it draws with, and what one may do with them.
     """
 
     channels: int
     size: tuple[int, int]
     attributes: tuple[Attribute, ...]
     environment: tuple[Attribute, ...] = ()
+    licence: str = "Everything in the images is drawn by ms2's own code: Apache-2.0, as ms2 is."
 
     @abstractmethod
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b c h w"]:
@@ -59,3 +61,8 @@ class Renderer(Plugin, ABC, kind="renderers"):
     @abstractmethod
     def render_labelled(self, scenes: SceneBatch) -> Rendering:
         """The same images, with labels."""
+
+
+def foreign(folder: str) -> str:
+    """The licence of images that show what a person put into a folder."""
+    return f"Drawn with the files in `{folder}`, under whatever licences these have, and by ms2's own code, Apache-2.0."

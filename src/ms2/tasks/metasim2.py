@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from ms2.checkpoints import check_grammar, note_grammar
 from ms2.data import Target, TargetImages
 from ms2.derivation import Derivations
 from ms2.estimators import Estimator, LeaveOneOut
@@ -37,10 +38,6 @@ RENDERED_AT_ONCE = 50
 """Scenes whose images are drawn together where only their labels are asked for."""
 FLAT, SPIKY = 0.02, 200.0
 """Sharpness of a kernel, its mean exponent, below and above which it is called degenerate."""
-
-
-class CheckpointError(UserError):
-    """A checkpoint that belongs to something else."""
 
 
 class Samples(NamedTuple):
@@ -361,7 +358,7 @@ class MetaSim2(Configured, LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which grammar the weights speak."""
-        checkpoint["grammar"] = {"text": str(self.world.grammar), "fingerprint": self.world.grammar.fingerprint}
+        checkpoint["grammar"] = note_grammar(self.world.grammar)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another grammar.
@@ -369,13 +366,7 @@ class MetaSim2(Configured, LightningModule):
         Raises:
             CheckpointError: If the checkpoint's rules are not this world's.
         """
-        theirs = checkpoint.get("grammar", {})
-        if theirs.get("fingerprint") != self.world.grammar.fingerprint:
-            raise CheckpointError(
-                "the checkpoint was trained with another grammar. Its rules:\n"
-                f"{theirs.get('text', 'unknown')}\nThis world's rules:\n{self.world.grammar}\n"
-                "Give the world it was trained with (the config.yaml beside it), or train anew."
-            )
+        check_grammar(checkpoint, self.world.grammar)
 
 
 def _groups(

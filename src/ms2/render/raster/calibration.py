@@ -1,5 +1,6 @@
 """KITTI's calibration files: the cameras that its images were taken with."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,3 +35,12 @@ def read_projection(path: Path, camera: str = "P2") -> Float[Tensor, "3 4"]:
     if len(values) != 12:
         raise KittiError(f"{path}, {camera}: {len(values)} numbers, where a 3 x 4 matrix has 12")
     return torch.tensor(values).view(3, 4)
+
+
+def calibration_text(projection: Sequence[Sequence[float]]) -> str:
+    """A file for ``calib`` of images whose cameras are all the same one; lasers and gyroscopes sit in it too."""
+    p = " ".join(f"{value:.12e}" for row in projection for value in row)
+    level = "1 0 0 0 1 0 0 0 1"
+    moved = "1 0 0 0 0 1 0 0 0 0 1 0"
+    lines = [f"P{i}: {p}" for i in range(4)]
+    return "\n".join([*lines, f"R0_rect: {level}", f"Tr_velo_to_cam: {moved}", f"Tr_imu_to_velo: {moved}"]) + "\n"

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ms2.registry import UserError, suggest
-from ms2.render import Renderer, Rendering
+from ms2.render import Renderer, Rendering, foreign
 from ms2.render.layers import Fragments, blend, boxes, joined, peel, rasterise, turn, uppermost
 from ms2.render.sprites import corners_of
 from ms2.scene import Attribute, SceneBatch
@@ -124,6 +124,7 @@ class AerialView(Renderer):
                 )
         if assets is not None:
             check_assets(assets)
+            self.licence = foreign(assets)
         self.canvas, self.extent, self.classes = canvas, extent, tuple(classes)
         self.size = (canvas, canvas)
         self.attributes = (

@@ -12,6 +12,12 @@ from torch import Tensor
 from ms2.registry import UserError, suggest
 
 Source = Literal["sklearn", "mnist"]
+LICENCES: dict[Source, str] = {
+    "sklearn": "Digits: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI Machine Learning "
+    "Repository, CC BY 4.0; as scikit-learn carries them along.",
+    "mnist": "Digits: MNIST, Y. LeCun and C. Cortes, CC BY-SA 3.0.",
+}
+"""Whose the pictures are."""
 
 
 class Digits(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor
 from ms2.registry import UserError
 from ms2.render import Renderer, Rendering, sprites
 from ms2.scene import Attribute, SceneBatch
-from ms2.worlds.multimnist.digits import Digits, Source, load_digits
+from ms2.worlds.multimnist.digits import LICENCES, Digits, Source, load_digits
 
 INK = 1 / 8
 """Least intensity at which a pixel belongs to a digit's mask."""
@@ -43,6 +43,7 @@ class DigitCanvas(Renderer):
             raise UserError(f"a digit of {digit} pixels does not fit onto a canvas of {canvas} pixels")
         self.canvas, self.digit, self.turning = canvas, digit, turning
         self.digits = load_digits(digits, digit, digits_root)
+        self.licence = LICENCES[digits]
         self._copies: dict[torch.device, Digits] = {}
         self.size = (canvas, canvas)
         angle = (Attribute("angle", -math.pi, math.pi),) if turning else ()

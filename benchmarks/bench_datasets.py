@@ -1,0 +1,43 @@
+"""Labelled data sets: what writing them costs beside drawing them."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from measuring import Reference, measure
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from ms2.datasets import Job, Plan, generate, open_source
+from ms2.datasets.generate import BLOCK
+from ms2.seeding import generator
+
+SIZES = {"multimnist": 1024, "driving3d": 256}
+
+
+@pytest.mark.benchmark(group="datasets")
+@pytest.mark.parametrize("name", SIZES)
+def test_generating_a_data_set(name: str, benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """Images, masks and COCO file, against scenes drawn and rendered with their labels alone; one process."""
+    source, number = open_source(name), SIZES[name]
+    world = source.world
+
+    def write() -> None:
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        generate(Job(source, Plan(num_scenes=number), tmp_path), progress=False)
+
+    def render() -> None:
+        for block in range(number // BLOCK):
+            world.renderer.render_labelled(world.sample_prior(BLOCK, generator("benchmark", block)))
+
+    reference: Callable[[], None] = render
+    title = f"a COCO data set of {number} images, {name}"
+    measure(
+        benchmark,
+        write,
+        title,
+        number,
+        "images",
+        rounds=5,
+        to=Reference(reference, "{} × the renderer's own speed", True),
+    )

@@ -1,0 +1,1 @@
+"""Commands beside Lightning's: data sets, and what is made of them."""
