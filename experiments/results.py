@@ -8,17 +8,16 @@ the extractor's training, pretraining, and learning. Runs that are finished are 
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ms2.metrics import mean_interval
+
 SEEDS = (0, 1, 2)
 RUNS = Path("runs")
-T_95 = {2: 12.706, 3: 4.303}
-"""Student's t for a 95 % interval of the mean, by the number of values."""
 
 
 class Experiment(NamedTuple):
@@ -40,8 +39,8 @@ class Experiment(NamedTuple):
 MNIST = {
     "world.renderer.digits": "mnist",
     "world.renderer.digit": "10",
-    "world.renderer.canvas": "112",
-    "extractor.max_steps": "5000",
+    "world.renderer.canvas": "128",
+    "extractor.max_steps": "6000",
     "extractor.parameters": "UniformPlacement",
     "extractor.parameters.orderly": "0.5",
 }
@@ -119,11 +118,8 @@ def run_name(world: str, config: str, seed: int, mnist: str | None) -> str:
 
 def interval(values: list[float]) -> str:
     """Mean and 95 % interval over seeds."""
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    return f"{mean:.3f} ± {T_95[len(values)] * deviation / math.sqrt(len(values)):.3f}"
+    found = mean_interval(values)
+    return f"{found.value:.3f}" + (f" ± {found.high - found.value:.3f}" if len(values) > 1 else "")
 
 
 def table(world: str, configs: list[str], mnist: str | None) -> str:

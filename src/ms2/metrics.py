@@ -12,11 +12,13 @@ Where a scene is described by several numbers at once, a row is its *structure v
 (Székely and Rizzo 2013) compares the joint distributions: it is 0 only where all of them together agree.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Real
+from scipy.special import stdtrit
 from torch import Tensor
 
 # Added to each bin's probability before a logarithm: one part in 10,000 is below what 1,000 scenes can resolve.
@@ -47,6 +49,16 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of independent measurements, and its interval by Student's t; that of a single one has no width."""
+    numbers = torch.tensor(values, dtype=torch.double)
+    mean = float(numbers.mean())
+    if len(values) < 2:
+        return Interval(mean, mean, mean)
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * float(numbers.std()) / len(values) ** 0.5
+    return Interval(mean, mean - half, mean + half)
 
 
 def one_hot_counts(values: Int[Tensor, " n"], bins: int | None = None) -> Float[Tensor, "n k"]:

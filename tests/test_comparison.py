@@ -1,0 +1,123 @@
+"""Comparing rows on equal budgets: tables of known numbers, and a whole comparison in small."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from scipy import stats
+
+from ms2.checkpoints import note_grammar
+from ms2.comparison import Budget, measure_runs, open_rows, summarise, table
+from ms2.metrics import mean_interval
+from ms2.registry import UserError
+from ms2.structure import StructureModel
+from ms2.worlds.multimnist import MultiMNIST
+
+WORLD = {
+    "grammar": "MultiMNIST",
+    "prior": {"class_path": "UniformDigits", "init_args": {"max_digits": 4}},
+    "parameters": "UniformPlacement",
+    "renderer": {"class_path": "DigitCanvas", "init_args": {"canvas": 40, "digit": 12}},
+}
+TARGET = {
+    "class_path": "Synthetic",
+    "init_args": {
+        "num_images": 20,
+        "prior": {"class_path": "RandomDigits", "init_args": {"max_digits": 4}},
+        "parameters": "OnALine",
+    },
+}
+SMALL = Budget(num_scenes=6, steps=2, test_scenes=5, batch_size=2, classes=("3", "8"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run whose structure model has not learned a thing."""
+    grammar = MultiMNIST()
+    model = StructureModel(grammar, t_max=12, hidden=8, most={"Digits": 4})
+    configuration = {
+        "world": WORLD,
+        "data": {"target": TARGET},
+        "model": {"structure": {"t_max": 12, "hidden": 8, "most": {"Digits": 4}}},
+    }
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
+    weights = {f"structure.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": weights, "grammar": note_grammar(grammar)}, folder / "checkpoints" / "last.ckpt")
+    return folder
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.4], [1.0, 2.0, 4.0], [0.0, 0.0, 0.0, 1.0]])
+def test_the_interval_of_a_mean_is_students(values):
+    found = mean_interval(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=sum(values) / len(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_a_single_measurement_has_no_interval():
+    assert mean_interval([0.3]) == mean_interval([0.3], 0.5)
+    assert table({"prior": {"AP": mean_interval([0.3])}}).splitlines()[-1] == "| prior | 0.300 |"
+
+
+def test_gains_are_paired_by_seed():
+    """Seeds differ by a lot, rows by the same amount with each: the gain is certain, the rows are not."""
+    measured = [{"prior": {"AP car": x}, "learned": {"AP car": x + 0.125}} for x in (0.25, 0.5, 0.75)]
+    found = summarise(measured)
+    gain = found["learned - prior"]["AP car"]
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.125, 0.125, 0.125))
+    assert found["prior"]["AP car"].high - found["prior"]["AP car"].low > 0.5
+    lines = table(found).splitlines()
+    assert lines[0] == "| | AP car |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| prior", "| learned", "| learned - prior"]
+
+
+def test_a_comparison_in_small(run, monkeypatch):
+    summary, text = measure_runs([str(run)], [0, 1], SMALL, [])
+    assert list(summary) == ["prior", "learned structure", "learned structure - prior"]
+    assert (
+        {"AP mean", "count TV", "class TV"}
+        < set(summary["prior"])
+        <= {"AP 3", "AP 8", "AP mean", "count TV", "class TV"}
+    )
+    assert all(0 <= i.value <= 1 for key, i in summary["prior"].items() if key.endswith("TV"))
+    # what was measured is not measured again
+    monkeypatch.setattr("ms2.comparison.measure_rows", None)
+    assert measure_runs([str(run)], [0, 1], SMALL, [])[1] == text
+
+
+def test_rows_differ_in_structure_alone(run):
+    rows = open_rows(str(run))
+    assert rows.sources["prior"].structure is None
+    assert rows.sources["learned structure"].structure is not None
+    assert rows.hidden is not None
+    assert type(rows.hidden.world.prior).__name__ == "RandomDigits"
+    assert type(rows.hidden.world.parameters).__name__ == "OnALine"
+    hashes = [source.hashes() for source in rows.sources.values()]
+    assert hashes[0]["renderer"] == hashes[1]["renderer"]
+    assert hashes[0]["checkpoint"] is None
+    assert hashes[1]["checkpoint"] is not None
+
+
+def test_settings_of_the_run_may_be_typed(run):
+    rows = open_rows(str(run), ["--world.renderer.canvas=60"])
+    assert rows.sources["prior"].world.renderer.size == rows.hidden.world.renderer.size == (60, 60)
+
+
+def test_what_cannot_be_compared_is_said(run):
+    with pytest.raises(UserError, match="2 runs need as many --seeds, one each, not 3"):
+        measure_runs([str(run), str(run)], [0, 1, 2], SMALL, [])
+    with pytest.raises(UserError, match="has learned nothing to compare"):
+        open_rows("multimnist")
+    pictures = run.parent / "pictures"
+    pictures.mkdir()
+    from PIL import Image
+
+    for number in range(2):
+        Image.new("L", (40, 40), number).save(pictures / f"{number}.png")
+    configuration = yaml.safe_load((run / "config.yaml").read_text())
+    configuration["data"]["target"] = {"class_path": "Folder", "init_args": {"root": str(pictures)}}
+    (run / "config.yaml").write_text(yaml.safe_dump(configuration))
+    with pytest.raises(UserError, match="nobody knows the labels of the target's images \\(Folder\\)"):
+        measure_runs([str(run)], [0], SMALL, [])
