@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 import ms2
 from ms2 import evaluation
+from ms2.evaluation import Example
 from ms2.moved import Move, as_table, moves, picture, to_csv
 from ms2.pictures import image_grid, to_pixels
 from ms2.tasks import MetaSim2, StageResult, save_atomically, say
@@ -88,7 +90,10 @@ class Gallery(Callback):
 
 
 class Results(Callback):
-    """Leaves ``metrics.json``, ``summary.png`` and what moved (``moved.png``, ``moved.csv``) in the run's folder.
+    """Leaves what a run has found in its folder.
+
+    That is ``metrics.json``, ``histograms.json``, ``summary.png``, what moved (``moved.png``, ``moved.csv``), and
+    ``examples/``: images of prior, learned model and target, with boxes in ``examples.json``.
 
     Args:
         folder: The run's folder.
@@ -147,14 +152,17 @@ class Results(Callback):
         tables = evaluation.structure_tables(model, structures, target)
         metrics = evaluation.structure_metrics(model, tables)
         moved = moves(model.world.grammar, structures["prior"].cpu(), structures["learned"].cpu())
+        histograms = evaluation.histograms(model, tables, metrics)
         pictures = {
-            "summary": evaluation.summary_picture(self.name, model, target, tables, metrics),
+            "summary": evaluation.summary_picture(self.name, model, target, histograms),
             "moved": picture(moved, f"{self.name}: what moved"),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, pixels in pictures.items():
             Image.fromarray(pixels).save(self.folder / f"{name}.png")
         (self.folder / "moved.csv").write_text(to_csv(moved), encoding="utf-8")
+        write_json(self.folder / "histograms.json", evaluation.histogram_table(model, histograms))
+        save_examples(self.folder / "examples", evaluation.examples(model, target))
         about = {
             "steps": trainer.global_step,
             "seed": model.seed,
@@ -203,6 +211,18 @@ class SaveImages(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         for number, image in zip(batch.tolist(), outputs, strict=True):
             Image.fromarray(to_pixels(image)).save(self.folder / f"{number:06d}.png")
+
+
+def save_examples(folder: Path, examples: Mapping[str, Sequence[Example]]) -> None:
+    """Write images as PNG, and what there is to be seen in each as ``examples.json``."""
+    folder.mkdir(exist_ok=True)
+    index: dict[str, list[dict[str, Any]]] = {}
+    for who, some in examples.items():
+        names = [f"{who}_{i:02d}.png" for i in range(len(some))]
+        for name, example in zip(names, some, strict=True):
+            Image.fromarray(to_pixels(example.image)).save(folder / name)
+        index[who] = [{"file": name, "labels": example.labels} for name, example in zip(names, some, strict=True)]
+    write_json(folder / "examples.json", index)
 
 
 def write_json(path: Path, content: Any) -> None:

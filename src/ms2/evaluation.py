@@ -1,21 +1,23 @@
 """What a structure model has learned: tables, distances, and the picture that shows them."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ms2.data import Target, TargetImages
+from ms2.data import Synthetic, Target, TargetImages
 from ms2.metrics import compare, compare_vectors, distribution, noise_floor, vector_noise_floor
 from ms2.pictures import Histogram, summary
 from ms2.priors import fit_pcfg
 from ms2.realism import Realism
+from ms2.scene import SceneBatch
 from ms2.seeding import generator
 from ms2.tasks import MetaSim2
 from ms2.tasks.embedding import embed, processes
+from ms2.world import World
 
 Tables = Mapping[str, Tensor]
 LEAST_VISIBLE = 0.002
@@ -124,6 +126,20 @@ def histograms(model: MetaSim2, tables: Mapping[str, Tables], metrics: Mapping[s
     return drawn
 
 
+def histogram_table(model: MetaSim2, drawn: Sequence[Histogram]) -> list[dict[str, Any]]:
+    """What `histograms` gave as plain values, by the statistics' names: for ``histograms.json``."""
+    names = [statistic.name for statistic in model.statistics if statistic.histogram]
+    return [
+        {
+            "name": name,
+            "title": histogram.title,
+            "bins": list(histogram.bins),
+            "shares": {who: [round(share, 6) for share in shares.tolist()] for who, shares in histogram.shares.items()},
+        }
+        for name, histogram in zip(names, drawn, strict=True)
+    ]
+
+
 def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
     """FID and KID of prior and learned images, see `ms2.realism.Realism.compare`; empty where they aren't asked for.
 
@@ -160,17 +176,64 @@ def _generated(model: MetaSim2, measure: Realism, who: str) -> Iterator[tuple[In
 @torch.no_grad()
 def sample_images(model: MetaSim2, target: Target, n: int = 16) -> dict[str, Tensor]:
     """n images of the prior, of the model, and of the target."""
-    draw = generator(model.seed, "pictures", device=model.device)
-    world = model.world
+    images = {who: model.world.renderer.render(scenes) for who, scenes in _sample_scenes(model, n).items()}
+    return images | {"target": target.first(n).float() / 255}
+
+
+def _sample_scenes(model: MetaSim2, n: int) -> dict[str, SceneBatch]:
+    """The scenes of sample images, which are the same whenever they are asked for."""
+    draw, world = generator(model.seed, "pictures", device=model.device), model.world
     return {
-        "prior": world.images(world.prior.sample(world.grammar, n, draw), draw),
-        "learned": world.images(model.structure.sample(n, draw).rules, draw),
-        "target": target.first(n).float() / 255,
+        "prior": world.scenes(world.prior.sample(world.grammar, n, draw), draw),
+        "learned": world.scenes(model.structure.sample(n, draw).rules, draw),
     }
 
 
+class Example(NamedTuple):
+    """An image, and what there is to be seen in it.
+
+    Attributes:
+        image: Pixels in [0, 1].
+        labels: For each object of which something is visible its ``category``, its ``bbox`` (x, y, width and height in
+            pixels of what is visible) and its ``visibility``, 0..1; None where nobody knows.
+    """
+
+    image: Float[Tensor, "c h w"]
+    labels: list[dict[str, Any]] | None
+
+
+@torch.no_grad()
+def examples(model: MetaSim2, target: Target, n: int = 16) -> dict[str, list[Example]]:
+    """The images of `sample_images`, with boxes: those of the target too where it was rendered."""
+    found = {who: _labelled(model.world, some) for who, some in _sample_scenes(model, n).items()}
+    if isinstance(target, Synthetic):
+        found["target"] = _labelled(target.hidden, target._drawn[1][:n])
+    else:
+        found["target"] = [Example(image.float() / 255, None) for image in target.first(n)]
+    return found
+
+
+def _labelled(world: World, scenes: SceneBatch) -> list[Example]:
+    """Scenes as images with what is to be seen in them."""
+    drawn = world.renderer.render_labelled(scenes)
+    corners, visibility = drawn.visible_boxes.tolist(), drawn.visibility.tolist()
+    labels = [
+        [
+            {
+                "category": world.classes[number],
+                "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
+                "visibility": round(seen, 3),
+            }
+            for number, (x0, y0, x1, y1), seen in zip(*row, strict=True)
+            if number >= 0 and seen > 0 and x1 > x0 and y1 > y0
+        ]
+        for row in zip(drawn.classes.tolist(), corners, visibility, strict=True)
+    ]
+    return [Example(image, known) for image, known in zip(drawn.image, labels, strict=True)]
+
+
 def summary_picture(
-    title: str, model: MetaSim2, target: Target, tables: Mapping[str, Tables], metrics: Mapping[str, Any]
+    title: str, model: MetaSim2, target: Target, drawn: Sequence[Histogram]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Prior, learned and target side by side: histograms above, images below."""
-    return summary(title, histograms(model, tables, metrics), sample_images(model, target))
+    return summary(title, drawn, sample_images(model, target))
