@@ -22,6 +22,7 @@ from ms2 import registry
 from ms2.callbacks import AtomicCheckpoints, Gallery, Results, SaveImages, StageBar, write_json
 from ms2.commands.compare import compare_command
 from ms2.commands.generate import generate_command, render_command
+from ms2.commands.report import report_command
 from ms2.data import TargetImages
 from ms2.grammar import Grammar
 from ms2.parsing import explain
@@ -30,7 +31,12 @@ from ms2.tasks import ExtractorTraining, MetaSim2, Pretraining, Stage, run_stage
 from ms2.world import World
 
 STARTED = time.monotonic()
-COMMANDS = {"generate": generate_command, "render": render_command, "compare": compare_command}
+COMMANDS = {
+    "generate": generate_command,
+    "render": render_command,
+    "compare": compare_command,
+    "report": report_command,
+}
 """Commands that are not Lightning's."""
 
 USAGE = """\
@@ -42,6 +48,7 @@ ms2 learns the structure of scenes from images without labels (Meta-Sim2).
   ms2 predict --config FILE   images of a checkpoint's scenes
   ms2 generate SOURCE         a labelled data set from a run, a configuration, or a world
   ms2 render --provenance F   one of its images again, to the byte
+  ms2 report FOLDER           one page of a run or a data set
   ms2 compare RUN             what its data is worth to a detector, beside the prior's
   ms2 list [KIND]             the plug-ins that can be named in a configuration
   ms2 lint NAME|FILE [T_MAX]  what is suspicious about a grammar

@@ -207,7 +207,7 @@ def examples(model: MetaSim2, target: Target, n: int = 16) -> dict[str, list[Exa
     """The images of `sample_images`, with boxes: those of the target too where it was rendered."""
     found = {who: _labelled(model.world, some) for who, some in _sample_scenes(model, n).items()}
     if isinstance(target, Synthetic):
-        found["target"] = _labelled(target.hidden, target._drawn[1][:n])
+        found["target"] = _labelled(target.hidden, target.scenes[:n])
     else:
         found["target"] = [Example(image.float() / 255, None) for image in target.first(n)]
     return found

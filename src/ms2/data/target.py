@@ -168,6 +168,11 @@ class Synthetic(Target):
         return rules, self.hidden.scenes(rules, draw)
 
     @property
+    def scenes(self) -> SceneBatch:
+        """The images' scenes with their parameters, for evaluation only."""
+        return self._drawn[1]
+
+    @property
     def derivations(self) -> Int[Tensor, "n t"]:  # type: ignore[override]
         """The derivations of the images' scenes, for evaluation only."""
         return self._drawn[0]

@@ -1,5 +1,6 @@
 """Labels of rendered images, and the gate that lets no broken one through."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -206,4 +207,6 @@ def _short(values: Float[np.ndarray, "..."]) -> list[Any]:
 
 def decode(segmentation: dict[str, Any]) -> Bool[np.ndarray, "h w"]:
     """The mask of a label."""
-    return rle.decode(segmentation).astype(bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy 2, at how pycocotools makes arrays
+        return rle.decode(segmentation).astype(bool)

@@ -236,11 +236,11 @@ def train_detector(
         UserError: If the set has other categories, or lacks the masks.
     """
     _check(detector, data)
+    batches = Batches(len(data), detector.batch_size, detector.max_steps, detector.seed)
     if detector.architecture.startswith("maskrcnn") and "masks" not in data[0][1]:
         raise UserError(
             f"{detector.architecture} learns masks, which the set doesn't give: set masks, or use fasterrcnn"
         )
-    batches = Batches(len(data), detector.batch_size, detector.max_steps, detector.seed)
     loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
     start = time.monotonic()
     fit = _trainer(progress, callbacks, max_steps=detector.max_steps, **trainer)
@@ -408,7 +408,7 @@ def _build(architecture: str, classes: int, enlarge: float, smallest: float) -> 
         )
         model.roi_heads.__class__ = _RoIHeads
     model.transform = _Transform(enlarge)
-    return model
+    return model.to(memory_format=torch.channels_last)  # a little faster on CPUs
 
 
 def _begin_with(body: nn.Module, architecture: str, weights: str) -> None:
