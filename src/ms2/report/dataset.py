@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as rle
 
+from ms2.datasets.labels import decode
 from ms2.registry import UserError
 from ms2.report.card import markdown
 from ms2.report.charts import heat_map, histogram
@@ -113,9 +112,7 @@ def _masks(labels: Sequence[Mapping[str, Any]], inks: Mapping[str, int], size: t
         runs, name = label.get("segmentation"), str(label["category"])
         # the decoder trusts the size that it is told
         if isinstance(runs, Mapping) and list(runs.get("size") or ()) == [size[1], size[0]]:
-            with warnings.catch_warnings():  # pycocotools 2.0 and NumPy 2 disagree on how an array is copied
-                warnings.simplefilter("ignore", DeprecationWarning)
-                mask = rle.decode({"size": [size[1], size[0]], "counts": str(runs["counts"])}).astype(bool)
+            mask = decode({"size": [size[1], size[0]], "counts": str(runs["counts"])})
             covered[name] = covered[name] | mask if name in covered else mask
     return {name: mask_image(mask, inks[name]) for name, mask in covered.items()}
 
