@@ -12,17 +12,18 @@ from oracles import TRICKY, fit, grammars, unpadded
 from scipy import stats
 from torch import Tensor
 
-from ms2 import conditions
 from ms2.conditions import (
     OPERATORS,
     Condition,
     Conditioned,
     ConditionError,
     Outlook,
+    outlook,
     outlooks,
     possible_counts,
     sample_given,
     sample_prior_given,
+    sampling,
     satisfied,
 )
 from ms2.derivation import Derivations, pad, valid
@@ -202,7 +203,7 @@ def test_an_outlook_sees_exactly_what_can_still_become_of_a_derivation(data: st.
 
 @pytest.mark.parametrize("asked", [["a == 2", "b <= 1"], ["a >= 1", "b == 1", "x == 1"], ["a != 1", "a + b == 2"]])
 def test_several_outlooks_never_cut_off_what_is_possible(asked: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(conditions, "JOINT", 1)
+    monkeypatch.setattr(outlook, "JOINT", 1)
     model, wanted = make(DIGITS, 10), read(DIGITS, *asked)
     views = outlooks(DIGITS, wanted, 10, model.longest.tolist())
     assert len(views) == len({c.classes for c in wanted})
@@ -330,7 +331,7 @@ def check_tries(drawn: Derivations, probability: float, bound: float) -> None:
 
 @pytest.mark.parametrize("case", ["two classes, several latents", "a sum", "a renderable non-terminal"])
 def test_the_law_is_the_same_where_conditions_are_divided(case: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(conditions, "JOINT", 1)
+    monkeypatch.setattr(outlook, "JOINT", 1)
     grammar, t_max, kind, texts = CASES[case]
     model, asked = make(grammar, t_max, **kind), read(grammar, *texts)
     sampler = Conditioned(model, asked)
@@ -341,7 +342,7 @@ def test_the_law_is_the_same_where_conditions_are_divided(case: str, monkeypatch
 
 @pytest.mark.parametrize("lanes", [5, 30])
 def test_the_law_is_the_same_however_tries_are_batched(lanes: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(conditions, "LANES", lanes)
+    monkeypatch.setattr(sampling, "LANES", lanes)
     model, asked = make(DIGITS, 6), read(DIGITS, "a >= 1")
     sampler = Conditioned(model, asked, leaves=1)
     drawn = sampler.sample(60 * lanes, rng())
@@ -383,7 +384,7 @@ def test_a_finer_envelope_is_a_tighter_bound_down_to_the_probability_itself():
 
 def test_a_prefix_is_settled_only_if_no_end_is_bad(monkeypatch: pytest.MonkeyPatch):
     """The only bad one is the longest, and takes the last step."""
-    monkeypatch.setattr(conditions, "NEGLIGIBLE", 0.0)
+    monkeypatch.setattr(sampling, "NEGLIGIBLE", 0.0)
     model, asked = make(ROADS, 14, most={"Roads": 2, "Cars": 3}), read(ROADS, "car < 6")
     every, good = law(model), law(model, asked)
     assert len(every) - len(good) == 1
@@ -471,7 +472,7 @@ def test_conditions_that_no_scene_meets(grammar: Grammar, kind: dict[str, object
 
 def test_conditions_that_exclude_each_other_where_they_are_divided(monkeypatch: pytest.MonkeyPatch):
     """No outlook alone sees it; the envelope comes out empty."""
-    monkeypatch.setattr(conditions, "JOINT", 1)
+    monkeypatch.setattr(outlook, "JOINT", 1)
     with pytest.raises(ConditionError, match="'car >= 5' and 'truck >= 5' can't be met together"):
         Conditioned(make(STREET, 12), read(STREET, "car >= 5", "truck >= 5"))
 
@@ -485,7 +486,7 @@ def test_conditions_that_are_too_rare():
         sampler.sample(10, rng())
     said = str(error.value)
     tries = int(said.partition(" of ")[2].partition(" ")[0])
-    assert 5000 <= tries < 5000 + 2 * conditions.LANES
+    assert 5000 <= tries < 5000 + 2 * sampling.LANES
     assert said == (
         f"'truck == 3' is too rare: none of {tries} tries met it, so that its probability is at most about "
         f"{3 * sampler.bound / tries:.1g}. Ask for less, or raise leaves or max_tries."
