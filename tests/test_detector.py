@@ -283,3 +283,18 @@ def test_what_is_no_detector(overfitted: Path, tmp_path: Path) -> None:
         make(architecture="fcos_mobilenet_v3_large_fpn", fine_tune_from=overfitted)
     with pytest.raises(CheckpointError, match=r"whose categories is \['red', 'green'\], but this one's is \['red'\]"):
         Detector(["red"], fine_tune_from=overfitted)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 15])
+def test_any_number_of_steps_has_its_learning_rates(steps):
+    """A warm-up of a single step divides by zero in torch's schedule."""
+    detector = Detector(("red", "green"), max_steps=steps)
+    found = detector.configure_optimizers()
+    rates = []
+    for _ in range(steps):
+        rates.append(found["optimizer"].param_groups[0]["lr"])
+        found["optimizer"].step()
+        if len(rates) < steps:
+            found["lr_scheduler"]["scheduler"].step()
+    assert all(0 <= rate <= detector.lr for rate in rates)
+    assert steps < 10 or rates[-1] < 0.01 * detector.lr

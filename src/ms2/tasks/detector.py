@@ -164,13 +164,14 @@ class Detector(Configured, LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a cosine."""
         learned = [p for p in self.parameters() if p.requires_grad]
+        steps = max(2, self.max_steps)
         optimizer = torch.optim.AdamW(learned, self.lr, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             self.lr,
-            total_steps=self.max_steps,
-            pct_start=self.warmup,
-            cycle_momentum=__import__("os").environ.get("CM") == "1",
+            total_steps=steps,
+            pct_start=max(self.warmup, 1.5 / steps),  # it divides by the warm-up's steps less one
+            cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
