@@ -555,7 +555,7 @@ UNDESCRIBED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no kind of image": (edited(lambda about: about.pop("image")), OUTSIDE),
     "an unknown kind of image": (edited(lambda about: about.update(image="gif")), OUTSIDE),
     "a world without a renderer": (edited(lambda about: about["world"].pop("renderer")), "renderer"),
-    "an unknown renderer": (edited(lambda about: about["world"].update(renderer="Nothing")), "Nothing"),
+    "an unknown renderer": (edited(lambda about: about["world"].update(renderer="Unheard")), "Unheard"),
     "a function": (edited(lambda about: about["world"].update(renderer={"class_path": "os.getcwd"})), "os.getcwd"),
 }
 
