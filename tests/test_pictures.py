@@ -1,9 +1,13 @@
 """Pictures that a person reads."""
 
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ms2.pictures import Histogram, image_grid, summary
+from ms2.pictures import Histogram, encode, image_grid, summary
 
 
 def colours(height: int, width: int, number: int = 16) -> dict[str, torch.Tensor]:
@@ -33,3 +37,23 @@ def test_grids_of_wide_images_stand_one_below_the_other(height: int, width: int,
 def test_a_grid_has_four_columns() -> None:
     grid = image_grid(torch.ones(8, 3, 10, 20))
     assert grid.shape == (2 * 11 + 1, 4 * 21 + 1, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (6, 9), (1, 1, 3), (4, 1, 3), (3, 8, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_png_gives_back_every_pixel(shape, dtype):
+    if dtype == np.uint16 and len(shape) == 3:
+        pytest.skip("Pillow has no colours of 16 bits")
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    with Image.open(io.BytesIO(encode(pixels, "png"))) as image:
+        image.load()  # checks the sums
+        assert image.format == "PNG"
+        assert image.mode == ("RGB" if len(shape) == 3 else "L" if dtype == np.uint8 else "I;16")
+        assert (np.asarray(image) == pixels).all()
+
+
+def test_a_jpeg_is_nearly_the_image():
+    ramp = np.linspace(0, 255, 48 * 48).reshape(48, 48).astype(np.uint8)
+    with Image.open(io.BytesIO(encode(ramp, "jpeg"))) as image:
+        assert image.format == "JPEG"
+        assert np.abs(np.asarray(image).astype(int) - ramp).max() <= 6

@@ -1,6 +1,7 @@
 """Pictures that a person understands at a glance: histograms and grids of images."""
 
 import io
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -49,13 +50,35 @@ def to_pixels(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "height width 
 
 def encode(pixels: UInt8[np.ndarray, "..."] | UInt16[np.ndarray, "..."], kind: Literal["png", "jpeg"]) -> bytes:
     """An image file: PNG without loss, or JPEG of quality 95."""
+    if kind == "png" and pixels.dtype == np.uint8:
+        return _quick_png(pixels)
     out = io.BytesIO()
     if kind == "png":
-        # a quarter of the default's time, and a tenth more room
-        Image.fromarray(pixels).save(out, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+        Image.fromarray(pixels).save(out, "PNG", compress_level=1)
     else:
         Image.fromarray(pixels).save(out, "JPEG", quality=95, subsampling=0)
     return out.getvalue()
+
+
+def _quick_png(pixels: UInt8[np.ndarray, "height width *channels"]) -> bytes:
+    """A PNG whose bytes are all differences to the pixel on the left.
+
+    Pillow tries five ways for every row, which takes twice as long and saves a tenth of the room: a tenth of the time
+    in which a street is drawn.
+    """
+    height, width = pixels.shape[:2]
+    channels = pixels[0, 0].size
+    rows = np.empty((height, 1 + width * channels), np.uint8)
+    rows[:, 0] = 1  # the filter's number
+    rows[:, 1:] = pixels.reshape(height, -1)
+    rows[:, 1 + channels :] -= pixels.reshape(height, -1)[:, :-channels]
+    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    data = packer.compress(rows.tobytes()) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts
+    )
 
 
 def summary(
