@@ -1,17 +1,23 @@
 """Comparing rows on equal budgets: tables of known numbers, and a whole comparison in small."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 import yaml
+from PIL import Image
 from scipy import stats
+from torchvision.transforms.functional import pil_to_tensor
 
 from ms2.checkpoints import note_grammar
-from ms2.comparison import Budget, measure_runs, open_rows, summarise, table
+from ms2.comparison import Budget, measure_rows, measure_runs, open_rows, summarise, table
 from ms2.metrics import mean_interval
+from ms2.realism import fid, kid
 from ms2.registry import UserError
 from ms2.structure import StructureModel
+from ms2.tasks.detector import load_detector
 from ms2.worlds.multimnist import MultiMNIST
 
 WORLD = {
@@ -112,8 +118,6 @@ def test_what_cannot_be_compared_is_said(run):
         open_rows("multimnist")
     pictures = run.parent / "pictures"
     pictures.mkdir()
-    from PIL import Image
-
     for number in range(2):
         Image.new("L", (40, 40), number).save(pictures / f"{number}.png")
     configuration = yaml.safe_load((run / "config.yaml").read_text())
@@ -121,3 +125,38 @@ def test_what_cannot_be_compared_is_said(run):
     (run / "config.yaml").write_text(yaml.safe_dump(configuration))
     with pytest.raises(UserError, match="nobody knows the labels of the target's images \\(Folder\\)"):
         measure_runs([str(run)], [0], SMALL, [])
+
+
+def test_fid_and_kid_are_those_of_the_rows_images(run):
+    """As of the image files and of the target's images, read and embedded by hand."""
+    weights = run.parent / "weights.pt"
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
+    configuration = yaml.safe_load((run / "config.yaml").read_text())
+    features = {"architecture": "squeezenet1_1", "layer": "features.3", "weights": str(weights)}
+    realism = {"features": {"class_path": "Backbone", "init_args": features}, "num_images": 12, "batch_size": 7}
+    configuration["model"]["realism"] = realism
+    (run / "config.yaml").write_text(yaml.safe_dump(configuration))
+    rows = open_rows(str(run))
+    found = measure_rows(rows, 0, replace(SMALL, num_scenes=20), run / "compare")
+
+    def embedded(pixels: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return rows.realism.pick(rows.realism.features(pixels.float() / 255))
+
+    real = embedded(rows.target.first(20))
+    for title, folder in (("prior", "prior"), ("learned structure", "learned_structure")):
+        files = sorted((run / "compare" / "seed0" / folder / "data" / "images").iterdir())
+        ours = embedded(torch.stack([pil_to_tensor(Image.open(file)) for file in files]))
+        assert (found[title]["FID"], found[title]["KID"]) == pytest.approx((fid(ours, real), kid(ours, real)), rel=1e-3)
+    assert found["prior"]["FID"] != found["learned structure"]["FID"]
+
+
+def test_later_rows_may_go_on_from_earlier_ones(run):
+    """With a learning rate that changes nothing, the second row is the first one's detector, and not a new one."""
+    budget = replace(SMALL, lr=1e-12, progressive=True)
+    measure_rows(open_rows(str(run)), 0, budget, run / "compare")
+    first, second = (
+        load_detector(run / "compare" / "seed0" / row / "detector.pt") for row in ("prior", "learned_structure")
+    )
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
