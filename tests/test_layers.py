@@ -18,7 +18,7 @@ LAYERS = [  # from the ground up
     {"derivation"},
     {"scene"},
     {"structure", "priors", "objectives", "estimators", "render", "metrics", "statistics", "pictures"},
-    {"features", "world", "moved", "average_precision", "conditions", "checkpoints"},
+    {"features", "world", "moved", "average_precision", "conditions", "checkpoints", "attributes"},
     {"worlds", "realism"},
     {"data", "datasets"},
     {"tasks"},

@@ -27,7 +27,7 @@ from ms2.data import TargetImages
 from ms2.grammar import Grammar
 from ms2.parsing import explain
 from ms2.registry import UserError, fingerprint
-from ms2.tasks import ExtractorTraining, MetaSim2, Pretraining, Stage, run_stage, say
+from ms2.tasks import Autoencoding, ExtractorTraining, MetaSim2, Pretraining, Stage, run_stage, say
 from ms2.world import World
 
 STARTED = time.monotonic()
@@ -98,7 +98,7 @@ class CLI(LightningCLI):
         parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument(
             "--stage",
-            type=Literal["all", "extractor", "pretraining"],
+            type=Literal["all", "extractor", "pretraining", "autoencoding"],
             default="all",
             help="Run all stages, or one of those before learning alone.",
         )
@@ -115,20 +115,27 @@ class CLI(LightningCLI):
         parser.add_class_arguments(World, "world")
         parser.add_class_arguments(ExtractorTraining, "extractor")
         parser.add_class_arguments(Pretraining, "pretraining")
-        for target in ("model.world", "extractor.world", "pretraining.world", "data.target.init_args.world"):
+        parser.add_class_arguments(Autoencoding, "autoencoding")
+        for target in (
+            *("model.world", "extractor.world", "pretraining.world", "autoencoding.world"),
+            *("data.target.init_args.world", "model.parameters.init_args.world"),
+        ):
             parser.link_arguments("world", target, apply_on="instantiate")
         parser.link_arguments(
             "world", "model.structure.init_args.grammar", lambda world: world.grammar, apply_on="instantiate"
         )
         parser.link_arguments("model.features", "extractor.features", apply_on="instantiate")
         parser.link_arguments("model.structure", "pretraining.structure", apply_on="instantiate")
+        parser.link_arguments("model.parameters", "autoencoding.parameters", apply_on="instantiate")
+        for name, found in (("attributes", lambda w: w.mutable), ("environment", lambda w: w.mutable_environment)):
+            parser.link_arguments("world", f"model.features.init_args.{name}", found, apply_on="instantiate")
         parser.link_arguments(
             "world", "model.features.init_args.channels", lambda world: world.renderer.channels, apply_on="instantiate"
         )
         parser.link_arguments(
             "world", "model.features.init_args.classes", lambda world: list(world.classes), apply_on="instantiate"
         )
-        for target in ("model.seed", "data.seed", "extractor.seed", "pretraining.seed"):
+        for target in ("model.seed", "data.seed", "extractor.seed", "pretraining.seed", "autoencoding.seed"):
             parser.link_arguments("seed_everything", target, int)
         parser.set_defaults({"model.structure": {"class_path": "ms2.structure.StructureModel"}})
 
@@ -201,7 +208,7 @@ class CLI(LightningCLI):
     def _identity(self) -> str:
         trainer = self._get(self.config_init, "trainer")
         extent = [trainer.get(key) for key in ("max_steps", "max_epochs", "devices", "num_nodes", "precision")]
-        parts = [self._get(self.config_init, part) for part in ("model", "data", "extractor", "pretraining")]
+        parts = [self._get(self.config_init, part) for part in ("model", "data", "extractor", "pretraining", "autoencoding")]
         return fingerprint(ms2.__version__, [str(value) for value in extent], *parts)
 
     def _state(self) -> dict[str, Any]:
@@ -222,7 +229,7 @@ class CLI(LightningCLI):
             return
         datamodule.setup("fit")
         only = self._get(self.config, "stage")
-        for name in ("extractor", "pretraining"):
+        for name in ("extractor", "pretraining", "autoencoding"):
             stage: Stage = self._get(self.config_init, name)
             if stage.needed and only in ("all", name):
                 self.results.stages[name] = run_stage(stage, self._stage_trainer, self.folder.parent / "cache")

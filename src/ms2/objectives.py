@@ -16,6 +16,10 @@ Blocks = Mapping[str, Float[Tensor, "_ _"]]
 class Objective(Plugin, ABC, kind="objectives"):
     """A cost of each generated sample, given other generated and real ones, summed over feature blocks.
 
+    It is the derivative of a divergence with respect to how much there is of such samples, so that its mean's gradient
+    with the other samples held is that of the divergence: by the score function (structure), or through the features
+    themselves (parameters), where ``pathwise`` says that it depends on these smoothly.
+
     Args:
         bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
             for all blocks, or one per block. The paper has 1.
@@ -23,6 +27,8 @@ class Objective(Plugin, ABC, kind="objectives"):
         relative: Whether bandwidths are in units of the mean variance of the real samples' features, whatever their
             scale, as those of a network trained elsewhere; the paper's are not.
     """
+
+    pathwise = True
 
     def __init__(
         self,
@@ -71,9 +77,11 @@ class Objective(Plugin, ABC, kind="objectives"):
             variance = self._variance(name, features[name].shape[1])
             if self.relative:
                 variance *= float(real[name].var(0).mean().clamp(min=1e-12))
-            to_population = -torch.cdist(features[name], population[name]).square() / (2 * variance)
+            # scores are functions of a sample's own features: all others are held, also where there are gradients
+            others = population[name].detach()
+            to_population = -torch.cdist(features[name], others).square() / (2 * variance)
             to_real = -torch.cdist(features[name], real[name]).square() / (2 * variance)
-            scores[name] = self.block_score(to_population, to_real, own, (population[name], real[name], variance))
+            scores[name] = self.block_score(to_population, to_real, own, (others, real[name], variance))
             sharpness[name] = -to_population.mean()
         return scores, sharpness
 
@@ -190,6 +198,8 @@ class ForwardKL(Objective):
     far, and no credit leads from 2 towards 7; the count itself, or Gaussian bumps of it, do.
     """
 
+    pathwise = False
+
     def block_score(
         self,
         to_population: Float[Tensor, "b m"],
@@ -211,8 +221,11 @@ class ForwardKL(Objective):
 class BatchMMD(Objective):
     """The paper's comparison (Fig. 7): one squared MMD of the two batches as every sample's score.
 
-    The unbiased estimate of Gretton et al. (2012, lemma 6).
+    The unbiased estimate of Gretton et al. (2012, lemma 6). It has no gradient through a sample's features; that of the
+    squared MMD is twice the `MMDWitness`'s.
     """
+
+    pathwise = False
 
     def block_score(
         self,

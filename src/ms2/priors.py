@@ -10,7 +10,7 @@ from torch import Tensor
 from ms2.derivation import Frontier
 from ms2.grammar import Grammar, GrammarError, rule_weights
 from ms2.registry import Plugin
-from ms2.scene import SceneBatch
+from ms2.scene import Attribute, SceneBatch
 
 
 class StructurePrior(Plugin, ABC, kind="priors"):
@@ -178,15 +178,23 @@ def fit_pcfg(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Repetition:
     return Repetition(weights=weights)
 
 
+EVERY, ENVIRONMENT = "*", "environment"
+"""Whose attributes may be learned, beside single classes: all of the grammar's, and the scene as a whole."""
+
+
 class ParameterPrior(Plugin, ABC, kind="parameters"):
     """A distribution over the attributes of given objects: where they stand, how they turn, how they look.
 
     Attributes:
         scenery: Names of classes that the grammar lacks, of which it adds objects of its own to a scene. Their class
             numbers follow the grammar's.
+        mutable: By class (``EVERY`` for all of the grammar's, ``ENVIRONMENT`` for the scene as a whole), the
+            attributes that may be learned, with the bounds in which learning keeps them. None are unless a prior says
+            so.
     """
 
     scenery: tuple[str, ...] = ()
+    mutable: Mapping[str, Sequence[Attribute]] = {}
 
     @abstractmethod
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:

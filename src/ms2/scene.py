@@ -13,11 +13,27 @@ from ms2.grammar import Grammar, GrammarError
 
 
 class Attribute(NamedTuple):
-    """A parameter that a renderer reads for every object, or of the scene: its name and bounds, both inclusive."""
+    """A parameter of every object, or of the scene: what a renderer reads, and what may be learned.
+
+    Attributes:
+        name: Its name.
+        low: Least value.
+        high: Greatest value.
+        periodic: Whether it is an angle, so that ``high`` is ``low`` again.
+        relative: Whether its bounds are those of its difference to the parent's, which it then follows.
+    """
 
     name: str
     low: float
     high: float
+    periodic: bool = False
+    relative: bool = False
+
+    def numbers(self, value: Float[Tensor, "*b"]) -> list[Float[Tensor, "*b"]]:
+        """A value as numbers from -1 to 1, for a network: of an angle its cosine and sine."""
+        if self.periodic:
+            return [value.cos(), value.sin()]
+        return [2 * (value - self.low) / (self.high - self.low) - 1]
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,15 @@ class SceneBatch:
     def mask(self) -> Bool[Tensor, "b n"]:
         """Which places hold an object."""
         return self.classes >= 0
+
+    def of_parents(self, values: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+        """What of each object's values its parent has; 0 without a parent."""
+        return torch.where(self.parents >= 0, values.gather(1, self.parents.clamp(min=0)), 0.0)
+
+    def value(self, attribute: Attribute) -> Float[Tensor, "b n"]:
+        """An attribute of the objects, less the parent's where it is relative."""
+        values = self.attributes[attribute.name]
+        return values - self.of_parents(values) if attribute.relative else values
 
     def with_attributes(self, **attributes: Float[Tensor, "b n"]) -> "SceneBatch":
         """The same scenes with these parameters beside or instead of theirs."""

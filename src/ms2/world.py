@@ -1,13 +1,15 @@
 """A world: everything that turns a rule sequence into an image."""
 
+from collections.abc import Iterable
+
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from ms2.grammar import Grammar
-from ms2.priors import ParameterPrior, StructurePrior
+from ms2.priors import ENVIRONMENT, ParameterPrior, StructurePrior
 from ms2.registry import Configured
 from ms2.render import Renderer
-from ms2.scene import SceneBatch, scenes_of
+from ms2.scene import Attribute, SceneBatch, scenes_of
 
 
 class World(Configured):
@@ -28,6 +30,17 @@ class World(Configured):
         """Names of all classes: the grammar's, and those of the scenery."""
         return (*self.grammar.classes, *self.parameters.scenery)
 
+    @property
+    def mutable(self) -> list[Attribute]:
+        """Attributes of objects that may be learned and are drawn, of one name one with the widest bounds."""
+        owners = [a for owner, some in self.parameters.mutable.items() if owner != ENVIRONMENT for a in some]
+        return _drawn(owners, self.renderer.attributes)
+
+    @property
+    def mutable_environment(self) -> list[Attribute]:
+        """The same of the scene as a whole."""
+        return _drawn(self.parameters.mutable.get(ENVIRONMENT, ()), self.renderer.environment)
+
     def sample_prior(self, n: int, generator: Generator) -> SceneBatch:
         """n scenes with structure and parameters from the priors."""
         return self.scenes(self.prior.sample(self.grammar, n, generator), generator)
@@ -39,3 +52,13 @@ class World(Configured):
     def images(self, rules: Int[Tensor, "b t"], generator: Generator) -> Float[Tensor, "b c h w"]:
         """Images of given derivations, with parameters from the prior."""
         return self.renderer.render(self.scenes(rules, generator))
+
+
+def _drawn(attributes: Iterable[Attribute], read: Iterable[Attribute]) -> list[Attribute]:
+    names, found = {attribute.name for attribute in read}, dict[str, Attribute]()
+    for attribute in attributes:
+        if attribute.name in names:
+            old = found.get(attribute.name, attribute)
+            bounds = {"low": min(old.low, attribute.low), "high": max(old.high, attribute.high)}
+            found[attribute.name] = attribute._replace(**bounds)
+    return list(found.values())

@@ -3,6 +3,7 @@
 from ms2.features.backbone import Backbone, InceptionPool3
 from ms2.features.base import Blocks, FeatureExtractor, Reading, TrainedExtractor, weight_bytes
 from ms2.features.dense import DenseCounts
+from ms2.features.layout import DenseLayout
 from ms2.features.pretrained import PretrainedCounts
 from ms2.features.resnet import ResNet
 
@@ -10,6 +11,7 @@ __all__ = [
     "Backbone",
     "Blocks",
     "DenseCounts",
+    "DenseLayout",
     "FeatureExtractor",
     "InceptionPool3",
     "PretrainedCounts",

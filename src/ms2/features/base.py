@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ms2.registry import Plugin, UserError, suggest
 from ms2.render import Rendering
+from ms2.scene import SceneBatch
 
 Blocks = dict[str, Float[Tensor, "b _"]]
 """Features of b images in named blocks, each with a dimension and a scale of its own."""
@@ -123,8 +124,10 @@ class TrainedExtractor(FeatureExtractor, ABC):
     least_visible: float = 0.0
 
     @abstractmethod
-    def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
-        """Training loss on labelled images."""
+    def loss(
+        self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
+    ) -> Float[Tensor, ""]:
+        """Training loss on labelled images, and for those who read parameters too, on the scenes that they show."""
 
     def beyond(self, images: Float[Tensor, "b c h w"]) -> dict[str, float]:
         """By block, the share of images that hold more than the block tells apart, where the extractor can know."""

@@ -1,7 +1,7 @@
 """An extractor that is told where objects are: dense supervision removes the bottleneck of image-level heads."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from ms2.features.base import Blocks, Reading, Slots, TrainedExtractor, check_co
 from ms2.features.resnet import ResidualBlock, residual_trunk
 from ms2.registry import UserError
 from ms2.render import Rendering
+from ms2.scene import SceneBatch
 
 
 class DenseCounts(TrainedExtractor):
@@ -107,16 +108,24 @@ class DenseCounts(TrainedExtractor):
 
     def summed(self, logits: Float[Tensor, "b k i j"]) -> Float[Tensor, "b s"]:
         """Expected numbers, given what is said of each cell."""
-        # with weights, the optimum is p * weight, normalised
-        return (logits.float() - self.weights.log()[:, None, None]).softmax(1)[:, :-1].sum((2, 3))
+        return self.masses(logits).sum((2, 3))
 
-    def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
+    def masses(self, logits: Float[Tensor, "b k i j"]) -> Float[Tensor, "b s i j"]:
+        """Expected numbers in each cell."""
+        # with weights, the optimum is p * weight, normalised
+        return (logits.float() - self.weights.log()[:, None, None]).softmax(1)[:, :-1]
+
+    def loss(
+        self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
+    ) -> Float[Tensor, ""]:
         """Cross-entropy of what each cell holds, the last class being nothing."""
+        return self._loss(self._logits(images), labels)
+
+    def _loss(self, logits: Float[Tensor, "b k i j"], labels: Rendering) -> Float[Tensor, ""]:
         counts = self.slots.count(self._taught(labels))
         for name, (members, most) in self.counted.items():
             what = name.removeprefix("count_") if name != "count" else "objects"
             check_counts(counts[:, members].sum(1, keepdim=True), most, what)
-        logits = self._logits(images)
         return F.cross_entropy(logits, self._cells(labels, logits.shape[2], logits.shape[3]), self.weights)
 
     def read(self, images: Float[Tensor, "b c h w"]) -> Reading:
@@ -141,20 +150,27 @@ class DenseCounts(TrainedExtractor):
         about centres near an edge, and its doubts don't sum to one: a layout that keeps to few places, as a line of
         digits does, would be miscounted. Where objects crowd, a cell holds no more than one.
         """
-        boxes, slots = labels.boxes, self._taught(labels)
+        slots = self._taught(labels)
+        mass = labels.boxes.new_zeros(len(slots), len(self.slots), rows, columns)
+        for (scene, place), row, column, share in self._shares(labels, slots, rows, columns):
+            mass.index_put_((scene, slots[scene, place], row, column), share, accumulate=True)
+        mass = mass / mass.sum(1, keepdim=True).clamp(min=1)
+        return torch.cat([mass, 1 - mass.sum(1, keepdim=True)], 1).clamp(min=0)
+
+    def _shares(
+        self, labels: Rendering, slots: Int[Tensor, "b n"], rows: int, columns: int
+    ) -> Iterator[tuple[tuple[Tensor, Tensor], Int[Tensor, " o"], Int[Tensor, " o"], Float[Tensor, " o"]]]:
+        """For the o objects with a slot, their scene and place, and four times a cell's row, column, and its share."""
+        boxes = labels.boxes
         on_canvas = (boxes[..., 2:] > boxes[..., :2]).all(-1)
-        scene, place = ((slots >= 0) & on_canvas).nonzero(as_tuple=True)
-        box, slot = boxes[scene, place], slots[scene, place]
+        where = ((slots >= 0) & on_canvas).nonzero(as_tuple=True)
+        box = boxes[where]
         x, y = ((box[:, :2] + box[:, 2:]) / (2 * self.cell) - 0.5).unbind(1)
         left, top = x.floor(), y.floor()
-        mass = box.new_zeros(len(boxes), len(self.slots), rows, columns)
         for column, share_x in ((left, left + 1 - x), (left + 1, x - left)):
             for row, share_y in ((top, top + 1 - y), (top + 1, y - top)):
                 # what would fall off the canvas stays in its last row and column
-                index = (scene, slot, row.long().clamp(0, rows - 1), column.long().clamp(0, columns - 1))
-                mass.index_put_(index, share_x * share_y, accumulate=True)
-        mass = mass / mass.sum(1, keepdim=True).clamp(min=1)
-        return torch.cat([mass, 1 - mass.sum(1, keepdim=True)], 1).clamp(min=0)
+                yield where, row.long().clamp(0, rows - 1), column.long().clamp(0, columns - 1), share_x * share_y
 
 
 class Pyramid(nn.Module):

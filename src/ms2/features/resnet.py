@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ms2.features.base import Blocks, Reading, Slots, TrainedExtractor, check_counts, check_names, class_counts
 from ms2.render import Rendering
+from ms2.scene import SceneBatch
 
 
 class PlaceNorm(nn.LayerNorm):
@@ -122,7 +123,9 @@ class ResNet(TrainedExtractor):
         counts = self._logits(embedding)[1] if self.most else {}
         return {"embedding": embedding, **{name: logits.softmax(1) for name, logits in counts.items()}}
 
-    def loss(self, images: Float[Tensor, "b c h w"], labels: Rendering) -> Float[Tensor, ""]:
+    def loss(
+        self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
+    ) -> Float[Tensor, ""]:
         """Binary cross-entropy of presence, plus cross-entropy of counts."""
         counts = class_counts(labels, len(self.classes))
         presence, logits = self._logits(self._embed(images, training=True))

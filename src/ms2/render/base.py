@@ -45,6 +45,7 @@ class Renderer(Plugin, ABC, kind="renderers"):
         size: Height and width of an image in pixels.
         attributes: What the renderer reads of every object, with bounds.
         environment: What it reads of the scene as a whole, with bounds.
+        differentiable: Names of the attributes in which images are differentiable.
         licence: Whose pictures and models it draws with, and what one may do with them.
     """
 
@@ -52,6 +53,7 @@ class Renderer(Plugin, ABC, kind="renderers"):
     size: tuple[int, int]
     attributes: tuple[Attribute, ...]
     environment: tuple[Attribute, ...] = ()
+    differentiable: frozenset[str] = frozenset()
     licence: str = "Everything in the images is drawn by ms2's own code: Apache-2.0, as ms2 is."
 
     @abstractmethod

@@ -81,7 +81,7 @@ class ExtractorTraining(Configured, LightningModule):
         rules = self.prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
         scenes = self.layout.sample(scenes_of(self.world.grammar, rules), draw)
         labels = self.world.renderer.render_labelled(scenes)
-        loss = self.features.loss(labels.image, labels)
+        loss = self.features.loss(labels.image, labels, scenes)
         self.log("extractor/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 

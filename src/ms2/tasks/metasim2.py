@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from ms2.attributes import AttributeStatistic
 from ms2.checkpoints import check_grammar, note_grammar
 from ms2.data import Target, TargetImages
 from ms2.derivation import Derivations
@@ -20,6 +21,7 @@ from ms2.features import Blocks, FeatureExtractor, TrainedExtractor
 from ms2.grammar import Grammar
 from ms2.metrics import distribution, total_variation
 from ms2.objectives import Objective
+from ms2.parameters import LearnedParameters, ParameterModel
 from ms2.realism import Realism
 from ms2.registry import Configured, UserError, suggest
 from ms2.scene import SceneBatch, scenes_of
@@ -27,11 +29,14 @@ from ms2.seeding import generator
 from ms2.statistics import ClassFrequency, ObjectCount, Statistic
 from ms2.structure import StructureModel
 from ms2.tasks.embedding import embed, target_batches, target_key
+from ms2.tasks.parameter_learning import ParameterLearning
 from ms2.tasks.stages import save_atomically
 from ms2.world import World
 
 MOST_BEYOND = 0.02
 """Share of target images with more objects than the features count, above which to warn."""
+PARAMETERS = 1
+"""Number of the group of weights that the parameter model has; the structure model's is 0."""
 LEAST_SEEN = 0.1
 """Visible share of an object from which somebody who annotates images would see it."""
 RENDERED_AT_ONCE = 50
@@ -78,6 +83,12 @@ class MetaSim2(Configured, LightningModule):
             them does not count then, and to know what is takes rendering.
         seed: Seed of everything drawn.
         realism: FID and KID of the learned images at the end of a run; null for none.
+        parameters: The parameter model q(V | T), where parameters are learned as well.
+        parameter_learning: How, and in which of the steps.
+        measures: Attributes whose distribution is compared with that of the target's scenes, where these are known.
+
+    Raises:
+        UserError: If one of ``parameters`` and ``parameter_learning`` is given without the other.
     """
 
     groups: Tensor
@@ -101,9 +112,27 @@ class MetaSim2(Configured, LightningModule):
         eval_images: int = 500,
         seed: int = 0,
         realism: Realism | None = None,
+        parameters: ParameterModel | None = None,
+        parameter_learning: ParameterLearning | None = None,
+        measures: Sequence[AttributeStatistic] | None = None,
     ) -> None:
         super().__init__()
         self.world, self.structure, self.features = world, structure, features
+        if (parameters is None) != (parameter_learning is None):
+            given, missing = ("parameters", "parameter_learning")[:: 1 if parameters is not None else -1]
+            raise UserError(
+                f"model.{given} is given without model.{missing}: parameters are learned with both, as in "
+                "configs/multimnist_parameters.yaml, or not at all with neither"
+            )
+        self.parameter_model, self.parameter_learning = parameters, parameter_learning
+        if parameters is not None and parameter_learning is not None:
+            parameter_learning.gradient.check(world.renderer, parameters)
+        self.measures = list(measures or ())
+        self.learned_world = world
+        """The world with learned parameters."""
+        if parameters is not None:
+            learned = LearnedParameters(world.parameters, parameters)
+            self.learned_world = World(world.grammar, world.prior, learned, world.renderer)
         self.objective, self.estimator = objective, estimator
         self.credit = credit or {}
         groups, self.credited = _groups(world.grammar, self.credit)
@@ -125,15 +154,40 @@ class MetaSim2(Configured, LightningModule):
     def training_step(self, batch: Int[Tensor, " m"], batch_idx: int) -> Tensor:
         """One step against the target images with these indices."""
         draw = generator(self.seed, "training", self.global_step, self.global_rank, device=self.device)
-        samples = self.draw(len(batch) // self.trainer.world_size, draw)
+        n = len(batch) // self.trainer.world_size
         real = {name: block[batch] for name, block in self.target_features.items()}
-        return self.loss(samples, real)
+        if self._turn() == PARAMETERS:
+            return self._alone(self.parameter_loss(n, real, draw))
+        return self._alone(self.loss(self.draw(n, draw), real))
+
+    def parameter_loss(self, n: int, real: Blocks, generator: torch.Generator) -> Float[Tensor, ""]:
+        """The loss of the parameter model on n scenes of the structure model."""
+        assert self.parameter_model is not None and self.parameter_learning is not None
+        prior = self.world.scenes(self.structure.sample(n, generator).rules, generator)
+        own = self.global_rank * n + torch.arange(n, device=self.device)
+        loss, score = self.parameter_learning.loss(
+            self.parameter_model, self.world, self.features, prior, real, generator, self._gather, own
+        )
+        if self._trainer is not None:
+            self.log("parameters/score", score.mean(), prog_bar=True, sync_dist=True)
+        return loss
+
+    def _turn(self) -> int:
+        """Which group of weights this step learns."""
+        learning = self.parameter_learning
+        return int(learning is not None and learning.its_turn(self.global_step, self.trainer.max_steps))
+
+    def _alone(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The loss, with a part in it for all weights: processes wait for the gradient of each."""
+        if self.trainer.world_size == 1:
+            return loss
+        return loss + 0 * torch.stack([p.sum() for group in self._groups_of_weights() for p in group]).sum()
 
     @torch.no_grad()
     def draw(self, n: int, generator: torch.Generator) -> Samples:
         """Sample n scenes, render them and extract their features."""
         derivations = self.structure.sample(n, generator)
-        return Samples(derivations, self.features(self.world.images(derivations.rules, generator)))
+        return Samples(derivations, self.features(self.learned_world.images(derivations.rules, generator)))
 
     def loss(self, samples: Samples, real: Blocks) -> Float[Tensor, ""]:
         """The surrogate whose gradient is REINFORCE's.
@@ -211,7 +265,7 @@ class MetaSim2(Configured, LightningModule):
                 "train/score_deviation": score.std(correction=0),
                 "train/entropy": entropy.mean(),
                 "train/rejection_rate": rejections.float().mean(),
-                "train/lr": self._lr(),
+                "train/lr": self._rates()[0],
             },
             sync_dist=True,
         )
@@ -219,22 +273,46 @@ class MetaSim2(Configured, LightningModule):
     # -- optimisation ----------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam on the structure model alone."""
-        return torch.optim.Adam(self.structure.parameters(), self.lr)
+        """Adam on the structure model, and on the parameter model where there is one."""
+        weights, rates = self._groups_of_weights(), self._rates()
+        return torch.optim.Adam([{"params": w, "lr": lr} for w, lr in zip(weights, rates, strict=True)])
+
+    def _groups_of_weights(self) -> list[list[nn.Parameter]]:
+        """What is learned in turns."""
+        groups = [list(self.structure.parameters())]
+        if self.parameter_model is not None and self.parameter_learning is not None:
+            groups.append(self.parameter_learning.trained(self.parameter_model))
+        return groups
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate from the arguments, so that what was typed wins over a checkpoint's."""
-        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
-            group["lr"] = self._lr()
+        """Set the learning rates from the arguments, so that what was typed wins over a checkpoint's."""
+        for group, rate in zip(self.optimizers().param_groups, self._rates(), strict=True):  # type: ignore[union-attr]
+            group["lr"] = rate
 
-    def _lr(self) -> float:
-        done = self.global_step / self.trainer.max_steps if self.trainer.max_steps > 0 else 0.0
-        return self.lr * (1 - done) if self.lr_decay else self.lr
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Leave alone whose turn it is not."""
+        for number, weights in enumerate(self._groups_of_weights()):
+            if number != self._turn():
+                for weight in weights:
+                    weight.grad = None
+
+    def _rates(self) -> list[float]:
+        """Learning rate of each group, which falls with the steps that are its own."""
+        learning, steps = self.parameter_learning, 0 if self._trainer is None else self.trainer.max_steps
+        step = self.global_step if self._trainer is not None else 0
+        theirs, all_theirs = (0, 0) if learning is None else (learning.before(k, steps) for k in (step, steps))
+        own = (step - theirs) / max(1, steps - all_theirs) if self.lr_decay and steps > 0 else 0.0
+        rates = [self.lr * (1 - own)]
+        if learning is not None:
+            rates.append(learning.lr * (1 - (theirs / max(1, all_theirs) if learning.lr_decay else 0.0)))
+        return rates
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Cut long gradients."""
-        if self.max_gradient is not None:
-            torch.nn.utils.clip_grad_norm_(self.structure.parameters(), self.max_gradient)
+        longest = [self.max_gradient, self.parameter_learning and self.parameter_learning.max_gradient]
+        for weights, most in zip(self._groups_of_weights(), longest, strict=False):
+            if most is not None:
+                torch.nn.utils.clip_grad_norm_(weights, most)
 
     def train(self, mode: bool = True) -> "MetaSim2":
         """Train the structure model; the extractor stays as it is."""
@@ -321,7 +399,7 @@ class MetaSim2(Configured, LightningModule):
         draw = generator(self.seed, "annotated", device=rules.device)
         parts = []
         for some in rules[: self.eval_images].split(RENDERED_AT_ONCE):
-            scenes = self.world.scenes(some, draw)
+            scenes = self.learned_world.scenes(some, draw)
             seen = self.world.renderer.render_labelled(scenes).visibility >= LEAST_SEEN
             parts.append(torch.where(seen & scenes.mask, scenes.classes, -1))
         most = max(part.shape[1] for part in parts)
@@ -352,7 +430,7 @@ class MetaSim2(Configured, LightningModule):
     def predict_step(self, batch: Int[Tensor, " m"], batch_idx: int) -> Float[Tensor, "m c h w"]:
         """Images of as many scenes of the model as the batch has places."""
         draw = generator(self.seed, "prediction", batch_idx, device=self.device)
-        return self.world.images(self.structure.sample(len(batch), draw).rules, draw)
+        return self.learned_world.images(self.structure.sample(len(batch), draw).rules, draw)
 
     # -- checkpoints -----------------------------------------------------------------------------------
 

@@ -13,10 +13,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 import ms2
 from ms2.registry import code, fingerprint
+from ms2.tasks.autoencoding import Autoencoding
 from ms2.tasks.extractor import ExtractorTraining
 from ms2.tasks.pretraining import Pretraining
 
-Stage = ExtractorTraining | Pretraining
+Stage = ExtractorTraining | Pretraining | Autoencoding
 
 
 say = rank_zero_only(print)

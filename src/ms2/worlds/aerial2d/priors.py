@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from ms2.priors import ParameterPrior, Repetition, uniform
 from ms2.registry import UserError
-from ms2.scene import SceneBatch
+from ms2.scene import Attribute, SceneBatch
 
 ROAD, CAR, HOUSE, TREE = range(4)
 LANE = 3.6
@@ -131,6 +131,13 @@ class Landscape(ParameterPrior):
             if not 0 <= most <= int(extent / plot):
                 raise UserError(f"{what} must lie between 0 and {int(extent / plot)} on {extent} m, not be {most}")
         self.extent, self.distance = extent, distance
+        self.mutable = {
+            "car": (
+                Attribute("x", 0, extent),
+                Attribute("y", -LANE, LANE, relative=True),
+                Attribute("angle", -math.pi, math.pi, periodic=True),
+            )
+        }
         self.max_houses, self.max_trees = max_houses, max_trees
 
     @abstractmethod

@@ -99,11 +99,12 @@ class AerialView(Renderer):
     """
 
     channels = 3
+    differentiable = frozenset({"x", "y", "angle", "length", "width"})
     environment = (
         Attribute("ground", 0, 1),
         Attribute("ground_x", 0, 1),
         Attribute("ground_y", 0, 1),
-        Attribute("sun", -math.pi, math.pi),
+        Attribute("sun", -math.pi, math.pi, periodic=True),
         Attribute("light", 0.7, 1.1),
     )
 
@@ -130,7 +131,7 @@ class AerialView(Renderer):
         self.attributes = (
             Attribute("x", 0, extent),
             Attribute("y", 0, extent),
-            Attribute("angle", -math.pi, math.pi),
+            Attribute("angle", -math.pi, math.pi, periodic=True),
             Attribute("length", 0.5, 80),
             Attribute("width", 0.5, 20),
             Attribute("model", 0, 1),

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ms2.paths import typed_path
-from ms2.priors import ParameterPrior, uniform
+from ms2.priors import ENVIRONMENT, ParameterPrior, uniform
 from ms2.registry import UserError
-from ms2.scene import SceneBatch
+from ms2.scene import Attribute, SceneBatch
 from ms2.worlds.driving3d.assets import kinds
 from ms2.worlds.driving3d.assets.folder import ON_POSTS
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS
@@ -174,6 +174,29 @@ class StreetLayout(ParameterPrior):
         assets: Folder of models, the same as the renderer's, which need other room than those made by code.
         on_error: What to do with models in it that can't be read.
     """
+
+    mutable = {
+        ENVIRONMENT: (
+            Attribute("sun_azimuth", -math.pi, math.pi, periodic=True),
+            Attribute("sun_height", 0.1, math.pi / 2),
+            Attribute("clouds", 0, 1),
+            Attribute("haze", 0, 1),
+            Attribute("exposure", 0.3, 2),
+            Attribute("contrast", 0.5, 4),
+            Attribute("saturation", 0, 2),
+            Attribute("blur", 0, 1),
+            Attribute("pitch", -0.1, 0.1),
+        ),
+        **dict.fromkeys(
+            OBJECTS,
+            (
+                Attribute("width", 0.5, 2),
+                Attribute("length", 0.5, 2),
+                Attribute("height", 0.5, 2),
+                Attribute("colour", 0, 1),
+            ),
+        ),
+    }
 
     def __init__(
         self,

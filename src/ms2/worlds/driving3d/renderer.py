@@ -91,7 +91,7 @@ ENVIRONMENT = (
     Attribute("camera_height", 1, 3),
     Attribute("pitch", -0.2, 0.2),
     Attribute("camera_yaw", -0.5, 0.5),
-    Attribute("sun_azimuth", -math.pi, math.pi),
+    Attribute("sun_azimuth", -math.pi, math.pi, periodic=True),
     Attribute("sun_height", 0.1, math.pi / 2),
     Attribute("clouds", 0, 1),
     Attribute("haze", 0, 1),
@@ -126,7 +126,7 @@ class StreetView(Renderer):
     attributes = (
         Attribute("x", -1000, 1000),
         Attribute("y", 0, 2000),
-        Attribute("yaw", -math.pi, math.pi),
+        Attribute("yaw", -math.pi, math.pi, periodic=True),
         Attribute("width", 0.5, 2),
         Attribute("length", 0.5, 2),
         Attribute("height", 0.5, 2),

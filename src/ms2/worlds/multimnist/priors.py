@@ -1,10 +1,13 @@
 """Structure and parameter priors of MultiMNIST, and those of its target (section 4.1)."""
 
-import torch
+import math
 
-from ms2.priors import ParameterPrior, Repetition, uniform
+import torch
+from torch import Tensor
+
+from ms2.priors import EVERY, ParameterPrior, Repetition, uniform
 from ms2.registry import UserError
-from ms2.scene import SceneBatch
+from ms2.scene import Attribute, SceneBatch
 
 
 class UniformDigits(Repetition):
@@ -36,6 +39,14 @@ class RandomDigits(Repetition):
         super().__init__(lengths={"Digits": numbers.tolist()}, weights={"Digit": classes.tolist()})
 
 
+MUTABLE = {
+    EVERY: (
+        Attribute("x", 0, 1),
+        Attribute("y", 0, 1),
+        Attribute("angle", -math.pi, math.pi, periodic=True),
+    )
+}
+"""What may be learned of digits: where they stand, and how they are turned where the renderer turns them."""
 ROW_ENDS = 0.3
 """Share of the canvas at either end within which a row of digits begins and ends."""
 
@@ -49,6 +60,8 @@ class UniformPlacement(ParameterPrior):
         orderly: Share of scenes whose digits stand in a row instead, with even gaps, in any direction: to train
             extractors on, which are to count alike in any layout. The paper has none.
     """
+
+    mutable = MUTABLE
 
     def __init__(
         self, max_angle: float = 0.0, examples: tuple[float, float] = (0.0, 1.0), orderly: float = 0.0
@@ -84,6 +97,46 @@ class UniformPlacement(ParameterPrior):
         return scenes.with_attributes(x=torch.where(moved, x, of["x"]), y=torch.where(moved, y, of["y"]))
 
 
+class AroundAPlace(ParameterPrior):
+    """Digits about one place and one angle, as in Meta-Sim's experiments with one digit: all three normally distributed.
+
+    Args:
+        x: Mean and standard deviation of the place from left to right, as a share of the way.
+        y: The same from top to bottom.
+        angle: The same of the angle in degrees, counter-clockwise.
+        examples: Which share of each class's pictures to use, from and to.
+    """
+
+    mutable = MUTABLE
+
+    def __init__(
+        self,
+        x: tuple[float, float] = (0.5, 0.05),
+        y: tuple[float, float] = (0.5, 0.05),
+        angle: tuple[float, float] = (0.0, 15.0),
+        examples: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        for name, (_, deviation) in (("x", x), ("y", y), ("angle", angle)):
+            if deviation < 0:
+                raise UserError(f"{name} is a mean and a standard deviation, which can't be {deviation}")
+        self.x, self.y, self.angle, self.examples = x, y, angle, _share(examples)
+
+    def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
+        """Place, angle and picture of each digit, independent of one another; places beyond the canvas at its edge."""
+
+        def normal(mean: float, deviation: float) -> Tensor:
+            draw = torch.randn(scenes.classes.shape, generator=generator, device=scenes.classes.device)
+            return mean + deviation * draw
+
+        turn = normal(*(math.radians(value) for value in self.angle))
+        return scenes.with_attributes(
+            x=normal(*self.x).clamp(0, 1),
+            y=normal(*self.y).clamp(0, 1),
+            angle=(turn + math.pi) % (2 * math.pi) - math.pi,
+            example=uniform(scenes, *self.examples, generator),
+        )
+
+
 class OnALine(ParameterPrior):
     """The target's layout: digits upright, evenly spaced on a straight line across the middle.
 
@@ -92,6 +145,8 @@ class OnALine(ParameterPrior):
     Args:
         examples: Which share of each class's pictures to use, from and to.
     """
+
+    mutable = MUTABLE
 
     def __init__(self, examples: tuple[float, float] = (0.0, 1.0)) -> None:
         self.examples = _share(examples)

@@ -30,6 +30,7 @@ class DigitCanvas(Renderer):
     """
 
     channels = 1
+    differentiable = frozenset({"x", "y", "angle"})
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class DigitCanvas(Renderer):
         self.licence = LICENCES[digits]
         self._copies: dict[torch.device, Digits] = {}
         self.size = (canvas, canvas)
-        angle = (Attribute("angle", -math.pi, math.pi),) if turning else ()
+        angle = (Attribute("angle", -math.pi, math.pi, periodic=True),) if turning else ()
         self.attributes = (Attribute("x", 0, 1), Attribute("y", 0, 1), *angle, Attribute("example", 0, 1))
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 1 h w"]:

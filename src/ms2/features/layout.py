@@ -1,0 +1,215 @@
+"""An extractor that reads parameters too: where objects are, how they are turned, what the light is like."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ms2.features.base import Blocks
+from ms2.features.dense import DenseCounts
+from ms2.registry import UserError, suggest
+from ms2.render import Rendering
+from ms2.scene import Attribute, SceneBatch
+
+PLACE = (Attribute("column", 0, 1), Attribute("row", 0, 1))
+"""What every cell knows without having learned it: where on the image it is, from its left and upper edge."""
+GLANCE = (4, 8)
+"""Rows and columns of the small picture by which the light is judged."""
+
+
+class DenseLayout(DenseCounts):
+    """`DenseCounts` that also says of each cell how the object there is placed, and of the image what its light is like.
+
+    Not in the paper, nor in Meta-Sim, which match embeddings of whole images. Parameters of prior samples are as free as
+    their labels, so an extractor can be told of them; then features hold what is to be learned, and kernels compare
+    nothing else.
+
+    Blocks, beside those of `DenseCounts`: for each name in ``reads`` what objects add up to, each of them its place on
+    an axis, as a row of soft steps that begin where it stands: how many objects lie to the left of each of ``bins``
+    places. An angle adds its sines and cosines, up to ``harmonics``-fold, and two attributes all products of theirs. Two
+    scenes are as far from each other as objects would have to be moved, however far, so that there always is a
+    gradient. And ``environment``, the parameters of the scene as a whole.
+
+    Args:
+        channels: Channels of an image.
+        classes: Names of the classes.
+        attributes: Attributes of objects that it may be told of.
+        environment: Attributes of scenes that it may be told of.
+        reads: By the name of a block, the attributes that it holds: one or two of the world's, or ``column`` and
+            ``row``, which are the place on the image.
+        of: By block, the classes whose objects it holds; all by default. Of a class in ``by_parent`` there is a block
+            for each parent: ``place_car_1``.
+        bins: Steps along an axis.
+        harmonics: Multiples of an angle.
+        widths: Channels of the three residual blocks.
+        strides: Strides of the three blocks; their product is the side of a cell in pixels.
+        empty_weight: Weight of cells without an object in the loss.
+        max_count: Most objects that are told apart, for all or by class.
+        by_parent: Classes whose objects are counted apart for each object that they may belong to, and how many of
+            those.
+        count_width: Standard deviation of a number's bump in the blocks of counts.
+        least_visible: Visible share of an object below which the network is not told of it.
+        levels: Coarser maps that each cell is told of, each half as fine as the one before.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: Sequence[str],
+        attributes: Sequence[Attribute] = (),
+        environment: Sequence[Attribute] = (),
+        reads: dict[str, list[str]] | None = None,
+        of: dict[str, list[str]] | None = None,
+        bins: int = 16,
+        harmonics: int = 2,
+        widths: tuple[int, int, int] = (16, 32, 64),
+        strides: tuple[int, int, int] = (2, 2, 1),
+        empty_weight: float = 0.2,
+        max_count: int | dict[str, int] = 10,
+        by_parent: dict[str, int] | None = None,
+        count_width: float = 0.4,
+        least_visible: float = 0.0,
+        levels: int = 0,
+    ) -> None:
+        super().__init__(
+            channels, classes, widths, strides, empty_weight, max_count, by_parent, count_width, least_visible, levels
+        )
+        if bins < 1 or harmonics < 1:
+            raise UserError(f"bins and harmonics must be at least 1, not {bins} and {harmonics}")
+        known = {a.name: a for a in (*PLACE, *attributes)}
+        self.reads = {name: [_known(word, known) for word in words] for name, words in (reads or {}).items()}
+        for name, words in self.reads.items():
+            if len(words) not in (1, 2):
+                raise UserError(f"features.reads: block {name!r} must name one or two attributes, not {len(words)}")
+        self.groups = self._groups(list(classes), of or {})
+        learned = {a.name: a for words in self.reads.values() for a in words if a not in PLACE}
+        self.learned, self.around = list(learned.values()), list(environment)
+        self.bins, self.harmonics = bins, harmonics
+        width = widths[-1]
+        numbers = sum(2 * harmonics if a.periodic else 1 for a in self.learned)
+        self.tell = nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, max(1, numbers), 1))
+        outputs = sum(1 + a.periodic for a in self.around)
+        seen = 2 * width + 2 * channels * GLANCE[0] * GLANCE[1]
+        self.judge = nn.Sequential(
+            nn.Linear(seen, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, max(1, outputs))
+        )
+
+    def _groups(self, classes: list[str], of: dict[str, list[str]]) -> dict[str, tuple[str, list[int]]]:
+        """By block, what is read and in which slots."""
+        groups: dict[str, tuple[str, list[int]]] = {}
+        for name in of:
+            if name not in self.reads:
+                raise UserError(f"features.of names a block {name!r} that is not read. {suggest(name, self.reads)}")
+        for name in self.reads:
+            slots = []
+            for word in of.get(name, classes):
+                if word not in classes:
+                    raise UserError(f"features.of names a class {word!r} that the world lacks. {suggest(word, classes)}")
+                slots += [s for s, kind in enumerate(self.slots.kind) if classes[kind] == word]
+            apart = name in of and any(self.slots.names[s] not in classes for s in slots)
+            groups |= (
+                {f"{name}_{self.slots.names[s]}": (name, [s]) for s in slots} if apart else {name: (name, slots)}
+            )
+        return groups
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
+        """Blocks of counts, of what is read of objects, and of the scene as a whole."""
+        maps = self._maps(images)
+        masses = self.masses(self.head(maps))
+        blocks = self.blocks_of(masses.sum((2, 3)))
+        values = self._values(maps)
+        bases = {a: self._basis(a, values[a.name]) for words in self.reads.values() for a in words}
+        for block, (name, slots) in self.groups.items():
+            blocks[block] = _added(masses[:, slots].sum(1), [bases[a] for a in self.reads[name]])
+        if self.around:
+            blocks["environment"] = self._judged(images, maps)
+        return blocks
+
+    def loss(
+        self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
+    ) -> Float[Tensor, ""]:
+        """That of `DenseCounts`, and the mean squared errors of what is said of objects and of the scene.
+
+        Raises:
+            UserError: If there are parameters to be told of, and no scenes that have them.
+        """
+        maps = self._maps(images)
+        loss = self._loss(self.head(maps), labels)
+        if not self.learned and not self.around:
+            return loss
+        if scenes is None:
+            raise UserError("DenseLayout reads parameters, so its loss needs the scenes that images show")
+        if self.learned:
+            loss = loss + self._error(maps, labels, scenes)
+        if self.around:
+            true = torch.stack([v for a in self.around for v in a.numbers(scenes.environment[a.name])], 1)
+            loss = loss + F.mse_loss(self._judged(images, maps), true)
+        return loss
+
+    def _maps(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
+        return self.scan(self.trunk(images.contiguous(memory_format=torch.channels_last)))
+
+    def _error(self, maps: Float[Tensor, "b k i j"], labels: Rendering, scenes: SceneBatch) -> Float[Tensor, ""]:
+        """Mean squared error at the cells that hold a share of an object, weighted by the share."""
+        told, slots = self.tell(maps), self._taught(labels)
+        true = torch.stack([v for a in self.learned for v in self._numbers(a, scenes.value(a))], 2)
+        total = weight = maps.new_zeros(())
+        for where, row, column, share in self._shares(labels, slots, *maps.shape[2:]):
+            said = told[where[0], :, row, column]
+            total = total + ((said - true[where]).square().mean(1) * share).sum()
+            weight = weight + share.sum()
+        return total / weight.clamp(min=1)
+
+    def _values(self, maps: Float[Tensor, "b k i j"]) -> dict[str, Tensor]:
+        """What each cell says of each attribute: a share of the way between its bounds, or cosines and sines."""
+        rows, columns = maps.shape[2:]
+        found: dict[str, Tensor] = {}
+        for attribute, size in zip(PLACE, (columns, rows), strict=True):
+            line = (torch.arange(size, device=maps.device) + 0.5) / size
+            found[attribute.name] = line.expand(rows, columns) if attribute is PLACE[0] else line[:, None].expand(rows, columns)
+        if self.learned:
+            told = self.tell(maps).unbind(1)
+            for attribute in self.learned:
+                size = 2 * self.harmonics if attribute.periodic else 1
+                mine, told = told[:size], told[size:]
+                found[attribute.name] = torch.stack(mine, -1) if attribute.periodic else (mine[0] + 1) / 2
+        return found
+
+    def _numbers(self, attribute: Attribute, value: Tensor) -> list[Tensor]:
+        """What the network is taught to say of a value: of an angle, whose mean says nothing, cosines and sines."""
+        if not attribute.periodic:
+            return attribute.numbers(value)
+        # each multiple by itself: an 8 may stand on its head, but twice its angle can be told
+        return [f(k * value) for k in range(1, self.harmonics + 1) for f in (torch.cos, torch.sin)]
+
+    def _basis(self, attribute: Attribute, value: Tensor) -> Float[Tensor, "*b i j f"]:
+        """Numbers that stand for a value: soft steps along the axis, or cosines and sines of multiples of an angle."""
+        if attribute.periodic:
+            return value
+        edges = (torch.arange(self.bins, device=value.device) + 0.5) / self.bins
+        return ((edges - value[..., None]) * (2 * self.bins)).sigmoid()
+
+    def _judged(self, images: Float[Tensor, "b c h w"], maps: Float[Tensor, "b k i j"]) -> Float[Tensor, "b e"]:
+        """What the scene as a whole is like."""
+        small = F.adaptive_avg_pool2d(images, GLANCE)
+        square = F.adaptive_avg_pool2d(images.square(), GLANCE)
+        spread = (square - small.square()).clamp(min=1e-6).sqrt()
+        looks = [maps.mean((2, 3)), maps.flatten(2).std(2), 4 * (small.flatten(1) - 0.4), 8 * (spread.flatten(1) - 0.1)]
+        return self.judge(torch.cat(looks, 1))
+
+
+def _known(word: str, known: dict[str, Attribute]) -> Attribute:
+    if word not in known:
+        raise UserError(f"features.reads: there is no attribute {word!r} to be read. {suggest(word, known)}")
+    return known[word]
+
+
+def _added(mass: Float[Tensor, "b i j"], bases: list[Tensor]) -> Float[Tensor, "b f"]:
+    """Sum over cells of their mass times the products of their bases."""
+    first = bases[0].expand(*mass.shape, -1)
+    if len(bases) == 1:
+        return torch.einsum("bij,bijf->bf", mass, first)
+    second = bases[1].expand(*mass.shape, -1)
+    return torch.einsum("bij,bijf,bijg->bfg", mass, first, second).flatten(1)

@@ -1,0 +1,418 @@
+"""The parameter model q(V | T): a graph network over scene graphs that moves, turns and recolours what the prior drew.
+
+Meta-Sim (Kar et al., ICCV 2019) learns the attributes of scene graphs whose structure is given; section 3.1 of Meta-Sim2
+takes it over. Each scene of the parameter prior is encoded and decoded again, with new values for the attributes that
+may be learned. Meta-Sim's decoder gives one value; this one gives a distribution around it, so that scores of images
+have a gradient by sampling too, where no derivative of the renderer is to be had. What the prior draws at random stays a
+source of randomness, so that the distribution over scenes may have any shape.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ms2.priors import ENVIRONMENT, EVERY, ParameterPrior
+from ms2.registry import Configured, UserError, suggest
+from ms2.scene import Attribute, SceneBatch
+from ms2.world import World
+
+NEAR = 8.0
+"""By how much differences to the parent are enlarged: those between a car and its road are small on the whole map."""
+WRAPS = (-1, 0, 1)
+"""Turns that are summed over in the density of an angle."""
+LEAST, GREATEST = math.exp(-5), math.exp(1)
+"""Least and greatest standard deviation that is learned, in the units of `Proposal`."""
+
+
+class ParameterError(UserError):
+    """Attributes that can't be learned, or lie beyond their bounds."""
+
+
+class Proposal(NamedTuple):
+    """The distribution of the mutable attributes of N = n + 1 nodes, of which the first is the scene itself.
+
+    Independent normal distributions, given the prior's scene: of an angle itself, wrapped around the circle; of all
+    others before they are squashed between their bounds by a logistic function.
+
+    Attributes:
+        mean: Means.
+        deviation: Standard deviations.
+        active: Which attributes of which nodes there are.
+    """
+
+    mean: Float[Tensor, "b N k"]
+    deviation: Float[Tensor, "b N k"]
+    active: Bool[Tensor, "b N k"]
+
+
+class Columns:
+    """The k attributes that may be learned in a world, and of which classes.
+
+    Args:
+        world: The world: its parameter prior says what may be learned, its renderer what is read at all.
+        only: Names of attributes by class, to learn these alone.
+
+    Attributes:
+        attributes: Each attribute's bounds, by column. Classes with bounds of their own have a column each.
+        table: Which columns each class has; the last row is the scene's.
+
+    Raises:
+        ParameterError: If there are none, or a class or an attribute is named that there is not.
+    """
+
+    def __init__(self, world: World, only: dict[str, list[str]] | None = None) -> None:
+        read = {a.name for a in world.renderer.attributes}, {a.name for a in world.renderer.environment}
+        found: dict[tuple[Attribute, bool], list[int]] = {}
+        for owner, attributes in world.parameters.mutable.items():
+            numbers = _numbers(owner, world)
+            for attribute in attributes:
+                if attribute.name in read[owner == ENVIRONMENT]:
+                    found.setdefault((attribute, owner == ENVIRONMENT), []).extend(numbers)
+        if not found:
+            raise ParameterError(
+                f"{type(world.parameters).__name__} says of no attribute that {type(world.renderer).__name__} reads that "
+                "it may be learned: give the parameter prior a 'mutable', as in mutable = {'car': (Attribute('x', 0, "
+                "64),)}, or leave out model.parameters"
+            )
+        if only is not None:
+            found = _only(found, only, world)
+        self.attributes = [attribute for attribute, _ in found]
+        self.shared = torch.tensor([shared for _, shared in found])
+        self.table = torch.zeros(len(world.classes) + 1, len(found), dtype=torch.bool)
+        for k, numbers in enumerate(found.values()):
+            self.table[numbers, k] = True
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all of them."""
+        return frozenset(attribute.name for attribute in self.attributes)
+
+
+def _numbers(owner: str, world: World) -> list[int]:
+    """Rows of the table that an owner of attributes stands for."""
+    if owner == ENVIRONMENT:
+        return [len(world.classes)]
+    if owner == EVERY:
+        return list(range(len(world.grammar.classes)))
+    if owner not in world.classes:
+        raise ParameterError(
+            f"{type(world.parameters).__name__} would learn attributes of {owner!r}, which the world lacks. "
+            f"{suggest(owner, [*world.classes, EVERY, ENVIRONMENT])}"
+        )
+    return [world.classes.index(owner)]
+
+
+def _only(
+    found: dict[tuple[Attribute, bool], list[int]], only: dict[str, list[str]], world: World
+) -> dict[tuple[Attribute, bool], list[int]]:
+    """Those that a person has named."""
+    kept: dict[tuple[Attribute, bool], list[int]] = {}
+    for owner, names in only.items():
+        numbers = set(_numbers(owner, world))
+        possible = {key: numbers & set(rows) for key, rows in found.items() if numbers & set(rows)}
+        for name in names:
+            match = {key: sorted(rows) for key, rows in possible.items() if key[0].name == name}
+            if not match:
+                raise ParameterError(
+                    f"{name!r} of {owner!r} can't be learned. {suggest(name, {key[0].name for key in possible})}"
+                )
+            for key, rows in match.items():
+                kept.setdefault(key, []).extend(rows)
+    return kept
+
+
+class ParameterModel(Configured, nn.Module):
+    """Encodes a scene graph with the prior's parameters, and decodes new ones for the attributes that may be learned.
+
+    Messages pass along typed edges: from parents, from children, from the siblings before and after, and, by attention,
+    from all siblings. Scenes of different sizes are one padded batch, as everywhere here, which is why no graph library
+    is used: attention and gathering from parents are a few dense operations, without the indices that such a library
+    would make of them.
+
+    Args:
+        world: Whose parameters to learn.
+        only: Names of attributes by class, to learn these alone; all that the world's parameter prior calls mutable by
+            default.
+        hidden: Width of the network.
+        layers: Rounds of messages.
+        heads: Heads of the attention between siblings.
+        noise: Random numbers that each node is given, for what the prior does not draw at random.
+        deviation: Standard deviation that attributes have to begin with: of angles in radians, of others in units of
+            a logistic function, of which 1 is at most a quarter of the way between the bounds.
+
+    Raises:
+        ParameterError: If the world has nothing to learn, or ``only`` names what it does not have.
+    """
+
+    table: Tensor
+    shared: Tensor
+    periodic: Tensor
+    relative: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        only: dict[str, list[str]] | None = None,
+        hidden: int = 64,
+        layers: int = 3,
+        heads: int = 4,
+        noise: int = 2,
+        deviation: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not LEAST <= deviation <= GREATEST:
+            raise UserError(f"deviation must lie between {LEAST:.3g} and {GREATEST:.3g}, not be {deviation}")
+        self.columns = Columns(world, only)
+        self.classes, self.noise, self.deviation = world.classes, noise, deviation
+        self.register_buffer("table", self.columns.table, persistent=False)
+        self.register_buffer("shared", self.columns.shared, persistent=False)
+        for name in ("periodic", "relative"):
+            flags = torch.tensor([getattr(a, name) for a in self.columns.attributes])
+            self.register_buffer(name, flags, persistent=False)
+        for name in ("low", "high"):
+            bounds = torch.tensor([float(getattr(a, name)) for a in self.columns.attributes])
+            self.register_buffer(name, bounds, persistent=False)
+        self.given, self.around = world.renderer.attributes, world.renderer.environment
+        own = sum(1 + a.periodic for a in self.given)
+        inputs = 2 * own + sum(1 + a.periodic for a in self.around) + 5 + noise
+        self.kinds = nn.Embedding(len(world.classes) + 2, hidden)
+        self.first = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+        self.layers = nn.ModuleList(Messages(hidden, heads) for _ in range(layers))
+        outputs = 3 * len(self.columns.attributes)
+        self.decoder = nn.Sequential(
+            nn.LayerNorm(hidden), nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, outputs)
+        )
+
+    # -- the distribution ------------------------------------------------------------------------------
+
+    def propose(self, scenes: SceneBatch, generator: torch.Generator) -> Proposal:
+        """The distribution of scenes' mutable attributes, given scenes with parameters of the prior.
+
+        Raises:
+            ParameterError: If one of them lies beyond its bounds.
+        """
+        self.check(scenes)
+        graph = Graph.of(scenes, len(self.classes))
+        nodes = self.first(self._inputs(scenes, graph, generator)) + self.kinds(graph.kinds)
+        for layer in self.layers:
+            nodes = layer(nodes, graph)
+        one, other, spread = self.decoder(nodes).unflatten(2, (3, -1)).unbind(2)
+        mean = torch.where(self.periodic, torch.atan2(other, one), one)
+        # bounded smoothly, so that a gradient is left at either end
+        middle = math.log(self.deviation)
+        deviation = (middle + torch.tanh(spread / 3) * 3).clamp(math.log(LEAST), math.log(GREATEST)).exp()
+        return Proposal(mean, deviation, self.active(scenes))
+
+    def draw(self, proposal: Proposal, generator: torch.Generator) -> Float[Tensor, "b N k"]:
+        """Values from a proposal, in its units; differentiable in its means and deviations."""
+        noise = torch.randn(proposal.mean.shape, generator=generator, device=proposal.mean.device)
+        return proposal.mean + proposal.deviation * noise
+
+    def log_prob(self, proposal: Proposal, values: Float[Tensor, "b N k"]) -> Float[Tensor, " b"]:
+        """Log-density of values in the units of a proposal, each scene's mutable attributes together."""
+        away = values - proposal.mean
+        turns = 2 * math.pi * torch.tensor(WRAPS, device=away.device)
+        wrapped = _log_normal(((away + math.pi) % (2 * math.pi) - math.pi)[..., None] + turns, proposal.deviation[..., None])
+        density = torch.where(self.periodic, wrapped.logsumexp(-1), _log_normal(away, proposal.deviation))
+        return torch.where(proposal.active, density, 0.0).sum((1, 2))
+
+    def applied(self, scenes: SceneBatch, values: Float[Tensor, "b N k"]) -> SceneBatch:
+        """Scenes with new values of their mutable attributes, given in the units of a proposal; differentiable."""
+        active = self.active(scenes)
+        turned = (values + math.pi) % (2 * math.pi) - math.pi
+        new = torch.where(self.periodic, turned, self.low + (self.high - self.low) * values.sigmoid())
+        attributes, environment = dict(scenes.attributes), dict(scenes.environment)
+        # what is relative follows its parent, so parents go first
+        for k, attribute in sorted(enumerate(self.columns.attributes), key=lambda pair: pair[1].relative):
+            name = attribute.name
+            if self.columns.shared[k]:
+                environment[name] = torch.where(active[:, 0, k], new[:, 0, k], environment[name])
+                continue
+            own = new[:, 1:, k]
+            if attribute.relative:
+                own = own + scenes.of_parents(attributes[name])
+            attributes[name] = torch.where(active[:, 1:, k], own, attributes[name])
+        return scenes.with_attributes(**attributes).with_environment(**environment)
+
+    def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
+        """Scenes with learned parameters, from scenes with parameters of the prior."""
+        return self.applied(scenes, self.draw(self.propose(scenes, generator), generator))
+
+    def reconstruction(self, scenes: SceneBatch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """How far means are from the attributes that were encoded: mean square of the share of the way between bounds.
+
+        Of angles, 1 less the cosine of the error.
+        """
+        proposal = self.propose(scenes, generator)
+        old = self._values(scenes)
+        share = (old - self.low) / (self.high - self.low)
+        error = torch.where(
+            self.periodic, 1 - (proposal.mean - old).cos(), (proposal.mean.sigmoid() - share).square()
+        )
+        return (error * proposal.active).sum() / proposal.active.sum().clamp(min=1)
+
+    # -- scenes as nodes -------------------------------------------------------------------------------
+
+    def active(self, scenes: SceneBatch) -> Bool[Tensor, "b N k"]:
+        """Which mutable attributes each node has; the scene itself is the first node."""
+        rows = torch.cat([scenes.classes.new_full((len(scenes), 1), len(self.classes)), scenes.classes], 1)
+        return self.table[rows.clamp(min=0)] & (rows >= 0)[..., None]
+
+    def check(self, scenes: SceneBatch) -> None:
+        """Refuse scenes whose mutable attributes lie beyond their bounds.
+
+        Raises:
+            ParameterError: Naming the first of them.
+        """
+        values, active = self._values(scenes), self.active(scenes)
+        slack = 1e-3 * (self.high - self.low)
+        beyond = active & ((values < self.low - slack) | (values > self.high + slack)) & ~self.periodic
+        if bool(beyond.any()):
+            scene, node, k = beyond.nonzero()[0].tolist()
+            attribute = self.columns.attributes[k]
+            owner = self.classes[int(scenes.classes[scene, node - 1])] if node else ENVIRONMENT
+            raise ParameterError(
+                f"{attribute.name!r} of {owner!r} is {float(values[scene, node, k]):.4g}, but it may be learned only "
+                f"between {attribute.low:g} and {attribute.high:g}: widen the bounds in 'mutable' of the parameter "
+                "prior, or let it draw within them"
+            )
+
+    def _values(self, scenes: SceneBatch) -> Float[Tensor, "b N k"]:
+        """Mutable attributes of all nodes, those of others being 0; relative ones less the parent's."""
+        columns = []
+        for k, attribute in enumerate(self.columns.attributes):
+            if self.columns.shared[k]:
+                value = scenes.environment[attribute.name][:, None]
+                columns.append(F.pad(value, (0, scenes.classes.shape[1])))
+                continue
+            columns.append(F.pad(scenes.value(attribute), (1, 0)))
+        return torch.stack(columns, 2)
+
+    def _inputs(self, scenes: SceneBatch, graph: "Graph", generator: torch.Generator) -> Float[Tensor, "b N i"]:
+        """What the network is told of each node: attributes, also beside its parent's, place in its row, noise."""
+        own = [column for a in self.given for column in a.numbers(scenes.attributes[a.name])]
+        mine = torch.stack(own, 2) * scenes.mask[..., None]
+        theirs = mine.gather(1, scenes.parents.clamp(min=0)[..., None].expand_as(mine))
+        beside = NEAR * (mine - theirs) * (scenes.parents >= 0)[..., None]
+        objects = F.pad(torch.cat([mine, beside], 2), (0, 0, 1, 0))
+        around = [column for a in self.around for column in a.numbers(scenes.environment[a.name])]
+        scene = torch.stack(around, 1) if around else objects.new_zeros(len(scenes), 0)
+        noise = torch.randn(*graph.kinds.shape, self.noise, generator=generator, device=objects.device)
+        return torch.cat([objects, scene[:, None].expand(-1, objects.shape[1], -1), graph.places, noise], 2)
+
+
+class LearnedParameters(ParameterPrior):
+    """A parameter prior as a parameter model has changed it: learned parameters, wherever a prior's would do.
+
+    Args:
+        prior: What is encoded.
+        model: What decodes it.
+    """
+
+    def __init__(self, prior: ParameterPrior, model: ParameterModel) -> None:
+        self.prior, self.model = prior, model
+        self.scenery, self.mutable = prior.scenery, prior.mutable
+
+    @torch.no_grad()
+    def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
+        """The same scenes with attributes drawn by the prior and changed by the model."""
+        return self.model.sample(self.prior.sample(scenes, generator), generator)
+
+
+class Graph(NamedTuple):
+    """Scene graphs as the network reads them: N = n + 1 nodes, of which the first is the scene itself.
+
+    Attributes:
+        kinds: Class of each node; one more for the scene, two more where there is none.
+        parents: Node that each hangs from.
+        siblings: Which nodes hang from the same; of a node without any, itself.
+        before: Sibling before each, or itself.
+        after: Sibling after each, or itself.
+        there: Which nodes there are, the scene included.
+        places: Each one's place among its siblings, of all classes and of its own: number, their number, and so on.
+    """
+
+    kinds: Int[Tensor, "b N"]
+    parents: Int[Tensor, "b N"]
+    siblings: Bool[Tensor, "b N N"]
+    before: Int[Tensor, "b N"]
+    after: Int[Tensor, "b N"]
+    there: Bool[Tensor, "b N"]
+    places: Float[Tensor, "b N 5"]
+
+    @staticmethod
+    def of(scenes: SceneBatch, classes: int) -> "Graph":
+        """The graphs of scenes."""
+        b, device = len(scenes), scenes.classes.device
+        kinds = torch.where(scenes.mask, scenes.classes, classes + 1)
+        kinds = torch.cat([kinds.new_full((b, 1), classes), kinds], 1)
+        there = kinds <= classes
+        parents = F.pad(scenes.parents + 1, (1, 0))
+        row = torch.where(there, parents, -1)
+        row[:, 0] = -2
+        siblings = (row[:, :, None] == row[:, None]) & there[:, None] & there[:, :, None]
+        alike = siblings & (kinds[:, :, None] == kinds[:, None])
+        number = torch.arange(kinds.shape[1], device=device)
+        earlier, later = number[:, None] > number, number[:, None] < number
+        here = number.expand(b, -1)
+        before = torch.where(siblings & earlier, number, -1).amax(2)
+        after = torch.where(siblings & later, number, kinds.shape[1]).amin(2)
+        places = []
+        for row_ in (siblings, alike):
+            place, size = (row_ & earlier).sum(2).float(), row_.sum(2).float()
+            places += [(place + 0.5) / size.clamp(min=1), (size / 10).clamp(max=4)]
+        places.append((siblings & earlier).sum(2) % 2.0)
+        return Graph(
+            kinds,
+            parents,
+            siblings | torch.eye(kinds.shape[1], dtype=torch.bool, device=device),
+            torch.where(before >= 0, before, here),
+            torch.where(after < kinds.shape[1], after, here),
+            there,
+            torch.stack(places, 2),
+        )
+
+
+class Messages(nn.Module):
+    """One round of messages along the edges of scene graphs.
+
+    Args:
+        width: Numbers that describe a node.
+        heads: Heads of the attention between siblings.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.attend, self.attended = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.update = nn.Sequential(nn.Linear(6 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, nodes: Float[Tensor, "b N d"], graph: Graph) -> Float[Tensor, "b N d"]:
+        """Nodes that have heard from their parent, children and siblings."""
+        heard = self.norm(nodes)
+        query, key, value = self.attend(heard).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        siblings = F.scaled_dot_product_attention(query, key, value, graph.siblings[:, None])
+
+        def of(index: Int[Tensor, "b N"]) -> Float[Tensor, "b N d"]:
+            return heard.gather(1, index[..., None].expand_as(heard))
+
+        kept = heard * graph.there[..., None]
+        kept = torch.cat([torch.zeros_like(kept[:, :1]), kept[:, 1:]], 1)  # the scene is nobody's child
+        children = torch.zeros_like(heard).scatter_add(1, graph.parents[..., None].expand_as(heard), kept)
+        number = torch.zeros_like(heard[..., 0]).scatter_add(1, graph.parents, graph.there.to(heard.dtype))
+        children = children / number.clamp(min=1)[..., None]
+        rows = self.attended(siblings.transpose(1, 2).flatten(2))
+        return nodes + self.update(
+            torch.cat([heard, of(graph.parents), children, rows, of(graph.before), of(graph.after)], 2)
+        )
+
+
+def _log_normal(away: Tensor, deviation: Tensor) -> Tensor:
+    return -0.5 * (away / deviation).square() - deviation.log() - 0.5 * math.log(2 * math.pi)

@@ -1,0 +1,122 @@
+"""How parameters are learned: against what, by which gradient, and in which steps of a run."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ms2.features import Blocks, FeatureExtractor
+from ms2.gradients import Drawn, Gradient
+from ms2.objectives import Objective
+from ms2.parameters import ParameterModel
+from ms2.registry import Configured, UserError
+from ms2.scene import SceneBatch
+from ms2.world import World
+
+Order = Literal["after", "before", "alternating"]
+
+
+class ParameterLearning(Configured, nn.Module):
+    """The steps of a run in which q(V | T) is learned, by matching features of generated and of target images.
+
+    Args:
+        objective: Scores images.
+        gradient: How costs become a gradient.
+        order: Which steps of the run these are: the last, as in the paper's Table 2, the first, or some in between all
+            along.
+        share: Share of the run's steps; with 1 structure is not learned, as in Meta-Sim.
+        lr: Learning rate (Adam).
+        lr_decay: Whether the learning rate falls linearly to zero.
+        max_gradient: Largest norm of the gradient; longer ones are cut.
+        freeze_encoder: Whether only the decoder learns, once the autoencoder is trained, as in Meta-Sim.
+
+    Raises:
+        UserError: If a number makes no sense, or the objective has no gradient where one is needed.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        gradient: Gradient,
+        order: Order = "after",
+        share: float = 0.5,
+        lr: float = 1e-3,
+        lr_decay: bool = True,
+        max_gradient: float | None = 1.0,
+        freeze_encoder: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 < share <= 1:
+            raise UserError(
+                f"share is that of the steps in which parameters are learned, above 0 and at most 1, and can't be {share}"
+            )
+        if gradient.through_images and not objective.pathwise:
+            raise UserError(
+                f"{type(gradient).__name__} needs an objective whose scores have a gradient through features, and "
+                f"{type(objective).__name__} is none: take KDE or MMDWitness, or another gradient"
+            )
+        self.objective, self.gradient, self.order, self.share = objective, gradient, order, share
+        self.lr, self.lr_decay, self.max_gradient, self.freeze_encoder = lr, lr_decay, max_gradient, freeze_encoder
+
+    def steps(self, first: int) -> int:
+        """How many of the first so many steps of a run's alternating ones are of parameters."""
+        return math.floor(first * self.share + 1e-9)
+
+    def before(self, step: int, steps: int) -> int:
+        """How many of a run's steps before this one learn parameters.
+
+        Args:
+            step: Number of the step, from 0.
+            steps: Steps of the run.
+        """
+        if self.order == "alternating":
+            return self.steps(step)
+        ours = self.steps(steps)
+        return min(step, ours) if self.order == "before" else max(0, step - (steps - ours))
+
+    def its_turn(self, step: int, steps: int) -> bool:
+        """Whether a step learns parameters."""
+        return self.before(step + 1, steps) > self.before(step, steps)
+
+    def trained(self, model: ParameterModel) -> list[nn.Parameter]:
+        """The weights that are learned."""
+        return list((model.decoder if self.freeze_encoder else model).parameters())
+
+    def loss(
+        self,
+        model: ParameterModel,
+        world: World,
+        features: FeatureExtractor,
+        prior: SceneBatch,
+        real: Blocks,
+        generator: torch.Generator,
+        gather: Callable[[Tensor], Tensor] = lambda block: block,
+        own: Int[Tensor, " b"] | None = None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
+        """A loss whose gradient lowers the scores of images, and these scores.
+
+        Args:
+            model: The parameter model.
+            world: Whose renderer draws.
+            features: What embeds images.
+            prior: Scenes with parameters of the prior.
+            real: Features of as many target images, over all processes together, as there are scenes.
+            generator: Draws the parameters.
+            gather: Brings the values of all processes together.
+            own: Places of this process's scenes among all.
+        """
+        proposal = model.propose(prior, generator)
+        drawn = Drawn(prior, proposal, model.draw(proposal, generator))
+        places = torch.arange(len(prior), device=proposal.mean.device) if own is None else own
+        population: Blocks = {}
+
+        def cost_of(scenes: SceneBatch) -> Float[Tensor, " b"]:
+            found = features(world.renderer.render(scenes))
+            if not population:
+                population.update({name: gather(block.detach()) for name, block in found.items()})
+            return self.objective(found, population, places, real)[0]
+
+        return self.gradient.loss(model, drawn, cost_of, generator)
