@@ -1,4 +1,4 @@
-"""Tests of attributes' distributions: scipy, optimal assignment and plain loops as reference, closed forms, coverage."""
+"""Tests of attributes' distributions: scipy, best assignments and plain loops as reference, closed forms, coverage."""
 
 import math
 from typing import Any
@@ -203,7 +203,7 @@ def test_settings_that_say_nothing_are_refused() -> None:
     with pytest.raises(UserError, match='of must name a class, as in of="car"'):
         AttributeOf("y", "y", [])
     for options in ({"same": "y"}, {"tolerance": 1.8}, {"same": "y", "tolerance": -1}, {"same": "y", "tolerance": 0}):
-        with pytest.raises(UserError, match='try same="y", tolerance=1.8'):
+        with pytest.raises(UserError, match=r'try same="y", tolerance=1\.8'):
             Gap("car", "x", "gap", **options)
 
 
@@ -225,9 +225,9 @@ def test_distance_on_a_line_agrees_with_scipy(one: tuple[Tensor, Tensor], other:
     (x, p), (y, q) = one, other
     expected = wasserstein_distance(x.numpy(), y.numpy(), p.numpy(), q.numpy())
     assert wasserstein_distance_1d(x, y, p, q) == pytest.approx(expected, abs=1e-12)
-    assert wasserstein_distance_1d(x, y, 7 * p, q / 3) == pytest.approx(expected, abs=1e-12)
+    assert wasserstein_distance_1d(x, y, 7 * p, q.double() / 3) == pytest.approx(expected, abs=1e-12)
     assert wasserstein_distance_1d(x, y) == pytest.approx(wasserstein_distance(x.numpy(), y.numpy()), abs=1e-12)
-    assert wasserstein_distance_1d(x, x, p, p) == 0
+    assert wasserstein_distance_1d(x, x, p, p) == pytest.approx(0, abs=1e-12)
 
 
 def assignment(x: Tensor, y: Tensor, p: Tensor, q: Tensor, period: float) -> float:
@@ -336,11 +336,10 @@ def test_compare_takes_its_value_from_the_full_samples() -> None:
     x, y = measured(normal(80, g, 150, 20), g, 1.0), measured(normal(60, g, 170, 30), g, 1.0)
     on_line = compare_attributes(x, y, 80, 60, None, generator=g)
     assert on_line.value == pytest.approx(wasserstein_distance_1d(x.values, y.values))
-    on_circle = compare_attributes(x, y, 80, 60, 200, generator=g)
-    assert on_circle.value == pytest.approx(circular_wasserstein(x.values, y.values, 200))
+    on_circle = compare_attributes(x, y, 80, 60, 60, generator=g)
+    assert on_circle.value == pytest.approx(circular_wasserstein(x.values, y.values, 60))
     assert on_circle.value < on_line.value
-    for interval in (on_line, on_circle):
-        assert 0 < interval.low < interval.value < interval.high
+    assert 0 < on_line.low < on_line.value < on_line.high
 
 
 @pytest.mark.parametrize("period", [None, 3.0])
@@ -414,34 +413,35 @@ def test_units_and_order_of_the_values_do_not_matter() -> None:
     assert (other.value, other.low, other.high) == pytest.approx(expected)
 
 
-def axes(n: int, share: float, generator: torch.Generator) -> Tensor:
+def axes(n: int, generator: torch.Generator, share: float = 0.5) -> Tensor:
     """Degrees near 0 and 180, this share of them near 180."""
     return normal(n, generator, scale=2) + 180 * (torch.rand(n, generator=generator) < share)
 
 
 @pytest.mark.parametrize(
-    ("laws", "truth", "period"),
+    ("law", "change", "truth", "period"),
     [
-        ((lambda n, g: normal(n, g), lambda n, g: normal(n, g)), 0.0, None),
-        ((lambda n, g: normal(n, g), lambda n, g: normal(n, g, 0.1)), 0.1, None),
-        ((lambda n, g: normal(n, g), lambda n, g: normal(n, g, 0.5)), 0.5, None),
-        ((lambda n, g: normal(n, g, 0, 40), lambda n, g: normal(n, g, 360, 40)), 0.0, 360.0),
-        ((lambda n, g: normal(n, g, 0, 20), lambda n, g: normal(n, g, 350, 20)), 10.0, 360.0),
-        ((lambda n, g: axes(n, 0.5, g), lambda n, g: axes(n, 0.7, g)), 36.0, 360.0),
+        (normal, {}, 0.0, None),
+        (normal, {"shift": 0.1}, 0.1, None),
+        (normal, {"shift": 0.5}, 0.5, None),
+        (normal, {"scale": 1.5}, 0.5 * math.sqrt(2 / math.pi), None),
+        (normal, {"shift": 2 * math.pi}, 0.0, 2 * math.pi),
+        (normal, {"shift": 6.0}, 2 * math.pi - 6, 2 * math.pi),
+        (axes, {"share": 0.7}, 36.0, 360.0),
     ],
-    ids=["equal", "near", "shift", "equal angles", "turned", "opposite"],
+    ids=["equal", "near", "shift", "scale", "equal angles", "turned", "opposite"],
 )
-def test_interval_covers_the_truth(laws: tuple[Any, Any], truth: float, period: float | None) -> None:
-    """Of 60 intervals at 95 %, at most 8 may miss: a right one passes 99.6 % of seeds, and this seed is fixed.
+def test_interval_covers_the_truth(law: Any, change: dict[str, float], truth: float, period: float | None) -> None:
+    """Of 40 intervals at 95 %, at most 6 may miss: a right one passes 99.7 % of seeds, and this seed is fixed.
 
-    A scene's values are about the same, so intervals that took them as independent would miss more often.
+    All values of a scene are the same, so intervals that took them as independent would be too narrow.
     """
     g = rng(7)
     results = []
-    for _ in range(60):
-        x, y = (measured(law(n, g), g, 0.1) for law, n in zip(laws, (150, 200), strict=True))
+    for _ in range(40):
+        x, y = measured(law(150, g), g), measured(law(200, g, **change), g)
         results.append(compare_attributes(x, y, 150, 200, period, generator=g, resamples=100))
-    assert sum(r.low <= truth <= r.high for r in results) >= 52
+    assert sum(r.low - 1e-9 <= truth <= r.high + 1e-9 for r in results) >= 34
     if truth >= 0.5:  # no wider than the spread demands
         spread = torch.tensor([r.value for r in results]).std().item()
         width = torch.tensor([r.high - r.low for r in results]).mean().item()

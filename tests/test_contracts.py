@@ -70,6 +70,8 @@ REQUIRED = {
         ("Mixture", "priors"),
         ("Streets", "scenario"),
     ),
+    *(("AttributeOf", name) for name in ("attribute", "name")),
+    *(("Gap", name) for name in ("of", "along", "name")),
     *(("ChildCount", name) for name in ("of", "parent", "items", "name")),
 }
 """Arguments that only a person can fill in."""

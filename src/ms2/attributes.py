@@ -97,8 +97,8 @@ class AttributeOf(AttributeStatistic):
         if self.of == ENVIRONMENT:
             values = _look_up(self.attribute, scenes.environment, "scenes as a whole")
             return Measured(self._in_unit(values), torch.arange(len(scenes), device=values.device))
-        values = _look_up(self.attribute, scenes.attributes, "objects").double()
         chosen = scenes.mask & self._chosen(scenes, classes)
+        values = _look_up(self.attribute, scenes.attributes, "objects").double()
         if self.relative:
             chosen = chosen & (scenes.parents >= 0)
             values = values - values.gather(1, scenes.parents.clamp(min=0))
@@ -122,7 +122,7 @@ class Gap(AttributeStatistic):
     The last one has none ahead, and no value. Those without a parent count as having the same.
 
     Args:
-        of: The class.
+        of: Class of the objects between which the gaps are.
         along: Name of the attribute by which they stand in order, and whose differences are the gaps.
         name: Short name of the statistic.
         same: Name of an attribute, such as the place across the road, which must be about the same: the next object
@@ -152,7 +152,7 @@ class Gap(AttributeStatistic):
         along = _look_up(self.along, scenes.attributes, "objects").double()
         across = torch.zeros_like(along) if self.same is None else _look_up(self.same, scenes.attributes, "objects")
         most = max(1, int(chosen.sum(1).max())) if len(scenes) else 1
-        first = (~chosen).long().argsort(1, stable=True)[:, :most]  # of all objects, pairs would be too many
+        first = (~chosen).long().argsort(dim=1, stable=True)[:, :most]  # of all objects, pairs would be too many
         columns = [column.gather(1, first) for column in (chosen, scenes.parents, along, across.double())]
         parts = zip(*(column.split(max(1, CHUNK // most**2)) for column in columns), strict=True)
         gaps = torch.cat([self._to_next(*part) for part in parts])
@@ -168,7 +168,7 @@ class Gap(AttributeStatistic):
         """How far ahead the next object is; infinitely far where there is none."""
         ahead = along[:, None] - along[:, :, None]
         # of those at the same place, each is followed by the next that the grammar made
-        later = torch.ones_like(ahead[0], dtype=torch.bool).triu(1)
+        later = torch.ones_like(ahead, dtype=torch.bool).triu(1)
         follows = chosen[:, None] & chosen[:, :, None] & (parents[:, None] == parents[:, :, None])
         follows &= (ahead > 0) | ((ahead == 0) & later)
         if self.same is not None:
@@ -206,6 +206,11 @@ def circular_wasserstein(
     return _wasserstein(x, y, weights_x, weights_y, period)
 
 
+def w1(x: Real[Tensor, " n"], y: Real[Tensor, " m"], period: float | None) -> float:
+    """W1 of two samples, on a circle where there is a period."""
+    return _wasserstein(x, y, None, None, period)
+
+
 def compare_attributes(
     generated: Measured,
     target: Measured,
@@ -226,8 +231,8 @@ def compare_attributes(
 
     The interval is that of `ms2.metrics.compare` for its `wasserstein`. The upper end is the percentile of the
     resampled distances. The lower end is `value` minus the upper quantile of the excess (resampled - measured), clipped
-    at 0, where the excess takes as equal what the noise explains: |F - G| has a kink at 0, so F - G counts as 0 wherever
-    it is within `ms2.metrics.UNRESOLVED` standard errors of it (Fang and Santos 2019).
+    at 0. Because |F - G| has a kink at 0, the excess takes F - G as 0 wherever it is within `ms2.metrics.UNRESOLVED`
+    standard errors of 0 (Fang and Santos 2019).
 
     ValueError for values that are not finite, scene numbers outside of the sets, `resamples` < 1 or `level` outside
     (0, 1).
@@ -277,8 +282,8 @@ def attribute_noise_floor(
     """Mean W1 between the values of n scenes drawn with replacement from the target and those of the target itself.
 
     What a perfect model still shows when n of its scenes are measured, in the unit of the values; arguments as in
-    `compare_attributes`. NaN where the target has no values. Draws in which no scene has any are repeated. ValueError as
-    there, and if n < 1.
+    `compare_attributes`. NaN where the target has no values. Draws in which no scene has any are repeated.
+    ValueError as there, and if n < 1.
     """
     if n < 1 or resamples < 1:
         raise ValueError(f"n={n} and resamples={resamples} were given, but both must be at least 1: raise them.")

@@ -150,9 +150,11 @@ class Results(Callback):
         target = trainer.datamodule.target  # type: ignore[attr-defined]
         structures = evaluation.sample_structures(model, target)
         tables = evaluation.structure_tables(model, structures, target)
-        metrics = evaluation.structure_metrics(model, tables)
+        values = evaluation.attribute_values(model, target)
+        metrics = evaluation.structure_metrics(model, tables) | evaluation.attribute_metrics(model, target, values)
         moved = moves(model.world.grammar, structures["prior"].cpu(), structures["learned"].cpu())
         histograms = evaluation.histograms(model, tables, metrics)
+        histograms += evaluation.attribute_histograms(model, values, metrics)
         pictures = {
             "summary": evaluation.summary_picture(self.name, model, target, histograms),
             "moved": picture(moved, f"{self.name}: what moved"),
@@ -175,7 +177,8 @@ class Results(Callback):
         numbers |= {f"realism/{key}": value for key, value in realism.items()}
         for logger in trainer.loggers:
             self._log(logger, numbers, pictures, moved)
-        learned = [f"{k} {v:.3f} (prior {metrics[f'{k}_prior']:.3f})" for k, v in metrics.items() if k.endswith("_tv")]
+        distances = [(k, v) for k, v in metrics.items() if k.endswith(("_tv", "_w1"))]
+        learned = [f"{k} {v:.3g} (prior {metrics[f'{k}_prior']:.3g})" for k, v in distances]
         say(", ".join(learned) or "the structure of the target is not known, so there is nothing to compare with")
         if realism:
             say(

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the grammar that its weights speak, and the structure model in it."""
+"""What a checkpoint says of the grammar that its weights speak, and the models in it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ms2.grammar import Grammar
 from ms2.registry import UserError
 from ms2.structure import StructureModel
 
-PREFIX = "structure."
-"""What the names of the structure model's weights begin with."""
+STRUCTURE, PARAMETERS = "structure.", "parameter_model."
+"""What the names of the weights of each model of a run begin with."""
 
 
 class CheckpointError(UserError):
@@ -49,22 +50,34 @@ def load_structure(path: Path, structure: StructureModel) -> str:
     Raises:
         CheckpointError: If there is no such file, or it holds no structure model, or one of another grammar or size.
     """
+    return load_part(path, structure, STRUCTURE, structure.grammar)
+
+
+def load_part(path: Path, model: nn.Module, name: str, grammar: Grammar) -> str:
+    """Load the weights of one of the models in a run's checkpoint, ``STRUCTURE`` or ``PARAMETERS``.
+
+    Returns:
+        A hash of the weights.
+
+    Raises:
+        CheckpointError: If there is no such file, or it holds no such model, or one of another grammar or size.
+    """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}: run 'ms2 fit' first, or give another file")
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-        weights = {k[len(PREFIX) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(PREFIX)}
+        found = {k.removeprefix(name): v for k, v in checkpoint["state_dict"].items() if k.startswith(name)}
     except Exception as error:  # whatever a broken file makes of the unpickler
         raise CheckpointError(f"{path} can't be read as a checkpoint of 'ms2 fit': {error}") from error
-    check_grammar(checkpoint, structure.grammar)
+    check_grammar(checkpoint, grammar)
     try:
-        structure.load_state_dict(weights)
+        model.load_state_dict(found)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{path} holds a structure model of another shape: {error}\nGive the settings that it was trained with, "
-            "such as the config.yaml of its run."
+            f"{path} holds a {type(model).__name__} of another shape: {error}\nGive the settings that it was trained "
+            "with, such as the config.yaml of its run."
         ) from error
     digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(structure.state_dict().items()):  # in full precision, whatever the checkpoint's is
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    for key, value in sorted(model.state_dict().items()):  # in full precision, whatever the checkpoint's is
+        digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -208,7 +208,9 @@ class CLI(LightningCLI):
     def _identity(self) -> str:
         trainer = self._get(self.config_init, "trainer")
         extent = [trainer.get(key) for key in ("max_steps", "max_epochs", "devices", "num_nodes", "precision")]
-        parts = [self._get(self.config_init, part) for part in ("model", "data", "extractor", "pretraining", "autoencoding")]
+        parts = [
+            self._get(self.config_init, part) for part in ("model", "data", "extractor", "pretraining", "autoencoding")
+        ]
         return fingerprint(ms2.__version__, [str(value) for value in extent], *parts)
 
     def _state(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ms2.checkpoints import CheckpointError
 from ms2.data import Kitti, Synthetic, Target
 from ms2.data.detection import DetectionSet, GeneratedSet, KittiDetection
 from ms2.datasets import Job, Plan, Source, generate
-from ms2.datasets.source import build, find, parser, read
+from ms2.datasets.source import Learned, build, find, parser, read
 from ms2.metrics import Interval, compare, compare_vectors, mean_interval
 from ms2.parsing import picked
 from ms2.realism import Realism, fid, kid
@@ -101,9 +101,9 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
     reader.add_argument("--realism", type=Realism | None)
     model = picked(found, "model")
     given = {"world": found["world"], "structure": model.get("structure"), "target": picked(found, "data", "target")}
-    given |= {key: model[key] for key in ("statistics", "realism") if model.get(key)}
+    given |= {key: model[key] for key in ("parameters", "statistics", "realism") if model.get(key)}
     plain, made = read(reader, given, arguments)
-    ours = {key: plain[key] for key in ("world", "structure")}
+    ours = {key: plain[key] for key in ("world", "structure", "parameters") if plain.get(key)}
     hidden = None
     if isinstance(made.target, Synthetic):
         theirs = {key: value for key, value in plain["target"]["init_args"].items() if key in ("prior", "parameters")}
@@ -111,12 +111,22 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
         hidden = build({"world": world}, None, f"target of {name}")
     return Rows(
         name,
-        {"prior": build(ours, None, name), "learned structure": build(ours, weights, name)},
+        {title: build(ours, weights, name, learned) for title, learned in _learned(model).items()},
         made.target,
         hidden,
         made.statistics or [ObjectCount(), ClassFrequency()],
         made.realism,
     )
+
+
+def _learned(model: dict[str, Any]) -> dict[str, Learned]:
+    """What is learned in each row, as a run's settings say."""
+    rows = {"prior": Learned(False, False), "learned structure": Learned(True, False)}
+    if not model.get("parameters"):
+        return rows
+    if picked(model, "parameter_learning", "init_args").get("share") == 1:
+        return {"prior": rows["prior"], "learned parameters": Learned(False, True)}
+    return rows | {"learned structure and parameters": Learned(True, True)}
 
 
 def measure_rows(

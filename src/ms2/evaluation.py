@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from ms2.attributes import Measured, attribute_noise_floor, compare_attributes
 from ms2.data import Synthetic, Target, TargetImages
 from ms2.metrics import compare, compare_vectors, distribution, noise_floor, vector_noise_floor
 from ms2.pictures import Histogram, summary
@@ -20,6 +21,8 @@ from ms2.tasks.embedding import embed, processes
 from ms2.world import World
 
 Tables = Mapping[str, Tensor]
+MEASURED, BINS = 4000, 30
+"""Scenes whose attributes are measured, at most; and bins of their histograms."""
 LEAST_VISIBLE = 0.002
 """Share of a bin below which its bar can't be seen."""
 
@@ -54,6 +57,90 @@ def structure_tables(
     if target is not None and target.truth is not None:
         scenes["target"] = target.truth
     return {who: {key: table.cpu() for key, table in model.tables(some).items()} for who, some in scenes.items()}
+
+
+class Row(NamedTuple):
+    """A row of the paper's tables: what was learned of that which makes its images."""
+
+    structure: bool
+    parameters: bool
+
+
+def rows(model: MetaSim2) -> dict[str, Row]:
+    """The rows that a run has: the prior, and what it learned; where that is both, also each of the two alone."""
+    learning = model.parameter_learning
+    between = {} if learning is None or learning.share == 1 else BETWEEN
+    return {"prior": Row(False, False), **between, "learned": Row(True, True)}
+
+
+BETWEEN = {"learned_structure": Row(True, False), "learned_parameters": Row(False, True)}
+"""Rows of which only one part is learned."""
+
+
+@torch.no_grad()
+def sample_scenes(model: MetaSim2, row: Row, n: int, generator: torch.Generator) -> SceneBatch:
+    """n scenes with parameters, as of a row."""
+    grammar = model.world.grammar
+    if row.structure:
+        rules = model.structure.sample(n, generator).rules
+    else:
+        rules = model.world.prior.sample(grammar, n, generator)
+    return (model.learned_world if row.parameters else model.world).scenes(rules, generator)
+
+
+def attribute_values(model: MetaSim2, target: Target) -> dict[str, dict[str, Measured]]:
+    """Values of the model's ``measures``, by row and name, and those of the target; empty where these are not known."""
+    if not model.measures or not isinstance(target, Synthetic):
+        return {}
+    scenes = {"target": target.scenes}
+    for who, row in rows(model).items():
+        draw = generator(model.seed, "attributes", who, device=model.device)
+        scenes[who] = sample_scenes(model, row, min(model.eval_scenes, MEASURED), draw)
+    classes = model.world.classes
+    return {who: {m.name: m.values(some, classes) for m in model.measures} for who, some in scenes.items()}
+
+
+def attribute_metrics(model: MetaSim2, target: Target, values: Mapping[str, Mapping[str, Measured]]) -> dict[str, Any]:
+    """Wasserstein distances of attributes to the target's, in their unit: ``x_w1``, ``x_w1_prior`` and so on."""
+    found, draw = dict[str, Any](), generator(model.seed, "attributes", "bootstrap")
+    for measure in model.measures if values else ():
+        name, true, size = measure.name, values["target"][measure.name], len(target)
+        n = min(model.eval_scenes, MEASURED)
+        for who in rows(model):
+            key = f"{name}_w1" + ("" if who == "learned" else f"_{who}")
+            interval = compare_attributes(values[who][name], true, n, size, measure.period, generator=draw)
+            found |= {key: interval.value, f"{key}_interval": [interval.low, interval.high]}
+        floor = attribute_noise_floor(true, size, n, measure.period, generator=draw)
+        found |= {f"{name}_w1_noise_floor": floor, f"{name}_w1_unit": measure.unit}
+    return found
+
+
+def attribute_histograms(
+    model: MetaSim2, values: Mapping[str, Mapping[str, Measured]], metrics: Mapping[str, Any]
+) -> list[Histogram]:
+    """Prior, learned and target for each of the model's ``measures``."""
+    drawn = []
+    for measure in model.measures if values else ():
+        name, some = measure.name, {who: values[who][measure.name].values for who in ("prior", "learned", "target")}
+        whole = torch.cat(list(some.values()))
+        if not len(whole):
+            continue
+        low, high = whole.quantile(0.002), whole.quantile(0.998)
+        edges = torch.linspace(float(low), max(float(high), float(low) + 1e-6), BINS + 1, dtype=torch.double)
+        shares = {
+            who: distribution(torch.histogram(v.cpu().double().clamp(low, high), edges).hist[None])
+            for who, v in some.items()
+        }
+        unit = f" {measure.unit}".rstrip()
+        middles = [f"{m:.3g}" for m in ((edges[1:] + edges[:-1]) / 2).tolist()]
+        caption = (
+            f"Wasserstein distance: prior {metrics[f'{name}_w1_prior']:.3g}{unit}, "
+            f"learned {metrics[f'{name}_w1']:.3g}{unit}, noise floor {metrics[f'{name}_w1_noise_floor']:.2g}{unit}"
+        )
+        drawn.append(
+            Histogram(measure.title + (f" ({measure.unit})" if measure.unit else ""), middles, shares, caption)
+        )
+    return drawn
 
 
 def structure_metrics(model: MetaSim2, tables: Mapping[str, Tables]) -> dict[str, Any]:
@@ -129,6 +216,7 @@ def histograms(model: MetaSim2, tables: Mapping[str, Tables], metrics: Mapping[s
 def histogram_table(model: MetaSim2, drawn: Sequence[Histogram]) -> list[dict[str, Any]]:
     """What `histograms` gave as plain values, by the statistics' names: for ``histograms.json``."""
     names = [statistic.name for statistic in model.statistics if statistic.histogram]
+    names += [measure.name for measure in model.measures][: len(drawn) - len(names)]
     return [
         {
             "name": name,
@@ -150,27 +238,32 @@ def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
         return {}
     measure.check(model.world.renderer, measure.num_images)
     real = measure.pick(model.embedded(data, measure.features, measure.max_real))
-    found = [
-        measure.pick(embed(model, measure.features, _generated(model, measure, who), f"embedding images: {who}"))
-        for who in ("prior", "learned")
-    ]
+    found = {
+        who: measure.pick(embed(model, measure.features, _generated(model, measure, row), f"embedding images: {who}"))
+        for who, row in rows(model).items()
+    }
     if model.global_rank > 0:
         return {}
-    return measure.compare(found[0], found[1], real, generator(model.seed, "realism", "bootstrap"))
+    draw = generator(model.seed, "realism", "bootstrap")
+    result = measure.compare(found["prior"], found["learned"], real, draw)
+    for who in BETWEEN.keys() & found.keys():
+        part = measure.compare(found["prior"], found[who], real, draw)
+        ours = {key: value for key, value in part.items() if key.startswith(("kid", "fid")) and "prior" not in key}
+        result |= {f"{key[:3]}_{who}{key[3:]}": value for key, value in ours.items()}
+    return result
 
 
 @torch.no_grad()
-def _generated(model: MetaSim2, measure: Realism, who: str) -> Iterator[tuple[Int[Tensor, " b"], Tensor]]:
-    """This process's share of the images of the prior, or of the learned model, rounded to 8 bits as files are."""
+def _generated(model: MetaSim2, measure: Realism, row: Row) -> Iterator[tuple[Int[Tensor, " b"], Tensor]]:
+    """This process's share of the images of a row, rounded to 8 bits as files are."""
     rank, world_size = processes(model)
+    # rows with the same structure have the same scenes, and those with the prior's parameters the same places
+    who = "learned" if row.structure else "prior"
     for first in range(rank * measure.batch_size, measure.num_images, world_size * measure.batch_size):
         places = torch.arange(first, min(first + measure.batch_size, measure.num_images), device=model.device)
         draw = generator(model.seed, "realism", who, first, device=model.device)
-        if who == "prior":
-            rules = model.world.prior.sample(model.world.grammar, len(places), draw)
-        else:
-            rules = model.structure.sample(len(places), draw).rules
-        yield places, (model.world.images(rules, draw) * 255).round() / 255
+        scenes = sample_scenes(model, row, len(places), draw)
+        yield places, (model.world.renderer.render(scenes) * 255).round() / 255
 
 
 @torch.no_grad()
@@ -182,11 +275,9 @@ def sample_images(model: MetaSim2, target: Target, n: int = 16) -> dict[str, Ten
 
 def _sample_scenes(model: MetaSim2, n: int) -> dict[str, SceneBatch]:
     """The scenes of sample images, which are the same whenever they are asked for."""
-    draw, world = generator(model.seed, "pictures", device=model.device), model.world
-    return {
-        "prior": world.scenes(world.prior.sample(world.grammar, n, draw), draw),
-        "learned": world.scenes(model.structure.sample(n, draw).rules, draw),
-    }
+    draw = generator(model.seed, "pictures", device=model.device)
+    shown = {who: row for who, row in rows(model).items() if who != "learned_parameters"}
+    return {who.replace("_", " "): sample_scenes(model, row, n, draw) for who, row in shown.items()}
 
 
 class Example(NamedTuple):

@@ -1,7 +1,7 @@
 """Gradients of parameters: from the costs of images to the parameter model's weights, with or without a derivative.
 
-All of them estimate the gradient of E[cost(scene)] where a scene's attributes come from a `ParameterModel`, the cost being
-the functional derivative of the divergence that an objective measures: its score, for given sets of samples.
+All of them estimate the gradient of E[cost(scene)] where a scene's attributes come from a `ParameterModel`, the cost
+being the functional derivative of the divergence that an objective measures: its score, for given sets of samples.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ms2.estimators import Estimator, LeaveOneOut
 from ms2.parameters import ParameterModel, Proposal
-from ms2.registry import Plugin, UserError, suggest
+from ms2.registry import Plugin, UserError
 from ms2.render import Renderer
 from ms2.scene import SceneBatch
 
@@ -118,8 +118,8 @@ class FiniteDifferences(Gradient):
     """Central differences of the cost along random directions of a scene's attributes, and backwards from there.
 
     A direction moves all attributes of a scene at once, each a step to either side by the toss of a coin (Spall 1992,
-    simultaneous perturbation): two more images for each direction, however many attributes there are. Meta-Sim moves one
-    attribute at a time, and its public code multiplies by the step where it has to divide.
+    simultaneous perturbation): two more images for each direction, however many attributes there are. Meta-Sim moves
+    one attribute at a time, and its public code multiplies by the step where it has to divide.
 
     Args:
         step: Half the distance of the two images, in the units of `Proposal`: radians of angles, of other attributes
@@ -143,8 +143,6 @@ class FiniteDifferences(Gradient):
             for _ in range(self.directions):
                 coin = torch.rand(values.shape, generator=generator, device=values.device) < 0.5
                 ahead = torch.where(coin, 1.0, -1.0)
-                up, down = (
-                    cost_of(model.applied(drawn.prior, values + sign * self.step * ahead)) for sign in (1, -1)
-                )
+                up, down = (cost_of(model.applied(drawn.prior, values + sign * self.step * ahead)) for sign in (1, -1))
                 slope += ((up - down) / (2 * self.step * self.directions))[:, None, None] * ahead
         return (slope * drawn.values * drawn.proposal.active).sum((1, 2)).mean(), cost

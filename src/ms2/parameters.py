@@ -1,10 +1,10 @@
 """The parameter model q(V | T): a graph network over scene graphs that moves, turns and recolours what the prior drew.
 
-Meta-Sim (Kar et al., ICCV 2019) learns the attributes of scene graphs whose structure is given; section 3.1 of Meta-Sim2
-takes it over. Each scene of the parameter prior is encoded and decoded again, with new values for the attributes that
+Meta-Sim (Kar et al., ICCV 2019) learns the attributes of scene graphs whose structure is given; Meta-Sim2 takes it over
+(section 3.1). Each scene of the parameter prior is encoded and decoded again, with new values for the attributes that
 may be learned. Meta-Sim's decoder gives one value; this one gives a distribution around it, so that scores of images
-have a gradient by sampling too, where no derivative of the renderer is to be had. What the prior draws at random stays a
-source of randomness, so that the distribution over scenes may have any shape.
+have a gradient by sampling too, where no derivative of the renderer is to be had. What the prior draws at random stays
+a source of randomness, so that the distribution over scenes may have any shape.
 """
 
 import math
@@ -74,9 +74,9 @@ class Columns:
                     found.setdefault((attribute, owner == ENVIRONMENT), []).extend(numbers)
         if not found:
             raise ParameterError(
-                f"{type(world.parameters).__name__} says of no attribute that {type(world.renderer).__name__} reads that "
-                "it may be learned: give the parameter prior a 'mutable', as in mutable = {'car': (Attribute('x', 0, "
-                "64),)}, or leave out model.parameters"
+                f"{type(world.parameters).__name__} says of no attribute that {type(world.renderer).__name__} reads "
+                "that it may be learned: give the parameter prior a 'mutable', as in mutable = {'car': (Attribute('x', "
+                "0, 64),)}, or leave out model.parameters"
             )
         if only is not None:
             found = _only(found, only, world)
@@ -218,7 +218,9 @@ class ParameterModel(Configured, nn.Module):
         """Log-density of values in the units of a proposal, each scene's mutable attributes together."""
         away = values - proposal.mean
         turns = 2 * math.pi * torch.tensor(WRAPS, device=away.device)
-        wrapped = _log_normal(((away + math.pi) % (2 * math.pi) - math.pi)[..., None] + turns, proposal.deviation[..., None])
+        wrapped = _log_normal(
+            ((away + math.pi) % (2 * math.pi) - math.pi)[..., None] + turns, proposal.deviation[..., None]
+        )
         density = torch.where(self.periodic, wrapped.logsumexp(-1), _log_normal(away, proposal.deviation))
         return torch.where(proposal.active, density, 0.0).sum((1, 2))
 
@@ -252,9 +254,7 @@ class ParameterModel(Configured, nn.Module):
         proposal = self.propose(scenes, generator)
         old = self._values(scenes)
         share = (old - self.low) / (self.high - self.low)
-        error = torch.where(
-            self.periodic, 1 - (proposal.mean - old).cos(), (proposal.mean.sigmoid() - share).square()
-        )
+        error = torch.where(self.periodic, 1 - (proposal.mean - old).cos(), (proposal.mean.sigmoid() - share).square())
         return (error * proposal.active).sum() / proposal.active.sum().clamp(min=1)
 
     # -- scenes as nodes -------------------------------------------------------------------------------

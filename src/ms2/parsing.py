@@ -17,6 +17,8 @@ KEYS = {
     "objective": "objectives",
     "estimator": "estimators",
     "statistics": "statistics",
+    "measures": "attribute_statistics",
+    "gradient": "gradients",
     "target": "targets",
 }
 """Kind of the plug-in that is named under each key of a configuration."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-COLOURS = {"prior": "#b8bec7", "learned": "#1f77b4", "target": "#e08214"}
+COLOURS = {"prior": "#b8bec7", "learned structure": "#7fb2d9", "learned": "#1f77b4", "target": "#e08214"}
 
 
 class Histogram(NamedTuple):

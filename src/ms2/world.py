@@ -59,6 +59,7 @@ def _drawn(attributes: Iterable[Attribute], read: Iterable[Attribute]) -> list[A
     for attribute in attributes:
         if attribute.name in names:
             old = found.get(attribute.name, attribute)
-            bounds = {"low": min(old.low, attribute.low), "high": max(old.high, attribute.high)}
-            found[attribute.name] = attribute._replace(**bounds)
+            found[attribute.name] = attribute._replace(
+                low=min(old.low, attribute.low), high=max(old.high, attribute.high)
+            )
     return list(found.values())

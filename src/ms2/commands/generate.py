@@ -26,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
     formats = ", ".join(name.lower() for name in available("formats"))
     add("--format", nargs="+", default=["coco"], metavar="NAME", help=f"one or several of {formats} (coco)")
     add("--structure", choices=("learned", "prior"), help="learned where there is a checkpoint")
-    add("--checkpoint", help="weights of the structure model, where the source is a configuration")
+    add("--parameters", choices=("learned", "prior"), help="learned where they were")
+    add("--checkpoint", help="weights, where the source is a configuration")
     add("--where", nargs="+", default=[], metavar="CONDITION", help="such as 'car == 5' 'pedestrian >= 1'")
     add("--classes", nargs="+", metavar="CLASS", help="label these alone")
     add("--image", choices=("png", "jpeg"), default="png", help="(%(default)s)")
@@ -42,7 +43,7 @@ def generate_command(argv: list[str]) -> None:
     """Generate a data set, or what is missing of it."""
     ours, settings = divided(argv)
     args = parser().parse_args(ours)
-    source = open_source(args.source, args.structure, args.checkpoint, settings)
+    source = open_source(args.source, args.structure, args.checkpoint, settings, args.parameters)
     plan = Plan(
         num_scenes=args.num_scenes,
         seed=args.seed,

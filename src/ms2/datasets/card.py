@@ -84,6 +84,7 @@ def card(summary: Summary, description: dict[str, Any], formats: Sequence[Format
         for name in rule.categories
     ]
     structure = {"learned": "a trained structure model", "prior": "the structure prior"}[description["structure"]]
+    structure += " and a trained parameter model" if description["layout"] == "learned" else ""
     return "\n".join(
         [
             f"# {description['source']}: {summary.images} images, {objects} labelled objects",

@@ -25,7 +25,7 @@ from ms2.datasets.formats import Format, format_named
 from ms2.datasets.labels import Arrays, LabelError, Rule, label
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import Record, RecordError, drawable, scene_from_plain, scene_to_plain
-from ms2.datasets.source import Source, build
+from ms2.datasets.source import Learned, Source, build
 from ms2.derivation import lengths
 from ms2.pictures import encode, to_pixels
 from ms2.registry import UserError, suggest
@@ -186,6 +186,7 @@ class Job:
             "size": list(self.source.world.renderer.size),
             "source": self.source.name,
             "structure": "prior" if self.source.structure is None else "learned",
+            "layout": "prior" if self.source.parameters is None else "learned",
             "world": self.source.configuration["world"],
             "model": None if self.source.structure is None else self.source.configuration["structure"],
         }
@@ -269,7 +270,7 @@ def _made(job: Job, blocks: range, workers: int) -> Iterator[int]:
         with _one_thread():
             yield from map(job.make, blocks)
         return
-    begin = partial(_begin, job.source.configuration, job.source.weights, job.source.name)
+    begin = partial(_begin, job.source.configuration, job.source.weights, job.source.name, job.source.learned)
     plan = replace(job.plan, formats=())  # workers write none, nor do they know those of a script or a notebook
     context = multiprocessing.get_context("spawn")  # forks of a process with threads, or with a GPU, hang
     with ProcessPoolExecutor(workers, context, begin, (plan, job.root, str(job.device))) as pool:
@@ -290,13 +291,21 @@ _job: Job | None = None
 """A worker's own."""
 
 
-def _begin(configuration: dict[str, Any], weights: Path | None, name: str, plan: Plan, root: Path, device: str) -> None:
+def _begin(
+    configuration: dict[str, Any],
+    weights: Path | None,
+    name: str,
+    learned: Learned,
+    plan: Plan,
+    root: Path,
+    device: str,
+) -> None:
     global _job  # noqa: PLW0603 - what an initialiser leaves for the tasks of its process
     torch.set_num_threads(1)
     from ms2.registry import load_entry_points
 
     load_entry_points()
-    _job = Job(build(configuration, weights, name), plan, root, device)
+    _job = Job(build(configuration, weights, name, learned), plan, root, device)
 
 
 def _make(block: int) -> int:

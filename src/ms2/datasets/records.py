@@ -82,7 +82,7 @@ def drawable(scenes: SceneBatch, renderer: Renderer) -> SceneBatch:
         scenes = scenes.with_attributes(**{attribute.name: none for attribute in renderer.attributes})
     used = {name: values[scenes.mask] for name, values in scenes.attributes.items()}
     for wanted, found in ((renderer.attributes, used), (renderer.environment, scenes.environment)):
-        for name, low, high in wanted:
+        for name, low, high, *_ in wanted:
             if name not in found:
                 raise RecordError(f"the scene lacks {name!r}, which {type(renderer).__name__} reads")
             if not bool(((found[name] >= low) & (found[name] <= high)).all()):

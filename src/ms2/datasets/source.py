@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
@@ -11,8 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 import ms2.worlds
-from ms2.checkpoints import load_structure
+from ms2.checkpoints import PARAMETERS, STRUCTURE, load_part
 from ms2.conditions import Condition, Conditioned, sample_prior_given
+from ms2.parameters import LearnedParameters, ParameterModel
 from ms2.parsing import Parser, picked
 from ms2.registry import UserError, code, fingerprint, suggest
 from ms2.structure import StructureModel
@@ -21,18 +22,26 @@ from ms2.world import World
 WORLDS = {file.parent.name: file for file in sorted(Path(ms2.worlds.__path__[0]).glob("*/world.yaml"))}
 """Configuration of each world that comes along, by name."""
 
-Structure = Literal["learned", "prior"]
+Which = Literal["learned", "prior"]
 Sampler = Callable[[int, torch.Generator], Int[Tensor, "n t"]]
 
 
+class Learned(NamedTuple):
+    """Which parts of a trained run are used; the prior stands for the others."""
+
+    structure: bool = True
+    parameters: bool = True
+
+
 class Source:
-    """Draws scenes: structures from a trained model or from a prior, parameters from the world's prior.
+    """Draws scenes: structures from a trained model or from a prior, parameters likewise.
 
     Args:
-        world: What may exist and how it looks.
+        world: What may exist and how it looks, with learned parameters where these are used.
         structure: The trained structure model; None draws from the world's structure prior.
-        checkpoint: Hash of the model's weights; None where there is no model.
-        configuration: The settings of world and model as plain data, from which `rebuild` makes them again.
+        parameters: The trained parameter model; None draws from the parameter prior.
+        checkpoint: Hashes of the two models' weights; None where there is no model.
+        configuration: The settings of world and models as plain data, from which `rebuild` makes them again.
         weights: File of the weights.
         name: What a person calls the source.
     """
@@ -41,12 +50,13 @@ class Source:
         self,
         world: World,
         structure: StructureModel | None,
-        checkpoint: str | None,
+        parameters: ParameterModel | None,
+        checkpoint: tuple[str | None, str | None],
         configuration: dict[str, Any],
         weights: Path | None,
         name: str,
     ) -> None:
-        self.world, self.structure, self.checkpoint = world, structure, checkpoint
+        self.world, self.structure, self.parameters, self.checkpoint = world, structure, parameters, checkpoint
         self.configuration, self.weights, self.name = configuration, weights, name
 
     def sampler(self, conditions: Sequence[Condition] = ()) -> Sampler:
@@ -63,8 +73,9 @@ class Source:
 
     def to(self, device: torch.device) -> "Source":
         """The same on a device."""
-        if self.structure is not None:
-            self.structure.to(device)
+        for model in (self.structure, self.parameters):
+            if model is not None:
+                model.to(device)
         return self
 
     def hashes(self) -> dict[str, str | None]:
@@ -72,29 +83,40 @@ class Source:
         world = self.world
         return {
             "grammar": world.grammar.fingerprint,
-            "checkpoint": self.checkpoint,
+            "checkpoint": self.checkpoint[0],
             "prior": None if self.structure is not None else fingerprint(code(world.prior), world.prior),
-            "parameters": fingerprint(code(world.parameters), world.parameters),
+            "parameters": fingerprint(code(world.parameters), world.parameters, *filter(None, self.checkpoint[1:])),
             "renderer": fingerprint(code(world.renderer), world.renderer),
         }
 
     def rebuild(self) -> "Source":
         """The same source made anew, as other processes do."""
-        return build(self.configuration, self.weights, self.name)
+        return build(self.configuration, self.weights, self.name, self.learned)
+
+    @property
+    def learned(self) -> Learned:
+        """Which parts are learned."""
+        return Learned(self.structure is not None, self.parameters is not None)
 
 
 def parser(prog: str = "ms2 generate") -> Parser:
-    """Reads a world, and the settings of its structure model."""
+    """Reads a world, and the settings of its structure and parameter models."""
     made = Parser(prog=prog)
     made.add_class_arguments(World, "world")
     made.add_subclass_arguments(StructureModel, "structure")
     made.link_arguments("world", "structure.init_args.grammar", lambda world: world.grammar, apply_on="instantiate")
     made.set_defaults({"structure": {"class_path": "ms2.structure.StructureModel"}})
+    made.add_argument("--parameters", type=ParameterModel | None)
+    made.link_arguments("world", "parameters.init_args.world", apply_on="instantiate")
     return made
 
 
 def open_source(
-    source: str, structure: Structure | None = None, checkpoint: str | None = None, arguments: list[str] | None = None
+    source: str,
+    structure: Which | None = None,
+    checkpoint: str | None = None,
+    arguments: list[str] | None = None,
+    parameters: Which | None = None,
 ) -> Source:
     """Find what a person names.
 
@@ -103,9 +125,10 @@ def open_source(
         structure: ``learned`` or ``prior``; by default learned where there is a checkpoint.
         checkpoint: File of weights, where a configuration is named.
         arguments: More settings as on a command line: ``["--world.renderer.canvas", "96"]``.
+        parameters: ``learned`` or ``prior``; by default learned where they were.
 
     Raises:
-        UserError: If there is no such thing, or no checkpoint where a learned structure is asked for.
+        UserError: If there is no such thing, or no checkpoint where something learned is asked for.
     """
     found, name, weights = find(source)
     weights = Path(checkpoint) if checkpoint else weights
@@ -114,7 +137,14 @@ def open_source(
             f"{source} has no trained structure model: name the folder of a run, add --checkpoint FILE, or draw from "
             "the prior with --structure prior"
         )
-    return build(_of_source(found), None if structure == "prior" else weights, name, arguments)
+    given = _of_source(found)
+    if parameters == "learned" and (weights is None or not given.get("parameters")):
+        raise UserError(
+            f"{source} has no trained parameter model: name the folder of a run that learned parameters (its "
+            "configuration has model.parameters), or leave them to the prior with --parameters prior"
+        )
+    learned = Learned(structure != "prior", parameters != "prior")
+    return build(given, weights, name, learned, arguments)
 
 
 def find(source: str) -> tuple[dict[str, Any], str, Path | None]:
@@ -135,22 +165,31 @@ def find(source: str) -> tuple[dict[str, Any], str, Path | None]:
 
 def _of_source(found: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that a source is made of."""
-    model = picked(found, "model", "structure")
-    return {"world": found["world"]} | ({"structure": model} if model else {})
+    models = {key: picked(found, "model").get(key) for key in ("structure", "parameters")}
+    return {"world": found["world"]} | {key: model for key, model in models.items() if model}
 
 
-def build(given: dict[str, Any], weights: Path | None, name: str, arguments: list[str] | None = None) -> Source:
-    """A source by its settings.
+def build(
+    given: dict[str, Any],
+    weights: Path | None,
+    name: str,
+    learned: Learned = Learned(),  # noqa: B008 - a tuple
+    arguments: list[str] | None = None,
+) -> Source:
+    """A source by its settings; without weights, of the priors alone.
 
     Raises:
         UserError: If settings are wrong, or the weights are of another world.
     """
     plain, made = read(parser(), given, arguments)
-    model, checkpoint = None, None
-    if weights is not None:
-        model = made.structure.eval()
-        checkpoint = load_structure(weights, model)
-    return Source(made.world, model, checkpoint, plain, weights, name)
+    world, grammar = made.world, made.world.grammar
+    structure = made.structure.eval() if weights is not None and learned.structure else None
+    parameters = made.parameters.eval() if weights is not None and learned.parameters and made.parameters else None
+    parts = ((structure, STRUCTURE), (parameters, PARAMETERS))
+    hashes = [load_part(weights, part, which, grammar) if weights and part else None for part, which in parts]
+    if parameters is not None:
+        world = World(grammar, world.prior, LearnedParameters(world.parameters, parameters), world.renderer)
+    return Source(world, structure, parameters, (hashes[0], hashes[1]), plain, weights, name)
 
 
 def read(reader: Parser, given: dict[str, Any], arguments: list[str] | None = None) -> tuple[dict[str, Any], Any]:

@@ -159,7 +159,7 @@ class DenseCounts(TrainedExtractor):
 
     def _shares(
         self, labels: Rendering, slots: Int[Tensor, "b n"], rows: int, columns: int
-    ) -> Iterator[tuple[tuple[Tensor, Tensor], Int[Tensor, " o"], Int[Tensor, " o"], Float[Tensor, " o"]]]:
+    ) -> Iterator[tuple[tuple[Tensor, ...], Int[Tensor, " o"], Int[Tensor, " o"], Float[Tensor, " o"]]]:
         """For the o objects with a slot, their scene and place, and four times a cell's row, column, and its share."""
         boxes = labels.boxes
         on_canvas = (boxes[..., 2:] > boxes[..., :2]).all(-1)

@@ -20,16 +20,16 @@ GLANCE = (4, 8)
 
 
 class DenseLayout(DenseCounts):
-    """`DenseCounts` that also says of each cell how the object there is placed, and of the image what its light is like.
+    """`DenseCounts` that also says of each cell how the object there is placed, and of the image what its light is.
 
-    Not in the paper, nor in Meta-Sim, which match embeddings of whole images. Parameters of prior samples are as free as
-    their labels, so an extractor can be told of them; then features hold what is to be learned, and kernels compare
-    nothing else.
+    Not in the paper, nor in Meta-Sim, which match embeddings of whole images. Parameters of prior samples are as free
+    as their labels, so an extractor can be told of them; then features hold what is to be learned, and kernels
+    compare nothing else.
 
     Blocks, beside those of `DenseCounts`: for each name in ``reads`` what objects add up to, each of them its place on
     an axis, as a row of soft steps that begin where it stands: how many objects lie to the left of each of ``bins``
-    places. An angle adds its sines and cosines, up to ``harmonics``-fold, and two attributes all products of theirs. Two
-    scenes are as far from each other as objects would have to be moved, however far, so that there always is a
+    places. An angle adds its sines and cosines, up to ``harmonics``-fold, and two attributes all products of theirs.
+    Two scenes are as far from each other as objects would have to be moved, however far, so that there always is a
     gradient. And ``environment``, the parameters of the scene as a whole.
 
     Args:
@@ -39,8 +39,8 @@ class DenseLayout(DenseCounts):
         environment: Attributes of scenes that it may be told of.
         reads: By the name of a block, the attributes that it holds: one or two of the world's, or ``column`` and
             ``row``, which are the place on the image.
-        of: By block, the classes whose objects it holds; all by default. Of a class in ``by_parent`` there is a block
-            for each parent: ``place_car_1``.
+        of: By block, the classes whose objects it holds; all by default.
+        apart: Blocks that there are one of for each slot, as of the cars on the first road: ``spots_car_1``.
         bins: Steps along an axis.
         harmonics: Multiples of an angle.
         widths: Channels of the three residual blocks.
@@ -62,6 +62,7 @@ class DenseLayout(DenseCounts):
         environment: Sequence[Attribute] = (),
         reads: dict[str, list[str]] | None = None,
         of: dict[str, list[str]] | None = None,
+        apart: list[str] | None = None,
         bins: int = 16,
         harmonics: int = 2,
         widths: tuple[int, int, int] = (16, 32, 64),
@@ -83,7 +84,7 @@ class DenseLayout(DenseCounts):
         for name, words in self.reads.items():
             if len(words) not in (1, 2):
                 raise UserError(f"features.reads: block {name!r} must name one or two attributes, not {len(words)}")
-        self.groups = self._groups(list(classes), of or {})
+        self.groups = self._groups(list(classes), of or {}, apart or [])
         learned = {a.name: a for words in self.reads.values() for a in words if a not in PLACE}
         self.learned, self.around = list(learned.values()), list(environment)
         self.bins, self.harmonics = bins, harmonics
@@ -96,22 +97,28 @@ class DenseLayout(DenseCounts):
             nn.Linear(seen, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, max(1, outputs))
         )
 
-    def _groups(self, classes: list[str], of: dict[str, list[str]]) -> dict[str, tuple[str, list[int]]]:
+    def _groups(
+        self, classes: list[str], of: dict[str, list[str]], apart: list[str]
+    ) -> dict[str, tuple[str, list[int]]]:
         """By block, what is read and in which slots."""
-        groups: dict[str, tuple[str, list[int]]] = {}
-        for name in of:
+        for name in (*of, *apart):
             if name not in self.reads:
-                raise UserError(f"features.of names a block {name!r} that is not read. {suggest(name, self.reads)}")
+                raise UserError(
+                    f"features.of or apart names a block {name!r} that is not read. {suggest(name, self.reads)}"
+                )
+        groups: dict[str, tuple[str, list[int]]] = {}
         for name in self.reads:
-            slots = []
-            for word in of.get(name, classes):
+            chosen = of.get(name, classes)
+            for word in chosen:
                 if word not in classes:
-                    raise UserError(f"features.of names a class {word!r} that the world lacks. {suggest(word, classes)}")
-                slots += [s for s, kind in enumerate(self.slots.kind) if classes[kind] == word]
-            apart = name in of and any(self.slots.names[s] not in classes for s in slots)
-            groups |= (
-                {f"{name}_{self.slots.names[s]}": (name, [s]) for s in slots} if apart else {name: (name, slots)}
-            )
+                    raise UserError(
+                        f"features.of names a class {word!r} that the world lacks. {suggest(word, classes)}"
+                    )
+            slots = [s for s, kind in enumerate(self.slots.kind) if classes[kind] in chosen]
+            if name in apart:
+                groups |= {f"{name}_{self.slots.names[s]}": (name, [s]) for s in slots}
+            else:
+                groups[name] = (name, slots)
         return groups
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
@@ -121,8 +128,10 @@ class DenseLayout(DenseCounts):
         blocks = self.blocks_of(masses.sum((2, 3)))
         values = self._values(maps)
         bases = {a: self._basis(a, values[a.name]) for words in self.reads.values() for a in words}
-        for block, (name, slots) in self.groups.items():
-            blocks[block] = _added(masses[:, slots].sum(1), [bases[a] for a in self.reads[name]])
+        for name, attributes in self.reads.items():
+            groups = {block: slots for block, (read, slots) in self.groups.items() if read == name}
+            mass = torch.stack([masses[:, slots].sum(1) for slots in groups.values()], 1)
+            blocks |= zip(groups, _added(mass, {a: bases[a] for a in attributes}).unbind(1), strict=True)
         if self.around:
             blocks["environment"] = self._judged(images, maps)
         return blocks
@@ -164,11 +173,9 @@ class DenseLayout(DenseCounts):
 
     def _values(self, maps: Float[Tensor, "b k i j"]) -> dict[str, Tensor]:
         """What each cell says of each attribute: a share of the way between its bounds, or cosines and sines."""
-        rows, columns = maps.shape[2:]
         found: dict[str, Tensor] = {}
-        for attribute, size in zip(PLACE, (columns, rows), strict=True):
-            line = (torch.arange(size, device=maps.device) + 0.5) / size
-            found[attribute.name] = line.expand(rows, columns) if attribute is PLACE[0] else line[:, None].expand(rows, columns)
+        for attribute, size in zip(PLACE, (maps.shape[3], maps.shape[2]), strict=True):
+            found[attribute.name] = (torch.arange(size, device=maps.device) + 0.5) / size
         if self.learned:
             told = self.tell(maps).unbind(1)
             for attribute in self.learned:
@@ -206,10 +213,12 @@ def _known(word: str, known: dict[str, Attribute]) -> Attribute:
     return known[word]
 
 
-def _added(mass: Float[Tensor, "b i j"], bases: list[Tensor]) -> Float[Tensor, "b f"]:
+def _added(mass: Float[Tensor, "b s i j"], bases: dict[Attribute, Tensor]) -> Float[Tensor, "b s f"]:
     """Sum over cells of their mass times the products of their bases."""
-    first = bases[0].expand(*mass.shape, -1)
-    if len(bases) == 1:
-        return torch.einsum("bij,bijf->bf", mass, first)
-    second = bases[1].expand(*mass.shape, -1)
-    return torch.einsum("bij,bijf,bijg->bfg", mass, first, second).flatten(1)
+    axes = {PLACE[0]: "j", PLACE[1]: "i"}
+    # what every cell says by itself is added up first: places along an axis are then few
+    order = sorted(bases, key=lambda attribute: attribute in axes)
+    letters = dict(zip(bases, "fg", strict=False))
+    terms = [axes.get(attribute, "bij") + letters[attribute] for attribute in order]
+    result = "bs" + "".join(letters.values())
+    return torch.einsum(f"bsij,{','.join(terms)}->{result}", mass, *(bases[a] for a in order)).flatten(2)

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from ms2.attributes import AttributeStatistic
+from ms2.attributes import AttributeStatistic, w1
 from ms2.checkpoints import check_grammar, note_grammar
-from ms2.data import Target, TargetImages
+from ms2.data import Synthetic, Target, TargetImages
 from ms2.derivation import Derivations
 from ms2.estimators import Estimator, LeaveOneOut
 from ms2.features import Blocks, FeatureExtractor, TrainedExtractor
@@ -37,6 +37,8 @@ MOST_BEYOND = 0.02
 """Share of target images with more objects than the features count, above which to warn."""
 PARAMETERS = 1
 """Number of the group of weights that the parameter model has; the structure model's is 0."""
+VALIDATED = 1000
+"""Scenes by which a validation judges parameters."""
 LEAST_SEEN = 0.1
 """Visible share of an object from which somebody who annotates images would see it."""
 RENDERED_AT_ONCE = 50
@@ -309,8 +311,10 @@ class MetaSim2(Configured, LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Cut long gradients."""
-        longest = [self.max_gradient, self.parameter_learning and self.parameter_learning.max_gradient]
-        for weights, most in zip(self._groups_of_weights(), longest, strict=False):
+        longest = [self.max_gradient]
+        if self.parameter_learning is not None:
+            longest.append(self.parameter_learning.max_gradient)
+        for weights, most in zip(self._groups_of_weights(), longest, strict=True):
             if most is not None:
                 torch.nn.utils.clip_grad_norm_(weights, most)
 
@@ -419,11 +423,22 @@ class MetaSim2(Configured, LightningModule):
         n = self.eval_images if target.annotated else self.eval_scenes
         learned = self.tables(self.scenes(self.structure.sample(n, draw).rules, target.annotated))
         true = self.tables(target.truth)
+        self._validate_parameters(target, draw)
         for name in (s.name for s in self.statistics if s.histogram):
             table = true[name]
             width = max(table.shape[1], learned[name].shape[1])
             p, q = (distribution(F.pad(t, (0, width - t.shape[1]))) for t in (learned[name].cpu(), table.cpu()))
             self.log(f"val/{name}_tv", total_variation(p, q).to(self.device), prog_bar=True, sync_dist=True)
+
+    def _validate_parameters(self, target: Target, draw: torch.Generator) -> None:
+        """Distance of the learned parameters to the target's true ones, where these are known."""
+        if not self.measures or not isinstance(target, Synthetic):
+            return
+        scenes = self.learned_world.scenes(self.structure.sample(VALIDATED, draw).rules, draw)
+        for measure in self.measures:
+            ours, theirs = (measure.values(some, self.world.classes) for some in (scenes, target.scenes))
+            found = w1(ours.values.cpu(), theirs.values.cpu(), measure.period)
+            self.log(f"val/{measure.name}_w1", found, prog_bar=True, sync_dist=True)
 
     test_step = validation_step
 

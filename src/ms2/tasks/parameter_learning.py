@@ -51,7 +51,7 @@ class ParameterLearning(Configured, nn.Module):
         super().__init__()
         if not 0 < share <= 1:
             raise UserError(
-                f"share is that of the steps in which parameters are learned, above 0 and at most 1, and can't be {share}"
+                f"share is that of the steps which learn parameters, above 0 and at most 1, and can't be {share}"
             )
         if gradient.through_images and not objective.pathwise:
             raise UserError(

@@ -188,7 +188,7 @@ class AerialView(Renderer):
         objects = self._objects(scenes, atlas)
         number = objects.up_to(ROAD)
         roads, things = objects.part(slice(number)), objects.part(slice(number, None))
-        planes = list(self._ground(scenes, grounds).view(3, -1).unbind())
+        planes = [plane.clone() for plane in self._ground(scenes, grounds).view(3, -1)]  # views can't be drawn on
         low = self._draw_roads(planes, roads, atlas)
         light = scenes.environment["light"]
         fragments, sample = self._looked_up(things, things.picture, atlas)

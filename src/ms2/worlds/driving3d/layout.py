@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from ms2.paths import typed_path
 from ms2.priors import ENVIRONMENT, ParameterPrior, uniform
-from ms2.registry import UserError
+from ms2.registry import UserError, suggest
 from ms2.scene import Attribute, SceneBatch
 from ms2.worlds.driving3d.assets import kinds
 from ms2.worlds.driving3d.assets.folder import ON_POSTS
@@ -28,6 +28,44 @@ OWN_LANE = 0.3
 """Traffic on the camera's own lane, against the oncoming one: what it has before it hides the rest of the street."""
 SETBACK = 1.5
 """Metres by which fronts of houses lie behind the foremost place for them, at most."""
+
+
+LIGHT = {
+    "sun_azimuth": (-math.pi, math.pi),
+    "sun_height": (0.35, 1.1),
+    "clouds": (0.0, 0.8),
+    "haze": (0.0, 1.0),
+    "exposure": (0.95, 1.5),
+    "contrast": (1.4, 2.8),
+    "saturation": (0.7, 1.3),
+    "blur": (0.0, 1.0),
+}
+"""What the light's parameters are drawn between."""
+
+
+MUTABLE = {
+    ENVIRONMENT: (
+        Attribute("sun_azimuth", -math.pi, math.pi, periodic=True),
+        Attribute("sun_height", 0.1, math.pi / 2),
+        Attribute("clouds", 0, 1),
+        Attribute("haze", 0, 1),
+        Attribute("exposure", 0.3, 2),
+        Attribute("contrast", 0.5, 4),
+        Attribute("saturation", 0, 2),
+        Attribute("blur", 0, 1),
+        Attribute("pitch", -0.1, 0.1),
+    ),
+    **dict.fromkeys(
+        OBJECTS,
+        (
+            Attribute("width", 0.5, 2),
+            Attribute("length", 0.5, 2),
+            Attribute("height", 0.5, 2),
+            Attribute("colour", 0, 1),
+        ),
+    ),
+}
+"""What may be learned: the light, and sizes and colours; places are the layout's, which keeps things apart."""
 
 
 class Kind(NamedTuple):
@@ -171,38 +209,20 @@ class StreetLayout(ParameterPrior):
         reach: Metres ahead of the camera up to which objects stand.
         max_curve: Greatest curvature of the street to either side, in radians per metre.
         clouds: Least and greatest cloudiness, between 0 and 1.
+        light: Least and greatest value of other parameters of the light, where they are to differ: sun_azimuth and
+            sun_height (radians), haze, exposure, contrast, saturation and blur.
         assets: Folder of models, the same as the renderer's, which need other room than those made by code.
         on_error: What to do with models in it that can't be read.
     """
 
-    mutable = {
-        ENVIRONMENT: (
-            Attribute("sun_azimuth", -math.pi, math.pi, periodic=True),
-            Attribute("sun_height", 0.1, math.pi / 2),
-            Attribute("clouds", 0, 1),
-            Attribute("haze", 0, 1),
-            Attribute("exposure", 0.3, 2),
-            Attribute("contrast", 0.5, 4),
-            Attribute("saturation", 0, 2),
-            Attribute("blur", 0, 1),
-            Attribute("pitch", -0.1, 0.1),
-        ),
-        **dict.fromkeys(
-            OBJECTS,
-            (
-                Attribute("width", 0.5, 2),
-                Attribute("length", 0.5, 2),
-                Attribute("height", 0.5, 2),
-                Attribute("colour", 0, 1),
-            ),
-        ),
-    }
+    mutable = MUTABLE
 
     def __init__(
         self,
         reach: float = 60.0,
         max_curve: float = 1 / 250,
         clouds: tuple[float, float] = (0.0, 0.8),
+        light: dict[str, tuple[float, float]] | None = None,
         assets: str | None = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
@@ -215,7 +235,13 @@ class StreetLayout(ParameterPrior):
             )
         if not 0 <= clouds[0] <= clouds[1] <= 1:
             raise UserError(f"clouds must be two shares between 0 and 1, the least first, not {clouds}")
-        self.reach, self.max_curve, self.clouds, self.on_error = reach, max_curve, clouds, on_error
+        for name, (low, high) in (light or {}).items():
+            if name not in LIGHT:
+                raise UserError(f"light has no parameter {name!r}. {suggest(name, LIGHT)}")
+            if low > high:
+                raise UserError(f"light must have the least value of {name!r} before the greatest, not {low}, {high}")
+        self.light = {**LIGHT, "clouds": clouds, **(light or {})}
+        self.reach, self.max_curve, self.on_error = reach, max_curve, on_error
         self.assets = None if assets is None else str(typed_path(assets))
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
@@ -290,19 +316,9 @@ class StreetLayout(ParameterPrior):
         }
 
     def _light(self, n: int, generator: Generator) -> dict[str, Float[Tensor, " n"]]:
-        bounds = {
-            "sun_azimuth": (-math.pi, math.pi),
-            "sun_height": (0.35, 1.1),
-            "clouds": self.clouds,
-            "haze": (0.0, 1.0),
-            "exposure": (0.95, 1.5),
-            "contrast": (1.4, 2.8),
-            "saturation": (0.7, 1.3),
-            "blur": (0.0, 1.0),
-        }
         return {
             name: low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
-            for name, (low, high) in bounds.items()
+            for name, (low, high) in self.light.items()
         }
 
     # -- what stands on it -----------------------------------------------------------------------------

@@ -98,7 +98,7 @@ class UniformPlacement(ParameterPrior):
 
 
 class AroundAPlace(ParameterPrior):
-    """Digits about one place and one angle, as in Meta-Sim's experiments with one digit: all three normally distributed.
+    """Digits about one place and one angle, normally distributed, as for Meta-Sim's experiments with one digit.
 
     Args:
         x: Mean and standard deviation of the place from left to right, as a share of the way.
