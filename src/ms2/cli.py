@@ -129,12 +129,9 @@ class CLI(LightningCLI):
         parser.link_arguments("model.parameters", "autoencoding.parameters", apply_on="instantiate")
         for name, found in (("attributes", lambda w: w.mutable), ("environment", lambda w: w.mutable_environment)):
             parser.link_arguments("world", f"model.features.init_args.{name}", found, apply_on="instantiate")
-        parser.link_arguments(
-            "world", "model.features.init_args.channels", lambda world: world.renderer.channels, apply_on="instantiate"
-        )
-        parser.link_arguments(
-            "world", "model.features.init_args.classes", lambda world: list(world.classes), apply_on="instantiate"
-        )
+        for network in ("model.features", "model.reward.init_args.network"):
+            for name, found in (("channels", lambda w: w.renderer.channels), ("classes", lambda w: list(w.classes))):
+                parser.link_arguments("world", f"{network}.init_args.{name}", found, apply_on="instantiate")
         for target in ("model.seed", "data.seed", "extractor.seed", "pretraining.seed", "autoencoding.seed"):
             parser.link_arguments("seed_everything", target, int)
         parser.set_defaults({"model.structure": {"class_path": "ms2.structure.StructureModel"}})

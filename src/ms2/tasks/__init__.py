@@ -6,6 +6,7 @@ from ms2.tasks.metasim2 import MetaSim2, Samples
 from ms2.tasks.parameter_learning import ParameterLearning
 from ms2.tasks.pretraining import Pretraining
 from ms2.tasks.probe import probe
+from ms2.tasks.reward import TaskReward
 from ms2.tasks.stages import Stage, StageResult, run_stage, save_atomically, say
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Samples",
     "Stage",
     "StageResult",
+    "TaskReward",
     "probe",
     "run_stage",
     "save_atomically",

@@ -18,18 +18,21 @@ from ms2.data import Synthetic, Target, TargetImages
 from ms2.derivation import Derivations
 from ms2.estimators import Estimator, LeaveOneOut
 from ms2.features import Blocks, FeatureExtractor, TrainedExtractor
+from ms2.gradients import Drawn
 from ms2.grammar import Grammar
 from ms2.metrics import distribution, total_variation
 from ms2.objectives import Objective
 from ms2.parameters import LearnedParameters, ParameterModel
 from ms2.realism import Realism
 from ms2.registry import Configured, UserError, suggest
+from ms2.render import Rendering
 from ms2.scene import SceneBatch, scenes_of
 from ms2.seeding import generator
 from ms2.statistics import ClassFrequency, ObjectCount, Statistic
 from ms2.structure import StructureModel
 from ms2.tasks.embedding import embed, target_batches, target_key
 from ms2.tasks.parameter_learning import ParameterLearning
+from ms2.tasks.reward import TaskReward
 from ms2.tasks.stages import save_atomically
 from ms2.world import World
 
@@ -88,6 +91,7 @@ class MetaSim2(Configured, LightningModule):
         parameters: The parameter model q(V | T), where parameters are learned as well.
         parameter_learning: How, and in which of the steps.
         measures: Attributes whose distribution is compared with that of the target's scenes, where these are known.
+        reward: A task's reward beside the objective of parameters, as in Meta-Sim; null for none.
 
     Raises:
         UserError: If one of ``parameters`` and ``parameter_learning`` is given without the other.
@@ -117,6 +121,7 @@ class MetaSim2(Configured, LightningModule):
         parameters: ParameterModel | None = None,
         parameter_learning: ParameterLearning | None = None,
         measures: Sequence[AttributeStatistic] | None = None,
+        reward: TaskReward | None = None,
     ) -> None:
         super().__init__()
         self.world, self.structure, self.features = world, structure, features
@@ -129,7 +134,8 @@ class MetaSim2(Configured, LightningModule):
         self.parameter_model, self.parameter_learning = parameters, parameter_learning
         if parameters is not None and parameter_learning is not None:
             parameter_learning.gradient.check(world.renderer, parameters)
-        self.measures = list(measures or ())
+        self.measures, self.reward = list(measures or ()), reward
+        self.labelled: Rendering | None = None
         self.learned_world = world
         """The world with learned parameters."""
         if parameters is not None:
@@ -167,12 +173,27 @@ class MetaSim2(Configured, LightningModule):
         assert self.parameter_model is not None and self.parameter_learning is not None
         prior = self.world.scenes(self.structure.sample(n, generator).rules, generator)
         own = self.global_rank * n + torch.arange(n, device=self.device)
-        loss, score = self.parameter_learning.loss(
+        loss, score, drawn = self.parameter_learning.loss(
             self.parameter_model, self.world, self.features, prior, real, generator, self._gather, own
         )
-        if self._trainer is not None:
-            self.log("parameters/score", score.mean(), prog_bar=True, sync_dist=True)
+        if self._trainer is None:
+            return loss
+        self.log("parameters/score", score.mean(), prog_bar=True, sync_dist=True)
+        number = self.parameter_learning.before(self.global_step, self.trainer.max_steps)
+        if self.reward is not None and number % self.reward.every == 0:
+            loss = loss + self._rewarded(self.reward, drawn)
         return loss
+
+    def _rewarded(self, reward: TaskReward, drawn: Drawn) -> Float[Tensor, ""]:
+        """What the reward of a task adds to the loss of these scenes."""
+        assert self.parameter_model is not None
+        values = drawn.values.detach()
+        scenes = self.parameter_model.applied(drawn.prior, values)
+        if self.labelled is None:
+            self.labelled = reward.validation(self.trainer.datamodule.target)  # type: ignore[attr-defined]
+        accuracy = reward.accuracy(self.world, scenes, self.labelled)
+        self.log("parameters/reward", accuracy, prog_bar=True, sync_dist=True)
+        return reward.loss(accuracy, self.parameter_model.log_prob(drawn.proposal, values))
 
     def _turn(self) -> int:
         """Which group of weights this step learns."""
@@ -333,6 +354,8 @@ class MetaSim2(Configured, LightningModule):
     def on_fit_start(self) -> None:
         """Embed the target images, unless that was done before, and see that realism can be measured at the end."""
         data: TargetImages = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.reward is not None:
+            self.reward.check(data.target)
         if not self.target_features:
             self.embed_target(data)
         data.num_images = len(next(iter(self.target_features.values())))

@@ -95,8 +95,8 @@ class ParameterLearning(Configured, nn.Module):
         generator: torch.Generator,
         gather: Callable[[Tensor], Tensor] = lambda block: block,
         own: Int[Tensor, " b"] | None = None,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
-        """A loss whose gradient lowers the scores of images, and these scores.
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"], Drawn]:
+        """A loss whose gradient lowers the scores of images, these scores, and the scenes.
 
         Args:
             model: The parameter model.
@@ -119,4 +119,4 @@ class ParameterLearning(Configured, nn.Module):
                 population.update({name: gather(block.detach()) for name, block in found.items()})
             return self.objective(found, population, places, real)[0]
 
-        return self.gradient.loss(model, drawn, cost_of, generator)
+        return (*self.gradient.loss(model, drawn, cost_of, generator), drawn)
