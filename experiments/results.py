@@ -8,6 +8,7 @@ the extractor's training, pretraining, and learning. Runs that are finished are 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -28,12 +29,14 @@ class Experiment(NamedTuple):
         columns: Titles by the key in ``metrics.json``.
         references: Titles of rows that every run measures, by the ending of their keys.
         settings: Further settings of each seed's run.
+        attributes: Titles of further columns of runs that learn parameters, by the key in ``metrics.json``.
     """
 
     configs: Mapping[str, str]
     columns: Mapping[str, str]
     references: Mapping[str, str]
     settings: Mapping[int, Mapping[str, str]]
+    attributes: Mapping[str, str] = {}
 
 
 MNIST = {
@@ -57,6 +60,7 @@ EXPERIMENTS = {
             s: {"data.target.init_args.seed": str(s), "data.target.init_args.prior.init_args.seed": str(t)}
             for s, t in ((0, 13), (1, 3), (2, 4))
         },
+        attributes={"x_w1": "x", "y_w1": "y"},
     ),
     "aerial2d": Experiment(
         configs={"quick": "default", "paper": "paper mode", "mmd": "batch MMD"},
@@ -75,6 +79,7 @@ EXPERIMENTS = {
             "_noise_floor": "noise floor",
         },
         settings={seed: {"data.target.init_args.seed": str(seed)} for seed in SEEDS},
+        attributes={"heading_w1": "heading (°)", "spacing_w1": "spacing (m)"},
     ),
     "driving": Experiment(
         configs={"quick": "default"},
@@ -87,6 +92,7 @@ EXPERIMENTS = {
             s: {"data.target.init_args.seed": str(s), "data.target.init_args.prior.init_args.seed": str(t)}
             for s, t in ((0, 1), (1, 2), (2, 3))
         },
+        attributes={f"{name}_w1": name for name in ("exposure", "contrast", "saturation", "haze")},
     ),
     "kitti": Experiment(
         configs={"quick": "default"},
@@ -94,7 +100,38 @@ EXPERIMENTS = {
         references={"_target": "KITTI", "_prior": "prior", "_noise_floor": "noise floor"},
         settings={seed: {} for seed in SEEDS},
     ),
+    "digits": Experiment(
+        configs={"rotated": "turned", "moved": "turned and moved"},
+        columns={},
+        references={},
+        settings={seed: {"data.target.init_args.seed": str(seed)} for seed in SEEDS},
+        attributes={"angle_w1": "angle (°)", "x_w1": "x", "y_w1": "y"},
+    ),
 }
+PARAMETERS = ("parameters", "rotated", "moved")
+"""Configurations that learn parameters, and have a table of their own: a row for each part that is learned."""
+ROWS = {
+    "_prior": ("prior", "prior"),
+    "_learned_parameters": ("prior", "learned"),
+    "_learned_structure": ("learned", "prior"),
+    "": ("learned", "learned"),
+}
+"""Where structure and parameters come from, by the ending of the keys in ``metrics.json``."""
+REALISM = {
+    "class_path": "Realism",
+    "init_args": {
+        "features": {
+            "class_path": "Backbone",
+            "init_args": {
+                "architecture": "squeezenet1_1",
+                "layer": "features.12",
+                "weights": "$MS2_DATA/weights/squeezenet1_1_imagenet.pt",
+            },
+        },
+        "num_images": 1000,
+    },
+}
+"""What KID and FID are measured with where parameters are learned, if the weights are there."""
 
 
 def run(world: str, config: str, seed: int, mnist: str | None) -> None:
@@ -102,6 +139,8 @@ def run(world: str, config: str, seed: int, mnist: str | None) -> None:
     settings = dict(EXPERIMENTS[world].settings[seed])
     if mnist:
         settings |= MNIST | {"world.renderer.digits_root": mnist}
+    if config == "parameters" and "MS2_DATA" in os.environ:
+        settings["model.realism"] = json.dumps(REALISM)
     command = [
         *(sys.executable, "-m", "ms2", "fit", "--config", f"configs/{world}_{config}.yaml"),
         *("--name", run_name(world, config, seed, mnist), "--seed_everything", str(seed)),
@@ -125,7 +164,13 @@ def interval(values: list[float]) -> str:
 def table(world: str, configs: list[str], mnist: str | None) -> str:
     """Markdown of the finished runs."""
     experiment = EXPERIMENTS[world]
-    lines = [
+    lines: list[str] = []
+    for config in (config for config in configs if config in PARAMETERS):
+        lines += [*parameter_table(world, config), ""]
+    configs = [config for config in configs if config not in PARAMETERS]
+    if not configs:
+        return "\n".join(lines)
+    lines += [
         f"| | {' | '.join(experiment.columns.values())} | seconds | seeds |",
         "|---" * (len(experiment.columns) + 3) + "|",
     ]
@@ -134,10 +179,34 @@ def table(world: str, configs: list[str], mnist: str | None) -> str:
         found = [json.loads(file.read_text()) for file in files if file.exists()]
         if not found:
             continue
-        if len(lines) == 2:
+        if config == configs[0]:
             lines += [row(title, found, experiment, ending) for ending, title in experiment.references.items()]
         lines.append(row(experiment.configs[config], found, experiment))
     return "\n".join(lines)
+
+
+def parameter_table(world: str, config: str) -> list[str]:
+    """Markdown of runs that learned parameters: the shape of the paper's Tables 1 and 2."""
+    experiment = EXPERIMENTS[world]
+    files = [RUNS / run_name(world, config, seed, None) / "metrics.json" for seed in SEEDS]
+    found = [json.loads(file.read_text()) for file in files if file.exists()]
+    if not found:
+        return []
+    columns = {**experiment.columns, **experiment.attributes, "kid": "KID", "fid": "FID"}
+    columns = {key: title for key, title in columns.items() if key in found[0]}
+    lines = [f"| structure | parameters | {' | '.join(columns.values())} |", "|---" * (len(columns) + 2) + "|"]
+    for ending, (structure, parameters) in ROWS.items():
+        cells = []
+        for key in columns:
+            # what structure is like does not depend on parameters
+            of_structure = key in experiment.columns
+            own = ("_prior" if structure == "prior" else "") if of_structure else ending
+            known = [m[key + own] for m in found if key + own in m]
+            cells.append(interval(known) if known else "")
+        if any(cells[len(experiment.columns) :]):
+            lines.append(f"| {structure} | {parameters} | {' | '.join(cells)} |")
+    seconds = sum(m["seconds_total"] for m in found) / len(found)
+    return [*lines, "", f"{len(found)} seeds, {seconds:.0f} seconds each."]
 
 
 def row(title: str, found: list[dict[str, Any]], experiment: Experiment, ending: str = "") -> str:
@@ -153,7 +222,9 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("world", choices=list(EXPERIMENTS), help="whose table")
-    parser.add_argument("configs", nargs="*", help="some of quick, paper, mmd; all by default")
+    parser.add_argument(
+        "configs", nargs="*", help="some of quick, paper, mmd, parameters"
+    )
     parser.add_argument("--mnist", help="folder that holds MNIST/raw: use the real MNIST digits")
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="run these seeds only")
     parser.add_argument("--table-only", action="store_true", help="only print the table of the runs there are")

@@ -106,6 +106,29 @@ def test_an_abstract_class_cannot_be_looked_up():
         look_up("colours", "Shade")
 
 
+def test_what_only_the_program_makes_is_not_offered_but_its_subclasses_are():
+    base = colours()
+
+    class Mixed(base, typed=False):
+        def mix(self) -> None: ...
+
+    class Grey(Mixed): ...
+
+    assert list(available("colours")) == ["Amber", "Blue", "DarkBlue", "Grey"]
+    assert Mixed().settings == {}, "the program can make it"
+    with pytest.raises(UnknownPluginError, match="is called 'Mixed'"):
+        look_up("colours", "Mixed")
+    assert look_up("colours", "Grey") is Grey
+
+
+def test_two_classes_of_one_name_are_no_clash_if_only_one_may_be_named():
+    class Base(Plugin): ...
+
+    room = named("Room", Base, "house")
+    hidden = type("Room", (Base,), {"__module__": "hotel"}, typed=False)
+    assert look_up(Base, "Room") is room is not hidden
+
+
 def test_an_unknown_kind_is_answered_with_the_nearest_and_all():
     base = colours()
     assert base

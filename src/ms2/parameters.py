@@ -307,7 +307,7 @@ class ParameterModel(Configured, nn.Module):
         return torch.cat([objects, scene[:, None].expand(-1, objects.shape[1], -1), graph.places, noise], 2)
 
 
-class LearnedParameters(ParameterPrior):
+class LearnedParameters(ParameterPrior, typed=False):
     """A parameter prior as a parameter model has changed it: learned parameters, wherever a prior's would do.
 
     Args:
