@@ -14,7 +14,7 @@ from ms2.structure import StructureModel
 from ms2.world import World
 from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, UniformDigits, UniformPlacement
 
-QUICK = Path(__file__).parents[1] / "configs" / "multimnist_quick.yaml"
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -49,12 +49,19 @@ def structure() -> StructureModel:
 @pytest.fixture(scope="session")
 def quick() -> CLI:
     """All that `make demo` runs, as its configuration makes it; pretrained, and with fewer target images."""
+    return program("multimnist_quick")
+
+
+def program(config: str) -> CLI:
+    """All that a configuration makes, with a pretrained structure model, and fewer target images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ms2"])  # Lightning warns where there are pytest's own arguments besides
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning 2.6 calls what jsonargparse 5 will drop
-        cli = CLI(["--config", str(QUICK), "--data.target.init_args.num_images", "512"], run=False)
+        file = str(CONFIGS / f"{config}.yaml")
+        cli = CLI(["--config", file, "--data.target.init_args.num_images", "512"], run=False)
     pretrain(cli.model.structure, cli.model.world)
     with warnings.catch_warnings():  # the extractor is untrained, which costs the same time
         warnings.filterwarnings("ignore", ".* of the target images hold more than block")
         cli.model.embed_target(cli.datamodule)
+    cli.model.setup("fit")
     return cli

@@ -222,9 +222,7 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("world", choices=list(EXPERIMENTS), help="whose table")
-    parser.add_argument(
-        "configs", nargs="*", help="some of quick, paper, mmd, parameters"
-    )
+    parser.add_argument("configs", nargs="*", help="some of quick, paper, mmd, parameters")
     parser.add_argument("--mnist", help="folder that holds MNIST/raw: use the real MNIST digits")
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="run these seeds only")
     parser.add_argument("--table-only", action="store_true", help="only print the table of the runs there are")

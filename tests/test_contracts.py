@@ -19,16 +19,24 @@ import ms2
 import ms2.worlds
 from ms2.derivation import valid
 from ms2.features import Backbone, PretrainedCounts
-from ms2.priors import Mixture, StructurePrior
+from ms2.priors import ENVIRONMENT, EVERY, Mixture, StructurePrior
 from ms2.registry import KINDS, Configured, available, describe
 from ms2.render import Rendering
-from ms2.scene import SceneBatch, scenes_of
+from ms2.scene import Attribute, SceneBatch, scenes_of
 from ms2.statistics import Statistic
 from ms2.world import World
 from ms2.worlds.aerial2d import Aerial2D, AerialView, BusyFirstRoad, ScatteredCars, SpacedCars, UniformTraffic
 from ms2.worlds.driving3d import Driving, HiddenStreets, Rural, SimpleStreets, StreetLayout, StreetView, Suburban, Urban
 from ms2.worlds.driving3d.priors import Streets
-from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, OnALine, RandomDigits, UniformDigits, UniformPlacement
+from ms2.worlds.multimnist import (
+    AroundAPlace,
+    DigitCanvas,
+    MultiMNIST,
+    OnALine,
+    RandomDigits,
+    UniformDigits,
+    UniformPlacement,
+)
 
 for module in pkgutil.walk_packages(ms2.__path__, "ms2."):
     if module.name != "ms2.__main__":  # importing it runs the program
@@ -39,6 +47,12 @@ WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each f
         lambda: World(MultiMNIST(), UniformDigits(4), UniformPlacement(), DigitCanvas(canvas=40, digit=12)),
         lambda: World(MultiMNIST(), RandomDigits(1), OnALine(), DigitCanvas(canvas=50, digit=9, turning=True)),
         lambda: World(MultiMNIST(), UniformDigits(9), UniformPlacement(180), DigitCanvas(30, 14, turning=True)),
+        lambda: World(
+            MultiMNIST(),
+            UniformDigits(3),
+            AroundAPlace((0.2, 0.3), (1, 0.3), (170, 90)),
+            DigitCanvas(26, 12, turning=True),
+        ),
     ],
     "aerial2d": [
         lambda: World(Aerial2D(), UniformTraffic(), ScatteredCars(), AerialView(canvas=64)),
@@ -181,6 +195,8 @@ def make(cls: type, folder: Path) -> Any:
         "of": "a",
         "parent": "b",
         "items": [1],
+        "attribute": "x",
+        "along": "x",
         "name": "ab",
         "root": str(folder),
         "urls": str(folder / "0.tar"),
@@ -275,6 +291,107 @@ def test_parameters_are_what_the_renderer_reads_within_its_bounds(world: World) 
         values = scenes.attributes[attribute.name]
         assert values.shape == scenes.classes.shape
         assert (values[scenes.mask] >= attribute.low).all() and (values[scenes.mask] <= attribute.high).all()
+
+
+def mutable_of(world: World) -> Iterator[tuple[str, Attribute, Attribute | None]]:
+    """Whose attribute may be learned, that, and what the renderer says of it if it reads it."""
+    for owner, attributes in world.parameters.mutable.items():
+        read = world.renderer.environment if owner == ENVIRONMENT else world.renderer.attributes
+        for attribute in attributes:
+            yield owner, attribute, next((a for a in read if a.name == attribute.name), None)
+
+
+@every_world
+def test_what_may_be_learned_is_of_classes_that_there_are_and_drawn(world: World) -> None:
+    folder = type(world.renderer).__module__.split(".")[2]
+    somewhere = {
+        (owner, attribute.name)
+        for make_world in WORLDS[folder]
+        for owner, attribute, reads in mutable_of(make_world())
+        if reads is not None
+    }
+    listed = [(owner, attribute.name) for owner, attribute, _ in mutable_of(world)]
+    assert {owner for owner, _ in listed} <= {*world.classes, EVERY, ENVIRONMENT}
+    assert len(set(listed)) == len(listed) > 0
+    assert set(listed) <= somewhere, "no setting of the renderer reads it"
+    assert any(reads is not None for *_, reads in mutable_of(world))
+
+
+@every_world
+def test_priors_draw_within_the_bounds_of_what_may_be_learned(world: World) -> None:
+    """Of what is relative, those of the difference to the parent's."""
+    scenes = world.sample_prior(100, rng(2))
+    kinds = torch.tensor([*map(world.classes.index, world.grammar.classes)])
+    for owner, attribute, reads in mutable_of(world):
+        if owner == ENVIRONMENT:
+            values = scenes.environment[attribute.name]
+        else:
+            chosen = scenes.classes == (world.classes.index(owner) if owner != EVERY else -2)
+            values = scenes.value(attribute)[chosen | (torch.isin(scenes.classes, kinds) & (owner == EVERY))]
+        assert len(values) > 10 and attribute.low < attribute.high
+        slack = 1e-5 * (attribute.high - attribute.low)
+        assert values.min() >= attribute.low - slack and values.max() <= attribute.high + slack
+        if reads is not None:
+            assert attribute.periodic == reads.periodic
+
+
+@every_world
+def test_what_is_learned_stays_within_the_renderers_bounds(world: World) -> None:
+    """At either end of what may be learned, for relative attributes beside every parent that the prior draws."""
+    scenes = world.sample_prior(100, rng(2))
+    for owner, attribute, reads in mutable_of(world):
+        if reads is None:
+            continue
+        least = most = torch.zeros(1)
+        if attribute.relative:
+            of_parents = scenes.of_parents(scenes.attributes[attribute.name])[scenes.parents >= 0]
+            least, most = of_parents.min(), of_parents.max()
+        slack = 1e-5 * (reads.high - reads.low)
+        assert least + attribute.low >= reads.low - slack and most + attribute.high <= reads.high + slack, owner
+
+
+@every_world
+def test_what_images_are_differentiable_in_is_read(world: World) -> None:
+    """By some setting of the renderer: digits that are not turned have no angle."""
+    kind = type(world.renderer)
+    folder = kind.__module__.split(".")[2]
+    alike = [made.renderer for made in (make_world() for make_world in WORLDS[folder]) if type(made.renderer) is kind]
+    names = {attribute.name for renderer in alike for attribute in (*renderer.attributes, *renderer.environment)}
+    assert world.renderer.differentiable <= names
+
+
+DIFFERENTIABLE = [
+    pytest.param(make(), name, id=f"{folder}-{i}-{name}")
+    for folder, row in WORLDS.items()
+    for i, make in enumerate(row)
+    for name in sorted(make().renderer.differentiable & {a.name for a in make().renderer.attributes})
+]
+
+
+@pytest.mark.parametrize(("world", "name"), DIFFERENTIABLE)
+def test_gradients_of_images_are_their_slopes(world: World, name: str) -> None:
+    """Of a weighted sum of pixels, whose weights are smooth, as all objects of a scene are moved at random."""
+    scenes, generator = world.sample_prior(24, rng(8)), rng(9)
+    value = scenes.attributes[name]
+    ahead = torch.randn(value.shape, generator=generator) * scenes.mask
+    height, width = world.renderer.size
+    small = torch.randn(24, world.renderer.channels, 4, 4, generator=generator)
+    weights = nn.functional.interpolate(small, (height, width), mode="bicubic")
+
+    def total(values: Tensor) -> Tensor:
+        image = world.renderer.render(scenes.with_attributes(**{name: values}))
+        return (weights * image).double().sum((1, 2, 3))
+
+    inner = value.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(total(inner).sum(), inner)
+    assert not gradient[~scenes.mask].any()
+    slope = (gradient * ahead).sum(1)
+    step = 0.01 if name == "angle" else 2e-3 * float(value[scenes.mask].max())
+    with torch.no_grad():
+        measured = ((total(value + step * ahead) - total(value - step * ahead)) / (2 * step)).float()
+    print(name, slope.norm(), measured.norm(), ((slope - measured).norm() / measured.norm()))
+    assert measured.abs().max() > 0.1
+    assert (slope - measured).norm() < 0.2 * measured.norm()
 
 
 @every_world

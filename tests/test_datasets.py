@@ -253,7 +253,7 @@ def test_a_model_is_not_the_prior(tmp_path: Path) -> None:
     assert mean_digits(tmp_path / "prior") == pytest.approx(5, abs=4 * 3.2 / 8)
     about = [json.loads((tmp_path / name / "dataset.json").read_text()) for name in ("learned", "prior")]
     assert [row["structure"] for row in about] == ["learned", "prior"]
-    assert about[0]["checkpoint"] == learned.checkpoint and about[0]["prior"] is None
+    assert about[0]["checkpoint"] == learned.checkpoint[0] and about[0]["prior"] is None
     assert about[1]["checkpoint"] is None and about[1]["prior"] is not None
 
 

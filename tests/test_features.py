@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ms2.features import DenseCounts, PretrainedCounts, ResNet, TrainedExtractor
+from ms2.features import DenseCounts, DenseLayout, PretrainedCounts, ResNet, TrainedExtractor
 from ms2.features.base import CountError, Slots, check_counts, class_counts
 from ms2.registry import UserError, available
 from ms2.render import Rendering
@@ -26,6 +26,9 @@ MAKE: dict[str, Callable[[], TrainedExtractor]] = {
     "ResNet, counts": lambda: ResNet(1, NAMES, widths=NARROW, count_heads=True, max_count=4),
     "DenseCounts": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4),
     "DenseCounts, levels": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4, levels=2),
+    "DenseLayout": lambda: DenseLayout(  # what needs no scenes to learn; the rest is in test_layout_features.py
+        1, NAMES, reads={"spots": ["row", "column"], "columns": ["column"]}, bins=4, widths=NARROW, max_count=4
+    ),
     "PretrainedCounts": lambda: PretrainedCounts(
         1, NAMES, layers=["features.4", "features.7"], weights=None, width=32, max_count=4
     ),
@@ -36,6 +39,7 @@ BLOCKS = {
     "ResNet, counts": {"embedding": 32, "count": 5, "count_0": 5, "count_1": 5, "count_2": 5},
     "DenseCounts": {"classes": 3, "count": 5},
     "DenseCounts, levels": {"classes": 3, "count": 5},
+    "DenseLayout": {"classes": 3, "count": 5, "spots": 16, "columns": 4},
     "PretrainedCounts": {"classes": 3, "count": 5, "embedding": 256},
 }
 every_extractor = pytest.mark.parametrize("name", MAKE)

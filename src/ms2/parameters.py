@@ -22,8 +22,8 @@ from ms2.world import World
 
 NEAR = 8.0
 """By how much differences to the parent are enlarged: those between a car and its road are small on the whole map."""
-WRAPS = (-1, 0, 1)
-"""Turns that are summed over in the density of an angle."""
+WRAPS = (-2, -1, 0, 1, 2)
+"""Turns that are summed over in the density of an angle: of the greatest deviation, all but a hundred-millionth."""
 LEAST, GREATEST = math.exp(-5), math.exp(1)
 """Least and greatest standard deviation that is learned, in the units of `Proposal`."""
 
@@ -67,10 +67,14 @@ class Columns:
     def __init__(self, world: World, only: dict[str, list[str]] | None = None) -> None:
         read = {a.name for a in world.renderer.attributes}, {a.name for a in world.renderer.environment}
         found: dict[tuple[Attribute, bool], list[int]] = {}
-        for owner, attributes in world.parameters.mutable.items():
-            numbers = _numbers(owner, world)
+        mutable, who = world.parameters.mutable, type(world.parameters).__name__
+        for owner, attributes in mutable.items():
+            every = _numbers(owner, world, who)
             for attribute in attributes:
-                if attribute.name in read[owner == ENVIRONMENT]:
+                # what is said of a class itself goes before what is said of all
+                own = {name for name, some in mutable.items() if attribute.name in {a.name for a in some}}
+                numbers = [n for n in every if owner != EVERY or world.classes[n] not in own]
+                if numbers and attribute.name in read[owner == ENVIRONMENT]:
                     found.setdefault((attribute, owner == ENVIRONMENT), []).extend(numbers)
         if not found:
             raise ParameterError(
@@ -80,6 +84,8 @@ class Columns:
             )
         if only is not None:
             found = _only(found, only, world)
+            if not found:
+                raise ParameterError("'only' names no attribute: name some, or leave it out to learn all of them")
         self.attributes = [attribute for attribute, _ in found]
         self.shared = torch.tensor([shared for _, shared in found])
         self.table = torch.zeros(len(world.classes) + 1, len(found), dtype=torch.bool)
@@ -92,7 +98,7 @@ class Columns:
         return frozenset(attribute.name for attribute in self.attributes)
 
 
-def _numbers(owner: str, world: World) -> list[int]:
+def _numbers(owner: str, world: World, who: str) -> list[int]:
     """Rows of the table that an owner of attributes stands for."""
     if owner == ENVIRONMENT:
         return [len(world.classes)]
@@ -100,7 +106,7 @@ def _numbers(owner: str, world: World) -> list[int]:
         return list(range(len(world.grammar.classes)))
     if owner not in world.classes:
         raise ParameterError(
-            f"{type(world.parameters).__name__} would learn attributes of {owner!r}, which the world lacks. "
+            f"{who} would learn attributes of {owner!r}, which the world lacks. "
             f"{suggest(owner, [*world.classes, EVERY, ENVIRONMENT])}"
         )
     return [world.classes.index(owner)]
@@ -112,7 +118,7 @@ def _only(
     """Those that a person has named."""
     kept: dict[tuple[Attribute, bool], list[int]] = {}
     for owner, names in only.items():
-        numbers = set(_numbers(owner, world))
+        numbers = set(_numbers(owner, world, "'only'"))
         possible = {key: numbers & set(rows) for key, rows in found.items() if numbers & set(rows)}
         for name in names:
             match = {key: sorted(rows) for key, rows in possible.items() if key[0].name == name}
@@ -217,21 +223,21 @@ class ParameterModel(Configured, nn.Module):
     def log_prob(self, proposal: Proposal, values: Float[Tensor, "b N k"]) -> Float[Tensor, " b"]:
         """Log-density of values in the units of a proposal, each scene's mutable attributes together."""
         away = values - proposal.mean
-        turns = 2 * math.pi * torch.tensor(WRAPS, device=away.device)
-        wrapped = _log_normal(
-            ((away + math.pi) % (2 * math.pi) - math.pi)[..., None] + turns, proposal.deviation[..., None]
-        )
+        turns = 2 * math.pi * torch.tensor(WRAPS, dtype=away.dtype, device=away.device)
+        wrapped = _log_normal(_turned(away)[..., None] + turns, proposal.deviation[..., None])
         density = torch.where(self.periodic, wrapped.logsumexp(-1), _log_normal(away, proposal.deviation))
         return torch.where(proposal.active, density, 0.0).sum((1, 2))
 
     def applied(self, scenes: SceneBatch, values: Float[Tensor, "b N k"]) -> SceneBatch:
         """Scenes with new values of their mutable attributes, given in the units of a proposal; differentiable."""
         active = self.active(scenes)
-        turned = (values + math.pi) % (2 * math.pi) - math.pi
-        new = torch.where(self.periodic, turned, self.low + (self.high - self.low) * values.sigmoid())
+        new = torch.where(self.periodic, _turned(values), self.low + (self.high - self.low) * values.sigmoid())
         attributes, environment = dict(scenes.attributes), dict(scenes.environment)
-        # what is relative follows its parent, so parents go first
-        for k, attribute in sorted(enumerate(self.columns.attributes), key=lambda pair: pair[1].relative):
+        # what is relative follows its parent, which may itself be relative to its own: generation by generation
+        columns = list(enumerate(self.columns.attributes))
+        relative = [pair for pair in columns if pair[1].relative]
+        rounds = _generations(scenes) if relative else 0
+        for k, attribute in [pair for pair in columns if not pair[1].relative] + relative * rounds:
             name = attribute.name
             if self.columns.shared[k]:
                 environment[name] = torch.where(active[:, 0, k], new[:, 0, k], environment[name])
@@ -239,6 +245,7 @@ class ParameterModel(Configured, nn.Module):
             own = new[:, 1:, k]
             if attribute.relative:
                 own = own + scenes.of_parents(attributes[name])
+                own = _turned(own) if attribute.periodic else own
             attributes[name] = torch.where(active[:, 1:, k], own, attributes[name])
         return scenes.with_attributes(**attributes).with_environment(**environment)
 
@@ -292,12 +299,12 @@ class ParameterModel(Configured, nn.Module):
                 columns.append(F.pad(value, (0, scenes.classes.shape[1])))
                 continue
             columns.append(F.pad(scenes.value(attribute), (1, 0)))
-        return torch.stack(columns, 2)
+        return torch.where(self.active(scenes), torch.stack(columns, 2), 0.0)
 
     def _inputs(self, scenes: SceneBatch, graph: "Graph", generator: torch.Generator) -> Float[Tensor, "b N i"]:
         """What the network is told of each node: attributes, also beside its parent's, place in its row, noise."""
         own = [column for a in self.given for column in a.numbers(scenes.attributes[a.name])]
-        mine = torch.stack(own, 2) * scenes.mask[..., None]
+        mine = torch.where(scenes.mask[..., None], torch.stack(own, 2), 0.0)
         theirs = mine.gather(1, scenes.parents.clamp(min=0)[..., None].expand_as(mine))
         beside = NEAR * (mine - theirs) * (scenes.parents >= 0)[..., None]
         objects = F.pad(torch.cat([mine, beside], 2), (0, 0, 1, 0))
@@ -412,6 +419,19 @@ class Messages(nn.Module):
         return nodes + self.update(
             torch.cat([heard, of(graph.parents), children, rows, of(graph.before), of(graph.after)], 2)
         )
+
+
+def _generations(scenes: SceneBatch) -> int:
+    """How many objects the longest line from an object up to one without parents has, both included; at least 1."""
+    above, number = torch.where(scenes.mask, scenes.parents, -1), 1
+    while bool((above >= 0).any()):
+        above, number = torch.where(above >= 0, scenes.parents.gather(1, above.clamp(min=0)), -1), number + 1
+    return number
+
+
+def _turned(angle: Tensor) -> Tensor:
+    """The same angle between -pi and pi."""
+    return (angle + math.pi) % (2 * math.pi) - math.pi
 
 
 def _log_normal(away: Tensor, deviation: Tensor) -> Tensor:

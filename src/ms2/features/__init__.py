@@ -1,7 +1,7 @@
 """Feature extractors: what images are compared by."""
 
 from ms2.features.backbone import Backbone, InceptionPool3
-from ms2.features.base import Blocks, FeatureExtractor, Reading, TrainedExtractor, weight_bytes
+from ms2.features.base import Blocks, FeatureExtractor, Reading, ReadingExtractor, TrainedExtractor, weight_bytes
 from ms2.features.dense import DenseCounts
 from ms2.features.layout import DenseLayout
 from ms2.features.pretrained import PretrainedCounts
@@ -16,6 +16,7 @@ __all__ = [
     "InceptionPool3",
     "PretrainedCounts",
     "Reading",
+    "ReadingExtractor",
     "ResNet",
     "TrainedExtractor",
     "weight_bytes",

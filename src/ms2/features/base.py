@@ -112,6 +112,19 @@ def check_names(given: Mapping[str, int], classes: Sequence[str], what: str) -> 
             raise UserError(f"features.{what} names a class {name!r} that the world lacks. {suggest(name, classes)}")
 
 
+class ReadingExtractor(FeatureExtractor, ABC):
+    """An extractor of blocks whose true values are known where scenes are: it reads them off images."""
+
+    @abstractmethod
+    def truth(self, scenes: SceneBatch, centres: Float[Tensor, "b n 2"] | None) -> Blocks:
+        """Blocks as they would be read without an error; differentiable in the scenes' parameters.
+
+        Args:
+            scenes: The scenes.
+            centres: Where objects are on the image, as shares of its width and height; None where nobody knows.
+        """
+
+
 class TrainedExtractor(FeatureExtractor, ABC):
     """An extractor that is trained on samples of the prior, whose labels are free and exact.
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ms2.features.base import Blocks
+from ms2.features.base import Blocks, ReadingExtractor
 from ms2.features.dense import DenseCounts
 from ms2.registry import UserError, suggest
 from ms2.render import Rendering
@@ -19,7 +19,7 @@ GLANCE = (4, 8)
 """Rows and columns of the small picture by which the light is judged."""
 
 
-class DenseLayout(DenseCounts):
+class DenseLayout(DenseCounts, ReadingExtractor):
     """`DenseCounts` that also says of each cell how the object there is placed, and of the image what its light is.
 
     Not in the paper, nor in Meta-Sim, which match embeddings of whole images. Parameters of prior samples are as free
@@ -84,18 +84,28 @@ class DenseLayout(DenseCounts):
         for name, words in self.reads.items():
             if len(words) not in (1, 2):
                 raise UserError(f"features.reads: block {name!r} must name one or two attributes, not {len(words)}")
+            if len(set(words)) < len(words):
+                raise UserError(f"features.reads: block {name!r} names {words[0].name!r} twice; name it once")
         self.groups = self._groups(list(classes), of or {}, apart or [])
         learned = {a.name: a for words in self.reads.values() for a in words if a not in PLACE}
         self.learned, self.around = list(learned.values()), list(environment)
         self.bins, self.harmonics = bins, harmonics
         width = widths[-1]
-        numbers = sum(2 * harmonics if a.periodic else 1 for a in self.learned)
-        self.tell = nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, max(1, numbers), 1))
-        outputs = sum(1 + a.periodic for a in self.around)
-        seen = 2 * width + 2 * channels * GLANCE[0] * GLANCE[1]
-        self.judge = nn.Sequential(
-            nn.Linear(seen, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, max(1, outputs))
-        )
+        self.register_buffer("asked", self._asked(), persistent=False)
+        # weights that nothing is asked of have no gradient, which training on several devices takes for an error
+        self.tell: nn.Module = nn.Identity()
+        self.judge: nn.Module = nn.Identity()
+        if self.learned:
+            numbers = self.asked.shape[1]
+            self.tell = nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, numbers, 1))
+        if self.around:
+            seen = 2 * width + 2 * channels * GLANCE[0] * GLANCE[1]
+            outputs = sum(1 + a.periodic for a in self.around)
+            self.judge = nn.Sequential(
+                nn.Linear(seen, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, outputs)
+            )
+
+    asked: Tensor
 
     def _groups(
         self, classes: list[str], of: dict[str, list[str]], apart: list[str]
@@ -115,11 +125,20 @@ class DenseLayout(DenseCounts):
                         f"features.of names a class {word!r} that the world lacks. {suggest(word, classes)}"
                     )
             slots = [s for s, kind in enumerate(self.slots.kind) if classes[kind] in chosen]
-            if name in apart:
-                groups |= {f"{name}_{self.slots.names[s]}": (name, [s]) for s in slots}
-            else:
-                groups[name] = (name, slots)
+            blocks = {f"{name}_{self.slots.names[s]}": [s] for s in slots} if name in apart else {name: slots}
+            for block, members in blocks.items():
+                if block in {"classes", "environment", *self.counted, *groups}:
+                    raise UserError(f"features.reads makes a second block {block!r}; call {name!r} something else")
+                groups[block] = (name, members)
         return groups
+
+    def _asked(self) -> Bool[Tensor, "s n"]:
+        """By slot, which of the n numbers that are said of a cell are read of its objects."""
+        asked = torch.zeros(len(self.slots), len(self.learned), dtype=torch.bool)
+        for name, slots in self.groups.values():
+            for k, attribute in enumerate(self.learned):
+                asked[slots, k] |= attribute in self.reads[name]
+        return asked.repeat_interleave(torch.tensor([self._size(a) for a in self.learned], dtype=torch.long), 1)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Blocks of counts, of what is read of objects, and of the scene as a whole."""
@@ -134,6 +153,36 @@ class DenseLayout(DenseCounts):
             blocks |= zip(groups, _added(mass, {a: bases[a] for a in attributes}).unbind(1), strict=True)
         if self.around:
             blocks["environment"] = self._judged(images, maps)
+        return blocks
+
+    def truth(self, scenes: SceneBatch, centres: Float[Tensor, "b n 2"] | None) -> Blocks:
+        """What is read of objects and of the scene as a whole, as it would be read without an error.
+
+        Objects that are hidden count as well. Blocks of places are missing where nobody knows these.
+        """
+        slots = self.slots.of(scenes.classes, scenes.parents)
+        values: dict[Attribute, Tensor] = {}
+        for attribute in {a for words in self.reads.values() for a in words}:
+            if attribute not in PLACE:
+                numbers = torch.stack(self._numbers(attribute, scenes.value(attribute)), -1)
+                values[attribute] = numbers if attribute.periodic else (numbers[..., 0] + 1) / 2
+            elif centres is not None:
+                values[attribute] = centres[..., PLACE.index(attribute)]
+        bases = {attribute: self._basis(attribute, value) for attribute, value in values.items()}
+        blocks: Blocks = {}
+        for block, (name, members) in self.groups.items():
+            if not bases.keys() >= set(self.reads[name]):
+                continue
+            there = torch.isin(slots, slots.new_tensor(members)).float()
+            first, *more = (bases[a] for a in self.reads[name])
+            if more:
+                blocks[block] = torch.einsum("bn,bnf,bng->bfg", there, first, more[0]).flatten(1)
+            else:
+                blocks[block] = torch.einsum("bn,bnf->bf", there, first)
+        if self.around:
+            blocks["environment"] = torch.stack(
+                [v for a in self.around for v in a.numbers(scenes.environment[a.name])], 1
+            )
         return blocks
 
     def loss(
@@ -161,15 +210,20 @@ class DenseLayout(DenseCounts):
         return self.scan(self.trunk(images.contiguous(memory_format=torch.channels_last)))
 
     def _error(self, maps: Float[Tensor, "b k i j"], labels: Rendering, scenes: SceneBatch) -> Float[Tensor, ""]:
-        """Mean squared error at the cells that hold a share of an object, weighted by the share."""
+        """Mean squared error at the cells that hold a share of an object, weighted by the share.
+
+        Only objects of which an attribute is read count: bounds are those of what may be learned, and others may lie
+        far beyond them, a house's distance from its road, say, which it has none of.
+        """
         told, slots = self.tell(maps), self._taught(labels)
         true = torch.stack([v for a in self.learned for v in self._numbers(a, scenes.value(a))], 2)
-        total = weight = maps.new_zeros(())
+        total = weight = maps.new_zeros(told.shape[1])
         for where, row, column, share in self._shares(labels, slots, *maps.shape[2:]):
             said = told[where[0], :, row, column]
-            total = total + ((said - true[where]).square().mean(1) * share).sum()
-            weight = weight + share.sum()
-        return total / weight.clamp(min=1)
+            weights = self.asked[slots[where]] * share[:, None]
+            total = total + ((said - true[where]).square() * weights).sum(0)
+            weight = weight + weights.sum(0)
+        return (total / weight.clamp(min=1)).mean()
 
     def _values(self, maps: Float[Tensor, "b k i j"]) -> dict[str, Tensor]:
         """What each cell says of each attribute: a share of the way between its bounds, or cosines and sines."""
@@ -179,10 +233,14 @@ class DenseLayout(DenseCounts):
         if self.learned:
             told = self.tell(maps).unbind(1)
             for attribute in self.learned:
-                size = 2 * self.harmonics if attribute.periodic else 1
+                size = self._size(attribute)
                 mine, told = told[:size], told[size:]
                 found[attribute.name] = torch.stack(mine, -1) if attribute.periodic else (mine[0] + 1) / 2
         return found
+
+    def _size(self, attribute: Attribute) -> int:
+        """How many numbers the network says of an attribute."""
+        return 2 * self.harmonics if attribute.periodic else 1
 
     def _numbers(self, attribute: Attribute, value: Tensor) -> list[Tensor]:
         """What the network is taught to say of a value: of an angle, whose mean says nothing, cosines and sines."""
@@ -191,7 +249,7 @@ class DenseLayout(DenseCounts):
         # each multiple by itself: an 8 may stand on its head, but twice its angle can be told
         return [f(k * value) for k in range(1, self.harmonics + 1) for f in (torch.cos, torch.sin)]
 
-    def _basis(self, attribute: Attribute, value: Tensor) -> Float[Tensor, "*b i j f"]:
+    def _basis(self, attribute: Attribute, value: Tensor) -> Float[Tensor, "*cells f"]:
         """Numbers that stand for a value: soft steps along the axis, or cosines and sines of multiples of an angle."""
         if attribute.periodic:
             return value

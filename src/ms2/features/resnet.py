@@ -46,9 +46,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
         """Apply the block."""
-        # Strided by slicing: the backward pass of a strided 1x1 convolution with few channels-last inputs writes past
-        # its workspace on CPUs (oneDNN issue 6035).
-        return F.relu(self.shortcut(x[:, :, :: self.stride, :: self.stride]) + self.body(x))
+        # Not strided by the 1x1 convolution: its backward pass with few channels-last inputs writes past its workspace
+        # on CPUs (oneDNN issue 6035). Nor by slicing, whose backward pass is not channels-last.
+        coarse = F.max_pool2d(x, 1, self.stride) if self.stride > 1 else x
+        # the body goes first: a sum is laid out as its first part, and a shortcut of one channel is not channels-last
+        return F.relu(self.body(x) + self.shortcut(coarse))
 
 
 def residual_trunk(channels: int, widths: tuple[int, int, int], strides: tuple[int, int, int]) -> nn.Sequential:

@@ -60,6 +60,13 @@ class Renderer(Plugin, ABC, kind="renderers"):
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b c h w"]:
         """Images alone, as fast as can be: what learning needs."""
 
+    def centres(self, scenes: SceneBatch) -> Float[Tensor, "b n 2"] | None:
+        """Where objects are on the image, as shares of its width and height; differentiable. None if that is unknown.
+
+        For learning of places without a derivative of pixels, see `ms2.gradients.Reading`.
+        """
+        return None
+
     @abstractmethod
     def render_labelled(self, scenes: SceneBatch) -> Rendering:
         """The same images, with labels."""

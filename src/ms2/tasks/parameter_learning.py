@@ -1,18 +1,18 @@
 """How parameters are learned: against what, by which gradient, and in which steps of a run."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ms2.features import Blocks, FeatureExtractor
+from ms2.features import Blocks, FeatureExtractor, ReadingExtractor
 from ms2.gradients import Drawn, Gradient
 from ms2.objectives import Objective
 from ms2.parameters import ParameterModel
-from ms2.registry import Configured, UserError
+from ms2.registry import Configured, UserError, suggest
 from ms2.scene import SceneBatch
 from ms2.world import World
 
@@ -53,7 +53,7 @@ class ParameterLearning(Configured, nn.Module):
             raise UserError(
                 f"share is that of the steps which learn parameters, above 0 and at most 1, and can't be {share}"
             )
-        if gradient.through_images and not objective.pathwise:
+        if (gradient.through_images or gradient.through_reading) and not objective.pathwise:
             raise UserError(
                 f"{type(gradient).__name__} needs an objective whose scores have a gradient through features, and "
                 f"{type(objective).__name__} is none: take KDE or MMDWitness, or another gradient"
@@ -91,7 +91,7 @@ class ParameterLearning(Configured, nn.Module):
         world: World,
         features: FeatureExtractor,
         prior: SceneBatch,
-        real: Blocks,
+        real: Mapping[str, Float[Tensor, "m _"]],
         generator: torch.Generator,
         gather: Callable[[Tensor], Tensor] = lambda block: block,
         own: Int[Tensor, " b"] | None = None,
@@ -114,9 +114,29 @@ class ParameterLearning(Configured, nn.Module):
         population: Blocks = {}
 
         def cost_of(scenes: SceneBatch) -> Float[Tensor, " b"]:
-            found = features(world.renderer.render(scenes))
+            found = self._features(features, world, scenes)
             if not population:
                 population.update({name: gather(block.detach()) for name, block in found.items()})
             return self.objective(found, population, places, real)[0]
 
         return (*self.gradient.loss(model, drawn, cost_of, generator), drawn)
+
+    def _features(self, features: FeatureExtractor, world: World, scenes: SceneBatch) -> Blocks:
+        """Features of the images of scenes, with the gradient that is asked for."""
+        if not self.gradient.through_reading:
+            return features(world.renderer.render(scenes))
+        if not isinstance(features, ReadingExtractor):
+            raise UserError(
+                f"{type(self.gradient).__name__} goes through what features read, and {type(features).__name__} reads "
+                "no parameters: take DenseLayout, or another gradient"
+            )
+        with torch.no_grad():
+            found = features(world.renderer.render(scenes))
+        truth = features.truth(scenes, world.renderer.centres(scenes))
+        if not any(block in truth for block in self.objective.blocks or found):
+            raise UserError(
+                "no block of the objective of parameters is one whose true values are known, so there is nothing to "
+                f"learn from. {suggest('', truth)}"
+            )
+        # the value of what was read, the gradient of what there was to read
+        return {name: v + truth[name] - truth[name].detach() if name in truth else v for name, v in found.items()}

@@ -74,7 +74,11 @@ class TaskReward(Configured, nn.Module):
         return target.world.renderer.render_labelled(target.scenes[: self.num_validation])
 
     def accuracy(self, world: World, scenes: SceneBatch, validation: Rendering) -> Float[Tensor, ""]:
-        """Train on scenes, a batch for each step, and measure the share of classes whose number is read aright."""
+        """Train on scenes, a batch for each step, and measure the network on labelled images.
+
+        Returns:
+            Of all classes that an image holds, or is said to hold, the share whose number is right.
+        """
         network = copy.deepcopy(self.network).train().requires_grad_(True)
         optimizer = torch.optim.AdamW(network.parameters(), self.lr)
         with torch.enable_grad():
@@ -91,8 +95,10 @@ class TaskReward(Configured, nn.Module):
         read = network.read(validation.image).counts
         if read is None:
             raise UserError(f"{type(network).__name__} counts nothing: give the reward a network that does")
-        right = read.round() == class_counts(validation, read.shape[1])
-        return right[:, ~read.isnan().any(0)].float().mean()
+        counted = ~read.isnan().any(0)
+        said, true = read.round()[:, counted], class_counts(validation, read.shape[1])[:, counted]
+        named = (said > 0) | (true > 0)  # that most classes are nowhere is easily said
+        return ((said == true) & named).sum() / named.sum().clamp(min=1)
 
     def loss(self, accuracy: Float[Tensor, ""], log_prob: Float[Tensor, " b"]) -> Float[Tensor, ""]:
         """REINFORCE's surrogate: all images of a reward share it."""

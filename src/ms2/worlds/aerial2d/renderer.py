@@ -150,6 +150,10 @@ class AerialView(Renderer):
         parts = [self._labelled(part) for part in _parts(scenes)]
         return Rendering(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Rendering)))
 
+    def centres(self, scenes: SceneBatch) -> Float[Tensor, "b n 2"]:
+        """Where things are on the image."""
+        return torch.stack([scenes.attributes[name] / self.extent for name in ("x", "y")], 2)
+
     def _labelled(self, scenes: SceneBatch) -> Rendering:
         image, objects, fragments, opacity = self._draw(scenes)
         solid = opacity >= SOLID

@@ -86,6 +86,10 @@ class DigitCanvas(Renderer):
             visibility=per_object(seen.sum((1, 2)) / area.clamp(min=1)),
         )
 
+    def centres(self, scenes: SceneBatch) -> Float[Tensor, "b n 2"]:
+        """Where digits are on the canvas."""
+        return torch.stack([self._pixel(scenes.attributes[name]) / self.canvas for name in ("x", "y")], 2)
+
     def _sprites(self, scenes: SceneBatch) -> sprites.Sprites:
         digits = self._digits_on(scenes.classes.device)
         scene, place = scenes.mask.nonzero(as_tuple=True)
