@@ -128,7 +128,7 @@ REALISM = {
                 "weights": "$MS2_DATA/weights/squeezenet1_1_imagenet.pt",
             },
         },
-        "num_images": 1000,
+        "num_images": 500,
     },
 }
 """What KID and FID are measured with where parameters are learned, if the weights are there."""

@@ -39,6 +39,8 @@ TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
     "pretraining.batch_size": 16,
     "pretraining.num_validation": 50,
     "pretraining.validate_every": 2,
+    "autoencoding.max_steps": 2,
+    "autoencoding.batch_size": 8,
     "model.structure.init_args.hidden": 8,
     "model.eval_scenes": 60,
     "trainer.max_steps": 4,
@@ -76,6 +78,11 @@ TINY_WORLDS: dict[str, dict[str, object]] = {
         "data.target.init_args.num_images": 40,
         "data.target.init_args.prior.init_args.max_digits": 3,
         "model.structure.init_args.t_max": 12,
+    },
+    "digits": {
+        "world.renderer.init_args.canvas": 24,
+        "world.renderer.init_args.digit": 8,
+        "data.target.init_args.num_images": 40,
     },
     "aerial2d": {
         "world.prior.init_args.max_roads": 2,
@@ -140,7 +147,7 @@ def ms2(words: Sequence[str]) -> None:
         main()
 
 
-KINDS = {"tv", "kl", "wasserstein", "mean", "distance"}
+KINDS = {"tv", "kl", "wasserstein", "mean", "distance", "w1"}
 
 
 def metrics_of(run: Path) -> dict[str, Any]:

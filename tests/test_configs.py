@@ -2,8 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from helpers import CONFIGS, EXPECTED, TINY, command, fit, last, metrics_of, ms2
 
 pytestmark = EXPECTED
@@ -36,7 +38,8 @@ def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
     ms2(command(tmp_path, config))
     [run] = [folder for folder in tmp_path.iterdir() if folder.name != "cache"]
     assert run.name == config.stem
-    name = {"multimnist": "count", "aerial2d": "roads", "driving": "cars", "kitti": "cars"}[config.stem.split("_")[0]]
+    counted = {"multimnist": "count", "digits": "count", "aerial2d": "roads", "driving": "cars", "kitti": "cars"}
+    name = counted[config.stem.split("_")[0]]
     assert metrics_of(run)[f"{name}_tv"] >= 0
     if "kitti" in config.stem:
         assert {"cars_tv", "trucks_tv", "pedestrians_tv", "cyclists_tv"} <= set(metrics_of(run))
@@ -55,8 +58,25 @@ def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
             found = {f"{key}{ending}" for ending in ("", "_prior", "_pcfg_oracle")} & set(metrics_of(run))
             assert len(found) == 3
             assert key.endswith("mean") or f"{key}_noise_floor" in metrics_of(run)
+    check_measures(yaml.safe_load(config.read_text()), metrics_of(run))
     assert {file.name for file in run.iterdir()} >= {"metrics.json", "summary.png", "moved.png", "moved.csv"}
     assert last(run)["global_step"] == TINY["trainer.max_steps"]
+
+
+def check_measures(config: dict[str, Any], found: dict[str, Any]) -> None:
+    """Distances of attributes are there, and of two normal distributions about that of their means."""
+    measures = [measure["init_args"] for measure in config["model"].get("measures", [])]
+    assert bool(measures) == ("parameters" in config["model"]) == any("_w1" in key for key in found)
+    known, hidden = config["world"]["parameters"], config["data"]["target"]["init_args"].get("parameters")
+    for measure in measures:
+        name = measure["name"]
+        assert all(found[f"{name}_w1{ending}"] >= 0 for ending in ("", "_prior", "_noise_floor"))
+        low, high = found[f"{name}_w1_interval"]
+        assert low <= found[f"{name}_w1"] <= high
+        assert found[f"{name}_w1_unit"] == ("°" if measure.get("degrees") else measure.get("unit", ""))
+        if "class_path" in known and known["class_path"] == "AroundAPlace":
+            (here, spread), (there, _) = (place["init_args"][measure["attribute"]] for place in (known, hidden))
+            assert found[f"{name}_w1_prior"] == pytest.approx(abs(here - there), abs=spread / 2)
 
 
 def test_a_runs_own_configuration_repeats_it(tmp_path: Path) -> None:

@@ -301,6 +301,12 @@ def mutable_of(world: World) -> Iterator[tuple[str, Attribute, Attribute | None]
             yield owner, attribute, next((a for a in read if a.name == attribute.name), None)
 
 
+def owned(world: World, owner: str, scenes: SceneBatch) -> Tensor:
+    """Which objects the owner of an attribute stands for: those of a class, or all of the grammar's."""
+    names = world.grammar.classes if owner == EVERY else [owner]
+    return torch.isin(scenes.classes, torch.tensor([world.classes.index(name) for name in names]))
+
+
 @every_world
 def test_what_may_be_learned_is_of_classes_that_there_are_and_drawn(world: World) -> None:
     folder = type(world.renderer).__module__.split(".")[2]
@@ -321,13 +327,11 @@ def test_what_may_be_learned_is_of_classes_that_there_are_and_drawn(world: World
 def test_priors_draw_within_the_bounds_of_what_may_be_learned(world: World) -> None:
     """Of what is relative, those of the difference to the parent's."""
     scenes = world.sample_prior(100, rng(2))
-    kinds = torch.tensor([*map(world.classes.index, world.grammar.classes)])
     for owner, attribute, reads in mutable_of(world):
         if owner == ENVIRONMENT:
             values = scenes.environment[attribute.name]
         else:
-            chosen = scenes.classes == (world.classes.index(owner) if owner != EVERY else -2)
-            values = scenes.value(attribute)[chosen | (torch.isin(scenes.classes, kinds) & (owner == EVERY))]
+            values = scenes.value(attribute)[owned(world, owner, scenes)]
         assert len(values) > 10 and attribute.low < attribute.high
         slack = 1e-5 * (attribute.high - attribute.low)
         assert values.min() >= attribute.low - slack and values.max() <= attribute.high + slack
@@ -361,37 +365,40 @@ def test_what_images_are_differentiable_in_is_read(world: World) -> None:
 
 
 DIFFERENTIABLE = [
-    pytest.param(make(), name, id=f"{folder}-{i}-{name}")
+    pytest.param(make_world(), attribute, id=f"{folder}-{i}-{attribute.name}")
     for folder, row in WORLDS.items()
-    for i, make in enumerate(row)
-    for name in sorted(make().renderer.differentiable & {a.name for a in make().renderer.attributes})
+    for i, make_world in enumerate(row)
+    for attribute in make_world().renderer.attributes
+    if attribute.name in make_world().renderer.differentiable
 ]
 
 
-@pytest.mark.parametrize(("world", "name"), DIFFERENTIABLE)
-def test_gradients_of_images_are_their_slopes(world: World, name: str) -> None:
-    """Of a weighted sum of pixels, whose weights are smooth, as all objects of a scene are moved at random."""
+@pytest.mark.parametrize(("world", "attribute"), DIFFERENTIABLE)
+def test_gradients_of_images_are_their_slopes(world: World, attribute: Attribute) -> None:
+    """Of a sum of pixels with smooth weights, as those objects of a scene are moved of which something may be learned.
+
+    Where one object begins to hide another there is a kink, for a few scenes also within a small step.
+    """
     scenes, generator = world.sample_prior(24, rng(8)), rng(9)
-    value = scenes.attributes[name]
-    ahead = torch.randn(value.shape, generator=generator) * scenes.mask
-    height, width = world.renderer.size
+    value = scenes.attributes[attribute.name]
+    moved = [owned(world, owner, scenes) for owner in world.parameters.mutable if owner != ENVIRONMENT]
+    ahead = torch.randn(value.shape, generator=generator) * torch.stack(moved).any(0)
     small = torch.randn(24, world.renderer.channels, 4, 4, generator=generator)
-    weights = nn.functional.interpolate(small, (height, width), mode="bicubic")
+    weights = nn.functional.interpolate(small, world.renderer.size, mode="bicubic")
 
     def total(values: Tensor) -> Tensor:
-        image = world.renderer.render(scenes.with_attributes(**{name: values}))
+        image = world.renderer.render(scenes.with_attributes(**{attribute.name: values}))
         return (weights * image).double().sum((1, 2, 3))
 
     inner = value.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(total(inner).sum(), inner)
     assert not gradient[~scenes.mask].any()
-    slope = (gradient * ahead).sum(1)
-    step = 0.01 if name == "angle" else 2e-3 * float(value[scenes.mask].max())
+    slope = (gradient * ahead).double().sum(1)
+    step = 5e-4 * (attribute.high - attribute.low)
     with torch.no_grad():
-        measured = ((total(value + step * ahead) - total(value - step * ahead)) / (2 * step)).float()
-    print(name, slope.norm(), measured.norm(), ((slope - measured).norm() / measured.norm()))
-    assert measured.abs().max() > 0.1
-    assert (slope - measured).norm() < 0.2 * measured.norm()
+        measured = (total(value + step * ahead) - total(value - step * ahead)) / (2 * step)
+    assert measured.abs().max() > 1
+    assert (slope - measured).norm() < 0.35 * measured.norm()
 
 
 @every_world

@@ -186,7 +186,8 @@ class ParameterModel(Configured, nn.Module):
             self.register_buffer(name, bounds, persistent=False)
         self.given, self.around = world.renderer.attributes, world.renderer.environment
         own = sum(1 + a.periodic for a in self.given)
-        inputs = 2 * own + sum(1 + a.periodic for a in self.around) + 5 + noise
+        self.ranked = [a.name for a in self.given if not a.periodic]
+        inputs = 2 * own + len(self.ranked) + sum(1 + a.periodic for a in self.around) + 5 + noise
         self.kinds = nn.Embedding(len(world.classes) + 2, hidden)
         self.first = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden))
         self.layers = nn.ModuleList(Messages(hidden, heads) for _ in range(layers))
@@ -302,16 +303,28 @@ class ParameterModel(Configured, nn.Module):
         return torch.where(self.active(scenes), torch.stack(columns, 2), 0.0)
 
     def _inputs(self, scenes: SceneBatch, graph: "Graph", generator: torch.Generator) -> Float[Tensor, "b N i"]:
-        """What the network is told of each node: attributes, also beside its parent's, place in its row, noise."""
+        """What each node is told: attributes, also beside those of parent and siblings, place in its row, noise."""
         own = [column for a in self.given for column in a.numbers(scenes.attributes[a.name])]
         mine = torch.where(scenes.mask[..., None], torch.stack(own, 2), 0.0)
         theirs = mine.gather(1, scenes.parents.clamp(min=0)[..., None].expand_as(mine))
         beside = NEAR * (mine - theirs) * (scenes.parents >= 0)[..., None]
-        objects = F.pad(torch.cat([mine, beside], 2), (0, 0, 1, 0))
+        objects = F.pad(torch.cat([mine, beside, self._ranks(scenes, graph)], 2), (0, 0, 1, 0))
         around = [column for a in self.around for column in a.numbers(scenes.environment[a.name])]
         scene = torch.stack(around, 1) if around else objects.new_zeros(len(scenes), 0)
         noise = torch.randn(*graph.kinds.shape, self.noise, generator=generator, device=objects.device)
         return torch.cat([objects, scene[:, None].expand(-1, objects.shape[1], -1), graph.places, noise], 2)
+
+    def _ranks(self, scenes: SceneBatch, graph: "Graph") -> Float[Tensor, "b n a"]:
+        """Share of each object's siblings that have less of an attribute: who is first on the road, who is next."""
+        among = graph.siblings[:, 1:, 1:] & scenes.mask[:, None]
+        number = (among.sum(2) - 1).clamp(min=1)
+        ranks = []
+        for name in self.ranked:
+            value = scenes.attributes[name]
+            ranks.append((among & (value[:, None] < value[:, :, None])).sum(2) / number)
+        if not ranks:
+            return torch.zeros(*scenes.classes.shape, 0, device=number.device)
+        return torch.stack(ranks, 2) * scenes.mask[..., None]
 
 
 class LearnedParameters(ParameterPrior, typed=False):

@@ -71,25 +71,31 @@ class Slots:
     def __len__(self) -> int:
         return len(self.names)
 
-    def of(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+    def of(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], strict: bool = True) -> Int[Tensor, "b n"]:
         """The slot of each object; -1 where there is none. An object without parent is in its class's first.
 
+        Args:
+            classes: Class number of each object, or -1.
+            parents: Place of the object that each belongs to, or -1.
+            strict: Whether objects must belong to parents that are told apart; others have no slot if not.
+
         Raises:
-            CountError: If an object belongs to a parent beyond those that are told apart.
+            CountError: If ``strict`` and an object belongs to a parent beyond those that are told apart.
         """
         same = (classes[:, :, None] == classes[:, None, :]).tril(-1)
         number = same.sum(2)  # of each object among those of its class
         place = torch.where(parents >= 0, number.gather(1, parents.clamp(min=0)), 0)
         size, first = classes.new_tensor([*self.sizes, 1]), classes.new_tensor([*self.first, -1])
         place = torch.where(size[classes] > 1, place, 0)  # class -1 reads the last entry
-        if bool((place >= size[classes]).any()):
-            kind = classes[place >= size[classes]][0]
+        beyond = place >= size[classes]
+        if strict and bool(beyond.any()):
+            kind = classes[beyond][0]
             raise CountError(
                 f"an image has objects of class {self.names[self.first[int(kind)]].rsplit('_', 1)[0]!r} that belong to "
                 f"parent number {int(place.max()) + 1}, but only {int(size[kind])} are told apart: raise "
                 "features.by_parent"
             )
-        return torch.where(classes >= 0, first[classes] + place, -1)
+        return torch.where((classes >= 0) & ~beyond, first[classes] + place, -1)
 
     def counts(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> Int[Tensor, "b s"]:
         """Objects in each slot of each scene."""

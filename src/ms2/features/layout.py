@@ -160,7 +160,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
 
         Objects that are hidden count as well. Blocks of places are missing where nobody knows these.
         """
-        slots = self.slots.of(scenes.classes, scenes.parents)
+        slots = self.slots.of(scenes.classes, scenes.parents, strict=False)
         values: dict[Attribute, Tensor] = {}
         for attribute in {a for words in self.reads.values() for a in words}:
             if attribute not in PLACE:
