@@ -22,6 +22,7 @@ from ms2.parameters import (
     GREATEST,
     LEAST,
     Columns,
+    Graph,
     LearnedParameters,
     ParameterError,
     ParameterModel,
@@ -500,6 +501,21 @@ def test_all_of_a_scene_hears_of_all_of_it_and_other_scenes_of_nothing() -> None
     haze[1] = (haze[1] + 0.5) % 1
     found = changed(model, scenes, scenes.with_environment(haze=haze))
     assert found[1, :3].all() and not found[0].any()
+
+
+def test_places_among_siblings_by_plain_loops() -> None:
+    """Share of the way along them and a tenth of their number, of all and of the same class, and odd or even."""
+    scenes = family()
+    above, kinds = [0, *(scenes.parents[0] + 1).tolist()], [-1, *scenes.classes[0].tolist()]
+    expected = []
+    for j, row in enumerate(heard(scenes, "siblings")):
+        alike = [k for k in row if kinds[k] == kinds[j]]
+        before = [sum(k < j for k in some) for some in (row, alike)]
+        assert all(above[k] == above[j] for k in row)
+        expected.append([
+            (before[0] + 0.5) / len(row), len(row) / 10, (before[1] + 0.5) / len(alike), len(alike) / 10, before[0] % 2
+        ])  # fmt: skip
+    torch.testing.assert_close(Graph.of(scenes, 4).places[0], torch.tensor(expected))
 
 
 def test_alike_siblings_are_told_apart_by_their_place() -> None:
