@@ -1,6 +1,5 @@
 """The notebooks run to their end, and are committed without outputs."""
 
-import json
 import os
 import sys
 import warnings
@@ -39,12 +38,12 @@ def run(path: Path, folder: Path, expressions: list[str], seconds: int) -> tuple
     """The notebook with its outputs, and the values of expressions at its end. None of its cells may take longer."""
     notebook = nbformat.read(path, as_version=4)
     asked = ", ".join(f"{text!r}: {text}" for text in expressions)
-    notebook.cells.append(new_code_cell(f"import json\nprint(json.dumps({{{asked}}}))"))
+    notebook.cells.append(new_code_cell(f"from IPython.display import JSON\nJSON({{{asked}}})"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the messages' transport; the notebook's own are in its outputs
         NotebookClient(notebook, timeout=seconds, kernel_manager_class=ThisPython).execute(cwd=str(folder))
-    printed = "".join(output.get("text", "") for output in notebook.cells.pop().outputs)
-    return notebook, json.loads(printed)
+    (result,) = (o for o in notebook.cells.pop().outputs if o.output_type == "execute_result")
+    return notebook, result.data["application/json"]
 
 
 @pytest.fixture

@@ -380,6 +380,13 @@ def test_values_measured_are_those_of_the_target() -> None:
     assert (AttributeOf("y", "y").values(scenes, world.classes).values == 0.5).all()
 
 
+def test_a_run_without_an_end_has_no_share(tmp_path: Path) -> None:
+    world = dial()
+    run = trainer(tmp_path, -1, max_epochs=1)
+    with pytest.raises(UserError, match="give trainer.max_steps"):
+        run.fit(learner(world, learning()), datamodule=target(world))
+
+
 def test_the_witness_learns_too(tmp_path: Path) -> None:
     world = dial()
     how = ParameterLearning(MMDWitness(0.05), Exact(), share=1.0, lr=1e-2)

@@ -211,7 +211,7 @@ class ParameterModel(Configured, nn.Module):
             nodes = layer(nodes, graph)
         one, other, spread = self.decoder(nodes).unflatten(2, (3, -1)).unbind(2)
         mean = torch.where(self.periodic, torch.atan2(other, one), one)
-        # bounded smoothly, so that a gradient is left at either end
+        # within a factor of twenty of what it begins with
         middle = math.log(self.deviation)
         deviation = (middle + torch.tanh(spread / 3) * 3).clamp(math.log(LEAST), math.log(GREATEST)).exp()
         return Proposal(mean, deviation, self.active(scenes))

@@ -354,6 +354,8 @@ class MetaSim2(Configured, LightningModule):
     def on_fit_start(self) -> None:
         """Embed the target images, unless that was done before, and see that realism can be measured at the end."""
         data: TargetImages = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.parameter_learning is not None and self.trainer.max_steps < 1:
+            raise UserError("give trainer.max_steps: which of the steps learn parameters depends on how many there are")
         if self.reward is not None:
             self.reward.check(data.target)
         if not self.target_features:
