@@ -383,7 +383,7 @@ def test_values_measured_are_those_of_the_target() -> None:
 def test_a_run_without_an_end_has_no_share(tmp_path: Path) -> None:
     world = dial()
     run = trainer(tmp_path, -1, max_epochs=1)
-    with pytest.raises(UserError, match="give trainer.max_steps"):
+    with pytest.raises(UserError, match=r"give trainer\.max_steps"):
         run.fit(learner(world, learning()), datamodule=target(world))
 
 
