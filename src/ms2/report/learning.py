@@ -15,13 +15,17 @@ from ms2.report.results import number
 NLL = "negative log-likelihood of scenes of the prior; none can be below the entropy of the prior"
 CHARTS = (
     ("Score", r"train/(score)", "mean over a batch of log q(F) − log p(F): 0 where both are as frequent", False),
+    ("Score of parameters", r"parameters/(score)", "the same, of the steps that learn parameters", False),
     ("Distance to the target", r"val/(.+)_tv", "total variation, at validations", True),
+    ("Distance of attributes", r"val/(.+)_w1", "Wasserstein distance to the target's, each in its unit", True),
+    ("Reward", r"parameters/(reward)", "accuracy of the task network on labelled images of the target", True),
     ("Deviation of the score", r"train/(score_deviation)", "within a batch: what the gradient is made of", True),
     ("Entropy", r"train/(entropy)", "of the structure model, in nats", False),
     ("Rejection rate", r"train/(rejection_rate)", "share of scenes that did not end in time: drawn again", True),
     ("Kernel sharpness", r"kernel/(.+)_sharpness", "mean exponent, by block of features; good are 0.5 to 10", True),
     ("Learning rate", r"train/(lr)", "", True),
     ("Loss of the extractor", r"extractor/(loss)", "before learning; its steps are its own", True),
+    ("Loss of the autoencoder", r"autoencoding/(loss)", "before parameters are learned; its steps are its own", True),
     ("Pretraining", r"pretraining/(nll|val_nll|prior_entropy)", NLL, False),
 )
 """Charts of what is logged: title, columns of the log, caption, and whether the axis starts at 0."""
@@ -58,7 +62,9 @@ def read_logs(folder: Path) -> dict[str, Curve]:
     files = folder.glob("csv/version_*/metrics.csv")
     for path in sorted(files, key=lambda path: (len(path.parent.name), path.parent.name)):
         rows = csv.DictReader(read_text(path).splitlines())
-        if not any(re.match(r"train|extractor|pretraining", name) for name in rows.fieldnames or ()):
+        if not any(
+            re.match(r"train|extractor|pretraining|autoencoding|parameters", name) for name in rows.fieldnames or ()
+        ):
             continue  # of a test, which counts no steps
         for row in rows:
             for name, text in row.items():

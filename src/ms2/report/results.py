@@ -9,13 +9,20 @@ from ms2.report.charts import span
 from ms2.report.markup import Html, details, element, fragment, table
 
 ORACLE, FLOOR = "_pcfg_oracle", "_noise_floor"
-COMPARED = {"_prior": "prior", ORACLE: "best PCFG", FLOOR: "noise floor"}
+COMPARED = {
+    "_prior": "prior",
+    "_learned_structure": "structure alone",
+    "_learned_parameters": "parameters alone",
+    ORACLE: "best PCFG",
+    FLOOR: "noise floor",
+}
 """What is compared with the learned model, by the ending of its keys in ``metrics.json``."""
 DISTANCES = {
     "tv": "total variation",
     "kl": "KL divergence",
     "wasserstein": "Wasserstein distance",
     "distance": "energy distance",
+    "w1": "Wasserstein distance",
 }
 """Distances between distributions of a statistic, by the ending of their keys."""
 IMAGES = ("kid", "fid")
@@ -49,7 +56,8 @@ class Measure:
         self.others = {end: metrics[f"{key}{end}"] for end in COMPARED if _known(metrics, f"{key}{end}")}
         self.other_intervals = {end: _interval(metrics, f"{key}{end}") for end in self.others}
         self.title = titles.get(name) or name.replace("_", " ") or key.upper()
-        self.kind = DISTANCES.get(ending, "images")
+        unit = metrics.get(f"{key}_unit")
+        self.kind = DISTANCES.get(ending, "images") + (f" in {unit}" if unit else "")
         ends = {"learned": "", "prior": "_prior", "target": "_target"}
         known = {who: metrics[f"{name}_mean{e}"] for who, e in ends.items() if _known(metrics, f"{name}_mean{e}")}
         self.means = known if len(known) == len(ends) else {}
@@ -92,7 +100,7 @@ class Measure:
         rows = [
             element(
                 "div",
-                element("dt", element("i", class_=f"key {inks[end]}"), COMPARED[end]),
+                element("dt", element("i", class_=f"key {inks.get(end, 'ink-learned')}"), COMPARED[end]),
                 element("dd", _with_interval(value, self.other_intervals[end])),
             )
             for end, value in self.others.items()
@@ -113,7 +121,7 @@ class Measure:
 
 def measures(metrics: Metrics, titles: Mapping[str, str]) -> list[Measure]:
     """The numbers that tell how well a run went: one for each statistic, then KID and FID."""
-    keys = [key for key in metrics if re.search(r"_(tv|distance)$", key) and f"{key}_interval" in metrics]
+    keys = [key for key in metrics if re.search(r"_(tv|distance|w1)$", key) and f"{key}_interval" in metrics]
     return [Measure(metrics, key, titles) for key in (*keys, *IMAGES) if _known(metrics, key)]
 
 
@@ -130,7 +138,7 @@ def results(metrics: Metrics, titles: Mapping[str, str]) -> Html:
         return element("p", unknown) if metrics else Html()
     explained = [
         "Total variation is half the sum of the differences between two histograms: 0 where they agree, 1 where they "
-        "share nothing. The noise floor is what a perfect model would show, measured on as many scenes."
+        "share nothing. A Wasserstein distance is how far an attribute has to be moved on average. The noise floor is what a perfect model would show, measured on as many scenes."
     ]
     if any(ORACLE in measure.others for measure in found):
         explained.append(

@@ -1,6 +1,7 @@
 """The report of a run: what was learned, compared with what, how it got there, and how to do it again."""
 
 import csv
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,12 @@ MOVES_SHOWN, MOVES_MOST = 16, 200
 """Rows of what moved that are shown, and that are on the page at all."""
 MOST_PICTURE_BYTES = 900_000
 """A summary picture up to this size goes into the page as it is."""
-STAGES = {"extractor": "features", "pretraining": "pretraining", "training": "learning the structure"}
+STAGES = {
+    "extractor": "features",
+    "pretraining": "pretraining",
+    "autoencoding": "autoencoder",
+    "training": "learning",
+}
 """What takes time in a run, by key."""
 
 
@@ -101,11 +107,11 @@ def _histograms(folder: Path, drawn: Sequence[Any], metrics: Metrics) -> Html:
             shares = {str(who): [float(share) for share in some] for who, some in one["shares"].items()}
             if not bins or any(len(share) != len(bins) for share in shares.values()):
                 raise ValueError(f"{one['title']}: not as many shares as bins")
-            measure = distances.get(f"{one['name']}_tv")
-            caption = f"total variation to the target: {number(measure.value)}" if measure else ""
+            measure = distances.get(f"{one['name']}_tv") or distances.get(f"{one['name']}_w1")
+            caption = f"{measure.kind} to the target: {number(measure.value)}" if measure else ""
             if measure and "_prior" in measure.others:
                 caption += f", of the prior: {number(measure.others['_prior'])}"
-            ordered = all(name.isdigit() for name in bins)
+            ordered = all(re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?", name) for name in bins)
             charts.append(histogram(str(one["title"]), bins, shares, caption, ordered))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _not_ours(folder / "histograms.json", folder, error) from error
