@@ -29,6 +29,8 @@ CHARTS = (
     ("Pretraining", r"pretraining/(nll|val_nll|prior_entropy)", NLL, False),
 )
 """Charts of what is logged: title, columns of the log, caption, and whether the axis starts at 0."""
+LOGGED = r"train|extractor|pretraining|autoencoding|parameters"
+"""Columns that a log of training has, and one of a test has not."""
 NAMES = {"nll": "training", "val_nll": "held out", "prior_entropy": "entropy of the prior"}
 
 
@@ -62,9 +64,7 @@ def read_logs(folder: Path) -> dict[str, Curve]:
     files = folder.glob("csv/version_*/metrics.csv")
     for path in sorted(files, key=lambda path: (len(path.parent.name), path.parent.name)):
         rows = csv.DictReader(read_text(path).splitlines())
-        if not any(
-            re.match(r"train|extractor|pretraining|autoencoding|parameters", name) for name in rows.fieldnames or ()
-        ):
+        if not any(re.match(LOGGED, name) for name in rows.fieldnames or ()):
             continue  # of a test, which counts no steps
         for row in rows:
             for name, text in row.items():

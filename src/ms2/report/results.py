@@ -138,7 +138,8 @@ def results(metrics: Metrics, titles: Mapping[str, str]) -> Html:
         return element("p", unknown) if metrics else Html()
     explained = [
         "Total variation is half the sum of the differences between two histograms: 0 where they agree, 1 where they "
-        "share nothing. A Wasserstein distance is how far an attribute has to be moved on average. The noise floor is what a perfect model would show, measured on as many scenes."
+        "share nothing. A Wasserstein distance is how far an attribute has to be moved on average. The noise floor is "
+        "what a perfect model would show, measured on as many scenes."
     ]
     if any(ORACLE in measure.others for measure in found):
         explained.append(
