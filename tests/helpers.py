@@ -199,7 +199,7 @@ class Beads(TrainedExtractor):
         counts = self(images)["classes"]
         return Reading(counts > 0.5, counts, counts.sum(1) + self.too_many)
 
-    def loss(self, images: Tensor, labels: Rendering) -> Tensor:
+    def loss(self, images: Tensor, labels: Rendering, scenes: SceneBatch | None = None) -> Tensor:
         return (self(images)["classes"] - 15 * labels.image[..., 0, 0]).square().mean()
 
 

@@ -90,7 +90,7 @@ def test_another_grammar_is_refused_and_both_are_shown(path: Path) -> None:
 )
 def test_another_shape_is_refused(path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(
-        CheckpointError, match=r"last.ckpt holds a structure model of another shape: .*(?s:.)*config.yaml"
+        CheckpointError, match=r"last.ckpt holds a StructureModel of another shape: .*(?s:.)*config.yaml"
     ):
         load_structure(save(path, model(**settings)), model())
 
