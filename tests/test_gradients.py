@@ -24,6 +24,7 @@ from ms2.scene import Attribute, SceneBatch
 from ms2.tasks.parameter_learning import ParameterLearning
 from ms2.world import World
 from ms2.worlds.aerial2d import Aerial2D, AerialView, ScatteredCars
+from ms2.worlds.driving3d import Driving, SimpleStreets, StreetLayout, StreetView
 from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, UniformDigits, UniformPlacement
 
 # --- a world of one object in four pixels, in double precision ---
@@ -451,3 +452,39 @@ def test_gradients_through_images_are_those_of_central_differences(
                 measured.append((cost(start + there) - cost(start - there)) / (2 * step))
             error = torch.stack(measured) - column[places]
             assert error.norm() < 0.05 * column[places].norm()
+
+
+# --- the rasteriser, which has no derivative ---
+
+
+def test_sampling_and_differences_agree_on_streets() -> None:
+    """How light streets are, by their exposure: both against a difference of means over the same draws."""
+    size = 192
+    world = World(
+        Driving(), SimpleStreets(), StreetLayout(reach=30), StreetView((24, 80), shadow_size=64, supersampling=1)
+    )
+    model = ParameterModel(world, only={"environment": ["exposure"]}, hidden=8, layers=1, heads=2)
+    prior = world.sample_prior(1, rng(2))[torch.zeros(size, dtype=torch.long)]
+    shape = (size, prior.classes.shape[1] + 1, 1)
+    noise, deviation = torch.randn(shape, generator=rng(3)), torch.full(shape, 0.4)
+
+    def cost_of(scenes: SceneBatch) -> Tensor:
+        return world.renderer.render(scenes).mean((1, 2, 3))
+
+    def mean_cost(middle: float) -> float:
+        return float(cost_of(model.applied(prior, middle + deviation * noise)).mean())
+
+    expected = (mean_cost(0.05) - mean_cost(-0.05)) / 0.1
+    assert expected > 0.01
+    found = {}
+    for gradient in (ScoreFunction(), FiniteDifferences(0.05)):
+        middle = torch.zeros(shape, requires_grad=True)
+        proposal = Proposal(middle, deviation, model.active(prior))
+        drawn = Drawn(prior, proposal, middle + deviation * noise)
+        loss, _ = gradient.loss(model, drawn, cost_of, rng(4))
+        each = torch.autograd.grad(loss, middle)[0][:, 0, 0] * size
+        found[type(gradient).__name__] = float(each.mean()), float(each.std()) / size**0.5
+    for name, (value, error) in found.items():
+        assert abs(value - expected) < 4 * error + 0.02 * expected, name
+        assert error < 0.3 * expected, name
+    assert found["FiniteDifferences"][1] < found["ScoreFunction"][1], "directions cost images, and are worth them"
