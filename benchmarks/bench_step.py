@@ -51,7 +51,7 @@ def test_training_step(quick: CLI, benchmark: BenchmarkFixture) -> None:
 
 
 @pytest.mark.benchmark(group="step")
-@pytest.mark.filterwarnings("ignore:the kernel of block")
+@pytest.mark.filterwarnings("ignore:the kernel of block", "ignore:the score's deviation")
 @pytest.mark.parametrize("config", ["multimnist_parameters", "aerial2d_parameters"])
 def test_parameter_step(config: str, benchmark: BenchmarkFixture) -> None:
     cli = program(config)

@@ -117,6 +117,8 @@ ROWS = {
     "": ("learned", "learned"),
 }
 """Where structure and parameters come from, by the ending of the keys in ``metrics.json``."""
+ALONE = {"_prior": ("prior", "prior"), "": ("prior", "learned")}
+"""The same where parameters alone are learned."""
 REALISM = {
     "class_path": "Realism",
     "init_args": {
@@ -195,7 +197,8 @@ def parameter_table(world: str, config: str) -> list[str]:
     columns = {**experiment.columns, **experiment.attributes, "kid": "KID", "fid": "FID"}
     columns = {key: title for key, title in columns.items() if key in found[0]}
     lines = [f"| structure | parameters | {' | '.join(columns.values())} |", "|---" * (len(columns) + 2) + "|"]
-    for ending, (structure, parameters) in ROWS.items():
+    both = any(key.endswith("_learned_structure") for key in found[0])
+    for ending, (structure, parameters) in (ROWS if both else ALONE).items():
         cells = []
         for key in columns:
             # what structure is like does not depend on parameters
