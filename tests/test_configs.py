@@ -76,7 +76,7 @@ def check_measures(config: dict[str, Any], found: dict[str, Any]) -> None:
         assert found[f"{name}_w1_unit"] == ("°" if measure.get("degrees") else measure.get("unit", ""))
         if "class_path" in known and known["class_path"] == "AroundAPlace":
             (here, spread), (there, _) = (place["init_args"][measure["attribute"]] for place in (known, hidden))
-            assert found[f"{name}_w1_prior"] == pytest.approx(abs(here - there), abs=spread / 2)
+            assert found[f"{name}_w1_prior"] == pytest.approx(abs(here - there), abs=spread / 2 + 1e-4)
 
 
 def test_a_runs_own_configuration_repeats_it(tmp_path: Path) -> None:

@@ -301,6 +301,12 @@ def mutable_of(world: World) -> Iterator[tuple[str, Attribute, Attribute | None]
             yield owner, attribute, next((a for a in read if a.name == attribute.name), None)
 
 
+def neighbours(world: World) -> list[Callable[[], World]]:
+    """The worlds of its folder; of another package's, itself."""
+    package, *inner = type(world.renderer).__module__.split(".")
+    return WORLDS[inner[1]] if package == "ms2" else [lambda: world]
+
+
 def owned(world: World, owner: str, scenes: SceneBatch) -> Tensor:
     """Which objects the owner of an attribute stands for: those of a class, or all of the grammar's."""
     names = world.grammar.classes if owner == EVERY else [owner]
@@ -309,10 +315,9 @@ def owned(world: World, owner: str, scenes: SceneBatch) -> Tensor:
 
 @every_world
 def test_what_may_be_learned_is_of_classes_that_there_are_and_drawn(world: World) -> None:
-    folder = type(world.renderer).__module__.split(".")[2]
     somewhere = {
         (owner, attribute.name)
-        for make_world in WORLDS[folder]
+        for make_world in neighbours(world)
         for owner, attribute, reads in mutable_of(make_world())
         if reads is not None
     }
@@ -358,8 +363,7 @@ def test_what_is_learned_stays_within_the_renderers_bounds(world: World) -> None
 def test_what_images_are_differentiable_in_is_read(world: World) -> None:
     """By some setting of the renderer: digits that are not turned have no angle."""
     kind = type(world.renderer)
-    folder = kind.__module__.split(".")[2]
-    alike = [made.renderer for made in (make_world() for make_world in WORLDS[folder]) if type(made.renderer) is kind]
+    alike = [made.renderer for made in (make() for make in neighbours(world)) if type(made.renderer) is kind]
     names = {attribute.name for renderer in alike for attribute in (*renderer.attributes, *renderer.environment)}
     assert world.renderer.differentiable <= names
 

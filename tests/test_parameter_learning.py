@@ -71,7 +71,7 @@ class Around(ParameterPrior):
         return scenes.with_attributes(far=self.place + self.spread * (2 * draw - 1))
 
 
-class Look(ReadingExtractor):
+class DialReader(ReadingExtractor):
     """Reads the pixel, and knows that it is the hand's place."""
 
     def forward(self, images: Float[Tensor, "b 1 1 1"]) -> Blocks:
@@ -99,7 +99,7 @@ def learner(world: World, how: ParameterLearning, **settings: Any) -> MetaSim2:
     model = ParameterModel(world, hidden=16, layers=1, heads=2)
     structure = StructureModel(world.grammar, 4, hidden=8)
     return MetaSim2(
-        world, structure, Look(), KDE(0.05), LeaveOneOut(), parameters=model, parameter_learning=how, **settings
+        world, structure, DialReader(), KDE(0.05), LeaveOneOut(), parameters=model, parameter_learning=how, **settings
     )
 
 
@@ -216,7 +216,7 @@ def test_reading_is_exact_where_features_read_without_error() -> None:
         model = learner(world, learning(gradient))
         assert model.parameter_model is not None and model.parameter_learning is not None
         prior = world.sample_prior(32, rng())
-        loss, *_ = model.parameter_learning.loss(model.parameter_model, world, Look(), prior, real, rng(1))
+        loss, *_ = model.parameter_learning.loss(model.parameter_model, world, DialReader(), prior, real, rng(1))
         found.append(
             torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameter_model.parameters()))])
         )
@@ -266,7 +266,7 @@ def test_structure_learns_from_scenes_with_learned_parameters() -> None:
 def test_what_can_not_be_learned_is_said() -> None:
     world = dial()
     with pytest.raises(UserError, match=r"model.parameters is given without model.parameter_learning"):
-        MetaSim2(world, StructureModel(world.grammar, 4, hidden=8), Look(), KDE(), LeaveOneOut(),
+        MetaSim2(world, StructureModel(world.grammar, 4, hidden=8), DialReader(), KDE(), LeaveOneOut(),
                  parameters=ParameterModel(world, hidden=8))  # fmt: skip
     model = learner(world, learning(Reading()))
     assert model.parameter_model is not None and model.parameter_learning is not None

@@ -165,7 +165,7 @@ def find(source: str) -> tuple[dict[str, Any], str, Path | None]:
 
 def _of_source(found: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that a source is made of."""
-    models = {key: picked(found, "model").get(key) for key in ("structure", "parameters")}
+    models = {key: picked(found, "model", key) for key in ("structure", "parameters")}
     return {"world": found["world"]} | {key: model for key, model in models.items() if model}
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ms2.grammar import Grammar
-from ms2.priors import ParameterPrior, uniform
+from ms2.priors import EVERY, ParameterPrior, uniform
 from ms2.registry import UserError
 from ms2.render import Renderer, Rendering
 from ms2.render.sprites import boxes_of, corners_of
@@ -37,6 +37,8 @@ class Shapes(Grammar):
 
 class Scatter(ParameterPrior):
     """Shapes anywhere on the canvas."""
+
+    mutable = {EVERY: (Attribute("x", 0, 1), Attribute("y", 0, 1))}  # noqa: RUF012
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
         """A place for each shape; all randomness comes from the generator."""
