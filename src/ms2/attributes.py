@@ -15,11 +15,10 @@ from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
 from ms2.metrics import UNRESOLVED, Interval
+from ms2.priors import ENVIRONMENT
 from ms2.registry import Plugin, UserError, suggest
 from ms2.scene import SceneBatch
 
-ENVIRONMENT = "environment"
-"""What parameters of the scene as a whole are said to be of."""
 CHUNK = 2**18
 """Numbers of 8 bytes held at once, where fewer rows than all do; as many stay in a core's cache, which is faster."""
 BINS = 1024
@@ -101,7 +100,7 @@ class AttributeOf(AttributeStatistic):
         values = _look_up(self.attribute, scenes.attributes, "objects").double()
         if self.relative:
             chosen = chosen & (scenes.parents >= 0)
-            values = values - values.gather(1, scenes.parents.clamp(min=0))
+            values = values - scenes.of_parents(values)
         return Measured(self._in_unit(values[chosen]), chosen.nonzero()[:, 0])
 
     def _chosen(self, scenes: SceneBatch, classes: Sequence[str]) -> Bool[Tensor, "b n"]:

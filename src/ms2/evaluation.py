@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ms2.attributes import Measured, attribute_noise_floor, compare_attributes
 from ms2.data import Synthetic, Target, TargetImages
+from ms2.datasets.source import Learned
 from ms2.metrics import compare, compare_vectors, distribution, noise_floor, vector_noise_floor
 from ms2.pictures import Histogram, summary
 from ms2.priors import fit_pcfg
@@ -59,26 +60,19 @@ def structure_tables(
     return {who: {key: table.cpu() for key, table in model.tables(some).items()} for who, some in scenes.items()}
 
 
-class Row(NamedTuple):
-    """A row of the paper's tables: what was learned of that which makes its images."""
-
-    structure: bool
-    parameters: bool
-
-
-def rows(model: MetaSim2) -> dict[str, Row]:
-    """The rows that a run has: the prior, and what it learned; where that is both, also each of the two alone."""
+def rows(model: MetaSim2) -> dict[str, Learned]:
+    """What is learned in each row of the paper's tables: nothing, all, and where that is both parts, each alone."""
     learning = model.parameter_learning
     between = {} if learning is None or learning.share == 1 else BETWEEN
-    return {"prior": Row(False, False), **between, "learned": Row(True, True)}
+    return {"prior": Learned(False, False), **between, "learned": Learned(True, True)}
 
 
-BETWEEN = {"learned_structure": Row(True, False), "learned_parameters": Row(False, True)}
+BETWEEN = {"learned_structure": Learned(True, False), "learned_parameters": Learned(False, True)}
 """Rows of which only one part is learned."""
 
 
 @torch.no_grad()
-def sample_scenes(model: MetaSim2, row: Row, n: int, generator: torch.Generator) -> SceneBatch:
+def sample_scenes(model: MetaSim2, row: Learned, n: int, generator: torch.Generator) -> SceneBatch:
     """n scenes with parameters, as of a row."""
     grammar = model.world.grammar
     if row.structure:
@@ -246,7 +240,7 @@ def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
         return {}
     draw = generator(model.seed, "realism", "bootstrap")
     result = measure.compare(found["prior"], found["learned"], real, draw)
-    for who in BETWEEN.keys() & found.keys():
+    for who in (who for who in BETWEEN if who in found):  # in this order: their intervals are drawn one after another
         part = measure.compare(found["prior"], found[who], real, draw)
         ours = {key: value for key, value in part.items() if key.startswith(("kid", "fid")) and "prior" not in key}
         result |= {f"{key[:3]}_{who}{key[3:]}": value for key, value in ours.items()}
@@ -254,7 +248,7 @@ def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _generated(model: MetaSim2, measure: Realism, row: Row) -> Iterator[tuple[Int[Tensor, " b"], Tensor]]:
+def _generated(model: MetaSim2, measure: Realism, row: Learned) -> Iterator[tuple[Int[Tensor, " b"], Tensor]]:
     """This process's share of the images of a row, rounded to 8 bits as files are."""
     rank, world_size = processes(model)
     # rows with the same structure have the same scenes, and those with the prior's parameters the same places

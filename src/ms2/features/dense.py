@@ -135,7 +135,11 @@ class DenseCounts(TrainedExtractor):
         return Reading(counts > 0.5, counts, counts.sum(1), slots)
 
     def _logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
-        return self.head(self.scan(self.trunk(images.contiguous(memory_format=torch.channels_last))))
+        return self.head(self._maps(images))
+
+    def _maps(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
+        """What is known of each cell."""
+        return self.scan(self.trunk(images.contiguous(memory_format=torch.channels_last)))
 
     def _taught(self, labels: Rendering) -> Int[Tensor, "b n"]:
         """The slot of each object that the network is told of, else -1."""

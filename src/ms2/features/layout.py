@@ -206,9 +206,6 @@ class DenseLayout(DenseCounts, ReadingExtractor):
             loss = loss + F.mse_loss(self._judged(images, maps), true)
         return loss
 
-    def _maps(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
-        return self.scan(self.trunk(images.contiguous(memory_format=torch.channels_last)))
-
     def _error(self, maps: Float[Tensor, "b k i j"], labels: Rendering, scenes: SceneBatch) -> Float[Tensor, ""]:
         """Mean squared error at the cells that hold a share of an object, weighted by the share.
 
