@@ -9,7 +9,7 @@ from measuring import Reference, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.datasets import Job, Plan, generate, open_source
-from ms2.datasets.generate import BLOCK
+from ms2.datasets.job import BLOCK
 from ms2.seeding import generator
 
 SIZES = {"multimnist": 1024, "driving3d": 256}

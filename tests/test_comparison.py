@@ -1,5 +1,6 @@
 """Comparing rows on equal budgets: tables of known numbers, and a whole comparison in small."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +92,8 @@ def test_a_comparison_in_small(run, monkeypatch):
     # what was measured is not measured again
     monkeypatch.setattr("ms2.comparison.measure_rows", None)
     assert measure_runs([str(run)], [0, 1], SMALL, [])[1] == text
+    (told,) = (run / "compare").glob("*/budget.json")
+    assert json.loads(told.read_text())["steps"] == SMALL.steps
 
 
 def test_rows_differ_in_structure_alone(run):

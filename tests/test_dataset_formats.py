@@ -157,7 +157,7 @@ def test_provenance_is_the_source_s(made: Made) -> None:
 def test_every_image_can_be_drawn_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """One from settings alone, the others by the source at hand, which takes no time to make."""
     assert render_record(made.root / "scenes" / "000007.json")[2]
-    monkeypatch.setattr(importlib.import_module("ms2.datasets.generate"), "build", lambda *_: made.job.source)
+    monkeypatch.setattr(importlib.import_module("ms2.datasets.images"), "build", lambda *_: made.job.source)
     for record in made.records:
         content, name, same = render_record(made.root / "scenes" / f"{record['provenance']['index']:06d}.json")
         assert same and content == (made.root / "images" / name).read_bytes()

@@ -345,6 +345,31 @@ def test_kid_and_fid_are_shown_where_they_were_measured(copy: Path) -> None:
     assert "Some network" in page.all("section", id="results")[0].text
 
 
+def compared(folder: Path, *seeds: dict[str, dict[str, float]], budget: str = "{}") -> Path:
+    """A run that was compared, with what was measured with each seed."""
+    place = folder / "compare" / "0a1b"
+    place.mkdir(parents=True)
+    for seed, found in enumerate(seeds):
+        (place / f"seed{seed}.json").write_text(json.dumps(found))
+    (place / "budget.json").write_text(budget)
+    return place
+
+
+def test_detectors_are_compared_over_seeds(copy: Path) -> None:
+    """Means and Student's intervals by hand: t = 12.7062 with one degree of freedom."""
+    first = {"prior": {"AP car": 0.5, "KID": 20.0}, "learned structure": {"AP car": 0.6, "KID": 10.0}}
+    second = {"prior": {"AP car": 0.7, "KID": 20.0}, "learned structure": {"AP car": 0.9, "KID": 12.0}}
+    compared(copy, first, second, budget='{"num_scenes": 200, "classes": ["car"], "progressive": false}')
+    section = page_of(copy).all("section", id="detectors")[0]
+    rows = {row.all("th")[0].text: [cell.text for cell in row.all("td")] for row in section.all("tr")[1:]}
+    assert rows == {
+        "prior": ["0.600 ± 1.271", "20.0"],
+        "learned structure": ["0.750 ± 1.906", "11.0 ± 12.7"],
+        "learned structure - prior": ["0.150 ± 0.635", "-9.000 ± 12.7"],
+    }
+    assert [note.text for note in section.all("p", class_="note")][1] == "2 seeds; num scenes 200; classes car"
+
+
 def test_what_moved_is_on_a_line_from_before_to_after(run: Path) -> None:
     with (run / "moved.csv").open() as table:
         rows = list(csv.DictReader(table))
@@ -714,6 +739,7 @@ def hostile_run(run: Path, folder: Path) -> Path:
     (folder / "moved.csv").write_text(moved)
     config = (folder / "config.yaml").read_text().replace("name: tiny", f"name: {json.dumps(HOSTILE[1])}")
     (folder / "config.yaml").write_text(config + f"# {HOSTILE[0]}\n")
+    compared(folder, {HOSTILE[0]: {HOSTILE[1]: 1.0}}, budget=json.dumps({HOSTILE[0]: HOSTILE[1]}))
     return folder
 
 
@@ -790,9 +816,14 @@ def broken(folder: Path, name: str, text: str) -> Path:
         ("examples/examples.json", '{"prior": [{"file": "/etc/passwd", "labels": null}]}', "lies outside of it"),
         ("examples/examples.json", '{"prior": [{}]}', "examples.json: not what ms2 writes"),
         ("examples/prior_00.png", "no image", "prior_00.png: can't be read as an image"),
+        ("compare/0a1b/seed0.json", "{", "seed0.json: this is not JSON"),
+        ("compare/0a1b/seed1.json", '{"prior": {"KID": 1}}', "0a1b: its results don't belong together.* ms2 compare"),
+        ("compare/0a1b/seed0.json", '{"prior": [1]}', "0a1b: its results don't belong together.* ms2 compare"),
+        ("compare/0a1b/budget.json", "[]", "budget.json: holds a list, where a dict was expected"),
     ],
 )
 def test_a_broken_run_names_the_file(copy: Path, name: str, text: str, message: str) -> None:
+    compared(copy, {"prior": {"AP car": 0.5}, "learned structure": {"AP car": 0.6}})
     with pytest.raises(UserError, match=message):
         write_report(broken(copy, name, text))
     assert not (copy / "report.html").exists()

@@ -373,6 +373,7 @@ def measure_runs(
         done = folder / f"seed{seed}.json"
         if not done.exists():
             found = measure_rows(rows, seed, budget, folder, workers, device, bar)
+            (folder / "budget.json").write_bytes(orjson.dumps(vars(budget), option=orjson.OPT_INDENT_2))
             done.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         measured.append(orjson.loads(done.read_bytes()))
     summary = summarise(measured)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ms2.registry import UserError
 from ms2.report.charts import histogram, legend, span
+from ms2.report.detectors import detectors
 from ms2.report.gallery import Picture, embedded, gallery, label_of
 from ms2.report.learning import learning, probed, read_logs
 from ms2.report.markup import Html, details, element, fragment
@@ -51,6 +52,7 @@ def report_run(folder: Path) -> str:
         Section("Results", results(metrics, titles)),
         Section("Histograms" if drawn else "Summary", _histograms(folder, drawn, metrics)),
         Section("Images", _images(folder)),
+        Section("Detectors", detectors(folder)),
         Section("Learning", learning(logs, titles)),
         Section("What moved", _moved(folder)),
         Section("What the features read", probed(metrics.get("stages") or {})),
