@@ -12,7 +12,8 @@ from jaxtyping import Float
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ms2.attributes import AttributeOf, w1
+from ms2 import evaluation
+from ms2.attributes import AttributeOf, Measured, w1
 from ms2.comparison import open_rows
 from ms2.data import Folder, Synthetic, TargetImages
 from ms2.datasets import Job, Plan, generate, open_source, render_record
@@ -342,6 +343,16 @@ def test_results_have_a_row_for_each_part(run: Path) -> None:
         file.name for file in (run / "examples").iterdir()
     }
     assert {"x", "y"} <= {row["name"] for row in json.loads((run / "histograms.json").read_text())}
+
+
+def test_a_measure_without_values_names_no_other_histogram() -> None:
+    model = MetaSim2.__new__(MetaSim2)  # nothing else of it is looked at
+    model.__dict__["measures"] = [AttributeOf(attribute=name, name=name) for name in ("none", "some")]
+    nothing, something = torch.zeros(0, dtype=torch.double), torch.arange(5, dtype=torch.double)
+    measured = {"none": Measured(nothing, nothing.long()), "some": Measured(something, something.long())}
+    metrics = {f"some_w1{ending}": 0.0 for ending in ("", "_prior", "_noise_floor")}
+    drawn = evaluation.attribute_histograms(model, dict.fromkeys(("prior", "learned", "target"), measured), metrics)
+    assert [row["name"] for row in evaluation.histogram_table(drawn)] == ["some"]
 
 
 def test_data_sets_have_learned_parameters_unless_asked_otherwise(run: Path, tmp_path: Path) -> None:

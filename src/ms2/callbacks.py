@@ -163,7 +163,7 @@ class Results(Callback):
         for name, pixels in pictures.items():
             Image.fromarray(pixels).save(self.folder / f"{name}.png")
         (self.folder / "moved.csv").write_text(to_csv(moved), encoding="utf-8")
-        write_json(self.folder / "histograms.json", evaluation.histogram_table(model, histograms))
+        write_json(self.folder / "histograms.json", evaluation.histogram_table(histograms))
         save_examples(self.folder / "examples", evaluation.examples(model, target))
         about = {
             "steps": trainer.global_step,

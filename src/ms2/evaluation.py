@@ -132,7 +132,9 @@ def attribute_histograms(
             f"learned {metrics[f'{name}_w1']:.3g}{unit}, noise floor {metrics[f'{name}_w1_noise_floor']:.2g}{unit}"
         )
         drawn.append(
-            Histogram(measure.title + (f" ({measure.unit})" if measure.unit else ""), middles, shares, caption)
+            Histogram(
+                measure.title + (f" ({measure.unit})" if measure.unit else ""), middles, shares, caption, measure.name
+            )
         )
     return drawn
 
@@ -203,22 +205,21 @@ def histograms(model: MetaSim2, tables: Mapping[str, Tables], metrics: Mapping[s
         if statistic.ordered:
             width = _visible(shares)
             shares = {who: share[:width] for who, share in shares.items()}
-        drawn.append(Histogram(statistic.title, statistic.bins(model.world.grammar.classes, width), shares, caption))
+        bins = statistic.bins(model.world.grammar.classes, width)
+        drawn.append(Histogram(statistic.title, bins, shares, caption, name))
     return drawn
 
 
-def histogram_table(model: MetaSim2, drawn: Sequence[Histogram]) -> list[dict[str, Any]]:
-    """What `histograms` gave as plain values, by the statistics' names: for ``histograms.json``."""
-    names = [statistic.name for statistic in model.statistics if statistic.histogram]
-    names += [measure.name for measure in model.measures][: len(drawn) - len(names)]
+def histogram_table(drawn: Sequence[Histogram]) -> list[dict[str, Any]]:
+    """What `histograms` and `attribute_histograms` gave as plain values: for ``histograms.json``."""
     return [
         {
-            "name": name,
+            "name": histogram.name,
             "title": histogram.title,
             "bins": list(histogram.bins),
             "shares": {who: [round(share, 6) for share in shares.tolist()] for who, shares in histogram.shares.items()},
         }
-        for name, histogram in zip(names, drawn, strict=True)
+        for histogram in drawn
     ]
 
 

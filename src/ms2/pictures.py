@@ -28,12 +28,14 @@ class Histogram(NamedTuple):
         bins: Names of the bins.
         shares: Share of each bin by who has it (prior, learned, target).
         caption: A line below the title.
+        name: Short name of what is counted.
     """
 
     title: str
     bins: Sequence[str]
     shares: Mapping[str, Float[Tensor, " k"]]
     caption: str = ""
+    name: str = ""
 
 
 def image_grid(images: Float[Tensor, "b c h w"], columns: int = 4) -> UInt8[np.ndarray, "height width 3"]:
