@@ -140,6 +140,25 @@ def test_structure_and_parameters_take_turns(tmp_path: Path, order: Order, share
     assert watch.steps == expected
 
 
+@pytest.mark.parametrize(("order", "expected"), [("after", "ppp"), ("before", "lll"), ("alternating", "pll")])
+def test_structure_sees_the_priors_parameters_until_some_are_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Order, expected: str
+) -> None:
+    """The prior's places end at 0.4; those of the parameter model, which nobody has trained, are about a half."""
+    world, seen = dial(), list[str]()
+    model = learner(world, learning(order=order, share=0.5, lr=0.0))
+    draw = model.draw
+
+    def watched(n: int, generator: torch.Generator) -> Any:
+        samples = draw(n, generator)
+        seen.append("p" if float(samples.features["far"].max()) <= 0.4 else "l")
+        return samples
+
+    monkeypatch.setattr(model, "draw", watched)
+    trainer(tmp_path, 6).fit(model, datamodule=target(world))
+    assert "".join(seen) == expected
+
+
 def test_a_frozen_encoder_stays(tmp_path: Path) -> None:
     world = dial()
     model = learner(world, learning(freeze_encoder=True))

@@ -210,7 +210,18 @@ class MetaSim2(Configured, LightningModule):
     def draw(self, n: int, generator: torch.Generator) -> Samples:
         """Sample n scenes, render them and extract their features."""
         derivations = self.structure.sample(n, generator)
-        return Samples(derivations, self.features(self.learned_world.images(derivations.rules, generator)))
+        return Samples(derivations, self.features(self._current_world().images(derivations.rules, generator)))
+
+    def _current_world(self) -> World:
+        """The world with learned parameters, from the first step on that has learned any.
+
+        Before, the parameter model is the autoencoder, which gives the prior's parameters back with errors: cars that
+        the prior keeps apart overlap, are counted as fewer, and structure would make up for it with more.
+        """
+        if self.parameter_learning is None or self._trainer is None:
+            return self.learned_world
+        begun = self.parameter_learning.before(self.global_step, self.trainer.max_steps) > 0
+        return self.learned_world if begun else self.world
 
     def loss(self, samples: Samples, real: Blocks) -> Float[Tensor, ""]:
         """The surrogate whose gradient is REINFORCE's.
