@@ -163,3 +163,13 @@ def test_later_rows_may_go_on_from_earlier_ones(run):
     )
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_structure_is_counted_by_all_labels_where_it_was_annotated(run):
+    """Of objects that nobody detects as well: cyclists, where cars are detected."""
+    rows = open_rows(str(run))
+    rows.target.annotated = True
+    measure_rows(rows, 0, SMALL, run / "compare")
+    place = run / "compare" / "seed0" / "prior"
+    assert json.loads((place / "data" / "dataset.json").read_text())["categories"] == list("0123456789")
+    assert tuple(load_detector(place / "detector.pt").categories) == SMALL.classes

@@ -158,7 +158,10 @@ def measure_rows(
         UserError: If nobody knows the labels of the target's images.
     """
     world = rows.sources["prior"].world
-    classes = budget.classes or tuple(name for name in world.grammar.classes if name in world.grammar.terminals)
+    every = tuple(name for name in world.grammar.classes if name in world.grammar.terminals)
+    classes = budget.classes or every
+    # structure is counted by labels where the target's was annotated: also that of classes that nobody detects
+    labelled = every if rows.target.annotated else classes
     test = _test_set(rows, budget, classes, folder, workers, device)
     real = None if rows.realism is None else _features(rows.realism, _target_images(rows.target, rows.realism), device)
     found: dict[str, Measured] = {}
@@ -166,7 +169,7 @@ def measure_rows(
     for title, source in rows.sources.items():
         place = folder / f"seed{seed}" / title.replace(" ", "_")
         job = Job(
-            source, Plan(num_scenes=budget.num_scenes, seed=seed, classes=classes, formats=()), place / "data", device
+            source, Plan(num_scenes=budget.num_scenes, seed=seed, classes=labelled, formats=()), place / "data", device
         )
         generate(job, workers)
         data = GeneratedSet(place / "data", classes, masks="mask" in budget.detector, amodal=_amodal(rows.target))
