@@ -18,6 +18,7 @@ from ms2.checkpoints import CheckpointError
 from ms2.data import Kitti, Synthetic, Target
 from ms2.data.detection import DetectionSet, GeneratedSet, KittiDetection
 from ms2.datasets import Job, Plan, Source, generate
+from ms2.datasets.folder import SetFolder
 from ms2.datasets.source import Learned, build, find, parser, read
 from ms2.metrics import Interval, compare, compare_vectors, mean_interval
 from ms2.parsing import picked
@@ -373,11 +374,12 @@ def measure_runs(
     for run, seed in zip(list(runs) * (len(seeds) // len(runs)), seeds, strict=True):
         rows = opened.setdefault(run, open_rows(run, arguments))
         folder = folder_of(Path(run), rows, budget)
-        done = folder / f"seed{seed}.json"
+        done, files = folder / f"seed{seed}.json", SetFolder(folder)
         if not done.exists():
             found = measure_rows(rows, seed, budget, folder, workers, device, bar)
-            (folder / "budget.json").write_bytes(orjson.dumps(vars(budget), option=orjson.OPT_INDENT_2))
-            done.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+            files.write_json("budget.json", vars(budget), indent=True)
+            files.write_json(done.name, found, indent=True)
+            files.clean()
         measured.append(orjson.loads(done.read_bytes()))
     summary = summarise(measured)
     return summary, table(summary)
