@@ -1,18 +1,22 @@
 """Tests of the Aerial 2D world: grammar, statistics of prior and target, layouts, and what can be told of them."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from helpers import rng
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
+from torch import Tensor
 
 from ms2.priors import ParameterPrior, fit_pcfg
 from ms2.registry import UserError
 from ms2.scene import SceneBatch, derivation_of, graph_of, scenes_of
 from ms2.statistics import ChildCount, Joint, ObjectCount, children
 from ms2.worlds.aerial2d import Aerial2D, BusyFirstRoad, ScatteredCars, SpacedCars, UniformTraffic
-from ms2.worlds.aerial2d.priors import CAR, HOUSE, PITCH, ROAD, ROAD_WIDTH, TREE, traffic_of
+from ms2.worlds.aerial2d.priors import CAR, HOUSE, PITCH, ROAD, ROAD_WIDTH, TREE, Lanes, traffic_of
 
 GRAMMAR = Aerial2D()
 LAYOUTS: list[ParameterPrior] = [ScatteredCars(), SpacedCars()]
@@ -226,6 +230,71 @@ def test_spaced_cars_keep_their_lane_and_distance() -> None:
         assert lane.diff().min() >= PITCH - 1e-3
 
 
+# --- how cars are spaced ---
+
+
+def row(*spacing: float, extent: float = 64.0) -> list[float]:
+    """Places of cars on one lane of a road across 64 metres, the later in the scene the further to the right."""
+    n = len(spacing)
+    classes, parents = torch.tensor([[ROAD, *[CAR] * n]]), torch.tensor([[-1, *[0] * n]])
+    x = torch.tensor([[extent / 2, *[float(k) for k in range(n)]]])
+    y = torch.tensor([[20.0, *[21.8] * n]])
+    scenes_ = SceneBatch(classes, parents, {"x": x, "y": y, "spacing": torch.tensor([[0.0, *spacing]])})
+    return ScatteredCars(extent).arrange(scenes_).attributes["x"][0, 1:].tolist()
+
+
+def test_the_spacing_of_scattered_cars_is_uniform_and_that_of_neighbours_independent() -> None:
+    drawn = ScatteredCars().sample(scenes(UniformTraffic(4, 8), 3000), rng())
+    lanes, car = Lanes.of(drawn, 64.0), drawn.classes == CAR
+    spacing = drawn.attributes["spacing"]
+    for left in (1, 2, 3, 4):
+        of = car & (lanes.left == left)
+        assert of.sum() > 500 and stats.kstest(spacing[of].numpy(), "uniform").pvalue > 1e-3
+    ahead = lanes.behind & (lanes.left[:, :, None] == lanes.left[:, None] - 1)  # the car just behind each
+    b, i, j = ahead.nonzero().unbind(1)
+    assert len(b) > 2000 and abs(stats.spearmanr(spacing[b, i], spacing[b, j]).statistic) < 0.05
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 9])
+def test_cars_at_even_distances_are_spaced_nearly_alike(n: int) -> None:
+    """In rows with half a gap at either end, as the target's; and these are the figures that the docstring gives."""
+    middle, room = [(k + 0.5) / n for k in range(n)], 64 - n * PITCH
+    before = [0.0, *middle[:-1]]
+    spacing = [1 - (1 - (m - b) / (1 - b)) ** (n - k) for k, (m, b) in enumerate(zip(middle, before, strict=True))]
+    assert row(*spacing) == pytest.approx([(k + 0.5) * PITCH + room * m for k, m in enumerate(middle)], abs=1e-3)
+    assert spacing[0] == pytest.approx(0.5) if n == 1 else 0.39 < spacing[0] < 0.5
+    assert all(0.63 < s < 0.67 for s in spacing[1:])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=18))
+def test_cars_keep_their_distance_whatever_their_spacing(spacing: list[float]) -> None:
+    x = row(*spacing)
+    pitch = min(PITCH, 64 / len(x))
+    assert x[0] >= pitch / 2 - 1e-3 and x[-1] <= 64 - pitch / 2 + 1e-3
+    assert all(b - a >= pitch - 1e-3 for a, b in itertools.pairwise(x))
+
+
+@every_layout
+def test_places_are_differentiable_in_spacing(layout: ParameterPrior) -> None:
+    drawn = layout.sample(scenes(UniformTraffic(3, 6), 20), rng())
+    spacing = drawn.attributes["spacing"].clamp(0.05, 0.95).double().requires_grad_()
+    drawn = drawn.with_attributes(**{name: values.double() for name, values in drawn.attributes.items()})
+    ahead = torch.randn(spacing.shape, generator=rng(1), dtype=torch.double)
+
+    def total(spacing: Tensor) -> Tensor:
+        return (layout.arrange(drawn.with_attributes(spacing=spacing)).attributes["x"] * ahead).sum()
+
+    (gradient,) = torch.autograd.grad(total(spacing), spacing)
+    step = 1e-6 * torch.randn(spacing.shape, generator=rng(2), dtype=torch.double)
+    slope = (total(spacing + step) - total(spacing - step)).item() / 2
+    assert slope == pytest.approx((gradient * step).sum().item(), rel=1e-4)
+    assert not gradient[drawn.classes != CAR].any() and gradient[drawn.classes == CAR].any()
+    most = torch.ones_like(spacing).requires_grad_()
+    total(most).backward()
+    assert most.grad is not None and most.grad.isfinite().all()
+
+
 @every_layout
 def test_scenes_without_roads_have_scenery(layout: ParameterPrior) -> None:
     drawn = layout.sample(scenes_of(GRAMMAR, torch.tensor([[0, 2]] * 50)), rng())
@@ -234,12 +303,12 @@ def test_scenes_without_roads_have_scenery(layout: ParameterPrior) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("given_", "said"),
     [
         ({"distance": (5.0, 9.0)}, "distance must be at least 8.2 m"),
         ({"max_houses": 40}, "max_houses must lie between 0 and 6 on 64.0 m, not be 40"),
     ],
 )
-def test_impossible_layouts(settings: dict, said: str) -> None:
+def test_impossible_layouts(given_: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        ScatteredCars(**settings)
+        ScatteredCars(**given_)

@@ -294,11 +294,11 @@ def test_parameters_are_what_the_renderer_reads_within_its_bounds(world: World) 
 
 
 def mutable_of(world: World) -> Iterator[tuple[str, Attribute, Attribute | None]]:
-    """Whose attribute may be learned, that, and what the renderer says of it if it reads it."""
+    """Whose attribute may be learned, that, and what the renderer says of it or of what is made of it, if it does."""
     for owner, attributes in world.parameters.mutable.items():
         read = world.renderer.environment if owner == ENVIRONMENT else world.renderer.attributes
         for attribute in attributes:
-            yield owner, attribute, next((a for a in read if a.name == attribute.name), None)
+            yield owner, attribute, next((a for a in read if a.name == world.drawn_as(attribute)), None)
 
 
 def neighbours(world: World) -> list[Callable[[], World]]:
@@ -349,7 +349,7 @@ def test_what_is_learned_stays_within_the_renderers_bounds(world: World) -> None
     """At either end of what may be learned, for relative attributes beside every parent that the prior draws."""
     scenes = world.sample_prior(100, rng(2))
     for owner, attribute, reads in mutable_of(world):
-        if reads is None:
+        if reads is None or attribute.name in world.parameters.arranges:
             continue
         least = most = torch.zeros(1)
         if attribute.relative:
@@ -357,6 +357,29 @@ def test_what_is_learned_stays_within_the_renderers_bounds(world: World) -> None
             least, most = of_parents.min(), of_parents.max()
         slack = 1e-5 * (reads.high - reads.low)
         assert least + attribute.low >= reads.low - slack and most + attribute.high <= reads.high + slack, owner
+
+
+@every_world
+def test_what_the_prior_draws_is_arranged_already(world: World) -> None:
+    """And what is arranged of any value of a mutable attribute stays within bounds."""
+    scenes = world.sample_prior(100, rng(2))
+    arranged, arranges = world.parameters.arrange(scenes), world.parameters.arranges
+    assert arranges.keys() <= {attribute.name for _, attribute, _ in mutable_of(world)}
+    assert torch.equal(arranged.classes, scenes.classes) and torch.equal(arranged.parents, scenes.parents)
+    for name, values in scenes.attributes.items():
+        torch.testing.assert_close(arranged.attributes[name], values, atol=1e-3, rtol=1e-5)
+    for owner, attribute, reads in mutable_of(world):
+        if attribute.name not in arranges:
+            continue
+        assert reads is not None and not attribute.relative
+        own = owned(world, owner, scenes)
+        part = torch.rand(scenes.classes.shape, generator=rng(3))
+        for value in (torch.zeros_like(part), torch.ones_like(part), part):
+            value = torch.where(own, attribute.low + (attribute.high - attribute.low) * value, 0.0)
+            made = world.parameters.arrange(scenes.with_attributes(**{attribute.name: value}))
+            found = made.attributes[reads.name][scenes.mask]
+            assert (found >= reads.low).all() and (found <= reads.high).all()
+            assert not torch.equal(found, scenes.attributes[reads.name][scenes.mask])
 
 
 @every_world

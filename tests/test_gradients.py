@@ -440,7 +440,7 @@ def test_gradients_through_images_are_those_of_central_differences(
 
     mean = start.clone().requires_grad_()
     (slopes,) = torch.autograd.grad(cost(mean), mean)
-    assert model.columns.names == {"x", "y", "angle"} and (slopes[~active] == 0).all()
+    assert model.columns.drawn == {"x", "y", "angle"} and (slopes[~active] == 0).all()
     step = 0.002  # thousandths of a pixel: a wider one finds the corners of bilinear interpolation
     with torch.no_grad():
         for k in range(3):

@@ -1,5 +1,6 @@
 """Tests of `DenseLayout`: its blocks against sums over objects by hand, what it is taught, and a turned digit read."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from itertools import permutations
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ms2.features import DenseCounts, DenseLayout
+from ms2.features.pairs import strips
 from ms2.grammar import Grammar
 from ms2.priors import Repetition
 from ms2.registry import UserError
@@ -70,6 +72,11 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
         ),
         ({"environment": (LIGHT, SUN)}, {"environment": 3}),
         ({"reads": {"turn": ["angle"]}, "environment": (LIGHT,), "harmonics": 3}, {"turn": 6, "environment": 1}),
+        ({"pairs": {"gaps": ["column"], "size": ["row", "size"]}, "bins": 9}, {"gaps": 9, "size": 9}),
+        (
+            {"pairs": {"gaps": ["row", "offset"]}, "of": {"gaps": ["car"]}, "apart": ["gaps"], "by_parent": {"car": 2}},
+            {"gaps_car_1": 6, "gaps_car_2": 6},
+        ),
     ],
 )
 @pytest.mark.parametrize("shape", [(1, 1, 12, 16), (3, 1, 17, 22)])
@@ -248,6 +255,109 @@ def test_sums_are_additive_over_objects(names: tuple[str, ...]) -> None:
         found.append(extractor(IMAGES[:2])["block"])
     torch.testing.assert_close(found[0] + found[1], found[2])
     assert not torch.allclose(found[0], found[1], atol=0.01)
+
+
+# --- pairs ---
+
+
+def near(distance: float) -> list[float]:
+    """How far each distance that is asked for, up to half the axis, is above one."""
+    edges = [0.5 * (k + 0.5) / BINS for k in range(BINS)]
+    return [1 / (1 + math.exp(-4 * BINS * (edge - distance))) for edge in edges]
+
+
+def in_strips(share: float, number: int) -> list[float]:
+    """How much of a place lies in each of so many strips: the differences of soft steps at their edges."""
+    below = [0.0, *(1 / (1 + math.exp(-8 * number * (k / number - share))) for k in range(1, number)), 1.0]
+    return [b - a for a, b in itertools.pairwise(below)]
+
+
+SHARES: dict[str, Callable[[Thing], float]] = {
+    "column": lambda thing: (thing.column + 0.5) / COLUMNS,
+    "row": lambda thing: (thing.row + 0.5) / ROWS,
+    "size": lambda thing: (thing.size - 2) / 4,
+}
+
+
+def paired(things: list[Thing], names: tuple[str, ...], strips: int) -> list[float]:
+    """Pairs of whole objects one by one, by the number of objects."""
+    total = [0.0] * BINS
+    for one, other in itertools.combinations(things, 2):
+        alike = 1.0
+        if len(names) == 2:
+            shares = [in_strips(SHARES[names[1]](thing), strips) for thing in (one, other)]
+            alike = sum(a * b for a, b in zip(*shares, strict=True))
+        steps_ = near(abs(SHARES[names[0]](one) - SHARES[names[0]](other)))
+        total = [t + alike * s for t, s in zip(total, steps_, strict=True)]
+    return [t / max(1, len(things)) for t in total]
+
+
+WHOLE = [[thing._replace(mass=1.0) for thing in things] for things in SCENES]
+every_pair = pytest.mark.parametrize(
+    ("names", "strips"),
+    [(("column",), 1), (("row",), 2), (("column", "row"), 2), (("row", "column"), 3), (("column", "size"), 2),
+     (("row", "size"), 4)],
+)  # fmt: skip
+
+
+@every_pair
+def test_pairs_are_those_of_objects_one_by_one(names: tuple[str, ...], strips: int) -> None:
+    """As read off a map, and of the objects themselves; at cells' middles both are the same.
+
+    But for this: where objects are in two strips by halves, a map counts some of the pair of each with itself.
+    """
+    extractor = telling(make(pairs={"gaps": list(names)}, strips=strips), WHOLE)
+    numbers, classes = torch.full((3, 4, 4), 0.5), torch.full((3, 4), -1)
+    for scene, row in enumerate(WHOLE):
+        for place, thing in enumerate(row):
+            classes[scene, place] = thing.slot
+            where = SHARES["column"](thing), SHARES["row"](thing)
+            numbers[scene, place] = torch.tensor([*where, thing.size, thing.angle])
+    scenes = SceneBatch(classes, torch.full_like(classes, -1), {"size": numbers[..., 2], "angle": numbers[..., 3]})
+    expected = torch.tensor([paired(things, names, strips) for things in WHOLE])
+    torch.testing.assert_close(extractor.truth(scenes, numbers[..., :2])["gaps"], expected, atol=1e-5, rtol=1e-5)
+    own = [
+        [
+            (sum(s * s for s in in_strips(SHARES[names[1]](thing), strips)) - 1 if len(names) == 2 else 0.0)
+            for thing in things
+        ]
+        for things in WHOLE
+    ]
+    split = torch.tensor([[sum(row) / max(1, len(row))] for row in own]) * torch.tensor(near(0.0)) / 2
+    torch.testing.assert_close(extractor(IMAGES)["gaps"], expected + split, atol=1e-5, rtol=1e-5)
+    assert expected[0].max() > 0.1 and not expected[2].any()
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_a_place_is_in_one_strip_or_between_two(number: int) -> None:
+    shares = [-0.1, 0.0, 0.26, 0.5, 0.74, 1.0]
+    found = strips(torch.tensor(shares), number)
+    torch.testing.assert_close(found, torch.tensor([in_strips(share, number) for share in shares]))
+    torch.testing.assert_close(found.sum(-1), torch.ones(len(shares)))
+    middles = (torch.arange(number) + 0.5) / number
+    assert bool((strips(middles, number).diagonal() > 0.95).all())
+
+
+def test_pairs_of_different_roads_are_counted_apart() -> None:
+    extractor = make(pairs={"gaps": ["column"]}, of={"gaps": ["car"]}, apart=["gaps"], by_parent={"car": 2})
+    things = [Thing(1, 0, 1, 1.0, 2, 0.3), Thing(1, 1, 2, 1.0, 2, 1.3), Thing(2, 2, 2, 1.0, 2, 2.0)]
+    blocks = telling(extractor, [things])(IMAGES[:1])
+    torch.testing.assert_close(blocks["gaps_car_1"][0], torch.tensor(paired(things[:2], ("column",), 1)))
+    torch.testing.assert_close(blocks["gaps_car_2"][0], torch.zeros(BINS), atol=1e-6, rtol=0)
+
+
+def test_moving_all_of_a_row_changes_no_pair_and_moving_one_does() -> None:
+    columns = torch.tensor([[0.1, 0.25, 0.6]], requires_grad=True)
+    scenes = SceneBatch(torch.full((1, 3), CAR), torch.full((1, 3), -1))
+    extractor = make(pairs={"gaps": ["column"]})
+
+    def gaps(columns: Tensor) -> Tensor:
+        return extractor.truth(scenes, torch.stack([columns, torch.full_like(columns, 0.5)], -1))["gaps"]
+
+    torch.testing.assert_close(gaps(columns), gaps(columns + 0.2))
+    assert not torch.allclose(gaps(columns), gaps(columns * torch.tensor([1.0, 1.4, 1.0])), atol=0.02)
+    (gradient,) = torch.autograd.grad(gaps(columns).sum(), columns)
+    assert gradient[0, 0] > 0 > gradient[0, 2], "fewer pairs are near if the outer ones move apart"
 
 
 # --- the truth ---
@@ -476,8 +586,27 @@ def test_places_on_the_image_need_no_scenes() -> None:
             {"reads": {"count": ["angle"]}, "apart": ["count"], "max_count": {"car": 3}},
             "features.reads makes a second block 'count_car'; call 'count' something else",
         ),
-        ({"bins": 0}, "bins and harmonics must be at least 1, not 0 and 2"),
-        ({"harmonics": 0}, "bins and harmonics must be at least 1, not 6 and 0"),
+        ({"bins": 0}, "bins, harmonics and strips must be at least 1, not 0, 2 and 2"),
+        ({"harmonics": 0}, "bins, harmonics and strips must be at least 1, not 6, 0 and 2"),
+        ({"strips": 0}, "bins, harmonics and strips must be at least 1, not 6, 2 and 0"),
+        (
+            {"pairs": {"gaps": ["size", "row"]}},
+            "features.pairs: distances of block 'gaps' can be along column or row, not 'size'",
+        ),
+        (
+            {"pairs": {"gaps": ["row", "angle"]}},
+            "features.pairs: block 'gaps' names the angle 'angle', which has no strips",
+        ),
+        (
+            {"pairs": {"gaps": ["colum"]}},
+            "features.pairs: there is no attribute 'colum' to be read. Did you mean 'column'? "
+            "Available: angle, column, offset, row, size.",
+        ),
+        ({"pairs": {"gaps": []}}, "features.pairs: block 'gaps' must name one or two attributes, not 0"),
+        (
+            {"reads": {"turn": ["angle"]}, "pairs": {"turn": ["row"]}},
+            "features.pairs makes a second block 'turn'; call 'turn' something else",
+        ),
     ],
 )
 def test_wrong_settings_say_what_is_possible(settings: dict[str, Any], message: str) -> None:
@@ -490,13 +619,14 @@ def test_wrong_settings_say_what_is_possible(settings: dict[str, Any], message: 
 
 EVERYTHING: dict[str, Any] = {
     "reads": {"size": ["size"], "turn": ["angle"], "place": ["column", "row"], "spots": ["column", "offset"]},
+    "pairs": {"gaps": ["column", "size"], "rows": ["row", "column"]},
     "of": {"spots": ["car"]},
     "apart": ["spots"],
     "by_parent": {"car": 2},
     "environment": (LIGHT, SUN),
     "max_count": 60,  # who has learned nothing yet expects an object in nearly every cell
 }
-BLOCKS = ("classes", "count", "size", "turn", "place", "spots_car_1", "spots_car_2", "environment")
+BLOCKS = ("classes", "count", "size", "turn", "place", "spots_car_1", "spots_car_2", "gaps", "rows", "environment")
 
 
 @pytest.mark.parametrize("block", BLOCKS)

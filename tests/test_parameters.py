@@ -602,13 +602,32 @@ def test_learned_parameters_are_a_prior() -> None:
         assert not values.requires_grad
         assert torch.equal(values, again.attributes[name])
         differs = values != prior.attributes[name]
-        assert torch.equal(differs, car & torch.tensor(name in ("x", "y", "angle"))), name
+        assert torch.equal(differs, car & torch.tensor(name in ("x", "y", "angle", "spacing"))), name
     for name, values in scenes.environment.items():
         assert torch.equal(values, prior.environment[name])
     assert other.classes.shape != scenes.classes.shape or not torch.equal(other.attributes["x"], scenes.attributes["x"])
     # each car is on its own road, which is where the prior put it
     offset = (scenes.attributes["y"] - scenes.of_parents(prior.attributes["y"]))[car]
     assert (offset.abs() <= 3.6 + 1e-4).all() and offset.std() > 0.01
+
+
+def test_what_follows_from_learned_attributes_is_arranged() -> None:
+    aerial = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), AerialView(canvas=16))
+    model = parameter_model(aerial, only={"car": ["spacing"]})
+    assert [a.name for a in model.columns.attributes] == ["spacing"] and model.columns.drawn == {"x"}
+    scenes, car = aerial.sample_prior(20, rng()), aerial.sample_prior(20, rng()).classes == 1
+    values = torch.full((20, scenes.classes.shape[1] + 1, 1), 0.7).logit().requires_grad_()
+    changed = model.applied(scenes, values)
+    expected = aerial.parameters.arrange(scenes.with_attributes(spacing=torch.where(car, 0.7, 0.0)))
+    torch.testing.assert_close(changed.attributes["x"], expected.attributes["x"])
+    assert not torch.equal(changed.attributes["x"], scenes.attributes["x"])
+    changed.attributes["x"].sum().backward()
+    assert values.grad is not None and bool((values.grad[:, 1:, 0] != 0)[car].all())
+    # what the renderer draws of it is what the gradient has to pass
+    Exact().check(aerial.renderer, model)
+    flat = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), StreetView())
+    with pytest.raises(UserError, match=r"not in 'x'"):
+        Exact().check(flat.renderer, model)
 
 
 def test_no_scenes_and_empty_scenes_have_parameters_too() -> None:
@@ -641,7 +660,7 @@ def of_attributes(owner: Sequence[Attribute]) -> set[tuple[str, float, float]]:
 def test_columns_are_what_the_prior_calls_mutable() -> None:
     columns = Columns(world())
     assert learnable(columns, world()) == {owner: of_attributes(some) for owner, some in MUTABLE.items()}
-    assert columns.names == {"x", "size", "angle", "light", "wind"}
+    assert columns.names == columns.drawn == {"x", "size", "angle", "light", "wind"}
     assert len(columns.attributes) == 8  # size is one for groups and parts, whose bounds are alike
 
 

@@ -66,7 +66,7 @@ class Gradient(Plugin, nn.Module, ABC, kind="gradients"):
         Raises:
             UserError: If the images have no derivative in one of the model's attributes.
         """
-        flat = sorted(model.columns.names - renderer.differentiable)
+        flat = sorted(model.columns.drawn - renderer.differentiable)
         if self.through_images and flat:
             others = {name: cls for name, cls in _others().items() if not cls.through_images}
             raise UserError(

@@ -58,6 +58,7 @@ class Columns:
 
     Attributes:
         attributes: Each attribute's bounds, by column. Classes with bounds of their own have a column each.
+        drawn: Names of the attributes that change in what is drawn.
         table: Which columns each class has; the last row is the scene's.
 
     Raises:
@@ -74,7 +75,7 @@ class Columns:
                 # what is said of a class itself goes before what is said of all
                 own = {name for name, some in mutable.items() if attribute.name in {a.name for a in some}}
                 numbers = [n for n in every if owner != EVERY or world.classes[n] not in own]
-                if numbers and attribute.name in read[owner == ENVIRONMENT]:
+                if numbers and world.drawn_as(attribute) in read[owner == ENVIRONMENT]:
                     found.setdefault((attribute, owner == ENVIRONMENT), []).extend(numbers)
         if not found:
             raise ParameterError(
@@ -87,6 +88,7 @@ class Columns:
             if not found:
                 raise ParameterError("'only' names no attribute: name some, or leave it out to learn all of them")
         self.attributes = [attribute for attribute, _ in found]
+        self.drawn = frozenset(world.drawn_as(attribute) for attribute in self.attributes)
         self.shared = torch.tensor([shared for _, shared in found])
         self.table = torch.zeros(len(world.classes) + 1, len(found), dtype=torch.bool)
         for k, numbers in enumerate(found.values()):
@@ -184,7 +186,9 @@ class ParameterModel(Configured, nn.Module):
         for name in ("low", "high"):
             bounds = torch.tensor([float(getattr(a, name)) for a in self.columns.attributes])
             self.register_buffer(name, bounds, persistent=False)
-        self.given, self.around = world.renderer.attributes, world.renderer.environment
+        spaced = [a for a in world.mutable if a.name in world.parameters.arranges]
+        self.given, self.around = (*world.renderer.attributes, *spaced), world.renderer.environment
+        self.arrange = world.parameters.arrange
         own = sum(1 + a.periodic for a in self.given)
         self.ranked = [a.name for a in self.given if not a.periodic]
         inputs = 2 * own + len(self.ranked) + sum(1 + a.periodic for a in self.around) + 5 + noise
@@ -248,7 +252,7 @@ class ParameterModel(Configured, nn.Module):
                 own = own + scenes.of_parents(attributes[name])
                 own = _turned(own) if attribute.periodic else own
             attributes[name] = torch.where(active[:, 1:, k], own, attributes[name])
-        return scenes.with_attributes(**attributes).with_environment(**environment)
+        return self.arrange(scenes.with_attributes(**attributes).with_environment(**environment))
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Scenes with learned parameters, from scenes with parameters of the prior."""
@@ -337,7 +341,11 @@ class LearnedParameters(ParameterPrior, typed=False):
 
     def __init__(self, prior: ParameterPrior, model: ParameterModel) -> None:
         self.prior, self.model = prior, model
-        self.scenery, self.mutable = prior.scenery, prior.mutable
+        self.scenery, self.mutable, self.arranges = prior.scenery, prior.mutable, prior.arranges
+
+    def arrange(self, scenes: SceneBatch) -> SceneBatch:
+        """As the prior does."""
+        return self.prior.arrange(scenes)
 
     @torch.no_grad()
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:

@@ -34,12 +34,12 @@ class World(Configured):
     def mutable(self) -> list[Attribute]:
         """Attributes of objects that may be learned and are drawn, of one name one with the widest bounds."""
         owners = [a for owner, some in self.parameters.mutable.items() if owner != ENVIRONMENT for a in some]
-        return _drawn(owners, self.renderer.attributes)
+        return self._drawn(owners, self.renderer.attributes)
 
     @property
     def mutable_environment(self) -> list[Attribute]:
         """The same of the scene as a whole."""
-        return _drawn(self.parameters.mutable.get(ENVIRONMENT, ()), self.renderer.environment)
+        return self._drawn(self.parameters.mutable.get(ENVIRONMENT, ()), self.renderer.environment)
 
     def sample_prior(self, n: int, generator: Generator) -> SceneBatch:
         """n scenes with structure and parameters from the priors."""
@@ -53,13 +53,16 @@ class World(Configured):
         """Images of given derivations, with parameters from the prior."""
         return self.renderer.render(self.scenes(rules, generator))
 
+    def drawn_as(self, attribute: Attribute) -> str:
+        """Name of what a renderer reads of a mutable attribute of objects: mostly its own."""
+        return self.parameters.arranges.get(attribute.name, attribute.name)
 
-def _drawn(attributes: Iterable[Attribute], read: Iterable[Attribute]) -> list[Attribute]:
-    names, found = {attribute.name for attribute in read}, dict[str, Attribute]()
-    for attribute in attributes:
-        if attribute.name in names:
-            old = found.get(attribute.name, attribute)
-            found[attribute.name] = attribute._replace(
-                low=min(old.low, attribute.low), high=max(old.high, attribute.high)
-            )
-    return list(found.values())
+    def _drawn(self, attributes: Iterable[Attribute], read: Iterable[Attribute]) -> list[Attribute]:
+        names, found = {attribute.name for attribute in read}, dict[str, Attribute]()
+        for attribute in attributes:
+            if self.drawn_as(attribute) in names:
+                old = found.get(attribute.name, attribute)
+                found[attribute.name] = attribute._replace(
+                    low=min(old.low, attribute.low), high=max(old.high, attribute.high)
+                )
+        return list(found.values())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ms2.features.base import Blocks, ReadingExtractor
 from ms2.features.dense import DenseCounts
+from ms2.features.pairs import pairs_of_objects, pairs_on_lines, strips
 from ms2.registry import UserError, suggest
 from ms2.render import Rendering
 from ms2.scene import Attribute, SceneBatch
@@ -30,7 +31,8 @@ class DenseLayout(DenseCounts, ReadingExtractor):
     an axis, as a row of soft steps that begin where it stands: how many objects lie to the left of each of ``bins``
     places. An angle adds its sines and cosines, up to ``harmonics``-fold, and two attributes all products of theirs.
     Two scenes are as far from each other as objects would have to be moved, however far, so that there always is a
-    gradient. And ``environment``, the parameters of the scene as a whole.
+    gradient. For each name in ``pairs``, how many pairs of objects there are within each of ``bins`` distances, by the
+    number of objects: how they are spaced. And ``environment``, the parameters of the scene as a whole.
 
     Args:
         channels: Channels of an image.
@@ -39,9 +41,12 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         environment: Attributes of scenes that it may be told of.
         reads: By the name of a block, the attributes that it holds: one or two of the world's, or ``column`` and
             ``row``, which are the place on the image.
+        pairs: By the name of a block, ``column`` or ``row``, along which distances are, and after it, if only objects
+            in a row make a pair, the attribute that says in which of ``strips``.
+        strips: Strips between the bounds of that attribute, such as a road's two lanes.
         of: By block, the classes whose objects it holds; all by default.
         apart: Blocks that there are one of for each slot, as of the cars on the first road: ``spots_car_1``.
-        bins: Steps along an axis.
+        bins: Steps along an axis; distances, up to half of it.
         harmonics: Multiples of an angle.
         widths: Channels of the three residual blocks.
         strides: Strides of the three blocks; their product is the side of a cell in pixels.
@@ -61,6 +66,8 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         attributes: Sequence[Attribute] = (),
         environment: Sequence[Attribute] = (),
         reads: dict[str, list[str]] | None = None,
+        pairs: dict[str, list[str]] | None = None,
+        strips: int = 2,
         of: dict[str, list[str]] | None = None,
         apart: list[str] | None = None,
         bins: int = 16,
@@ -77,19 +84,24 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         super().__init__(
             channels, classes, widths, strides, empty_weight, max_count, by_parent, count_width, least_visible, levels
         )
-        if bins < 1 or harmonics < 1:
-            raise UserError(f"bins and harmonics must be at least 1, not {bins} and {harmonics}")
+        if min(bins, harmonics, strips) < 1:
+            raise UserError(f"bins, harmonics and strips must be at least 1, not {bins}, {harmonics} and {strips}")
         known = {a.name: a for a in (*PLACE, *attributes)}
-        self.reads = {name: [_known(word, known) for word in words] for name, words in (reads or {}).items()}
-        for name, words in self.reads.items():
-            if len(words) not in (1, 2):
-                raise UserError(f"features.reads: block {name!r} must name one or two attributes, not {len(words)}")
-            if len(set(words)) < len(words):
-                raise UserError(f"features.reads: block {name!r} names {words[0].name!r} twice; name it once")
+        self.reads, self.pairs = _known(reads or {}, known, "reads"), _known(pairs or {}, known, "pairs")
+        for name, (along, *across) in self.pairs.items():
+            if along not in PLACE:
+                raise UserError(
+                    f"features.pairs: distances of block {name!r} can be along column or row, not {along.name!r}"
+                )
+            if any(attribute.periodic for attribute in across):
+                raise UserError(
+                    f"features.pairs: block {name!r} names the angle {across[0].name!r}, which has no strips"
+                )
         self.groups = self._groups(list(classes), of or {}, apart or [])
-        learned = {a.name: a for words in self.reads.values() for a in words if a not in PLACE}
+        named = [*self.reads.values(), *self.pairs.values()]
+        learned = {a.name: a for words in named for a in words if a not in PLACE}
         self.learned, self.around = list(learned.values()), list(environment)
-        self.bins, self.harmonics = bins, harmonics
+        self.bins, self.harmonics, self.strips = bins, harmonics, strips
         width = widths[-1]
         self.register_buffer("asked", self._asked(), persistent=False)
         # weights that nothing is asked of have no gradient, which training on several devices takes for an error
@@ -111,13 +123,15 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         self, classes: list[str], of: dict[str, list[str]], apart: list[str]
     ) -> dict[str, tuple[str, list[int]]]:
         """By block, what is read and in which slots."""
+        named = [("reads", name) for name in self.reads] + [("pairs", name) for name in self.pairs]
         for name in (*of, *apart):
-            if name not in self.reads:
+            if name not in self.reads | self.pairs:
                 raise UserError(
-                    f"features.of or apart names a block {name!r} that is not read. {suggest(name, self.reads)}"
+                    f"features.of or apart names a block {name!r} that is not read. "
+                    f"{suggest(name, self.reads | self.pairs)}"
                 )
         groups: dict[str, tuple[str, list[int]]] = {}
-        for name in self.reads:
+        for where, name in named:
             chosen = of.get(name, classes)
             for word in chosen:
                 if word not in classes:
@@ -128,7 +142,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
             blocks = {f"{name}_{self.slots.names[s]}": [s] for s in slots} if name in apart else {name: slots}
             for block, members in blocks.items():
                 if block in {"classes", "environment", *self.counted, *groups}:
-                    raise UserError(f"features.reads makes a second block {block!r}; call {name!r} something else")
+                    raise UserError(f"features.{where} makes a second block {block!r}; call {name!r} something else")
                 groups[block] = (name, members)
         return groups
 
@@ -137,7 +151,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         asked = torch.zeros(len(self.slots), len(self.learned), dtype=torch.bool)
         for name, slots in self.groups.values():
             for k, attribute in enumerate(self.learned):
-                asked[slots, k] |= attribute in self.reads[name]
+                asked[slots, k] |= attribute in (self.reads | self.pairs)[name]
         return asked.repeat_interleave(torch.tensor([self._size(a) for a in self.learned], dtype=torch.long), 1)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
@@ -147,13 +161,31 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         blocks = self.blocks_of(masses.sum((2, 3)))
         values = self._values(maps)
         bases = {a: self._basis(a, values[a.name]) for words in self.reads.values() for a in words}
-        for name, attributes in self.reads.items():
+        for name in (*self.reads, *self.pairs):
             groups = {block: slots for block, (read, slots) in self.groups.items() if read == name}
             mass = torch.stack([masses[:, slots].sum(1) for slots in groups.values()], 1)
-            blocks |= zip(groups, _added(mass, {a: bases[a] for a in attributes}).unbind(1), strict=True)
+            if name in self.reads:
+                found = _added(mass, {a: bases[a] for a in self.reads[name]})
+            else:
+                found = pairs_on_lines(self._lines(mass, self.pairs[name], values), self.bins)
+            blocks |= zip(groups, found.unbind(1), strict=True)
         if self.around:
             blocks["environment"] = self._judged(images, maps)
         return blocks
+
+    def _lines(
+        self, mass: Float[Tensor, "b s i j"], axes: list[Attribute], values: dict[str, Tensor]
+    ) -> Float[Tensor, "b s k c"]:
+        """Mass in each strip at each place along an axis, the first of those that a block of pairs names."""
+        along, *across = axes
+        if not across:
+            on = torch.ones(1, 1, 1, 1, device=mass.device)
+        else:
+            value = values[across[0].name]
+            # of a place on the image, a row of numbers: one for each row or column
+            value = value if value.ndim == 3 else value[:, None] if across[0] == PLACE[1] else value[None]
+            on = strips(value, self.strips).expand(1, -1, -1, -1) if value.ndim == 2 else strips(value, self.strips)
+        return (mass[..., None] * on[:, None]).sum(2 if along == PLACE[0] else 3).transpose(2, 3)
 
     def truth(self, scenes: SceneBatch, centres: Float[Tensor, "b n 2"] | None) -> Blocks:
         """What is read of objects and of the scene as a whole, as it would be read without an error.
@@ -162,7 +194,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         """
         slots = self.slots.of(scenes.classes, scenes.parents, strict=False)
         values: dict[Attribute, Tensor] = {}
-        for attribute in {a for words in self.reads.values() for a in words}:
+        for attribute in {a for words in (*self.reads.values(), *self.pairs.values()) for a in words}:
             if attribute not in PLACE:
                 numbers = torch.stack(self._numbers(attribute, scenes.value(attribute)), -1)
                 values[attribute] = numbers if attribute.periodic else (numbers[..., 0] + 1) / 2
@@ -171,10 +203,17 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         bases = {attribute: self._basis(attribute, value) for attribute, value in values.items()}
         blocks: Blocks = {}
         for block, (name, members) in self.groups.items():
-            if not bases.keys() >= set(self.reads[name]):
+            words = (self.reads | self.pairs)[name]
+            if not bases.keys() >= set(words):
                 continue
-            there = torch.isin(slots, slots.new_tensor(members)).float()
-            first, *more = (bases[a] for a in self.reads[name])
+            chosen = torch.isin(slots, slots.new_tensor(members))
+            if name in self.pairs:
+                along, *across = (values[a] for a in words)
+                lines = strips(across[0], self.strips) if across else torch.ones_like(along)[..., None]
+                blocks[block] = pairs_of_objects(chosen, along, lines, self.bins)
+                continue
+            there = chosen.float()
+            first, *more = (bases[a] for a in words)
             if more:
                 blocks[block] = torch.einsum("bn,bnf,bng->bfg", there, first, more[0]).flatten(1)
             else:
@@ -262,10 +301,17 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         return self.judge(torch.cat(looks, 1))
 
 
-def _known(word: str, known: dict[str, Attribute]) -> Attribute:
-    if word not in known:
-        raise UserError(f"features.reads: there is no attribute {word!r} to be read. {suggest(word, known)}")
-    return known[word]
+def _known(named: dict[str, list[str]], known: dict[str, Attribute], where: str) -> dict[str, list[Attribute]]:
+    """By block, the attributes that go by these names."""
+    for name, words in named.items():
+        for word in words:
+            if word not in known:
+                raise UserError(f"features.{where}: there is no attribute {word!r} to be read. {suggest(word, known)}")
+        if len(words) not in (1, 2):
+            raise UserError(f"features.{where}: block {name!r} must name one or two attributes, not {len(words)}")
+        if len(set(words)) < len(words):
+            raise UserError(f"features.{where}: block {name!r} names {words[0]!r} twice; name it once")
+    return {name: [known[word] for word in words] for name, words in named.items()}
 
 
 def _added(mass: Float[Tensor, "b s i j"], bases: dict[Attribute, Tensor]) -> Float[Tensor, "b s f"]:

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ SIZES = (
 """Least and greatest length and width of roads, cars, houses and trees."""
 HOUSE_PLOT, TREE_PLOT = 9.5, 4.5
 """Sides of the squares that a house and a tree need."""
+EPSILON = 1e-6
 TRIES = 8
 """Places that are tried for a house or a tree before it is left out."""
 
@@ -103,10 +105,61 @@ def traffic_of(scenes: SceneBatch) -> Traffic:
     return Traffic(is_car, road, place, cars, own.amax(1) + 1)
 
 
+class Lanes(NamedTuple):
+    """Cars in a row: n of them on a lane divide the room that they leave into gaps.
+
+    Of m cars that may stand anywhere in the rest of the room, the first takes at most a share s of it with probability
+    1 - (1 - s)^m. That probability is its ``spacing``: uniform, and independent of all others, where sorted places are
+    uniform (Rényi, 1953); 1/2 for a car in the middle of its lane; and for the others of an even row 0.63 to 0.67.
+
+    Attributes:
+        behind: Which cars stand on the lane of each and not after it, itself included.
+        left: Number of cars from each to the end of its lane, itself included.
+        pitch: Length of road that each takes with the gap it must keep.
+        room: Length of the lane less that of all its cars.
+    """
+
+    behind: Bool[Tensor, "b n n"]
+    left: Float[Tensor, "b n"]
+    pitch: Float[Tensor, "b n"]
+    room: Float[Tensor, "b n"]
+
+    @classmethod
+    def of(cls, scenes: SceneBatch, extent: float) -> "Lanes":
+        """The lanes of scenes: a car is on the side of its road on which it stands."""
+        x, y = scenes.attributes["x"].detach(), scenes.attributes["y"].detach()
+        car = scenes.classes == CAR
+        lane = torch.where(car, 2 * scenes.parents + (y > scenes.of_parents(y)), -1)
+        others = (lane[:, :, None] == lane[:, None]) & car[:, None]
+        number = others.sum(2)
+        pitch = (extent / number.clamp(min=1)).clamp(max=PITCH)  # a lane that is overfull is squeezed
+        index = torch.arange(x.shape[1], device=x.device)
+        not_after = (x[:, None] < x[:, :, None]) | ((x[:, None] == x[:, :, None]) & (index <= index[:, None]))
+        behind = others & not_after
+        return cls(behind, (number - behind.sum(2) + 1.0), pitch, (extent - number * pitch).clamp(min=0))
+
+    def places(self, spacing: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+        """Places along the road of cars with this spacing; differentiable."""
+        kept = torch.log1p(-spacing.clamp(0, 1 - EPSILON)) / self.left  # log of the share that is left behind a car
+        taken = -torch.expm1((self.behind * kept[:, None]).sum(2))
+        return (self.behind.sum(2) - 0.5) * self.pitch + self.room * taken
+
+    def spacing(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+        """Spacing of cars at these places, in the order of those that they were made of; 0 without room."""
+        taken = x - (self.behind.sum(2) - 0.5) * self.pitch
+        first = ~self.behind | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+        before = torch.where(first, 0.0, taken[:, None]).amax(2)
+        share = (taken - before) / (self.room - before).clamp(min=EPSILON)
+        return torch.where(self.behind.any(2) & (self.room > 0), 1 - (1 - share.clamp(0, 1)) ** self.left, 0.0)
+
+
 class Landscape(ParameterPrior):
     """Parallel roads one below the other, cars on them, houses and trees beside them.
 
-    Subclasses say where on its road each car stands.
+    Subclasses say where on its road each car stands. What may be learned of that is how it is spaced: ``spacing`` says
+    how much of the room that the cars behind it on its lane leave it takes as its gap, as the probability of a smaller
+    one if all of them stood anywhere. Of cars that do, it is uniform; of cars at even distances, about the same for
+    all; and cars that overlap can't be said. See `Lanes`.
 
     Args:
         extent: Side of the square that is seen, as the renderer's.
@@ -117,6 +170,7 @@ class Landscape(ParameterPrior):
     """
 
     scenery = ("house", "tree")
+    arranges: Mapping[str, str] = {"spacing": "x"}
 
     def __init__(
         self,
@@ -133,7 +187,7 @@ class Landscape(ParameterPrior):
         self.extent, self.distance = extent, distance
         self.mutable = {
             "car": (
-                Attribute("x", 0, extent),
+                Attribute("spacing", 0, 1),
                 Attribute("y", -LANE, LANE, relative=True),
                 Attribute("angle", -math.pi, math.pi, periodic=True),
             )
@@ -168,7 +222,15 @@ class Landscape(ParameterPrior):
             model=uniform(everything, 0, 1, generator),
             colour=uniform(everything, 0, 1, generator),
         )
+        spacing = Lanes.of(everything, self.extent).spacing(x)
+        everything = everything.with_attributes(spacing=spacing)
         return everything.with_environment(**self._weather(len(scenes), generator)).packed()
+
+    def arrange(self, scenes: SceneBatch) -> SceneBatch:
+        """Cars at the places that follow from their spacing, in the order in which they stand on their lane."""
+        lanes = Lanes.of(scenes, self.extent)
+        places = lanes.places(scenes.attributes["spacing"])
+        return scenes.with_attributes(x=torch.where(scenes.classes == CAR, places, scenes.attributes["x"]))
 
     def _weather(self, n: int, generator: Generator) -> dict[str, Float[Tensor, " {n}"]]:
         bounds = {"ground": (0, 1), "ground_x": (0, 1), "ground_y": (0, 1), "sun": (-math.pi, math.pi)}
