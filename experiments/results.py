@@ -79,7 +79,7 @@ EXPERIMENTS = {
             "_noise_floor": "noise floor",
         },
         settings={seed: {"data.target.init_args.seed": str(seed)} for seed in SEEDS},
-        attributes={"heading_w1": "heading (°)", "spacing_w1": "spacing (m)"},
+        attributes={"heading_w1": "heading (°)", "gap_w1": "gap (m)"},
     ),
     "driving": Experiment(
         configs={"quick": "default"},

@@ -279,17 +279,21 @@ SHARES: dict[str, Callable[[Thing], float]] = {
 }
 
 
-def paired(things: list[Thing], names: tuple[str, ...], strips: int) -> list[float]:
-    """Pairs of whole objects one by one, by the number of objects."""
+def on_strips(things: list[Thing], names: tuple[str, ...], number: int) -> list[list[float]]:
+    """How much of each object is on each strip; without one to tell by, all are in one row."""
+    if len(names) == 1:
+        return [[1.0] for _ in things]
+    return [in_strips(SHARES[names[1]](thing), number) for thing in things]
+
+
+def paired(things: list[Thing], names: tuple[str, ...], number: int) -> list[float]:
+    """Pairs of whole objects strip by strip and one by one, by the number of objects on the strip."""
     total = [0.0] * BINS
-    for one, other in itertools.combinations(things, 2):
-        alike = 1.0
-        if len(names) == 2:
-            shares = [in_strips(SHARES[names[1]](thing), strips) for thing in (one, other)]
-            alike = sum(a * b for a, b in zip(*shares, strict=True))
-        steps_ = near(abs(SHARES[names[0]](one) - SHARES[names[0]](other)))
-        total = [t + alike * s for t, s in zip(total, steps_, strict=True)]
-    return [t / max(1, len(things)) for t in total]
+    for on in zip(*on_strips(things, names, number), strict=True):
+        for (one, here), (other, there) in itertools.combinations(zip(things, on, strict=True), 2):
+            steps_ = near(abs(SHARES[names[0]](one) - SHARES[names[0]](other)))
+            total = [t + here * there * s / max(1.0, sum(on)) for t, s in zip(total, steps_, strict=True)]
+    return total
 
 
 WHOLE = [[thing._replace(mass=1.0) for thing in things] for things in SCENES]
@@ -317,13 +321,10 @@ def test_pairs_are_those_of_objects_one_by_one(names: tuple[str, ...], strips: i
     expected = torch.tensor([paired(things, names, strips) for things in WHOLE])
     torch.testing.assert_close(extractor.truth(scenes, numbers[..., :2])["gaps"], expected, atol=1e-5, rtol=1e-5)
     own = [
-        [
-            (sum(s * s for s in in_strips(SHARES[names[1]](thing), strips)) - 1 if len(names) == 2 else 0.0)
-            for thing in things
-        ]
-        for things in WHOLE
+        sum(sum(share * share - share for share in on) / max(1.0, sum(on)) for on in strips_)
+        for strips_ in (zip(*on_strips(things, names, strips), strict=True) for things in WHOLE)
     ]
-    split = torch.tensor([[sum(row) / max(1, len(row))] for row in own]) * torch.tensor(near(0.0)) / 2
+    split = torch.tensor(own)[:, None] * torch.tensor(near(0.0)) / 2
     torch.testing.assert_close(extractor(IMAGES)["gaps"], expected + split, atol=1e-5, rtol=1e-5)
     assert expected[0].max() > 0.1 and not expected[2].any()
 

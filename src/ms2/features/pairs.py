@@ -23,7 +23,10 @@ def strips(share: Float[Tensor, "*n"], number: int) -> Float[Tensor, "*n k"]:
 
 
 def pairs_on_lines(mass: Float[Tensor, "*b k j"], bins: int) -> Float[Tensor, "*b f"]:
-    """Pairs of objects on the same of k lines and within each of f distances, by the number of objects.
+    """Pairs of objects on the same of k lines and within each of f distances, by the number of objects on the line.
+
+    By line, since the number of pairs grows with the square of that: else a scene whose objects keep to one line would
+    seem crowded, and learning would move them apart to make up for it.
 
     Args:
         mass: How many objects each of a line's j cells holds.
@@ -31,11 +34,11 @@ def pairs_on_lines(mass: Float[Tensor, "*b k j"], bins: int) -> Float[Tensor, "*
     """
     size = mass.shape[-1]
     place = (torch.arange(size, device=mass.device) + 0.5) / size
-    both = torch.einsum("...kj,...kl->...jl", mass, mass).flatten(-2)
-    number = mass.sum((-2, -1))[..., None]
+    both = torch.einsum("...kj,...kl->...kjl", mass, mass).flatten(-2)
+    number = mass.sum(-1, keepdim=True)
     pairs = both @ _within((place[:, None] - place).abs().flatten(), bins) / 2
     # a cell that holds an object makes a pair of it with itself
-    return (pairs - number * _within(place.new_zeros(()), bins) / 2) / number.clamp(min=1)
+    return ((pairs - number * _within(place.new_zeros(()), bins) / 2) / number.clamp(min=1)).sum(-2)
 
 
 def pairs_of_objects(
@@ -43,9 +46,10 @@ def pairs_of_objects(
 ) -> Float[Tensor, "b f"]:
     """The same of n objects, at places on an axis from 0 to 1, and each on some of k lines."""
     on = lines * there[..., None]
-    both = (on @ on.transpose(1, 2)).triu(1)
+    by = on / on.sum(1, keepdim=True).clamp(min=1)
+    both = (by @ on.transpose(1, 2)).triu(1)
     within = _within((place[:, :, None] - place[:, None]).abs(), bins)
-    return torch.einsum("bij,bijf->bf", both, within) / there.sum(1, keepdim=True).clamp(min=1)
+    return torch.einsum("bij,bijf->bf", both, within)
 
 
 def _within(distance: Float[Tensor, "*n"], bins: int) -> Float[Tensor, "*n f"]:
