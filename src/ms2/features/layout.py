@@ -31,8 +31,8 @@ class DenseLayout(DenseCounts, ReadingExtractor):
     an axis, as a row of soft steps that begin where it stands: how many objects lie to the left of each of ``bins``
     places. An angle adds its sines and cosines, up to ``harmonics``-fold, and two attributes all products of theirs.
     Two scenes are as far from each other as objects would have to be moved, however far, so that there always is a
-    gradient. For each name in ``pairs``, how many pairs of objects there are within each of ``bins`` distances, for each
-    object in the row: how they are spaced. And ``environment``, the parameters of the scene as a whole.
+    gradient. For each name in ``pairs``, how many pairs of objects there are within each of ``bins`` distances, by the
+    number in the row: how they are spaced. And ``environment``, the parameters of the scene as a whole.
 
     Args:
         channels: Channels of an image.
