@@ -29,7 +29,6 @@ SIZES = (
 """Least and greatest length and width of roads, cars, houses and trees."""
 HOUSE_PLOT, TREE_PLOT = 9.5, 4.5
 """Sides of the squares that a house and a tree need."""
-EPSILON = 1e-6
 TRIES = 8
 """Places that are tried for a house or a tree before it is left out."""
 
@@ -105,12 +104,17 @@ def traffic_of(scenes: SceneBatch) -> Traffic:
     return Traffic(is_car, road, place, cars, own.amax(1) + 1)
 
 
-class Lanes(NamedTuple):
-    """Cars in a row: n of them on a lane divide the room that they leave into gaps.
+EPSILON = 1e-6
+"""Least share of the room that a car leaves to those after it."""
 
-    Of m cars that may stand anywhere in the rest of the room, the first takes at most a share s of it with probability
-    1 - (1 - s)^m. That probability is its ``spacing``: uniform, and independent of all others, where sorted places are
-    uniform (Rényi, 1953); 1/2 for a car in the middle of its lane; and for the others of an even row 0.63 to 0.67.
+
+class Lanes(NamedTuple):
+    """Cars in a row, which divide the free room of their lane into gaps.
+
+    If m cars stood anywhere in the room that is left, the first of them would take at most a share s of it with
+    probability 1 - (1 - s)^m. That probability is a car's ``spacing``: uniform, and independent of all others, if cars
+    stand anywhere (Rényi, 1953); in an even row 0.39 to 0.5 for the first and 0.63 to 0.67 for all others. Whatever it
+    is, cars don't overlap.
 
     Attributes:
         behind: Which cars stand on the lane of each and not after it, itself included.
@@ -156,10 +160,8 @@ class Lanes(NamedTuple):
 class Landscape(ParameterPrior):
     """Parallel roads one below the other, cars on them, houses and trees beside them.
 
-    Subclasses say where on its road each car stands. What may be learned of that is how it is spaced: ``spacing`` says
-    how much of the room that the cars behind it on its lane leave it takes as its gap, as the probability of a smaller
-    one if all of them stood anywhere. Of cars that do, it is uniform; of cars at even distances, about the same for
-    all; and cars that overlap can't be said. See `Lanes`.
+    Subclasses say where on its road each car stands. What may be learned of a car is its ``spacing``, from which its
+    place follows (see `Lanes`), its lane, and its heading.
 
     Args:
         extent: Side of the square that is seen, as the renderer's.
