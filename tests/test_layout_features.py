@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ms2.features import DenseCounts, DenseLayout
-from ms2.features.pairs import strips
+from ms2.features.gaps import strips
 from ms2.grammar import Grammar
 from ms2.priors import Repetition
 from ms2.registry import UserError
@@ -72,9 +72,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
         ),
         ({"environment": (LIGHT, SUN)}, {"environment": 3}),
         ({"reads": {"turn": ["angle"]}, "environment": (LIGHT,), "harmonics": 3}, {"turn": 6, "environment": 1}),
-        ({"pairs": {"gaps": ["column"], "size": ["row", "size"]}, "bins": 9}, {"gaps": 9, "size": 9}),
+        ({"gaps": {"gaps": ["column"], "size": ["row", "size"]}, "bins": 9}, {"gaps": 9, "size": 9}),
         (
-            {"pairs": {"gaps": ["row", "offset"]}, "of": {"gaps": ["car"]}, "apart": ["gaps"], "by_parent": {"car": 2}},
+            {"gaps": {"gaps": ["row", "offset"]}, "of": {"gaps": ["car"]}, "apart": ["gaps"], "by_parent": {"car": 2}},
             {"gaps_car_1": 6, "gaps_car_2": 6},
         ),
     ],
@@ -257,10 +257,10 @@ def test_sums_are_additive_over_objects(names: tuple[str, ...]) -> None:
     assert not torch.allclose(found[0], found[1], atol=0.01)
 
 
-# --- pairs ---
+# --- gaps ---
 
 
-def near(distance: float) -> list[float]:
+def larger(distance: float) -> list[float]:
     """How far each distance that is asked for, up to half the axis, is above one."""
     edges = [0.5 * (k + 0.5) / BINS for k in range(BINS)]
     return [1 / (1 + math.exp(-4 * BINS * (edge - distance))) for edge in edges]
@@ -279,54 +279,79 @@ SHARES: dict[str, Callable[[Thing], float]] = {
 }
 
 
-def on_strips(things: list[Thing], names: tuple[str, ...], number: int) -> list[list[float]]:
-    """How much of each object is on each strip; without one to tell by, all are in one row."""
-    if len(names) == 1:
-        return [[1.0] for _ in things]
-    return [in_strips(SHARES[names[1]](thing), number) for thing in things]
+def gaps_of(things: list[Thing], names: tuple[str, ...], number: int) -> list[float]:
+    """Row by row and gap by gap: at most one next object is counted, and shares are those of all gaps."""
+    found, total = [0.0] * BINS, 0.0
+    for slot in range(3):
+        own = [thing for thing in things if thing.slot == slot]
+        on = [in_strips(SHARES[names[1]](thing), number) if len(names) == 2 else [1.0] for thing in own]
+        place = [SHARES[names[0]](thing) for thing in own]
+        for strip in range(len(on[0]) if on else 0):
+            for i, here in enumerate(place):
+                ahead = [j for j, there in enumerate(place) if there > here + 1e-6]
+                total += on[i][strip] * min(1.0, sum(on[j][strip] for j in ahead))
+                for k in range(BINS):
+                    within = sum(on[j][strip] * larger(place[j] - here)[k] for j in ahead)
+                    found[k] += on[i][strip] * min(1.0, within)
+    return [f / max(1.0, total) for f in found]
 
 
-def paired(things: list[Thing], names: tuple[str, ...], number: int) -> list[float]:
-    """Pairs of whole objects strip by strip and one by one, by the number of objects on the strip."""
-    total = [0.0] * BINS
-    for on in zip(*on_strips(things, names, number), strict=True):
-        for (one, here), (other, there) in itertools.combinations(zip(things, on, strict=True), 2):
-            steps_ = near(abs(SHARES[names[0]](one) - SHARES[names[0]](other)))
-            total = [t + here * there * s / max(1.0, sum(on)) for t, s in zip(total, steps_, strict=True)]
-    return total
-
-
-WHOLE = [[thing._replace(mass=1.0) for thing in things] for things in SCENES]
-every_pair = pytest.mark.parametrize(
-    ("names", "strips"),
+# two cells or more between those of a row, and of each class a row of its own
+ROW = [
+    [Thing(CAR, 0, 0, 1.0, 2.4, 0.0), Thing(CAR, 2, 2, 1.0, 2.6, 0.0), Thing(TREE, 0, 1, 1.0, 3.0, 0.0),
+     Thing(TREE, 2, 3, 1.0, 5.0, 0.0)],
+    [Thing(CAR, 0, 0, 1.0, 2.4, 0.0), Thing(CAR, 2, 3, 1.0, 5.6, 0.0)],
+    [Thing(CAR, 1, 1, 1.0, 2.4, 0.0)],
+    [],
+]  # fmt: skip
+every_row = pytest.mark.parametrize(
+    ("names", "number"),
     [(("column",), 1), (("row",), 2), (("column", "row"), 2), (("row", "column"), 3), (("column", "size"), 2),
      (("row", "size"), 4)],
 )  # fmt: skip
 
 
-@every_pair
-def test_pairs_are_those_of_objects_one_by_one(names: tuple[str, ...], strips: int) -> None:
-    """As read off a map, and of the objects themselves; at cells' middles both are the same.
-
-    But for this: where objects are in two strips by halves, a map counts some of the pair of each with itself.
-    """
-    extractor = telling(make(pairs={"gaps": list(names)}, strips=strips), WHOLE)
-    numbers, classes = torch.full((3, 4, 4), 0.5), torch.full((3, 4), -1)
-    for scene, row in enumerate(WHOLE):
-        for place, thing in enumerate(row):
+@every_row
+def test_gaps_are_those_of_objects_one_by_one(names: tuple[str, ...], number: int) -> None:
+    """As read off a map, and of the objects themselves; at cells' middles both are the same."""
+    extractor = telling(make(gaps={"gaps": list(names)}, strips=number), ROW)
+    numbers, classes = torch.full((4, 4, 4), 0.5), torch.full((4, 4), -1)
+    for scene, things in enumerate(ROW):
+        for place, thing in enumerate(things):
             classes[scene, place] = thing.slot
             where = SHARES["column"](thing), SHARES["row"](thing)
             numbers[scene, place] = torch.tensor([*where, thing.size, thing.angle])
     scenes = SceneBatch(classes, torch.full_like(classes, -1), {"size": numbers[..., 2], "angle": numbers[..., 3]})
-    expected = torch.tensor([paired(things, names, strips) for things in WHOLE])
+    expected = torch.tensor([gaps_of(things, names, number) for things in ROW])
     torch.testing.assert_close(extractor.truth(scenes, numbers[..., :2])["gaps"], expected, atol=1e-5, rtol=1e-5)
-    own = [
-        sum(sum(share * share - share for share in on) / max(1.0, sum(on)) for on in strips_)
-        for strips_ in (zip(*on_strips(things, names, strips), strict=True) for things in WHOLE)
-    ]
-    split = torch.tensor(own)[:, None] * torch.tensor(near(0.0)) / 2
-    torch.testing.assert_close(extractor(IMAGES)["gaps"], expected + split, atol=1e-5, rtol=1e-5)
-    assert expected[0].max() > 0.1 and not expected[2].any()
+    images = torch.zeros(len(ROW), 1, 4 * ROWS, 4 * COLUMNS)
+    torch.testing.assert_close(extractor(images)["gaps"], expected, atol=1e-5, rtol=1e-5)
+    assert not expected[2:].any()
+    if names in {("column",), ("column", "size")}:
+        assert expected[0].max() > 0.1, "the cars' gap is half of the way across"
+
+
+def test_an_object_in_two_cells_is_not_its_own_neighbour() -> None:
+    halves = [[Thing(CAR, 0, 0, 0.5, 2.4, 0.0), Thing(CAR, 0, 1, 0.5, 2.4, 0.0)]]
+    extractor = telling(make(gaps={"gaps": ["column"]}), halves)
+    assert not extractor(IMAGES[:1])["gaps"].any()
+
+
+def test_gaps_are_a_distribution_function() -> None:
+    """Empirical, over random places; as many cars again on another lane change nothing."""
+    generator, extractor = rng(3), make({}, gaps={"gaps": ["column", "size"]}, bins=BINS)
+    columns = torch.rand(1, 9, generator=generator).expand(2, -1)
+    size = torch.tensor([[2.0] * 9, [6.0] * 9])
+    scenes = SceneBatch(torch.full((1, 18), CAR), torch.full((1, 18), -1), {"size": size.reshape(1, 18)})
+    lone = SceneBatch(torch.full((1, 9), CAR), torch.full((1, 9), -1), {"size": size[:1]})
+    places = torch.stack([columns, torch.full_like(columns, 0.5)], -1)
+    both, one = extractor.truth(scenes, places.reshape(1, 18, 2))["gaps"], extractor.truth(lone, places[:1])["gaps"]
+    torch.testing.assert_close(both, one, atol=1e-3, rtol=0)
+    gaps = columns[0].sort().values.diff()
+    edges = 0.5 * (torch.arange(BINS) + 0.5) / BINS
+    assert bool((one[0].diff() >= 0).all())
+    # steps are soft, so it is the empirical one smoothed by about a bin
+    assert float((one[0] - (gaps[:, None] < edges).float().mean(0)).abs().mean()) < 0.15
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
@@ -339,18 +364,18 @@ def test_a_place_is_in_one_strip_or_between_two(number: int) -> None:
     assert bool((strips(middles, number).diagonal() > 0.95).all())
 
 
-def test_pairs_of_different_roads_are_counted_apart() -> None:
-    extractor = make(pairs={"gaps": ["column"]}, of={"gaps": ["car"]}, apart=["gaps"], by_parent={"car": 2})
-    things = [Thing(1, 0, 1, 1.0, 2, 0.3), Thing(1, 1, 2, 1.0, 2, 1.3), Thing(2, 2, 2, 1.0, 2, 2.0)]
+def test_gaps_of_different_roads_are_apart() -> None:
+    extractor = make(gaps={"gaps": ["column"]}, of={"gaps": ["car"]}, apart=["gaps"], by_parent={"car": 2})
+    things = [Thing(1, 0, 0, 1.0, 2, 0.3), Thing(1, 1, 2, 1.0, 2, 1.3), Thing(2, 2, 3, 1.0, 2, 2.0)]
     blocks = telling(extractor, [things])(IMAGES[:1])
-    torch.testing.assert_close(blocks["gaps_car_1"][0], torch.tensor(paired(things[:2], ("column",), 1)))
-    torch.testing.assert_close(blocks["gaps_car_2"][0], torch.zeros(BINS), atol=1e-6, rtol=0)
+    torch.testing.assert_close(blocks["gaps_car_1"][0], torch.tensor(larger(0.5)))
+    assert not blocks["gaps_car_2"].any()
 
 
-def test_moving_all_of_a_row_changes_no_pair_and_moving_one_does() -> None:
+def test_moving_all_of_a_row_changes_no_gap_and_moving_one_does() -> None:
     columns = torch.tensor([[0.1, 0.25, 0.6]], requires_grad=True)
     scenes = SceneBatch(torch.full((1, 3), CAR), torch.full((1, 3), -1))
-    extractor = make(pairs={"gaps": ["column"]})
+    extractor = make(gaps={"gaps": ["column"]})
 
     def gaps(columns: Tensor) -> Tensor:
         return extractor.truth(scenes, torch.stack([columns, torch.full_like(columns, 0.5)], -1))["gaps"]
@@ -358,7 +383,7 @@ def test_moving_all_of_a_row_changes_no_pair_and_moving_one_does() -> None:
     torch.testing.assert_close(gaps(columns), gaps(columns + 0.2))
     assert not torch.allclose(gaps(columns), gaps(columns * torch.tensor([1.0, 1.4, 1.0])), atol=0.02)
     (gradient,) = torch.autograd.grad(gaps(columns).sum(), columns)
-    assert gradient[0, 0] > 0 > gradient[0, 2], "fewer pairs are near if the outer ones move apart"
+    assert gradient[0, 0] > 0 > gradient[0, 2], "fewer gaps are small if the outer ones move apart"
 
 
 # --- the truth ---
@@ -591,22 +616,22 @@ def test_places_on_the_image_need_no_scenes() -> None:
         ({"harmonics": 0}, "bins, harmonics and strips must be at least 1, not 6, 0 and 2"),
         ({"strips": 0}, "bins, harmonics and strips must be at least 1, not 6, 2 and 0"),
         (
-            {"pairs": {"gaps": ["size", "row"]}},
-            "features.pairs: distances of block 'gaps' can be along column or row, not 'size'",
+            {"gaps": {"gaps": ["size", "row"]}},
+            "features.gaps: rows of block 'gaps' can run along column or row, not 'size'",
         ),
         (
-            {"pairs": {"gaps": ["row", "angle"]}},
-            "features.pairs: block 'gaps' names the angle 'angle', which has no strips",
+            {"gaps": {"gaps": ["row", "angle"]}},
+            "features.gaps: block 'gaps' names the angle 'angle', which has no strips",
         ),
         (
-            {"pairs": {"gaps": ["colum"]}},
-            "features.pairs: there is no attribute 'colum' to be read. Did you mean 'column'? "
+            {"gaps": {"gaps": ["colum"]}},
+            "features.gaps: there is no attribute 'colum' to be read. Did you mean 'column'? "
             "Available: angle, column, offset, row, size.",
         ),
-        ({"pairs": {"gaps": []}}, "features.pairs: block 'gaps' must name one or two attributes, not 0"),
+        ({"gaps": {"gaps": []}}, "features.gaps: block 'gaps' must name one or two attributes, not 0"),
         (
-            {"reads": {"turn": ["angle"]}, "pairs": {"turn": ["row"]}},
-            "features.pairs makes a second block 'turn'; call 'turn' something else",
+            {"reads": {"turn": ["angle"]}, "gaps": {"turn": ["row"]}},
+            "features.gaps makes a second block 'turn'; call 'turn' something else",
         ),
     ],
 )
@@ -620,7 +645,7 @@ def test_wrong_settings_say_what_is_possible(settings: dict[str, Any], message: 
 
 EVERYTHING: dict[str, Any] = {
     "reads": {"size": ["size"], "turn": ["angle"], "place": ["column", "row"], "spots": ["column", "offset"]},
-    "pairs": {"gaps": ["column", "size"], "rows": ["row", "column"]},
+    "gaps": {"gaps": ["column", "size"], "rows": ["row", "column"]},
     "of": {"spots": ["car"]},
     "apart": ["spots"],
     "by_parent": {"car": 2},

@@ -170,6 +170,32 @@ def test_a_frozen_encoder_stays(tmp_path: Path) -> None:
     assert changed == {"decoder"}
 
 
+@pytest.mark.parametrize("order", ["after", "before", "alternating"])
+def test_the_last_step_of_parameters_ends_with_the_mean_of_their_weights(tmp_path: Path, order: Order) -> None:
+    """An exponential one, of the first steps that of all; what comes before goes its own way."""
+
+    def steps(average: int) -> list[Tensor]:
+        world, found = dial(), list[Tensor]()
+
+        class Note(Callback):
+            def on_train_batch_end(self, trainer: Trainer, model: LightningModule, *_: Any) -> None:
+                found.append(Watch.weights(model)[1])
+
+        how = learning(order=order, share=0.5, average=average)
+        trainer(tmp_path, 12, callbacks=[Note()]).fit(learner(world, how), datamodule=target(world))
+        return found
+
+    alone, averaged = steps(1), steps(3)
+    last = {"after": 11, "before": 5, "alternating": 11}[order]
+    theirs = {"after": range(6, 12), "before": range(6), "alternating": range(1, 12, 2)}[order]
+    mean = alone[theirs[0]]
+    for number, step in enumerate(theirs):
+        mean = mean + (alone[step] - mean) * max(1 / (number + 1), 1 / 3)
+    assert all(torch.equal(a, b) for a, b in zip(alone[:last], averaged[:last], strict=True))
+    torch.testing.assert_close(averaged[last], mean)
+    assert not torch.allclose(averaged[last], alone[last]) and torch.equal(averaged[-1], averaged[last])
+
+
 def test_learning_rates_fall_in_their_own_steps(tmp_path: Path) -> None:
     world, rates = dial(), []
 
@@ -186,7 +212,7 @@ def test_learning_rates_fall_in_their_own_steps(tmp_path: Path) -> None:
 def two_ranks(folder: Path) -> list[Tensor]:
     """Weights after some steps of both kinds."""
     world = dial()
-    model = learner(world, learning(order="alternating", share=0.5), lr=0.05)
+    model = learner(world, learning(order="alternating", share=0.5, average=2), lr=0.05)
     trainer(folder, 4, devices=2, strategy="ddp").fit(model, datamodule=target(world))
     return Watch.weights(model)
 

@@ -788,6 +788,11 @@ def test_a_share_of_the_steps_is_one(share: float) -> None:
         ParameterLearning(KDE(), Exact(), share=share)
 
 
+def test_an_average_is_of_some_steps() -> None:
+    with pytest.raises(UserError, match="average is a number of steps, at least 1, and can't be 0"):
+        ParameterLearning(KDE(0.1), Exact(), average=0)
+
+
 @pytest.mark.parametrize("objective", [ForwardKL, BatchMMD])
 def test_scores_without_a_gradient_need_another_way(objective: type) -> None:
     said = f"Exact needs an objective .* and {objective.__name__} is none: take KDE or MMDWitness, or another gradient"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ms2.features.base import Blocks, ReadingExtractor
 from ms2.features.dense import DenseCounts
-from ms2.features.pairs import pairs_of_objects, pairs_on_lines, strips
+from ms2.features.gaps import gaps_of_objects, gaps_on_rows, strips
 from ms2.registry import UserError, suggest
 from ms2.render import Rendering
 from ms2.scene import Attribute, SceneBatch
@@ -31,8 +31,8 @@ class DenseLayout(DenseCounts, ReadingExtractor):
     an axis, as a row of soft steps that begin where it stands: how many objects lie to the left of each of ``bins``
     places. An angle adds its sines and cosines, up to ``harmonics``-fold, and two attributes all products of theirs.
     Two scenes are as far from each other as objects would have to be moved, however far, so that there always is a
-    gradient. For each name in ``pairs``, how many pairs of objects there are within each of ``bins`` distances, by the
-    number in the row: how they are spaced. And ``environment``, the parameters of the scene as a whole.
+    gradient. For each name in ``gaps``, the share of gaps between an object and the next in its row that are smaller
+    than each of ``bins`` distances. And ``environment``, the parameters of the scene as a whole.
 
     Args:
         channels: Channels of an image.
@@ -41,8 +41,8 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         environment: Attributes of scenes that it may be told of.
         reads: By the name of a block, the attributes that it holds: one or two of the world's, or ``column`` and
             ``row``, which are the place on the image.
-        pairs: By the name of a block, ``column`` or ``row``, along which distances are, and after it, if only objects
-            in a row make a pair, the attribute that says in which of ``strips``.
+        gaps: By the name of a block, ``column`` or ``row``, along which rows run, and after it, if objects of the same
+            slot stand in several rows, the attribute that says in which of ``strips``.
         strips: Strips between the bounds of that attribute, such as a road's two lanes.
         of: By block, the classes whose objects it holds; all by default.
         apart: Blocks that there are one of for each slot, as of the cars on the first road: ``spots_car_1``.
@@ -66,7 +66,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         attributes: Sequence[Attribute] = (),
         environment: Sequence[Attribute] = (),
         reads: dict[str, list[str]] | None = None,
-        pairs: dict[str, list[str]] | None = None,
+        gaps: dict[str, list[str]] | None = None,
         strips: int = 2,
         of: dict[str, list[str]] | None = None,
         apart: list[str] | None = None,
@@ -87,18 +87,18 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         if min(bins, harmonics, strips) < 1:
             raise UserError(f"bins, harmonics and strips must be at least 1, not {bins}, {harmonics} and {strips}")
         known = {a.name: a for a in (*PLACE, *attributes)}
-        self.reads, self.pairs = _known(reads or {}, known, "reads"), _known(pairs or {}, known, "pairs")
-        for name, (along, *across) in self.pairs.items():
+        self.reads, self.gaps = _known(reads or {}, known, "reads"), _known(gaps or {}, known, "gaps")
+        for name, (along, *across) in self.gaps.items():
             if along not in PLACE:
                 raise UserError(
-                    f"features.pairs: distances of block {name!r} can be along column or row, not {along.name!r}"
+                    f"features.gaps: rows of block {name!r} can run along column or row, not {along.name!r}"
                 )
             if any(attribute.periodic for attribute in across):
                 raise UserError(
-                    f"features.pairs: block {name!r} names the angle {across[0].name!r}, which has no strips"
+                    f"features.gaps: block {name!r} names the angle {across[0].name!r}, which has no strips"
                 )
         self.groups = self._groups(list(classes), of or {}, apart or [])
-        named = [*self.reads.values(), *self.pairs.values()]
+        named = [*self.reads.values(), *self.gaps.values()]
         learned = {a.name: a for words in named for a in words if a not in PLACE}
         self.learned, self.around = list(learned.values()), list(environment)
         self.bins, self.harmonics, self.strips = bins, harmonics, strips
@@ -123,12 +123,12 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         self, classes: list[str], of: dict[str, list[str]], apart: list[str]
     ) -> dict[str, tuple[str, list[int]]]:
         """By block, what is read and in which slots."""
-        named = [("reads", name) for name in self.reads] + [("pairs", name) for name in self.pairs]
+        named = [("reads", name) for name in self.reads] + [("gaps", name) for name in self.gaps]
         for name in (*of, *apart):
-            if name not in self.reads | self.pairs:
+            if name not in self.reads | self.gaps:
                 raise UserError(
                     f"features.of or apart names a block {name!r} that is not read. "
-                    f"{suggest(name, self.reads | self.pairs)}"
+                    f"{suggest(name, self.reads | self.gaps)}"
                 )
         groups: dict[str, tuple[str, list[int]]] = {}
         for where, name in named:
@@ -151,7 +151,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         asked = torch.zeros(len(self.slots), len(self.learned), dtype=torch.bool)
         for name, slots in self.groups.values():
             for k, attribute in enumerate(self.learned):
-                asked[slots, k] |= attribute in (self.reads | self.pairs)[name]
+                asked[slots, k] |= attribute in (self.reads | self.gaps)[name]
         return asked.repeat_interleave(torch.tensor([self._size(a) for a in self.learned], dtype=torch.long), 1)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
@@ -161,22 +161,21 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         blocks = self.blocks_of(masses.sum((2, 3)))
         values = self._values(maps)
         bases = {a: self._basis(a, values[a.name]) for words in self.reads.values() for a in words}
-        for name in (*self.reads, *self.pairs):
+        for name, attributes in self.reads.items():
             groups = {block: slots for block, (read, slots) in self.groups.items() if read == name}
             mass = torch.stack([masses[:, slots].sum(1) for slots in groups.values()], 1)
-            if name in self.reads:
-                found = _added(mass, {a: bases[a] for a in self.reads[name]})
-            else:
-                found = pairs_on_lines(self._lines(mass, self.pairs[name], values), self.bins)
-            blocks |= zip(groups, found.unbind(1), strict=True)
+            blocks |= zip(groups, _added(mass, {a: bases[a] for a in attributes}).unbind(1), strict=True)
+        for block, (name, slots) in self.groups.items():
+            if name in self.gaps:
+                blocks[block] = gaps_on_rows(self._rows(masses[:, slots], self.gaps[name], values), self.bins)
         if self.around:
             blocks["environment"] = self._judged(images, maps)
         return blocks
 
-    def _lines(
+    def _rows(
         self, mass: Float[Tensor, "b s i j"], axes: list[Attribute], values: dict[str, Tensor]
-    ) -> Float[Tensor, "b s k c"]:
-        """Mass in each strip at each place along an axis, the first of those that a block of pairs names."""
+    ) -> Float[Tensor, "b r c"]:
+        """Mass of each slot and strip at each place along an axis, the first of those that a block of gaps names."""
         along, *across = axes
         if not across:
             on = torch.ones(1, 1, 1, 1, device=mass.device)
@@ -185,7 +184,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
             # of a place on the image, a row of numbers: one for each row or column
             value = value if value.ndim == 3 else value[:, None] if across[0] == PLACE[1] else value[None]
             on = strips(value, self.strips).expand(1, -1, -1, -1) if value.ndim == 2 else strips(value, self.strips)
-        return (mass[..., None] * on[:, None]).sum(2 if along == PLACE[0] else 3).transpose(2, 3)
+        return (mass[..., None] * on[:, None]).sum(2 if along == PLACE[0] else 3).transpose(2, 3).flatten(1, 2)
 
     def truth(self, scenes: SceneBatch, centres: Float[Tensor, "b n 2"] | None) -> Blocks:
         """What is read of objects and of the scene as a whole, as it would be read without an error.
@@ -194,7 +193,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         """
         slots = self.slots.of(scenes.classes, scenes.parents, strict=False)
         values: dict[Attribute, Tensor] = {}
-        for attribute in {a for words in (*self.reads.values(), *self.pairs.values()) for a in words}:
+        for attribute in {a for words in (*self.reads.values(), *self.gaps.values()) for a in words}:
             if attribute not in PLACE:
                 numbers = torch.stack(self._numbers(attribute, scenes.value(attribute)), -1)
                 values[attribute] = numbers if attribute.periodic else (numbers[..., 0] + 1) / 2
@@ -203,16 +202,16 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         bases = {attribute: self._basis(attribute, value) for attribute, value in values.items()}
         blocks: Blocks = {}
         for block, (name, members) in self.groups.items():
-            words = (self.reads | self.pairs)[name]
+            words = (self.reads | self.gaps)[name]
             if not bases.keys() >= set(words):
                 continue
-            chosen = torch.isin(slots, slots.new_tensor(members))
-            if name in self.pairs:
+            if name in self.gaps:
                 along, *across = (values[a] for a in words)
-                lines = strips(across[0], self.strips) if across else torch.ones_like(along)[..., None]
-                blocks[block] = pairs_of_objects(chosen, along, lines, self.bins)
+                on = strips(across[0], self.strips) if across else torch.ones_like(along)[..., None]
+                own = slots[..., None] == slots.new_tensor(members)
+                blocks[block] = gaps_of_objects(along, (own[..., None] * on[:, :, None]).flatten(2), self.bins)
                 continue
-            there = chosen.float()
+            there = torch.isin(slots, slots.new_tensor(members)).float()
             first, *more = (bases[a] for a in words)
             if more:
                 blocks[block] = torch.einsum("bn,bnf,bng->bfg", there, first, more[0]).flatten(1)

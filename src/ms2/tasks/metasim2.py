@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ms2.attributes import AttributeStatistic, w1
 from ms2.checkpoints import check_grammar, note_grammar
@@ -132,8 +133,10 @@ class MetaSim2(Configured, LightningModule):
                 "configs/multimnist_parameters.yaml, or not at all with neither"
             )
         self.parameter_model, self.parameter_learning = parameters, parameter_learning
+        self.parameter_mean: nn.Module | None = None
         if parameters is not None and parameter_learning is not None:
             parameter_learning.gradient.check(world.renderer, parameters)
+            self.parameter_mean = parameter_learning.mean_of(parameters)
         self.measures, self.reward = list(measures or ()), reward
         self.labelled: Rendering | None = None
         self.learned_world = world
@@ -329,6 +332,17 @@ class MetaSim2(Configured, LightningModule):
             if number != self._turn():
                 for weight in weights:
                     weight.grad = None
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step; weights of the parameter model are averaged, and after the last of its steps are their mean."""
+        step, its, learning = self.global_step, self._turn(), self.parameter_learning
+        super().optimizer_step(*args, **kwargs)
+        if its and isinstance(self.parameter_mean, AveragedModel):
+            assert self.parameter_model is not None and learning is not None
+            self.parameter_mean.update_parameters(self.parameter_model)
+            steps = self.trainer.max_steps
+            if learning.before(step + 1, steps) == learning.before(steps, steps):
+                self.parameter_model.load_state_dict(self.parameter_mean.module.state_dict())
 
     def _rates(self) -> list[float]:
         """Learning rate of each group, which falls with the steps that are its own."""

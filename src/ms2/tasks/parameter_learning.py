@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ms2.features import Blocks, FeatureExtractor, ReadingExtractor
 from ms2.gradients import Drawn, Gradient
@@ -32,6 +33,9 @@ class ParameterLearning(Configured, nn.Module):
         lr_decay: Whether the learning rate falls linearly to zero.
         max_gradient: Largest norm of the gradient; longer ones are cut.
         freeze_encoder: Whether only the decoder learns, once the autoencoder is trained, as in Meta-Sim.
+        average: Steps over which weights are averaged, exponentially; the last step of parameters ends with the mean.
+            Matching distributions batch by batch goes round in circles about the target, as in adversarial learning,
+            and the mean lies nearer to it (Yazici et al., ICLR 2019). 1 is no average, as in Meta-Sim.
 
     Raises:
         UserError: If a number makes no sense, or the objective has no gradient where one is needed.
@@ -47,12 +51,15 @@ class ParameterLearning(Configured, nn.Module):
         lr_decay: bool = True,
         max_gradient: float | None = 1.0,
         freeze_encoder: bool = False,
+        average: int = 1,
     ) -> None:
         super().__init__()
         if not 0 < share <= 1:
             raise UserError(
                 f"share is that of the steps which learn parameters, above 0 and at most 1, and can't be {share}"
             )
+        if average < 1:
+            raise UserError(f"average is a number of steps, at least 1, and can't be {average}")
         if (gradient.through_images or gradient.through_reading) and not objective.pathwise:
             raise UserError(
                 f"{type(gradient).__name__} needs an objective whose scores have a gradient through features, and "
@@ -60,6 +67,7 @@ class ParameterLearning(Configured, nn.Module):
             )
         self.objective, self.gradient, self.order, self.share = objective, gradient, order, share
         self.lr, self.lr_decay, self.max_gradient, self.freeze_encoder = lr, lr_decay, max_gradient, freeze_encoder
+        self.average = average
 
     def steps(self, first: int) -> int:
         """How many of the first so many steps of a run's alternating ones are of parameters."""
@@ -80,6 +88,16 @@ class ParameterLearning(Configured, nn.Module):
     def its_turn(self, step: int, steps: int) -> bool:
         """Whether a step learns parameters."""
         return self.before(step + 1, steps) > self.before(step, steps)
+
+    def mean_of(self, model: ParameterModel) -> AveragedModel | None:
+        """What keeps the mean of a model's weights, if one is asked for; of the first few steps it is that of all."""
+        if self.average == 1:
+            return None
+        # processes would wait for the gradient of what they take for weights to be learned
+        return AveragedModel(model, avg_fn=self._averaged).requires_grad_(False)
+
+    def _averaged(self, mean: Tensor, new: Tensor, number: Tensor | int) -> Tensor:
+        return mean + (new - mean) * max(1 / (int(number) + 1), 1 / self.average)
 
     def trained(self, model: ParameterModel) -> list[nn.Parameter]:
         """The weights that are learned."""
