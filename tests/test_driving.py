@@ -145,6 +145,7 @@ def test_hidden_streets_are_known_by_their_seed() -> None:
         (lambda: Rural(spread=-0.1), "can't be negative"),
         (lambda: StreetLayout(reach=10), "reach must be over 12 m"),
         (lambda: StreetLayout(max_curve=0.1), "max_curve must lie between 0 and 1/80"),
+        (lambda: StreetLayout(astray=1.1), "astray is a share between 0 and 1"),
         (lambda: StreetLayout(reach=100, max_curve=1 / 80), "below 1/reach"),
         (lambda: StreetLayout(clouds=(0.5, 0.2)), "clouds must be two shares"),
         (lambda: StreetLayout(assets="/no/such/folder").sample(street("Rural", "car"), rng()), "there is no folder"),
@@ -239,10 +240,13 @@ PRIORS: list[Repetition] = [Rural(), Suburban(), Urban(), SimpleStreets(), Simpl
     seed=st.integers(0, 10**6),
     reach=st.sampled_from([20.0, 45.0, 60.0, 75.0]),
     max_curve=st.sampled_from([0.0, 1 / 250, 1 / 80]),
+    astray=st.sampled_from([0.0, 0.3, 1.0]),
 )
 @settings(max_examples=40)
-def test_nothing_stands_in_anything(prior: Repetition, seed: int, reach: float, max_curve: float) -> None:
-    scenes = drawn(prior, 6, seed, StreetLayout(reach, max_curve))
+def test_nothing_stands_in_anything(
+    prior: Repetition, seed: int, reach: float, max_curve: float, astray: float
+) -> None:
+    scenes = drawn(prior, 6, seed, StreetLayout(reach, max_curve, astray=astray))
     deep = depths(scenes)
     worst = int(deep.argmax())
     n = deep.shape[1]
@@ -308,6 +312,24 @@ def test_objects_stand_where_their_kind_does(prior: Repetition) -> None:
     fronts = of("house", "building")
     assert (at.abs() - long >= kerb + side["walk"] + side["verge"] - 1e-3)[fronts].all()
     poles = of("sign", "light", "pole")
+    assert (at.abs() - wide <= kerb + 0.6)[poles].all()
+
+
+def test_a_share_of_the_traffic_stands_off_the_street_turned_anyhow() -> None:
+    """Where there is room; what is no traffic stays where it is."""
+    scenes = drawn(SimpleStreets(1, 2), 400, layout=StreetLayout(astray=0.4))
+    env = {name: values[:, None] for name, values in scenes.environment.items()}
+    at = beside(scenes)
+    parking, walk = (torch.where(at > 0, env[f"{what}_right"], env[f"{what}_left"]) for what in ("parking", "walk"))
+    wide = ground(scenes)[0][..., 0]
+    off = at.abs() > env["road_width"] / 2 + parking + walk
+    cars = scenes.classes == NUMBER["car"]
+    assert 0.25 < off[cars].float().mean() < 0.45
+    yaw = scenes.attributes["yaw"][cars & off]
+    assert stats.kstest(((yaw / math.pi + 1) / 2).numpy() % 1, "uniform").pvalue > 1e-3
+    kerb = env["road_width"] / 2 + parking
+    assert (at.abs() + wide <= kerb + 0.05)[cars & ~off].float().mean() > 0.98
+    poles = torch.isin(scenes.classes, torch.tensor([NUMBER[name] for name in ("sign", "light", "pole")]))
     assert (at.abs() - wide <= kerb + 0.6)[poles].all()
 
 

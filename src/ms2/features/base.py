@@ -107,7 +107,7 @@ class Slots:
         return counts.scatter_add_(1, slot % (len(self) + 1), (slot >= 0).long())[:, :-1]
 
 
-def check_names(given: Mapping[str, int], classes: Sequence[str], what: str) -> None:
+def check_names(given: Mapping[str, float], classes: Sequence[str], what: str) -> None:
     """Refuse settings for classes that there are not.
 
     Raises:

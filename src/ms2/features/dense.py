@@ -14,6 +14,9 @@ from ms2.registry import UserError
 from ms2.render import Rendering
 from ms2.scene import SceneBatch
 
+SOFT = 0.1
+"""Objects within which what is near the least to be sure of counts in part."""
+
 
 class DenseCounts(TrainedExtractor):
     """Tells for each cell of the image how much of an object of which class is there; features are sums over cells.
@@ -45,6 +48,7 @@ class DenseCounts(TrainedExtractor):
     """
 
     weights: Tensor
+    sure: Mapping[str, float] = {}
 
     def __init__(
         self,
@@ -108,7 +112,13 @@ class DenseCounts(TrainedExtractor):
 
     def summed(self, logits: Float[Tensor, "b k i j"]) -> Float[Tensor, "b s"]:
         """Expected numbers, given what is said of each cell."""
-        return self.masses(logits).sum((2, 3))
+        masses = self.masses(logits)
+        if self.sure:
+            # an object's mass is shared by cells that touch
+            near = 9 * F.avg_pool2d(masses, 3, 1, 1)
+            least = masses.new_tensor([self.sure.get(name, -math.inf) for name in self.slots.names])[:, None, None]
+            masses = masses * ((near - least) / SOFT).sigmoid()
+        return masses.sum((2, 3))
 
     def masses(self, logits: Float[Tensor, "b k i j"]) -> Float[Tensor, "b s i j"]:
         """Expected numbers in each cell."""

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, network_up_to
-from ms2.features.base import Blocks
+from ms2.features.base import Blocks, check_names
 from ms2.features.dense import DenseCounts
 from ms2.features.resnet import PlaceNorm
 from ms2.registry import UserError
@@ -34,6 +34,8 @@ class PretrainedCounts(DenseCounts):
         empty_weight: Weight of cells without an object in the loss, as in `DenseCounts`.
         max_count: Most objects that are told apart, as in `DenseCounts`.
         count_width: Standard deviation of a number's bump in the blocks of counts.
+        sure: By class, how much of an object must be expected at a place to be counted. What looks a little like a car
+            wherever one looks, as clutter in photographs does, adds up to cars otherwise.
         seed: Seed of random weights.
     """
 
@@ -54,11 +56,14 @@ class PretrainedCounts(DenseCounts):
         empty_weight: float = 0.2,
         max_count: int | dict[str, int] = 10,
         count_width: float = 0.4,
+        sure: dict[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
             channels, classes, (1, 1, width), (1, 1, 1), empty_weight, max_count, None, count_width, least_visible
         )
+        check_names(sure or {}, classes, "sure")
+        self.sure = sure or {}
         if not layers:
             raise UserError("layers must name at least one layer of the network, to read counts off its maps")
         self.layers = list(layers)
