@@ -177,13 +177,12 @@ class DenseLayout(DenseCounts, ReadingExtractor):
     ) -> Float[Tensor, "b r c"]:
         """Mass of each slot and strip at each place along an axis, the first of those that a block of gaps names."""
         along, *across = axes
-        if not across:
-            on = torch.ones(1, 1, 1, 1, device=mass.device)
-        else:
-            value = values[across[0].name]
-            # of a place on the image, a row of numbers: one for each row or column
-            value = value if value.ndim == 3 else value[:, None] if across[0] == PLACE[1] else value[None]
-            on = strips(value, self.strips).expand(1, -1, -1, -1) if value.ndim == 2 else strips(value, self.strips)
+        on = torch.ones(1, 1, 1, 1, device=mass.device)
+        for attribute in across:
+            value = values[attribute.name]
+            # a place on the image is the same for all of a row or column
+            value = {PLACE[0]: value[None, None], PLACE[1]: value[None, :, None]}.get(attribute, value)
+            on = strips(value, self.strips)
         return (mass[..., None] * on[:, None]).sum(2 if along == PLACE[0] else 3).transpose(2, 3).flatten(1, 2)
 
     def truth(self, scenes: SceneBatch, centres: Float[Tensor, "b n 2"] | None) -> Blocks:
