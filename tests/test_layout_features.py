@@ -261,9 +261,8 @@ def test_sums_are_additive_over_objects(names: tuple[str, ...]) -> None:
 
 
 def larger(distance: float) -> list[float]:
-    """How far each distance that is asked for, up to half the axis, is above one."""
-    edges = [0.5 * (k + 0.5) / BINS for k in range(BINS)]
-    return [1 / (1 + math.exp(-4 * BINS * (edge - distance))) for edge in edges]
+    """How far each size of a gap is above this one: the same steps as those of a place."""
+    return steps(distance)
 
 
 def in_strips(share: float, number: int) -> list[float]:
@@ -348,7 +347,7 @@ def test_gaps_are_a_distribution_function() -> None:
     both, one = extractor.truth(scenes, places.reshape(1, 18, 2))["gaps"], extractor.truth(lone, places[:1])["gaps"]
     torch.testing.assert_close(both, one, atol=1e-3, rtol=0)
     gaps = columns[0].sort().values.diff()
-    edges = 0.5 * (torch.arange(BINS) + 0.5) / BINS
+    edges = (torch.arange(BINS) + 0.5) / BINS
     assert bool((one[0].diff() >= 0).all())
     # steps are soft, so it is the empirical one smoothed by about a bin
     assert float((one[0] - (gaps[:, None] < edges).float().mean(0)).abs().mean()) < 0.15

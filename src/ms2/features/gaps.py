@@ -10,10 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-REACH = 0.5
-"""Greatest gap that is told from larger ones, as a share of the axis."""
 SHARPNESS = 8
 """How much narrower than a strip its edges are."""
+
+
+def steps(share: Float[Tensor, "*n"], bins: int) -> Float[Tensor, "*n f"]:
+    """Soft steps along an axis from 0 to 1: how far each of f places on it is above this one."""
+    edges = (torch.arange(bins, device=share.device) + 0.5) / bins
+    return ((edges - share[..., None]) * (2 * bins)).sigmoid()
 
 
 def strips(share: Float[Tensor, "*n"], number: int) -> Float[Tensor, "*n k"]:
@@ -35,7 +39,7 @@ def gaps_on_rows(mass: Float[Tensor, "b r j"], bins: int) -> Float[Tensor, "b f"
     """
     cell = torch.arange(mass.shape[2], device=mass.device)
     away = cell - cell[:, None]
-    smaller = _smaller(away / mass.shape[2], bins) * (away > 1)[..., None]
+    smaller = steps(away / mass.shape[2], bins) * (away > 1)[..., None]
     next_ = torch.einsum("brl,jlf->brjf", mass, smaller).clamp(max=1)
     any_ = (mass @ (away > 1).to(mass.dtype).T).clamp(max=1)
     return torch.einsum("brj,brjf->bf", mass, next_) / (mass * any_).sum((1, 2))[:, None].clamp(min=1)
@@ -45,12 +49,6 @@ def gaps_of_objects(place: Float[Tensor, "b n"], rows: Float[Tensor, "b n r"], b
     """The same of n objects, at places on an axis from 0 to 1, each of which is more or less on some of r rows."""
     away = place[:, None] - place[:, :, None]
     ahead = (away > 0).to(place.dtype)
-    next_ = torch.einsum("bjr,bijf->birf", rows, _smaller(away, bins) * ahead[..., None]).clamp(max=1)
+    next_ = torch.einsum("bjr,bijf->birf", rows, steps(away, bins) * ahead[..., None]).clamp(max=1)
     any_ = (ahead @ rows).clamp(max=1)
     return torch.einsum("bir,birf->bf", rows, next_) / (rows * any_).sum((1, 2))[:, None].clamp(min=1)
-
-
-def _smaller(distance: Float[Tensor, "*n"], bins: int) -> Float[Tensor, "*n f"]:
-    """Soft steps: whether a distance is less than each of f."""
-    edges = REACH * (torch.arange(bins, device=distance.device) + 0.5) / bins
-    return ((edges - distance[..., None]) * (2 * bins / REACH)).sigmoid()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ms2.features.base import Blocks, ReadingExtractor
 from ms2.features.dense import DenseCounts
-from ms2.features.gaps import gaps_of_objects, gaps_on_rows, strips
+from ms2.features.gaps import gaps_of_objects, gaps_on_rows, steps, strips
 from ms2.registry import UserError, suggest
 from ms2.render import Rendering
 from ms2.scene import Attribute, SceneBatch
@@ -46,7 +46,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         strips: Strips between the bounds of that attribute, such as a road's two lanes.
         of: By block, the classes whose objects it holds; all by default.
         apart: Blocks that there are one of for each slot, as of the cars on the first road: ``spots_car_1``.
-        bins: Steps along an axis; distances, up to half of it.
+        bins: Steps along an axis; sizes of gaps.
         harmonics: Multiples of an angle.
         widths: Channels of the three residual blocks.
         strides: Strides of the three blocks; their product is the side of a cell in pixels.
@@ -287,8 +287,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         """Numbers that stand for a value: soft steps along the axis, or cosines and sines of multiples of an angle."""
         if attribute.periodic:
             return value
-        edges = (torch.arange(self.bins, device=value.device) + 0.5) / self.bins
-        return ((edges - value[..., None]) * (2 * self.bins)).sigmoid()
+        return steps(value, self.bins)
 
     def _judged(self, images: Float[Tensor, "b c h w"], maps: Float[Tensor, "b k i j"]) -> Float[Tensor, "b e"]:
         """What the scene as a whole is like."""
