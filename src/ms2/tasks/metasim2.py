@@ -133,7 +133,7 @@ class MetaSim2(Configured, LightningModule):
                 "configs/multimnist_parameters.yaml, or not at all with neither"
             )
         self.parameter_model, self.parameter_learning = parameters, parameter_learning
-        self.parameter_mean: nn.Module | None = None
+        self.parameter_mean: AveragedModel | None = None
         if parameters is not None and parameter_learning is not None:
             parameter_learning.gradient.check(world.renderer, parameters)
             self.parameter_mean = parameter_learning.mean_of(parameters)
@@ -337,7 +337,7 @@ class MetaSim2(Configured, LightningModule):
         """A step; weights of the parameter model are averaged, and after the last of its steps are their mean."""
         step, its, learning = self.global_step, self._turn(), self.parameter_learning
         super().optimizer_step(*args, **kwargs)
-        if its and isinstance(self.parameter_mean, AveragedModel):
+        if its and self.parameter_mean is not None:
             assert self.parameter_model is not None and learning is not None
             self.parameter_mean.update_parameters(self.parameter_model)
             steps = self.trainer.max_steps

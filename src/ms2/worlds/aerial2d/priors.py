@@ -132,9 +132,13 @@ class Lanes(NamedTuple):
     def of(cls, scenes: SceneBatch, extent: float) -> "Lanes":
         """The lanes of scenes: a car is on the side of its road on which it stands."""
         x, y = scenes.attributes["x"].detach(), scenes.attributes["y"].detach()
-        car = scenes.classes == CAR
-        lane = torch.where(car, 2 * scenes.parents + (y > scenes.of_parents(y)), -1)
-        others = (lane[:, :, None] == lane[:, None]) & car[:, None]
+        side = y > scenes.of_parents(y)
+        return cls.in_order(torch.where(scenes.classes == CAR, 2 * scenes.parents + side, -1), x, extent)
+
+    @classmethod
+    def in_order(cls, lane: Int[Tensor, "b n"], x: Float[Tensor, "b n"], extent: float) -> "Lanes":
+        """Cars on numbered lanes, in the order of x; on lane -1 is what is no car."""
+        others = (lane[:, :, None] == lane[:, None]) & (lane >= 0)[:, None]
         number = others.sum(2)
         pitch = (extent / number.clamp(min=1)).clamp(max=PITCH)  # a lane that is overfull is squeezed
         index = torch.arange(x.shape[1], device=x.device)
@@ -341,16 +345,12 @@ class ScatteredCars(Landscape):
         batch, device = traffic.road.shape[0], traffic.road.device
         room = int(self.extent / PITCH)  # of a lane, in cars
         most = traffic.most_roads
-        lanes = torch.rand(batch, most, 2 * room, generator=generator, device=device).argsort(2) // room
-        lane = lanes.flatten(1).gather(1, traffic.road * 2 * room + traffic.place % (2 * room))
+        sides = torch.rand(batch, most, 2 * room, generator=generator, device=device).argsort(2) // room
+        lane = sides.flatten(1).gather(1, traffic.road * 2 * room + traffic.place % (2 * room))
         draw, shift, turn = (torch.rand(lane.shape, generator=generator, device=device) for _ in range(3))
         shift, turn = 2 * shift - 1, 2 * turn - 1
-        key = torch.where(traffic.is_car, 2 * traffic.road + lane, -1)
-        others = key[:, :, None] == key[:, None]
-        number = others.sum(2)
-        before = (others & (draw[:, None] < draw[:, :, None])).sum(2)
-        pitch = (self.extent / number).clamp(max=PITCH)  # a lane that is overfull is squeezed
-        x = pitch / 2 + draw * (self.extent - number * pitch).clamp(min=0) + before * pitch
+        lanes = Lanes.in_order(torch.where(traffic.is_car, 2 * traffic.road + lane, -1), draw, self.extent)
+        x = lanes.pitch / 2 + draw * lanes.room + (lanes.behind.sum(2) - 1) * lanes.pitch
         y = (lane - 0.5) * LANE + 0.2 * shift
         orderly = torch.rand(batch, 1, generator=generator, device=device) < self.orderly
         return Places(x, y, torch.where(orderly, _along(lane, turn), math.pi * turn), traffic.is_car)
