@@ -461,6 +461,24 @@ def stripes(n: int, seed: int) -> Rendering:
     return replace(labels, parents=parents)
 
 
+def test_low_doubts_add_up_to_nothing() -> None:
+    """Of a class of which one has to be sure, and whole objects count as before, also where cells share them."""
+    slots = {"max_count": 4, "by_parent": {"0": 2}}
+    plain, model = DenseCounts(1, NAMES, **slots), DenseCounts(1, NAMES, **slots, sure={"0": 0.5})
+    mass = torch.zeros(3, 5, 8, 16)
+    mass[0, :4] = 0.02  # a little everywhere: 2.6 objects
+    mass[1, 0, 3, 4:6], mass[1, 0, 6, 12] = 0.499, 0.998  # two objects, one of them between two cells
+    mass[2, 1, 2, 2], mass[2, 2, 6, 9] = 0.5, 0.5  # doubtful ones
+    mass[:, 4] = 1 - mass[:, :4].sum(1)
+    logits = mass.clamp(min=1e-30).log() + plain.weights.log()[:, None, None]
+    torch.testing.assert_close(plain.masses(logits), mass[:, :4])
+    found, before = (extractor.masses(logits).sum((2, 3)) for extractor in (model, plain))
+    assert model.slots.names == ["0_1", "0_2", "1", "2"]
+    torch.testing.assert_close(found[:, 2:], before[:, 2:])
+    assert before[0, 0] == pytest.approx(2.56) and (found[0, :2] < 0.15).all()
+    assert found[1, 0] > 1.97 and found[2, 1] == pytest.approx(0.25)
+
+
 def test_a_dense_extractor_learns_whose_an_object_is() -> None:
     """Which bar a dot is on shows in the rows above it, at any distance."""
     torch.manual_seed(0)

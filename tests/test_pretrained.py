@@ -181,22 +181,6 @@ def test_the_head_learns_to_count() -> None:
     assert torch.equal(block.argmax(1), counts[:, 0].long())
 
 
-def test_low_doubts_add_up_to_nothing() -> None:
-    """Of a class of which one has to be sure, and whole objects count as before, also where cells share them."""
-    model, plain = make(sure={"red": 0.5}), make()
-    mass = torch.zeros(3, 2, 8, 16)
-    mass[0] = 0.02  # a little everywhere: 2.6 objects
-    mass[1, :, 3, 4:6], mass[1, :, 6, 12] = 0.5, 1.0  # two objects, one of them between two cells
-    mass[2, :, 2, 2] = 0.5  # a doubtful one
-    for extractor in (model, plain):
-        extractor.masses = lambda logits: mass
-    logits = torch.zeros(3, 1, 8, 16)
-    torch.testing.assert_close(plain.summed(logits)[:, 0], torch.tensor([2.56, 2.0, 0.5]))
-    torch.testing.assert_close(model.summed(logits)[:, 1], plain.summed(logits)[:, 1])
-    found = model.summed(logits)[:, 0]
-    assert found[0] < 0.15 and found[1] > 1.97 and found[2] == pytest.approx(0.25)
-
-
 def test_a_saved_extractor_gives_the_same(tmp_path: Path) -> None:
     model, labels = make(), squares(4)
     trained(model, labels, 2)

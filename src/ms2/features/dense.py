@@ -48,7 +48,7 @@ class DenseCounts(TrainedExtractor):
     """
 
     weights: Tensor
-    sure: Mapping[str, float] = {}
+    least: Tensor
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class DenseCounts(TrainedExtractor):
         count_width: float = 0.4,
         least_visible: float = 0.0,
         levels: int = 0,
+        sure: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         if levels < 0:
@@ -71,6 +72,10 @@ class DenseCounts(TrainedExtractor):
             raise UserError(f"empty_weight must be positive, not {empty_weight}")
         self.slots, self.count_width = Slots(classes, by_parent), count_width
         self.counted = _counted(self.slots, classes, max_count)
+        check_names(sure or {}, classes, "sure")
+        self.doubts = bool(sure)
+        least = torch.tensor([(sure or {}).get(classes[kind], -math.inf) for kind in self.slots.kind])
+        self.register_buffer("least", least[:, None, None], persistent=False)
         self.cell: float = math.prod(strides)
         self.register_buffer("weights", torch.tensor([1.0] * len(self.slots) + [empty_weight]), persistent=False)
         member = F.one_hot(torch.tensor(self.slots.kind), len(classes)).float()
@@ -108,22 +113,17 @@ class DenseCounts(TrainedExtractor):
 
     def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s"]:
         """Expected number of objects in each slot."""
-        return self.summed(self._logits(images))
-
-    def summed(self, logits: Float[Tensor, "b k i j"]) -> Float[Tensor, "b s"]:
-        """Expected numbers, given what is said of each cell."""
-        masses = self.masses(logits)
-        if self.sure:
-            # an object's mass is shared by cells that touch
-            near = 9 * F.avg_pool2d(masses, 3, 1, 1)
-            least = masses.new_tensor([self.sure.get(name, -math.inf) for name in self.slots.names])[:, None, None]
-            masses = masses * ((near - least) / SOFT).sigmoid()
-        return masses.sum((2, 3))
+        return self.masses(self._logits(images)).sum((2, 3))
 
     def masses(self, logits: Float[Tensor, "b k i j"]) -> Float[Tensor, "b s i j"]:
-        """Expected numbers in each cell."""
+        """Expected numbers in each cell, given what is said of it."""
         # with weights, the optimum is p * weight, normalised
-        return (logits.float() - self.weights.log()[:, None, None]).softmax(1)[:, :-1]
+        masses = (logits.float() - self.weights.log()[:, None, None]).softmax(1)[:, :-1]
+        if not self.doubts:
+            return masses
+        # an object's mass is shared by cells that touch
+        near = 9 * F.avg_pool2d(masses, 3, 1, 1)
+        return masses * ((near - self.least) / SOFT).sigmoid()
 
     def loss(
         self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None

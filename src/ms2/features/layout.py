@@ -57,6 +57,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         count_width: Standard deviation of a number's bump in the blocks of counts.
         least_visible: Visible share of an object below which the network is not told of it.
         levels: Coarser maps that each cell is told of, each half as fine as the one before.
+        sure: By class, how much of an object must be expected at a place to be counted.
     """
 
     def __init__(
@@ -80,9 +81,20 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         count_width: float = 0.4,
         least_visible: float = 0.0,
         levels: int = 0,
+        sure: dict[str, float] | None = None,
     ) -> None:
         super().__init__(
-            channels, classes, widths, strides, empty_weight, max_count, by_parent, count_width, least_visible, levels
+            channels,
+            classes,
+            widths,
+            strides,
+            empty_weight,
+            max_count,
+            by_parent,
+            count_width,
+            least_visible,
+            levels,
+            sure,
         )
         if min(bins, harmonics, strips) < 1:
             raise UserError(f"bins, harmonics and strips must be at least 1, not {bins}, {harmonics} and {strips}")

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, network_up_to
-from ms2.features.base import Blocks, check_names
+from ms2.features.base import Blocks
 from ms2.features.dense import DenseCounts
 from ms2.features.resnet import PlaceNorm
 from ms2.registry import UserError
@@ -34,8 +34,7 @@ class PretrainedCounts(DenseCounts):
         empty_weight: Weight of cells without an object in the loss, as in `DenseCounts`.
         max_count: Most objects that are told apart, as in `DenseCounts`.
         count_width: Standard deviation of a number's bump in the blocks of counts.
-        sure: By class, how much of an object must be expected at a place to be counted. What looks a little like a car
-            wherever one looks, as clutter in photographs does, adds up to cars otherwise.
+        sure: By class, how much of an object must be expected at a place to be counted, as in `DenseCounts`.
         seed: Seed of random weights.
     """
 
@@ -60,10 +59,18 @@ class PretrainedCounts(DenseCounts):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            channels, classes, (1, 1, width), (1, 1, 1), empty_weight, max_count, None, count_width, least_visible
+            channels,
+            classes,
+            (1, 1, width),
+            (1, 1, 1),
+            empty_weight,
+            max_count,
+            None,
+            count_width,
+            least_visible,
+            0,
+            sure,
         )
-        check_names(sure or {}, classes, "sure")
-        self.sure = sure or {}
         if not layers:
             raise UserError("layers must name at least one layer of the network, to read counts off its maps")
         self.layers = list(layers)
@@ -88,7 +95,7 @@ class PretrainedCounts(DenseCounts):
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Blocks ``classes``, the counts named in ``max_count``, and ``embedding``."""
         maps = self.maps(images)
-        blocks = self.blocks_of(self.summed(self.head(self.trunk(self.joined(maps)))))
+        blocks = self.blocks_of(self.masses(self.head(self.trunk(self.joined(maps)))).sum((2, 3)))
         embedding = F.batch_norm(maps[-1].mean((2, 3)), self.mean, self.variance)
         return {**blocks, "embedding": embedding}
 
