@@ -98,7 +98,7 @@ class Results(Callback):
     Args:
         folder: The run's folder.
         name: The run's name.
-        seconds_before: When the command started, on the clock of ``time.monotonic``.
+        started: When the command started, on the clock of ``time.monotonic``.
     """
 
     def __init__(self, folder: Path, name: str, started: float) -> None:

@@ -45,6 +45,8 @@ class DenseCounts(TrainedExtractor):
             only guess, which blurs its counts.
         levels: Coarser maps that each cell is told of, each half as fine as the one before. Without, a cell sees some
             35 pixels, which is less than a car nearby or a building.
+        sure: By class, how much of an object must be expected at a place to be counted. What looks a little like a car
+            wherever one looks, as clutter in photographs does, adds up to cars otherwise.
     """
 
     weights: Tensor
