@@ -139,6 +139,12 @@ def test_statistics_refuse_what_the_grammar_lacks() -> None:
         ChildCount("car", "Road", [0], "cars")
 
 
+@pytest.mark.parametrize("mean", [0, -1, math.nan, 750])
+def test_means_that_no_road_has_room_for_are_refused(mean: float) -> None:
+    with pytest.raises(UserError, match="a mean number of cars must be positive and at most 100"):
+        BusyFirstRoad(first=mean)
+
+
 # --- layouts ---
 
 

@@ -1,6 +1,7 @@
 """Comparing rows on equal budgets: tables of known numbers, and a whole comparison in small."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from scipy import stats
 from torchvision.transforms.functional import pil_to_tensor
 
 from ms2.checkpoints import note_grammar
-from ms2.comparison import Budget, measure_rows, measure_runs, open_rows, summarise, table
+from ms2.comparison import Budget, folder_of, measure_rows, measure_runs, open_rows, summarise, table
 from ms2.metrics import mean_interval
 from ms2.realism import fid, kid
 from ms2.registry import UserError
@@ -156,13 +157,45 @@ def test_fid_and_kid_are_those_of_the_rows_images(run):
 
 def test_later_rows_may_go_on_from_earlier_ones(run):
     """With a learning rate that changes nothing, the second row is the first one's detector, and not a new one."""
-    budget = replace(SMALL, lr=1e-12, progressive=True)
-    measure_rows(open_rows(str(run)), 0, budget, run / "compare")
-    first, second = (
-        load_detector(run / "compare" / "seed0" / row / "detector.pt") for row in ("prior", "learned_structure")
-    )
-    for one, other in zip(first.parameters(), second.parameters(), strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+    rows, still = open_rows(str(run)), replace(SMALL, lr=1e-12)
+    measure_rows(rows, 7, still, run / "compare")
+    place = run / "compare" / "seed0"
+    (place / "prior").mkdir(parents=True)
+    shutil.copy(run / "compare" / "seed7" / "prior" / "detector.pt", place / "prior")  # no new one of seed 0
+    found = {}
+    for progressive in (True, False):
+        measure_rows(rows, 0, replace(still, progressive=progressive), run / "compare")
+        first, second = (load_detector(place / row / "detector.pt") for row in ("prior", "learned_structure"))
+        pairs = zip(first.parameters(), second.parameters(), strict=True)
+        found[progressive] = all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
+        (place / "learned_structure" / "detector.pt").unlink()
+    assert found == {True: True, False: False}
+
+
+def test_other_targets_and_measures_are_measured_anew(run):
+    """And not taken for what was measured with the run's own."""
+    places = {
+        folder_of(run, open_rows(str(run), words), SMALL)
+        for words in ([], ["--target.init_args.prior.init_args.seed=3"], ["--statistics=[ClassFrequency]"])
+    }
+    assert len(places) == 3
+
+
+def test_a_class_that_one_test_set_lacks_is_left_out_of_means():
+    measured = [{"prior": {"AP a": 0.5, "AP b": 0.1}, "learned": {"AP a": 0.7, "AP b": 0.2}},
+                {"prior": {"AP a": 0.3}, "learned": {"AP a": 0.5, "AP b": 0.3}}]  # fmt: skip
+    for some in (measured, measured[::-1]):
+        found = summarise(some)
+        assert found["prior"].keys() == found["learned - prior"].keys() == {"AP a"}
+        assert found["learned - prior"]["AP a"].value == pytest.approx(0.2)
+
+
+def test_runs_that_learned_other_parts_are_refused(run, monkeypatch):
+    one = open_rows(str(run))
+    other = one._replace(sources={**one.sources, "learned structure and parameters": one.sources["prior"]})
+    monkeypatch.setattr("ms2.comparison.open_rows", lambda name, arguments: {"a": one, "b": other}[name])
+    with pytest.raises(UserError, match="a has prior, learned structure; b has prior, learned structure, learned"):
+        measure_runs(["a", "b"], [0, 1], SMALL, [])
 
 
 def test_structure_is_counted_by_all_labels_where_it_was_annotated(run):

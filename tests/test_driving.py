@@ -146,6 +146,8 @@ def test_hidden_streets_are_known_by_their_seed() -> None:
         (lambda: StreetLayout(reach=10), "reach must be over 12 m"),
         (lambda: StreetLayout(max_curve=0.1), "max_curve must lie between 0 and 1/80"),
         (lambda: StreetLayout(astray=1.1), "astray is a share between 0 and 1"),
+        (lambda: StreetLayout(light={"clouds": (0, 5)}), "clouds are an argument of their own"),
+        (lambda: StreetLayout(light={"contrast": (-3, -2)}), "two values of 'contrast' between 0.5 and 4, the least"),
         (lambda: StreetLayout(reach=100, max_curve=1 / 80), "below 1/reach"),
         (lambda: StreetLayout(clouds=(0.5, 0.2)), "clouds must be two shares"),
         (lambda: StreetLayout(assets="/no/such/folder").sample(street("Rural", "car"), rng()), "there is no folder"),

@@ -1,7 +1,7 @@
 """Gradients of parameters against quadrature, closed forms, central differences, and one another."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -290,10 +290,12 @@ def weights_gradient(loss: Tensor, model: ParameterModel) -> Tensor:
     return torch.cat([s.flatten() for s in slopes if s is not None])
 
 
+@pytest.mark.parametrize("gradient", [Exact(), ScoreFunction(Normalised())])
 @pytest.mark.parametrize("objective", [KDE(0.05), MMDWitness(0.05)])
-def test_two_processes_have_the_gradient_of_one(objective: Objective) -> None:
+def test_two_processes_have_the_gradient_of_one(objective: Objective, gradient: Gradient) -> None:
+    """Also where costs are compared with each other: each process would divide by a deviation of its own."""
     model, prior, real = model_of().double(), dots(8), features_of(dots(8, 1))
-    learning, coins = ParameterLearning(objective, Exact()), torch.randn(8, 2, 2, generator=rng())
+    learning, coins = ParameterLearning(objective, gradient), torch.randn(8, 2, 2, generator=rng())
     everyone: list[Tensor] = []
 
     def listen(block: Tensor) -> Tensor:
@@ -304,14 +306,15 @@ def test_two_processes_have_the_gradient_of_one(objective: Objective) -> None:
     loss, scores, *_ = learning.loss(model, DOT, Pixels(), prior, real, rng(), listen)
     whole = weights_gradient(loss, model)
     assert whole.norm() > 1e-3
-    (features,) = everyone
     halves, alone = [], []
     for part in (slice(4), slice(4, 8)):
+        asked = iter(everyone)
 
-        def gather(block: Tensor, part: slice = part) -> Tensor:
-            torch.testing.assert_close(block, features[part])
+        def gather(block: Tensor, part: slice = part, asked: Iterator[Tensor] = asked) -> Tensor:
+            whole = next(asked)
+            torch.testing.assert_close(block, whole[part])
             assert not block.requires_grad
-            return torch.cat([block, features[4:]] if part.start is None else [features[:4], block])
+            return torch.cat([block, whole[4:]] if part.start is None else [whole[:4], block])
 
         model.coins = coins[part]
         own = torch.arange(8)[part]

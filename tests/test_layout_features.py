@@ -435,6 +435,20 @@ def test_the_truth_of_relative_attributes_is_less_the_parents() -> None:
     assert offset.grad is not None and (offset.grad[0, 1:] < 0).all() and offset.grad[0, 0] > 0
 
 
+def test_the_truth_does_not_look_where_nothing_is() -> None:
+    """Whatever stands in unused places: not even a number, here."""
+    scenes = SceneBatch(torch.tensor([[CAR, CAR, -1]]), torch.full((1, 3), -1))
+    centres = torch.tensor([[[0.2, 0.5], [0.7, 0.5], [math.nan, math.nan]]], requires_grad=True)
+    size = torch.tensor([[1.0, 1.2, math.nan]], requires_grad=True)
+    extractor = make({"places": ["column"], "sizes": ["size"]}, gaps={"gaps": ["column", "size"]})
+    found = extractor.truth(scenes.with_attributes(size=size), centres)
+    short = SceneBatch(scenes.classes[:, :2], scenes.parents[:, :2]).with_attributes(size=size[:, :2])
+    for name, block in extractor.truth(short, centres[:, :2]).items():
+        torch.testing.assert_close(found[name], block)
+    sum(block.sum() for block in found.values()).backward()
+    assert size.grad is not None and size.grad.isfinite().all() and centres.grad.isfinite().all()
+
+
 # --- what it is taught ---
 
 
@@ -586,6 +600,10 @@ def test_places_on_the_image_need_no_scenes() -> None:
             "Available: angle, column, offset, row, size.",
         ),
         ({"reads": {"turn": []}}, "features.reads: block 'turn' must name one or two attributes, not 0"),
+        (
+            {"reads": {"turn": ["angle"]}, "of": {"turn": []}},
+            "features.of gives block 'turn' no class: name some, or leave it out for all of them",
+        ),
         (
             {"reads": {"turn": ["angle", "row", "size"]}},
             "features.reads: block 'turn' must name one or two attributes, not 3",

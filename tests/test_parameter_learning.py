@@ -159,6 +159,30 @@ def test_structure_sees_the_priors_parameters_until_some_are_learned(
     assert "".join(seen) == expected
 
 
+@pytest.mark.parametrize(("order", "expected"), [("after", "pll"), ("before", "lll"), ("alternating", "lll")])
+def test_validations_measure_the_parameters_that_structure_sees(tmp_path: Path, order: Order, expected: str) -> None:
+    """After two, four and six steps, of which half learn parameters."""
+    world, seen = dial(), list[str]()
+
+    class Note(Callback):
+        def on_validation_end(self, trainer: Trainer, model: LightningModule) -> None:
+            seen.append("p" if float(trainer.callback_metrics["val/far_w1"]) > 0.4 else "l")
+
+    measures = [AttributeOf("far", name="far")]
+    model = learner(world, learning(order=order, share=0.5, lr=0.0), measures=measures)
+    run = trainer(tmp_path, 6, callbacks=[Note()], limit_val_batches=1, val_check_interval=2,
+                  check_val_every_n_epoch=None)  # fmt: skip
+    run.fit(model, datamodule=target(world))
+    assert "".join(seen) == expected
+
+
+def test_gradients_of_several_batches_are_refused(tmp_path: Path) -> None:
+    """The scenes of both would be the same, and scores compare those of one batch."""
+    world = dial()
+    with pytest.raises(UserError, match=r"trainer.accumulate_grad_batches must be 1"):
+        trainer(tmp_path, 2, accumulate_grad_batches=2).fit(learner(world, learning()), datamodule=target(world))
+
+
 def test_a_frozen_encoder_stays(tmp_path: Path) -> None:
     world = dial()
     model = learner(world, learning(freeze_encoder=True))
@@ -209,17 +233,18 @@ def test_learning_rates_fall_in_their_own_steps(tmp_path: Path) -> None:
     assert [row[1] for row in rates[4:]] == pytest.approx([0.8, 0.6, 0.4, 0.2])
 
 
-def two_ranks(folder: Path) -> list[Tensor]:
+def two_ranks(folder: Path, frozen: bool) -> list[Tensor]:
     """Weights after some steps of both kinds."""
     world = dial()
-    model = learner(world, learning(order="alternating", share=0.5, average=2), lr=0.05)
+    model = learner(world, learning(order="alternating", share=0.5, average=2, freeze_encoder=frozen), lr=0.05)
     trainer(folder, 4, devices=2, strategy="ddp").fit(model, datamodule=target(world))
     return Watch.weights(model)
 
 
-def test_two_processes_stay_together(tmp_path: Path) -> None:
-    """Also where each step leaves half of the weights without a gradient."""
-    first, second = on_two_ranks(two_ranks, tmp_path, tmp_path)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_two_processes_stay_together(tmp_path: Path, frozen: bool) -> None:
+    """Also where each step leaves half of the weights without a gradient, or some never have one."""
+    first, second = on_two_ranks(two_ranks, tmp_path, tmp_path, frozen)
     untrained = Watch.weights(learner(dial(), learning()))
     for a, b, c in zip(first, second, untrained, strict=True):
         assert torch.equal(a, b) and not torch.equal(a, c)
@@ -358,6 +383,20 @@ def test_a_reward_needs_labels(tmp_path: Path) -> None:
     folder = Folder.__new__(Folder)
     with pytest.raises(UserError, match="Folder have no labels that it could use"):
         reward.check(folder)
+
+
+def test_a_reward_is_compared_with_earlier_ones() -> None:
+    """One at a time is always the mean of all that there are."""
+    with pytest.raises(UserError, match=r"reward.baseline can't be LeaveOneOut"):
+        TaskReward(DenseCounts(1, ["0"], widths=(4, 4, 4)), baseline=LeaveOneOut())
+
+
+def test_scenes_that_a_task_network_can_not_count_are_said() -> None:
+    world = World(MultiMNIST(), UniformDigits(4), AroundAPlace(), DigitCanvas(40, 12, turning=True))
+    reward = TaskReward(DenseCounts(1, world.classes, widths=(4, 4, 4), max_count=1))
+    shown = world.renderer.render_labelled(world.sample_prior(2, rng()))
+    with pytest.raises(UserError, match=r"more than model.reward.network can count: raise its max_count"):
+        reward.accuracy(world, world.sample_prior(32, rng()), shown)
 
 
 # --- a run with parameters ---

@@ -239,6 +239,13 @@ def test_deviations_begin_where_they_are_told_and_stay_within_bounds() -> None:
         found = model.propose(scenes, rng()).deviation
         assert found.min() >= 0.999 * LEAST and found.max() <= 1.001 * GREATEST
         assert found.max() > 2 * found.min()
+    for wrong, said in (
+        ({"heads": 3}, "hidden must be a multiple of heads, and 16 is none of 3"),
+        ({"noise": -1}, "noise at least 0, not"),
+        ({"hidden": 0}, "hidden, layers and heads must be at least 1"),
+    ):
+        with pytest.raises(UserError, match=said):
+            parameter_model(**{"hidden": 16, **wrong})
     for deviation in (0.5 * LEAST, 2 * GREATEST):
         with pytest.raises(UserError, match=r"deviation must lie between 0\.00674 and 2\.72, not be"):
             parameter_model(deviation=deviation)

@@ -208,7 +208,8 @@ def test_random_weights_are_known_by_their_seed() -> None:
         ({"layers": []}, "layers must name at least one"),
         ({"max_count": {"blue": 3}}, "blue"),
         ({"sure": {"blue": 0.5}}, "features.sure names a class 'blue'"),
-        ({"empty_weight": 0.0}, "empty_weight must be positive"),
+        ({"empty_weight": 0.0}, "empty_weight and count_width must be positive"),
+        ({"count_width": 0.0}, "empty_weight and count_width must be positive"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict, said: str) -> None:

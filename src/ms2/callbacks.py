@@ -127,6 +127,7 @@ class Results(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the results of a finished run."""
+        pl_module.to(trainer.strategy.root_device)  # which Lightning has taken it off by now
         times = {
             **{f"seconds_{name}": stage.seconds for name, stage in self.stages.items()},
             "seconds_training": self.learning,

@@ -313,13 +313,16 @@ def summarise(measured: Sequence[dict[str, Measured]]) -> dict[str, dict[str, In
     first, *others = measured[0]
     found = {title: _means([one[title] for one in measured]) for title in measured[0]}
     for title in others:
-        gains = [{key: one[title][key] - one[first][key] for key in one[title]} for one in measured]
+        gains = [{key: v - one[first][key] for key, v in one[title].items() if key in one[first]} for one in measured]
         found[f"{title} - {first}"] = _means(gains)
     return found
 
 
 def _means(measured: Sequence[Measured]) -> dict[str, Interval]:
-    return {key: mean_interval([one[key] for one in measured]) for key in measured[0]}
+    # a class that one test set shows none of has an AP with some of the seeds alone
+    return {
+        key: mean_interval([one[key] for one in measured]) for key in measured[0] if all(key in m for m in measured)
+    }
 
 
 def table(summary: dict[str, dict[str, Interval]]) -> str:
@@ -336,9 +339,10 @@ def table(summary: dict[str, dict[str, Interval]]) -> str:
 
 
 def folder_of(run: Path, rows: Rows, budget: Budget) -> Path:
-    """Where what is made for a comparison goes: another place for other budgets, or other weights."""
-    hashes = [source.hashes() for source in rows.sources.values()]
-    return run / "compare" / fingerprint(vars(budget), hashes)
+    """Where what is made for a comparison goes: another place for other budgets, weights, targets, or measures."""
+    sources = [*rows.sources.values(), *filter(None, [rows.hidden])]
+    hashes = [source.hashes() for source in sources]
+    return run / "compare" / fingerprint(vars(budget), hashes, rows.target.key(), rows.statistics, rows.realism)
 
 
 def measure_runs(
@@ -365,14 +369,20 @@ def measure_runs(
         `summarise` of all, and its Markdown table.
 
     Raises:
-        UserError: If there are several runs, but another number of seeds.
+        UserError: If there are several runs, but another number of seeds, or they have not learned the same parts.
     """
     if len(runs) not in (1, len(seeds)):
         raise UserError(f"{len(runs)} runs need as many --seeds, one each, not {len(seeds)}")
     measured = []
-    opened: dict[str, Rows] = {}
+    opened = {run: open_rows(run, arguments) for run in dict.fromkeys(runs)}
+    titles = {run: ", ".join(rows.sources) for run, rows in opened.items()}
+    if len(set(titles.values())) > 1:
+        raise UserError(
+            "runs that are compared together must have learned the same parts: "
+            + "; ".join(f"{run} has {some}" for run, some in titles.items())
+        )
     for run, seed in zip(list(runs) * (len(seeds) // len(runs)), seeds, strict=True):
-        rows = opened.setdefault(run, open_rows(run, arguments))
+        rows = opened[run]
         folder = folder_of(Path(run), rows, budget)
         done, files = folder / f"seed{seed}.json", SetFolder(folder)
         if not done.exists():

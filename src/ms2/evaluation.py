@@ -91,7 +91,10 @@ def attribute_values(model: MetaSim2, target: Target) -> dict[str, dict[str, Mea
         draw = generator(model.seed, "attributes", who, device=model.device)
         scenes[who] = sample_scenes(model, row, min(model.eval_scenes, MEASURED), draw)
     classes = model.world.classes
-    return {who: {m.name: m.values(some, classes) for m in model.measures} for who, some in scenes.items()}
+    return {
+        who: {m.name: Measured(*(part.cpu() for part in m.values(some, classes))) for m in model.measures}
+        for who, some in scenes.items()
+    }
 
 
 def attribute_metrics(model: MetaSim2, target: Target, values: Mapping[str, Mapping[str, Measured]]) -> dict[str, Any]:

@@ -20,6 +20,13 @@ from ms2.scene import SceneBatch
 
 Cost = Callable[[SceneBatch], Float[Tensor, " b"]]
 """Cost of each of b scenes, the j-th compared with all but the j-th of those that it was first asked of."""
+Everyone = Callable[[Callable[[Float[Tensor, " m"]], Float[Tensor, " m"]], Float[Tensor, " b"]], Float[Tensor, " b"]]
+"""Applies a function of the values of all processes to this one's, and gives its part of the result."""
+
+
+def alone(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """`Everyone` where there is one process."""
+    return function(values)
 
 
 class Drawn(NamedTuple):
@@ -49,7 +56,7 @@ class Gradient(Plugin, nn.Module, ABC, kind="gradients"):
 
     @abstractmethod
     def loss(
-        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator
+        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator, everyone: Everyone = alone
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
         """A surrogate of the mean cost, and the costs of the scenes.
 
@@ -58,6 +65,7 @@ class Gradient(Plugin, nn.Module, ABC, kind="gradients"):
             drawn: The scenes.
             cost_of: Cost of scenes, to be asked first of those that were drawn.
             generator: Draws what the estimate needs.
+            everyone: Applies what wants the costs of all processes together.
         """
 
     def check(self, renderer: Renderer, model: ParameterModel) -> None:
@@ -89,7 +97,7 @@ class Exact(Gradient):
     through_images = True
 
     def loss(
-        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator
+        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator, everyone: Everyone = alone
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
         """The mean cost itself."""
         cost = cost_of(model.applied(drawn.prior, drawn.values))
@@ -123,13 +131,13 @@ class ScoreFunction(Gradient):
         self.estimator = estimator or LeaveOneOut()
 
     def loss(
-        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator
+        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator, everyone: Everyone = alone
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
         """The surrogate mean_j advantage_j log q(V_j)."""
         values = drawn.values.detach()
         with torch.no_grad():
             cost = cost_of(model.applied(drawn.prior, values))
-        return (self.estimator(cost) * model.log_prob(drawn.proposal, values)).mean(), cost
+        return (everyone(self.estimator, cost) * model.log_prob(drawn.proposal, values)).mean(), cost
 
 
 class FiniteDifferences(Gradient):
@@ -152,7 +160,7 @@ class FiniteDifferences(Gradient):
         self.step, self.directions = step, directions
 
     def loss(
-        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator
+        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator, everyone: Everyone = alone
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
         """The surrogate mean_j of (dcost_j / dV_j) V_j, its first factor held."""
         values = drawn.values.detach()

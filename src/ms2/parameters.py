@@ -176,6 +176,13 @@ class ParameterModel(Configured, nn.Module):
         super().__init__()
         if not LEAST <= deviation <= GREATEST:
             raise UserError(f"deviation must lie between {LEAST:.3g} and {GREATEST:.3g}, not be {deviation}")
+        if min(hidden, layers, heads) < 1 or noise < 0:
+            raise UserError(
+                "hidden, layers and heads must be at least 1 and noise at least 0, not "
+                f"{hidden}, {layers}, {heads} and {noise}"
+            )
+        if hidden % heads:
+            raise UserError(f"hidden must be a multiple of heads, and {hidden} is none of {heads}")
         self.columns = Columns(world, only)
         self.classes, self.noise, self.deviation = world.classes, noise, deviation
         self.register_buffer("table", self.columns.table, persistent=False)

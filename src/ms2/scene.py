@@ -64,6 +64,12 @@ class SceneBatch:
         environment = {name: values[index] for name, values in self.environment.items()}
         return SceneBatch(self.classes[index], self.parents[index], attributes, environment)
 
+    def to(self, device: torch.device) -> "SceneBatch":
+        """The same scenes on a device."""
+        attributes = {name: values.to(device) for name, values in self.attributes.items()}
+        environment = {name: values.to(device) for name, values in self.environment.items()}
+        return SceneBatch(self.classes.to(device), self.parents.to(device), attributes, environment)
+
     @property
     def mask(self) -> Bool[Tensor, "b n"]:
         """Which places hold an object."""

@@ -4,10 +4,8 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-import torch
-
 from ms2.callbacks import StageBar
-from ms2.commands.generate import available_cores, divided
+from ms2.commands.generate import chosen_device, default_workers, divided
 from ms2.comparison import Budget, measure_runs
 from ms2.tasks.detector import ARCHITECTURES
 
@@ -32,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=Budget.batch_size, help="images of a step (%(default)s)")
     add("--lr", type=float, default=Budget.lr, help="learning rate (%(default)s)")
     add("--progressive", action="store_true", help="go on with each row from the row before, as in the paper")
-    add("--workers", type=int, help="processes that generate; one for each core")
+    add("--workers", type=int, help="processes that generate; by default one for each core, or one with a GPU")
     add("--device", help="cpu or cuda; a GPU where there is one")
     return made
 
@@ -43,8 +41,8 @@ def compare_command(argv: list[str]) -> None:
     args = parser().parse_args(ours)
     args.classes = None if args.classes is None else tuple(args.classes)
     budget = Budget(**{f.name: getattr(args, f.name) for f in fields(Budget)})
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    workers = args.workers or available_cores()
+    device = chosen_device(args.device)
+    workers = args.workers or default_workers(device)
     _, table = measure_runs(args.runs, args.seeds, budget, settings, workers, device, StageBar)
     print(table)
     last = Path(args.runs[-1]) / "compare" / "table.md"

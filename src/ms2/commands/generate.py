@@ -59,7 +59,7 @@ def generate_command(argv: list[str]) -> None:
         int(os.environ.get(key, d)) for key, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
     device = chosen_device(args.device, local)
-    workers = args.workers or (1 if torch.device(device).type != "cpu" else available_cores())
+    workers = args.workers or default_workers(device)
     root = args.output or Path("data") / source.name
     if generate(Job(source, plan, root, device), workers, rank, world_size):
         print(f"{plan.num_scenes} images: {root}, described in {root / 'README.md'}")
@@ -81,6 +81,11 @@ def chosen_device(name: str | None, local: int = 0) -> str:
         reason = str(error).splitlines()[0]
         raise UserError(f"there is no device {name!r} here: give --device cpu, or leave it out. ({reason})") from error
     return name
+
+
+def default_workers(device: str) -> int:
+    """Processes to draw images with: one for each core, or one with a GPU."""
+    return 1 if torch.device(device).type != "cpu" else available_cores()
 
 
 def available_cores() -> int:

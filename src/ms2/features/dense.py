@@ -70,8 +70,8 @@ class DenseCounts(TrainedExtractor):
         if levels < 0:
             raise UserError(f"levels is a number of coarser maps, and can't be {levels}")
         self.least_visible = least_visible
-        if empty_weight <= 0:
-            raise UserError(f"empty_weight must be positive, not {empty_weight}")
+        if empty_weight <= 0 or count_width <= 0:
+            raise UserError(f"empty_weight and count_width must be positive, not {empty_weight} and {count_width}")
         self.slots, self.count_width = Slots(classes, by_parent), count_width
         self.counted = _counted(self.slots, classes, max_count)
         check_names(sure or {}, classes, "sure")

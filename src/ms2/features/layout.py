@@ -145,6 +145,10 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         groups: dict[str, tuple[str, list[int]]] = {}
         for where, name in named:
             chosen = of.get(name, classes)
+            if not chosen:
+                raise UserError(
+                    f"features.of gives block {name!r} no class: name some, or leave it out for all of them"
+                )
             for word in chosen:
                 if word not in classes:
                     raise UserError(
@@ -205,11 +209,18 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         slots = self.slots.of(scenes.classes, scenes.parents, strict=False)
         values: dict[Attribute, Tensor] = {}
         for attribute in {a for words in (*self.reads.values(), *self.gaps.values()) for a in words}:
-            if attribute not in PLACE:
-                numbers = torch.stack(self._numbers(attribute, scenes.value(attribute)), -1)
-                values[attribute] = numbers if attribute.periodic else (numbers[..., 0] + 1) / 2
-            elif centres is not None:
-                values[attribute] = centres[..., PLACE.index(attribute)]
+            if attribute in PLACE:
+                if centres is None:
+                    continue
+                value = centres[..., PLACE.index(attribute)]
+            else:
+                value = scenes.value(attribute)
+            value = torch.where(slots >= 0, value, 0.0)  # what is nowhere may be no number, which masks don't stop
+            if attribute in PLACE:
+                values[attribute] = value
+                continue
+            numbers = torch.stack(self._numbers(attribute, value), -1)
+            values[attribute] = numbers if attribute.periodic else (numbers[..., 0] + 1) / 2
         bases = {attribute: self._basis(attribute, value) for attribute, value in values.items()}
         blocks: Blocks = {}
         for block, (name, members) in self.groups.items():

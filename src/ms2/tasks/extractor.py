@@ -92,6 +92,7 @@ class ExtractorTraining(Configured, LightningModule):
     def on_fit_end(self) -> None:
         """Probe what the features can count."""
         if isinstance(self.features, TrainedExtractor):
+            self.to(self.trainer.strategy.root_device)  # which Lightning has taken it off by now
             self.features.eval()
             self.findings = probe(
                 self.features, self.world, self.layouts, self.probe_images, seed=self.seed, prior=self.prior

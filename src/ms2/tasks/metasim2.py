@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -221,7 +222,7 @@ class MetaSim2(Configured, LightningModule):
         Before, the parameter model is the autoencoder, which gives the prior's parameters back with errors: cars that
         the prior keeps apart overlap, are counted as fewer, and structure would make up for it with more.
         """
-        if self.parameter_learning is None or self._trainer is None:
+        if self.parameter_learning is None or self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return self.learned_world
         begun = self.parameter_learning.before(self.global_step, self.trainer.max_steps) > 0
         return self.learned_world if begun else self.world
@@ -371,8 +372,12 @@ class MetaSim2(Configured, LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Freeze the extractor, before processes agree on what is trained."""
+        """Freeze what is not learned, before processes agree on what is."""
         self.features.eval().requires_grad_(False)
+        if self.parameter_model is not None and self.parameter_learning is not None:
+            self.parameter_model.requires_grad_(False)
+            for weight in self.parameter_learning.trained(self.parameter_model):
+                weight.requires_grad_(True)
 
     # -- the target ------------------------------------------------------------------------------------
 
@@ -381,8 +386,18 @@ class MetaSim2(Configured, LightningModule):
         data: TargetImages = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.parameter_learning is not None and self.trainer.max_steps < 1:
             raise UserError("give trainer.max_steps: which of the steps learn parameters depends on how many there are")
+        if self.trainer.accumulate_grad_batches != 1:
+            raise UserError(
+                "trainer.accumulate_grad_batches must be 1: scores compare the scenes of a batch with each other, so "
+                "that two halves are not a whole. Raise data.batch_size instead"
+            )
         if self.reward is not None:
             self.reward.check(data.target)
+            if self.trainer.world_size > 1:
+                raise UserError(
+                    "model.reward trains its network on the scenes of one process: leave it out, or train with "
+                    "trainer.devices 1"
+                )
         if not self.target_features:
             self.embed_target(data)
         data.num_images = len(next(iter(self.target_features.values())))
@@ -453,7 +468,7 @@ class MetaSim2(Configured, LightningModule):
         draw = generator(self.seed, "annotated", device=rules.device)
         parts = []
         for some in rules[: self.eval_images].split(RENDERED_AT_ONCE):
-            scenes = self.learned_world.scenes(some, draw)
+            scenes = self._current_world().scenes(some, draw)
             seen = self.world.renderer.render_labelled(scenes).visibility >= LEAST_SEEN
             parts.append(torch.where(seen & scenes.mask, scenes.classes, -1))
         most = max(part.shape[1] for part in parts)
@@ -484,7 +499,7 @@ class MetaSim2(Configured, LightningModule):
         """Distance of the learned parameters to the target's true ones, where these are known."""
         if not self.measures or not isinstance(target, Synthetic):
             return
-        scenes = self.learned_world.scenes(self.structure.sample(VALIDATED, draw).rules, draw)
+        scenes = self._current_world().scenes(self.structure.sample(VALIDATED, draw).rules, draw)
         for measure in self.measures:
             ours, theirs = (measure.values(some, self.world.classes) for some in (scenes, target.scenes))
             found = w1(ours.values.cpu(), theirs.values.cpu(), measure.period)

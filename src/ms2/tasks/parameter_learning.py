@@ -137,7 +137,10 @@ class ParameterLearning(Configured, nn.Module):
                 population.update({name: gather(block.detach()) for name, block in found.items()})
             return self.objective(found, population, places, real)[0]
 
-        return (*self.gradient.loss(model, drawn, cost_of, generator), drawn)
+        def everyone(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+            return function(gather(values))[places]
+
+        return (*self.gradient.loss(model, drawn, cost_of, generator, everyone), drawn)
 
     def _features(self, features: FeatureExtractor, world: World, scenes: SceneBatch) -> Blocks:
         """Features of the images of scenes, with the gradient that is asked for."""

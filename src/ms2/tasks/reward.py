@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ms2.data import Synthetic, Target
 from ms2.estimators import Estimator, MovingAverage
 from ms2.features import TrainedExtractor
-from ms2.features.base import class_counts
+from ms2.features.base import CountError, class_counts
 from ms2.registry import Configured, UserError
 from ms2.render import Rendering
 from ms2.scene import SceneBatch
@@ -47,7 +47,13 @@ class TaskReward(Configured, nn.Module):
         for name, value in (("every", every), ("steps", steps), ("num_validation", num_validation)):
             if value < 1:
                 raise UserError(f"reward.{name} must be at least 1, not {value}")
-        self.network, self.baseline = network, baseline or MovingAverage()
+        if baseline is not None and baseline.centred:
+            raise UserError(
+                f"reward.baseline can't be {type(baseline).__name__}: there is one reward at a time, and less the mean "
+                "of all it is always zero. Take MovingAverage"
+            )
+        # its training here is no part of the run's own, in which processes wait for the gradient of all weights
+        self.network, self.baseline = network.requires_grad_(False), baseline or MovingAverage()
         self.every, self.steps, self.num_validation = every, steps, num_validation
         self.weight, self.lr = weight, lr
 
@@ -71,13 +77,17 @@ class TaskReward(Configured, nn.Module):
         """
         self.check(target)
         assert isinstance(target, Synthetic)
-        return target.world.renderer.render_labelled(target.scenes[: self.num_validation])
+        device = next(self.network.parameters()).device
+        return target.world.renderer.render_labelled(target.scenes[: self.num_validation].to(device))
 
     def accuracy(self, world: World, scenes: SceneBatch, validation: Rendering) -> Float[Tensor, ""]:
         """Train on scenes, a batch for each step, and measure the network on labelled images.
 
         Returns:
             Of all classes that an image holds, or is said to hold, the share whose number is right.
+
+        Raises:
+            UserError: If the network can't count, or not as far as scenes go.
         """
         network = copy.deepcopy(self.network).train().requires_grad_(True)
         optimizer = torch.optim.AdamW(network.parameters(), self.lr)
@@ -86,7 +96,13 @@ class TaskReward(Configured, nn.Module):
                 if not len(part):
                     continue
                 labels = world.renderer.render_labelled(scenes[part])
-                loss = network.loss(labels.image, labels, scenes[part])
+                try:
+                    loss = network.loss(labels.image, labels, scenes[part])
+                except CountError as error:
+                    raise UserError(
+                        "a generated scene holds more than model.reward.network can count: raise its max_count "
+                        f"({error})"
+                    ) from error
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

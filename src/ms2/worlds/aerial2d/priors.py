@@ -60,10 +60,14 @@ class BusyFirstRoad(Repetition):
         super().__init__(lengths={"Roads": [0.0, *roads], "Cars": [_poisson(first), _poisson(others)]})
 
 
+MOST_CARS = 100
+"""Largest mean number of cars on a road; far fewer have room."""
+
+
 def _poisson(mean: float) -> list[float]:
     """Probabilities of a Poisson distribution, up to where under a millionth is left."""
-    if not mean > 0:
-        raise UserError(f"a mean number of cars must be positive, not {mean}")
+    if not 0 < mean <= MOST_CARS:
+        raise UserError(f"a mean number of cars must be positive and at most {MOST_CARS}, not {mean}")
     p = [math.exp(-mean)]
     while sum(p) < 1 - 1e-6:
         p.append(p[-1] * mean / len(p))
@@ -114,7 +118,7 @@ class Lanes(NamedTuple):
     If m cars stood anywhere in the room that is left, the first of them would take at most a share s of it with
     probability 1 - (1 - s)^m. That probability is a car's ``spacing``: uniform, and independent of all others, if cars
     stand anywhere (Rényi, 1953); in an even row 0.39 to 0.5 for the first and 0.63 to 0.67 for all others. Whatever it
-    is, cars don't overlap.
+    is, cars don't overlap, unless the lane is too short for so many of them.
 
     Attributes:
         behind: Which cars stand on the lane of each and not after it, itself included.

@@ -244,11 +244,18 @@ class StreetLayout(ParameterPrior):
             )
         if not 0 <= clouds[0] <= clouds[1] <= 1:
             raise UserError(f"clouds must be two shares between 0 and 1, the least first, not {clouds}")
+        bounds = {a.name: a for a in MUTABLE[ENVIRONMENT]}
         for name, (low, high) in (light or {}).items():
+            if name == "clouds":
+                raise UserError("clouds are an argument of their own: give clouds, and leave them out of light")
             if name not in LIGHT:
                 raise UserError(f"light has no parameter {name!r}. {suggest(name, LIGHT)}")
-            if low > high:
-                raise UserError(f"light must have the least value of {name!r} before the greatest, not {low}, {high}")
+            least, most = bounds[name].low, bounds[name].high
+            if not least <= low <= high <= most:
+                raise UserError(
+                    f"light must have two values of {name!r} between {least:.3g} and {most:.3g}, the least first, not "
+                    f"{low}, {high}"
+                )
         if not 0 <= astray <= 1:
             raise UserError(f"astray is a share between 0 and 1, and can't be {astray}")
         self.astray = astray
