@@ -340,8 +340,7 @@ def table(summary: dict[str, dict[str, Interval]]) -> str:
 
 def folder_of(run: Path, rows: Rows, budget: Budget) -> Path:
     """Where what is made for a comparison goes: another place for other budgets, weights, targets, or measures."""
-    sources = [*rows.sources.values(), *filter(None, [rows.hidden])]
-    hashes = [source.hashes() for source in sources]
+    hashes = [source.hashes() for source in (*rows.sources.values(), rows.hidden) if source is not None]
     return run / "compare" / fingerprint(vars(budget), hashes, rows.target.key(), rows.statistics, rows.realism)
 
 

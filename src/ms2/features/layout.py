@@ -209,18 +209,13 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         slots = self.slots.of(scenes.classes, scenes.parents, strict=False)
         values: dict[Attribute, Tensor] = {}
         for attribute in {a for words in (*self.reads.values(), *self.gaps.values()) for a in words}:
-            if attribute in PLACE:
-                if centres is None:
-                    continue
-                value = centres[..., PLACE.index(attribute)]
-            else:
-                value = scenes.value(attribute)
-            value = torch.where(slots >= 0, value, 0.0)  # what is nowhere may be no number, which masks don't stop
-            if attribute in PLACE:
-                values[attribute] = value
-                continue
-            numbers = torch.stack(self._numbers(attribute, value), -1)
-            values[attribute] = numbers if attribute.periodic else (numbers[..., 0] + 1) / 2
+            # what is nowhere may be no number, which masks don't stop
+            if attribute not in PLACE:
+                value = torch.where(slots >= 0, scenes.value(attribute), 0.0)
+                numbers = torch.stack(self._numbers(attribute, value), -1)
+                values[attribute] = numbers if attribute.periodic else (numbers[..., 0] + 1) / 2
+            elif centres is not None:
+                values[attribute] = torch.where(slots >= 0, centres[..., PLACE.index(attribute)], 0.0)
         bases = {attribute: self._basis(attribute, value) for attribute, value in values.items()}
         blocks: Blocks = {}
         for block, (name, members) in self.groups.items():

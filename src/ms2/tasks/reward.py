@@ -52,8 +52,7 @@ class TaskReward(Configured, nn.Module):
                 f"reward.baseline can't be {type(baseline).__name__}: there is one reward at a time, and less the mean "
                 "of all it is always zero. Take MovingAverage"
             )
-        # its training here is no part of the run's own, in which processes wait for the gradient of all weights
-        self.network, self.baseline = network.requires_grad_(False), baseline or MovingAverage()
+        self.network, self.baseline = network, baseline or MovingAverage()
         self.every, self.steps, self.num_validation = every, steps, num_validation
         self.weight, self.lr = weight, lr
 
