@@ -17,7 +17,7 @@ from ms2.registry import Configured, UserError, suggest
 from ms2.scene import SceneBatch
 from ms2.world import World
 
-Order = Literal["after", "before", "between", "alternating"]
+Order = Literal["after", "before", "alternating"]
 
 
 class ParameterLearning(Configured, nn.Module):
@@ -26,9 +26,8 @@ class ParameterLearning(Configured, nn.Module):
     Args:
         objective: Scores images.
         gradient: How costs become a gradient.
-        order: Which steps of the run these are: the last, as in the paper's Table 2; the first; those between a first
-            and a second half of structure's, which corrects in scenes laid out like the target's what it misread in the
-            prior's; or, alternating, some all along.
+        order: Which steps of the run these are: the last, as in the paper's Table 2, the first, or some in between all
+            along.
         share: Share of the run's steps; with 1 structure is not learned, as in Meta-Sim.
         lr: Learning rate (Adam).
         lr_decay: Whether the learning rate falls linearly to zero.
@@ -84,8 +83,7 @@ class ParameterLearning(Configured, nn.Module):
         if self.order == "alternating":
             return self.steps(step)
         ours = self.steps(steps)
-        first = {"before": 0, "between": (steps - ours) // 2, "after": steps - ours}[self.order]
-        return min(max(0, step - first), ours)
+        return min(step, ours) if self.order == "before" else max(0, step - (steps - ours))
 
     def its_turn(self, step: int, steps: int) -> bool:
         """Whether a step learns parameters."""
