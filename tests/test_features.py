@@ -216,9 +216,7 @@ def least_loss(extractor: TrainedExtractor) -> float:
     """What no extractor can go below: the weighted entropy of targets that are shared between cells."""
     if not isinstance(extractor, DenseCounts):
         return 0.0
-    pretrained = isinstance(extractor, PretrainedCounts)
-    maps = extractor.maps(TINY.image)[0] if pretrained else extractor._maps(TINY.image)
-    target = extractor._cells(TINY, *maps.shape[2:])
+    target = extractor._cells(TINY, *extractor._logits(TINY.image).shape[2:])
     weighted = target * extractor.weights.view(1, -1, 1, 1)
     best = weighted / weighted.sum(1, keepdim=True)
     return float(-torch.xlogy(weighted, best).sum(1).mean())

@@ -97,14 +97,14 @@ def test_grey_images_are_three_equal_channels() -> None:
 def test_only_the_head_is_trained() -> None:
     model, labels = make(), squares()
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
-    head = {name: value.clone() for name, value in model.heads.state_dict().items()}
+    head = {name: value.clone() for name, value in model.head.state_dict().items()}
     trained(model, labels, 3)
     assert before and all(torch.equal(value, before[name]) for name, value in model.network.state_dict().items())
-    assert not any(torch.equal(value, head[name]) for name, value in model.heads.state_dict().items())
+    assert not any(torch.equal(value, head[name]) for name, value in model.head.state_dict().items())
     assert all(p.grad is None for p in model.network.parameters())
-    assert all(p.grad is not None for p in model.heads.parameters())
+    assert all(p.grad is not None for part in (model.trunk, model.head) for p in part.parameters())
     trainable = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
-    assert trainable == {"heads"}
+    assert trainable == {"trunk", "head"}
 
 
 def test_thawing_an_extractor_leaves_the_network_frozen() -> None:
@@ -113,13 +113,13 @@ def test_thawing_an_extractor_leaves_the_network_frozen() -> None:
     assert not any(p.requires_grad for p in model.parameters())
     model.requires_grad_(True)
     trainable = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
-    assert trainable == {"heads"}
+    assert trainable == {"trunk", "head"}
 
 
 def test_the_frozen_network_stays_in_evaluation() -> None:
     """Its normalisation and dropout must not see a batch."""
     model = make(architecture="mobilenet_v3_small", layers=["features.3"]).train()
-    assert model.training and model.heads.training and not any(part.training for part in model.network.modules())
+    assert model.training and model.trunk.training and not any(part.training for part in model.network.modules())
     running = {name: value.clone() for name, value in model.network.named_buffers()}
     labels = squares(2)
     model.loss(labels.image, labels)
@@ -181,23 +181,6 @@ def test_the_head_learns_to_count() -> None:
     assert torch.equal(block.argmax(1), counts[:, 0].long())
 
 
-@torch.no_grad()
-def test_heads_are_asked_together() -> None:
-    """What is expected is the mean of what they expect, sure each by itself, and each learns by a loss of its own."""
-    model, labels = make(heads=3, sure={"red": 0.3}).eval(), squares(4)
-    alone = []
-    for head in model.heads:
-        one = make(sure={"red": 0.3}).eval()
-        one.heads[0].load_state_dict(head.state_dict())
-        alone.append(one)
-    assert len({float(one.loss(labels.image, labels)) for one in alone}) == 3
-    expected = torch.stack([one.expected_counts(labels.image) for one in alone]).mean(0)
-    torch.testing.assert_close(model.expected_counts(labels.image), expected)
-    torch.testing.assert_close(model(labels.image)["classes"], expected)
-    losses = torch.stack([one.loss(labels.image, labels) for one in alone])
-    torch.testing.assert_close(model.loss(labels.image, labels), losses.mean())
-
-
 def test_a_saved_extractor_gives_the_same(tmp_path: Path) -> None:
     model, labels = make(), squares(4)
     trained(model, labels, 2)
@@ -223,7 +206,6 @@ def test_random_weights_are_known_by_their_seed() -> None:
         ({"architecture": "squeezenet1_2"}, "torchvision has no network 'squeezenet1_2'. Did you mean"),
         ({"layers": ["features.99"]}, "has no layer 'features.99'"),
         ({"layers": []}, "layers must name at least one"),
-        ({"heads": 0}, "heads is a number of heads, at least 1"),
         ({"max_count": {"blue": 3}}, "blue"),
         ({"sure": {"blue": 0.5}}, "features.sure names a class 'blue'"),
         ({"empty_weight": 0.0}, "empty_weight and count_width must be positive"),

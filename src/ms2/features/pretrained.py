@@ -12,8 +12,6 @@ from ms2.features.base import Blocks
 from ms2.features.dense import DenseCounts
 from ms2.features.resnet import PlaceNorm
 from ms2.registry import UserError
-from ms2.render import Rendering
-from ms2.scene import SceneBatch
 
 
 class PretrainedCounts(DenseCounts):
@@ -37,12 +35,7 @@ class PretrainedCounts(DenseCounts):
         max_count: Most objects that are told apart, as in `DenseCounts`.
         count_width: Standard deviation of a number's bump in the blocks of counts.
         sure: By class, how much of an object must be expected at a place to be counted, as in `DenseCounts`.
-        heads: Heads that learn side by side from the same images, and are asked together. On photographs, of which
-            they have seen none, each errs in a way of its own.
         seed: Seed of random weights.
-
-    Raises:
-        UserError: If there is no layer or no head, or as the network's weights say.
     """
 
     colour_mean: Tensor
@@ -63,7 +56,6 @@ class PretrainedCounts(DenseCounts):
         max_count: int | dict[str, int] = 10,
         count_width: float = 0.4,
         sure: dict[str, float] | None = None,
-        heads: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -81,8 +73,6 @@ class PretrainedCounts(DenseCounts):
         )
         if not layers:
             raise UserError("layers must name at least one layer of the network, to read counts off its maps")
-        if heads < 1:
-            raise UserError(f"heads is a number of heads, at least 1, and can't be {heads}")
         self.layers = list(layers)
         self.network = network_up_to(architecture, self.layers, weights, seed).requires_grad_(False)
         with torch.no_grad():
@@ -91,15 +81,10 @@ class PretrainedCounts(DenseCounts):
         # networks without padding have a few cells less than their stride says
         self.cell = 2.0 ** round(torch.tensor(256 / found[0].shape[3]).log2().item())
         read = sum(m.shape[1] for m in found)
-        del self.trunk, self.head  # of which there may be several here
-        self.heads = nn.ModuleList(
-            nn.Sequential(
-                PlaceNorm(read), nn.Conv2d(read, width, 1), PlaceNorm(width), nn.ReLU(),
-                nn.Conv2d(width, width, 3, padding=1), PlaceNorm(width), nn.ReLU(),
-                nn.Conv2d(width, width, 3, padding=1), PlaceNorm(width), nn.ReLU(),
-                nn.Conv2d(width, len(self.slots) + 1, 1),
-            )
-            for _ in range(heads)
+        self.trunk = nn.Sequential(
+            PlaceNorm(read), nn.Conv2d(read, width, 1), PlaceNorm(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1), PlaceNorm(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1), PlaceNorm(width), nn.ReLU(),
         ).to(memory_format=torch.channels_last)  # fmt: skip
         self.register_buffer("colour_mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("colour_deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None], persistent=False)
@@ -110,29 +95,16 @@ class PretrainedCounts(DenseCounts):
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Blocks ``classes``, the counts named in ``max_count``, and ``embedding``."""
         maps = self.maps(images)
+        blocks = self.blocks_of(self.masses(self.head(self.trunk(self.joined(maps)))).sum((2, 3)))
         embedding = F.batch_norm(maps[-1].mean((2, 3)), self.mean, self.variance)
-        return {**self.blocks_of(self._expected(maps)), "embedding": embedding}
+        return {**blocks, "embedding": embedding}
 
-    def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s"]:
-        """Expected number of objects in each slot, the mean of what the heads expect."""
-        return self._expected(self.maps(images))
-
-    def loss(
-        self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
-    ) -> Float[Tensor, ""]:
-        """Mean cross-entropy of the heads; in training the embedding's mean and variance are learned by the way."""
+    def _logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
+        """What is said of each cell; in training the embedding's mean and variance are learned by the way."""
         maps = self.maps(images)
         if self.training:
             F.batch_norm(maps[-1].detach().mean((2, 3)), self.mean, self.variance, training=True, momentum=0.02)
-        return torch.stack([self._loss(logits, labels) for logits in self._said(maps)]).mean()
-
-    def _expected(self, maps: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b s"]:
-        return torch.stack([self.masses(logits).sum((2, 3)) for logits in self._said(maps)]).mean(0)
-
-    def _said(self, maps: Sequence[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b k i j"]]:
-        """What each head says of each cell."""
-        joined = self.joined(maps)
-        return [head(joined) for head in self.heads]
+        return self.head(self.trunk(self.joined(maps)))
 
     def maps(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b k i j"]]:
         """Outputs of the layers."""
