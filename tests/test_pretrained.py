@@ -87,6 +87,28 @@ def test_other_architectures_and_layers(architecture: str, layers: list[str], ce
     assert model(labels.image[:, :, :32, :104])["classes"].shape == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "layer"), [("squeezenet1_1", "features.4"), ("inception_v3", "Mixed_5b"), ("resnet18", "layer1")]
+)
+def test_cells_cover_the_image_and_see_what_they_are_asked_for(architecture: str, layer: str) -> None:
+    """With networks that don't pad, too, whose cells are fewer and begin further in."""
+    model = make(architecture=architecture, layers=[layer]).eval()
+    cell = int(model.cell)
+    image, draw = torch.full((1, 3, 64, 96), 0.5), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        bare = model.maps(image)[0]
+        rows, columns = 64 // cell, 96 // cell
+        assert bare.shape[2:] == (rows, columns)
+        for row, column in [(0, 0), (rows - 1, columns - 1), (0, columns - 1), (rows // 2, columns // 3)]:
+            dotted = image.clone()
+            dotted[..., row * cell : (row + 1) * cell, column * cell : (column + 1) * cell] = torch.rand(
+                3, cell, cell, generator=draw
+            )
+            change = (model.maps(dotted)[0] - bare).square().sum((0, 1))
+            found = divmod(int(change.argmax()), columns)
+            assert max(abs(found[0] - row), abs(found[1] - column)) <= 1
+
+
 def test_grey_images_are_three_equal_channels() -> None:
     model = PretrainedCounts(1, CLASSES, **NETWORK).eval()
     grey = torch.rand(2, 1, 64, 96)
@@ -130,7 +152,7 @@ def test_the_embedding_has_unit_variance_over_what_was_trained_on() -> None:
     model = make().train()
     model.variance.zero_()  # what it begins with is forgotten slowly
     for seed in range(120):
-        part = squares(4, seed=seed)
+        part = squares(8, seed=seed)
         with torch.no_grad():
             model.loss(part.image, part)
     model.eval()

@@ -1,6 +1,8 @@
 """An extractor for real images: counts read off the maps of a network that was trained on photographs."""
 
+import math
 from collections.abc import Sequence
+from itertools import count
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +31,8 @@ class PretrainedCounts(DenseCounts):
         architecture: Name of a torchvision classification network.
         layers: Layers whose maps are read, by name, the finest first; those of coarser ones are enlarged to it.
         weights: File of a state dict; ``imagenet`` for torchvision's own; null for random ones.
+        mean: What is taken off the colours, which lie in [0, 1].
+        deviation: What they are divided by afterwards.
         width: Channels of the head.
         least_visible: Visible share of an object below which the head is not told of it.
         empty_weight: Weight of cells without an object in the loss, as in `DenseCounts`.
@@ -50,6 +54,8 @@ class PretrainedCounts(DenseCounts):
         architecture: str = "squeezenet1_1",
         layers: Sequence[str] = ("features.7", "features.12"),
         weights: str | None = "imagenet",
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        deviation: tuple[float, float, float] = IMAGENET_DEVIATION,
         width: int = 96,
         least_visible: float = 0.1,
         empty_weight: float = 0.2,
@@ -75,19 +81,17 @@ class PretrainedCounts(DenseCounts):
             raise UserError("layers must name at least one layer of the network, to read counts off its maps")
         self.layers = list(layers)
         self.network = network_up_to(architecture, self.layers, weights, seed).requires_grad_(False)
+        self.register_buffer("colour_mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("colour_deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+        self.cell, self.margin = self._grid()
         with torch.no_grad():
-            maps = self.network(torch.zeros(1, 3, 256, 256))
-        found = [maps[layer] for layer in self.layers]
-        # networks without padding have a few cells less than their stride says
-        self.cell = 2.0 ** round(torch.tensor(256 / found[0].shape[3]).log2().item())
+            found = self.maps(torch.zeros(1, 3, 256, 256))
         read = sum(m.shape[1] for m in found)
         self.trunk = nn.Sequential(
             PlaceNorm(read), nn.Conv2d(read, width, 1), PlaceNorm(width), nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1), PlaceNorm(width), nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1), PlaceNorm(width), nn.ReLU(),
         ).to(memory_format=torch.channels_last)  # fmt: skip
-        self.register_buffer("colour_mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("colour_deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None], persistent=False)
         self.register_buffer("mean", torch.zeros(found[-1].shape[1]))
         self.register_buffer("variance", torch.ones(found[-1].shape[1]))
         self.train()
@@ -106,8 +110,24 @@ class PretrainedCounts(DenseCounts):
             F.batch_norm(maps[-1].detach().mean((2, 3)), self.mean, self.variance, training=True, momentum=0.02)
         return self.head(self.trunk(self.joined(maps)))
 
+    def _grid(self) -> tuple[float, int]:
+        """Side of a cell, and by how much images must be widened for the cells to cover them.
+
+        Networks without padding have a few cells less than their stride says: without a margin what stands near an
+        edge, where cars are nearest, would be asked of a cell that doesn't see it.
+        """
+        side = 256
+
+        def cells(margin: int) -> int:
+            with torch.no_grad():
+                return self.network(torch.zeros(1, 3, side + 2 * margin, side + 2 * margin))[self.layers[0]].shape[3]
+
+        cell = 2.0 ** round(math.log2(side / cells(0)))
+        return cell, next(margin for margin in count() if cells(margin) >= side / cell)
+
     def maps(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b k i j"]]:
         """Outputs of the layers."""
+        images = F.pad(images, (self.margin,) * 4, mode="replicate")
         images = (images.expand(-1, 3, -1, -1) - self.colour_mean) / self.colour_deviation
         found = self.network(images.contiguous(memory_format=torch.channels_last))
         return [found[layer] for layer in self.layers]
