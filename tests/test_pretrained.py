@@ -150,7 +150,7 @@ def test_the_frozen_network_stays_in_evaluation() -> None:
 
 def test_the_embedding_has_unit_variance_over_what_was_trained_on() -> None:
     model = make().train()
-    model.variance.zero_()  # what it begins with is forgotten slowly
+    model.embedding_variance.zero_()  # what it begins with is forgotten slowly
     for seed in range(120):
         part = squares(8, seed=seed)
         with torch.no_grad():
@@ -158,7 +158,7 @@ def test_the_embedding_has_unit_variance_over_what_was_trained_on() -> None:
     model.eval()
     images = squares(100, seed=1000).image
     embedding = torch.cat([model(part)["embedding"] for part in images.split(50)])
-    lively = model.variance > 1e-4  # normalisation adds 1e-5
+    lively = model.embedding_variance > 1e-4  # normalisation adds 1e-5
     assert lively.sum() > 50
     deviation = embedding[:, lively].std(0)
     assert float(deviation.median()) == pytest.approx(1, abs=0.15)
@@ -167,10 +167,10 @@ def test_the_embedding_has_unit_variance_over_what_was_trained_on() -> None:
 
 def test_statistics_are_taken_in_training_alone() -> None:
     model, labels = make().eval(), squares(4)
-    before = model.mean.clone(), model.variance.clone()
+    before = model.embedding_mean.clone(), model.embedding_variance.clone()
     model.loss(labels.image, labels)
     model(labels.image)
-    assert torch.equal(model.mean, before[0]) and torch.equal(model.variance, before[1])
+    assert torch.equal(model.embedding_mean, before[0]) and torch.equal(model.embedding_variance, before[1])
 
 
 def test_only_what_can_be_seen_is_taught() -> None:

@@ -44,8 +44,8 @@ class PretrainedCounts(DenseCounts):
 
     colour_mean: Tensor
     colour_deviation: Tensor
-    mean: Tensor
-    variance: Tensor
+    embedding_mean: Tensor
+    embedding_variance: Tensor
 
     def __init__(
         self,
@@ -92,22 +92,28 @@ class PretrainedCounts(DenseCounts):
             nn.Conv2d(width, width, 3, padding=1), PlaceNorm(width), nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1), PlaceNorm(width), nn.ReLU(),
         ).to(memory_format=torch.channels_last)  # fmt: skip
-        self.register_buffer("mean", torch.zeros(found[-1].shape[1]))
-        self.register_buffer("variance", torch.ones(found[-1].shape[1]))
+        self.register_buffer("embedding_mean", torch.zeros(found[-1].shape[1]))
+        self.register_buffer("embedding_variance", torch.ones(found[-1].shape[1]))
         self.train()
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Blocks ``classes``, the counts named in ``max_count``, and ``embedding``."""
         maps = self.maps(images)
         blocks = self.blocks_of(self.masses(self.head(self.trunk(self.joined(maps)))).sum((2, 3)))
-        embedding = F.batch_norm(maps[-1].mean((2, 3)), self.mean, self.variance)
+        embedding = F.batch_norm(maps[-1].mean((2, 3)), self.embedding_mean, self.embedding_variance)
         return {**blocks, "embedding": embedding}
 
     def _logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
         """What is said of each cell; in training the embedding's mean and variance are learned by the way."""
         maps = self.maps(images)
         if self.training:
-            F.batch_norm(maps[-1].detach().mean((2, 3)), self.mean, self.variance, training=True, momentum=0.02)
+            F.batch_norm(
+                maps[-1].detach().mean((2, 3)),
+                self.embedding_mean,
+                self.embedding_variance,
+                training=True,
+                momentum=0.02,
+            )
         return self.head(self.trunk(self.joined(maps)))
 
     def _grid(self) -> tuple[float, int]:
