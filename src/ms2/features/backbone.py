@@ -23,6 +23,27 @@ class WeightsError(UserError):
     """Weights that can't be had, or that don't fit."""
 
 
+class Colours(nn.Module):
+    """Brings colours to what a network was trained on; grey becomes three equal channels.
+
+    Args:
+        mean: What is taken off the colours, which lie in [0, 1].
+        deviation: What they are divided by afterwards.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: tuple[float, float, float], deviation: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
+        """The images with three channels."""
+        return (images.expand(-1, 3, -1, -1) - self.mean) / self.deviation
+
+
 class Backbone(FeatureExtractor):
     """A network of torchvision or timm up to one of its layers, averaged over the image: block ``embedding``.
 
@@ -44,9 +65,6 @@ class Backbone(FeatureExtractor):
         UserError: If there is no such network or layer.
     """
 
-    colour_mean: Tensor
-    colour_deviation: Tensor
-
     def __init__(
         self,
         architecture: str = "resnet18",
@@ -61,16 +79,14 @@ class Backbone(FeatureExtractor):
         self.size = size
         self.layer = layer
         self.network = self._adapted(network_up_to(architecture, [layer], weights, seed))
-        self.register_buffer("colour_mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("colour_deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+        self.colours = Colours(mean, deviation)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Block ``embedding``."""
         if self.size is not None and images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False)
-        images = (images.expand(-1, 3, -1, -1) - self.colour_mean) / self.colour_deviation
-        found = self.network(images)[self.layer]
+        found = self.network(self.colours(images))[self.layer]
         if found.ndim == 3:  # a transformer's tokens
             found = found.mean(1)
         return {"embedding": found.flatten(2).mean(2) if found.ndim > 2 else found}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, network_up_to
+from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, Colours, network_up_to
 from ms2.features.base import Blocks
 from ms2.features.dense import DenseCounts
 from ms2.features.resnet import PlaceNorm
@@ -42,8 +42,6 @@ class PretrainedCounts(DenseCounts):
         seed: Seed of random weights.
     """
 
-    colour_mean: Tensor
-    colour_deviation: Tensor
     embedding_mean: Tensor
     embedding_variance: Tensor
 
@@ -81,8 +79,7 @@ class PretrainedCounts(DenseCounts):
             raise UserError("layers must name at least one layer of the network, to read counts off its maps")
         self.layers = list(layers)
         self.network = network_up_to(architecture, self.layers, weights, seed).requires_grad_(False)
-        self.register_buffer("colour_mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("colour_deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+        self.colours = Colours(mean, deviation)
         self.cell, self.margin = self._grid()
         with torch.no_grad():
             found = self.maps(torch.zeros(1, 3, 256, 256))
@@ -133,8 +130,7 @@ class PretrainedCounts(DenseCounts):
 
     def maps(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b k i j"]]:
         """Outputs of the layers."""
-        images = F.pad(images, (self.margin,) * 4, mode="replicate")
-        images = (images.expand(-1, 3, -1, -1) - self.colour_mean) / self.colour_deviation
+        images = self.colours(F.pad(images, (self.margin,) * 4, mode="replicate"))
         found = self.network(images.contiguous(memory_format=torch.channels_last))
         return [found[layer] for layer in self.layers]
 
