@@ -22,8 +22,8 @@ demo: $(INSTALLED) ## learn the structure of MultiMNIST scenes, the quick settin
 	$(BIN)/ms2 fit --config configs/multimnist_quick.yaml $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --ignore tests/test_wandb.py $(ARGS) $(OR_NONE)
-	$(ONE_THREAD) $(BIN)/pytest tests/test_wandb.py $(ARGS) $(OR_NONE) # alone: on busy cores wandb's own process falls behind
+	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --ignore tests/cli/test_wandb.py $(ARGS) $(OR_NONE)
+	$(ONE_THREAD) $(BIN)/pytest tests/cli/test_wandb.py $(ARGS) $(OR_NONE) # alone: on busy cores wandb's own process falls behind
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check .

@@ -7,9 +7,9 @@ import torch
 from measuring import measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ms2.scene import SceneBatch
-from ms2.seeding import generator
-from ms2.worlds.aerial2d import AerialView
+from ms2.core.seeding import generator
+from ms2.scene.batch import SceneBatch
+from ms2.worlds.aerial2d.renderer import AerialView
 
 SCENES = 64
 CLASSES = torch.tensor([0] * 4 + [1] * 24 + [2] * 6 + [3] * 12)

@@ -8,9 +8,11 @@ import pytest
 from measuring import Reference, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ms2.datasets import Job, Plan, generate, open_source
-from ms2.datasets.job import BLOCK
-from ms2.seeding import generator
+from ms2.core.seeding import generator
+from ms2.datasets.generate import generate
+from ms2.datasets.job import BLOCK, Job
+from ms2.datasets.plan import Plan
+from ms2.models.opening import open_source
 
 SIZES = {"multimnist": 1024, "driving3d": 256}
 

@@ -4,10 +4,13 @@ import pytest
 from measuring import measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ms2.priors import Mixture, StructurePrior
-from ms2.scene import scenes_of
-from ms2.seeding import generator
-from ms2.worlds.driving3d import Driving, Rural, SimpleStreets, StreetLayout, StreetView, Suburban, Urban
+from ms2.core.seeding import generator
+from ms2.priors.structure import Mixture, StructurePrior
+from ms2.scene.batch import scenes_of
+from ms2.worlds.driving3d.grammar import Driving
+from ms2.worlds.driving3d.layout import StreetLayout
+from ms2.worlds.driving3d.priors import Rural, SimpleStreets, Suburban, Urban
+from ms2.worlds.driving3d.renderer import StreetView
 
 LAID_OUT, DRAWN = 256, 16
 PRIORS = {"simple": SimpleStreets(), "mixture": Mixture([Rural(), Suburban(), Urban()])}

@@ -8,7 +8,7 @@ import street
 from measuring import measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ms2.render.raster import Rasteriser
+from ms2.render.engines.warp.engine import Rasteriser
 
 SCENES = 8
 

@@ -4,9 +4,11 @@ import pytest
 from measuring import measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ms2.seeding import generator
+from ms2.core.seeding import generator
 from ms2.world import World
-from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, UniformDigits, UniformPlacement
+from ms2.worlds.multimnist.grammar import MultiMNIST
+from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
+from ms2.worlds.multimnist.renderer import DigitCanvas
 
 SCENES = 512
 

@@ -5,8 +5,8 @@ import reference
 from measuring import Reference, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ms2.seeding import generator
-from ms2.structure import StructureModel
+from ms2.core.seeding import generator
+from ms2.models.structure import StructureModel
 
 SCENES = 512
 

@@ -5,9 +5,11 @@ import torch
 from measuring import measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ms2.cli import CLI
-from ms2.objectives import KDE, BatchMMD, MMDWitness, Objective
-from ms2.seeding import generator
+from ms2.cli.fit import CLI
+from ms2.core.seeding import generator
+from ms2.objectives.base import Objective
+from ms2.objectives.kde import KDE
+from ms2.objectives.mmd import BatchMMD, MMDWitness
 
 
 @pytest.mark.benchmark(group="score")

@@ -5,9 +5,9 @@ import reference
 from measuring import Reference, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ms2.derivation import lengths
-from ms2.seeding import generator
-from ms2.structure import StructureModel
+from ms2.core.seeding import generator
+from ms2.grammar.derivations import lengths
+from ms2.models.structure import StructureModel
 
 SCENES = 512
 

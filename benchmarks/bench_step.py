@@ -11,9 +11,9 @@ from conftest import program
 from measuring import Reference, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ms2.cli import CLI
-from ms2.seeding import generator
-from ms2.tasks import MetaSim2
+from ms2.cli.fit import CLI
+from ms2.core.seeding import generator
+from ms2.learning.metasim2 import MetaSim2
 
 
 def step_of(

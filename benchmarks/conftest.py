@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ms2.cli import CLI
-from ms2.seeding import generator
-from ms2.structure import StructureModel
+from ms2.cli.fit import CLI
+from ms2.core.seeding import generator
+from ms2.models.structure import StructureModel
 from ms2.world import World
-from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, UniformDigits, UniformPlacement
+from ms2.worlds.multimnist.grammar import MultiMNIST
+from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
+from ms2.worlds.multimnist.renderer import DigitCanvas
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ms2.grammar import Grammar
-from ms2.structure import StructureModel
+from ms2.grammar.grammar import Grammar
+from ms2.models.structure import StructureModel
 
 Place = tuple[int, int, int, int]
 """A non-terminal, the one that brought it in, how often in a row it has come back, and the item that it is part of."""

@@ -7,9 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ms2.render.raster import Camera, Environment, InstanceBatch, Mesh, MeshLibrary, joined
-from ms2.render.raster.shapes import ball, box, cylinder, faceted, plane
-from ms2.seeding import generator
+from ms2.core.seeding import generator
+from ms2.render.scene3d.camera import Camera
+from ms2.render.scene3d.instances import InstanceBatch
+from ms2.render.scene3d.light import Environment
+from ms2.render.scene3d.meshes import Mesh, MeshLibrary, joined
+from ms2.render.scene3d.shapes import ball, box, cylinder, faceted, plane
 
 FOCAL = 241.6
 """Pixels on an image 416 wide, as KITTI's cameras have on theirs."""

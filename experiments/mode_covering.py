@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ms2.estimators import Normalised
-from ms2.grammar import Grammar
-from ms2.objectives import KDE, ForwardKL, MMDWitness, Objective
-from ms2.priors import Repetition
-from ms2.scene import scenes_of
-from ms2.structure import StructureModel
+from ms2.gradients.advantages import Normalised
+from ms2.grammar.grammar import Grammar
+from ms2.models.structure import StructureModel
+from ms2.objectives.base import Objective
+from ms2.objectives.forward_kl import ForwardKL
+from ms2.objectives.kde import KDE
+from ms2.objectives.mmd import MMDWitness
+from ms2.priors.structure import Repetition
+from ms2.scene.batch import scenes_of
 
 GRAMMAR = Grammar("Scene -> Things\nThings -> thing Things | ε")
 PRIOR = Repetition(lengths={"Things": [1, 1, 1]})

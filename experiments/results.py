@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ms2.metrics import mean_interval
+from ms2.metrics.intervals import mean_interval
 
 SEEDS = (0, 1, 2)
 RUNS = Path("runs")

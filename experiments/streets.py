@@ -8,10 +8,13 @@ import sys
 import torch
 from PIL import Image
 
-from ms2.pictures import image_grid
-from ms2.scene import scenes_of
-from ms2.seeding import generator
-from ms2.worlds.driving3d import Driving, Rural, SimpleStreets, StreetLayout, StreetView, Suburban, Urban
+from ms2.core.images import image_grid
+from ms2.core.seeding import generator
+from ms2.scene.batch import scenes_of
+from ms2.worlds.driving3d.grammar import Driving
+from ms2.worlds.driving3d.layout import StreetLayout
+from ms2.worlds.driving3d.priors import Rural, SimpleStreets, Suburban, Urban
+from ms2.worlds.driving3d.renderer import StreetView
 
 grammar, layout, view, draw = Driving(), StreetLayout(), StreetView(size=(192, 624)), generator(4, "streets")
 rows = [

@@ -11,7 +11,7 @@ from jaxtyping import install_import_hook
 # An int where a float is declared is right by PEP 484; plain beartype refuses it.
 install_import_hook("ms2", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from ms2.grammar import Grammar  # noqa: E402
+from ms2.grammar.grammar import Grammar  # noqa: E402
 
 settings.register_profile("ms2", deadline=None, derandomize=True)
 settings.load_profile("ms2")

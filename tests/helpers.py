@@ -17,17 +17,21 @@ import yaml
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
-from ms2.cli import main
-from ms2.data import Synthetic, TargetImages
-from ms2.estimators import Estimator, LeaveOneOut
-from ms2.features import Blocks, FeatureExtractor, Reading, TrainedExtractor
-from ms2.objectives import KDE, Objective
-from ms2.render import Renderer, Rendering
-from ms2.scene import SceneBatch
-from ms2.structure import StructureModel
-from ms2.tasks import MetaSim2, Stage
+from ms2.cli.commands import main
+from ms2.features.base import Blocks, FeatureExtractor, Reading, TrainedExtractor
+from ms2.gradients.advantages import Estimator, LeaveOneOut
+from ms2.learning.data import TargetImages
+from ms2.learning.metasim2 import MetaSim2
+from ms2.learning.stages import Stage
+from ms2.models.structure import StructureModel
+from ms2.objectives.base import Objective
+from ms2.objectives.kde import KDE
+from ms2.render.base import Renderer, Rendering
+from ms2.scene.batch import SceneBatch
+from ms2.targets.synthetic import Synthetic
 from ms2.world import World
-from ms2.worlds.multimnist import MultiMNIST, RandomDigits, UniformDigits, UniformPlacement
+from ms2.worlds.multimnist.grammar import MultiMNIST
+from ms2.worlds.multimnist.priors import RandomDigits, UniformDigits, UniformPlacement
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from ms2.grammar import Grammar
+from ms2.grammar.grammar import Grammar
 
 T_MAX = 12
 

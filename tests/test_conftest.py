@@ -5,9 +5,9 @@ import torch
 from hypothesis import settings
 from jaxtyping import TypeCheckError
 
-from ms2.derivation import Derivations, valid
-from ms2.grammar import Grammar
-from ms2.scene import SceneBatch
+from ms2.grammar.derivations import Derivations, valid
+from ms2.grammar.grammar import Grammar
+from ms2.scene.batch import SceneBatch
 
 
 def test_a_wrong_number_of_axes_is_refused(digits: Grammar):

@@ -17,26 +17,27 @@ from torch import Tensor, nn
 
 import ms2
 import ms2.worlds
-from ms2.derivation import valid
-from ms2.features import Backbone, PretrainedCounts
-from ms2.priors import ENVIRONMENT, EVERY, Mixture, StructurePrior
-from ms2.registry import KINDS, Configured, available, describe
-from ms2.render import Rendering
-from ms2.scene import Attribute, SceneBatch, scenes_of
-from ms2.statistics import Statistic
+from ms2.core.registry import KINDS, available
+from ms2.core.settings import Configured, describe
+from ms2.features.backbone import Backbone
+from ms2.features.pretrained import PretrainedCounts
+from ms2.grammar.derivations import valid
+from ms2.metrics.statistics import Statistic
+from ms2.priors.structure import Mixture, StructurePrior
+from ms2.render.base import Rendering
+from ms2.scene.attributes import ENVIRONMENT, EVERY, Attribute
+from ms2.scene.batch import SceneBatch, scenes_of
 from ms2.world import World
-from ms2.worlds.aerial2d import Aerial2D, AerialView, BusyFirstRoad, ScatteredCars, SpacedCars, UniformTraffic
-from ms2.worlds.driving3d import Driving, HiddenStreets, Rural, SimpleStreets, StreetLayout, StreetView, Suburban, Urban
-from ms2.worlds.driving3d.priors import Streets
-from ms2.worlds.multimnist import (
-    AroundAPlace,
-    DigitCanvas,
-    MultiMNIST,
-    OnALine,
-    RandomDigits,
-    UniformDigits,
-    UniformPlacement,
-)
+from ms2.worlds.aerial2d.grammar import Aerial2D
+from ms2.worlds.aerial2d.priors import BusyFirstRoad, ScatteredCars, SpacedCars, UniformTraffic
+from ms2.worlds.aerial2d.renderer import AerialView
+from ms2.worlds.driving3d.grammar import Driving
+from ms2.worlds.driving3d.layout import StreetLayout
+from ms2.worlds.driving3d.priors import HiddenStreets, Rural, SimpleStreets, Streets, Suburban, Urban
+from ms2.worlds.driving3d.renderer import StreetView
+from ms2.worlds.multimnist.grammar import MultiMNIST
+from ms2.worlds.multimnist.priors import AroundAPlace, OnALine, RandomDigits, UniformDigits, UniformPlacement
+from ms2.worlds.multimnist.renderer import DigitCanvas
 
 for module in pkgutil.walk_packages(ms2.__path__, "ms2."):
     if module.name != "ms2.__main__":  # importing it runs the program

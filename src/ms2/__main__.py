@@ -1,5 +1,5 @@
 """``python -m ms2`` is ``ms2``."""
 
-from ms2.cli import main
+from ms2.cli.commands import main
 
 main()

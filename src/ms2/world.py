@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from ms2.grammar import Grammar
-from ms2.priors import ENVIRONMENT, ParameterPrior, StructurePrior
-from ms2.registry import Configured
-from ms2.render import Renderer
-from ms2.scene import Attribute, SceneBatch, scenes_of
+from ms2.core.settings import Configured
+from ms2.grammar.grammar import Grammar
+from ms2.priors.parameters import ParameterPrior
+from ms2.priors.structure import StructurePrior
+from ms2.render.base import Renderer
+from ms2.scene.attributes import ENVIRONMENT, Attribute
+from ms2.scene.batch import SceneBatch, scenes_of
 
 
 class World(Configured):

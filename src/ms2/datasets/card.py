@@ -10,10 +10,10 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import draw_bounding_boxes
 
+from ms2.core.images import encode, image_grid
 from ms2.datasets.folder import SetFolder
-from ms2.datasets.formats import Format, Records
+from ms2.datasets.formats.base import Format, Records
 from ms2.datasets.labels import Rule
-from ms2.pictures import encode, image_grid
 from ms2.world import World
 
 SAMPLES = 16

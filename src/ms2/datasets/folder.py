@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from ms2.registry import UserError
+from ms2.core.errors import UserError
 
 PARTIAL = ".partial"
 """Folder of files that are not finished yet."""

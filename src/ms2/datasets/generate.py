@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ms2.datasets.images import one_thread
+from ms2.core.errors import UserError
 from ms2.datasets.job import BLOCK, Job
 from ms2.datasets.plan import Plan
-from ms2.datasets.source import Learned, build
-from ms2.registry import UserError
+from ms2.datasets.rendering import one_thread
+from ms2.models.opening import Learned, build
 
 
 def generate(job: Job, workers: int = 1, rank: int = 0, world_size: int = 1, progress: bool = True) -> bool:
@@ -91,7 +91,7 @@ def _begin(
 ) -> None:
     global _job  # noqa: PLW0603 - what an initialiser leaves for the tasks of its process
     torch.set_num_threads(1)
-    from ms2.registry import load_entry_points
+    from ms2.core.registry import load_entry_points
 
     load_entry_points()
     _job = Job(build(configuration, weights, name, learned), plan, root, device)

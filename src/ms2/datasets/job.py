@@ -8,19 +8,19 @@ from typing import Any
 import torch
 
 import ms2
-from ms2.conditions import Condition
+from ms2.core.errors import UserError, suggest
+from ms2.core.images import encode
+from ms2.core.seeding import generator
 from ms2.datasets.card import write_card
 from ms2.datasets.folder import PARTIAL, FolderError, SetFolder
-from ms2.datasets.formats import Format, format_named
-from ms2.datasets.images import ENDINGS, depths_of, facts_of, is_whole, pixels_of
+from ms2.datasets.formats.base import Format, format_named
 from ms2.datasets.labels import Arrays, LabelError, Rule, label
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import Record, scene_to_plain
-from ms2.datasets.source import Source
-from ms2.derivation import lengths
-from ms2.pictures import encode
-from ms2.registry import UserError, suggest
-from ms2.seeding import generator
+from ms2.datasets.rendering import ENDINGS, depths_of, facts_of, is_whole, pixels_of
+from ms2.grammar.derivations import lengths
+from ms2.models.conditional.condition import Condition
+from ms2.models.opening import Source
 
 BLOCK = 32
 """Scenes that are drawn and rendered together. Part of what an image's seed means, so it can't be set."""

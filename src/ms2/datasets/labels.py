@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pycocotools import mask as rle
 
-from ms2.render import Rendering
+from ms2.render.base import Rendering
 
 SLACK = 1.0
 """Pixels by which what is visible may reach over the whole object's box, which need not lie on the pixels' grid."""

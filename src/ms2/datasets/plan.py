@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ms2.registry import UserError
+from ms2.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ms2.registry import UserError, suggest
-from ms2.render import Renderer
-from ms2.scene import SceneBatch
+from ms2.core.errors import UserError, suggest
+from ms2.render.base import Renderer
+from ms2.scene.batch import SceneBatch
 
 Record = dict[str, Any]
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ms2.core.errors import UserError, suggest
+from ms2.core.files import typed_path
 from ms2.features.base import Blocks, FeatureExtractor
-from ms2.paths import typed_path
-from ms2.registry import UserError, suggest
 
 TIMM = "timm/"
 """What the names of timm's networks begin with."""

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ms2.registry import Plugin, UserError, suggest
-from ms2.render import Rendering
-from ms2.scene import SceneBatch
+from ms2.core.errors import UserError, suggest
+from ms2.core.registry import Plugin
+from ms2.render.base import Rendering
+from ms2.scene.batch import SceneBatch
 
 Blocks = dict[str, Float[Tensor, "b _"]]
 """Features of b images in named blocks, each with a dimension and a scale of its own."""

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ms2.core.errors import UserError
 from ms2.features.base import Blocks, Reading, Slots, TrainedExtractor, check_counts, check_names
 from ms2.features.resnet import ResidualBlock, residual_trunk
-from ms2.registry import UserError
-from ms2.render import Rendering
-from ms2.scene import SceneBatch
+from ms2.render.base import Rendering
+from ms2.scene.batch import SceneBatch
 
 SOFT = 0.1
 """Objects within which what is near the least to be sure of counts in part."""

@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ms2.core.errors import UserError, suggest
 from ms2.features.base import Blocks, ReadingExtractor
 from ms2.features.dense import DenseCounts
 from ms2.features.gaps import gaps_of_objects, gaps_on_rows, steps, strips
-from ms2.registry import UserError, suggest
-from ms2.render import Rendering
-from ms2.scene import Attribute, SceneBatch
+from ms2.render.base import Rendering
+from ms2.scene.attributes import Attribute
+from ms2.scene.batch import SceneBatch
 
 PLACE = (Attribute("column", 0, 1), Attribute("row", 0, 1))
 """What every cell knows without having learned it: where on the image it is, from its left and upper edge."""

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ms2.core.errors import UserError
 from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, Colours, network_up_to
 from ms2.features.base import Blocks
 from ms2.features.dense import DenseCounts
 from ms2.features.resnet import PlaceNorm
-from ms2.registry import UserError
 
 
 class PretrainedCounts(DenseCounts):

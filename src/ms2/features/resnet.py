@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ms2.features.base import Blocks, Reading, Slots, TrainedExtractor, check_counts, check_names, class_counts
-from ms2.render import Rendering
-from ms2.scene import SceneBatch
+from ms2.render.base import Rendering
+from ms2.scene.batch import SceneBatch
 
 
 class PlaceNorm(nn.LayerNorm):

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.registry import Plugin
-from ms2.scene import Attribute, SceneBatch
+from ms2.core.registry import Plugin
+from ms2.scene.attributes import Attribute
+from ms2.scene.batch import SceneBatch
 
 
 @dataclass(frozen=True)

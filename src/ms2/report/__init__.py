@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from ms2.registry import UserError, suggest
+from ms2.core.errors import UserError, suggest
 from ms2.report.dataset import report_dataset
 from ms2.report.run import report_run
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ms2.core.errors import UserError
 from ms2.datasets.labels import decode
-from ms2.registry import UserError
 from ms2.report.card import markdown
 from ms2.report.charts import heat_map, histogram
 from ms2.report.gallery import Picture, embedded, gallery, label_of, mask_image

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ms2.comparison import summarise
-from ms2.metrics import Interval
-from ms2.registry import UserError
+from ms2.core.errors import UserError
+from ms2.evaluation.detectors.comparison import summarise
+from ms2.metrics.intervals import Interval
 from ms2.report.markup import Html, element, fragment, table
 from ms2.report.reading import read_json
 from ms2.report.results import number

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from ms2.registry import UserError
+from ms2.core.errors import UserError
 from ms2.report.markup import Html, element
 
 INKS = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ms2.registry import UserError
+from ms2.core.errors import UserError
 
 
 def read_text(path: Path) -> str:

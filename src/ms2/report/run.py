@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ms2.registry import UserError
+from ms2.core.errors import UserError
 from ms2.report.charts import histogram, legend, span
 from ms2.report.detectors import detectors
 from ms2.report.gallery import Picture, embedded, gallery, label_of

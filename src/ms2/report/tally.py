@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ms2.registry import UserError
+from ms2.core.errors import UserError
 from ms2.report.reading import read_json
 
 DISTANCE = 10

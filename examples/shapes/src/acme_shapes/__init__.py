@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from ms2.grammar import Grammar
-from ms2.priors import EVERY, ParameterPrior, uniform
-from ms2.registry import UserError
-from ms2.render import Renderer, Rendering
-from ms2.render.sprites import boxes_of, corners_of
-from ms2.scene import Attribute, SceneBatch
+from ms2.core.errors import UserError
+from ms2.grammar.grammar import Grammar
+from ms2.priors.parameters import ParameterPrior, uniform
+from ms2.render.base import Renderer, Rendering
+from ms2.render.compositing.sprites import boxes_of, corners_of
+from ms2.scene.attributes import EVERY, Attribute
+from ms2.scene.batch import SceneBatch
 
 SHADES = (0.5, 0.9, 0.1)
 """Intensity of squares, discs and background."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ms2.registry import UserError, suggest
+from ms2.core.errors import UserError, suggest
 
 Plane = NDArray[np.floating[Any]]
 """Numbers on a grid of points, h w."""

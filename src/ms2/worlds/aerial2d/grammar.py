@@ -1,6 +1,6 @@
 """The grammar of Aerial 2D (section 4.2)."""
 
-from ms2.grammar import Grammar
+from ms2.grammar.grammar import Grammar
 
 
 class Aerial2D(Grammar):

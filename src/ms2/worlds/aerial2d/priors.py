@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from ms2.priors import ParameterPrior, Repetition, uniform
-from ms2.registry import UserError
-from ms2.scene import Attribute, SceneBatch
+from ms2.core.errors import UserError
+from ms2.priors.parameters import ParameterPrior, uniform
+from ms2.priors.structure import Repetition
+from ms2.scene.attributes import Attribute
+from ms2.scene.batch import SceneBatch
 
 ROAD, CAR, HOUSE, TREE = range(4)
 LANE = 3.6

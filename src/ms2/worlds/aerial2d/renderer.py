@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.registry import UserError, suggest
-from ms2.render import Renderer, Rendering, foreign
-from ms2.render.layers import Fragments, blend, boxes, joined, peel, rasterise, turn, uppermost
-from ms2.render.sprites import corners_of
-from ms2.scene import Attribute, SceneBatch
+from ms2.core.errors import UserError, suggest
+from ms2.render.base import Renderer, Rendering, foreign
+from ms2.render.compositing.layers import Fragments, blend, boxes, joined, peel, rasterise, turn, uppermost
+from ms2.render.compositing.sprites import corners_of
+from ms2.scene.attributes import Attribute
+from ms2.scene.batch import SceneBatch
 from ms2.worlds.aerial2d.assets import (
     KINDS,
     SHADOW_BLUR,

@@ -1,6 +1,6 @@
 """The grammar of driving scenes (section 4.3; the paper never published its own)."""
 
-from ms2.grammar import Grammar
+from ms2.grammar.grammar import Grammar
 
 SCENARIOS = ("Rural", "Suburban", "Urban")
 """What kind of place a scene is, after Structured Domain Randomisation (Prakash et al. 2019)."""

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from ms2.paths import typed_path
-from ms2.priors import ENVIRONMENT, ParameterPrior, uniform
-from ms2.registry import UserError, suggest
-from ms2.scene import Attribute, SceneBatch
-from ms2.worlds.driving3d.assets import kinds
+from ms2.core.errors import UserError, suggest
+from ms2.core.files import typed_path
+from ms2.priors.parameters import ParameterPrior, uniform
+from ms2.scene.attributes import ENVIRONMENT, Attribute
+from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.assets.folder import ON_POSTS
+from ms2.worlds.driving3d.assets.kinds import kinds
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS
 
 FIRST = len(SCENARIOS)

@@ -6,8 +6,8 @@ from itertools import zip_longest
 
 import torch
 
-from ms2.priors import Repetition
-from ms2.registry import UserError, suggest
+from ms2.core.errors import UserError, suggest
+from ms2.priors.structure import Repetition
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS, plural
 
 TYPICAL: Mapping[str, tuple[float, ...]] = {

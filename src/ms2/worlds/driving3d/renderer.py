@@ -11,12 +11,19 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.paths import typed_path
-from ms2.registry import UserError, suggest
-from ms2.render import Renderer, Rendering, foreign
-from ms2.render.raster import Camera, Environment, InstanceBatch, MeshLibrary, Raster, Rasteriser, read_projection
-from ms2.scene import Attribute, SceneBatch
-from ms2.worlds.driving3d.assets import CURVES, FIELDS, KERB, RIBBONS, grounds, kinds
+from ms2.core.errors import UserError, suggest
+from ms2.core.files import typed_path
+from ms2.render.base import Renderer, Rendering, foreign
+from ms2.render.engines.warp.engine import Raster, Rasteriser
+from ms2.render.scene3d.calibration import read_projection
+from ms2.render.scene3d.camera import Camera
+from ms2.render.scene3d.instances import InstanceBatch
+from ms2.render.scene3d.light import Environment
+from ms2.render.scene3d.meshes import MeshLibrary
+from ms2.scene.attributes import Attribute
+from ms2.scene.batch import SceneBatch
+from ms2.worlds.driving3d.assets.ground import CURVES, FIELDS, KERB, RIBBONS, grounds
+from ms2.worlds.driving3d.assets.kinds import kinds
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS
 
 KITTI_SIZE = (375, 1242)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.registry import UserError, suggest
+from ms2.core.errors import UserError, suggest
 
 Source = Literal["sklearn", "mnist"]
 LICENCES: dict[Source, str] = {

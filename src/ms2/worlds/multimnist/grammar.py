@@ -1,6 +1,6 @@
 """The grammar of MultiMNIST (section 4.1)."""
 
-from ms2.grammar import Grammar
+from ms2.grammar.grammar import Grammar
 
 
 class MultiMNIST(Grammar):

@@ -5,9 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from ms2.priors import EVERY, ParameterPrior, Repetition, uniform
-from ms2.registry import UserError
-from ms2.scene import Attribute, SceneBatch
+from ms2.core.errors import UserError
+from ms2.priors.parameters import ParameterPrior, uniform
+from ms2.priors.structure import Repetition
+from ms2.scene.attributes import EVERY, Attribute
+from ms2.scene.batch import SceneBatch
 
 
 class UniformDigits(Repetition):

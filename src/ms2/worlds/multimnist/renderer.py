@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ms2.registry import UserError
-from ms2.render import Renderer, Rendering, sprites
-from ms2.scene import Attribute, SceneBatch
+from ms2.core.errors import UserError
+from ms2.render.base import Renderer, Rendering
+from ms2.render.compositing import sprites
+from ms2.scene.attributes import Attribute
+from ms2.scene.batch import SceneBatch
 from ms2.worlds.multimnist.digits import LICENCES, Digits, Source, load_digits
 
 INK = 1 / 8

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ms2.render.raster.meshes import Mesh, Picture
+from ms2.render.scene3d.meshes import Mesh, Picture
 from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Point, Sculpture
 from ms2.worlds.driving3d.assets.textures import Wall, shop_front, storeys, tiles
 

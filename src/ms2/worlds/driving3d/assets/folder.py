@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ms2.registry import UserError, suggest
-from ms2.render.raster.mesh_files import CHECKS, load_mesh
-from ms2.render.raster.meshes import Mesh
+from ms2.core.errors import UserError, suggest
+from ms2.render.scene3d.mesh_files import CHECKS, load_mesh
+from ms2.render.scene3d.meshes import Mesh
 
 PAINT = ("paint", "Paint", "body", "Body", "carpaint", "CarPaint", "car_paint", "bodypaint", "tint", "Tint")
 """Names of materials that take on the colour of the instance."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ms2.render.raster.meshes import Mesh, Picture
+from ms2.render.scene3d.meshes import Mesh, Picture
 from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Sculpture
 from ms2.worlds.driving3d.assets.textures import to_picture
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from ms2.render.raster.meshes import Mesh, Picture
+from ms2.render.scene3d.meshes import Mesh, Picture
 from ms2.worlds.driving3d.assets.textures import Canvas, Numbers, noise, to_picture
 
 CURVES = (0.0, *(1e-5 * 2**k for k in range(13)))

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ms2.render.raster.meshes import Mesh
+from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.assets.buildings import make_blocks, make_houses
 from ms2.worlds.driving3d.assets.furniture import make_lights, make_poles, make_signs
 from ms2.worlds.driving3d.assets.people import make_cyclists, make_pedestrians

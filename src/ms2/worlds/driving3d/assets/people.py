@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ms2.render.raster.meshes import Mesh
+from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Point, Sculpture, shifted
 
 SHIRT = Look(paint=1.0)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ms2.render.raster.meshes import Mesh, Picture, joined
+from ms2.render.scene3d.meshes import Mesh, Picture, joined
 from ms2.worlds.driving3d.assets.sculpture import Look, Point, Sculpture
 from ms2.worlds.driving3d.assets.textures import bark, leaves
 

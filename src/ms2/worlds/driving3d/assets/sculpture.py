@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ms2.render.raster.meshes import Mesh, Picture
+from ms2.render.scene3d.meshes import Mesh, Picture
 from ms2.worlds.driving3d.assets.textures import Numbers
 
 Colour = tuple[float, float, float]
@@ -21,7 +21,7 @@ def shifted(at: Numbers, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Floa
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a surface looks like; see `ms2.render.raster.Mesh`.
+    """What a surface looks like; see `ms2.render.scene3d.Mesh`.
 
     Attributes:
         colour: As a screen shows it, 0 to 1; multiplied with the picture.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ms2.render.raster.meshes import Picture
+from ms2.render.scene3d.meshes import Picture
 
 Numbers = Sequence[Any] | np.ndarray
 """Numbers in rows, nested as deeply as needed; NumPy's own name for that excludes tuples where types are checked."""

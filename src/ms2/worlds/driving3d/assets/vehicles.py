@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ms2.render.raster.meshes import Mesh
+from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.assets.sculpture import Look, Point, Sculpture, shifted
 
 BODY = Look(paint=1.0, gloss=0.55)

@@ -1,0 +1,134 @@
+"""``ms2 generate`` and ``ms2 render``: labelled data sets, and any of their images once more."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from ms2.core.errors import UserError
+from ms2.core.registry import available
+from ms2.datasets.generate import generate
+from ms2.datasets.job import Job
+from ms2.datasets.plan import Plan
+from ms2.datasets.rendering import render_record
+from ms2.models.opening import WORLDS, open_source
+
+SOURCE = (
+    f"the folder of a run, a checkpoint in it, a configuration, or a world: {', '.join(WORLDS)}. Settings of its world "
+    "may follow: --world.renderer.canvas 96"
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of ``ms2 generate``."""
+    made = argparse.ArgumentParser("ms2 generate", description="Generate a labelled data set.", allow_abbrev=False)
+    add = made.add_argument
+    add("source", help=SOURCE)
+    add("--output", type=Path, help="folder of the data set; data/NAME by default")
+    add("--num_scenes", type=int, default=Plan.num_scenes, help="number of images (%(default)s)")
+    add("--seed", type=int, default=Plan.seed, help="an image depends on it and its own number alone (%(default)s)")
+    formats = ", ".join(name.lower() for name in available("formats"))
+    add("--format", nargs="+", default=["coco"], metavar="NAME", help=f"one or several of {formats} (coco)")
+    add("--structure", choices=("learned", "prior"), help="learned where there is a checkpoint")
+    add("--parameters", choices=("learned", "prior"), help="learned where they were")
+    add("--checkpoint", help="weights, where the source is a configuration")
+    add("--where", nargs="+", default=[], metavar="CONDITION", help="such as 'car == 5' 'pedestrian >= 1'")
+    add("--classes", nargs="+", metavar="CLASS", help="label these alone")
+    add("--image", choices=("png", "jpeg"), default="png", help="(%(default)s)")
+    add("--depth", action="store_true", help="write depth images as well")
+    add("--min_visibility", type=float, default=Plan.min_visibility, help="of labelled objects, a share (%(default)s)")
+    add("--min_pixels", type=int, default=Plan.min_pixels, help="of labelled objects, visible ones (%(default)s)")
+    add("--workers", type=int, help="processes; by default one for each core, or one with a GPU")
+    add("--device", help="cpu, cuda, ...; a GPU where there is one")
+    return made
+
+
+def generate_command(argv: list[str]) -> None:
+    """Generate a data set, or what is missing of it."""
+    ours, settings = divided(argv)
+    args = parser().parse_args(ours)
+    source = open_source(args.source, args.structure, args.checkpoint, settings, args.parameters)
+    plan = Plan(
+        num_scenes=args.num_scenes,
+        seed=args.seed,
+        image=args.image,
+        depth=args.depth,
+        classes=None if args.classes is None else tuple(args.classes),
+        where=tuple(args.where),
+        min_visibility=args.min_visibility,
+        min_pixels=args.min_pixels,
+        formats=tuple(name.lower() for name in args.format),
+    )
+    rank, world_size, local = (
+        int(os.environ.get(key, d)) for key, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    device = chosen_device(args.device, local)
+    workers = args.workers or default_workers(device)
+    root = args.output or Path("data") / source.name
+    if generate(Job(source, plan, root, device), workers, rank, world_size):
+        print(f"{plan.num_scenes} images: {root}, described in {root / 'README.md'}")
+    else:
+        print(f"this machine's part is done; whoever is last writes the labels of {root}. If none does, run this again")
+
+
+def chosen_device(name: str | None, local: int = 0) -> str:
+    """The device that a person names; by default a GPU where there is one, another for each process of a machine.
+
+    Raises:
+        UserError: If it isn't there.
+    """
+    if name is None:
+        return f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except Exception as error:  # of various kinds, as PyTorch was built
+        reason = str(error).splitlines()[0]
+        raise UserError(f"there is no device {name!r} here: give --device cpu, or leave it out. ({reason})") from error
+    return name
+
+
+def default_workers(device: str) -> int:
+    """Processes to draw images with: one for each core, or one with a GPU."""
+    return 1 if torch.device(device).type != "cpu" else available_cores()
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def divided(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The command's own arguments, and those that are settings of the source."""
+    ours: list[str] = []
+    settings: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if not word.startswith(("--world.", "--model.")):
+            ours.append(word)
+            continue
+        key, equals, value = word.partition("=")
+        value = value if equals else next(words, "")
+        settings.append(f"{key.replace('--model.', '--', 1)}={value}")
+    return ours, settings
+
+
+def render_command(argv: list[str]) -> None:
+    """Draw an image again from its record.
+
+    Raises:
+        UserError: If it is no record, or the image can't be written.
+    """
+    made = argparse.ArgumentParser("ms2 render", description="Draw an image of a data set again.", allow_abbrev=False)
+    made.add_argument("--provenance", type=Path, required=True, metavar="FILE", help="scenes/NUMBER.json")
+    made.add_argument("--output", type=Path, help="file of the image; by default its own name, here")
+    args = made.parse_args(argv)
+    content, name, same = render_record(args.provenance)
+    output: Path = args.output or Path(name)
+    try:
+        if output.exists() and output.read_bytes() != content:
+            raise UserError(f"{output} is there already, and is another image: give another file with --output")
+        output.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"can't write {output}: {error.strerror or error}; give another file with --output") from error
+    print(f"{output}: the same bytes" if same else f"{output}: NOT the recorded bytes; another version made those")

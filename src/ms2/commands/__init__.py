@@ -1,1 +1,0 @@
-"""Commands beside Lightning's: data sets, and what is made of them."""

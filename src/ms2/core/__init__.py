@@ -1,0 +1,1 @@
+"""What knows nothing of scenes: errors, plug-ins, settings, seeding, files, images, parsing."""

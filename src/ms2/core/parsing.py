@@ -1,0 +1,53 @@
+"""Command lines and configurations: typed arguments by name, with errors that say which names there are."""
+
+import re
+from typing import Any, NoReturn
+
+import jsonargparse
+
+from ms2.core import registry
+
+KEYS = {
+    "grammar": "grammars",
+    "prior": "priors",
+    "parameters": "parameters",
+    "layouts": "parameters",
+    "renderer": "renderers",
+    "features": "features",
+    "objective": "objectives",
+    "estimator": "estimators",
+    "statistics": "statistics",
+    "measures": "attribute_statistics",
+    "gradient": "gradients",
+    "target": "targets",
+}
+"""Kind of the plug-in that is named under each key of a configuration."""
+
+
+def explain(message: str) -> str:
+    """The parser's message, with the names one may type where a plug-in was misspelt."""
+    found = re.search(r'Parser key "(?:[\w.]+\.)?(\w+)"', message)
+    typed = re.search(r"Expected a dot import path string: ([\w.]+)", message)
+    if found and typed and found[1] in KEYS:
+        kind = KEYS[found[1]]
+        names = registry.available(kind)
+        if typed[1] not in names:
+            message += f"\nNo plug-in among the {kind} is called {typed[1]!r}. {suggest(typed[1], names)}"
+    return message
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """Ends with the message alone: the usage is long, and --help shows it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with code 2."""
+        if not self.exit_on_error:
+            raise UserError(explain(message)) from ex
+        self.exit(2, f"ms2: {explain(message)}\nAll options: {self.prog} --help\n")
+
+
+def picked(configuration: Any, *keys: str) -> Any:
+    """A part of a configuration by the keys that lead to it; empty where there is none."""
+    for key in keys:
+        configuration = (configuration.get(key) or {}) if isinstance(configuration, dict) else {}
+    return configuration

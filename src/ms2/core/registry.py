@@ -1,0 +1,90 @@
+"""Plug-ins by name: a class is registered by subclassing the base class of its kind."""
+
+import inspect
+import warnings
+from importlib.metadata import entry_points
+from typing import Any
+
+from ms2.core.errors import UserError, suggest
+from ms2.core.settings import Configured
+
+ENTRY_POINT_GROUP = "ms2.plugins"
+
+KINDS: dict[str, type] = {}
+"""Base class of every kind of plug-in, by the kind's name in the plural (``ms2 list`` shows them)."""
+
+
+class UnknownPluginError(UserError, LookupError):
+    """No plug-in of the kind asked for has that name."""
+
+
+class Plugin(Configured):
+    """Base of everything that is swapped by name.
+
+    A base class declares its kind, ``class Renderer(Plugin, kind="renderers")``; every concrete subclass
+    that has been imported can then be named on the command line and in YAML by its class name. A class that only
+    the program makes is declared with ``typed=False``, and not offered to anyone; its subclasses are again.
+
+    Attributes:
+        typed: Whether a person may name the class.
+    """
+
+    typed = True
+
+    def __init_subclass__(cls, kind: str | None = None, typed: bool = True, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.typed = typed
+        if kind is not None:
+            KINDS[kind] = cls
+
+
+def load_entry_points() -> None:
+    """Import the modules that installed packages declare under the entry-point group ``ms2.plugins``.
+
+    A package that fails to import is named in a warning and left out, so that it cannot stop a run
+    which does not need it.
+    """
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry.load()
+        except Exception as error:  # whatever a stranger's module raises, the program goes on
+            warnings.warn(f"plug-in {entry.name!r} ({entry.value}) did not load: {error!r}", stacklevel=2)
+
+
+def available(kind: str | type) -> dict[str, type]:
+    """Concrete plug-ins of a kind (its name or its base class) by class name, in alphabetical order.
+
+    Raises:
+        UnknownPluginError: If there is no such kind.
+        ValueError: If two classes of one kind share a name.
+    """
+    base = KINDS.get(kind) if isinstance(kind, str) else kind
+    if base is None:
+        raise UnknownPluginError(f"there is no kind of plug-in called {kind!r}. {suggest(str(kind), KINDS)}")
+    found: dict[str, type] = {}
+    queue = [base]
+    while queue:
+        cls = queue.pop()
+        queue += cls.__subclasses__()
+        if inspect.isabstract(cls) or not getattr(cls, "typed", True):
+            continue
+        other = found.setdefault(cls.__name__, cls)
+        if other is not cls and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"two {base.__name__} plug-ins are called {cls.__name__!r}: {other.__module__} and {cls.__module__}. "
+                "Rename one of them."
+            )
+    return dict(sorted(found.items()))
+
+
+def look_up(kind: str | type, name: str) -> type:
+    """The plug-in of a kind with that name.
+
+    Raises:
+        UnknownPluginError: If there is none; the message names the nearest and all the others.
+    """
+    names = available(kind)
+    if name not in names:
+        title = kind if isinstance(kind, str) else kind.__name__
+        raise UnknownPluginError(f"no plug-in among the {title} is called {name!r}. {suggest(name, names)}")
+    return names[name]

@@ -1,0 +1,1 @@
+"""What a run is measured by, and what it leaves behind."""

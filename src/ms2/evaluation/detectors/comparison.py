@@ -1,0 +1,403 @@
+"""What generated data is worth: a detector's average precision on equal budgets, row by row (Tables 1 and 2)."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import torch
+from jaxtyping import Float, UInt8
+from pytorch_lightning import Callback
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ms2.core.errors import UserError
+from ms2.core.parsing import picked
+from ms2.core.settings import fingerprint
+from ms2.datasets.detection import DetectionSet, GeneratedSet, KittiDetection
+from ms2.datasets.folder import SetFolder
+from ms2.datasets.generate import generate
+from ms2.datasets.job import Job
+from ms2.datasets.plan import Plan
+from ms2.evaluation.detectors.detector import Detector, Protocol, evaluate_detector, load_detector, train_detector
+from ms2.evaluation.image_distances import Realism
+from ms2.metrics.fid import fid
+from ms2.metrics.histograms import compare
+from ms2.metrics.intervals import Interval, mean_interval
+from ms2.metrics.kid import kid
+from ms2.metrics.statistics import ClassFrequency, ObjectCount, Statistic
+from ms2.metrics.vectors import compare_vectors
+from ms2.models.checkpoints import CheckpointError
+from ms2.models.opening import Learned, Source, build, find, parser, read
+from ms2.scene.batch import SceneBatch
+from ms2.targets.base import Target
+from ms2.targets.kitti import Kitti
+from ms2.targets.synthetic import Synthetic
+
+TEST_SEED = 1_000_003
+"""Seed of test sets, which no training set has."""
+Measured = dict[str, float]
+Bar = Callable[[str], Callback]
+"""Makes a progress bar with a title."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every row may use.
+
+    Args:
+        num_scenes: Images to train on.
+        steps: Steps of training.
+        test_scenes: Images to test on, where they are rendered.
+        classes: What is detected; by default the grammar's terminals.
+        detector: Name of the detector's architecture, see `ms2.evaluation.detectors.detector`.
+        weights: What its backbone begins with.
+        batch_size: Images of a step.
+        lr: Learning rate.
+        progressive: Whether each row's detector goes on from the row before, as the paper's do, or starts anew.
+    """
+
+    num_scenes: int = 1000
+    steps: int = 400
+    test_scenes: int = 500
+    classes: tuple[str, ...] | None = None
+    detector: str = "fcos_resnet18_fpn"
+    weights: str | None = None
+    batch_size: int = 8
+    lr: float = 1e-3
+    progressive: bool = False
+
+
+class Rows(NamedTuple):
+    """A run as its rows draw from it, and what they are compared with.
+
+    Attributes:
+        name: The run's name.
+        sources: By the row's title, where its scenes come from.
+        target: The run's target.
+        hidden: Where the target's scenes come from, if that is known.
+        statistics: Whose distance to the target's is measured.
+        realism: What FID and KID are measured with; None for neither.
+    """
+
+    name: str
+    sources: dict[str, Source]
+    target: Target
+    hidden: Source | None
+    statistics: Sequence[Statistic]
+    realism: Realism | None
+
+
+def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
+    """The rows of a run.
+
+    Args:
+        run: Its folder.
+        arguments: More settings as on a command line.
+
+    Raises:
+        UserError: If it is no finished run.
+    """
+    found, name, weights = find(run)
+    if weights is None:
+        raise UserError(f"{run} has learned nothing to compare: name the folder of a run of 'ms2 fit'")
+    reader = parser("ms2 compare")
+    reader.add_subclass_arguments(Target, "target")
+    reader.link_arguments("world", "target.init_args.world", apply_on="instantiate")
+    reader.add_argument("--statistics", type=list[Statistic] | None)
+    reader.add_argument("--realism", type=Realism | None)
+    model = picked(found, "model")
+    given = {"world": found["world"], "structure": model.get("structure"), "target": picked(found, "data", "target")}
+    given |= {key: model[key] for key in ("parameters", "statistics", "realism") if model.get(key)}
+    plain, made = read(reader, given, arguments)
+    ours = {key: plain[key] for key in ("world", "structure", "parameters") if plain.get(key)}
+    hidden = None
+    if isinstance(made.target, Synthetic):
+        theirs = {key: value for key, value in plain["target"]["init_args"].items() if key in ("prior", "parameters")}
+        world = plain["world"] | {key: value for key, value in theirs.items() if value is not None}
+        hidden = build({"world": world}, None, f"target of {name}")
+    return Rows(
+        name,
+        {title: build(ours, weights, name, learned) for title, learned in _learned(model).items()},
+        made.target,
+        hidden,
+        made.statistics or [ObjectCount(), ClassFrequency()],
+        made.realism,
+    )
+
+
+def _learned(model: dict[str, Any]) -> dict[str, Learned]:
+    """What is learned in each row, as a run's settings say."""
+    rows = {"prior": Learned(False, False), "learned structure": Learned(True, False)}
+    if not model.get("parameters"):
+        return rows
+    if picked(model, "parameter_learning", "init_args").get("share") == 1:
+        return {"prior": rows["prior"], "learned parameters": Learned(False, True)}
+    return rows | {"learned structure and parameters": Learned(True, True)}
+
+
+def measure_rows(
+    rows: Rows,
+    seed: int,
+    budget: Budget,
+    folder: Path,
+    workers: int = 1,
+    device: str = "cpu",
+    bar: Bar | None = None,
+) -> dict[str, Measured]:
+    """Measure all rows with one seed.
+
+    Data sets, detectors and results that are there already are used again.
+
+    Args:
+        rows: What to compare.
+        seed: Seed of the data sets and of the detectors.
+        budget: What each row may use.
+        folder: Where data sets and detectors go.
+        workers: Processes that generate.
+        device: What to draw and to train on.
+        bar: Shows how training and testing go on.
+
+    Returns:
+        The measurements of each row by its title.
+
+    Raises:
+        UserError: If nobody knows the labels of the target's images.
+    """
+    world = rows.sources["prior"].world
+    every = tuple(name for name in world.grammar.classes if name in world.grammar.terminals)
+    classes = budget.classes or every
+    # structure is counted by labels where the target's was annotated: also that of classes that nobody detects
+    labelled = every if rows.target.annotated else classes
+    test = _test_set(rows, budget, classes, folder, workers, device)
+    real = None if rows.realism is None else _features(rows.realism, _target_images(rows.target, rows.realism), device)
+    found: dict[str, Measured] = {}
+    before: Path | None = None
+    for title, source in rows.sources.items():
+        place = folder / f"seed{seed}" / title.replace(" ", "_")
+        job = Job(
+            source, Plan(num_scenes=budget.num_scenes, seed=seed, classes=labelled, formats=()), place / "data", device
+        )
+        generate(job, workers)
+        data = GeneratedSet(place / "data", classes, masks="mask" in budget.detector, amodal=_amodal(rows.target))
+        more: dict[str, Any] = {
+            "accelerator": "gpu" if torch.device(device).type == "cuda" else "cpu",
+            "progress": bar is not None,
+        }
+        more |= {"callbacks": [] if bar is None else [bar(f"detector, seed {seed}, {title}")]}
+        path = place / "detector.pt"
+        detector = _trained(data, budget, seed, path, before if budget.progressive else None, more)
+        before = path
+        found[title] = _precision(detector, test, rows.target, seed, more) | _distances(rows, job)
+        if rows.realism is not None and real is not None:
+            ours = _features(rows.realism, _images(data, world.renderer.channels), device)
+            found[title] |= {"FID": fid(ours, real), "KID": kid(ours, real)}
+    return found
+
+
+def _amodal(target: Target) -> bool:
+    """Whether boxes are around whole objects, as KITTI's are."""
+    return isinstance(target, Kitti)
+
+
+def _test_set(
+    rows: Rows, budget: Budget, classes: tuple[str, ...], folder: Path, workers: int, device: str
+) -> DetectionSet:
+    """Labelled images of the target's distribution that nothing was learned from: rendered, or KITTI's others.
+
+    KITTI's labels are read here alone. Where no frames were held out, those whose pixels structure was learned from
+    are tested on: no label of theirs was seen.
+    """
+    if rows.hidden is not None:
+        plan = Plan(num_scenes=budget.test_scenes, seed=TEST_SEED, classes=classes, formats=())
+        generate(Job(rows.hidden, plan, folder / "test", device), workers)
+        return GeneratedSet(folder / "test", classes)
+    if isinstance(rows.target, Kitti):
+        settings = rows.target.settings
+        size = rows.target.world.renderer.size
+        try:
+            return KittiDetection(settings["root"], classes, exclude=settings["split"], size=size)
+        except UserError:
+            return KittiDetection(settings["root"], classes, split=settings["split"], size=size)
+    raise UserError(
+        f"nobody knows the labels of the target's images ({type(rows.target).__name__}), so no detector can be "
+        "measured on them: compare runs whose target is Synthetic or Kitti"
+    )
+
+
+def _trained(
+    data: DetectionSet, budget: Budget, seed: int, path: Path, before: Path | None, more: dict[str, Any]
+) -> Detector:
+    try:
+        return load_detector(path)
+    except CheckpointError:
+        pass  # it is still to be trained
+    detector = Detector(
+        data.categories,
+        architecture=budget.detector,
+        weights=budget.weights,
+        fine_tune_from=before,
+        max_steps=budget.steps,
+        batch_size=budget.batch_size,
+        lr=budget.lr,
+        seed=seed,
+    )
+    train_detector(detector, data, path, **more)
+    return detector
+
+
+def _precision(detector: Detector, test: DetectionSet, target: Target, seed: int, more: dict[str, Any]) -> Measured:
+    """AP@0.5: of KITTI's levels, or the mean over classes."""
+    protocol: Protocol = "kitti" if _amodal(target) else "plain"
+    found = evaluate_detector(detector, test, protocol, seed=seed, resamples=20, **more)
+    shown = {name: ap for name, ap in found.items() if len(detector.categories) > 1 or name != "mean"}
+    # a class of which the test set shows none has no AP
+    return {f"AP {name}": ap.value for name, ap in shown.items() if math.isfinite(ap.value)}
+
+
+def _distances(rows: Rows, job: Job) -> Measured:
+    """Distance of a data set's structure to the target's, where that is known."""
+    target, classes = rows.target, job.source.world.grammar.classes
+    if target.truth is None:
+        return {}
+    scenes = _structures(job, target.annotated)
+    found = {}
+    for statistic in rows.statistics:
+        ours, theirs = statistic.table(scenes, classes).float(), statistic.table(target.truth, classes).float()
+        draw = torch.Generator().manual_seed(0)
+        if statistic.histogram:
+            found[f"{statistic.name} TV"] = compare(ours, theirs, generator=draw)["tv"].value
+        else:
+            found[f"{statistic.name} distance"] = compare_vectors(ours, theirs, generator=draw).value
+    return found
+
+
+def _structures(job: Job, annotated: bool) -> SceneBatch:
+    """The scenes of a data set: all objects of the grammar, or those that somebody would annotate."""
+    classes = job.source.world.grammar.classes
+    rows, parents = [], []
+    for record in job.records():
+        things = [(thing["class"], thing["parent"]) for thing in record["scene"]["objects"]]
+        if annotated:
+            things = [(label["category"], -1) for label in record["labels"]]
+        kept = [(classes.index(name), parent) for name, parent in things if name in classes]
+        rows.append(torch.tensor([number for number, _ in kept], dtype=torch.long))
+        parents.append(torch.tensor([parent for _, parent in kept], dtype=torch.long))
+    pad = torch.nn.utils.rnn.pad_sequence
+    return SceneBatch(pad(rows, True, -1), pad(parents, True, -1))
+
+
+def _images(data: DetectionSet, channels: int) -> Iterator[UInt8[Tensor, "b c h w"]]:
+    for first in range(0, len(data), 50):
+        yield torch.stack([data[i][0][:channels] for i in range(first, min(first + 50, len(data)))])
+
+
+def _target_images(target: Target, realism: Realism) -> Iterator[UInt8[Tensor, "b c h w"]]:
+    for _, images in DataLoader(target.share(limit=realism.max_real), realism.batch_size):
+        yield images
+
+
+@torch.no_grad()
+def _features(realism: Realism, images: Iterator[UInt8[Tensor, "b c h w"]], device: str) -> Float[Tensor, "n d"]:
+    features = realism.features.to(device).eval()
+    bar = tqdm(images, "embedding", leave=False, disable=None)
+    return torch.cat([realism.pick(features(batch.to(device) / 255)) for batch in bar])
+
+
+# -- tables --------------------------------------------------------------------------------------------
+
+
+def summarise(measured: Sequence[dict[str, Measured]]) -> dict[str, dict[str, Interval]]:
+    """Mean and 95 % interval over seeds of every row's measurements; and of each row's gain over the first row.
+
+    Args:
+        measured: What `measure_rows` found with each seed.
+
+    Returns:
+        By the rows' titles, and by ``TITLE - FIRST`` for the gains, whose interval is that of the paired differences.
+    """
+    first, *others = measured[0]
+    found = {title: _means([one[title] for one in measured]) for title in measured[0]}
+    for title in others:
+        gains = [{key: v - one[first][key] for key, v in one[title].items() if key in one[first]} for one in measured]
+        found[f"{title} - {first}"] = _means(gains)
+    return found
+
+
+def _means(measured: Sequence[Measured]) -> dict[str, Interval]:
+    # a class that one test set shows none of has an AP with some of the seeds alone
+    return {
+        key: mean_interval([one[key] for one in measured]) for key in measured[0] if all(key in m for m in measured)
+    }
+
+
+def table(summary: dict[str, dict[str, Interval]]) -> str:
+    """Markdown."""
+    columns = list(next(iter(summary.values())))
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for title, found in summary.items():
+        cells = [
+            f"{i.value:.3f} ± {(i.high - i.low) / 2:.3f}" if i.high > i.low else f"{i.value:.3f}"
+            for i in found.values()
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def folder_of(run: Path, rows: Rows, budget: Budget) -> Path:
+    """Where what is made for a comparison goes: another place for other budgets, weights, targets, or measures."""
+    hashes = [source.hashes() for source in (*rows.sources.values(), rows.hidden) if source is not None]
+    return run / "compare" / fingerprint(vars(budget), hashes, rows.target.key(), rows.statistics, rows.realism)
+
+
+def measure_runs(
+    runs: Sequence[str],
+    seeds: Sequence[int],
+    budget: Budget,
+    arguments: list[str],
+    workers: int = 1,
+    device: str = "cpu",
+    bar: Bar | None = None,
+) -> tuple[dict[str, dict[str, Interval]], str]:
+    """Measure all rows with several seeds, or of several runs with a seed each.
+
+    Args:
+        runs: Folders of runs.
+        seeds: Seeds; with several runs, as many, one each.
+        budget: What each row may use.
+        arguments: More settings of the runs.
+        workers: Processes that generate.
+        device: What to draw and to train on.
+        bar: Shows how training and testing go on.
+
+    Returns:
+        `summarise` of all, and its Markdown table.
+
+    Raises:
+        UserError: If there are several runs, but another number of seeds, or they have not learned the same parts.
+    """
+    if len(runs) not in (1, len(seeds)):
+        raise UserError(f"{len(runs)} runs need as many --seeds, one each, not {len(seeds)}")
+    measured = []
+    opened = {run: open_rows(run, arguments) for run in dict.fromkeys(runs)}
+    titles = {run: ", ".join(rows.sources) for run, rows in opened.items()}
+    if len(set(titles.values())) > 1:
+        raise UserError(
+            "runs that are compared together must have learned the same parts: "
+            + "; ".join(f"{run} has {some}" for run, some in titles.items())
+        )
+    for run, seed in zip(list(runs) * (len(seeds) // len(runs)), seeds, strict=True):
+        rows = opened[run]
+        folder = folder_of(Path(run), rows, budget)
+        done, files = folder / f"seed{seed}.json", SetFolder(folder)
+        if not done.exists():
+            found = measure_rows(rows, seed, budget, folder, workers, device, bar)
+            files.write_json("budget.json", vars(budget), indent=True)
+            files.write_json(done.name, found, indent=True)
+            files.clean()
+        measured.append(orjson.loads(done.read_bytes()))
+    summary = summarise(measured)
+    return summary, table(summary)

@@ -1,0 +1,70 @@
+"""Derivation trees of single scenes, for people to read."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ms2.grammar.grammar import EMPTY, Grammar, GrammarError
+
+
+@dataclass
+class Tree:
+    """A derivation tree: each expansion is a node with all its symbols, renderable or not.
+
+    Attributes:
+        symbol: The node's symbol.
+        rule: Number of the rule that expanded it; None for a terminal.
+        children: The symbols of that rule, in order.
+    """
+
+    symbol: str
+    rule: int | None = None
+    children: list["Tree"] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Bracketed, as linguists write it: ``(Scene bg (Digits ε))``."""
+        if self.rule is None:
+            return self.symbol
+        return f"({self.symbol} {' '.join(map(str, self.children)) or EMPTY})"
+
+    def leaves(self) -> Iterator[str]:
+        """The terminal string."""
+        if self.rule is None:
+            yield self.symbol
+        for child in self.children:
+            yield from child.leaves()
+
+
+def to_tree(grammar: Grammar, rules: Sequence[int]) -> Tree:
+    """The tree of one derivation; padding is ignored.
+
+    Raises:
+        GrammarError: If ``rules`` is no finished derivation, with the step at fault.
+    """
+    rules = [int(r) for r in rules if r != grammar.num_rules]
+    root = Tree(grammar.start)
+    stack = [root]
+    for step, number in enumerate(rules):
+        if not stack:
+            raise GrammarError(f"the derivation ends before step {step}, yet rule {number} follows")
+        node = stack.pop()
+        if number not in grammar.expansions(node.symbol):
+            raise GrammarError(f"step {step} must expand {node.symbol!r}, which rule {number} does not")
+        node.rule = number
+        node.children = [Tree(symbol) for symbol in grammar.rules[number].rhs]
+        stack += [c for c in reversed(node.children) if c.symbol in grammar.nonterminals]
+    if stack:
+        raise GrammarError(
+            f"unfinished after {len(rules)} steps: {', '.join(n.symbol for n in reversed(stack))} remain"
+        )
+    return root
+
+
+def from_tree(tree: Tree) -> list[int]:
+    """The leftmost derivation of a tree, the inverse of `to_tree`."""
+    rules, stack = [], [tree]
+    while stack:
+        node = stack.pop()
+        if node.rule is not None:
+            rules.append(node.rule)
+        stack += reversed(node.children)
+    return rules

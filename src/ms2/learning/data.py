@@ -1,0 +1,95 @@
+"""The LightningDataModule of target images."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ms2.core.seeding import generator
+from ms2.core.settings import Configured
+from ms2.learning.steps import Steps
+from ms2.targets.base import Target
+
+PREDICTED_FROM_A_STREAM = 1000
+"""Images that are drawn beside a target of which nobody knows how many it has."""
+
+
+class IndexBatches(Steps):
+    """For each step, which target images to compare with: drawn with replacement, by step and seed alone."""
+
+    def __init__(self, steps: int, population: int, batch_size: int, seed: int) -> None:
+        super().__init__(steps)
+        self.population, self.batch_size, self.seed = population, batch_size, seed
+
+    def batch(self, step: int) -> Int[Tensor, " m"]:
+        """Indices of target images."""
+        return torch.randint(self.population, (self.batch_size,), generator=generator(self.seed, "target batch", step))
+
+
+class TargetImages(Configured, LightningDataModule):
+    """Streams target images once, to embed them, and then tells each step which of them to compare with.
+
+    Args:
+        target: Where the images come from.
+        batch_size: Target images, and generated ones, of a training step, over all processes together.
+        read_batch_size: Images read at a time when embedding the target.
+        num_workers: Processes that read images.
+        seed: Seed of the batches.
+        predict_images: Images that ``ms2 predict`` draws; null for as many as there are target images, or 1000 where
+            the target is a stream.
+
+    Attributes:
+        num_images: Number of target images, which is known of a stream once its images are embedded.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        batch_size: int = 256,
+        read_batch_size: int = 128,
+        num_workers: int = 0,
+        seed: int = 0,
+        predict_images: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.target, self.batch_size, self.seed = target, batch_size, seed
+        self.read_batch_size, self.num_workers = read_batch_size, num_workers
+        self.predict_images = predict_images
+        self.num_images: int | None = None
+        self._verified = False
+
+    def setup(self, stage: str) -> None:
+        """Check the images once, before anything is trained on them."""
+        if not self._verified:
+            self.target.verify()
+            self._verified = True
+
+    def image_loader(self, rank: int = 0, world_size: int = 1, limit: int | None = None) -> DataLoader[Any]:
+        """One of ``world_size`` parts of the images, as batches of places ``int64[b]`` and ``uint8[b c h w]``.
+
+        The order of the places is that of the images; a stream's come in another where there are workers.
+        """
+        share = self.target.share(rank, world_size, limit)
+        return DataLoader(share, self.read_batch_size, num_workers=self.num_workers)
+
+    def train_dataloader(self) -> IndexBatches:
+        """For each step, the target images to compare with."""
+        population = self.num_images or len(self.target)
+        steps = self.trainer.max_steps if self.trainer and self.trainer.max_steps > 0 else -1
+        if steps < 0:
+            steps = max(1, population // self.batch_size)
+        return IndexBatches(steps, population, self.batch_size, self.seed)
+
+    def val_dataloader(self) -> DataLoader[int]:
+        """One empty batch: validation draws its own scenes."""
+        return DataLoader([0])  # type: ignore[arg-type]
+
+    def predict_dataloader(self) -> DataLoader[int]:
+        """Places for the images that are drawn."""
+        places = range(self.predict_images or self.target.size or PREDICTED_FROM_A_STREAM)
+        return DataLoader(places, batch_size=self.read_batch_size)  # type: ignore[arg-type]
+
+    test_dataloader = val_dataloader

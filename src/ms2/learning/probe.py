@@ -1,0 +1,122 @@
+"""Probe: how accurately, and with what bias, an extractor's features count; learning can get no better than that."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ms2.core.seeding import generator
+from ms2.features.base import Reading, TrainedExtractor
+from ms2.priors.parameters import ParameterPrior
+from ms2.priors.structure import StructurePrior
+from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.world import World
+
+MOST_BIAS = 0.25
+"""Mean error, in objects, of the count of images with a given number of them, above which the probe warns."""
+LEAST_IMAGES = 20
+"""Fewer images than this tell too little of a bias."""
+
+
+@torch.no_grad()
+def probe(
+    features: TrainedExtractor,
+    world: World,
+    layouts: dict[str, ParameterPrior],
+    images: int = 2000,
+    seed: int = 0,
+    prior: StructurePrior | None = None,
+) -> dict[str, float]:
+    """Compare what the extractor reads off images with what is in them, over the whole range of the prior.
+
+    What it was not told of, because too little of it is visible, does not count.
+
+    Args:
+        features: The extractor.
+        world: Whose grammar and renderer make the images.
+        layouts: Parameter priors by name; besides the world's own, one unlike it shows whether the features
+            read the structure or the layout.
+        images: Images per layout.
+        seed: Seed of the images.
+        prior: Prior of their structure, the world's by default; a wider one shows whether counts are read beyond
+            what the world's prior holds, as the target may need.
+
+    Returns:
+        By layout, as ``probe/<layout>/<what>``: accuracy of presence, mean absolute error per class, accuracy
+        of the total rounded, the total's mean error for images with n objects (``bias_n``), and the same for
+        each slot, such as ``car_1/bias_n``.
+    """
+    found: dict[str, float] = {}
+    device = next(features.parameters()).device
+    prior = prior or world.prior
+    for name, parameters in layouts.items():
+        draw = generator(seed, "probe", name, device=device)
+        scenes = parameters.sample(scenes_of(world.grammar, prior.sample(world.grammar, images, draw)), draw)
+        parts, visibility = [], []
+        for i in range(0, images, 128):
+            rendering = world.renderer.render_labelled(scenes[i : i + 128])
+            parts.append(features.read(rendering.image))
+            visibility.append(rendering.visibility)
+        read = Reading(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))
+        visible = torch.cat(visibility) >= features.least_visible
+        seen = replace(scenes, classes=torch.where(visible, scenes.classes, -1))
+        row = _compare(read, seen.counts(len(world.classes))) | _slots(features, read, scenes, visible)
+        _warn(name, row)
+        found |= {f"probe/{name}/{key}": value for key, value in row.items()}
+    return found
+
+
+def _compare(read: Reading, truth: Int[Tensor, "n c"]) -> dict[str, float]:
+    row: dict[str, float] = {}
+    if read.presence is not None:
+        row["presence_accuracy"] = float((read.presence == (truth > 0)).float().mean())
+    if read.counts is not None:
+        row["class_error"] = float((read.counts - truth).abs().nanmean())
+    if read.total is not None and not bool(read.total.isnan().any()):
+        total = truth.sum(1)
+        row["count_accuracy"] = float((read.total.round() == total).float().mean())
+        row |= _bias(read.total - total, total, least=1)
+    return row
+
+
+def _slots(
+    features: TrainedExtractor, read: Reading, scenes: SceneBatch, visible: Bool[Tensor, "n o"]
+) -> dict[str, float]:
+    if read.slots is None:
+        return {}
+    slots = features.slots.of(scenes.classes, scenes.parents)
+    truth = features.slots.count(torch.where(visible, slots, -1))
+    row: dict[str, float] = {}
+    for name, number, true in zip(features.slots.names, read.slots.unbind(1), truth.unbind(1), strict=True):
+        if not bool(number.isnan().any()):
+            row |= {f"{name}/{key}": value for key, value in _bias(number - true, true, LEAST_IMAGES).items()}
+    return row
+
+
+def _bias(error: Float[Tensor, " n"], true: Int[Tensor, " n"], least: int) -> dict[str, float]:
+    """Mean error of images with n objects, where there are enough of those."""
+    return {f"bias_{n}": float(error[true == n].mean()) for n, m in enumerate(true.bincount().tolist()) if m >= least}
+
+
+def _warn(layout: str, row: Mapping[str, float]) -> None:
+    worst: dict[str, list[tuple[float, str]]] = {}
+    for key, value in row.items():
+        what, found, n = key.rpartition("bias_")
+        if found and abs(value) > MOST_BIAS:
+            worst.setdefault(what.strip("/") or "objects", []).append((value, n))
+    if worst:
+        listed = "; ".join(f"{what} {_in_words(errors)}" for what, errors in worst.items())
+        warnings.warn(
+            f"the features miscount on the layout {layout!r}: {listed}. The learned distribution moves by that much. "
+            "Train the extractor longer or wider, or on a larger canvas.",
+            stacklevel=3,
+        )
+
+
+def _in_words(errors: list[tuple[float, str]]) -> str:
+    most, where = max(errors, key=lambda error: abs(error[0]))
+    others = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+    return f"by {most:+.2f} where there are {where}{others}"

@@ -1,0 +1,83 @@
+"""What a checkpoint says of the grammar that its weights speak, and the models in it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ms2.core.errors import UserError
+from ms2.grammar.grammar import Grammar
+from ms2.models.structure import StructureModel
+
+STRUCTURE, PARAMETERS = "structure.", "parameter_model."
+"""What the names of the weights of each model of a run begin with."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that can't be read, or belongs to something else."""
+
+
+def note_grammar(grammar: Grammar) -> dict[str, str]:
+    """What to keep of a grammar beside weights."""
+    return {"text": str(grammar), "fingerprint": grammar.fingerprint}
+
+
+def check_grammar(checkpoint: Mapping[str, Any], grammar: Grammar) -> None:
+    """Refuse the weights of another grammar.
+
+    Raises:
+        CheckpointError: If the checkpoint's rules are not this grammar's.
+    """
+    theirs = checkpoint.get("grammar")
+    theirs = theirs if isinstance(theirs, Mapping) else {}
+    if theirs.get("fingerprint") != grammar.fingerprint:
+        raise CheckpointError(
+            "the checkpoint was trained with another grammar. Its rules:\n"
+            f"{theirs.get('text', 'unknown')}\nThis world's rules:\n{grammar}\n"
+            "Give the world it was trained with (the config.yaml beside it), or train anew."
+        )
+
+
+def load_structure(path: Path, structure: StructureModel) -> str:
+    """Load the structure model's weights from a run's checkpoint.
+
+    Returns:
+        A hash of the weights.
+
+    Raises:
+        CheckpointError: If there is no such file, or it holds no structure model, or one of another grammar or size.
+    """
+    return load_part(path, structure, STRUCTURE, structure.grammar)
+
+
+def load_part(path: Path, model: nn.Module, name: str, grammar: Grammar) -> str:
+    """Load the weights of one of the models in a run's checkpoint, ``STRUCTURE`` or ``PARAMETERS``.
+
+    Returns:
+        A hash of the weights.
+
+    Raises:
+        CheckpointError: If there is no such file, or it holds no such model, or one of another grammar or size.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}: run 'ms2 fit' first, or give another file")
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+        found = {k.removeprefix(name): v for k, v in checkpoint["state_dict"].items() if k.startswith(name)}
+    except Exception as error:  # whatever a broken file makes of the unpickler
+        raise CheckpointError(f"{path} can't be read as a checkpoint of 'ms2 fit': {error}") from error
+    check_grammar(checkpoint, grammar)
+    try:
+        model.load_state_dict(found)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} holds a {type(model).__name__} of another shape: {error}\nGive the settings that it was trained "
+            "with, such as the config.yaml of its run."
+        ) from error
+    digest = hashlib.blake2b(digest_size=8)
+    for key, value in sorted(model.state_dict().items()):  # in full precision, whatever the checkpoint's is
+        digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""A condition on a scene, "car == 5": read, and checked of finished derivations."""
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from ms2.core.errors import UserError, suggest
+from ms2.grammar.grammar import Grammar
+
+OPERATORS: dict[str, Callable] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+    ">": operator.gt,
+}
+
+
+class ConditionError(UserError):
+    """A condition that can't be read, or can't be met."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A bound on the number of a scene's objects of one class, or of several classes together.
+
+    Attributes:
+        classes: The classes whose objects are counted.
+        operator: One of ``OPERATORS``.
+        value: What the number is compared with.
+    """
+
+    classes: tuple[str, ...]
+    operator: str
+    value: int
+
+    def __str__(self) -> str:
+        return f"{' + '.join(self.classes)} {self.operator} {self.value}"
+
+    @classmethod
+    def parse(cls, text: str, grammar: Grammar) -> "Condition":
+        """Read ``car == 5`` or ``car + truck <= 4``.
+
+        Raises:
+            ConditionError: If it is no condition, or the grammar has no such class. Scenery, which the parameter prior
+                adds, is not known to the grammar.
+        """
+        found = re.fullmatch(rf"\s*(\S.*?)\s*({'|'.join(OPERATORS)})\s*(\d+)\s*", text)
+        if found is None:
+            raise ConditionError(
+                f"{text!r} is no condition. Write a class, an operator and a whole number, for example "
+                f"'{next(iter(grammar.classes), 'car')} == 5'; the operators are {', '.join(OPERATORS)}."
+            )
+        counted, comparison, value = found.groups()
+        classes = [counted] if counted in grammar.classes else [term.strip() for term in counted.split("+")]
+        for name in classes:
+            if name not in grammar.classes:
+                raise ConditionError(
+                    f"{text!r} speaks of {name!r}, which is no class of the grammar. {suggest(name, grammar.classes)}"
+                )
+        return cls(tuple(classes), comparison, int(value))
+
+    def holds(self, count: Int[Tensor, "*b"]) -> Bool[Tensor, "*b"]:
+        """Whether such numbers of objects meet it."""
+        met: Tensor = OPERATORS[self.operator](count, self.value)
+        return met
+
+    @property
+    def limit(self) -> int:
+        """The number beyond which all are alike."""
+        return self.value + (self.operator not in (">=", "<"))
+
+
+def satisfied(grammar: Grammar, rules: Int[Tensor, "b t"], conditions: Sequence[Condition]) -> Bool[Tensor, " b"]:
+    """Which derivations make scenes that meet all conditions."""
+    met = torch.ones(len(rules), dtype=torch.bool, device=rules.device)
+    for condition in conditions:
+        met &= condition.holds(emitted(grammar, condition.classes).to(rules.device)[rules].sum(1))
+    return met
+
+
+def emitted(grammar: Grammar, classes: Sequence[str]) -> Int[Tensor, " k1"]:
+    """Objects of some classes that each rule makes; the padding rule makes none."""
+    emit = grammar.tables().emit
+    return sum(((emit == grammar.class_id(name)).sum(1) for name in classes), torch.zeros(len(emit), dtype=torch.long))

@@ -1,0 +1,1 @@
+"""Compositing in 2D: batched sprites and layers."""

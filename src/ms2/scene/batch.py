@@ -1,0 +1,111 @@
+"""Scenes in batches: objects with attributes and parents, as tensors."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ms2.grammar.derivations import Frontier
+from ms2.grammar.grammar import Grammar
+from ms2.scene.attributes import Attribute
+
+
+@dataclass(frozen=True)
+class SceneBatch:
+    """b scenes of at most n objects: what the grammar generates, with parameters as attributes.
+
+    Objects stand in the order in which the derivation made them; places after a scene's last object have
+    class -1 and are to be ignored.
+
+    Attributes:
+        classes: Class number of each object, an index into the grammar's ``classes``.
+        parents: Index of the nearest renderable ancestor, or -1.
+        attributes: Continuous parameters of each object by name.
+        environment: Continuous parameters of the scene as a whole by name: its ground, its light.
+    """
+
+    classes: Int[Tensor, "b n"]
+    parents: Int[Tensor, "b n"]
+    attributes: dict[str, Float[Tensor, "b n"]] = field(default_factory=dict)
+    environment: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, index: Tensor | slice) -> "SceneBatch":
+        """Some of the scenes."""
+        attributes = {name: values[index] for name, values in self.attributes.items()}
+        environment = {name: values[index] for name, values in self.environment.items()}
+        return SceneBatch(self.classes[index], self.parents[index], attributes, environment)
+
+    def to(self, device: torch.device) -> "SceneBatch":
+        """The same scenes on a device."""
+        attributes = {name: values.to(device) for name, values in self.attributes.items()}
+        environment = {name: values.to(device) for name, values in self.environment.items()}
+        return SceneBatch(self.classes.to(device), self.parents.to(device), attributes, environment)
+
+    @property
+    def mask(self) -> Bool[Tensor, "b n"]:
+        """Which places hold an object."""
+        return self.classes >= 0
+
+    def of_parents(self, values: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+        """What of each object's values its parent has; 0 without a parent."""
+        return torch.where(self.parents >= 0, values.gather(1, self.parents.clamp(min=0)), 0.0)
+
+    def value(self, attribute: Attribute) -> Float[Tensor, "b n"]:
+        """An attribute of the objects, less the parent's where it is relative."""
+        values = self.attributes[attribute.name]
+        return values - self.of_parents(values) if attribute.relative else values
+
+    def with_attributes(self, **attributes: Float[Tensor, "b n"]) -> "SceneBatch":
+        """The same scenes with these parameters beside or instead of theirs."""
+        return replace(self, attributes=self.attributes | attributes)
+
+    def with_environment(self, **environment: Float[Tensor, " b"]) -> "SceneBatch":
+        """The same scenes with these parameters of the whole beside or instead of theirs."""
+        return replace(self, environment=self.environment | environment)
+
+    def packed(self) -> "SceneBatch":
+        """The same scenes with every scene's objects moved up to its first places, in their order."""
+        most = max(1, int(self.mask.sum(1).max())) if len(self) else 1
+        order = (~self.mask).long().argsort(dim=1, stable=True)
+        parents = torch.where(self.parents >= 0, order.argsort(1).gather(1, self.parents.clamp(min=0)), -1)
+
+        def moved(values: Tensor) -> Tensor:
+            return values.gather(1, order)[:, :most]
+
+        attributes = {name: moved(values) for name, values in self.attributes.items()}
+        return SceneBatch(moved(self.classes), moved(parents), attributes, self.environment)
+
+    def counts(self, num_classes: int) -> Int[Tensor, "b c"]:
+        """Objects of each class in each scene."""
+        counts = self.classes.new_zeros(len(self), num_classes + 1)
+        index = torch.where(self.mask, self.classes, num_classes)
+        return counts.scatter_add_(1, index, torch.ones_like(index))[:, :num_classes]
+
+
+def scenes_of(grammar: Grammar, rules: Int[Tensor, "b t"]) -> SceneBatch:
+    """The scenes that derivations describe: of the derivation's nodes, only renderable symbols stay."""
+    batch, steps = rules.shape
+    frontier = Frontier(grammar, batch, steps, rules.device)
+    tables = frontier.tables
+    width = tables.emit.shape[1]
+    offsets = torch.arange(width, device=rules.device)
+    classes = torch.full((batch, steps * width + width), -1, device=rules.device)
+    parents = classes.clone()
+    size = torch.zeros(batch, dtype=torch.long, device=rules.device)
+    for rule in rules.unbind(1):
+        owner = frontier.owner
+        new = tables.emit[rule]
+        inside = torch.where(tables.owns[rule], size, owner)
+        # the expanded symbol's own node hangs from its owner, the rule's terminals from that node
+        above = torch.where(tables.owns[rule][:, None] & (offsets == 0), owner[:, None], inside[:, None])
+        columns = size[:, None] + offsets
+        classes.scatter_(1, columns, new)
+        parents.scatter_(1, columns, torch.where(new >= 0, above, -1))
+        size = size + (new >= 0).sum(1)
+        frontier.expand(rule, inside)
+    most = max(1, int(size.max())) if batch else 1
+    return SceneBatch(classes[:, :most].contiguous(), parents[:, :most].contiguous())

@@ -1,0 +1,125 @@
+"""Scene graphs of single scenes, and their derivations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ms2.grammar.grammar import Grammar, GrammarError
+from ms2.grammar.trees import to_tree
+
+
+@dataclass
+class SceneGraph:
+    """One scene as a person reads it: an object and what hangs from it, in order.
+
+    The root is the scene itself, and carries the grammar's start symbol.
+    """
+
+    symbol: str
+    children: list["SceneGraph"] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return self._lines("")
+
+    def _lines(self, indent: str) -> str:
+        return "\n".join([indent + self.symbol, *(c._lines(indent + "  ") for c in self.children)])
+
+
+def graph_of(grammar: Grammar, rules: Sequence[int]) -> SceneGraph:
+    """The scene graph of one derivation.
+
+    Raises:
+        GrammarError: If ``rules`` is no finished derivation.
+    """
+    root = SceneGraph(grammar.start)
+    stack = [(to_tree(grammar, rules), root)]
+    while stack:
+        node, above = stack.pop()
+        if node.symbol in grammar.classes:
+            above.children.append(SceneGraph(node.symbol))
+            above = above.children[-1]
+        stack += [(child, above) for child in reversed(node.children)]
+    return root
+
+
+def derivation_of(grammar: Grammar, graph: SceneGraph) -> list[int]:
+    """The shortest derivation whose scene graph is ``graph``: the inverse of `graph_of`.
+
+    Exact wherever different derivations have different scene graphs; an ambiguous grammar loses which of
+    them it was.
+
+    Raises:
+        GrammarError: If the grammar derives no such scene.
+    """
+    found = _Chart(grammar, graph.children).ends(grammar.start, 0)
+    if len(graph.children) not in found:
+        raise GrammarError(f"the grammar derives no scene\n{graph}")
+    rules: list[int] = []
+    stack = [found[len(graph.children)]]
+    while stack:
+        part = stack.pop()
+        if part.rule is not None:
+            rules.append(part.rule)
+        stack += reversed(part.parts)
+    return rules
+
+
+class _Part(NamedTuple):
+    """A derivation of one symbol: its steps, its first rule (none for a terminal), and the parts of that rule."""
+
+    steps: int = 0
+    rule: int | None = None
+    parts: tuple["_Part", ...] = ()
+
+
+class _Chart:
+    """Shortest derivations of every symbol from every place in a row of siblings, by where they end.
+
+    Filled from the right, because what starts at a place needs only what starts there or further right; at one
+    place until nothing gets shorter, because a symbol may need itself (left recursion).
+    """
+
+    def __init__(self, grammar: Grammar, row: list[SceneGraph]) -> None:
+        self.grammar, self.row = grammar, row
+        self.inside = [self._inside(node) for node in row]
+        self.best: dict[tuple[str, int], dict[int, _Part]] = {}
+        for start in reversed(range(len(row) + 1)):
+            here = [(s, start) for s in grammar.nonterminals if s not in grammar.classes]
+            self.best |= {key: {} for key in here}
+            before = None
+            while (now := [{end: p.steps for end, p in self.best[key].items()} for key in here]) != before:
+                before = now
+                self.best |= {key: self.alternatives(*key) for key in here}
+
+    def _inside(self, node: SceneGraph) -> _Part | None:
+        """The derivation below an object, if the grammar has one with these children."""
+        if node.symbol not in self.grammar.nonterminals:
+            return None if node.children else _Part()
+        return _Chart(self.grammar, node.children).alternatives(node.symbol, 0).get(len(node.children))
+
+    def ends(self, symbol: str, start: int) -> dict[int, _Part]:
+        """Derivations of a symbol that cover the siblings from ``start`` on."""
+        if (symbol, start) in self.best:
+            return self.best[symbol, start]
+        if symbol not in self.grammar.classes:
+            return {start: _Part()}
+        part = self.inside[start] if start < len(self.row) and self.row[start].symbol == symbol else None
+        return {} if part is None else {start + 1: part}
+
+    def alternatives(self, symbol: str, start: int) -> dict[int, _Part]:
+        """The same of a non-terminal, by its rules."""
+        best: dict[int, _Part] = {}
+        for number in self.grammar.expansions(symbol):
+            ends = {start: _Part(1, number)}
+            for s in self.grammar.rules[number].rhs:
+                longer: dict[int, _Part] = {}
+                for middle, so_far in ends.items():
+                    for end, part in self.ends(s, middle).items():
+                        steps = so_far.steps + part.steps
+                        if end not in longer or steps < longer[end].steps:
+                            longer[end] = _Part(steps, number, (*so_far.parts, part))
+                ends = longer
+            for end, part in ends.items():
+                if end not in best or part.steps < best[end].steps:
+                    best[end] = part
+        return best

@@ -1,0 +1,52 @@
+"""Target images from a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from ms2.core.images import Fit
+from ms2.targets.base import Target
+from ms2.targets.image_folder import ImageFolder, OnError
+from ms2.world import World
+
+
+class Folder(Target):
+    """Any folder of images, searched recursively.
+
+    Args:
+        world: Whose renderer sets the images' size and channels.
+        root: The folder.
+        fit: How images of another shape are brought to the renderer's: cut, padded with black, or stretched.
+        on_error: What to do with files that can't be read.
+        limit: Use the first so many images only.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        root: Path | str,
+        fit: Fit = "crop",
+        on_error: OnError = "raise",
+        limit: int | None = None,
+    ) -> None:
+        channels: Literal[1, 3] = 1 if world.renderer.channels == 1 else 3
+        self.images = ImageFolder(root, world.renderer.size, channels, fit, on_error, limit)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
+        """Several images, read from disk."""
+        return [self.images[i] for i in indices]
+
+    def key(self) -> str:
+        """Hash of names, sizes and times of the files."""
+        return self.images.fingerprint()
+
+    def verify(self) -> None:
+        """Decode every file once."""
+        self.images.verify()

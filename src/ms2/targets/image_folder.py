@@ -1,0 +1,223 @@
+"""A folder of images of any origin as a dataset of 8-bit tensors."""
+
+import hashlib
+import json
+import math
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, get_args
+
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.contrib.concurrent import thread_map
+
+from ms2.core.errors import UserError
+from ms2.core.files import typed_path
+from ms2.core.images import EXTENSIONS, Channels, Fit, ImageError, _check_choice, _check_size, _reason, read_image
+
+ODD_ASPECT = 0.05  # logarithm of the ratio of two aspects from which they are called different
+NAMED_AT_MOST = 10  # of the bad files, and of the kinds of file found instead of images
+OnError = Literal["raise", "skip"]
+
+
+class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
+    """The images in a folder and its subfolders, sorted by path; hidden files and folders are left out.
+
+    Opening it only lists the files. Call `verify` once to decode them all, and so meet a corrupt one now instead of
+    in hour three. With `size=None`, images of different sizes cannot be batched.
+
+    Args:
+        root: Folder to search, with its subfolders, for png, jpg, bmp, gif, webp, tif, ppm and pgm files.
+        size: Height and width of the images in pixels; null keeps each image's own.
+        channels: 3 for colour, 1 for grey.
+        fit: Other aspects: "crop" covers the frame and cuts, "pad" adds black bars, "stretch" distorts.
+        on_error: Unreadable files: "raise" stops and names them, "skip" warns and leaves them out.
+        limit: Use only the first so many images (counted before any are skipped); null uses all.
+
+    Raises:
+        ImageError: The folder is missing, is not a folder, holds no images, or holds a folder that cannot be listed.
+        UserError: Another argument is impossible.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        size: tuple[int, int] | None = None,
+        channels: Channels = 3,
+        fit: Fit = "crop",
+        on_error: OnError = "raise",
+        limit: int | None = None,
+    ) -> None:
+        _check_choice("channels", channels, get_args(Channels))
+        _check_choice("fit", fit, get_args(Fit))
+        _check_choice("on_error", on_error, get_args(OnError))
+        _check_size(size)
+        if limit is not None and limit < 1:
+            raise UserError(f"limit is {limit}: give the number of images to use, 1 or more, or null for all.")
+        self.root = _check_folder(root)
+        self.size, self.channels, self.fit, self.on_error = size, channels, fit, on_error
+        self.paths: list[Path] = self._find()[:limit]
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """The pixels of one image, 0 to 255; raises `ImageError` if it cannot be read, whatever `on_error` says."""
+        return read_image(self.paths[index], self.channels, self.size, self.fit)
+
+    def verify(self) -> list[ImageError]:
+        """Decode every image once, with a progress bar on a terminal; with `on_error="skip"`, drop the bad ones.
+
+        Returns:
+            What was wrong with each image left out; empty if all can be read.
+
+        Raises:
+            ImageError: Some cannot be read and `on_error` is "raise", or none can. Names up to 10, with reasons.
+        """
+        # Pillow decodes outside Python's lock, so threads help; more of them would only hold more images in memory.
+        threads = min(8, os.cpu_count() or 1)
+        found = thread_map(
+            self._look, self.paths, max_workers=threads, desc="Checking images", unit="image", disable=None
+        )
+        bad = [error for error in found if isinstance(error, ImageError)]
+        self._leave_out(bad, f"{len(bad)} of {len(self)} images cannot be read")
+        if len(bad) == len(self):
+            raise ImageError(self.root, f"no image is left; none of the {len(self)} can be read.")
+        good = {path: size for path, size in zip(self.paths, found, strict=True) if not isinstance(size, ImageError)}
+        self.paths = list(good)
+        if self.size is not None:
+            warn_of_shapes(self.root, good, self.size, self.fit)
+        return bad
+
+    def fingerprint(self) -> str:
+        """A hash of the images' names, sizes, modification times and settings: a cache key for what is made of them.
+
+        It stays the same when the folder moves, as long as modification times do.
+        """
+        files = [(path.relative_to(self.root).as_posix(), *_stamp(path)) for path in self.paths]
+        facts = json.dumps([self.size, self.channels, self.fit, files])
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+    def _find(self) -> list[Path]:
+        unlisted: list[OSError] = []
+        files = list(_walk(self.root, unlisted.append))
+        errors = [ImageError(str(error.filename), _reason(error)) for error in unlisted]
+        self._leave_out(errors, f"{len(errors)} folders cannot be listed")
+        images = sorted(file for file in files if file.suffix.lower() in EXTENSIONS)
+        if not images:
+            kinds = Counter(file.suffix.lower() or "(no extension)" for file in files).most_common(NAMED_AT_MOST)
+            instead = ", ".join(f"{count} {kind}" for kind, count in kinds) or "nothing"
+            looked = f"looked here and in subfolders for {' '.join(EXTENSIONS)} and found {instead}"
+            raise ImageError(self.root, f"no images: {looked} (hidden files aside). Point root at a folder of images.")
+        return images
+
+    def _look(self, path: Path) -> ImageError | tuple[int, int]:
+        """Height and width of an image, or what is wrong with it."""
+        try:
+            height, width = read_image(path, self.channels).shape[1:]
+        except ImageError as error:
+            return ImageError(error.path, error.reason)  # without the traceback, which would hold on to the pixels
+        return height, width
+
+    def _leave_out(self, bad: Sequence[ImageError], what: str) -> None:
+        if not bad:
+            return
+        text = name_some(what, bad)
+        if self.on_error == "raise":
+            raise ImageError(self.root, f"{text}\nRepair or remove them, or leave them out with `on_error: skip`.")
+        warnings.warn(f"{self.root}: left out, {text}", stacklevel=3)
+
+
+def name_some(what: str, bad: Sequence[object]) -> str:
+    """What is wrong, and below it the first of the things that are."""
+    more = [f"and {len(bad) - NAMED_AT_MOST} more"] if len(bad) > NAMED_AT_MOST else []
+    return "\n  ".join([f"{what}:", *map(str, bad[:NAMED_AT_MOST]), *more])
+
+
+def warn_of_shapes(root: str | Path, sizes: Mapping[Path, tuple[int, int]], wanted: tuple[int, int], fit: Fit) -> None:
+    """Say what becomes of images of another aspect than the renderer's, and of smaller ones."""
+    height, width = wanted
+    aspect = width / height
+    odd = {path: (w / h) / aspect for path, (h, w) in sizes.items() if abs(math.log((w / h) / aspect)) > ODD_ASPECT}
+    if odd:
+        path = max(odd, key=lambda p: abs(math.log(odd[p])))
+        h, w = sizes[path]
+        lost = 1 - min(odd[path], 1 / odd[path])
+        happens = {
+            "crop": f"up to {lost:.0%} of an image is cut away",
+            "pad": f"black bars fill up to {lost:.0%} of an image",
+            "stretch": "they are distorted",
+        }[fit]
+        warnings.warn(
+            f"{root}: {len(odd)} of {len(sizes)} images have another aspect than the renderer's {width} x {height} "
+            f"pixels, most of all {path.name} ({w} x {h}). With fit: {fit}, {happens}, which rendered images don't "
+            "show: features will differ for it. Cut the images yourself, choose another fit, or give the renderer "
+            "their aspect.",
+            stacklevel=4,
+        )
+    small = [path for path, (h, w) in sizes.items() if h < height and w < width]
+    if small:
+        h, w = sizes[small[0]]
+        warnings.warn(
+            f"{root}: {len(small)} of {len(sizes)} images are smaller than the renderer's {width} x {height} pixels, "
+            f"such as {small[0].name} ({w} x {h}). Enlarged they are blurred, which rendered images aren't: lower the "
+            "renderer's size.",
+            stacklevel=4,
+        )
+
+
+def _walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[Path]:
+    # Linked folders are followed, as data sets often are links, but each real folder is visited once, and the root's
+    # parents never, so that loops end.
+    real = root.resolve()
+    seen = {real, *real.parents}
+    for folder, subfolders, names in os.walk(root, onerror=onerror, followlinks=True):
+        fresh = []
+        for name in sorted(subfolders):
+            real = Path(folder, name).resolve()
+            if not name.startswith(".") and real not in seen:
+                seen.add(real)
+                fresh.append(name)
+        subfolders[:] = fresh
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:  # a missing file is for verify() to report
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _check_folder(root: str | Path) -> Path:
+    if not str(root):
+        raise UserError("root is empty: give the folder that holds the images.")
+    folder = typed_path(root).absolute()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ImageError(folder, f"is a file, and root must be a folder. Did you mean {folder.parent}?")
+    near, exact = _nearest(folder)
+    advice = f"The part that exists is {near}." if exact else f"Did you mean {near}?"
+    raise ImageError(folder, f"no such folder. {advice}")
+
+
+def _nearest(path: Path) -> tuple[Path, bool]:
+    """The existing folder spelled most like `path`, as deep as it goes, and whether it is just the start of `path`."""
+    near, exact = Path(path.anchor), True
+    for part in path.parts[1:]:
+        if not (near / part).is_dir():
+            names = {each.name.lower(): each.name for each in near.iterdir() if each.is_dir()}
+            match = get_close_matches(part.lower(), names, n=1)
+            if not match:
+                break
+            part, exact = names[match[0]], False
+        near /= part
+    return near, exact

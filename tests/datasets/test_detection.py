@@ -1,0 +1,406 @@
+"""Labelled sets: what a detector is given, where boxes go when images are scaled and cut, what is said of bad ones."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as rle
+from torch import Tensor
+
+from ms2.core.errors import UserError
+from ms2.core.images import read_image
+from ms2.datasets.detection import CocoSet, DataSetError, DetectionSet, GeneratedSet, KittiDetection, _Cut, collate
+from ms2.render.scene3d.calibration import KittiError
+from ms2.targets.kitti import read_labels
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+HEIGHT, WIDTH = 20, 30
+CAR = {
+    "object": 0,
+    "category": "car",
+    "bbox": [2, 3, 6, 5],
+    "amodal_bbox": [2, 3, 9.5, 5],
+    "visibility": 0.6,
+    "area": 30,
+}
+HOUSE = {"object": 1, "category": "house", "bbox": [20, 10, 10, 10], "amodal_bbox": [20, 10, 10, 10], "visibility": 1.0}
+TREE = {"object": 2, "category": "tree", "bbox": [0, 0, 2, 2], "visibility": 0.05}
+EVERY = {
+    "boxes": torch.float32,
+    "labels": torch.int64,
+    "ignore": torch.bool,
+    "height": torch.float32,
+    "occlusion": torch.int64,
+    "truncation": torch.float32,
+    "scale": torch.float32,
+    "regions": torch.float32,
+    "region_labels": torch.int64,
+}
+
+
+def with_mask(label: dict[str, Any]) -> dict[str, Any]:
+    """The label with a mask that fills its box."""
+    x, y, w, h = map(int, label["bbox"])
+    pixels = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
+    pixels[y : y + h, x : x + w] = 1
+    packed = rle.encode(pixels)
+    return label | {"segmentation": {"size": [HEIGHT, WIDTH], "counts": packed["counts"].decode()}}
+
+
+def record(file: str, labels: list[dict[str, Any]], hidden: list[dict[str, Any]]) -> dict[str, Any]:
+    image = {"file": file, "width": WIDTH, "height": HEIGHT}
+    return {"image": image, "labels": [with_mask(label) for label in labels], "hidden": hidden}
+
+
+@pytest.fixture
+def generated(tmp_path: Path) -> Path:
+    """Two scenes: a car, a house and a tree that is all but hidden; and nothing."""
+    records = [
+        record("images/000000.png", [CAR | {"truncation": 0.25}, HOUSE], [TREE, {"object": 3, "category": "car"}]),
+        record("images/000001.png", [], []),
+    ]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "scenes").mkdir()
+    for i, one in enumerate(records):
+        pixels = np.full((HEIGHT, WIDTH, 3), [i, 100, 200], np.uint8)
+        Image.fromarray(pixels).save(tmp_path / one["image"]["file"])
+        (tmp_path / f"scenes/{i:06d}.json").write_text(json.dumps(one))
+    about = {"num_scenes": 2, "categories": ["car", "house", "tree"], "size": [HEIGHT, WIDTH]}
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    return tmp_path
+
+
+@pytest.fixture
+def coco(generated: Path) -> Path:
+    """The same as a COCO file, with a crowd of houses, and an object that is to be ignored."""
+    found = json.loads((generated / "scenes/000000.json").read_text())["labels"]
+    kinds = {"automobile": 7, "house": 3}
+    annotations = [
+        {"id": 1, "image_id": 5, "category_id": 7, "iscrowd": 0, **found[0]},
+        {"id": 2, "image_id": 5, "category_id": 3, "iscrowd": 1, **found[1]},
+        {"id": 3, "image_id": 5, "category_id": 3, "iscrowd": 0, "bbox": [-3, 5, 8, 5], "area": 40, "ignore": 1,
+         "segmentation": [[0, 5, 5, 5, 5, 10, 0, 10]]},
+        {"id": 4, "image_id": 5, "category_id": 3, "iscrowd": 0, "bbox": [4, 4, 0, 5], "area": 0,
+         "segmentation": [[4, 4, 4, 4, 4, 9, 4, 9]]},
+    ]  # fmt: skip
+    images = [{"id": 9, "file_name": "000001.png"}, {"id": 5, "file_name": "000000.png"}]
+    images = [{**image, "width": WIDTH, "height": HEIGHT} for image in images]
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for name, number in kinds.items()],
+    }
+    path = generated / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+LINE = "{kind} {truncation} {occlusion} -1.56 {box} 1.61 1.66 3.20 -0.69 1.69 25.01 -1.59"
+
+
+def line(kind: str, box: str, truncation: float = 0.0, occlusion: int = 0) -> str:
+    return LINE.format(kind=kind, box=box, truncation=truncation, occlusion=occlusion)
+
+
+@pytest.fixture
+def kitti(tmp_path: Path) -> Path:
+    """Three frames of 400 x 100 pixels, of which the first holds objects of many kinds."""
+    root = tmp_path / "kitti"
+    for folder in ("training/image_2", "training/label_2", "ImageSets"):
+        (root / folder).mkdir(parents=True)
+    lines = [
+        line("Car", "150 20 190 60", 0.1, 1),
+        line("Van", "200 20 240 60", 0.0, 2),
+        line("Pedestrian", "20 20 60 60"),
+        line("Car", "80 20 120 60", 0.5),
+        line("Misc", "300 20 340 60"),
+        line("DontCare", "280 0 320 50", -1, -1),
+    ]
+    for frame in range(3):
+        Image.new("RGB", (400, 100), (frame, 0, 0)).save(root / f"training/image_2/{frame:06d}.png")
+        (root / f"training/label_2/{frame:06d}.txt").write_text("\n".join(lines if frame == 0 else []))
+    (root / "ImageSets/train.txt").write_text("000002\n000000\n")
+    (root / "ImageSets/official.txt").write_text("000000\n005555\n")
+    return root
+
+
+def test_a_generated_set(generated: Path) -> None:
+    data = GeneratedSet(generated)
+    assert len(data) == 2 and data.categories == ("car", "house", "tree")
+    image, target = data[0]
+    assert image.dtype == torch.uint8 and image.shape == (3, HEIGHT, WIDTH) and image[:, 0, 0].tolist() == [0, 100, 200]
+    assert target["boxes"].tolist() == [[2, 3, 8, 8], [20, 10, 30, 20]] and target["labels"].tolist() == [1, 2]
+    assert target["height"].tolist() == [5, 10] and target["occlusion"].tolist() == [1, 0]
+    assert target["truncation"].tolist() == [0.25, 0] and target["ignore"].tolist() == [False, False]
+    # the tree is hidden, and the other car all the more
+    assert target["regions"].tolist() == [[0, 0, 2, 2]] and target["region_labels"].tolist() == [3]
+    assert {name: value.dtype for name, value in target.items()} == EVERY
+
+
+def test_an_image_without_objects(generated: Path) -> None:
+    target = GeneratedSet(generated, masks=True)[1][1]
+    assert {name: tuple(value.shape) for name, value in target.items()} == {
+        "boxes": (0, 4), "labels": (0,), "ignore": (0,), "height": (0,), "occlusion": (0,), "truncation": (0,),
+        "scale": (), "regions": (0, 4), "region_labels": (0,), "masks": (0, HEIGHT, WIDTH),
+    }  # fmt: skip
+
+
+def test_categories_are_numbered_as_they_are_named(generated: Path) -> None:
+    target = GeneratedSet(generated, ["tree", "car"])[0][1]
+    assert target["labels"].tolist() == [2] and target["region_labels"].tolist() == [1]
+
+
+def test_masks_are_those_of_the_labels(generated: Path) -> None:
+    masks = GeneratedSet(generated, ["house"], masks=True)[0][1]["masks"]
+    assert masks.dtype == torch.uint8 and masks.shape == (1, HEIGHT, WIDTH)
+    assert masks.sum() == 100 and masks[0, 10:, 20:].all()
+
+
+def test_boxes_of_whole_objects_and_kittis_pixels(generated: Path) -> None:
+    target = GeneratedSet(generated, amodal=True, scale=0.25)[0][1]
+    assert target["boxes"].tolist() == [[2, 3, 11.5, 8], [20, 10, 30, 20]]
+    assert target["height"].tolist() == [20, 40] and float(target["scale"]) == 0.25
+
+
+def test_a_limit_takes_the_first(generated: Path) -> None:
+    assert len(GeneratedSet(generated, limit=1)) == 1 and len(GeneratedSet(generated, limit=9)) == 2
+
+
+def test_coco(coco: Path) -> None:
+    data = CocoSet(coco.parent / "images", coco, names={"automobile": "car"}, masks=True)
+    assert data.categories == ("car", "house") and len(data) == 2
+    image, target = data[0]  # by number
+    assert torch.equal(image, read_image(coco.parent / "images/000000.png"))
+    assert target["boxes"].tolist() == [[2, 3, 8, 8], [0, 5, 5, 10]]  # cut, and the empty one left out
+    assert target["labels"].tolist() == [1, 2] and target["ignore"].tolist() == [False, True]
+    assert target["regions"].tolist() == [[20, 10, 30, 20]] and target["region_labels"].tolist() == [2]
+    assert target["masks"].sum((1, 2)).tolist() == [30, 25]
+    assert len(data[1][1]["boxes"]) == 0
+    assert {name: value.dtype for name, value in target.items()} == EVERY | {"masks": torch.uint8}
+
+
+def test_coco_brought_to_a_size(coco: Path) -> None:
+    image, target = CocoSet(coco.parent / "images", coco, ["house"], size=(40, 40))[0]
+    assert image.shape == (3, 40, 40)
+    # twice as large, and 10 pixels cut off on the left and on the right
+    assert target["regions"].tolist() == [[30, 20, 40, 40]] and target["boxes"].tolist() == []
+    assert float(target["scale"]) == 2
+
+
+def test_kitti_frames_keep_their_size(kitti: Path) -> None:
+    data = KittiDetection(kitti, ["car", "pedestrian"])
+    image, target = data[0]
+    assert len(data) == 3 and image.shape == (3, 100, 400)
+    assert target["boxes"].tolist() == [[150, 20, 190, 60], [200, 20, 240, 60], [20, 20, 60, 60], [80, 20, 120, 60]]
+    assert target["labels"].tolist() == [1, 1, 2, 1] and target["ignore"].tolist() == [False, True, False, False]
+    assert target["occlusion"].tolist() == [1, 2, 0, 0] and target["height"].tolist() == [40] * 4
+    assert target["truncation"].tolist() == pytest.approx([0.1, 0, 0, 0.5])
+    assert target["regions"].tolist() == [[280, 0, 320, 50]] and target["region_labels"].tolist() == [0]
+    assert {name: value.dtype for name, value in target.items()} == EVERY
+    assert len(data[1][1]["boxes"]) == 0
+
+
+def test_kitti_frames_are_scaled_and_cut(kitti: Path) -> None:
+    target = KittiDetection(kitti, ["car", "pedestrian"], size=(50, 100))[0][1]
+    # half as large; of 200 columns the middle 100 stay, so that 50 pixels are cut off on the left
+    assert target["boxes"].tolist() == [[25, 10, 45, 30], [50, 10, 70, 30], [0, 10, 10, 30]]
+    assert target["labels"].tolist() == [1, 1, 1]  # the pedestrian is gone
+    assert target["height"].tolist() == [40, 40, 40] and float(target["scale"]) == 0.5
+    # half of what was in the frame of the last car is cut off, and half of it was outside before
+    assert target["truncation"].tolist() == pytest.approx([0.1, 0, 0.75])
+    assert target["regions"].tolist() == [[90, 0, 100, 25]]
+
+
+@settings(max_examples=30)
+@given(
+    own=st.tuples(st.integers(20, 90), st.integers(20, 90)),
+    size=st.tuples(st.integers(10, 60), st.integers(10, 60)),
+    middle=st.tuples(st.floats(0.4, 0.6), st.floats(0.4, 0.6)),
+)
+def test_boxes_go_where_the_pixels_go(own: tuple[int, int], size: tuple[int, int], middle: tuple[float, float]) -> None:
+    """A bright rectangle's box lies around what is bright once the picture was scaled and cut."""
+    y, x = (round(share * side) for share, side in zip(middle, own, strict=True))
+    y0, x0, y1, x1 = y - own[0] // 6, x - own[1] // 6, y + own[0] // 6, x + own[1] // 6
+    pixels = np.zeros(own, np.uint8)
+    pixels[y0:y1, x0:x1] = 255
+    content = _png(pixels)
+    image = read_image("bright.png", 1, size, content=content)[0].double() / 255
+    left, top, right, bottom = _Cut(own, size).inside(_Cut(own, size).box((x0, y0, x1, y1)))
+    assert float(image.sum(1).max()) == pytest.approx(right - left, abs=1.2)
+    assert float(image.sum(0).max()) == pytest.approx(bottom - top, abs=1.2)
+    centre = [
+        float((image.sum(axis) * (torch.arange(n) + 0.5)).sum() / image.sum())
+        for axis, n in ((1, size[0]), (0, size[1]))
+    ]
+    assert centre == pytest.approx([(top + bottom) / 2, (left + right) / 2], abs=0.7)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    import io
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("more", "frames"),
+    [
+        ({}, [0, 1, 2]),
+        ({"split": "train"}, [2, 0]),
+        ({"exclude": "train"}, [1]),
+        ({"split": "train", "exclude": "official"}, [2]),
+        ({"limit": 2}, [0, 1]),
+    ],
+)
+def test_frames_of_a_list_and_those_not_in_one(kitti: Path, more: dict[str, Any], frames: list[int]) -> None:
+    data = KittiDetection(kitti, **more)
+    assert [int(data[i][0][0, 0, 0]) for i in range(len(data))] == frames
+
+
+def test_other_types_and_neighbours(kitti: Path) -> None:
+    data = KittiDetection(kitti, ["thing"], types={"Car": "thing", "Misc": "thing"}, neighbours=["Misc"])
+    assert data[0][1]["ignore"].tolist() == [False, False, True]
+
+
+def test_batches_are_lists(generated: Path) -> None:
+    data = GeneratedSet(generated)
+    images, targets = collate([data[0], data[1]])
+    assert [len(target["boxes"]) for target in targets] == [2, 0] and len(images) == 2
+
+
+@pytest.mark.skipif("MS2_DATA" not in os.environ, reason="MS2_DATA, with the folder kitti, is not set")
+def test_real_frames() -> None:
+    root = Path(os.environ["MS2_DATA"], "kitti")
+    data = KittiDetection(root, size=(96, 312), limit=40)
+    assert len(data) == 40 and len(KittiDetection(root)) == 414
+    with pytest.raises(KittiError, match="has no frames of split None that are not in train"):
+        KittiDetection(root, exclude="train")
+    cars = 0
+    for i in range(40):
+        image, target = data[i]
+        assert image.shape == (3, 96, 312)
+        corner, other = target["boxes"].split(2, 1)
+        assert bool((corner >= 0).all() and (other <= torch.tensor([312, 96])).all() and (other > corner).all())
+        raw = [o for o in read_labels(root / "training/label_2" / f"{data.frames[i].stem}.txt") if o.type == "Car"]
+        heights = target["height"][(target["labels"] == 1) & ~target["ignore"]]
+        full = torch.tensor([car.box[3] - car.box[1] for car in raw])
+        cars += len(raw)
+        if len(heights) == len(full):  # none was cut off
+            assert torch.allclose(heights, full, atol=1e-3)
+    assert cars > 50
+
+
+# --- errors ---
+
+
+def damaged(folder: Path, change: Any) -> None:
+    path = folder / "scenes/000000.json"
+    one = json.loads(path.read_text())
+    change(one)
+    path.write_text(json.dumps(one))
+
+
+def test_no_set_and_half_a_set(generated: Path) -> None:
+    with pytest.raises(DataSetError, match=f"there is no folder {generated}/none: make a data set there with ms2 gen"):
+        GeneratedSet(generated / "none")
+    with pytest.raises(DataSetError, match=r"is no data set of ms2: it has no dataset\.json\. Make one with ms2"):
+        GeneratedSet(generated / "images")
+    (generated / "scenes/000001.json").unlink()
+    with pytest.raises(DataSetError, match=r"is not complete: it holds 1 of 2 scenes\. Run the ms2 generate that"):
+        GeneratedSet(generated)
+    for text in ("[]", "{", '{"num_scenes": 2}', '{"num_scenes": "2", "categories": ["car"]}'):
+        (generated / "dataset.json").write_text(text)
+        with pytest.raises(DataSetError, match=r"dataset\.json .*damaged"):
+            GeneratedSet(generated)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: one.pop("labels"),
+        lambda one: one["image"].pop("file"),
+        lambda one: one.update(image=[]),
+        lambda one: one["labels"][0].update(bbox=[1, 2, 3]),
+        lambda one: one["labels"][0].update(bbox="abcd"),
+        lambda one: one["labels"][0].update(visibility=None),
+        lambda one: one["labels"][0].pop("segmentation"),
+        lambda one: one["labels"][0]["segmentation"].update(size=[5, 5]),
+        lambda one: one["hidden"].append(3),
+    ],
+)
+def test_a_broken_record_is_named(generated: Path, change: Any) -> None:
+    damaged(generated, change)
+    with pytest.raises(DataSetError, match=r"scenes/000000\.json is damaged, or not what it should be"):
+        GeneratedSet(generated, masks=True)[0]
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "images/../../secret.png"])
+def test_images_lie_within_the_set(generated: Path, name: str) -> None:
+    damaged(generated, lambda one: one["image"].update(file=name))
+    with pytest.raises(DataSetError, match=r"is named as an image, but lies outside .*: that set is not to be trusted"):
+        GeneratedSet(generated)[0]
+
+
+def test_a_missing_image_is_named(generated: Path) -> None:
+    (generated / "images/000000.png").unlink()
+    with pytest.raises(UserError, match=r"000000\.png: not a file, or a link to a missing one"):
+        GeneratedSet(generated)[0]
+
+
+def test_unknown_categories(generated: Path, kitti: Path) -> None:
+    with pytest.raises(UserError, match=r"has no category 'caar'. Did you mean 'car'\? Available: car, house, tree."):
+        GeneratedSet(generated, ["caar"])
+    with pytest.raises(UserError, match=r"types has no category 'bus'. Available: car, cyclist, pedestrian, truck."):
+        KittiDetection(kitti, ["bus"])
+    for wrong in ([], ["car", "car"]):
+        with pytest.raises(UserError, match="name one or more, each once"):
+            GeneratedSet(generated, wrong)
+    with pytest.raises(UserError, match="limit is 0: give the number of images to use, 1 or more, or null for all"):
+        GeneratedSet(generated, limit=0)
+
+
+def test_bad_coco_files(coco: Path) -> None:
+    images = coco.parent / "images"
+    with pytest.raises(UserError, match="masks are not scaled: leave size out, or masks"):
+        CocoSet(images, coco, size=(40, 40), masks=True)
+    with pytest.raises(DataSetError, match=r"there is no file .*none: give the annotations of a COCO set"):
+        CocoSet(images, coco.parent / "none")
+    content = json.loads(coco.read_text())
+    content["images"][1]["file_name"] = "../../secret.png"
+    coco.write_text(json.dumps(content))
+    with pytest.raises(DataSetError, match="lies outside"):
+        CocoSet(images, coco)[0]
+    for text in ("[]", "{", '{"images": []}', '{"images": [], "categories": [{}]}', '{"images": 3, "categories": []}'):
+        coco.write_text(text)
+        with pytest.raises(DataSetError, match=r"instances\.json is damaged, or not what it should be"):
+            CocoSet(images, coco)
+
+
+def test_bad_kitti_folders(kitti: Path) -> None:
+    with pytest.raises(KittiError, match=r"none\.txt: there is no such list of frames, which are to be left out"):
+        KittiDetection(kitti, exclude="none")
+    with pytest.raises(KittiError, match="lists 1 of 2 frames that have no image"):
+        KittiDetection(kitti, split="official")
+    (kitti / "training/label_2/000000.txt").unlink()
+    with pytest.raises(KittiError, match="there is no such label file"):
+        KittiDetection(kitti)[0]
+    shutil.rmtree(kitti / "training")
+    with pytest.raises(KittiError, match="is not KITTI's object detection set"):
+        KittiDetection(kitti)
+
+
+def test_all_sets_give_the_same_fields(generated: Path, coco: Path, kitti: Path) -> None:
+    sets: list[DetectionSet] = [GeneratedSet(generated), CocoSet(generated / "images", coco), KittiDetection(kitti)]
+    for data in sets:
+        for i in range(len(data)):
+            image, target = data[i]
+            assert isinstance(image, Tensor) and {name: value.dtype for name, value in target.items()} == EVERY

@@ -1,0 +1,219 @@
+"""Comparing rows on equal budgets: tables of known numbers, and a whole comparison in small."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+import yaml
+from PIL import Image
+from scipy import stats
+from torchvision.transforms.functional import pil_to_tensor
+
+from ms2.core.errors import UserError
+from ms2.evaluation.detectors.comparison import (
+    Budget,
+    folder_of,
+    measure_rows,
+    measure_runs,
+    open_rows,
+    summarise,
+    table,
+)
+from ms2.evaluation.detectors.detector import load_detector
+from ms2.metrics.fid import fid
+from ms2.metrics.intervals import mean_interval
+from ms2.metrics.kid import kid
+from ms2.models.checkpoints import note_grammar
+from ms2.models.structure import StructureModel
+from ms2.worlds.multimnist.grammar import MultiMNIST
+
+WORLD = {
+    "grammar": "MultiMNIST",
+    "prior": {"class_path": "UniformDigits", "init_args": {"max_digits": 4}},
+    "parameters": "UniformPlacement",
+    "renderer": {"class_path": "DigitCanvas", "init_args": {"canvas": 40, "digit": 12}},
+}
+TARGET = {
+    "class_path": "Synthetic",
+    "init_args": {
+        "num_images": 20,
+        "prior": {"class_path": "RandomDigits", "init_args": {"max_digits": 4}},
+        "parameters": "OnALine",
+    },
+}
+SMALL = Budget(num_scenes=6, steps=2, test_scenes=5, batch_size=2, classes=("3", "8"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run whose structure model has not learned a thing."""
+    grammar = MultiMNIST()
+    model = StructureModel(grammar, t_max=12, hidden=8, most={"Digits": 4})
+    configuration = {
+        "world": WORLD,
+        "data": {"target": TARGET},
+        "model": {"structure": {"t_max": 12, "hidden": 8, "most": {"Digits": 4}}},
+    }
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
+    weights = {f"structure.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": weights, "grammar": note_grammar(grammar)}, folder / "checkpoints" / "last.ckpt")
+    return folder
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.4], [1.0, 2.0, 4.0], [0.0, 0.0, 0.0, 1.0]])
+def test_the_interval_of_a_mean_is_students(values):
+    found = mean_interval(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=sum(values) / len(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_a_single_measurement_has_no_interval():
+    assert mean_interval([0.3]) == mean_interval([0.3], 0.5)
+    assert table({"prior": {"AP": mean_interval([0.3])}}).splitlines()[-1] == "| prior | 0.300 |"
+
+
+def test_gains_are_paired_by_seed():
+    """Seeds differ by a lot, rows by the same amount with each: the gain is certain, the rows are not."""
+    measured = [{"prior": {"AP car": x}, "learned": {"AP car": x + 0.125}} for x in (0.25, 0.5, 0.75)]
+    found = summarise(measured)
+    gain = found["learned - prior"]["AP car"]
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.125, 0.125, 0.125))
+    assert found["prior"]["AP car"].high - found["prior"]["AP car"].low > 0.5
+    lines = table(found).splitlines()
+    assert lines[0] == "| | AP car |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| prior", "| learned", "| learned - prior"]
+
+
+def test_a_comparison_in_small(run, monkeypatch):
+    summary, text = measure_runs([str(run)], [0, 1], SMALL, [])
+    assert list(summary) == ["prior", "learned structure", "learned structure - prior"]
+    assert (
+        {"AP mean", "count TV", "class TV"}
+        < set(summary["prior"])
+        <= {"AP 3", "AP 8", "AP mean", "count TV", "class TV"}
+    )
+    assert all(0 <= i.value <= 1 for key, i in summary["prior"].items() if key.endswith("TV"))
+    # what was measured is not measured again
+    monkeypatch.setattr("ms2.evaluation.detectors.comparison.measure_rows", None)
+    assert measure_runs([str(run)], [0, 1], SMALL, [])[1] == text
+    (told,) = (run / "compare").glob("*/budget.json")
+    assert json.loads(told.read_text())["steps"] == SMALL.steps
+
+
+def test_rows_differ_in_structure_alone(run):
+    rows = open_rows(str(run))
+    assert rows.sources["prior"].structure is None
+    assert rows.sources["learned structure"].structure is not None
+    assert rows.hidden is not None
+    assert type(rows.hidden.world.prior).__name__ == "RandomDigits"
+    assert type(rows.hidden.world.parameters).__name__ == "OnALine"
+    hashes = [source.hashes() for source in rows.sources.values()]
+    assert hashes[0]["renderer"] == hashes[1]["renderer"]
+    assert hashes[0]["checkpoint"] is None
+    assert hashes[1]["checkpoint"] is not None
+
+
+def test_settings_of_the_run_may_be_typed(run):
+    rows = open_rows(str(run), ["--world.renderer.canvas=60"])
+    assert rows.sources["prior"].world.renderer.size == rows.hidden.world.renderer.size == (60, 60)
+
+
+def test_what_cannot_be_compared_is_said(run):
+    with pytest.raises(UserError, match="2 runs need as many --seeds, one each, not 3"):
+        measure_runs([str(run), str(run)], [0, 1, 2], SMALL, [])
+    with pytest.raises(UserError, match="has learned nothing to compare"):
+        open_rows("multimnist")
+    pictures = run.parent / "pictures"
+    pictures.mkdir()
+    for number in range(2):
+        Image.new("L", (40, 40), number).save(pictures / f"{number}.png")
+    configuration = yaml.safe_load((run / "config.yaml").read_text())
+    configuration["data"]["target"] = {"class_path": "Folder", "init_args": {"root": str(pictures)}}
+    (run / "config.yaml").write_text(yaml.safe_dump(configuration))
+    with pytest.raises(UserError, match="nobody knows the labels of the target's images \\(Folder\\)"):
+        measure_runs([str(run)], [0], SMALL, [])
+
+
+def test_fid_and_kid_are_those_of_the_rows_images(run):
+    """As of the image files and of the target's images, read and embedded by hand."""
+    weights = run.parent / "weights.pt"
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
+    configuration = yaml.safe_load((run / "config.yaml").read_text())
+    features = {"architecture": "squeezenet1_1", "layer": "features.3", "weights": str(weights)}
+    realism = {"features": {"class_path": "Backbone", "init_args": features}, "num_images": 12, "batch_size": 7}
+    configuration["model"]["realism"] = realism
+    (run / "config.yaml").write_text(yaml.safe_dump(configuration))
+    rows = open_rows(str(run))
+    found = measure_rows(rows, 0, replace(SMALL, num_scenes=20), run / "compare")
+
+    def embedded(pixels: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return rows.realism.pick(rows.realism.features(pixels.float() / 255))
+
+    real = embedded(rows.target.first(20))
+    for title, folder in (("prior", "prior"), ("learned structure", "learned_structure")):
+        files = sorted((run / "compare" / "seed0" / folder / "data" / "images").iterdir())
+        ours = embedded(torch.stack([pil_to_tensor(Image.open(file)) for file in files]))
+        assert (found[title]["FID"], found[title]["KID"]) == pytest.approx((fid(ours, real), kid(ours, real)), rel=1e-3)
+    assert found["prior"]["FID"] != found["learned structure"]["FID"]
+
+
+def test_later_rows_may_go_on_from_earlier_ones(run):
+    """With a learning rate that changes nothing, the second row is the first one's detector, and not a new one."""
+    rows, still = open_rows(str(run)), replace(SMALL, lr=1e-12)
+    measure_rows(rows, 7, still, run / "compare")
+    place = run / "compare" / "seed0"
+    (place / "prior").mkdir(parents=True)
+    shutil.copy(run / "compare" / "seed7" / "prior" / "detector.pt", place / "prior")  # no new one of seed 0
+    found = {}
+    for progressive in (True, False):
+        measure_rows(rows, 0, replace(still, progressive=progressive), run / "compare")
+        first, second = (load_detector(place / row / "detector.pt") for row in ("prior", "learned_structure"))
+        pairs = zip(first.parameters(), second.parameters(), strict=True)
+        found[progressive] = all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
+        (place / "learned_structure" / "detector.pt").unlink()
+    assert found == {True: True, False: False}
+
+
+def test_other_targets_and_measures_are_measured_anew(run):
+    """And not taken for what was measured with the run's own."""
+    places = {
+        folder_of(run, open_rows(str(run), words), SMALL)
+        for words in ([], ["--target.init_args.prior.init_args.seed=3"], ["--statistics=[ClassFrequency]"])
+    }
+    assert len(places) == 3
+
+
+def test_a_class_that_one_test_set_lacks_is_left_out_of_means():
+    measured = [{"prior": {"AP a": 0.5, "AP b": 0.1}, "learned": {"AP a": 0.7, "AP b": 0.2}},
+                {"prior": {"AP a": 0.3}, "learned": {"AP a": 0.5, "AP b": 0.3}}]  # fmt: skip
+    for some in (measured, measured[::-1]):
+        found = summarise(some)
+        assert found["prior"].keys() == found["learned - prior"].keys() == {"AP a"}
+        assert found["learned - prior"]["AP a"].value == pytest.approx(0.2)
+
+
+def test_runs_that_learned_other_parts_are_refused(run, monkeypatch):
+    one = open_rows(str(run))
+    other = one._replace(sources={**one.sources, "learned structure and parameters": one.sources["prior"]})
+    monkeypatch.setattr(
+        "ms2.evaluation.detectors.comparison.open_rows", lambda name, arguments: {"a": one, "b": other}[name]
+    )
+    with pytest.raises(UserError, match="a has prior, learned structure; b has prior, learned structure, learned"):
+        measure_runs(["a", "b"], [0, 1], SMALL, [])
+
+
+def test_structure_is_counted_by_all_labels_where_it_was_annotated(run):
+    """Of objects that nobody detects as well: cyclists, where cars are detected."""
+    rows = open_rows(str(run))
+    rows.target.annotated = True
+    measure_rows(rows, 0, SMALL, run / "compare")
+    place = run / "compare" / "seed0" / "prior"
+    assert json.loads((place / "data" / "dataset.json").read_text())["categories"] == list("0123456789")
+    assert tuple(load_detector(place / "detector.pt").categories) == SMALL.classes

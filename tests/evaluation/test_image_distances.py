@@ -1,0 +1,393 @@
+"""FID and KID against torchmetrics and closed forms, their intervals, and what a run leaves of them."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import EXPECTED, Beads, abacus, fit, images, learner, ms2, on_two_ranks, trainer
+from helpers import command as words
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+from torchvision import models
+
+from ms2.core.errors import UserError
+from ms2.core.settings import describe
+from ms2.evaluation import measures as evaluation
+from ms2.evaluation.image_distances import Realism
+from ms2.features.backbone import Backbone
+from ms2.features.base import Blocks, FeatureExtractor
+from ms2.metrics.fid import _fids, fid
+from ms2.metrics.kid import _kids, kid
+
+pytestmark = EXPECTED
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(n: int, d: int, generator: torch.Generator, mean: float = 0.0, deviation: float = 1.0) -> Tensor:
+    return mean + deviation * torch.randn(n, d, dtype=torch.float64, generator=generator)
+
+
+class Gaze(FeatureExtractor):
+    """A few numbers of an image that it takes no training to compute.
+
+    Args:
+        scale: What they are multiplied with.
+        blocks: Their names.
+    """
+
+    seen = 0
+
+    def __init__(self, scale: float = 1.0, blocks: list[str] | None = None) -> None:
+        super().__init__()
+        self.scale, self.blocks = scale, blocks or ["look"]
+
+    def forward(self, images: Tensor) -> Blocks:
+        Gaze.seen += len(images)
+        rows = images.flatten(1)
+        found = self.scale * torch.cat([rows[:, :4], rows.mean(1, keepdim=True), rows.std(1, keepdim=True)], 1)
+        return {name: (i + 1) * found for i, name in enumerate(self.blocks)}
+
+
+class AsModule(nn.Module):
+    """The same for torchmetrics."""
+
+    num_features = 6
+
+    def forward(self, images: Tensor) -> Tensor:
+        return Gaze()(images.float() / 255)["look"]
+
+
+# --- against torchmetrics ---
+
+
+def pictures(n: int, brightness: int, seed: int) -> Tensor:
+    return torch.randint(0, brightness, (n, 3, 9, 9), generator=rng(seed), dtype=torch.uint8)
+
+
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save all")
+@torch.no_grad()
+def test_both_are_those_of_torchmetrics() -> None:
+    """On the same images."""
+    real, generated = pictures(50, 256, 0), pictures(50, 200, 1)
+    x, y = (Gaze()(some.float() / 255)["look"].double() for some in (generated, real))
+    their_fid = FrechetInceptionDistance(feature=AsModule(), input_img_size=(3, 9, 9)).set_dtype(torch.float64)
+    their_kid = KernelInceptionDistance(feature=AsModule(), subsets=1, subset_size=50)
+    for metric in (their_fid, their_kid):
+        metric.update(real, real=True)
+        metric.update(generated, real=False)
+    assert fid(x, y) == pytest.approx(their_fid.compute().item(), rel=1e-5)
+    assert kid(x, y) == pytest.approx(their_kid.compute()[0].item(), rel=1e-3)  # theirs is in single precision
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(40, 30, 5), (30, 20, 50), (60, 10, 25)])
+def test_fid_has_the_root_of_the_product_of_covariances(n: int, m: int, d: int) -> None:
+    """Also with fewer images than features, where torchmetrics needs double precision."""
+    from torchmetrics.image.fid import _compute_fid
+
+    x, y = normal(n, d, rng(0)), normal(m, d, rng(1), 0.3, 2)
+    theirs = _compute_fid(x.mean(0), x.T.cov(), y.mean(0), y.T.cov())
+    assert fid(x, y) == pytest.approx(float(theirs), rel=1e-5)
+
+
+def whitened(n: int, d: int) -> Tensor:
+    """Rows with mean 0 and covariance 1 exactly."""
+    x = normal(n, d, rng(3))
+    x = x - x.mean(0)
+    return torch.linalg.qr(x)[0] * math.sqrt(n - 1)
+
+
+def test_fid_of_normal_laws_is_the_closed_form() -> None:
+    """|shift|² + Σ (s - t)² for diagonal covariances s² and t²."""
+    x, d = whitened(40, 6), 6
+    s, t = torch.linspace(0.5, 2, d).double(), torch.linspace(3, 1, d).double()
+    shift = torch.arange(d).double()
+    assert fid(x * s, x * t + shift) == pytest.approx(float(shift.square().sum() + (s - t).square().sum()))
+    assert fid(x, x) == pytest.approx(0, abs=1e-9)
+
+
+def test_kid_by_definition() -> None:
+    """Sums over different images, and sets of different size, which torchmetrics can't compare."""
+    x, y = normal(4, 3, rng(0)), normal(6, 3, rng(1))
+
+    def k(a: Tensor, b: Tensor) -> float:
+        return float((a @ b / 3 + 1) ** 3)
+
+    within_x = sum(k(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j) / 12
+    within_y = sum(k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j) / 30
+    across = sum(k(a, b) for a in x for b in y) / 24
+    assert kid(x, y) == pytest.approx(within_x + within_y - 2 * across)
+
+
+def test_kid_of_equal_laws_is_zero_on_average() -> None:
+    draw = rng()
+    found = torch.tensor([kid(normal(20, 4, draw), normal(12, 4, draw)) for _ in range(400)])
+    assert (found < 0).any()
+    assert abs(found.mean()) < 3 * found.std() / 20
+
+
+def test_kernels_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, z = normal(30, 4, rng(0)), normal(30, 4, rng(1), 1), normal(23, 4, rng(2), 3)
+    whole = _kids(x, y, z, 30, rng())
+    monkeypatch.setattr("ms2.metrics.kid.CHUNK", 100)
+    for a, b in zip(_kids(x, y, z, 30, rng()), whole, strict=True):
+        assert a is not None and b is not None
+        assert [a.value, a.low, a.high] == pytest.approx([b.value, b.low, b.high])
+
+
+# --- intervals ---
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(150, 100, 3), (40, 30, 50)], ids=["many images", "many features"])
+def test_intervals_hold_the_truth(n: int, m: int, d: int) -> None:
+    """KID's that of the laws, FID's the mean of as many images; also those of the change."""
+    draw, shifts = rng(), (1.8, 1.0, 0.0)
+
+    def sets() -> list[Tensor]:
+        return [normal(k, d, draw, shift) for k, shift in zip((n, n, m), shifts, strict=True)]
+
+    many = torch.tensor([[kid(y, z), kid(x, z), fid(y, z), fid(x, z)] for x, y, z in (sets() for _ in range(300))])
+    mean = many.mean(0)
+    truth = [mean[0], mean[1], mean[0] / mean[1] - 1, mean[2], mean[3], (many[:, 2] / many[:, 3] - 1).mean()]
+    hits, runs = torch.zeros(6), 60
+    for _ in range(runs):
+        x, y, z = sets()
+        for i, interval in enumerate((*_kids(x, y, z, 100, draw), *_fids(x, y, z))):
+            assert interval is not None and interval.low <= interval.value <= interval.high
+            hits[i] += interval.low <= float(truth[i]) <= interval.high
+    assert hits.min() >= 0.85 * runs  # of 95 %, with 60 runs
+    assert hits.sum() < 6 * runs  # nor are they endless
+
+
+def test_there_is_no_change_where_the_priors_distance_might_be_zero() -> None:
+    same = [normal(40, 3, rng(seed)) for seed in range(3)]
+    now, before, change = _kids(*same, 50, rng())  # type: ignore[arg-type]
+    assert before.low < 0 < before.high and now.low < now.high and change is None
+
+
+def test_halving_a_shift_is_told_as_a_change() -> None:
+    real = normal(400, 2, rng(0))
+    found = Realism(Gaze(), num_images=400).compare(normal(400, 2, rng(1), 2), normal(400, 2, rng(2), 1), real, rng())
+    assert found["fid_change"] == pytest.approx(-0.75, abs=0.05)
+    low, high = found["fid_change_interval"]
+    assert -0.9 < low < found["fid_change"] < high < -0.6
+    assert found["kid_change_interval"][1] < -0.5
+    assert found["kid"] < found["kid_prior"] and found["fid"] < found["fid_prior"]
+    assert found["realism_num_generated"] == found["realism_num_real"] == 400
+    json.dumps(found)
+
+
+# --- which features ---
+
+
+def weights_file(folder: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    path = folder / f"squeeze{seed}.pt"
+    torch.save(models.squeezenet1_1(weights=None).state_dict(), path)
+    return path
+
+
+def test_the_name_says_which_features(tmp_path: Path) -> None:
+    path = weights_file(tmp_path, 1)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    features = Backbone("squeezenet1_1", "features.3", str(path))
+    assert Realism(features).name == f"Backbone squeezenet1_1 features.3, squeeze1.pt (sha256 {digest})"
+    smaller = Backbone("squeezenet1_1", "features.3", str(path), size=(40, 40))
+    assert Realism(smaller).name == (f"Backbone squeezenet1_1 features.3, size [40, 40], squeeze1.pt (sha256 {digest})")
+    assert Realism(Gaze(blocks=["a", "b"]), block="b").name.startswith("Gaze, blocks ['a', 'b'], block b, weights (")
+
+
+def test_the_name_changes_with_the_weights(tmp_path: Path) -> None:
+    paths = [weights_file(tmp_path, seed) for seed in (1, 2)]
+    names = {Realism(Backbone("squeezenet1_1", "features.3", str(path))).name for path in paths}
+    paths[1].rename(paths[0])  # other weights under the same name
+    names.add(Realism(Backbone("squeezenet1_1", "features.3", str(paths[0]))).name)
+    names |= {Realism(Backbone("squeezenet1_1", "features.3", None, seed=seed)).name for seed in (0, 1)}
+    assert len(names) == 5 and sum("random weights" in name for name in names) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Realism(Beads()), "Beads, which is made to be trained.*such as InceptionPool3"),
+        (lambda: Realism(Gaze(), num_images=5), "num_images is 5, but must be at least 10"),
+        (lambda: Realism(Gaze(), max_real=1), "max_real is 1, but must be at least 10"),
+        (lambda: Realism(Gaze(), batch_size=0), "batch_size is 0"),
+    ],
+)
+def test_settings_that_make_no_sense(make: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make()
+
+
+def test_settings_can_be_written_down() -> None:
+    assert describe(Realism(Gaze(), 50))["features"]["class"].endswith("Gaze")
+
+
+# --- in a run ---
+
+
+def started(folder: Path, measure: Realism, num_images: int = 40) -> Any:
+    """A model at the end of a tiny run, and its data."""
+    model = learner(abacus(), realism=measure)
+    model.cache = folder / "cache"
+    data = images(model.world, num_images, batch_size=8)
+    trainer(folder, 1).fit(model, datamodule=data)
+    return model, data
+
+
+@pytest.mark.parametrize(
+    ("measure", "said"),
+    [
+        (
+            Realism(Gaze(blocks=["a", "b"])),
+            r"several blocks: choose one with model\.realism\.block\. Available: a, b",
+        ),
+        (Realism(Gaze(), block="lok"), r"block is 'lok', which Gaze doesn't give\. Did you mean 'look'"),
+    ],
+)
+def test_a_wrong_block_stops_the_run_before_it_learns(tmp_path: Path, measure: Realism, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        started(tmp_path, measure)
+
+
+def test_too_few_target_images_stop_the_run_before_it_learns(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="9 images of the target: it takes at least 10"):
+        started(tmp_path, Realism(Gaze()), num_images=9)
+
+
+def test_features_that_are_not_finite_are_named() -> None:
+    x = normal(20, 3, rng())
+    with pytest.raises(UserError, match="images of the model is not finite"):
+        Realism(Gaze()).compare(x, x / 0, x, rng())
+
+
+def test_its_extractor_is_no_part_of_the_model(tmp_path: Path) -> None:
+    """Else checkpoints would hold it, and processes would look for its gradients."""
+    features = Gaze()
+    features.weight = nn.Parameter(torch.ones(3))
+    model, _ = started(tmp_path, Realism(features, 20))
+    assert not [name for name in model.state_dict() if "realism" in name]
+    assert not any(value is features.weight for value in model.parameters())
+
+
+def test_features_of_the_target_are_kept(tmp_path: Path) -> None:
+    model, data = started(tmp_path, Realism(Gaze(), 20))
+    Gaze.seen = 0
+    first = evaluation.realism(model, data)
+    assert Gaze.seen == 1 + 40 + 2 * 20  # to know the blocks; the target's, the prior's, the model's
+    Gaze.seen = 0
+    again = evaluation.realism(model, data)
+    assert Gaze.seen == 1 + 2 * 20 and again == first
+    model.realism = Realism(Gaze(), 20, max_real=15)
+    assert evaluation.realism(model, data)["realism_num_real"] == 15
+    model.realism = Realism(Gaze(scale=2.0), 20)
+    assert evaluation.realism(model, data)["fid"] != first["fid"]
+    assert len(list((tmp_path / "cache").glob("TargetFeatures-*.pt"))) == 4  # those of the objective too
+
+
+def test_batches_of_another_size_are_of_the_same_number(tmp_path: Path) -> None:
+    model, data = started(tmp_path, Realism(Gaze(), 25, batch_size=7))
+    assert evaluation.realism(model, data)["realism_num_generated"] == 25
+
+
+def ranked(folder: Path) -> dict[str, Any]:
+    model = learner(abacus(), realism=Realism(Gaze(), 25, batch_size=4))
+    data = images(model.world, 41, batch_size=8)
+    trainer(folder, 1, devices=2, strategy="ddp", limit_val_batches=0).fit(model, datamodule=data)
+    with torch.no_grad():
+        for value in model.structure.parameters():
+            value.fill_(0.1)
+    return evaluation.realism(model, data)
+
+
+def test_two_processes_share_the_images_and_agree_with_one(tmp_path: Path) -> None:
+    model, data = started(tmp_path, Realism(Gaze(), 25, batch_size=4), num_images=41)
+    with torch.no_grad():
+        for value in model.structure.parameters():
+            value.fill_(0.1)
+    expected = evaluation.realism(model, data)
+    first, second = on_two_ranks(ranked, tmp_path, tmp_path)
+    assert second == {}
+    for key, value in expected.items():
+        assert first[key] == (value if value is None or isinstance(value, str) else pytest.approx(value, rel=1e-6)), key
+
+
+SETTINGS: dict[str, Any] = {
+    "model__realism__features": "Backbone",
+    "model__realism__features__architecture": "squeezenet1_1",
+    "model__realism__features__layer": "features.3",
+    "model__realism__num_images": 12,
+}
+
+
+def test_a_run_leaves_them_in_its_results_and_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = SETTINGS | {"model__realism__features__weights": weights_file(tmp_path, 1)}
+    run = fit(tmp_path, "run", **settings)
+    found = json.loads((run / "metrics.json").read_text())
+    for key in ("kid", "fid"):
+        for name in (key, f"{key}_prior"):
+            low, high = found[f"{name}_interval"]
+            assert low <= found[name] <= high
+        assert f"{key}_change" in found and f"{key}_change_interval" in found
+    assert found["fid"] > 0
+    assert found["realism_features"].startswith("Backbone squeezenet1_1 features.3, squeeze1.pt (sha256 ")
+    assert (found["realism_num_generated"], found["realism_num_real"]) == (12, 40)
+    assert f"FID {found['fid']:.4g} (prior {found['fid_prior']:.4g}) by Backbone" in capsys.readouterr().out
+    [log] = run.glob("csv/version_*/metrics.csv")
+    logged = [row for row in csv.DictReader(log.read_text().splitlines()) if row["realism/fid"]]
+    assert [float(row["realism/fid"]) for row in logged] == pytest.approx([found["fid"]], rel=1e-4)
+
+    (run / "metrics.json").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    ms2(["test", *words(tmp_path, name="run", **settings)[1:]])
+    again = json.loads((run / "metrics.json").read_text())
+    assert {key: again[key] for key in found if "kid" in key or "fid" in key or "realism" in key} == {
+        key: found[key] for key in found if "kid" in key or "fid" in key or "realism" in key
+    }
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == kept
+
+
+def test_weights_that_are_missing_end_the_command_with_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As all bad input, though jsonargparse wraps what goes wrong in an optional part."""
+    with pytest.raises(SystemExit, match="2"):
+        fit(tmp_path, "run", **SETTINGS, model__realism__features__weights="gone.pt")
+    assert capsys.readouterr().err.startswith("ms2: there are no weights ")
+
+
+def test_a_run_without_it_says_nothing_of_it(tmp_path: Path) -> None:
+    found = json.loads((fit(tmp_path, "run") / "metrics.json").read_text())
+    assert not [key for key in found if "kid" in key or "fid" in key or "realism" in key]
+
+
+@pytest.mark.skipif("MS2_DATA" not in os.environ, reason="MS2_DATA, with the folder weights, is not set")
+def test_inceptions_name_is_that_of_its_file() -> None:
+    from ms2.features.backbone import InceptionPool3
+
+    path = Path(os.environ["MS2_DATA"], "weights", "inception_v3_imagenet_to_mixed7a_fp16.pt")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    name = Realism(InceptionPool3("Mixed_7a", str(path))).name
+    assert name == f"InceptionPool3 Mixed_7a, {path.name} (sha256 {digest})"
+
+
+def test_weights_are_named_by_their_file_also_where_a_variable_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    torch.save(models.squeezenet1_1(weights=None).state_dict(), tmp_path / "w.pt")
+    monkeypatch.setenv("MY_WEIGHTS", str(tmp_path))
+    plain, typed = (
+        Realism(Backbone("squeezenet1_1", "features.3", p)) for p in (str(tmp_path / "w.pt"), "$MY_WEIGHTS/w.pt")
+    )
+    assert plain.name == typed.name and "w.pt (sha256 " in typed.name
