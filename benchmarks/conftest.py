@@ -32,7 +32,7 @@ def pretrain(model: StructureModel, world: World, steps: int = 200) -> None:
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     draw = generator("benchmark")
     for _ in range(steps):
-        loss = -model.log_prob(world.prior.sample(world.grammar, 128, draw)).mean()
+        loss = -model.log_prob(world.structure_prior.sample(world.grammar, 128, draw)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

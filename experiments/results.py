@@ -44,8 +44,8 @@ MNIST = {
     "world.renderer.digit": "10",
     "world.renderer.canvas": "128",
     "extractor.max_steps": "6000",
-    "extractor.parameters": "UniformPlacement",
-    "extractor.parameters.orderly": "0.5",
+    "extractor.parameter_prior": "UniformPlacement",
+    "extractor.parameter_prior.row_fraction": "0.5",
 }
 """Real digits are harder to read than scikit-learn's: at 8 pixels they are taken for one another, and extractors that
 never saw a row of them miscount those that stand side by side."""
@@ -57,7 +57,7 @@ EXPERIMENTS = {
         references={"_prior": "prior", "_pcfg_oracle": "best PCFG (sees the labels)", "_noise_floor": "noise floor"},
         # irregular hidden distributions, far from the prior in number and class
         settings={
-            s: {"data.target.init_args.seed": str(s), "data.target.init_args.prior.init_args.seed": str(t)}
+            s: {"data.target.init_args.seed": str(s), "data.target.init_args.structure_prior.init_args.seed": str(t)}
             for s, t in ((0, 13), (1, 3), (2, 4))
         },
         attributes={"x_w1": "x", "y_w1": "y"},
@@ -89,7 +89,7 @@ EXPERIMENTS = {
         },
         references={"_prior": "prior", "_pcfg_oracle": "best PCFG (sees the labels)", "_noise_floor": "noise floor"},
         settings={
-            s: {"data.target.init_args.seed": str(s), "data.target.init_args.prior.init_args.seed": str(t)}
+            s: {"data.target.init_args.seed": str(s), "data.target.init_args.structure_prior.init_args.seed": str(t)}
             for s, t in ((0, 1), (1, 2), (2, 3))
         },
         attributes={f"{name}_w1": name for name in ("exposure", "contrast", "saturation", "haze")},
@@ -120,7 +120,7 @@ ROWS = {
 ALONE = {"_prior": ("prior", "prior"), "": ("prior", "learned")}
 """The same where parameters alone are learned."""
 REALISM = {
-    "class_path": "Realism",
+    "class_path": "ImageDistances",
     "init_args": {
         "features": {
             "class_path": "Backbone",
@@ -142,7 +142,7 @@ def run(world: str, config: str, seed: int, mnist: str | None) -> None:
     if mnist:
         settings |= MNIST | {"world.renderer.digits_root": mnist}
     if config == "parameters" and "MS2_DATA" in os.environ:
-        settings["model.realism"] = json.dumps(REALISM)
+        settings["model.image_distances"] = json.dumps(REALISM)
     command = [
         *(sys.executable, "-m", "ms2", "fit", "--config", f"configs/{world}_{config}.yaml"),
         *("--name", run_name(world, config, seed, mnist), "--seed_everything", str(seed)),

@@ -18,8 +18,8 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from ms2.cli.commands import main
-from ms2.features.base import Blocks, FeatureExtractor, Reading, TrainedExtractor
-from ms2.gradients.advantages import Estimator, LeaveOneOut
+from ms2.features.base import Blocks, CountPrediction, FeatureExtractor, TrainedExtractor
+from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.learning.data import TargetImages
 from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.stages import Stage
@@ -76,11 +76,11 @@ STREETS: dict[str, object] = {
 SLIGHT = '{"class_path": "InceptionPool3", "init_args": {"layer": "Conv2d_1a_3x3", "weights": null}}'
 TINY_WORLDS: dict[str, dict[str, object]] = {
     "multimnist": {
-        "world.prior.init_args.max_digits": 3,
+        "world.structure_prior.init_args.max_digits": 3,
         "world.renderer.init_args.canvas": 24,
         "world.renderer.init_args.digit": 8,
         "data.target.init_args.num_images": 40,
-        "data.target.init_args.prior.init_args.max_digits": 3,
+        "data.target.init_args.structure_prior.init_args.max_digits": 3,
         "model.structure.init_args.t_max": 12,
     },
     "digits": {
@@ -89,8 +89,8 @@ TINY_WORLDS: dict[str, dict[str, object]] = {
         "data.target.init_args.num_images": 40,
     },
     "aerial2d": {
-        "world.prior.init_args.max_roads": 2,
-        "world.prior.init_args.max_cars": 2,
+        "world.structure_prior.init_args.max_roads": 2,
+        "world.structure_prior.init_args.max_cars": 2,
         "world.renderer.init_args.canvas": 40,
         "data.target.init_args.num_images": 40,
         "model.structure.init_args.t_max": 40,
@@ -100,8 +100,8 @@ TINY_WORLDS: dict[str, dict[str, object]] = {
     | {
         "data.target.init_args.limit": 20,
         "data.num_workers": 0,
-        "model.realism.features": SLIGHT,
-        "model.realism.num_images": 20,
+        "model.image_distances.features": SLIGHT,
+        "model.image_distances.num_images": 20,
         "model.eval_images": 20,
     },
 }
@@ -199,9 +199,9 @@ class Beads(TrainedExtractor):
         counts = self.scale * images[..., 0, 0]
         return {"classes": counts, "count": counts.sum(1, keepdim=True)}
 
-    def read(self, images: Tensor) -> Reading:
+    def read(self, images: Tensor) -> CountPrediction:
         counts = self(images)["classes"]
-        return Reading(counts > 0.5, counts, counts.sum(1) + self.too_many)
+        return CountPrediction(counts > 0.5, counts, counts.sum(1) + self.too_many)
 
     def loss(self, images: Tensor, labels: Rendering, scenes: SceneBatch | None = None) -> Tensor:
         return (self(images)["classes"] - 15 * labels.image[..., 0, 0]).square().mean()
@@ -224,7 +224,7 @@ def structure(t_max: int = 12, **more: Any) -> StructureModel:
 def learner(
     world: World,
     objective: Objective | None = None,
-    estimator: Estimator | None = None,
+    estimator: Advantage | None = None,
     features: FeatureExtractor | None = None,
     **more: Any,
 ) -> MetaSim2:

@@ -250,7 +250,7 @@ def test_every_part_of_every_world_is_tried_here() -> None:
         for row in WORLDS.values()
         for make_world in row
         for world in [make_world()]
-        for part in (world.grammar, *members(world.prior), world.parameters, world.renderer)
+        for part in (world.grammar, *members(world.structure_prior), world.parameter_prior, world.renderer)
     }
     of_worlds = {cls for cls in PLUGINS if cls.__module__.startswith("ms2.worlds.")}
     assert {cls.__name__ for cls in of_worlds - parts if not issubclass(cls, nn.Module | Statistic)} == set()
@@ -264,25 +264,27 @@ def test_the_grammar_has_no_faults(world: World) -> None:
 
 @every_world
 def test_prior_samples_are_finished_derivations_that_differ(world: World) -> None:
-    rules = world.prior.sample(world.grammar, 200, rng())
+    rules = world.structure_prior.sample(world.grammar, 200, rng())
     assert valid(world.grammar, rules).all()
     assert len(rules.unique(dim=0)) > 10
-    log_p = world.prior.log_prob(world.grammar, rules)
+    log_p = world.structure_prior.log_prob(world.grammar, rules)
     assert log_p is None or (log_p.isfinite().all() and (log_p <= 0).all())
 
 
 @every_world
 def test_the_prior_reaches_every_class(world: World) -> None:
-    counts = scenes_of(world.grammar, world.prior.sample(world.grammar, 500, rng())).counts(len(world.grammar.classes))
+    counts = scenes_of(world.grammar, world.structure_prior.sample(world.grammar, 500, rng())).counts(
+        len(world.grammar.classes)
+    )
     assert (counts.sum(0) > 0).all()
 
 
 @every_world
 def test_parameters_are_what_the_renderer_reads_within_its_bounds(world: World) -> None:
-    structure = scenes_of(world.grammar, world.prior.sample(world.grammar, 100, rng()))
-    scenes = world.parameters.sample(structure, rng(1))
+    structure = scenes_of(world.grammar, world.structure_prior.sample(world.grammar, 100, rng()))
+    scenes = world.parameter_prior.sample(structure, rng(1))
     scenery = scenes.classes >= len(world.grammar.classes)
-    assert scenes.classes.max() < len(world.classes) and scenery.any() == bool(world.parameters.scenery)
+    assert scenes.classes.max() < len(world.classes) and scenery.any() == bool(world.parameter_prior.scenery)
     own = [(row[mask & ~new].tolist()) for row, mask, new in zip(scenes.classes, scenes.mask, scenery, strict=True)]
     assert own == [row[row >= 0].tolist() for row in structure.classes]
     for attribute in world.renderer.environment:
@@ -296,7 +298,7 @@ def test_parameters_are_what_the_renderer_reads_within_its_bounds(world: World) 
 
 def mutable_of(world: World) -> Iterator[tuple[str, Attribute, Attribute | None]]:
     """Whose attribute may be learned, that, and what the renderer says of it or of what is made of it, if it does."""
-    for owner, attributes in world.parameters.mutable.items():
+    for owner, attributes in world.parameter_prior.mutable.items():
         read = world.renderer.environment if owner == ENVIRONMENT else world.renderer.attributes
         for attribute in attributes:
             yield owner, attribute, next((a for a in read if a.name == world.drawn_as(attribute)), None)
@@ -350,7 +352,7 @@ def test_what_is_learned_stays_within_the_renderers_bounds(world: World) -> None
     """At either end of what may be learned, for relative attributes beside every parent that the prior draws."""
     scenes = world.sample_prior(100, rng(2))
     for owner, attribute, reads in mutable_of(world):
-        if reads is None or attribute.name in world.parameters.arranges:
+        if reads is None or attribute.name in world.parameter_prior.arranges:
             continue
         least = most = torch.zeros(1)
         if attribute.relative:
@@ -364,7 +366,7 @@ def test_what_is_learned_stays_within_the_renderers_bounds(world: World) -> None
 def test_what_the_prior_draws_is_arranged_already(world: World) -> None:
     """And what is arranged of any value of a mutable attribute stays within bounds."""
     scenes = world.sample_prior(100, rng(2))
-    arranged, arranges = world.parameters.arrange(scenes), world.parameters.arranges
+    arranged, arranges = world.parameter_prior.arrange(scenes), world.parameter_prior.arranges
     assert arranges.keys() <= {attribute.name for _, attribute, _ in mutable_of(world)}
     assert torch.equal(arranged.classes, scenes.classes) and torch.equal(arranged.parents, scenes.parents)
     for name, values in scenes.attributes.items():
@@ -377,7 +379,7 @@ def test_what_the_prior_draws_is_arranged_already(world: World) -> None:
         part = torch.rand(scenes.classes.shape, generator=rng(3))
         for value in (torch.zeros_like(part), torch.ones_like(part), part):
             value = torch.where(own, attribute.low + (attribute.high - attribute.low) * value, 0.0)
-            made = world.parameters.arrange(scenes.with_attributes(**{attribute.name: value}))
+            made = world.parameter_prior.arrange(scenes.with_attributes(**{attribute.name: value}))
             found = made.attributes[reads.name][scenes.mask]
             assert (found >= reads.low).all() and (found <= reads.high).all()
             assert not torch.equal(found, scenes.attributes[reads.name][scenes.mask])
@@ -409,7 +411,7 @@ def test_gradients_of_images_are_their_slopes(world: World, attribute: Attribute
     """
     scenes, generator = world.sample_prior(24, rng(8)), rng(9)
     value = scenes.attributes[attribute.name]
-    moved = [owned(world, owner, scenes) for owner in world.parameters.mutable if owner != ENVIRONMENT]
+    moved = [owned(world, owner, scenes) for owner in world.parameter_prior.mutable if owner != ENVIRONMENT]
     ahead = torch.randn(value.shape, generator=generator) * torch.stack(moved).any(0)
     small = torch.randn(24, world.renderer.channels, 4, 4, generator=generator)
     weights = nn.functional.interpolate(small, world.renderer.size, mode="bicubic")
@@ -438,7 +440,7 @@ def test_the_same_seed_gives_the_same_images(world: World) -> None:
 
 @every_world
 def test_images_have_the_declared_shape_and_range(world: World) -> None:
-    image = world.images(world.prior.sample(world.grammar, 8, rng()), rng())
+    image = world.images(world.structure_prior.sample(world.grammar, 8, rng()), rng())
     assert image.shape == (8, world.renderer.channels, *world.renderer.size)
     assert image.dtype == torch.float32
     assert image.min() >= 0 and image.max() <= 1
@@ -532,7 +534,7 @@ def check_boxes(labels: Rendering, used: Tensor) -> None:
 @pytest.mark.parametrize("statistic", ours(list(available(Statistic).values())), ids=lambda cls: cls.__name__)
 @every_world
 def test_statistics_have_a_row_per_scene_and_a_name_per_bin(statistic: type[Statistic], world: World) -> None:
-    scenes = scenes_of(world.grammar, world.prior.sample(world.grammar, 20, rng()))
+    scenes = scenes_of(world.grammar, world.structure_prior.sample(world.grammar, 20, rng()))
     fill = {"of": world.grammar.classes[-1], "parent": world.grammar.classes[0], "items": [1, 2], "name": "these"}
     instance = statistic(**{p.name: fill[p.name] for p in arguments(statistic) if p.default is p.empty})
     table = instance.table(scenes, world.grammar.classes)

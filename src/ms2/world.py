@@ -19,37 +19,44 @@ class World(Configured):
 
     Args:
         grammar: What a scene may hold.
-        prior: How scenes are structured before learning.
-        parameters: Where objects stand and how they look, given the structure.
+        structure_prior: How scenes are structured before learning.
+        parameter_prior: Where objects stand and how they look, given the structure.
         renderer: Draws scenes.
     """
 
-    def __init__(self, grammar: Grammar, prior: StructurePrior, parameters: ParameterPrior, renderer: Renderer) -> None:
-        self.grammar, self.prior, self.parameters, self.renderer = grammar, prior, parameters, renderer
+    def __init__(
+        self, grammar: Grammar, structure_prior: StructurePrior, parameter_prior: ParameterPrior, renderer: Renderer
+    ) -> None:
+        self.grammar, self.structure_prior, self.parameter_prior, self.renderer = (
+            grammar,
+            structure_prior,
+            parameter_prior,
+            renderer,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of all classes: the grammar's, and those of the scenery."""
-        return (*self.grammar.classes, *self.parameters.scenery)
+        return (*self.grammar.classes, *self.parameter_prior.scenery)
 
     @property
     def mutable(self) -> list[Attribute]:
         """Attributes of objects that may be learned and are drawn, of one name one with the widest bounds."""
-        owners = [a for owner, some in self.parameters.mutable.items() if owner != ENVIRONMENT for a in some]
+        owners = [a for owner, some in self.parameter_prior.mutable.items() if owner != ENVIRONMENT for a in some]
         return self._drawn(owners, self.renderer.attributes)
 
     @property
     def mutable_environment(self) -> list[Attribute]:
         """The same of the scene as a whole."""
-        return self._drawn(self.parameters.mutable.get(ENVIRONMENT, ()), self.renderer.environment)
+        return self._drawn(self.parameter_prior.mutable.get(ENVIRONMENT, ()), self.renderer.environment)
 
     def sample_prior(self, n: int, generator: Generator) -> SceneBatch:
         """n scenes with structure and parameters from the priors."""
-        return self.scenes(self.prior.sample(self.grammar, n, generator), generator)
+        return self.scenes(self.structure_prior.sample(self.grammar, n, generator), generator)
 
     def scenes(self, rules: Int[Tensor, "b t"], generator: Generator) -> SceneBatch:
         """Scenes of given derivations, with parameters from the prior."""
-        return self.parameters.sample(scenes_of(self.grammar, rules), generator)
+        return self.parameter_prior.sample(scenes_of(self.grammar, rules), generator)
 
     def images(self, rules: Int[Tensor, "b t"], generator: Generator) -> Float[Tensor, "b c h w"]:
         """Images of given derivations, with parameters from the prior."""
@@ -57,7 +64,7 @@ class World(Configured):
 
     def drawn_as(self, attribute: Attribute) -> str:
         """Name of what a renderer reads of a mutable attribute of objects: mostly its own."""
-        return self.parameters.arranges.get(attribute.name, attribute.name)
+        return self.parameter_prior.arranges.get(attribute.name, attribute.name)
 
     def _drawn(self, attributes: Iterable[Attribute], read: Iterable[Attribute]) -> list[Attribute]:
         names, found = {attribute.name for attribute in read}, dict[str, Attribute]()

@@ -100,7 +100,7 @@ def test_an_abstract_class_cannot_be_looked_up():
 def test_what_only_the_program_makes_is_not_offered_but_its_subclasses_are():
     base = colours()
 
-    class Mixed(base, typed=False):
+    class Mixed(base, selectable=False):
         def mix(self) -> None: ...
 
     class Grey(Mixed): ...
@@ -116,7 +116,7 @@ def test_two_classes_of_one_name_are_no_clash_if_only_one_may_be_named():
     class Base(Plugin): ...
 
     room = named("Room", Base, "house")
-    hidden = type("Room", (Base,), {"__module__": "hotel"}, typed=False)
+    hidden = type("Room", (Base,), {"__module__": "hotel"}, selectable=False)
     assert look_up(Base, "Room") is room is not hidden
 
 

@@ -521,7 +521,7 @@ def test_checkpoints_that_do_not_fit_are_refused(refused: Refused, tmp_path: Pat
 
 
 def test_conditions_that_a_model_can_t_meet_are_refused(refused: Refused, tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "run", most={"Digits": 4})
+    run = run_folder(tmp_path / "run", max_length={"Digits": 4})
     output = ("--output", tmp_path / "set", "--workers", "1")
     said = refused(run, "--where", "3 == 5", *output)
     assert "'3 == 5' can't be met: 3 can be 0 to 4 here" in said
@@ -548,7 +548,7 @@ OTHER: dict[str, tuple[tuple[str, ...], str]] = {
     "another rule": (("--min_pixels", "9"), "min_pixels: 8 there, 9 now"),
     "other classes": (("--classes", "1"), 'classes: null there, ["1"] now'),
     "another size": (("--world.renderer.canvas", "48"), "size: [40,40] there, [48,48] now"),
-    "another prior": (("--world.prior.max_digits", "3"), "prior: "),
+    "another prior": (("--world.structure_prior.max_digits", "3"), "prior: "),
 }
 
 
@@ -570,7 +570,7 @@ def test_a_model_s_own_settings_are_part_of_it(refused: Refused, tmp_path: Path)
     run = run_folder(tmp_path / "run")
     words = (run, "--num_scenes", "3", "--output", tmp_path / "set", "--workers", "1")
     ms2(["generate", *map(str, words)])
-    said = refused(*words, "--model.structure.init_args.most", '{"Digits": 1}')
+    said = refused(*words, "--model.structure.init_args.max_length", '{"Digits": 1}')
     assert "holds a data set of other settings:\n  model: " in said
 
 

@@ -141,7 +141,7 @@ def test_records_hold_what_the_image_shows(made: Made) -> None:
         structure = scenes_of(made.world.grammar, rules)
         names = [made.world.classes[number] for number in structure.classes[0][structure.mask[0]].tolist()]
         assert names == [thing["class"] for thing in objects][: len(names)]
-        assert all(thing["class"] in made.world.parameters.scenery for thing in objects[len(names) :])
+        assert all(thing["class"] in made.world.parameter_prior.scenery for thing in objects[len(names) :])
         with Image.open(made.root / record["image"]["file"]) as image:
             assert (image.width, image.height) == (record["image"]["width"], record["image"]["height"])
             pixels = np.asarray(image).reshape(image.height, image.width, -1)

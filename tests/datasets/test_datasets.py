@@ -249,7 +249,7 @@ def mean_digits(root: Path) -> float:
 
 def test_a_model_is_not_the_prior(tmp_path: Path) -> None:
     """The number of digits is the model's; from the same run, the prior can be asked for."""
-    run = run_folder(tmp_path / "run", fixed={"Digits": [9.0, 1.0]})
+    run = run_folder(tmp_path / "run", fixed_rule_weights={"Digits": [9.0, 1.0]})
     learned = open_source(str(run))
     generate(Job(learned, Plan(64), tmp_path / "learned"), progress=False)
     generate(Job(open_source(str(run), "prior"), Plan(64), tmp_path / "prior"), progress=False)
@@ -318,7 +318,7 @@ def test_machines_are_numbered_as_torchrun_does(
 def test_settings_of_the_model_may_be_given(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run")
     words = ["--num_scenes", "40", "--workers", "1", "--output", str(tmp_path / "set")]
-    ms2(["generate", str(run), *words, "--model.structure.init_args.most", '{"Digits": 2}'])
+    ms2(["generate", str(run), *words, "--model.structure.init_args.max_length", '{"Digits": 2}'])
     numbers = Counter(counts(record).total() for record in records(tmp_path / "set"))
     assert set(numbers) == {0, 1, 2}
 

@@ -52,7 +52,7 @@ SMALL = Budget(num_scenes=6, steps=2, test_scenes=5, batch_size=2, classes=("3",
 def run(tmp_path: Path) -> Path:
     """The folder of a run whose structure model has not learned a thing."""
     grammar = MultiMNIST()
-    model = StructureModel(grammar, t_max=12, hidden=8, most={"Digits": 4})
+    model = StructureModel(grammar, t_max=12, hidden=8, max_length={"Digits": 4})
     configuration = {
         "world": WORLD,
         "data": {"target": TARGET},
@@ -111,8 +111,8 @@ def test_rows_differ_in_structure_alone(run):
     assert rows.sources["prior"].structure is None
     assert rows.sources["learned structure"].structure is not None
     assert rows.hidden is not None
-    assert type(rows.hidden.world.prior).__name__ == "RandomDigits"
-    assert type(rows.hidden.world.parameters).__name__ == "OnALine"
+    assert type(rows.hidden.world.structure_prior).__name__ == "RandomDigits"
+    assert type(rows.hidden.world.parameter_prior).__name__ == "OnALine"
     hashes = [source.hashes() for source in rows.sources.values()]
     assert hashes[0]["renderer"] == hashes[1]["renderer"]
     assert hashes[0]["checkpoint"] is None
@@ -185,7 +185,7 @@ def test_other_targets_and_measures_are_measured_anew(run):
     """And not taken for what was measured with the run's own."""
     places = {
         folder_of(run, open_rows(str(run), words), SMALL)
-        for words in ([], ["--target.init_args.prior.init_args.seed=3"], ["--statistics=[ClassFrequency]"])
+        for words in ([], ["--target.init_args.structure_prior.init_args.seed=3"], ["--statistics=[ClassFrequency]"])
     }
     assert len(places) == 3
 

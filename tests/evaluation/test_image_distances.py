@@ -20,7 +20,7 @@ from torchvision import models
 from ms2.core.errors import UserError
 from ms2.core.settings import describe
 from ms2.evaluation import measures as evaluation
-from ms2.evaluation.image_distances import Realism
+from ms2.evaluation.image_distances import ImageDistances
 from ms2.features.backbone import Backbone
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.metrics.fid import _fids, fid
@@ -176,7 +176,9 @@ def test_there_is_no_change_where_the_priors_distance_might_be_zero() -> None:
 
 def test_halving_a_shift_is_told_as_a_change() -> None:
     real = normal(400, 2, rng(0))
-    found = Realism(Gaze(), num_images=400).compare(normal(400, 2, rng(1), 2), normal(400, 2, rng(2), 1), real, rng())
+    found = ImageDistances(Gaze(), num_images=400).compare(
+        normal(400, 2, rng(1), 2), normal(400, 2, rng(2), 1), real, rng()
+    )
     assert found["fid_change"] == pytest.approx(-0.75, abs=0.05)
     low, high = found["fid_change_interval"]
     assert -0.9 < low < found["fid_change"] < high < -0.6
@@ -200,28 +202,32 @@ def test_the_name_says_which_features(tmp_path: Path) -> None:
     path = weights_file(tmp_path, 1)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     features = Backbone("squeezenet1_1", "features.3", str(path))
-    assert Realism(features).name == f"Backbone squeezenet1_1 features.3, squeeze1.pt (sha256 {digest})"
+    assert ImageDistances(features).name == f"Backbone squeezenet1_1 features.3, squeeze1.pt (sha256 {digest})"
     smaller = Backbone("squeezenet1_1", "features.3", str(path), size=(40, 40))
-    assert Realism(smaller).name == (f"Backbone squeezenet1_1 features.3, size [40, 40], squeeze1.pt (sha256 {digest})")
-    assert Realism(Gaze(blocks=["a", "b"]), block="b").name.startswith("Gaze, blocks ['a', 'b'], block b, weights (")
+    assert ImageDistances(smaller).name == (
+        f"Backbone squeezenet1_1 features.3, size [40, 40], squeeze1.pt (sha256 {digest})"
+    )
+    assert ImageDistances(Gaze(blocks=["a", "b"]), block="b").name.startswith(
+        "Gaze, blocks ['a', 'b'], block b, weights ("
+    )
 
 
 def test_the_name_changes_with_the_weights(tmp_path: Path) -> None:
     paths = [weights_file(tmp_path, seed) for seed in (1, 2)]
-    names = {Realism(Backbone("squeezenet1_1", "features.3", str(path))).name for path in paths}
+    names = {ImageDistances(Backbone("squeezenet1_1", "features.3", str(path))).name for path in paths}
     paths[1].rename(paths[0])  # other weights under the same name
-    names.add(Realism(Backbone("squeezenet1_1", "features.3", str(paths[0]))).name)
-    names |= {Realism(Backbone("squeezenet1_1", "features.3", None, seed=seed)).name for seed in (0, 1)}
+    names.add(ImageDistances(Backbone("squeezenet1_1", "features.3", str(paths[0]))).name)
+    names |= {ImageDistances(Backbone("squeezenet1_1", "features.3", None, seed=seed)).name for seed in (0, 1)}
     assert len(names) == 5 and sum("random weights" in name for name in names) == 2
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Realism(Beads()), "Beads, which is made to be trained.*such as InceptionPool3"),
-        (lambda: Realism(Gaze(), num_images=5), "num_images is 5, but must be at least 10"),
-        (lambda: Realism(Gaze(), max_real=1), "max_real is 1, but must be at least 10"),
-        (lambda: Realism(Gaze(), batch_size=0), "batch_size is 0"),
+        (lambda: ImageDistances(Beads()), "Beads, which is made to be trained.*such as InceptionPool3"),
+        (lambda: ImageDistances(Gaze(), num_images=5), "num_images is 5, but must be at least 10"),
+        (lambda: ImageDistances(Gaze(), max_real=1), "max_real is 1, but must be at least 10"),
+        (lambda: ImageDistances(Gaze(), batch_size=0), "batch_size is 0"),
     ],
 )
 def test_settings_that_make_no_sense(make: Any, said: str) -> None:
@@ -230,15 +236,15 @@ def test_settings_that_make_no_sense(make: Any, said: str) -> None:
 
 
 def test_settings_can_be_written_down() -> None:
-    assert describe(Realism(Gaze(), 50))["features"]["class"].endswith("Gaze")
+    assert describe(ImageDistances(Gaze(), 50))["features"]["class"].endswith("Gaze")
 
 
 # --- in a run ---
 
 
-def started(folder: Path, measure: Realism, num_images: int = 40) -> Any:
+def started(folder: Path, measure: ImageDistances, num_images: int = 40) -> Any:
     """A model at the end of a tiny run, and its data."""
-    model = learner(abacus(), realism=measure)
+    model = learner(abacus(), image_distances=measure)
     model.cache = folder / "cache"
     data = images(model.world, num_images, batch_size=8)
     trainer(folder, 1).fit(model, datamodule=data)
@@ -249,59 +255,59 @@ def started(folder: Path, measure: Realism, num_images: int = 40) -> Any:
     ("measure", "said"),
     [
         (
-            Realism(Gaze(blocks=["a", "b"])),
+            ImageDistances(Gaze(blocks=["a", "b"])),
             r"several blocks: choose one with model\.realism\.block\. Available: a, b",
         ),
-        (Realism(Gaze(), block="lok"), r"block is 'lok', which Gaze doesn't give\. Did you mean 'look'"),
+        (ImageDistances(Gaze(), block="lok"), r"block is 'lok', which Gaze doesn't give\. Did you mean 'look'"),
     ],
 )
-def test_a_wrong_block_stops_the_run_before_it_learns(tmp_path: Path, measure: Realism, said: str) -> None:
+def test_a_wrong_block_stops_the_run_before_it_learns(tmp_path: Path, measure: ImageDistances, said: str) -> None:
     with pytest.raises(UserError, match=said):
         started(tmp_path, measure)
 
 
 def test_too_few_target_images_stop_the_run_before_it_learns(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="9 images of the target: it takes at least 10"):
-        started(tmp_path, Realism(Gaze()), num_images=9)
+        started(tmp_path, ImageDistances(Gaze()), num_images=9)
 
 
 def test_features_that_are_not_finite_are_named() -> None:
     x = normal(20, 3, rng())
     with pytest.raises(UserError, match="images of the model is not finite"):
-        Realism(Gaze()).compare(x, x / 0, x, rng())
+        ImageDistances(Gaze()).compare(x, x / 0, x, rng())
 
 
 def test_its_extractor_is_no_part_of_the_model(tmp_path: Path) -> None:
     """Else checkpoints would hold it, and processes would look for its gradients."""
     features = Gaze()
     features.weight = nn.Parameter(torch.ones(3))
-    model, _ = started(tmp_path, Realism(features, 20))
+    model, _ = started(tmp_path, ImageDistances(features, 20))
     assert not [name for name in model.state_dict() if "realism" in name]
     assert not any(value is features.weight for value in model.parameters())
 
 
 def test_features_of_the_target_are_kept(tmp_path: Path) -> None:
-    model, data = started(tmp_path, Realism(Gaze(), 20))
+    model, data = started(tmp_path, ImageDistances(Gaze(), 20))
     Gaze.seen = 0
     first = evaluation.realism(model, data)
     assert Gaze.seen == 1 + 40 + 2 * 20  # to know the blocks; the target's, the prior's, the model's
     Gaze.seen = 0
     again = evaluation.realism(model, data)
     assert Gaze.seen == 1 + 2 * 20 and again == first
-    model.realism = Realism(Gaze(), 20, max_real=15)
+    model.image_distances = ImageDistances(Gaze(), 20, max_real=15)
     assert evaluation.realism(model, data)["realism_num_real"] == 15
-    model.realism = Realism(Gaze(scale=2.0), 20)
+    model.image_distances = ImageDistances(Gaze(scale=2.0), 20)
     assert evaluation.realism(model, data)["fid"] != first["fid"]
     assert len(list((tmp_path / "cache").glob("TargetFeatures-*.pt"))) == 4  # those of the objective too
 
 
 def test_batches_of_another_size_are_of_the_same_number(tmp_path: Path) -> None:
-    model, data = started(tmp_path, Realism(Gaze(), 25, batch_size=7))
+    model, data = started(tmp_path, ImageDistances(Gaze(), 25, batch_size=7))
     assert evaluation.realism(model, data)["realism_num_generated"] == 25
 
 
 def ranked(folder: Path) -> dict[str, Any]:
-    model = learner(abacus(), realism=Realism(Gaze(), 25, batch_size=4))
+    model = learner(abacus(), image_distances=ImageDistances(Gaze(), 25, batch_size=4))
     data = images(model.world, 41, batch_size=8)
     trainer(folder, 1, devices=2, strategy="ddp", limit_val_batches=0).fit(model, datamodule=data)
     with torch.no_grad():
@@ -311,7 +317,7 @@ def ranked(folder: Path) -> dict[str, Any]:
 
 
 def test_two_processes_share_the_images_and_agree_with_one(tmp_path: Path) -> None:
-    model, data = started(tmp_path, Realism(Gaze(), 25, batch_size=4), num_images=41)
+    model, data = started(tmp_path, ImageDistances(Gaze(), 25, batch_size=4), num_images=41)
     with torch.no_grad():
         for value in model.structure.parameters():
             value.fill_(0.1)
@@ -377,7 +383,7 @@ def test_inceptions_name_is_that_of_its_file() -> None:
 
     path = Path(os.environ["MS2_DATA"], "weights", "inception_v3_imagenet_to_mixed7a_fp16.pt")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    name = Realism(InceptionPool3("Mixed_7a", str(path))).name
+    name = ImageDistances(InceptionPool3("Mixed_7a", str(path))).name
     assert name == f"InceptionPool3 Mixed_7a, {path.name} (sha256 {digest})"
 
 
@@ -388,6 +394,6 @@ def test_weights_are_named_by_their_file_also_where_a_variable_leads_to_it(
     torch.save(models.squeezenet1_1(weights=None).state_dict(), tmp_path / "w.pt")
     monkeypatch.setenv("MY_WEIGHTS", str(tmp_path))
     plain, typed = (
-        Realism(Backbone("squeezenet1_1", "features.3", p)) for p in (str(tmp_path / "w.pt"), "$MY_WEIGHTS/w.pt")
+        ImageDistances(Backbone("squeezenet1_1", "features.3", p)) for p in (str(tmp_path / "w.pt"), "$MY_WEIGHTS/w.pt")
     )
     assert plain.name == typed.name and "w.pt (sha256 " in typed.name

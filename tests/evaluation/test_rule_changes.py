@@ -278,7 +278,7 @@ def test_picture_shows_prior_and_learned_where_they_are(aerial: Grammar):
 
 def test_picture_grows_with_its_rows_up_to_the_most(aerial: Grammar):
     found = moves(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1))
-    heights = [picture(found, "t", most=most).shape[0] for most in (2, 10, len(found))]
+    heights = [picture(found, "t", max_length=most).shape[0] for most in (2, 10, len(found))]
     assert heights == sorted(set(heights))
     assert picture(found, "t", most=len(found) + 5).shape[0] == heights[-1]
     assert picture(found[-3:], "only new territory").shape == picture(found[:3], "t").shape

@@ -31,7 +31,12 @@ MAKE: dict[str, Callable[[], TrainedExtractor]] = {
     "DenseCounts": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4),
     "DenseCounts, levels": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4, levels=2),
     "DenseLayout": lambda: DenseLayout(  # what needs no scenes to learn; the rest is in test_layout_features.py
-        1, NAMES, reads={"spots": ["row", "column"], "columns": ["column"]}, bins=4, widths=NARROW, max_count=4
+        1,
+        NAMES,
+        attribute_blocks={"spots": ["row", "column"], "columns": ["column"]},
+        bins=4,
+        widths=NARROW,
+        max_count=4,
     ),
     "PretrainedCounts": lambda: PretrainedCounts(
         1, NAMES, layers=["features.4", "features.7"], weights=None, width=32, max_count=4
@@ -184,16 +189,16 @@ def test_expected_counts_are_unbiased_whatever_the_weight_of_empty_cells(weight:
 def test_near_counts_are_near_and_far_ones_equally_far() -> None:
     """The block 'count' of whole numbers of objects, made by an extractor that sees them by construction."""
 
-    class Exact(DenseCounts):
+    class Pathwise(DenseCounts):
         def expected_counts(self, images: Tensor) -> Tensor:
             return F.pad(images.flatten(1).sum(1, keepdim=True), (0, C - 1))
 
-    count = Exact(1, NAMES, widths=NARROW, max_count=9)(torch.arange(10.0).view(-1, 1, 1, 1))["count"]
+    count = Pathwise(1, NAMES, widths=NARROW, max_count=9)(torch.arange(10.0).view(-1, 1, 1, 1))["count"]
     torch.testing.assert_close(count, torch.eye(10), atol=0.05, rtol=0)
     distance = torch.cdist(count, count)
     assert distance[2, 3] < 0.99 * distance[2, 4]
     assert distance[1, 5].item() == pytest.approx(distance[2, 8].item(), rel=1e-3)
-    del Exact
+    del Pathwise
 
 
 # --- learning ---
@@ -431,11 +436,11 @@ def test_counts_by_class_and_by_parent_are_blocks() -> None:
 
 
 def test_an_extractor_says_what_lies_beyond_its_blocks() -> None:
-    class Exact(DenseCounts):
+    class Pathwise(DenseCounts):
         def expected_counts(self, images: Tensor) -> Tensor:
             return images.flatten(1)
 
-    extractor = Exact(1, ["a", "b"], widths=NARROW, max_count={"a": 2, "b": 9})
+    extractor = Pathwise(1, ["a", "b"], widths=NARROW, max_count={"a": 2, "b": 9})
     counts = torch.tensor([[1.0, 1], [2.4, 1], [2.6, 1], [3, 9]]).view(4, 1, 1, 2)
     assert extractor.beyond(counts) == {"count_a": 0.5, "count_b": 0.0}
     assert make("ResNet").beyond(TINY.image) == {}
@@ -468,7 +473,7 @@ def stripes(n: int, seed: int) -> Rendering:
 def test_low_doubts_add_up_to_nothing() -> None:
     """Of a class of which one has to be sure, and whole objects count as before, also where cells share them."""
     slots = {"max_count": 4, "by_parent": {"0": 2}}
-    plain, model = DenseCounts(1, NAMES, **slots), DenseCounts(1, NAMES, **slots, sure={"0": 0.5})
+    plain, model = DenseCounts(1, NAMES, **slots), DenseCounts(1, NAMES, **slots, count_threshold={"0": 0.5})
     mass = torch.zeros(3, 5, 8, 16)
     mass[0, :4] = 0.02  # a little everywhere: 2.6 objects
     mass[1, 0, 3, 4:6], mass[1, 0, 6, 12] = 0.499, 0.998  # two objects, one of them between two cells

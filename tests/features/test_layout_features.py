@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from ms2.features.gap_blocks import strips
 from torch import Tensor, nn
 
 from ms2.core.errors import UserError
 from ms2.features.dense import DenseCounts
-from ms2.features.gaps import strips
 from ms2.features.layout import DenseLayout
 from ms2.grammar.grammar import Grammar
 from ms2.priors.structure import Repetition
@@ -37,7 +37,7 @@ SMALL: dict[str, Any] = {"widths": (4, 6, 8), "bins": BINS, "harmonics": HARMONI
 
 def make(reads: dict[str, list[str]] | None = None, **settings: Any) -> DenseLayout:
     """A small one, whose cells are squares of four pixels."""
-    return DenseLayout(1, CLASSES, (SIZE, ANGLE, OFFSET), reads=reads, **(SMALL | settings))
+    return DenseLayout(1, CLASSES, (SIZE, ANGLE, OFFSET), attribute_blocks=reads, **(SMALL | settings))
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -55,29 +55,40 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     ("settings", "sizes"),
     [
         ({}, {}),
-        ({"reads": {"where": ["column"]}}, {"where": 6}),
-        ({"reads": {"size": ["size"], "turn": ["angle"]}}, {"size": 6, "turn": 4}),
-        ({"reads": {"size": ["size"], "turn": ["angle"]}, "bins": 9, "harmonics": 3}, {"size": 9, "turn": 6}),
-        ({"reads": {"both": ["size", "angle"], "place": ["row", "column"]}}, {"both": 24, "place": 36}),
-        ({"reads": {"turn": ["angle"]}, "of": {"turn": ["car", "tree"]}}, {"turn": 4}),
+        ({"attribute_blocks": {"where": ["column"]}}, {"where": 6}),
+        ({"attribute_blocks": {"size": ["size"], "turn": ["angle"]}}, {"size": 6, "turn": 4}),
         (
-            {"reads": {"turn": ["angle"]}, "apart": ["turn"], "by_parent": {"car": 2}},
+            {"attribute_blocks": {"size": ["size"], "turn": ["angle"]}, "bins": 9, "harmonics": 3},
+            {"size": 9, "turn": 6},
+        ),
+        ({"attribute_blocks": {"both": ["size", "angle"], "place": ["row", "column"]}}, {"both": 24, "place": 36}),
+        ({"attribute_blocks": {"turn": ["angle"]}, "block_classes": {"turn": ["car", "tree"]}}, {"turn": 4}),
+        (
+            {"attribute_blocks": {"turn": ["angle"]}, "per_slot": ["turn"], "by_parent": {"car": 2}},
             {"turn_road": 4, "turn_car_1": 4, "turn_car_2": 4, "turn_tree": 4},
         ),
         (
             {
-                "reads": {"spots": ["column", "offset"], "turn": ["angle"]},
-                "of": {"spots": ["car"]},
-                "apart": ["spots"],
+                "attribute_blocks": {"spots": ["column", "offset"], "turn": ["angle"]},
+                "block_classes": {"spots": ["car"]},
+                "per_slot": ["spots"],
                 "by_parent": {"car": 3},
             },
             {"spots_car_1": 36, "spots_car_2": 36, "spots_car_3": 36, "turn": 4},
         ),
         ({"environment": (LIGHT, SUN)}, {"environment": 3}),
-        ({"reads": {"turn": ["angle"]}, "environment": (LIGHT,), "harmonics": 3}, {"turn": 6, "environment": 1}),
-        ({"gaps": {"gaps": ["column"], "size": ["row", "size"]}, "bins": 9}, {"gaps": 9, "size": 9}),
         (
-            {"gaps": {"gaps": ["row", "offset"]}, "of": {"gaps": ["car"]}, "apart": ["gaps"], "by_parent": {"car": 2}},
+            {"attribute_blocks": {"turn": ["angle"]}, "environment": (LIGHT,), "harmonics": 3},
+            {"turn": 6, "environment": 1},
+        ),
+        ({"gap_blocks": {"gaps": ["column"], "size": ["row", "size"]}, "bins": 9}, {"gaps": 9, "size": 9}),
+        (
+            {
+                "gap_blocks": {"gaps": ["row", "offset"]},
+                "block_classes": {"gaps": ["car"]},
+                "per_slot": ["gaps"],
+                "by_parent": {"car": 2},
+            },
             {"gaps_car_1": 6, "gaps_car_2": 6},
         ),
     ],
@@ -226,7 +237,7 @@ def test_a_block_adds_up_the_products_of_objects_bases(names: tuple[str, ...]) -
 @every_reading
 def test_a_block_of_some_classes_adds_up_theirs(names: tuple[str, ...]) -> None:
     reads = {"all": list(names), "some": list(names), "apart": list(names)}
-    extractor = telling(make(reads, of={"some": ["car", "tree"]}, apart=["apart"]), SCENES)
+    extractor = telling(make(reads, block_classes={"some": ["car", "tree"]}, per_slot=["apart"]), SCENES)
     blocks = extractor(IMAGES)
     for name, slots in {
         "some": (CAR, TREE), "apart_road": (ROAD,), "apart_car": (CAR,), "apart_tree": (TREE,)
@@ -239,7 +250,7 @@ def test_a_block_of_some_classes_adds_up_theirs(names: tuple[str, ...]) -> None:
 
 
 def test_cars_of_different_roads_are_read_apart() -> None:
-    extractor = make({"turn": ["angle"]}, of={"turn": ["car"]}, apart=["turn"], by_parent={"car": 2})
+    extractor = make({"turn": ["angle"]}, block_classes={"turn": ["car"]}, per_slot=["turn"], by_parent={"car": 2})
     assert extractor.slots.names == ["road", "car_1", "car_2", "tree"]
     things = [Thing(1, 0, 1, 1.0, 2, 0.3), Thing(2, 1, 1, 0.5, 2, 1.3), Thing(3, 2, 2, 1.0, 2, 2.0)]
     blocks = telling(extractor, [things])(IMAGES[:1])
@@ -316,7 +327,7 @@ every_row = pytest.mark.parametrize(
 @every_row
 def test_gaps_are_those_of_objects_one_by_one(names: tuple[str, ...], number: int) -> None:
     """As read off a map, and of the objects themselves; at cells' middles both are the same."""
-    extractor = telling(make(gaps={"gaps": list(names)}, strips=number), ROW)
+    extractor = telling(make(gap_blocks={"gaps": list(names)}, strips=number), ROW)
     numbers, classes = torch.full((4, 4, 4), 0.5), torch.full((4, 4), -1)
     for scene, things in enumerate(ROW):
         for place, thing in enumerate(things):
@@ -335,13 +346,13 @@ def test_gaps_are_those_of_objects_one_by_one(names: tuple[str, ...], number: in
 
 def test_an_object_in_two_cells_is_not_its_own_neighbour() -> None:
     halves = [[Thing(CAR, 0, 0, 0.5, 2.4, 0.0), Thing(CAR, 0, 1, 0.5, 2.4, 0.0)]]
-    extractor = telling(make(gaps={"gaps": ["column"]}), halves)
+    extractor = telling(make(gap_blocks={"gaps": ["column"]}), halves)
     assert not extractor(IMAGES[:1])["gaps"].any()
 
 
 def test_gaps_are_a_distribution_function() -> None:
     """Empirical, over random places; as many cars again on another lane change nothing."""
-    generator, extractor = rng(3), make({}, gaps={"gaps": ["column", "size"]}, bins=BINS)
+    generator, extractor = rng(3), make({}, gap_blocks={"gaps": ["column", "size"]}, bins=BINS)
     columns = torch.rand(1, 9, generator=generator).expand(2, -1)
     size = torch.tensor([[2.0] * 9, [6.0] * 9])
     scenes = SceneBatch(torch.full((1, 18), CAR), torch.full((1, 18), -1), {"size": size.reshape(1, 18)})
@@ -367,7 +378,9 @@ def test_a_place_is_in_one_strip_or_between_two(number: int) -> None:
 
 
 def test_gaps_of_different_roads_are_apart() -> None:
-    extractor = make(gaps={"gaps": ["column"]}, of={"gaps": ["car"]}, apart=["gaps"], by_parent={"car": 2})
+    extractor = make(
+        gap_blocks={"gaps": ["column"]}, block_classes={"gaps": ["car"]}, per_slot=["gaps"], by_parent={"car": 2}
+    )
     things = [Thing(1, 0, 0, 1.0, 2, 0.3), Thing(1, 1, 2, 1.0, 2, 1.3), Thing(2, 2, 3, 1.0, 2, 2.0)]
     blocks = telling(extractor, [things])(IMAGES[:1])
     torch.testing.assert_close(blocks["gaps_car_1"][0], torch.tensor(larger(0.5)))
@@ -377,7 +390,7 @@ def test_gaps_of_different_roads_are_apart() -> None:
 def test_moving_all_of_a_row_changes_no_gap_and_moving_one_does() -> None:
     columns = torch.tensor([[0.1, 0.25, 0.6]], requires_grad=True)
     scenes = SceneBatch(torch.full((1, 3), CAR), torch.full((1, 3), -1))
-    extractor = make(gaps={"gaps": ["column"]})
+    extractor = make(gap_blocks={"gaps": ["column"]})
 
     def gaps(columns: Tensor) -> Tensor:
         return extractor.truth(scenes, torch.stack([columns, torch.full_like(columns, 0.5)], -1))["gaps"]
@@ -398,7 +411,7 @@ def test_the_truth_is_the_same_sum_over_the_objects_themselves(names: tuple[str,
     things = [[thing for thing in things if thing.slot != ROAD] for things in SCENES[:2]]
     things = [[thing._replace(mass=1.0, column=thing.column + 0.3, row=thing.row - 0.4) for thing in t] for t in things]
     of = {"block": ["car", "tree"]}
-    extractor = make({"block": list(names)}, of=of, apart=["block"] if apart else [])
+    extractor = make({"block": list(names)}, block_classes=of, per_slot=["block"] if apart else [])
     numbers = torch.full((2, 4, 5), 0.5)
     classes = torch.full((2, 4), -1)
     for scene, row in enumerate(things):
@@ -430,7 +443,7 @@ def test_the_truth_of_relative_attributes_is_less_the_parents() -> None:
     """Of a car a whole unit beyond its road, and one a fifth before it, between bounds of -1 and 1."""
     scenes = SceneBatch(torch.tensor([[ROAD, CAR, CAR]]), torch.tensor([[-1, 0, 0]]))
     offset = torch.tensor([[40.0, 41.0, 39.8]], requires_grad=True)
-    extractor = make({"spot": ["offset"]}, of={"spot": ["car"]})
+    extractor = make({"spot": ["offset"]}, block_classes={"spot": ["car"]})
     found = extractor.truth(scenes.with_attributes(offset=offset), None)["spot"]
     expected = [a + b for a, b in zip(steps(1.0), steps(0.4), strict=True)]
     torch.testing.assert_close(found, torch.tensor([expected]), atol=1e-4, rtol=0)
@@ -443,7 +456,7 @@ def test_the_truth_does_not_look_where_nothing_is() -> None:
     scenes = SceneBatch(torch.tensor([[CAR, CAR, -1]]), torch.full((1, 3), -1))
     centres = torch.tensor([[[0.2, 0.5], [0.7, 0.5], [math.nan, math.nan]]], requires_grad=True)
     size = torch.tensor([[1.0, 1.2, math.nan]], requires_grad=True)
-    extractor = make({"places": ["column"], "sizes": ["size"]}, gaps={"gaps": ["column", "size"]})
+    extractor = make({"places": ["column"], "sizes": ["size"]}, gap_blocks={"gaps": ["column", "size"]})
     found = extractor.truth(scenes.with_attributes(size=size), centres)
     short = SceneBatch(scenes.classes[:, :2], scenes.parents[:, :2]).with_attributes(size=size[:, :2])
     for name, block in extractor.truth(short, centres[:, :2]).items():
@@ -526,7 +539,7 @@ def test_errors_weigh_as_much_as_the_object_has_of_the_cell() -> None:
 def test_relative_attributes_are_told_less_the_parents() -> None:
     """A car a little to the left of the middle of its road, wherever that is."""
     labels, scenes = labelled([ROAD, CAR, TREE, CAR], CENTRES, [-1, 0, -1, 2], offset=[40.0, 39.6, 7.0, 7.9])
-    extractor = make({"spot": ["offset"]}, of={"spot": ["car"]})
+    extractor = make({"spot": ["offset"]}, block_classes={"spot": ["car"]})
     cars = CENTRES[1::2]
     assert error(extractor, said_at(cars, [[-0.4], [0.9]]), labels, scenes) == pytest.approx(0, abs=1e-9)
     assert error(extractor, said_at(cars, [[39.6], [7.9]]), labels, scenes) == pytest.approx((40**2 + 7**2) / 2)
@@ -538,7 +551,7 @@ def test_only_objects_that_are_read_are_taught() -> None:
         [ROAD, CAR, TREE, TREE], CENTRES, [-1, 0, -1, -1], offset=[40.0, 40.0, 7.0, 8.0], angle=[0.0, 1.0, 0.0, 0.0]
     )
     extractor = make(
-        {"spot": ["offset"], "turn": ["angle"]}, of={"spot": ["car"], "turn": ["car", "tree"]}, harmonics=1
+        {"spot": ["offset"], "turn": ["angle"]}, block_classes={"spot": ["car"], "turn": ["car", "tree"]}, harmonics=1
     )
     right = [[0.0, math.cos(1.0), math.sin(1.0)], [99.0, 1.0, 0.0], [99.0, 1.0, 0.0]]
     assert error(extractor, said_at(CENTRES[1:], right), labels, scenes) == pytest.approx(0, abs=1e-10)
@@ -577,7 +590,7 @@ def test_the_loss_adds_up_counts_objects_and_the_scene() -> None:
     assert torch.equal(extractor(labels.image)["environment"], extractor.judge.answer)
 
 
-@pytest.mark.parametrize("settings", [{"reads": {"turn": ["angle"]}}, {"environment": (LIGHT,)}])
+@pytest.mark.parametrize("settings", [{"attribute_blocks": {"turn": ["angle"]}}, {"environment": (LIGHT,)}])
 def test_the_loss_needs_scenes_where_there_is_something_to_read(settings: dict[str, Any]) -> None:
     labels, _ = labelled([CAR], CENTRES[:1])
     with pytest.raises(UserError) as raised:
@@ -598,60 +611,68 @@ def test_places_on_the_image_need_no_scenes() -> None:
     ("settings", "message"),
     [
         (
-            {"reads": {"turn": ["angel"]}},
-            "features.reads: there is no attribute 'angel' to be read. Did you mean 'angle'? "
+            {"attribute_blocks": {"turn": ["angel"]}},
+            "features.attribute_blocks: there is no attribute 'angel' to be read. Did you mean 'angle'? "
             "Available: angle, column, offset, row, size.",
         ),
-        ({"reads": {"turn": []}}, "features.reads: block 'turn' must name one or two attributes, not 0"),
         (
-            {"reads": {"turn": ["angle"]}, "of": {"turn": []}},
-            "features.of gives block 'turn' no class: name some, or leave it out for all of them",
+            {"attribute_blocks": {"turn": []}},
+            "features.attribute_blocks: block 'turn' must name one or two attributes, not 0",
         ),
         (
-            {"reads": {"turn": ["angle", "row", "size"]}},
-            "features.reads: block 'turn' must name one or two attributes, not 3",
-        ),
-        ({"reads": {"turn": ["row", "row"]}}, "features.reads: block 'turn' names 'row' twice; name it once"),
-        (
-            {"reads": {"turn": ["angle"]}, "of": {"turns": ["car"]}},
-            "features.of or apart names a block 'turns' that is not read. Did you mean 'turn'? Available: turn.",
+            {"attribute_blocks": {"turn": ["angle"]}, "block_classes": {"turn": []}},
+            "features.block_classes gives block 'turn' no class: name some, or leave it out for all of them",
         ),
         (
-            {"reads": {"turn": ["angle"]}, "apart": ["spots"]},
-            "features.of or apart names a block 'spots' that is not read. Available: turn.",
+            {"attribute_blocks": {"turn": ["angle", "row", "size"]}},
+            "features.attribute_blocks: block 'turn' must name one or two attributes, not 3",
         ),
         (
-            {"reads": {"turn": ["angle"]}, "of": {"turn": ["cars"]}},
-            "features.of names a class 'cars' that the world lacks. Did you mean 'car'? Available: car, road, tree.",
+            {"attribute_blocks": {"turn": ["row", "row"]}},
+            "features.attribute_blocks: block 'turn' names 'row' twice; name it once",
         ),
         (
-            {"reads": {"classes": ["angle"]}},
-            "features.reads makes a second block 'classes'; call 'classes' something else",
+            {"attribute_blocks": {"turn": ["angle"]}, "block_classes": {"turns": ["car"]}},
+            "features.block_classes or per_slot names a block 'turns' that is not read. Did you mean 'turn'? "
+            "Available: turn.",
         ),
         (
-            {"reads": {"count": ["angle"]}, "apart": ["count"], "max_count": {"car": 3}},
-            "features.reads makes a second block 'count_car'; call 'count' something else",
+            {"attribute_blocks": {"turn": ["angle"]}, "per_slot": ["spots"]},
+            "features.block_classes or per_slot names a block 'spots' that is not read. Available: turn.",
+        ),
+        (
+            {"attribute_blocks": {"turn": ["angle"]}, "block_classes": {"turn": ["cars"]}},
+            "features.block_classes names a class 'cars' that the world lacks. Did you mean 'car'? "
+            "Available: car, road, tree.",
+        ),
+        (
+            {"attribute_blocks": {"classes": ["angle"]}},
+            "features.attribute_blocks makes a second block 'classes'; call 'classes' something else",
+        ),
+        (
+            {"attribute_blocks": {"count": ["angle"]}, "per_slot": ["count"], "max_count": {"car": 3}},
+            "features.attribute_blocks makes a second block 'count_car'; call 'count' something else",
         ),
         ({"bins": 0}, "bins, harmonics and strips must be at least 1, not 0, 2 and 2"),
         ({"harmonics": 0}, "bins, harmonics and strips must be at least 1, not 6, 0 and 2"),
         ({"strips": 0}, "bins, harmonics and strips must be at least 1, not 6, 2 and 0"),
         (
-            {"gaps": {"gaps": ["size", "row"]}},
-            "features.gaps: rows of block 'gaps' can run along column or row, not 'size'",
+            {"gap_blocks": {"gaps": ["size", "row"]}},
+            "features.gap_blocks: rows of block 'gaps' can run along column or row, not 'size'",
         ),
         (
-            {"gaps": {"gaps": ["row", "angle"]}},
-            "features.gaps: block 'gaps' names the angle 'angle', which has no strips",
+            {"gap_blocks": {"gaps": ["row", "angle"]}},
+            "features.gap_blocks: block 'gaps' names the angle 'angle', which has no strips",
         ),
         (
-            {"gaps": {"gaps": ["colum"]}},
-            "features.gaps: there is no attribute 'colum' to be read. Did you mean 'column'? "
+            {"gap_blocks": {"gaps": ["colum"]}},
+            "features.gap_blocks: there is no attribute 'colum' to be read. Did you mean 'column'? "
             "Available: angle, column, offset, row, size.",
         ),
-        ({"gaps": {"gaps": []}}, "features.gaps: block 'gaps' must name one or two attributes, not 0"),
+        ({"gap_blocks": {"gaps": []}}, "features.gap_blocks: block 'gaps' must name one or two attributes, not 0"),
         (
-            {"reads": {"turn": ["angle"]}, "gaps": {"turn": ["row"]}},
-            "features.gaps makes a second block 'turn'; call 'turn' something else",
+            {"attribute_blocks": {"turn": ["angle"]}, "gap_blocks": {"turn": ["row"]}},
+            "features.gap_blocks makes a second block 'turn'; call 'turn' something else",
         ),
     ],
 )
@@ -664,10 +685,15 @@ def test_wrong_settings_say_what_is_possible(settings: dict[str, Any], message: 
 # --- gradients ---
 
 EVERYTHING: dict[str, Any] = {
-    "reads": {"size": ["size"], "turn": ["angle"], "place": ["column", "row"], "spots": ["column", "offset"]},
-    "gaps": {"gaps": ["column", "size"], "rows": ["row", "column"]},
-    "of": {"spots": ["car"]},
-    "apart": ["spots"],
+    "attribute_blocks": {
+        "size": ["size"],
+        "turn": ["angle"],
+        "place": ["column", "row"],
+        "spots": ["column", "offset"],
+    },
+    "gap_blocks": {"gaps": ["column", "size"], "rows": ["row", "column"]},
+    "block_classes": {"spots": ["car"]},
+    "per_slot": ["spots"],
     "by_parent": {"car": 2},
     "environment": (LIGHT, SUN),
     "max_count": 60,  # who has learned nothing yet expects an object in nearly every cell
@@ -731,7 +757,7 @@ def sevens() -> World:
 def trained(sevens: World) -> DenseLayout:
     torch.manual_seed(0)
     reads = {"turn": ["angle"], "columns": ["column"]}
-    extractor = DenseLayout(1, sevens.classes, sevens.mutable, reads=reads, widths=(8, 16, 32))
+    extractor = DenseLayout(1, sevens.classes, sevens.mutable, attribute_blocks=reads, widths=(8, 16, 32))
     optimizer = torch.optim.AdamW(extractor.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=STEPS)
     draw = rng(1)

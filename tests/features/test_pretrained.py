@@ -229,7 +229,7 @@ def test_random_weights_are_known_by_their_seed() -> None:
         ({"layers": ["features.99"]}, "has no layer 'features.99'"),
         ({"layers": []}, "layers must name at least one"),
         ({"max_count": {"blue": 3}}, "blue"),
-        ({"sure": {"blue": 0.5}}, "features.sure names a class 'blue'"),
+        ({"count_threshold": {"blue": 0.5}}, "features.count_threshold names a class 'blue'"),
         ({"empty_weight": 0.0}, "empty_weight and count_width must be positive"),
         ({"count_width": 0.0}, "empty_weight and count_width must be positive"),
     ],

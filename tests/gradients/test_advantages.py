@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ms2.core.errors import UserError
-from ms2.gradients.advantages import Estimator, LeaveOneOut, MovingAverage, Normalised
+from ms2.gradients.advantages import Advantage, LeaveOneOut, MovingAverage, Normalised
 
 LOGITS = torch.tensor([0.2, -0.7, 1.1, 0.0]).double()
 COSTS = torch.tensor([1.5, -0.3, 0.4, 6.0]).double()
@@ -25,7 +25,7 @@ def exact_gradient() -> Tensor:
     return logits.grad
 
 
-def expected_gradient(estimator: Estimator, size: int, costs: Tensor = COSTS, coupling: Tensor | None = None) -> Tensor:
+def expected_gradient(estimator: Advantage, size: int, costs: Tensor = COSTS, coupling: Tensor | None = None) -> Tensor:
     """E[mean_j advantage_j grad log q(T_j)] over all batches; the estimator forgets each batch again.
 
     With a symmetric coupling, a sample's score is its cost plus its mean coupling with the batch's others.
@@ -133,7 +133,7 @@ def test_least_is_added_to_the_deviation() -> None:
 @pytest.mark.parametrize("make", [LeaveOneOut, Normalised, MovingAverage])
 @given(value=st.floats(-1000, 1000, width=32), n=st.integers(1, 300))
 @settings(max_examples=60, deadline=None)
-def test_equal_scores_give_no_gradient(make: type[Estimator], value: float, n: int) -> None:
+def test_equal_scores_give_no_gradient(make: type[Advantage], value: float, n: int) -> None:
     """Up to the rounding of their mean, which dividing by the deviation must not blow up: BatchMMD's are equal."""
     rounding = 1e-6 if make is Normalised else 1e-6 * max(1, abs(value))
     assert make()(torch.full((n,), value)).abs().max().item() <= rounding

@@ -15,8 +15,8 @@ from ms2.core.errors import UserError
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.gradients.advantages import MovingAverage, Normalised
 from ms2.gradients.base import Drawn, Gradient
-from ms2.gradients.finite_difference import FiniteDifferences
-from ms2.gradients.pathwise import Exact
+from ms2.gradients.finite_difference import FiniteDifference
+from ms2.gradients.pathwise import Pathwise
 from ms2.gradients.score_function import ScoreFunction
 from ms2.grammar.grammar import Grammar
 from ms2.learning.parameter_learner import ParameterLearning
@@ -149,11 +149,11 @@ COSTS: dict[str, Cost] = {
     "MMDWitness": scored(MMDWitness(0.2)),
 }
 GRADIENTS: dict[str, Callable[[], Gradient]] = {
-    "Exact": Exact,
+    "Pathwise": Pathwise,
     "ScoreFunction": ScoreFunction,
     "ScoreFunction, moving average": lambda: ScoreFunction(MovingAverage()),
-    "FiniteDifferences": lambda: FiniteDifferences(0.02),
-    "FiniteDifferences, 3 directions": lambda: FiniteDifferences(0.02, 3),
+    "FiniteDifference": lambda: FiniteDifference(0.02),
+    "FiniteDifference, 3 directions": lambda: FiniteDifference(0.02, 3),
 }
 
 
@@ -220,7 +220,7 @@ def test_the_slope_of_a_line_is_exact_whatever_the_step() -> None:
         return 7.0 - 1.25 * scenes.attributes["angle"][:, 0]
 
     for step in (0.3, 0.05, 1e-3):
-        slope = gradient_of_each(FiniteDifferences(step), cost, 50, model_of(only={"dot": ["angle"]}))[:, 0]
+        slope = gradient_of_each(FiniteDifference(step), cost, 50, model_of(only={"dot": ["angle"]}))[:, 0]
         torch.testing.assert_close(slope, torch.full((50,), -1.25).double(), rtol=1e-6, atol=0)
 
 
@@ -232,12 +232,12 @@ def test_the_slopes_of_a_plane_are_exact_but_for_the_toss_of_a_coin() -> None:
         place, angle = unsquashed(scenes)
         return p * place + q * angle
 
-    slopes = gradient_of_each(FiniteDifferences(0.1), cost, 400)[:, :2]
+    slopes = gradient_of_each(FiniteDifference(0.1), cost, 400)[:, :2]
     signs = ((slopes[:, 0] - p) / q).sign()
     expected = torch.stack([p + q * signs, q + p * signs], 1)
     torch.testing.assert_close(slopes, expected, rtol=1e-6, atol=1e-6)
     assert (signs > 0).sum().item() == pytest.approx(200, abs=40)  # four standard deviations
-    many = gradient_of_each(FiniteDifferences(0.1, 100), cost, 400)[:, :2]
+    many = gradient_of_each(FiniteDifference(0.1, 100), cost, 400)[:, :2]
     # over d directions the deviation of either is d^(-1/2) of the other's slope
     torch.testing.assert_close(many.std(0), torch.tensor([abs(q), abs(p)]).double() / 10, rtol=0.15, atol=0)
     torch.testing.assert_close(many.mean(0), torch.tensor([p, q]).double(), atol=4 * 2 / (10 * 20), rtol=0)
@@ -250,16 +250,16 @@ def test_the_error_falls_with_the_square_of_the_step() -> None:
         return scenes.attributes["angle"][:, 0] ** 3
 
     model = model_of(only={"dot": ["angle"]})
-    exact = gradient_of_each(Exact(), cost, 50, model)[:, 0]
+    exact = gradient_of_each(Pathwise(), cost, 50, model)[:, 0]
     for step in (0.4, 0.2, 0.1, 0.05):
-        slope = gradient_of_each(FiniteDifferences(step), cost, 50, model)[:, 0]
+        slope = gradient_of_each(FiniteDifference(step), cost, 50, model)[:, 0]
         torch.testing.assert_close(slope - exact, torch.full((50,), step**2).double(), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(("step", "directions"), [(0.0, 1), (-0.1, 1), (math.nan, 1), (0.1, 0)])
 def test_steps_and_directions_that_make_no_sense(step: float, directions: int) -> None:
     with pytest.raises(UserError, match="step must be positive and directions at least 1, not"):
-        FiniteDifferences(step, directions)
+        FiniteDifference(step, directions)
 
 
 # --- the loss of a step ---
@@ -279,7 +279,7 @@ class Overheard(MMDWitness):
 
 @pytest.mark.parametrize(
     ("gradient", "calls"),
-    [(Exact(), 1), (ScoreFunction(), 1), (FiniteDifferences(), 3), (FiniteDifferences(0.1, 4), 9)],
+    [(Pathwise(), 1), (ScoreFunction(), 1), (FiniteDifference(), 3), (FiniteDifference(0.1, 4), 9)],
 )
 def test_scenes_are_compared_with_those_that_were_drawn(gradient: Gradient, calls: int) -> None:
     model, prior, real, heard = model_of().double(), dots(8), features_of(dots(8, 1)), Overheard()
@@ -294,7 +294,7 @@ def test_scenes_are_compared_with_those_that_were_drawn(gradient: Gradient, call
         assert torch.equal(own, torch.arange(8)) and torch.equal(target["pixels"], real["pixels"])
     expected = MMDWitness(0.05)({"pixels": drawn}, {"pixels": drawn}, torch.arange(8), real)[0]
     torch.testing.assert_close(score, expected)
-    if isinstance(gradient, Exact):
+    if isinstance(gradient, Pathwise):
         torch.testing.assert_close(loss, expected.mean())
 
 
@@ -304,7 +304,7 @@ def weights_gradient(loss: Tensor, model: ParameterModel) -> Tensor:
     return torch.cat([s.flatten() for s in slopes if s is not None])
 
 
-@pytest.mark.parametrize("gradient", [Exact(), ScoreFunction(Normalised())])
+@pytest.mark.parametrize("gradient", [Pathwise(), ScoreFunction(Normalised())])
 @pytest.mark.parametrize("objective", [KDE(0.05), MMDWitness(0.05)])
 def test_two_processes_have_the_gradient_of_one(objective: Objective, gradient: Gradient) -> None:
     """Also where costs are compared with each other: each process would divide by a deviation of its own."""
@@ -355,7 +355,7 @@ def squared_mmd(x: Tensor, y: Tensor, variance: float) -> Tensor:
 def test_the_witness_has_half_the_gradient_of_the_squared_mmd() -> None:
     model, prior, real = model_of().double(), dots(12), features_of(dots(12, 1))
     model.coins = torch.randn(12, 2, 2, generator=rng())
-    loss, *_ = ParameterLearning(MMDWitness(0.05), Exact()).loss(model, DOT, Pixels(), prior, real, rng())
+    loss, *_ = ParameterLearning(MMDWitness(0.05), Pathwise()).loss(model, DOT, Pixels(), prior, real, rng())
     new = model.applied(prior, model.draw(model.propose(prior, rng()), rng()))
     features = features_of(new)["pixels"]
     mmd = squared_mmd(features, real["pixels"], 0.05 * 4)
@@ -439,7 +439,7 @@ def test_gradients_through_images_are_those_of_central_differences(
 ) -> None:
     """Of one attribute of one object at a time; the largest of each attribute, among what moves and what turns."""
     world, n = make(), 6
-    model, pixels, learning = model_of(world), Pixels(4), ParameterLearning(objective, Exact())
+    model, pixels, learning = model_of(world), Pixels(4), ParameterLearning(objective, Pathwise())
     prior = world.sample_prior(n, rng())
     real = pixels(world.renderer.render(world.sample_prior(n, rng(1))))
     active = model.active(prior)
@@ -494,7 +494,7 @@ def test_sampling_and_differences_agree_on_streets() -> None:
     expected = (mean_cost(0.05) - mean_cost(-0.05)) / 0.1
     assert expected > 0.01
     found = {}
-    for gradient in (ScoreFunction(), FiniteDifferences(0.05)):
+    for gradient in (ScoreFunction(), FiniteDifference(0.05)):
         middle = torch.zeros(shape, requires_grad=True)
         proposal = Proposal(middle, deviation, model.active(prior))
         drawn = Drawn(prior, proposal, middle + deviation * noise)
@@ -504,4 +504,4 @@ def test_sampling_and_differences_agree_on_streets() -> None:
     for name, (value, error) in found.items():
         assert abs(value - expected) < 4 * error + 0.02 * expected, name
         assert error < 0.3 * expected, name
-    assert found["FiniteDifferences"][1] < found["ScoreFunction"][1], "directions cost images, and are worth them"
+    assert found["FiniteDifference"][1] < found["ScoreFunction"][1], "directions cost images, and are worth them"

@@ -13,7 +13,7 @@ from oracles import TRICKY, grammars, unpadded
 from test_grammar import accepted, nltk_grammar
 from torch import Tensor
 
-from ms2.gradients.advantages import Estimator, LeaveOneOut, MovingAverage, Normalised
+from ms2.gradients.advantages import Advantage, LeaveOneOut, MovingAverage, Normalised
 from ms2.grammar.derivations import Derivations, pad, valid
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.trees import to_tree
@@ -51,7 +51,7 @@ def perturbed(model: StructureModel, scale: float, seed: int = 0) -> StructureMo
     return model
 
 
-def learner(grammar: Grammar, t_max: int, objective: Objective, estimator: Estimator, **more: int | bool) -> MetaSim2:
+def learner(grammar: Grammar, t_max: int, objective: Objective, estimator: Advantage, **more: int | bool) -> MetaSim2:
     """Structure learning in double precision; what is rendered does not matter."""
     structure = perturbed(StructureModel(grammar, t_max, hidden=5, num_latents=int(more.pop("num_latents", 1))), 0.6)
     world = World(grammar, Repetition(), UniformPlacement(), Abacus())
@@ -86,9 +86,9 @@ def accepted_law(model: StructureModel) -> Tensor:
 def expected_gradient(model: MetaSim2, size: int) -> Tensor:
     """Mean gradient of the loss over all batches of accepted derivations; the estimator forgets each batch again."""
     rules, law = enumerated(model.structure), accepted_law(model.structure)
-    state, total = {k: v.clone() for k, v in model.estimator.state_dict().items()}, torch.zeros(()).double()
+    state, total = {k: v.clone() for k, v in model.advantage.state_dict().items()}, torch.zeros(()).double()
     for batch in itertools.product(range(len(rules)), repeat=size):
-        model.estimator.load_state_dict(state)
+        model.advantage.load_state_dict(state)
         derivations = Derivations(rules[list(batch)], torch.zeros(size, dtype=torch.long))
         samples = Samples(derivations, {"cost": COSTS[list(batch), None]})
         total = total + law[list(batch)].prod() * model.loss(samples, {"cost": torch.zeros(2, 1).double()})
@@ -133,7 +133,7 @@ def test_a_corrected_moving_average_descends_the_expected_cost_of_accepted_scene
     """Whatever its baseline is; NaN is that of the first batch."""
     grammar, t_max, z = law
     model = learner(grammar, t_max, Given(), MovingAverage(0.75), num_latents=z)
-    model.estimator.baseline.fill_(baseline)
+    model.advantage.baseline.fill_(baseline)
     torch.testing.assert_close(expected_gradient(model, size), exact_gradient(model.structure))
 
 
@@ -146,7 +146,7 @@ def test_an_uncorrected_baseline_moves_the_chance_to_end_in_time(
     """By decay (E s - b) grad log P; besides, the share (1 - decay) / m of each sample's own score is lost."""
     grammar, t_max, z = law
     model, decay = learner(grammar, t_max, Given(), MovingAverage(0.75), correct_rejection=False, num_latents=z), 0.75
-    model.estimator.baseline.fill_(baseline)
+    model.advantage.baseline.fill_(baseline)
     mean = (accepted_law(model.structure) * COSTS).sum()
     log_p = model.structure.log_prob(enumerated(model.structure)).logsumexp(0)
     moved = decay * (mean - baseline) * gradient(log_p, model.structure)
@@ -166,7 +166,7 @@ def test_grad_log_p_is_the_mean_of_grad_log_q_over_accepted_scenes() -> None:
 
 
 @pytest.mark.parametrize("estimator", [LeaveOneOut, Normalised])
-def test_centring_twice_changes_nothing(estimator: type[Estimator]) -> None:
+def test_centring_twice_changes_nothing(estimator: type[Advantage]) -> None:
     losses = []
     for correct in (False, True):
         model = learner(THINGS, 5, Given(), estimator(), correct_rejection=correct)

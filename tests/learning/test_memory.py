@@ -67,7 +67,7 @@ def test_hundreds_of_steps_take_no_more_memory() -> None:
     world = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(canvas=24, digit=8))
     torch.manual_seed(0)
     features = DenseCounts(1, world.classes, (4, 4, 4))
-    model = learner(world, estimator=MovingAverage(), features=features, lr=1e-5)  # so low that scenes stay as small
+    model = learner(world, advantage=MovingAverage(), features=features, lr=1e-5)  # so low that scenes stay as small
     more, live = growth(stepper(model), 100, 100)
     assert live == 0
     assert more < MOST

@@ -19,15 +19,15 @@ from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import render_record
 from ms2.evaluation import measures as evaluation
 from ms2.evaluation.detectors.comparison import open_rows
-from ms2.features.base import Blocks, ReadingExtractor
+from ms2.features.base import AttributeExtractor, Blocks
 from ms2.features.dense import DenseCounts
 from ms2.features.layout import DenseLayout
 from ms2.gradients.advantages import LeaveOneOut, Normalised
 from ms2.gradients.base import Gradient
-from ms2.gradients.finite_difference import FiniteDifferences
-from ms2.gradients.pathwise import Exact
+from ms2.gradients.finite_difference import FiniteDifference
+from ms2.gradients.pathwise import Pathwise
 from ms2.gradients.score_function import ScoreFunction
-from ms2.gradients.straight_through import Reading
+from ms2.gradients.straight_through import StraightThrough
 from ms2.grammar.grammar import Grammar
 from ms2.learning.autoencoding import Autoencoding
 from ms2.learning.data import TargetImages
@@ -93,7 +93,7 @@ class Around(ParameterPrior):
         return scenes.with_attributes(far=self.place + self.spread * (2 * draw - 1))
 
 
-class DialReader(ReadingExtractor):
+class DialReader(AttributeExtractor):
     """Reads the pixel, and knows that it is the hand's place."""
 
     def forward(self, images: Float[Tensor, "b 1 1 1"]) -> Blocks:
@@ -112,8 +112,8 @@ def target(world: World) -> TargetImages:
 
 
 def learning(gradient: Gradient | None = None, **settings: Any) -> ParameterLearning:
-    settings = {"order": "after", "share": 1.0, "lr": 1e-2} | settings
-    return ParameterLearning(KDE(0.003), gradient or Exact(), **settings)
+    settings = {"order": "after", "parameter_fraction": 1.0, "lr": 1e-2} | settings
+    return ParameterLearning(KDE(0.003), gradient or Pathwise(), **settings)
 
 
 def learner(world: World, how: ParameterLearning, **settings: Any) -> MetaSim2:
@@ -156,7 +156,7 @@ class Watch(Callback):
 def test_structure_and_parameters_take_turns(tmp_path: Path, order: Order, share: float, expected: str) -> None:
     """What has been learned stays as it is while it is the other's turn, momentum or not."""
     world, watch = dial(), Watch()
-    model = learner(world, learning(order=order, share=share, lr_decay=False), lr_decay=False)
+    model = learner(world, learning(order=order, parameter_fraction=share, lr_decay=False), lr_decay=False)
     trainer(tmp_path, 6, callbacks=[watch]).fit(model, datamodule=target(world))
     assert watch.steps == expected
 
@@ -167,7 +167,7 @@ def test_structure_sees_the_priors_parameters_until_some_are_learned(
 ) -> None:
     """The prior's places end at 0.4; those of the parameter model, which nobody has trained, are about a half."""
     world, seen = dial(), list[str]()
-    model = learner(world, learning(order=order, share=0.5, lr=0.0))
+    model = learner(world, learning(order=order, parameter_fraction=0.5, lr=0.0))
     draw = model.draw
 
     def watched(n: int, generator: torch.Generator) -> Any:
@@ -190,7 +190,7 @@ def test_validations_measure_the_parameters_that_structure_sees(tmp_path: Path, 
             seen.append("p" if float(trainer.callback_metrics["val/far_w1"]) > 0.4 else "l")
 
     measures = [AttributeOf("far", name="far")]
-    model = learner(world, learning(order=order, share=0.5, lr=0.0), measures=measures)
+    model = learner(world, learning(order=order, parameter_fraction=0.5, lr=0.0), attribute_statistics=measures)
     run = trainer(tmp_path, 6, callbacks=[Note()], limit_val_batches=1, val_check_interval=2,
                   check_val_every_n_epoch=None)  # fmt: skip
     run.fit(model, datamodule=target(world))
@@ -226,7 +226,7 @@ def test_the_last_step_of_parameters_ends_with_the_mean_of_their_weights(tmp_pat
             def on_train_batch_end(self, trainer: Trainer, model: LightningModule, *_: Any) -> None:
                 found.append(Watch.weights(model)[1])
 
-        how = learning(order=order, share=0.5, average=average)
+        how = learning(order=order, parameter_fraction=0.5, ema_steps=average)
         trainer(tmp_path, 12, callbacks=[Note()]).fit(learner(world, how), datamodule=target(world))
         return found
 
@@ -248,7 +248,7 @@ def test_learning_rates_fall_in_their_own_steps(tmp_path: Path) -> None:
         def on_train_batch_end(self, trainer: Trainer, model: LightningModule, *_: Any) -> None:
             rates.append([group["lr"] for group in model.optimizers().param_groups])
 
-    model = learner(world, learning(share=0.5, lr=0.8), lr=0.4)
+    model = learner(world, learning(parameter_fraction=0.5, lr=0.8), lr=0.4)
     trainer(tmp_path, 8, callbacks=[Note()]).fit(model, datamodule=target(world))
     assert [row[0] for row in rates[:4]] == pytest.approx([0.4, 0.3, 0.2, 0.1])
     assert [row[1] for row in rates[4:]] == pytest.approx([0.8, 0.6, 0.4, 0.2])
@@ -257,7 +257,9 @@ def test_learning_rates_fall_in_their_own_steps(tmp_path: Path) -> None:
 def two_ranks(folder: Path, frozen: bool) -> list[Tensor]:
     """Weights after some steps of both kinds."""
     world = dial()
-    model = learner(world, learning(order="alternating", share=0.5, average=2, freeze_encoder=frozen), lr=0.05)
+    model = learner(
+        world, learning(order="alternating", parameter_fraction=0.5, ema_steps=2, freeze_encoder=frozen), lr=0.05
+    )
     trainer(folder, 4, devices=2, strategy="ddp").fit(model, datamodule=target(world))
     return Watch.weights(model)
 
@@ -277,9 +279,9 @@ def test_two_processes_stay_together(tmp_path: Path, frozen: bool) -> None:
 @pytest.mark.parametrize(
     ("gradient", "steps", "share_left"),
     [
-        (Exact(), 120, 0.1),
-        (Reading(), 120, 0.1),
-        (FiniteDifferences(0.05), 120, 0.1),
+        (Pathwise(), 120, 0.1),
+        (StraightThrough(), 120, 0.1),
+        (FiniteDifference(0.05), 120, 0.1),
         (ScoreFunction(Normalised()), 250, 0.25),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Gradient) else str(value),
@@ -292,7 +294,7 @@ def test_the_targets_distribution_is_learned(tmp_path: Path, gradient: Gradient,
     run_stage(stage, lambda s: trainer(tmp_path, s.max_steps), tmp_path / "cache")
     data = target(world)
     trainer(tmp_path, steps).fit(model, datamodule=data)
-    rules = world.prior.sample(world.grammar, 2000, rng(3))
+    rules = world.structure_prior.sample(world.grammar, 2000, rng(3))
     far = {
         name: some.scenes(rules, rng(4)).attributes["far"][:, 0]
         for name, some in (("prior", world), ("learned", model.learned_world))
@@ -304,7 +306,7 @@ def test_the_targets_distribution_is_learned(tmp_path: Path, gradient: Gradient,
 def test_reading_is_exact_where_features_read_without_error() -> None:
     world, found = dial(), []
     real = {"far": torch.rand(32, 1, generator=rng(9))}
-    for gradient in (Exact(), Reading()):
+    for gradient in (Pathwise(), StraightThrough()):
         model = learner(world, learning(gradient))
         assert model.parameter_model is not None and model.parameter_learning is not None
         prior = world.sample_prior(32, rng())
@@ -321,7 +323,7 @@ def test_truth_is_what_a_perfect_reader_reads() -> None:
     world = World(MultiMNIST(), UniformDigits(3), AroundAPlace((0.5, 0.2), (0.4, 0.2), (20.0, 40.0)), DigitCanvas(
         60, 12, turning=True))  # fmt: skip
     reads = {"columns": ["column"], "turned": ["row", "angle"]}
-    features = DenseLayout(1, world.classes, world.mutable, reads=reads, bins=5, harmonics=2)
+    features = DenseLayout(1, world.classes, world.mutable, attribute_blocks=reads, bins=5, harmonics=2)
     scenes = world.sample_prior(6, rng())
     truth = features.truth(scenes, world.renderer.centres(scenes))
 
@@ -345,7 +347,7 @@ def test_truth_is_what_a_perfect_reader_reads() -> None:
 def test_structure_learns_from_scenes_with_learned_parameters() -> None:
     """q(V) = q(V | T) q(T): what structure is scored by has the learned parameters."""
     world = dial()
-    model = learner(world, learning(share=0.5))
+    model = learner(world, learning(parameter_fraction=0.5))
     assert model.parameter_model is not None
     with torch.no_grad():
         for weight in model.parameter_model.decoder.parameters():
@@ -360,10 +362,10 @@ def test_what_can_not_be_learned_is_said() -> None:
     with pytest.raises(UserError, match=r"model.parameters is given without model.parameter_learning"):
         MetaSim2(world, StructureModel(world.grammar, 4, hidden=8), DialReader(), KDE(), LeaveOneOut(),
                  parameters=ParameterModel(world, hidden=8))  # fmt: skip
-    model = learner(world, learning(Reading()))
+    model = learner(world, learning(StraightThrough()))
     assert model.parameter_model is not None and model.parameter_learning is not None
     plain = DenseCounts(1, world.classes)
-    with pytest.raises(UserError, match="Reading goes through what features read, and DenseCounts reads no"):
+    with pytest.raises(UserError, match="StraightThrough goes through what features read, and DenseCounts reads no"):
         model.parameter_learning.loss(model.parameter_model, world, plain, world.sample_prior(4, rng()), {}, rng())
 
 
@@ -431,7 +433,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "class_path": "Backbone",
         "init_args": {"architecture": "squeezenet1_1", "layer": "features.2", "weights": None},
     }
-    realism = {"class_path": "Realism", "init_args": {"features": random, "num_images": 12, "batch_size": 6}}
+    realism = {"class_path": "ImageDistances", "init_args": {"features": random, "num_images": 12, "batch_size": 6}}
     config = CONFIGS / "multimnist_parameters.yaml"
     ms2(command(folder, config, name="both", model__realism=json.dumps(realism)))
     return folder / "both"
@@ -492,7 +494,9 @@ def test_comparisons_have_a_row_for_each_part(run: Path) -> None:
 def test_values_measured_are_those_of_the_target() -> None:
     """`AttributeOf` sees what the hidden layout has."""
     world = World(MultiMNIST(), RandomDigits(1, 3), OnALine(), DigitCanvas(40, 8))
-    scenes = world.parameters.sample(scenes_of(world.grammar, world.prior.sample(world.grammar, 50, rng())), rng())
+    scenes = world.parameter_prior.sample(
+        scenes_of(world.grammar, world.structure_prior.sample(world.grammar, 50, rng())), rng()
+    )
     assert (AttributeOf("y", "y").values(scenes, world.classes).values == 0.5).all()
 
 
@@ -505,7 +509,7 @@ def test_a_run_without_an_end_has_no_share(tmp_path: Path) -> None:
 
 def test_the_witness_learns_too(tmp_path: Path) -> None:
     world = dial()
-    how = ParameterLearning(MMDWitness(0.05), Exact(), share=1.0, lr=1e-2)
+    how = ParameterLearning(MMDWitness(0.05), Pathwise(), parameter_fraction=1.0, lr=1e-2)
     model = learner(world, how)
     trainer(tmp_path, 3).fit(model, datamodule=target(world))
     assert Watch.weights(model)[1].isfinite().all()

@@ -58,7 +58,7 @@ def gradients(folder: Path, parts: str, processes: int) -> dict[str, Any]:
     strategy = "ddp" if processes == 2 else "auto"
     run = trainer(folder, 3, devices=processes, strategy=strategy, callbacks=[keep])
     run.fit(model, datamodule=images(model.world, 20, batch_size=12))
-    return {"gradients": torch.stack(keep.steps), **model.estimator.state_dict()}
+    return {"gradients": torch.stack(keep.steps), **model.advantage.state_dict()}
 
 
 @pytest.mark.parametrize("parts", PARTS)

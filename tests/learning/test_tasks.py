@@ -15,7 +15,7 @@ from torch import Tensor
 from ms2.core.errors import UserError
 from ms2.evaluation import measures as evaluation
 from ms2.features.base import Blocks, FeatureExtractor
-from ms2.gradients.advantages import Estimator, LeaveOneOut, MovingAverage, Normalised
+from ms2.gradients.advantages import Advantage, LeaveOneOut, MovingAverage, Normalised
 from ms2.grammar.derivations import Derivations
 from ms2.grammar.grammar import GrammarError
 from ms2.learning.data import TargetImages
@@ -45,7 +45,7 @@ def gradient(loss: Tensor, model: torch.nn.Module) -> Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
 
-def by_hand(estimator: Estimator, score: Tensor) -> Tensor:
+def by_hand(estimator: Advantage, score: Tensor) -> Tensor:
     """Advantages of a first batch."""
     if isinstance(estimator, LeaveOneOut):
         return torch.stack([s - torch.cat([score[:j], score[j + 1 :]]).mean() for j, s in enumerate(score)])
@@ -55,11 +55,11 @@ def by_hand(estimator: Estimator, score: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("estimator", [LeaveOneOut, Normalised, MovingAverage])
 @pytest.mark.parametrize("objective", [KDE, MMDWitness])
-def test_the_loss_has_the_gradient_of_reinforce(objective: type[Objective], estimator: type[Estimator]) -> None:
+def test_the_loss_has_the_gradient_of_reinforce(objective: type[Objective], estimator: type[Advantage]) -> None:
     """mean_j advantage_j * grad log q(T_j), with one backward pass for each scene."""
     n, weight = 10, 0.3
     model = learner(abacus(), objective(0.5), estimator(), reject_weight=weight, correct_rejection=False)
-    rules = model.world.prior.sample(model.world.grammar, n, rng())
+    rules = model.world.structure_prior.sample(model.world.grammar, n, rng())
     features = model.features(model.world.images(rules, rng()))
     features = {name: block.detach() for name, block in features.items()}
     real = {name: block.roll(1, 0) + 0.3 for name, block in features.items()}
@@ -73,7 +73,7 @@ def test_the_loss_has_the_gradient_of_reinforce(objective: type[Objective], esti
     score = score + torch.tensor([weight if r > 1 else 0.0 for r in rejections])
     assert score.std() > 0.05
     grads = [gradient(model.structure.log_prob(rules[j : j + 1])[0], model.structure) for j in range(n)]
-    expected = (by_hand(model.estimator, score)[:, None] * torch.stack(grads)).mean(0)
+    expected = (by_hand(model.advantage, score)[:, None] * torch.stack(grads)).mean(0)
 
     loss = model.loss(Samples(Derivations(rules, rejections), features), real)
     torch.testing.assert_close(gradient(loss, model.structure), expected, atol=1e-6, rtol=1e-4)
@@ -151,7 +151,7 @@ CREDIT = {"count": ["Digits"], "classes": ["Digit"]}
 def credited_gradient(credit: dict[str, list[str]] | None, blocks: list[str] | None) -> dict[str, Tensor]:
     """Gradient of one step on the same samples."""
     world = abacus()
-    model = learner(world, KDE(0.2, blocks=blocks), credit=credit)
+    model = learner(world, KDE(0.2, blocks=blocks), credit_assignment=credit)
     samples = model.draw(40, rng())
     real = model.features.requires_grad_(False)(
         world.images(RandomDigits(3, 3).sample(world.grammar, 40, rng(1)), rng(1))
@@ -189,7 +189,7 @@ def test_credit_that_makes_no_sense(credit: dict[str, list[str]], said: str) -> 
 
 def test_each_group_of_symbols_has_a_baseline_of_its_own() -> None:
     world = abacus()
-    model = learner(world, KDE(0.2), MovingAverage(), credit=CREDIT)
+    model = learner(world, KDE(0.2), MovingAverage(), credit_assignment=CREDIT)
     samples = model.draw(40, rng())
     model.features.requires_grad_(False)
     model.loss(samples, model.features(world.images(RandomDigits(3, 3).sample(world.grammar, 40, rng(1)), rng(1))))
@@ -200,7 +200,7 @@ def test_each_group_of_symbols_has_a_baseline_of_its_own() -> None:
 def test_credit_finds_the_target(tmp_path: Path) -> None:
     """Exact features, and two groups of symbols."""
     world = abacus()
-    model = learner(world, KDE(0.2), Normalised(), credit=CREDIT, lr=3e-2, eval_scenes=4000)
+    model = learner(world, KDE(0.2), Normalised(), credit_assignment=CREDIT, lr=3e-2, eval_scenes=4000)
     data = TargetImages(Synthetic(world, RandomDigits(1, 3), num_images=500), batch_size=64)
     trainer(tmp_path, 150).fit(model, datamodule=data)
     tables = evaluation.structure_tables(model, evaluation.sample_structures(model), data.target)
@@ -297,14 +297,14 @@ def test_pretraining_on_another_prior_than_the_worlds(tmp_path: Path) -> None:
 def test_pretraining_leaves_out_what_is_longer_than_the_model_may_make(tmp_path: Path) -> None:
     """Of 0 to 10 digits, given that there are no more than 5."""
     world = World(MultiMNIST(), UniformDigits(10), UniformPlacement(), Abacus())
-    model = structure(22, most={"Digits": 5})
+    model = structure(22, max_length={"Digits": 5})
     stage = Pretraining(world, model, max_steps=120, batch_size=128, lr=3e-2)
     stage_trainer(tmp_path, stage).fit(stage)
     numbers = scenes_of(MultiMNIST(), model.sample(4000, rng()).rules).mask.sum(1).bincount() / 4000
     assert len(numbers) == 6
     torch.testing.assert_close(numbers, torch.full((6,), 1 / 6), atol=0.06, rtol=0)
-    with pytest.raises(GrammarError, match=r"longer lists than model\.structure\.most allows"):
-        trainer(tmp_path, 1).fit(Pretraining(world, structure(22, most={"Digits": 2})))
+    with pytest.raises(GrammarError, match=r"longer lists than model\.structure\.max_length allows"):
+        trainer(tmp_path, 1).fit(Pretraining(world, structure(22, max_length={"Digits": 2})))
 
 
 def test_pretraining_stops_at_a_plateau(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_unknown_names_are_told_with_the_nearest(statistic: Any, message: str) -
 def test_settings_that_say_nothing_are_refused() -> None:
     with pytest.raises(UserError, match="no parent that they could be relative to"):
         AttributeOf("sun", "sun", "environment", relative=True)
-    with pytest.raises(UserError, match='of must name a class, as in of="car"'):
+    with pytest.raises(UserError, match='classes must name a class, as in classes="car"'):
         AttributeOf("y", "y", [])
     for options in ({"same": "y"}, {"tolerance": 1.8}, {"same": "y", "tolerance": -1}, {"same": "y", "tolerance": 0}):
         with pytest.raises(UserError, match=r'try same="y", tolerance=1\.8'):

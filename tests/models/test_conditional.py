@@ -183,7 +183,7 @@ def one_step_more(model: StructureModel, prefixes: Sequence[tuple[int, ...]]) ->
 @given(st.data(), st.sampled_from([*TRICKY, ROADS, DIGITS]) | grammars())
 def test_an_outlook_sees_exactly_what_can_still_become_of_a_derivation(data: st.DataObject, grammar: Grammar):
     t_max = int(grammar.shortest[grammar.start]) + data.draw(st.integers(0, 5))
-    model = make(grammar, t_max, most=data.draw(bounds(grammar)))
+    model = make(grammar, t_max, max_length=data.draw(bounds(grammar)))
     asked = data.draw(asked_of(grammar))
     expected = ways(model, small(grammar, t_max), asked)
     assume(expected)  # bounded lists may be too short for any derivation
@@ -222,7 +222,7 @@ def test_conditions_are_divided_only_where_they_are_many():
 def test_possible_counts_are_those_of_all_derivations(data: st.DataObject, grammar: Grammar):
     assume(grammar.classes)
     t_max = int(grammar.shortest[grammar.start]) + data.draw(st.integers(0, 5))
-    model = make(grammar, t_max, most=data.draw(bounds(grammar)))
+    model = make(grammar, t_max, max_length=data.draw(bounds(grammar)))
     rules = pad(grammar, small(grammar, t_max))
     rules = rules[model.makes(rules)]
     classes = data.draw(st.lists(st.sampled_from(grammar.classes), min_size=1, unique=True))
@@ -345,7 +345,9 @@ def test_the_law_is_the_same_however_tries_are_batched(lanes: int, monkeypatch: 
 @given(st.data(), st.sampled_from(TRICKY) | grammars())
 def test_the_law_of_any_grammar(data: st.DataObject, grammar: Grammar):
     t_max = int(grammar.shortest[grammar.start]) + data.draw(st.integers(0, 4))
-    model = make(grammar, t_max, scale=0.2, num_latents=data.draw(st.integers(1, 2)), most=data.draw(bounds(grammar)))
+    model = make(
+        grammar, t_max, scale=0.2, num_latents=data.draw(st.integers(1, 2)), max_length=data.draw(bounds(grammar))
+    )
     asked = data.draw(asked_of(grammar))
     small(grammar, t_max)
     leaves = data.draw(st.sampled_from([1, 10, 1000]))
@@ -365,7 +367,7 @@ def test_the_law_of_any_grammar(data: st.DataObject, grammar: Grammar):
 
 
 def test_a_finer_envelope_is_a_tighter_bound_down_to_the_probability_itself():
-    model, asked = make(ROADS, 18, most={"Roads": 2, "Cars": 3}, num_latents=2), read(ROADS, "car == 3")
+    model, asked = make(ROADS, 18, max_length={"Roads": 2, "Cars": 3}, num_latents=2), read(ROADS, "car == 3")
     exact = sum(law(model, asked).values())
     bound = [Conditioned(model, asked, leaves).bound for leaves in (1, 3, 6, 10, 4096)]
     assert all(a > b for a, b in itertools.pairwise(bound))
@@ -376,7 +378,7 @@ def test_a_finer_envelope_is_a_tighter_bound_down_to_the_probability_itself():
 def test_a_prefix_is_settled_only_if_no_end_is_bad(monkeypatch: pytest.MonkeyPatch):
     """The only bad one is the longest, and takes the last step."""
     monkeypatch.setattr(sampling, "NEGLIGIBLE", 0.0)
-    model, asked = make(ROADS, 14, most={"Roads": 2, "Cars": 3}), read(ROADS, "car < 6")
+    model, asked = make(ROADS, 14, max_length={"Roads": 2, "Cars": 3}), read(ROADS, "car < 6")
     every, good = law(model), law(model, asked)
     assert len(every) - len(good) == 1
     assert sum(every.values()) == pytest.approx(1, abs=1e-12)
@@ -385,7 +387,7 @@ def test_a_prefix_is_settled_only_if_no_end_is_bad(monkeypatch: pytest.MonkeyPat
 
 
 def test_ten_cars_are_drawn_without_a_retry_however_rare():
-    model = make(STREET, 40, most={"Cars": 15, "Trucks": 3})
+    model = make(STREET, 40, max_length={"Cars": 15, "Trucks": 3})
     with torch.no_grad():
         model.head.bias[STREET.expansions("Cars")[0]] -= 3
     asked = read(STREET, "car == 10")
@@ -409,7 +411,7 @@ def test_a_condition_that_always_holds_leaves_only_the_limit_of_steps():
 
 
 def test_what_has_weight_zero_is_not_drawn_when_asked_for():
-    fixed = make(STREET, 12, most={"Cars": 2}, fixed={"Trucks": [0.0, 1.0]})
+    fixed = make(STREET, 12, max_length={"Cars": 2}, fixed_rule_weights={"Trucks": [0.0, 1.0]})
     with pytest.raises(ConditionError) as error:
         Conditioned(fixed, read(STREET, "truck == 1"))
     assert str(error.value) == (

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.distributions import AffineTransform, Normal, SigmoidTransform, TransformedDistribution
 
 from ms2.core.errors import UserError
-from ms2.gradients.finite_difference import FiniteDifferences
-from ms2.gradients.pathwise import Exact
+from ms2.gradients.finite_difference import FiniteDifference
+from ms2.gradients.pathwise import Pathwise
 from ms2.gradients.score_function import ScoreFunction
 from ms2.grammar.grammar import Grammar
 from ms2.learning.parameter_learner import Order, ParameterLearning
@@ -636,10 +636,10 @@ def test_what_follows_from_learned_attributes_is_arranged() -> None:
     changed.attributes["x"].sum().backward()
     assert values.grad is not None and bool((values.grad[:, 1:, 0] != 0)[car].all())
     # what the renderer draws of it is what the gradient has to pass
-    Exact().check(aerial.renderer, model)
+    Pathwise().check(aerial.renderer, model)
     flat = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), StreetView())
     with pytest.raises(UserError, match=r"not in 'x'"):
-        Exact().check(flat.renderer, model)
+        Pathwise().check(flat.renderer, model)
 
 
 def test_no_scenes_and_empty_scenes_have_parameters_too() -> None:
@@ -779,7 +779,7 @@ ORDERS: list[Order] = ["after", "before", "alternating"]
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 150), st.sampled_from(ORDERS))
 def test_whose_turn_it_is(some: int, of: int, steps: int, order: Order) -> None:
     share = Fraction(min(some, of), of)
-    learning = ParameterLearning(KDE(), Exact(), order, float(share))
+    learning = ParameterLearning(KDE(), Pathwise(), order, float(share))
     turns = [learning.its_turn(step, steps) for step in range(steps)]
     number = math.floor(share * steps)
     assert sum(turns) == number
@@ -797,31 +797,31 @@ def test_whose_turn_it_is(some: int, of: int, steps: int, order: Order) -> None:
 @pytest.mark.parametrize("share", [0, -0.1, 1.01])
 def test_a_share_of_the_steps_is_one(share: float) -> None:
     with pytest.raises(UserError, match=r"share is that of the steps .* above 0 and at most 1, and can't be"):
-        ParameterLearning(KDE(), Exact(), share=share)
+        ParameterLearning(KDE(), Pathwise(), share=share)
 
 
 def test_an_average_is_of_some_steps() -> None:
     with pytest.raises(UserError, match="average is a number of steps, at least 1, and can't be 0"):
-        ParameterLearning(KDE(0.1), Exact(), average=0)
+        ParameterLearning(KDE(0.1), Pathwise(), average=0)
 
 
 @pytest.mark.parametrize("objective", [ForwardKL, BatchMMD])
 def test_scores_without_a_gradient_need_another_way(objective: type) -> None:
     said = f"Exact needs an objective .* and {objective.__name__} is none: take KDE or MMDWitness, or another gradient"
     with pytest.raises(UserError, match=said):
-        ParameterLearning(objective(), Exact())
-    for gradient in (ScoreFunction(), FiniteDifferences()):
+        ParameterLearning(objective(), Pathwise())
+    for gradient in (ScoreFunction(), FiniteDifference()):
         ParameterLearning(objective(), gradient)
     for other in (KDE(), MMDWitness()):
-        ParameterLearning(other, Exact())
+        ParameterLearning(other, Pathwise())
 
 
 def test_only_the_decoder_learns_where_the_encoder_is_frozen() -> None:
     model = parameter_model()
     every = {id(p) for p in model.parameters()}
     decoder = {id(p) for name, p in model.named_parameters() if name.startswith("decoder.")}
-    assert {id(p) for p in ParameterLearning(KDE(), Exact()).trained(model)} == every
-    frozen = ParameterLearning(KDE(), Exact(), freeze_encoder=True).trained(model)
+    assert {id(p) for p in ParameterLearning(KDE(), Pathwise()).trained(model)} == every
+    frozen = ParameterLearning(KDE(), Pathwise(), freeze_encoder=True).trained(model)
     assert {id(p) for p in frozen} == decoder and 0 < len(decoder) < len(every)
 
 
@@ -831,12 +831,12 @@ def test_images_without_a_derivative_need_another_gradient() -> None:
     model = parameter_model(streets, only={ENVIRONMENT: ["haze", "exposure"], "car": ["length"]})
     said = (
         "Exact needs images that are differentiable in what is learned, and those of StreetView are not in "
-        r"'exposure', 'haze', 'length'\. Take another gradient \(.*FiniteDifferences, .*ScoreFunction.*\), or learn"
+        r"'exposure', 'haze', 'length'\. Take another gradient \(.*FiniteDifference, .*ScoreFunction.*\), or learn"
     )
     with pytest.raises(UserError, match=said) as error:
-        Exact().check(view, model)
-    assert str(error.value).count("Exact") == 1
-    for gradient in (ScoreFunction(), FiniteDifferences()):
+        Pathwise().check(view, model)
+    assert str(error.value).count("Pathwise") == 1
+    for gradient in (ScoreFunction(), FiniteDifference()):
         gradient.check(view, model)
     digits = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(24, 8, turning=True))
-    Exact().check(digits.renderer, parameter_model(digits))
+    Pathwise().check(digits.renderer, parameter_model(digits))

@@ -437,7 +437,7 @@ def test_a_grammar_that_cannot_be_sampled_is_refused(text: str, t_max: int, mess
 def test_given_weights_are_the_probabilities_whatever_the_network_says(kind: dict[str, object]):
     """Of A -> a | b B, first in A B and up to three times in A A A, and of B, in every context."""
     weights = {"A": [1.0, 3.0], "B": [2.0, 1.0, 1.0]}
-    model = make(FINITE, 12, fixed=weights, **kind)
+    model = make(FINITE, 12, fixed_rule_weights=weights, **kind)
     rules = all_rules(FINITE, 12)
     q = scored(model, rules).log_prob.exp()
     assert float(q.sum()) == pytest.approx(1, abs=1e-9)
@@ -454,7 +454,7 @@ def test_given_weights_are_the_probabilities_whatever_the_network_says(kind: dic
 
 
 def test_gradients_leave_given_weights_alone():
-    model = make(FINITE, 12, fixed={"S": [1.0, 1.0, 2.0]})
+    model = make(FINITE, 12, fixed_rule_weights={"S": [1.0, 1.0, 2.0]})
     rules = all_rules(FINITE, 12)
     optimizer = torch.optim.SGD(model.parameters(), 0.5)
     share = torch.tensor([[0.25, 0.25, 0.5]], dtype=torch.double)
@@ -471,13 +471,13 @@ def test_gradients_leave_given_weights_alone():
     assert not torch.allclose(scored(model, rules).log_prob, before)  # it learns what it may
     torch.testing.assert_close(start()[None], share, atol=1e-6, rtol=0)
     # where all is given there is nothing to learn
-    every = make(FINITE, 12, fixed={"S": [1, 1, 1], "A": [1, 1], "B": [1, 1, 1]})
+    every = make(FINITE, 12, fixed_rule_weights={"S": [1, 1, 1], "A": [1, 1], "B": [1, 1, 1]})
     every.log_prob(rules).sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in every.parameters())
 
 
 def test_a_weight_of_zero_is_never_drawn():
-    model = make(FINITE, 12, fixed={"S": [0.0, 1.0, 0.0], "B": [1.0, 0.0, 1.0]})
+    model = make(FINITE, 12, fixed_rule_weights={"S": [0.0, 1.0, 0.0], "B": [1.0, 0.0, 1.0]})
     none, all_a, other = FINITE.expansions("S")[2], FINITE.expansions("S")[1], FINITE.expansions("S")[0]
     rules = model.sample(5000, rng()).rules
     assert (rules[:, 0] == all_a).all() and not (rules == FINITE.expansions("B")[1]).any()
@@ -491,7 +491,7 @@ def test_a_weight_of_zero_is_never_drawn():
 
 
 def test_samples_have_the_given_weights():
-    model = make(RECURSIVE, LONG, fixed={"D": [1.0, 4.0]})
+    model = make(RECURSIVE, LONG, fixed_rule_weights={"D": [1.0, 4.0]})
     rules = model.sample(4000, rng()).rules
     a, b = (int((rules == rule).sum()) for rule in RECURSIVE.expansions("D"))
     assert stats.binomtest(a, a + b, 0.2).pvalue > 1e-3
@@ -508,12 +508,12 @@ def test_samples_have_the_given_weights():
 )
 def test_given_weights_that_make_no_sense(fixed: dict[str, list[float]], said: str):
     with pytest.raises(GrammarError, match=said):
-        StructureModel(FINITE, 12, hidden=6, fixed=fixed)
+        StructureModel(FINITE, 12, hidden=6, fixed_rule_weights=fixed)
 
 
 def test_given_weights_are_no_part_of_a_checkpoint():
     """One that was trained without them can be used with them, and the other way round."""
-    free, given_one = make(FINITE, 12), make(FINITE, 12, seed=2, fixed={"S": [1.0, 1.0, 2.0]})
+    free, given_one = make(FINITE, 12), make(FINITE, 12, seed=2, fixed_rule_weights={"S": [1.0, 1.0, 2.0]})
     assert set(free.state_dict()) == set(given_one.state_dict())
     given_one.load_state_dict(free.state_dict())
     rules = all_rules(FINITE, 12)
@@ -565,7 +565,7 @@ def test_parts_have_the_gradients_of_their_steps(kind: dict[str, object]):
 @every_kind
 def test_a_list_has_no_more_items_than_it_may_and_no_draw_is_rejected(kind: dict[str, object]):
     """With at most two digits there are 1 + 2 + 4 derivations, which share all probability."""
-    model = make(RECURSIVE, LONG, most={"L": 2}, **kind)
+    model = make(RECURSIVE, LONG, max_length={"L": 2}, **kind)
     rules = all_rules(RECURSIVE, LONG)
     score = scored(model, rules)
     go_on = RECURSIVE.expansions("L")[0]
@@ -582,7 +582,7 @@ def test_a_list_has_no_more_items_than_it_may_and_no_draw_is_rejected(kind: dict
 
 
 def test_gradients_stay_finite_where_a_list_must_end():
-    model = make(RECURSIVE, LONG, most={"L": 2})
+    model = make(RECURSIVE, LONG, max_length={"L": 2})
     score = model.score(model.sample(50, rng()).rules)
     (score.log_prob.sum() + score.entropy.sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -598,4 +598,4 @@ def test_gradients_stay_finite_where_a_list_must_end():
 )
 def test_most_that_makes_no_sense(most: dict[str, int], said: str):
     with pytest.raises(GrammarError, match=said):
-        StructureModel(RECURSIVE, LONG, hidden=6, most=most)
+        StructureModel(RECURSIVE, LONG, hidden=6, max_length=most)

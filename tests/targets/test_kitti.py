@@ -219,7 +219,7 @@ class Look(FeatureExtractor):
 def learned(folder: Path, labels: str | None) -> dict[str, torch.Tensor]:
     """Weights at the end of a tiny run of the program on these frames."""
     root = frames(folder / "kitti", labels)
-    dropped = ["data.target.init_args.num_images", "data.target.init_args.prior.init_args.max_digits"]
+    dropped = ["data.target.init_args.num_images", "data.target.init_args.structure_prior.init_args.max_digits"]
     settings = {"data__target": "Kitti", "data__target__root": root}
     run = fit(folder, "run", without=dropped, **settings, data__target__types='{"Car": "1"}')
     found = json.loads((run / "metrics.json").read_text())

@@ -209,7 +209,7 @@ def test_a_run_on_shards_ends_like_one_on_the_same_images_in_a_folder(tmp_path: 
     for shard in range(3):
         names = sorted(content)[10 * shard : 10 * shard + 10]
         pack(tmp_path / "tars" / f"{shard}.tar", {name: content[name] for name in names})
-    without = [f"data.target.init_args.{name}" for name in ("num_images", "prior.init_args.max_digits")]
+    without = [f"data.target.init_args.{name}" for name in ("num_images", "structure_prior.init_args.max_digits")]
     common: dict[str, Any] = {"without": without, "data__read_batch_size": 7}
     first = run(tmp_path / "a", "folder", data__target="Folder", data__target__root=tmp_path / "images", **common)
     tars = f"{tmp_path}/tars/{{0..2}}.tar"

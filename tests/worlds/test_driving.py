@@ -156,7 +156,7 @@ def test_hidden_streets_are_known_by_their_seed() -> None:
         (lambda: Rural(spread=-0.1), "can't be negative"),
         (lambda: StreetLayout(reach=10), "reach must be over 12 m"),
         (lambda: StreetLayout(max_curve=0.1), "max_curve must lie between 0 and 1/80"),
-        (lambda: StreetLayout(astray=1.1), "astray is a share between 0 and 1"),
+        (lambda: StreetLayout(off_street_fraction=1.1), "off_street_fraction is a share between 0 and 1"),
         (lambda: StreetLayout(light={"clouds": (0, 5)}), "clouds are an argument of their own"),
         (lambda: StreetLayout(light={"contrast": (-3, -2)}), "two values of 'contrast' between 0.5 and 4, the least"),
         (lambda: StreetLayout(reach=100, max_curve=1 / 80), "below 1/reach"),
@@ -253,13 +253,13 @@ PRIORS: list[Repetition] = [Rural(), Suburban(), Urban(), SimpleStreets(), Simpl
     seed=st.integers(0, 10**6),
     reach=st.sampled_from([20.0, 45.0, 60.0, 75.0]),
     max_curve=st.sampled_from([0.0, 1 / 250, 1 / 80]),
-    astray=st.sampled_from([0.0, 0.3, 1.0]),
+    off_street_fraction=st.sampled_from([0.0, 0.3, 1.0]),
 )
 @settings(max_examples=40)
 def test_nothing_stands_in_anything(
-    prior: Repetition, seed: int, reach: float, max_curve: float, astray: float
+    prior: Repetition, seed: int, reach: float, max_curve: float, off_street_fraction: float
 ) -> None:
-    scenes = drawn(prior, 6, seed, StreetLayout(reach, max_curve, astray=astray))
+    scenes = drawn(prior, 6, seed, StreetLayout(reach, max_curve, off_street_fraction=off_street_fraction))
     deep = depths(scenes)
     worst = int(deep.argmax())
     n = deep.shape[1]
@@ -330,7 +330,7 @@ def test_objects_stand_where_their_kind_does(prior: Repetition) -> None:
 
 def test_a_share_of_the_traffic_stands_off_the_street_turned_anyhow() -> None:
     """Where there is room; what is no traffic stays where it is."""
-    scenes = drawn(SimpleStreets(1, 2), 400, layout=StreetLayout(astray=0.4))
+    scenes = drawn(SimpleStreets(1, 2), 400, layout=StreetLayout(off_street_fraction=0.4))
     env = {name: values[:, None] for name, values in scenes.environment.items()}
     at = beside(scenes)
     parking, walk = (torch.where(at > 0, env[f"{what}_right"], env[f"{what}_left"]) for what in ("parking", "walk"))

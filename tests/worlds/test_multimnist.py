@@ -416,7 +416,7 @@ def test_pictures_are_placed_where_attributes_say() -> None:
 
 
 def test_rows_have_even_gaps_and_reach_across_the_canvas():
-    batch = sample_prior(400, placement=UniformPlacement(orderly=1.0))
+    batch = sample_prior(400, placement=UniformPlacement(row_fraction=1.0))
     assert bool(((batch.attributes["x"] >= 0) & (batch.attributes["x"] <= 1)).all())
     across = 0
     for scene, number in enumerate(batch.mask.sum(1).tolist()):
@@ -432,9 +432,9 @@ def test_rows_have_even_gaps_and_reach_across_the_canvas():
 
 
 def test_as_many_scenes_have_rows_as_are_asked_for():
-    plain, some = (sample_prior(3000, placement=UniformPlacement(orderly=share)) for share in (0.0, 0.25))
+    plain, some = (sample_prior(3000, placement=UniformPlacement(row_fraction=share)) for share in (0.0, 0.25))
     moved = ((plain.attributes["x"] != some.attributes["x"]) & some.mask).any(1)
     there = some.mask.any(1)
     assert binomtest(int(moved.sum()), int(there.sum()), 0.25).pvalue > 1e-3
-    with pytest.raises(UserError, match="orderly is a share"):
-        UniformPlacement(orderly=1.5)
+    with pytest.raises(UserError, match="row_fraction is a share"):
+        UniformPlacement(row_fraction=1.5)

@@ -6,18 +6,19 @@ from typing import Any, NoReturn
 import jsonargparse
 
 from ms2.core import registry
+from ms2.core.errors import UserError, suggest
 
 KEYS = {
     "grammar": "grammars",
-    "prior": "priors",
-    "parameters": "parameters",
-    "layouts": "parameters",
+    "structure_prior": "structure_priors",
+    "parameter_prior": "parameter_priors",
+    "probe_priors": "parameter_priors",
     "renderer": "renderers",
     "features": "features",
     "objective": "objectives",
-    "estimator": "estimators",
+    "advantage": "advantages",
     "statistics": "statistics",
-    "measures": "attribute_statistics",
+    "attribute_statistics": "attribute_statistics",
     "gradient": "gradients",
     "target": "targets",
 }

@@ -23,17 +23,17 @@ class Plugin(Configured):
 
     A base class declares its kind, ``class Renderer(Plugin, kind="renderers")``; every concrete subclass
     that has been imported can then be named on the command line and in YAML by its class name. A class that only
-    the program makes is declared with ``typed=False``, and not offered to anyone; its subclasses are again.
+    the program makes is declared with ``selectable=False``, and not offered to anyone; its subclasses are again.
 
     Attributes:
-        typed: Whether a person may name the class.
+        selectable: Whether a person may name the class.
     """
 
-    typed = True
+    selectable = True
 
-    def __init_subclass__(cls, kind: str | None = None, typed: bool = True, **kwargs: Any) -> None:
+    def __init_subclass__(cls, kind: str | None = None, selectable: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.typed = typed
+        cls.selectable = selectable
         if kind is not None:
             KINDS[kind] = cls
 
@@ -66,7 +66,7 @@ def available(kind: str | type) -> dict[str, type]:
     while queue:
         cls = queue.pop()
         queue += cls.__subclasses__()
-        if inspect.isabstract(cls) or not getattr(cls, "typed", True):
+        if inspect.isabstract(cls) or not getattr(cls, "selectable", True):
             continue
         other = found.setdefault(cls.__name__, cls)
         if other is not cls and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):

@@ -33,7 +33,7 @@ Target = dict[str, Tensor]
 Example = tuple[UInt8[Tensor, "3 h w"], Target]
 NEIGHBOURS = ("Van", "Person_sitting")
 """KITTI's types that are learned as cars and pedestrians, but not counted when a detector is measured."""
-LEAST_SIDE = 1e-3
+MIN_SIDE = 1e-3
 """Thinner boxes, in pixels, are none: torchvision's models take no empty ones."""
 BROKEN = (AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """What reading a file that is not what it should be raises."""
@@ -306,7 +306,7 @@ class KittiDetection(DetectionSet):
         box = cut.box(found.box)
         if found.type == "DontCare":
             return Thing(box, 0, region=True)
-        left = _area(cut.inside(box)) / max(_area(box), LEAST_SIDE)
+        left = _area(cut.inside(box)) / max(_area(box), MIN_SIDE)
         return Thing(
             box,
             self.labels[found.type],
@@ -363,7 +363,7 @@ def _target(image: UInt8[Tensor, "3 h w"], things: Sequence[Thing], masks: bool,
     boxes = torch.tensor([thing.box for thing in things], dtype=torch.float32).reshape(-1, 4)
     full_height = (boxes[:, 3] - boxes[:, 1]) / scale
     boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
-    kept = ((boxes[:, 2:] - boxes[:, :2]) > LEAST_SIDE).all(1)
+    kept = ((boxes[:, 2:] - boxes[:, :2]) > MIN_SIDE).all(1)
     region = torch.tensor([thing.region for thing in things], dtype=torch.bool)
     labels = torch.tensor([thing.label for thing in things], dtype=torch.long)
     objects = kept & ~region

@@ -21,7 +21,7 @@ LEAST = 10
 """Images of each kind, below which the intervals mean nothing."""
 
 
-class Realism(Configured):
+class ImageDistances(Configured):
     """Measures the distance of generated images to the target's in the features of a network trained elsewhere.
 
     FID (Heusel et al., 2017) is the Fréchet distance of two normal laws; KID (Bińkowski et al., 2018) the squared MMD
@@ -51,14 +51,14 @@ class Realism(Configured):
     ) -> None:
         if isinstance(features, TrainedExtractor):
             raise UserError(
-                f"model.realism.features is {type(features).__name__}, which is made to be trained, and would not be: "
-                "give one that was trained elsewhere, such as InceptionPool3 or Backbone"
+                f"model.image_distances.features is {type(features).__name__}, which is made to be trained, and "
+                "would not be: give one that was trained elsewhere, such as InceptionPool3 or Backbone"
             )
         least = {"num_images": LEAST, "max_real": LEAST, "resamples": 20, "batch_size": 1}
         for name, bound in least.items():
             given = {"num_images": num_images, "max_real": max_real, "resamples": resamples, "batch_size": batch_size}
             if given[name] is not None and given[name] < bound:  # type: ignore[operator]
-                raise UserError(f"model.realism.{name} is {given[name]}, but must be at least {bound}")
+                raise UserError(f"model.image_distances.{name} is {given[name]}, but must be at least {bound}")
         self.features, self.block, self.max_real = features, block, max_real
         self.num_images, self.resamples, self.batch_size = num_images, resamples, batch_size
 
@@ -78,13 +78,13 @@ class Realism(Configured):
         """The block that is compared, in double precision: distances are small differences of large numbers."""
         if self.block is None and len(blocks) > 1:
             raise UserError(
-                f"{type(self.features).__name__} gives several blocks: choose one with model.realism.block. "
+                f"{type(self.features).__name__} gives several blocks: choose one with model.image_distances.block. "
                 f"{suggest('', blocks)}"
             )
         block = next(iter(blocks)) if self.block is None else self.block
         if block not in blocks:
             raise UserError(
-                f"model.realism.block is {block!r}, which {type(self.features).__name__} doesn't give. "
+                f"model.image_distances.block is {block!r}, which {type(self.features).__name__} doesn't give. "
                 f"{suggest(block, blocks)}"
             )
         return blocks[block].cpu().double()  # not every accelerator knows doubles
@@ -125,7 +125,7 @@ class Realism(Configured):
         for who, features in sets.items():
             _check_number(who, len(features))
             if not bool(features.isfinite().all()):
-                raise UserError(f"a feature of images of {who} is not finite: check model.realism.features")
+                raise UserError(f"a feature of images of {who} is not finite: check model.image_distances.features")
         of_prior, of_model, of_target = (features.cpu().double() for features in sets.values())
         kids = _kids(of_prior, of_model, of_target, self.resamples, generator)
         found: dict[str, Any] = {}

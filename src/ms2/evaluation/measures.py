@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ms2.core.seeding import generator
-from ms2.evaluation.image_distances import Realism
+from ms2.evaluation.image_distances import ImageDistances
 from ms2.evaluation.plots import Histogram, summary
 from ms2.learning.data import TargetImages
 from ms2.learning.metasim2 import MetaSim2
@@ -28,7 +28,7 @@ from ms2.world import World
 Tables = Mapping[str, Tensor]
 MEASURED, BINS = 4000, 30
 """Scenes whose attributes are measured, at most; and bins of their histograms."""
-LEAST_VISIBLE = 0.002
+MIN_VISIBLE = 0.002
 """Share of a bin below which its bar can't be seen."""
 
 
@@ -41,7 +41,7 @@ def sample_structures(model: MetaSim2, target: Target | None = None) -> dict[str
     """
     grammar, n, seed, device = model.world.grammar, model.eval_scenes, model.seed, model.device
     sets = {
-        "prior": model.world.prior.sample(grammar, n, generator(seed, "prior", device=device)),
+        "prior": model.world.structure_prior.sample(grammar, n, generator(seed, "prior", device=device)),
         "learned": model.structure.sample(n, generator(seed, "learned", device=device)).rules,
     }
     if target is not None and target.derivations is not None:
@@ -67,7 +67,7 @@ def structure_tables(
 def rows(model: MetaSim2) -> dict[str, Learned]:
     """What is learned in each row of the paper's tables: nothing, all, and where that is both parts, each alone."""
     learning = model.parameter_learning
-    between = {} if learning is None or learning.share == 1 else BETWEEN
+    between = {} if learning is None or learning.parameter_fraction == 1 else BETWEEN
     return {"prior": Learned(False, False), **between, "learned": Learned(True, True)}
 
 
@@ -82,13 +82,13 @@ def sample_scenes(model: MetaSim2, row: Learned, n: int, generator: torch.Genera
     if row.structure:
         rules = model.structure.sample(n, generator).rules
     else:
-        rules = model.world.prior.sample(grammar, n, generator)
+        rules = model.world.structure_prior.sample(grammar, n, generator)
     return (model.learned_world if row.parameters else model.world).scenes(rules, generator)
 
 
 def attribute_values(model: MetaSim2, target: Target) -> dict[str, dict[str, Measured]]:
     """Values of the model's ``measures``, by row and name, and those of the target; empty where these are not known."""
-    if not model.measures or not isinstance(target, Synthetic):
+    if not model.attribute_statistics or not isinstance(target, Synthetic):
         return {}
     scenes = {"target": target.scenes}
     for who, row in rows(model).items():
@@ -96,7 +96,7 @@ def attribute_values(model: MetaSim2, target: Target) -> dict[str, dict[str, Mea
         scenes[who] = sample_scenes(model, row, min(model.eval_scenes, MEASURED), draw)
     classes = model.world.classes
     return {
-        who: {m.name: Measured(*(part.cpu() for part in m.values(some, classes))) for m in model.measures}
+        who: {m.name: Measured(*(part.cpu() for part in m.values(some, classes))) for m in model.attribute_statistics}
         for who, some in scenes.items()
     }
 
@@ -104,7 +104,7 @@ def attribute_values(model: MetaSim2, target: Target) -> dict[str, dict[str, Mea
 def attribute_metrics(model: MetaSim2, target: Target, values: Mapping[str, Mapping[str, Measured]]) -> dict[str, Any]:
     """Wasserstein distances of attributes to the target's, in their unit: ``x_w1``, ``x_w1_prior`` and so on."""
     found, draw = dict[str, Any](), generator(model.seed, "attributes", "bootstrap")
-    for measure in model.measures if values else ():
+    for measure in model.attribute_statistics if values else ():
         name, true, size = measure.name, values["target"][measure.name], len(target)
         n = min(model.eval_scenes, MEASURED)
         for who in rows(model):
@@ -121,7 +121,7 @@ def attribute_histograms(
 ) -> list[Histogram]:
     """Prior, learned and target for each of the model's ``measures``."""
     drawn = []
-    for measure in model.measures if values else ():
+    for measure in model.attribute_statistics if values else ():
         name, some = measure.name, {who: values[who][measure.name].values for who in ("prior", "learned", "target")}
         whole = torch.cat(list(some.values()))
         if not len(whole):
@@ -182,7 +182,7 @@ def structure_metrics(model: MetaSim2, tables: Mapping[str, Tables]) -> dict[str
 
 def _visible(shares: Mapping[str, Tensor]) -> int:
     """Bins up to the last in which anybody has a share that can be seen."""
-    seen = torch.stack(list(shares.values())).amax(0) > LEAST_VISIBLE
+    seen = torch.stack(list(shares.values())).amax(0) > MIN_VISIBLE
     return int(seen.nonzero().max()) + 1 if bool(seen.any()) else 1
 
 
@@ -231,11 +231,11 @@ def histogram_table(drawn: Sequence[Histogram]) -> list[dict[str, Any]]:
 
 
 def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
-    """FID and KID of prior and learned images, see `ms2.evaluation.image_distances.Realism.compare`; empty where they aren't asked for.
+    """FID and KID of prior and learned images, see `ImageDistances.compare`; empty where they aren't asked for.
 
     To be called by all processes, which share the images; the first one alone does the rest, and has a result.
     """
-    measure = model.realism
+    measure = model.image_distances
     if measure is None:
         return {}
     measure.check(model.world.renderer, measure.num_images)
@@ -256,7 +256,7 @@ def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _generated(model: MetaSim2, measure: Realism, row: Learned) -> Iterator[tuple[Int[Tensor, " b"], Tensor]]:
+def _generated(model: MetaSim2, measure: ImageDistances, row: Learned) -> Iterator[tuple[Int[Tensor, " b"], Tensor]]:
     """This process's share of the images of a row, rounded to 8 bits as files are."""
     rank, world_size = processes(model)
     # rows with the same structure have the same scenes, and those with the prior's parameters the same places

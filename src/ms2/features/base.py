@@ -25,7 +25,7 @@ class FeatureExtractor(Plugin, nn.Module, ABC, kind="features"):
         """Named feature blocks of images with pixels in [0, 1]."""
 
 
-class Reading(NamedTuple):
+class CountPrediction(NamedTuple):
     """What an extractor believes to be in images; None where it has no such head.
 
     Attributes:
@@ -119,7 +119,7 @@ def check_names(given: Mapping[str, float], classes: Sequence[str], what: str) -
             raise UserError(f"features.{what} names a class {name!r} that the world lacks. {suggest(name, classes)}")
 
 
-class ReadingExtractor(FeatureExtractor, ABC):
+class AttributeExtractor(FeatureExtractor, ABC):
     """An extractor of blocks whose true values are known where scenes are: it reads them off images."""
 
     @abstractmethod
@@ -154,7 +154,7 @@ class TrainedExtractor(FeatureExtractor, ABC):
         return {}
 
     @abstractmethod
-    def read(self, images: Float[Tensor, "b c h w"]) -> Reading:
+    def read(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """What the extractor reads off images, for the probe."""
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ms2.core.errors import UserError
-from ms2.features.base import Blocks, Reading, Slots, TrainedExtractor, check_counts, check_names
+from ms2.features.base import Blocks, CountPrediction, Slots, TrainedExtractor, check_counts, check_names
 from ms2.features.resnet import ResidualBlock, residual_trunk
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
@@ -45,8 +45,8 @@ class DenseCounts(TrainedExtractor):
             only guess, which blurs its counts.
         levels: Coarser maps that each cell is told of, each half as fine as the one before. Without, a cell sees some
             35 pixels, which is less than a car nearby or a building.
-        sure: By class, how much of an object must be expected at a place to be counted. What looks a little like a car
-            wherever one looks, as clutter in photographs does, adds up to cars otherwise.
+        count_threshold: By class, how much of an object must be expected at a place to be counted. What looks a little
+            like a car wherever one looks, as clutter in photographs does, adds up to cars otherwise.
     """
 
     weights: Tensor
@@ -64,7 +64,7 @@ class DenseCounts(TrainedExtractor):
         count_width: float = 0.4,
         least_visible: float = 0.0,
         levels: int = 0,
-        sure: dict[str, float] | None = None,
+        count_threshold: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         if levels < 0:
@@ -74,9 +74,9 @@ class DenseCounts(TrainedExtractor):
             raise UserError(f"empty_weight and count_width must be positive, not {empty_weight} and {count_width}")
         self.slots, self.count_width = Slots(classes, by_parent), count_width
         self.counted = _counted(self.slots, classes, max_count)
-        check_names(sure or {}, classes, "sure")
-        self.doubts = bool(sure)
-        least = torch.tensor([(sure or {}).get(classes[kind], -math.inf) for kind in self.slots.kind])
+        check_names(count_threshold or {}, classes, "count_threshold")
+        self.doubts = bool(count_threshold)
+        least = torch.tensor([(count_threshold or {}).get(classes[kind], -math.inf) for kind in self.slots.kind])
         self.register_buffer("least", least[:, None, None], persistent=False)
         self.cell: float = math.prod(strides)
         self.register_buffer("weights", torch.tensor([1.0] * len(self.slots) + [empty_weight]), persistent=False)
@@ -140,11 +140,11 @@ class DenseCounts(TrainedExtractor):
             check_counts(counts[:, members].sum(1, keepdim=True), most, what)
         return F.cross_entropy(logits, self._cells(labels, logits.shape[2], logits.shape[3]), self.weights)
 
-    def read(self, images: Float[Tensor, "b c h w"]) -> Reading:
+    def read(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Expected counts, and presence where at least half an object is expected."""
         slots = self.expected_counts(images)
         counts = slots @ self.member
-        return Reading(counts > 0.5, counts, counts.sum(1), slots)
+        return CountPrediction(counts > 0.5, counts, counts.sum(1), slots)
 
     def _logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
         return self.head(self._maps(images))

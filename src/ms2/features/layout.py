@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ms2.core.errors import UserError, suggest
-from ms2.features.base import Blocks, ReadingExtractor
+from ms2.features.base import AttributeExtractor, Blocks
 from ms2.features.dense import DenseCounts
 from ms2.features.gaps import gaps_of_objects, gaps_on_rows, steps, strips
 from ms2.render.base import Rendering
@@ -21,32 +21,32 @@ GLANCE = (4, 8)
 """Rows and columns of the small picture by which the light is judged."""
 
 
-class DenseLayout(DenseCounts, ReadingExtractor):
+class DenseLayout(DenseCounts, AttributeExtractor):
     """`DenseCounts` that also says of each cell how the object there is placed, and of the image what its light is.
 
     Not in the paper, nor in Meta-Sim, which match embeddings of whole images. Parameters of prior samples are as free
     as their labels, so an extractor can be told of them; then features hold what is to be learned, and kernels
     compare nothing else.
 
-    Blocks, beside those of `DenseCounts`: for each name in ``reads`` what objects add up to, each of them its place on
-    an axis, as a row of soft steps that begin where it stands: how many objects lie to the left of each of ``bins``
-    places. An angle adds its sines and cosines, up to ``harmonics``-fold, and two attributes all products of theirs.
-    Two scenes are as far from each other as objects would have to be moved, however far, so that there always is a
-    gradient. For each name in ``gaps``, the share of gaps between an object and the next in its row that are smaller
-    than each of ``bins`` distances. And ``environment``, the parameters of the scene as a whole.
+    Blocks, beside those of `DenseCounts`: for each name in ``attribute_blocks`` what objects add up to, each of them
+    its place on an axis, as a row of soft steps that begin where it stands: how many objects lie to the left of each of
+    ``bins`` places. An angle adds its sines and cosines, up to ``harmonics``-fold, and two attributes all products of
+    theirs. Two scenes are as far from each other as objects would have to be moved, however far, so that there always
+    is a gradient. For each name in ``gap_blocks``, the share of gaps between an object and the next in its row that are
+    smaller than each of ``bins`` distances. And ``environment``, the parameters of the scene as a whole.
 
     Args:
         channels: Channels of an image.
         classes: Names of the classes.
         attributes: Attributes of objects that it may be told of.
         environment: Attributes of scenes that it may be told of.
-        reads: By the name of a block, the attributes that it holds: one or two of the world's, or ``column`` and
-            ``row``, which are the place on the image.
-        gaps: By the name of a block, ``column`` or ``row``, along which rows run, and after it, if objects of the same
-            slot stand in several rows, the attribute that says in which of ``strips``.
+        attribute_blocks: By the name of a block, the attributes that it holds: one or two of the world's, or ``column``
+            and ``row``, which are the place on the image.
+        gap_blocks: By the name of a block, ``column`` or ``row``, along which rows run, and after it, if objects of the
+            same slot stand in several rows, the attribute that says in which of ``strips``.
         strips: Strips between the bounds of that attribute, such as a road's two lanes.
-        of: By block, the classes whose objects it holds; all by default.
-        apart: Blocks that there are one of for each slot, as of the cars on the first road: ``spots_car_1``.
+        block_classes: By block, the classes whose objects it holds; all by default.
+        per_slot: Blocks that there are one of for each slot, as of the cars on the first road: ``spots_car_1``.
         bins: Steps along an axis; sizes of gaps.
         harmonics: Multiples of an angle.
         widths: Channels of the three residual blocks.
@@ -58,7 +58,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         count_width: Standard deviation of a number's bump in the blocks of counts.
         least_visible: Visible share of an object below which the network is not told of it.
         levels: Coarser maps that each cell is told of, each half as fine as the one before.
-        sure: By class, how much of an object must be expected at a place to be counted.
+        count_threshold: By class, how much of an object must be expected at a place to be counted.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         classes: Sequence[str],
         attributes: Sequence[Attribute] = (),
         environment: Sequence[Attribute] = (),
-        reads: dict[str, list[str]] | None = None,
-        gaps: dict[str, list[str]] | None = None,
+        attribute_blocks: dict[str, list[str]] | None = None,
+        gap_blocks: dict[str, list[str]] | None = None,
         strips: int = 2,
-        of: dict[str, list[str]] | None = None,
-        apart: list[str] | None = None,
+        block_classes: dict[str, list[str]] | None = None,
+        per_slot: list[str] | None = None,
         bins: int = 16,
         harmonics: int = 2,
         widths: tuple[int, int, int] = (16, 32, 64),
@@ -82,7 +82,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         count_width: float = 0.4,
         least_visible: float = 0.0,
         levels: int = 0,
-        sure: dict[str, float] | None = None,
+        count_threshold: dict[str, float] | None = None,
     ) -> None:
         super().__init__(
             channels,
@@ -95,23 +95,26 @@ class DenseLayout(DenseCounts, ReadingExtractor):
             count_width,
             least_visible,
             levels,
-            sure,
+            count_threshold,
         )
         if min(bins, harmonics, strips) < 1:
             raise UserError(f"bins, harmonics and strips must be at least 1, not {bins}, {harmonics} and {strips}")
         known = {a.name: a for a in (*PLACE, *attributes)}
-        self.reads, self.gaps = _known(reads or {}, known, "reads"), _known(gaps or {}, known, "gaps")
-        for name, (along, *across) in self.gaps.items():
+        self.attribute_blocks, self.gap_blocks = (
+            _known(attribute_blocks or {}, known, "attribute_blocks"),
+            _known(gap_blocks or {}, known, "gap_blocks"),
+        )
+        for name, (along, *across) in self.gap_blocks.items():
             if along not in PLACE:
                 raise UserError(
-                    f"features.gaps: rows of block {name!r} can run along column or row, not {along.name!r}"
+                    f"features.gap_blocks: rows of block {name!r} can run along column or row, not {along.name!r}"
                 )
             if any(attribute.periodic for attribute in across):
                 raise UserError(
-                    f"features.gaps: block {name!r} names the angle {across[0].name!r}, which has no strips"
+                    f"features.gap_blocks: block {name!r} names the angle {across[0].name!r}, which has no strips"
                 )
-        self.groups = self._groups(list(classes), of or {}, apart or [])
-        named = [*self.reads.values(), *self.gaps.values()]
+        self.groups = self._groups(list(classes), block_classes or {}, per_slot or [])
+        named = [*self.attribute_blocks.values(), *self.gap_blocks.values()]
         learned = {a.name: a for words in named for a in words if a not in PLACE}
         self.learned, self.around = list(learned.values()), list(environment)
         self.bins, self.harmonics, self.strips = bins, harmonics, strips
@@ -133,30 +136,32 @@ class DenseLayout(DenseCounts, ReadingExtractor):
     asked: Tensor
 
     def _groups(
-        self, classes: list[str], of: dict[str, list[str]], apart: list[str]
+        self, classes: list[str], block_classes: dict[str, list[str]], per_slot: list[str]
     ) -> dict[str, tuple[str, list[int]]]:
         """By block, what is read and in which slots."""
-        named = [("reads", name) for name in self.reads] + [("gaps", name) for name in self.gaps]
-        for name in (*of, *apart):
-            if name not in self.reads | self.gaps:
+        named = [("attribute_blocks", name) for name in self.attribute_blocks] + [
+            ("gap_blocks", name) for name in self.gap_blocks
+        ]
+        for name in (*block_classes, *per_slot):
+            if name not in self.attribute_blocks | self.gap_blocks:
                 raise UserError(
-                    f"features.of or apart names a block {name!r} that is not read. "
-                    f"{suggest(name, self.reads | self.gaps)}"
+                    f"features.block_classes or per_slot names a block {name!r} that is not read. "
+                    f"{suggest(name, self.attribute_blocks | self.gap_blocks)}"
                 )
         groups: dict[str, tuple[str, list[int]]] = {}
         for where, name in named:
-            chosen = of.get(name, classes)
+            chosen = block_classes.get(name, classes)
             if not chosen:
                 raise UserError(
-                    f"features.of gives block {name!r} no class: name some, or leave it out for all of them"
+                    f"features.block_classes gives block {name!r} no class: name some, or leave it out for all of them"
                 )
             for word in chosen:
                 if word not in classes:
                     raise UserError(
-                        f"features.of names a class {word!r} that the world lacks. {suggest(word, classes)}"
+                        f"features.block_classes names a class {word!r} that the world lacks. {suggest(word, classes)}"
                     )
             slots = [s for s, kind in enumerate(self.slots.kind) if classes[kind] in chosen]
-            blocks = {f"{name}_{self.slots.names[s]}": [s] for s in slots} if name in apart else {name: slots}
+            blocks = {f"{name}_{self.slots.names[s]}": [s] for s in slots} if name in per_slot else {name: slots}
             for block, members in blocks.items():
                 if block in {"classes", "environment", *self.counted, *groups}:
                     raise UserError(f"features.{where} makes a second block {block!r}; call {name!r} something else")
@@ -168,7 +173,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         asked = torch.zeros(len(self.slots), len(self.learned), dtype=torch.bool)
         for name, slots in self.groups.values():
             for k, attribute in enumerate(self.learned):
-                asked[slots, k] |= attribute in (self.reads | self.gaps)[name]
+                asked[slots, k] |= attribute in (self.attribute_blocks | self.gap_blocks)[name]
         return asked.repeat_interleave(torch.tensor([self._size(a) for a in self.learned], dtype=torch.long), 1)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
@@ -177,14 +182,14 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         masses = self.masses(self.head(maps))
         blocks = self.blocks_of(masses.sum((2, 3)))
         values = self._values(maps)
-        bases = {a: self._basis(a, values[a.name]) for words in self.reads.values() for a in words}
-        for name, attributes in self.reads.items():
+        bases = {a: self._basis(a, values[a.name]) for words in self.attribute_blocks.values() for a in words}
+        for name, attributes in self.attribute_blocks.items():
             groups = {block: slots for block, (read, slots) in self.groups.items() if read == name}
             mass = torch.stack([masses[:, slots].sum(1) for slots in groups.values()], 1)
             blocks |= zip(groups, _added(mass, {a: bases[a] for a in attributes}).unbind(1), strict=True)
         for block, (name, slots) in self.groups.items():
-            if name in self.gaps:
-                blocks[block] = gaps_on_rows(self._rows(masses[:, slots], self.gaps[name], values), self.bins)
+            if name in self.gap_blocks:
+                blocks[block] = gaps_on_rows(self._rows(masses[:, slots], self.gap_blocks[name], values), self.bins)
         if self.around:
             blocks["environment"] = self._judged(images, maps)
         return blocks
@@ -209,7 +214,7 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         """
         slots = self.slots.of(scenes.classes, scenes.parents, strict=False)
         values: dict[Attribute, Tensor] = {}
-        for attribute in {a for words in (*self.reads.values(), *self.gaps.values()) for a in words}:
+        for attribute in {a for words in (*self.attribute_blocks.values(), *self.gap_blocks.values()) for a in words}:
             # what is nowhere may be no number, which masks don't stop
             if attribute not in PLACE:
                 value = torch.where(slots >= 0, scenes.value(attribute), 0.0)
@@ -220,10 +225,10 @@ class DenseLayout(DenseCounts, ReadingExtractor):
         bases = {attribute: self._basis(attribute, value) for attribute, value in values.items()}
         blocks: Blocks = {}
         for block, (name, members) in self.groups.items():
-            words = (self.reads | self.gaps)[name]
+            words = (self.attribute_blocks | self.gap_blocks)[name]
             if not bases.keys() >= set(words):
                 continue
-            if name in self.gaps:
+            if name in self.gap_blocks:
                 along, *across = (values[a] for a in words)
                 on = strips(across[0], self.strips) if across else torch.ones_like(along)[..., None]
                 own = slots[..., None] == slots.new_tensor(members)

@@ -38,7 +38,7 @@ class PretrainedCounts(DenseCounts):
         empty_weight: Weight of cells without an object in the loss, as in `DenseCounts`.
         max_count: Most objects that are told apart, as in `DenseCounts`.
         count_width: Standard deviation of a number's bump in the blocks of counts.
-        sure: By class, how much of an object must be expected at a place to be counted, as in `DenseCounts`.
+        count_threshold: By class, how much of an object must be expected at a place to be counted, as in `DenseCounts`.
         seed: Seed of random weights.
     """
 
@@ -59,7 +59,7 @@ class PretrainedCounts(DenseCounts):
         empty_weight: float = 0.2,
         max_count: int | dict[str, int] = 10,
         count_width: float = 0.4,
-        sure: dict[str, float] | None = None,
+        count_threshold: dict[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -73,7 +73,7 @@ class PretrainedCounts(DenseCounts):
             count_width,
             least_visible,
             0,
-            sure,
+            count_threshold,
         )
         if not layers:
             raise UserError("layers must name at least one layer of the network, to read counts off its maps")

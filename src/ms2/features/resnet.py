@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ms2.features.base import Blocks, Reading, Slots, TrainedExtractor, check_counts, check_names, class_counts
+from ms2.features.base import Blocks, CountPrediction, Slots, TrainedExtractor, check_counts, check_names, class_counts
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 
@@ -140,11 +140,11 @@ class ResNet(TrainedExtractor):
             loss = loss + F.cross_entropy(logits[name], named[name]) / len(self.most)
         return loss
 
-    def read(self, images: Float[Tensor, "b c h w"]) -> Reading:
+    def read(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Presence, and with count heads the expected counts; those of classes without a head are not a number."""
         presence, logits = self._logits(self.embed(images))
         if not self.most:
-            return Reading(presence > 0, None, None)
+            return CountPrediction(presence > 0, None, None)
         number = {
             name: head.softmax(1) @ torch.arange(head.shape[1], device=head.device).float()
             for name, head in logits.items()
@@ -152,7 +152,7 @@ class ResNet(TrainedExtractor):
         counts = torch.stack(
             [number.get(f"count_{c}", presence.new_full((len(presence),), torch.nan)) for c in self.classes], 1
         )
-        return Reading(presence > 0, counts, number.get("count", counts.sum(1)), counts)
+        return CountPrediction(presence > 0, counts, number.get("count", counts.sum(1)), counts)
 
     def _logits(self, embedding: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "b c"], dict[str, Float[Tensor, "b _"]]]:
         """Logits of presence, and of each count head by the name of its block."""

@@ -1,21 +1,21 @@
 """Gradients: from scores of samples to the weights of structure and parameter models."""
 
-from ms2.gradients.advantages import Estimator, LeaveOneOut, MovingAverage, Normalised
+from ms2.gradients.advantages import Advantage, LeaveOneOut, MovingAverage, Normalised
 from ms2.gradients.base import Drawn, Gradient
-from ms2.gradients.finite_difference import FiniteDifferences
-from ms2.gradients.pathwise import Exact
+from ms2.gradients.finite_difference import FiniteDifference
+from ms2.gradients.pathwise import Pathwise
 from ms2.gradients.score_function import ScoreFunction
-from ms2.gradients.straight_through import Reading
+from ms2.gradients.straight_through import StraightThrough
 
 __all__ = [
+    "Advantage",
     "Drawn",
-    "Estimator",
-    "Exact",
-    "FiniteDifferences",
+    "FiniteDifference",
     "Gradient",
     "LeaveOneOut",
     "MovingAverage",
     "Normalised",
-    "Reading",
+    "Pathwise",
     "ScoreFunction",
+    "StraightThrough",
 ]

@@ -10,7 +10,7 @@ from ms2.core.errors import UserError
 from ms2.core.registry import Plugin
 
 
-class Estimator(Plugin, nn.Module, ABC, kind="estimators"):
+class Advantage(Plugin, nn.Module, ABC, kind="advantages"):
     """Turns the scores of a batch into advantages; the loss is mean_j advantage_j log q(T_j).
 
     Attributes:
@@ -24,7 +24,7 @@ class Estimator(Plugin, nn.Module, ABC, kind="estimators"):
         """Advantages of a whole batch, that of all processes together."""
 
 
-class MovingAverage(Estimator):
+class MovingAverage(Advantage):
     """The paper's baseline: a moving average of the mean score, initialised at its first value.
 
     Args:
@@ -49,7 +49,7 @@ class MovingAverage(Estimator):
         return score - self.baseline
 
 
-class LeaveOneOut(Estimator):
+class LeaveOneOut(Advantage):
     """Each sample's baseline is the mean score of the others: without memory.
 
     Unbiased for scores that depend on their own sample alone. Scores by kernels depend on the others a little too,
@@ -63,7 +63,7 @@ class LeaveOneOut(Estimator):
         return (score - score.mean()) * (len(score) / max(1, len(score) - 1))
 
 
-class Normalised(Estimator):
+class Normalised(Advantage):
     """The batch's mean taken off and its deviation divided out, so that learning rates carry over.
 
     Args:

@@ -44,11 +44,11 @@ class Gradient(Plugin, nn.Module, ABC, kind="gradients"):
 
     Attributes:
         through_images: Whether it differentiates images and costs.
-        through_reading: Whether it differentiates costs, but what features read in place of images.
+        straight_through: Whether it differentiates costs, but what features read in place of images.
     """
 
     through_images = False
-    through_reading = False
+    straight_through = False
 
     @abstractmethod
     def loss(

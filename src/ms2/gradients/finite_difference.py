@@ -9,7 +9,7 @@ from ms2.gradients.base import Cost, Drawn, Everyone, Gradient, alone
 from ms2.models.parameters import ParameterModel
 
 
-class FiniteDifferences(Gradient):
+class FiniteDifference(Gradient):
     """Central differences of the cost along random directions of a scene's attributes, and backwards from there.
 
     A direction moves all attributes of a scene at once, each a step to either side by the toss of a coin (Spall 1992,

@@ -8,7 +8,7 @@ from ms2.gradients.base import Cost, Drawn, Everyone, Gradient, alone
 from ms2.models.parameters import ParameterModel
 
 
-class Exact(Gradient):
+class Pathwise(Gradient):
     """The pathwise gradient: through features, image and attributes, back to the weights.
 
     As in Meta-Sim where the renderer is differentiable. It is exact for the scenes at hand.

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ms2.gradients.advantages import Estimator, LeaveOneOut
+from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.gradients.base import Cost, Drawn, Everyone, Gradient, alone
 from ms2.models.parameters import ParameterModel
 
@@ -16,7 +16,7 @@ class ScoreFunction(Gradient):
         estimator: Turns costs into advantages; leaving one out by default.
     """
 
-    def __init__(self, estimator: Estimator | None = None) -> None:
+    def __init__(self, estimator: Advantage | None = None) -> None:
         super().__init__()
         self.estimator = estimator or LeaveOneOut()
 

@@ -27,11 +27,11 @@ class ExtractorTraining(Configured, LightningModule):
         batch_size: Images per step, over all processes together.
         lr: Highest learning rate of a one-cycle schedule (AdamW).
         max_gradient: Largest norm of the gradient; longer ones are cut. One bad batch can otherwise undo the training.
-        prior: Structure prior of the images; the world's by default. A wider one teaches the extractor to count what
-            the target may hold beyond it.
-        parameters: Parameter prior of the images, likewise; one with more kinds of layout than the world's teaches it
-            to read those too.
-        layouts: Parameter priors by name that the trained extractor is probed on, beside the world's own.
+        structure_prior: Structure prior of the images; the world's by default. A wider one teaches the extractor to
+            count what the target may hold beyond it.
+        parameter_prior: Parameter prior of the images, likewise; one with more kinds of layout than the world's teaches
+            it to read those too.
+        probe_priors: Parameter priors by name that the trained extractor is probed on, beside the world's own.
         probe_images: Images of each layout that it is probed on.
         seed: Seed of the scenes.
     """
@@ -44,18 +44,18 @@ class ExtractorTraining(Configured, LightningModule):
         batch_size: int = 64,
         lr: float = 4e-3,
         max_gradient: float = 0.5,
-        prior: StructurePrior | None = None,
-        parameters: ParameterPrior | None = None,
-        layouts: dict[str, ParameterPrior] | None = None,
+        structure_prior: StructurePrior | None = None,
+        parameter_prior: ParameterPrior | None = None,
+        probe_priors: dict[str, ParameterPrior] | None = None,
         probe_images: int = 2000,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.world, self.features, self.prior = world, features, prior or world.prior
-        self.layout = parameters or world.parameters
+        self.world, self.features, self.structure_prior = world, features, structure_prior or world.structure_prior
+        self.parameter_prior = parameter_prior or world.parameter_prior
         self.max_steps, self.batch_size, self.lr, self.seed = max_steps, batch_size, lr, seed
         self.max_gradient, self.probe_images = max_gradient, probe_images
-        self.layouts = {"prior": world.parameters, **(layouts or {})}
+        self.probe_priors = {"prior": world.parameter_prior, **(probe_priors or {})}
         self.findings: dict[str, float] = {}
 
     title = "training the extractor"
@@ -79,8 +79,8 @@ class ExtractorTraining(Configured, LightningModule):
         """Loss on one batch of labelled prior samples."""
         assert isinstance(self.features, TrainedExtractor)
         draw = generator(self.seed, "extractor", self.global_step, self.global_rank, device=self.device)
-        rules = self.prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
-        scenes = self.layout.sample(scenes_of(self.world.grammar, rules), draw)
+        rules = self.structure_prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
+        scenes = self.parameter_prior.sample(scenes_of(self.world.grammar, rules), draw)
         labels = self.world.renderer.render_labelled(scenes)
         loss = self.features.loss(labels.image, labels, scenes)
         self.log("extractor/loss", loss, prog_bar=True, sync_dist=True)
@@ -96,7 +96,12 @@ class ExtractorTraining(Configured, LightningModule):
             self.to(self.trainer.strategy.root_device)  # which Lightning has taken it off by now
             self.features.eval()
             self.findings = probe(
-                self.features, self.world, self.layouts, self.probe_images, seed=self.seed, prior=self.prior
+                self.features,
+                self.world,
+                self.probe_priors,
+                self.probe_images,
+                seed=self.seed,
+                prior=self.structure_prior,
             )
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:

@@ -18,9 +18,9 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.files import save_atomically
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
-from ms2.evaluation.image_distances import Realism
+from ms2.evaluation.image_distances import ImageDistances
 from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor
-from ms2.gradients.advantages import Estimator, LeaveOneOut
+from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.gradients.base import Drawn
 from ms2.grammar.derivations import Derivations
 from ms2.grammar.grammar import Grammar
@@ -42,13 +42,13 @@ from ms2.targets.embedding import embed, target_batches, target_key
 from ms2.targets.synthetic import Synthetic
 from ms2.world import World
 
-MOST_BEYOND = 0.02
+MAX_BEYOND = 0.02
 """Share of target images with more objects than the features count, above which to warn."""
 PARAMETERS = 1
 """Number of the group of weights that the parameter model has; the structure model's is 0."""
 VALIDATED = 1000
 """Scenes by which a validation judges parameters."""
-LEAST_SEEN = 0.1
+MIN_SEEN = 0.1
 """Visible share of an object from which somebody who annotates images would see it."""
 RENDERED_AT_ONCE = 50
 """Scenes whose images are drawn together where only their labels are asked for."""
@@ -74,12 +74,12 @@ class MetaSim2(Configured, LightningModule):
         structure: The structure model q(T).
         features: The feature extractor, which is not trained here.
         objective: Scores samples.
-        estimator: Turns scores into advantages.
-        credit: Symbols by feature block, for blocks that speak of these alone: ``{"count_car": ["Cars"]}``. A block's
-            score then weighs the steps alone that expand them, and no other's noise falls on them; blocks that are not
-            named weigh all steps, and steps of symbols that no block names are weighed by all blocks. The paper weighs
-            all steps by all that is known of the image. This ignores that more trees may hide a car: the gradient is
-            another, but just as zero where all blocks agree with the target's.
+        advantage: Turns scores into advantages.
+        credit_assignment: Symbols by feature block, for blocks that speak of these alone: ``{"count_car": ["Cars"]}``.
+            A block's score then weighs the steps alone that expand them, and no other's noise falls on them; blocks
+            that are not named weigh all steps, and steps of symbols that no block names are weighed by all blocks. The
+            paper weighs all steps by all that is known of the image. This ignores that more trees may hide a car: the
+            gradient is another, but just as zero where all blocks agree with the target's.
         statistics: What is compared when the target's true structure is known; number and classes of
             objects by default.
         lr: Learning rate (Adam).
@@ -93,10 +93,11 @@ class MetaSim2(Configured, LightningModule):
         eval_images: Images that it draws instead where the target's truth was annotated in images: what is hidden in
             them does not count then, and to know what is takes rendering.
         seed: Seed of everything drawn.
-        realism: FID and KID of the learned images at the end of a run; null for none.
+        image_distances: FID and KID of the learned images at the end of a run; null for none.
         parameters: The parameter model q(V | T), where parameters are learned as well.
         parameter_learning: How, and in which of the steps.
-        measures: Attributes whose distribution is compared with that of the target's scenes, where these are known.
+        attribute_statistics: Attributes whose distribution is compared with that of the target's scenes, where these
+            are known.
         reward: A task's reward beside the objective of parameters, as in Meta-Sim; null for none.
 
     Raises:
@@ -111,9 +112,9 @@ class MetaSim2(Configured, LightningModule):
         structure: StructureModel,
         features: FeatureExtractor,
         objective: Objective,
-        estimator: Estimator,
+        advantage: Advantage,
         statistics: Sequence[Statistic] | None = None,
-        credit: dict[str, list[str]] | None = None,
+        credit_assignment: dict[str, list[str]] | None = None,
         lr: float = 2e-3,
         lr_decay: bool = True,
         max_gradient: float | None = None,
@@ -123,10 +124,10 @@ class MetaSim2(Configured, LightningModule):
         eval_scenes: int = 4000,
         eval_images: int = 500,
         seed: int = 0,
-        realism: Realism | None = None,
+        image_distances: ImageDistances | None = None,
         parameters: ParameterModel | None = None,
         parameter_learning: ParameterLearning | None = None,
-        measures: Sequence[AttributeStatistic] | None = None,
+        attribute_statistics: Sequence[AttributeStatistic] | None = None,
         reward: TaskReward | None = None,
     ) -> None:
         super().__init__()
@@ -142,24 +143,24 @@ class MetaSim2(Configured, LightningModule):
         if parameters is not None and parameter_learning is not None:
             parameter_learning.gradient.check(world.renderer, parameters)
             self.parameter_mean = parameter_learning.mean_of(parameters)
-        self.measures, self.reward = list(measures or ()), reward
+        self.attribute_statistics, self.reward = list(attribute_statistics or ()), reward
         self.labelled: Rendering | None = None
         self.learned_world = world
         """The world with learned parameters."""
         if parameters is not None:
-            learned = LearnedParameters(world.parameters, parameters)
-            self.learned_world = World(world.grammar, world.prior, learned, world.renderer)
-        self.objective, self.estimator = objective, estimator
-        self.credit = credit or {}
-        groups, self.credited = _groups(world.grammar, self.credit)
+            learned = LearnedParameters(world.parameter_prior, parameters)
+            self.learned_world = World(world.grammar, world.structure_prior, learned, world.renderer)
+        self.objective, self.advantage = objective, advantage
+        self.credit_assignment = credit_assignment or {}
+        groups, self.credited = _groups(world.grammar, self.credit_assignment)
         self.register_buffer("groups", groups, persistent=False)
-        self.more_estimators = nn.ModuleList(copy.deepcopy(estimator) for _ in self.credited[1:])
+        self.more_advantages = nn.ModuleList(copy.deepcopy(advantage) for _ in self.credited[1:])
         self.statistics = list(statistics or (ObjectCount(), ClassFrequency()))
         self.lr, self.lr_decay, self.max_gradient = lr, lr_decay, max_gradient
         self.reject_weight, self.reject_threshold = reject_weight, reject_threshold
         self.correct_rejection = correct_rejection
         self.eval_scenes, self.eval_images, self.seed = eval_scenes, eval_images, seed
-        self.realism = realism
+        self.image_distances = image_distances
         self.target_features: Blocks = {}
         self.cache: Path | None = None
         """Folder in which features of the target are kept; None keeps none."""
@@ -252,22 +253,28 @@ class MetaSim2(Configured, LightningModule):
         if self.last_score is None:
             self._warn_if_degenerate(total, sharpness)
         self.last_score = total
-        log_prob = self.structure.score(derivations.rules, self.groups if self.credit else None)
+        log_prob = self.structure.score(derivations.rules, self.groups if self.credit_assignment else None)
         self._log_step(total[own], sharpness, log_prob.entropy, derivations.rejections)
         return (self._advantages(everyone)[own] * log_prob.parts).sum(1).mean()
 
     def _advantages(self, scores: dict[str, Float[Tensor, " m"]]) -> Float[Tensor, "m g"]:
         """Advantages of all samples, for the steps of each group of symbols."""
-        for block in self.credit:
+        for block in self.credit_assignment:
             if block not in scores:
-                raise UserError(f"credit names the block {block!r}, which is not scored. {suggest(block, scores)}")
+                raise UserError(
+                    f"credit_assignment names the block {block!r}, which is not scored. {suggest(block, scores)}"
+                )
         advantages = []
-        for blocks, estimator in zip(self.credited, (self.estimator, *self.more_estimators), strict=True):
-            heard = [s for name, s in scores.items() if blocks is None or name in blocks or name not in self.credit]
-            advantage = estimator(torch.stack(heard).sum(0))
+        for blocks, advantage_of in zip(self.credited, (self.advantage, *self.more_advantages), strict=True):
+            heard = [
+                s
+                for name, s in scores.items()
+                if blocks is None or name in blocks or name not in self.credit_assignment
+            ]
+            advantage = advantage_of(torch.stack(heard).sum(0))
             # A baseline b other than the mean leaves (E score - b) grad log P(end in time): all accepted scenes alike
             # are made likelier, or less likely.
-            if self.correct_rejection and not self.estimator.centred:
+            if self.correct_rejection and not self.advantage.centred:
                 advantage = LeaveOneOut()(advantage)
             advantages.append(advantage)
         return torch.stack(advantages, 1)
@@ -405,8 +412,8 @@ class MetaSim2(Configured, LightningModule):
         if not self.target_features:
             self.embed_target(data)
         data.num_images = len(next(iter(self.target_features.values())))
-        if self.realism is not None:
-            self.realism.check(self.world.renderer, data.num_images)
+        if self.image_distances is not None:
+            self.image_distances.check(self.world.renderer, data.num_images)
 
     def embedded(
         self,
@@ -448,11 +455,11 @@ class MetaSim2(Configured, LightningModule):
     def _warn_if_beyond(self, features: TrainedExtractor, images: Float[Tensor, "b c h w"]) -> None:
         """Say so if the target holds more than the extractor can count."""
         for name, share in features.beyond(images).items():
-            if share > MOST_BEYOND:
+            if share > MAX_BEYOND:
                 warnings.warn(
                     f"{share:.0%} of the target images hold more than block {name!r} of the features can tell apart, "
-                    "so the largest numbers won't be learned: raise model.features.max_count (and let extractor.prior "
-                    "draw as many)",
+                    "so the largest numbers won't be learned: raise model.features.max_count (and let "
+                    "extractor.structure_prior draw as many)",
                     stacklevel=2,
                 )
 
@@ -464,7 +471,7 @@ class MetaSim2(Configured, LightningModule):
 
         Args:
             rules: The derivations.
-            annotated: Leave out what nobody would see in an image of the scene, see `LEAST_SEEN`. Then there are only
+            annotated: Leave out what nobody would see in an image of the scene, see `MIN_SEEN`. Then there are only
                 the first ``eval_images`` of them.
         """
         if not annotated:
@@ -473,7 +480,7 @@ class MetaSim2(Configured, LightningModule):
         parts = []
         for some in rules[: self.eval_images].split(RENDERED_AT_ONCE):
             scenes = self._current_world().scenes(some, draw)
-            seen = self.world.renderer.render_labelled(scenes).visibility >= LEAST_SEEN
+            seen = self.world.renderer.render_labelled(scenes).visibility >= MIN_SEEN
             parts.append(torch.where(seen & scenes.mask, scenes.classes, -1))
         most = max(part.shape[1] for part in parts)
         classes = torch.cat([F.pad(part, (0, most - part.shape[1]), value=-1) for part in parts])
@@ -501,10 +508,10 @@ class MetaSim2(Configured, LightningModule):
 
     def _validate_parameters(self, target: Target, draw: torch.Generator) -> None:
         """Distance of the learned parameters to the target's true ones, where these are known."""
-        if not self.measures or not isinstance(target, Synthetic):
+        if not self.attribute_statistics or not isinstance(target, Synthetic):
             return
         scenes = self._current_world().scenes(self.structure.sample(VALIDATED, draw).rules, draw)
-        for measure in self.measures:
+        for measure in self.attribute_statistics:
             ours, theirs = (measure.values(some, self.world.classes) for some in (scenes, target.scenes))
             found = w1(ours.values.cpu(), theirs.values.cpu(), measure.period)
             self.log(f"val/{measure.name}_w1", found, prog_bar=True, sync_dist=True)
@@ -540,8 +547,8 @@ def _groups(
         for symbol in symbols:
             if symbol not in grammar.nonterminals:
                 raise UserError(
-                    f"credit gives {symbol!r} the score of {block!r}, but the grammar expands no such symbol. "
-                    f"{suggest(symbol, grammar.nonterminals)}"
+                    f"credit_assignment gives {symbol!r} the score of {block!r}, but the grammar expands no such "
+                    f"symbol. {suggest(symbol, grammar.nonterminals)}"
                 )
     groups = []
     for symbol in grammar.nonterminals:

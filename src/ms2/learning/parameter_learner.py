@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ms2.core.errors import UserError, suggest
 from ms2.core.settings import Configured
-from ms2.features.base import Blocks, FeatureExtractor, ReadingExtractor
+from ms2.features.base import AttributeExtractor, Blocks, FeatureExtractor
 from ms2.gradients.base import Drawn, Gradient
 from ms2.models.parameters import ParameterModel
 from ms2.objectives.base import Objective
@@ -29,12 +29,12 @@ class ParameterLearning(Configured, nn.Module):
         gradient: How costs become a gradient.
         order: Which steps of the run these are: the last, as in the paper's Table 2, the first, or some in between all
             along.
-        share: Share of the run's steps; with 1 structure is not learned, as in Meta-Sim.
+        parameter_fraction: Share of the run's steps; with 1 structure is not learned, as in Meta-Sim.
         lr: Learning rate (Adam).
         lr_decay: Whether the learning rate falls linearly to zero.
         max_gradient: Largest norm of the gradient; longer ones are cut.
         freeze_encoder: Whether only the decoder learns, once the autoencoder is trained, as in Meta-Sim.
-        average: Steps over which weights are averaged, exponentially; the last step of parameters ends with the mean.
+        ema_steps: Steps over which weights are averaged, exponentially; the last step of parameters ends with the mean.
             Matching distributions batch by batch goes round in circles about the target, as in adversarial learning,
             and the mean lies nearer to it (Yazici et al., ICLR 2019). 1 is no average, as in Meta-Sim.
 
@@ -47,32 +47,38 @@ class ParameterLearning(Configured, nn.Module):
         objective: Objective,
         gradient: Gradient,
         order: Order = "after",
-        share: float = 0.5,
+        parameter_fraction: float = 0.5,
         lr: float = 1e-3,
         lr_decay: bool = True,
         max_gradient: float | None = 1.0,
         freeze_encoder: bool = False,
-        average: int = 1,
+        ema_steps: int = 1,
     ) -> None:
         super().__init__()
-        if not 0 < share <= 1:
+        if not 0 < parameter_fraction <= 1:
             raise UserError(
-                f"share is that of the steps which learn parameters, above 0 and at most 1, and can't be {share}"
+                f"parameter_fraction is the fraction of steps that learn parameters, above 0 and at most 1; got "
+                f"{parameter_fraction}"
             )
-        if average < 1:
-            raise UserError(f"average is a number of steps, at least 1, and can't be {average}")
-        if (gradient.through_images or gradient.through_reading) and not objective.pathwise:
+        if ema_steps < 1:
+            raise UserError(f"ema_steps is a number of steps, at least 1; got {ema_steps}")
+        if (gradient.through_images or gradient.straight_through) and not objective.pathwise:
             raise UserError(
                 f"{type(gradient).__name__} needs an objective whose scores have a gradient through features, and "
                 f"{type(objective).__name__} is none: take KDE or MMDWitness, or another gradient"
             )
-        self.objective, self.gradient, self.order, self.share = objective, gradient, order, share
+        self.objective, self.gradient, self.order, self.parameter_fraction = (
+            objective,
+            gradient,
+            order,
+            parameter_fraction,
+        )
         self.lr, self.lr_decay, self.max_gradient, self.freeze_encoder = lr, lr_decay, max_gradient, freeze_encoder
-        self.average = average
+        self.ema_steps = ema_steps
 
     def steps(self, first: int) -> int:
         """How many of the first so many steps of a run's alternating ones are of parameters."""
-        return math.floor(first * self.share + 1e-9)
+        return math.floor(first * self.parameter_fraction + 1e-9)
 
     def before(self, step: int, steps: int) -> int:
         """How many of a run's steps before this one learn parameters.
@@ -92,13 +98,13 @@ class ParameterLearning(Configured, nn.Module):
 
     def mean_of(self, model: ParameterModel) -> AveragedModel | None:
         """What keeps the mean of a model's weights, if one is asked for; of the first few steps it is that of all."""
-        if self.average == 1:
+        if self.ema_steps == 1:
             return None
         # processes would wait for the gradient of what they take for weights to be learned
         return AveragedModel(model, avg_fn=self._averaged).requires_grad_(False)
 
     def _averaged(self, mean: Tensor, new: Tensor, number: Tensor | int) -> Tensor:
-        return mean + (new - mean) * max(1 / (int(number) + 1), 1 / self.average)
+        return mean + (new - mean) * max(1 / (int(number) + 1), 1 / self.ema_steps)
 
     def trained(self, model: ParameterModel) -> list[nn.Parameter]:
         """The weights that are learned."""
@@ -145,9 +151,9 @@ class ParameterLearning(Configured, nn.Module):
 
     def _features(self, features: FeatureExtractor, world: World, scenes: SceneBatch) -> Blocks:
         """Features of the images of scenes, with the gradient that is asked for."""
-        if not self.gradient.through_reading:
+        if not self.gradient.straight_through:
             return features(world.renderer.render(scenes))
-        if not isinstance(features, ReadingExtractor):
+        if not isinstance(features, AttributeExtractor):
             raise UserError(
                 f"{type(self.gradient).__name__} goes through what features read, and {type(features).__name__} reads "
                 "no parameters: take DenseLayout, or another gradient"

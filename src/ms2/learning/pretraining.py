@@ -17,7 +17,7 @@ from ms2.models.structure import StructureModel
 from ms2.priors.structure import StructurePrior
 from ms2.world import World
 
-LEAST_MADE = 0.5
+MIN_MADE = 0.5
 """Share of the prior's derivations that the model must be able to make."""
 
 
@@ -39,9 +39,9 @@ class Pretraining(Configured, LightningModule):
         validate_every: Steps between validations.
         stop_after: Validations in a row without improvement after which to stop.
         num_validation: Derivations to validate with.
-        prior: Structure prior to learn, the world's by default. Where that has few objects and the target many, one
-            with a little of a wider one mixed in is better: what no derivation has shown, the model goes on with by
-            chance, and once learning gets there lists may grow without end.
+        structure_prior: Structure prior to learn, the world's by default. Where that has few objects and the target
+            many, one with a little of a wider one mixed in is better: what no derivation has shown, the model goes on
+            with by chance, and once learning gets there lists may grow without end.
         seed: Seed of the derivations.
     """
 
@@ -55,11 +55,11 @@ class Pretraining(Configured, LightningModule):
         validate_every: int = 50,
         stop_after: int = 4,
         num_validation: int = 2000,
-        prior: StructurePrior | None = None,
+        structure_prior: StructurePrior | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.world, self.structure, self.prior = world, structure, prior or world.prior
+        self.world, self.structure, self.structure_prior = world, structure, structure_prior or world.structure_prior
         self.max_steps, self.batch_size, self.lr, self.seed = max_steps, batch_size, lr, seed
         self.findings: dict[str, float] = {}
         self.validate_every, self.stop_after, self.num_validation = validate_every, stop_after, num_validation
@@ -95,16 +95,16 @@ class Pretraining(Configured, LightningModule):
                 f"{self.structure.t_max}: raise model.structure.t_max, with room for what is to be learned"
             )
         made = float(self.structure.makes(rules).float().mean())
-        if made < LEAST_MADE:
+        if made < MIN_MADE:
             raise GrammarError(
-                f"{1 - made:.0%} of the prior's derivations have longer lists than model.structure.most "
+                f"{1 - made:.0%} of the prior's derivations have longer lists than model.structure.max_length "
                 "allows: raise it, with room for what is to be learned"
             )
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Negative log-likelihood of derivations of the prior."""
         draw = generator(self.seed, "pretraining", self.global_step, self.global_rank, device=self.device)
-        rules = self.prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
+        rules = self.structure_prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
         loss = -self.structure.log_prob(rules[self.structure.makes(rules)]).mean()
         self.log("pretraining/nll", loss, prog_bar=True, sync_dist=True)
         return loss
@@ -120,7 +120,7 @@ class Pretraining(Configured, LightningModule):
         made = self.structure.makes(rules)
         nll = -self.structure.log_prob(rules[made]).mean()
         self.log("pretraining/val_nll", nll, prog_bar=True, sync_dist=True)
-        known = self.prior.log_prob(self.world.grammar, rules)
+        known = self.structure_prior.log_prob(self.world.grammar, rules)
         if known is not None and bool(made.all()):
             self.log("pretraining/prior_entropy", -known.mean(), sync_dist=True)
 
@@ -138,4 +138,4 @@ class Pretraining(Configured, LightningModule):
 
     def _validation_rules(self) -> Tensor:
         draw = generator(self.seed, "pretraining validation", device=self.device)
-        return self.prior.sample(self.world.grammar, self.num_validation, draw)
+        return self.structure_prior.sample(self.world.grammar, self.num_validation, draw)

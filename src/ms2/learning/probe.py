@@ -9,15 +9,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ms2.core.seeding import generator
-from ms2.features.base import Reading, TrainedExtractor
+from ms2.features.base import CountPrediction, TrainedExtractor
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
 from ms2.scene.batch import SceneBatch, scenes_of
 from ms2.world import World
 
-MOST_BIAS = 0.25
+MAX_BIAS = 0.25
 """Mean error, in objects, of the count of images with a given number of them, above which the probe warns."""
-LEAST_IMAGES = 20
+MIN_IMAGES = 20
 """Fewer images than this tell too little of a bias."""
 
 
@@ -51,7 +51,7 @@ def probe(
     """
     found: dict[str, float] = {}
     device = next(features.parameters()).device
-    prior = prior or world.prior
+    prior = prior or world.structure_prior
     for name, parameters in layouts.items():
         draw = generator(seed, "probe", name, device=device)
         scenes = parameters.sample(scenes_of(world.grammar, prior.sample(world.grammar, images, draw)), draw)
@@ -60,7 +60,7 @@ def probe(
             rendering = world.renderer.render_labelled(scenes[i : i + 128])
             parts.append(features.read(rendering.image))
             visibility.append(rendering.visibility)
-        read = Reading(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))
+        read = CountPrediction(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))
         visible = torch.cat(visibility) >= features.least_visible
         seen = replace(scenes, classes=torch.where(visible, scenes.classes, -1))
         row = _compare(read, seen.counts(len(world.classes))) | _slots(features, read, scenes, visible)
@@ -69,7 +69,7 @@ def probe(
     return found
 
 
-def _compare(read: Reading, truth: Int[Tensor, "n c"]) -> dict[str, float]:
+def _compare(read: CountPrediction, truth: Int[Tensor, "n c"]) -> dict[str, float]:
     row: dict[str, float] = {}
     if read.presence is not None:
         row["presence_accuracy"] = float((read.presence == (truth > 0)).float().mean())
@@ -83,7 +83,7 @@ def _compare(read: Reading, truth: Int[Tensor, "n c"]) -> dict[str, float]:
 
 
 def _slots(
-    features: TrainedExtractor, read: Reading, scenes: SceneBatch, visible: Bool[Tensor, "n o"]
+    features: TrainedExtractor, read: CountPrediction, scenes: SceneBatch, visible: Bool[Tensor, "n o"]
 ) -> dict[str, float]:
     if read.slots is None:
         return {}
@@ -92,7 +92,7 @@ def _slots(
     row: dict[str, float] = {}
     for name, number, true in zip(features.slots.names, read.slots.unbind(1), truth.unbind(1), strict=True):
         if not bool(number.isnan().any()):
-            row |= {f"{name}/{key}": value for key, value in _bias(number - true, true, LEAST_IMAGES).items()}
+            row |= {f"{name}/{key}": value for key, value in _bias(number - true, true, MIN_IMAGES).items()}
     return row
 
 
@@ -105,7 +105,7 @@ def _warn(layout: str, row: Mapping[str, float]) -> None:
     worst: dict[str, list[tuple[float, str]]] = {}
     for key, value in row.items():
         what, found, n = key.rpartition("bias_")
-        if found and abs(value) > MOST_BIAS:
+        if found and abs(value) > MAX_BIAS:
             worst.setdefault(what.strip("/") or "objects", []).append((value, n))
     if worst:
         listed = "; ".join(f"{what} {_in_words(errors)}" for what, errors in worst.items())

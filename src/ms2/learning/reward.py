@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ms2.core.errors import UserError
 from ms2.core.settings import Configured
 from ms2.features.base import CountError, TrainedExtractor, class_counts
-from ms2.gradients.advantages import Estimator, MovingAverage
+from ms2.gradients.advantages import Advantage, MovingAverage
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 from ms2.targets.base import Target
@@ -42,7 +42,7 @@ class TaskReward(Configured, nn.Module):
         num_validation: int = 100,
         weight: float = 1.0,
         lr: float = 3e-3,
-        baseline: Estimator | None = None,
+        baseline: Advantage | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("every", every), ("steps", steps), ("num_validation", num_validation)):

@@ -71,9 +71,9 @@ def compare_attributes(
     either has no values. The interval holds the distance of the underlying laws with probability of about `level`, near
     0 more often. Resamples in which no value is left are drawn again. The work is done on the generator's device.
 
-    The interval is that of `ms2.metrics.histograms.compare` for its `wasserstein`. The upper end is the percentile of the
+    The interval is that of `compare` for its `wasserstein`. The upper end is the percentile of the
     resampled distances. The lower end is `value` minus the upper quantile of the excess (resampled - measured), clipped
-    at 0. Because |F - G| has a kink at 0, the excess takes F - G as 0 wherever it is within `ms2.metrics.histograms.UNRESOLVED`
+    at 0. Because |F - G| has a kink at 0, the excess takes F - G as 0 wherever it is within `UNRESOLVED`
     standard errors of 0 (Fang and Santos 2019).
 
     ValueError for values that are not finite, scene numbers outside of the sets, `resamples` < 1 or `level` outside

@@ -56,7 +56,7 @@ class AttributeOf(AttributeStatistic):
     Args:
         attribute: Name of the attribute.
         name: Short name of the statistic.
-        of: Class or classes of the objects, all by default; "environment" for a parameter of the scene as a whole.
+        classes: Class or classes of the objects, all by default; "environment" for a parameter of the scene as a whole.
         relative: Take the value less that of the object's parent. Objects without a parent are left out.
         degrees: The attribute is an angle in radians; its values become degrees from -180 to 180.
         unit: Unit of the attribute, where it is no angle, as pictures show it.
@@ -66,18 +66,27 @@ class AttributeOf(AttributeStatistic):
         self,
         attribute: str,
         name: str,
-        of: str | list[str] | None = None,
+        classes: str | list[str] | None = None,
         relative: bool = False,
         degrees: bool = False,
         unit: str = "",
     ) -> None:
-        if of == ENVIRONMENT and relative:
+        if classes == ENVIRONMENT and relative:
             raise UserError("parameters of the environment have no parent that they could be relative to")
-        if of is not None and not of:
-            raise UserError('of must name a class, as in of="car" or of=["car", "truck"]; leave it out for all classes')
-        self.attribute, self.name, self.of, self.relative, self.degrees = attribute, name, of, relative, degrees
+        if classes is not None and not classes:
+            raise UserError(
+                'classes must name a class, as in classes="car" or classes=["car", "truck"]; leave it out for all '
+                "classes"
+            )
+        self.attribute, self.name, self.classes, self.relative, self.degrees = (
+            attribute,
+            name,
+            classes,
+            relative,
+            degrees,
+        )
         self.unit, self.period = ("°", 360.0) if degrees else (unit, None)
-        owners = "objects" if of is None else of if isinstance(of, str) else ", ".join(of)
+        owners = "objects" if classes is None else classes if isinstance(classes, str) else ", ".join(classes)
         self.title = f"{attribute} of {owners}{' relative to their parents' if relative else ''}"
 
     def values(self, scenes: SceneBatch, classes: Sequence[str]) -> Measured:
@@ -86,7 +95,7 @@ class AttributeOf(AttributeStatistic):
         Raises:
             UserError: If there is no such class or attribute.
         """
-        if self.of == ENVIRONMENT:
+        if self.classes == ENVIRONMENT:
             values = _look_up(self.attribute, scenes.environment, "scenes as a whole")
             return Measured(self._in_unit(values), torch.arange(len(scenes), device=values.device))
         chosen = scenes.mask & self._chosen(scenes, classes)
@@ -97,11 +106,13 @@ class AttributeOf(AttributeStatistic):
         return Measured(self._in_unit(values[chosen]), chosen.nonzero()[:, 0])
 
     def _chosen(self, scenes: SceneBatch, classes: Sequence[str]) -> Bool[Tensor, "b n"]:
-        if self.of is None:
+        if self.classes is None:
             return scenes.classes < len(classes)
-        if isinstance(self.of, str):
-            return scenes.classes == _number_of(self.of, classes, ENVIRONMENT)
-        return torch.isin(scenes.classes, scenes.classes.new_tensor([_number_of(name, classes) for name in self.of]))
+        if isinstance(self.classes, str):
+            return scenes.classes == _number_of(self.classes, classes, ENVIRONMENT)
+        return torch.isin(
+            scenes.classes, scenes.classes.new_tensor([_number_of(name, classes) for name in self.classes])
+        )
 
     def _in_unit(self, values: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
         values = values.double()
@@ -114,7 +125,7 @@ class Gap(AttributeStatistic):
     The last one has none ahead, and no value. Those without a parent count as having the same.
 
     Args:
-        of: Class of the objects between which the gaps are.
+        classes: Class of the objects between which the gaps are.
         along: Name of the attribute by which they stand in order, and whose differences are the gaps.
         name: Short name of the statistic.
         same: Name of an attribute, such as the place across the road, which must be about the same: the next object
@@ -124,15 +135,22 @@ class Gap(AttributeStatistic):
     """
 
     def __init__(
-        self, of: str, along: str, name: str, same: str | None = None, tolerance: float = 0.0, unit: str = ""
+        self, classes: str, along: str, name: str, same: str | None = None, tolerance: float = 0.0, unit: str = ""
     ) -> None:
         if (same is None) != (tolerance == 0) or not 0 <= tolerance < math.inf:
             raise UserError(
                 f"same={same!r} and tolerance={tolerance:g} were given, but an attribute that must be the same needs a "
                 'tolerance above 0, and a tolerance such an attribute: try same="y", tolerance=1.8, or leave out both'
             )
-        self.of, self.along, self.name, self.same, self.tolerance, self.unit = of, along, name, same, tolerance, unit
-        self.title = f"{along} from {of} to next {of}"
+        self.classes, self.along, self.name, self.same, self.tolerance, self.unit = (
+            classes,
+            along,
+            name,
+            same,
+            tolerance,
+            unit,
+        )
+        self.title = f"{along} from {classes} to next {classes}"
 
     def values(self, scenes: SceneBatch, classes: Sequence[str]) -> Measured:
         """One value per object that has a next one.
@@ -140,7 +158,7 @@ class Gap(AttributeStatistic):
         Raises:
             UserError: If there is no such class or attribute.
         """
-        chosen = scenes.classes == _number_of(self.of, classes)
+        chosen = scenes.classes == _number_of(self.classes, classes)
         along = _look_up(self.along, scenes.attributes, "objects").double()
         across = torch.zeros_like(along) if self.same is None else _look_up(self.same, scenes.attributes, "objects")
         most = max(1, int(chosen.sum(1).max())) if len(scenes) else 1

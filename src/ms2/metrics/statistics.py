@@ -42,17 +42,17 @@ class ObjectCount(Statistic):
     """The number of objects in a scene, of one class or of all.
 
     Args:
-        of: The class; all objects by default.
+        classes: The class; all objects by default.
         name: Short name.
     """
 
-    def __init__(self, of: str | None = None, name: str = "count") -> None:
-        self.of, self.name = of, name
-        self.title = f"{of or 'objects'} per scene"
+    def __init__(self, classes: str | None = None, name: str = "count") -> None:
+        self.classes, self.name = classes, name
+        self.title = f"{classes or 'objects'} per scene"
 
     def table(self, scenes: SceneBatch, classes: Sequence[str]) -> Int[Tensor, "b k"]:
         """One-hot of the number of objects."""
-        counted = scenes.mask if self.of is None else scenes.classes == number_of(self.of, classes)
+        counted = scenes.mask if self.classes is None else scenes.classes == number_of(self.classes, classes)
         return F.one_hot(counted.sum(1))
 
 
@@ -60,21 +60,21 @@ class ChildCount(Statistic):
     """The number of objects of a class that belong to one, as of the cars on the first road.
 
     Args:
-        of: The class that is counted.
+        child: The class that is counted.
         parent: The class that they belong to.
         items: Which of their parents count, in the order in which the grammar makes them, from 1.
         name: Short name.
     """
 
-    def __init__(self, of: str, parent: str, items: Sequence[int], name: str) -> None:
+    def __init__(self, child: str, parent: str, items: Sequence[int], name: str) -> None:
         if not items or min(items) < 1:
             raise UserError(f"items count from 1, as in [1] or [2, 3, 4], so they can't be {list(items)}")
-        self.of, self.parent, self.items, self.name = of, parent, list(items), name
-        self.title = f"{of} on {parent} {', '.join(map(str, items))}"
+        self.child, self.parent, self.items, self.name = child, parent, list(items), name
+        self.title = f"{child} on {parent} {', '.join(map(str, items))}"
 
     def table(self, scenes: SceneBatch, classes: Sequence[str]) -> Int[Tensor, "b k"]:
         """One for the number of objects of each of these parents that a scene has."""
-        counts, there = children(scenes, number_of(self.of, classes), number_of(self.parent, classes))
+        counts, there = children(scenes, number_of(self.child, classes), number_of(self.parent, classes))
         chosen = [item - 1 for item in self.items if item <= counts.shape[1]]
         if not chosen:
             return counts.new_zeros(len(counts), 1)
@@ -85,7 +85,7 @@ class Joint(Statistic):
     """The whole structure as one vector: the number of parents, and how many objects belong to each of the first.
 
     Args:
-        of: The class that is counted.
+        child: The class that is counted.
         parent: The class that they belong to.
         items: How many of their parents are told apart.
         name: Short name.
@@ -93,13 +93,13 @@ class Joint(Statistic):
 
     histogram, ordered = False, False
 
-    def __init__(self, of: str, parent: str, items: int = 4, name: str = "joint") -> None:
-        self.of, self.parent, self.items, self.name = of, parent, items, name
-        self.title = f"{parent} and {of} on each"
+    def __init__(self, child: str, parent: str, items: int = 4, name: str = "joint") -> None:
+        self.child, self.parent, self.items, self.name = child, parent, items, name
+        self.title = f"{parent} and {child} on each"
 
     def table(self, scenes: SceneBatch, classes: Sequence[str]) -> Int[Tensor, "b k"]:
         """Number of parents, then of objects that belong to the first, second, ..."""
-        counts, there = children(scenes, number_of(self.of, classes), number_of(self.parent, classes))
+        counts, there = children(scenes, number_of(self.child, classes), number_of(self.parent, classes))
         counts = F.pad(counts, (0, self.items))[:, : self.items]
         return torch.cat([there.sum(1, keepdim=True), counts], 1)
 

@@ -68,7 +68,7 @@ class Source:
             UserError: If the conditions can't be met; from the sampler, if they hardly ever are.
         """
         if self.structure is None:
-            prior, grammar = self.world.prior, self.world.grammar
+            prior, grammar = self.world.structure_prior, self.world.grammar
             return lambda n, generator: sample_prior_given(prior, grammar, conditions, n, generator)
         model = Conditioned(self.structure, conditions)
         return lambda n, generator: model.sample(n, generator).rules
@@ -86,8 +86,12 @@ class Source:
         return {
             "grammar": world.grammar.fingerprint,
             "checkpoint": self.checkpoint[0],
-            "prior": None if self.structure is not None else fingerprint(code(world.prior), world.prior),
-            "parameters": fingerprint(code(world.parameters), world.parameters, *filter(None, self.checkpoint[1:])),
+            "prior": None
+            if self.structure is not None
+            else fingerprint(code(world.structure_prior), world.structure_prior),
+            "parameters": fingerprint(
+                code(world.parameter_prior), world.parameter_prior, *filter(None, self.checkpoint[1:])
+            ),
             "renderer": fingerprint(code(world.renderer), world.renderer),
         }
 
@@ -190,7 +194,9 @@ def build(
     parts = ((structure, STRUCTURE), (parameters, PARAMETERS))
     hashes = [load_part(weights, part, which, grammar) if weights and part else None for part, which in parts]
     if parameters is not None:
-        world = World(grammar, world.prior, LearnedParameters(world.parameters, parameters), world.renderer)
+        world = World(
+            grammar, world.structure_prior, LearnedParameters(world.parameter_prior, parameters), world.renderer
+        )
     return Source(world, structure, parameters, (hashes[0], hashes[1]), plain, weights, name)
 
 

@@ -71,7 +71,7 @@ class Columns:
     def __init__(self, world: World, only: dict[str, list[str]] | None = None) -> None:
         read = {a.name for a in world.renderer.attributes}, {a.name for a in world.renderer.environment}
         found: dict[tuple[Attribute, bool], list[int]] = {}
-        mutable, who = world.parameters.mutable, type(world.parameters).__name__
+        mutable, who = world.parameter_prior.mutable, type(world.parameter_prior).__name__
         for owner, attributes in mutable.items():
             every = _numbers(owner, world, who)
             for attribute in attributes:
@@ -82,8 +82,8 @@ class Columns:
                     found.setdefault((attribute, owner == ENVIRONMENT), []).extend(numbers)
         if not found:
             raise ParameterError(
-                f"{type(world.parameters).__name__} says of no attribute that {type(world.renderer).__name__} reads "
-                "that it may be learned: give the parameter prior a 'mutable', as in mutable = {'car': (Attribute('x', "
+                f"{type(world.parameter_prior).__name__} says of no attribute that {type(world.renderer).__name__} "
+                "reads that it may be learned: give the parameter prior a 'mutable', as in mutable = {'car': (Attribute('x', "
                 "0, 64),)}, or leave out model.parameters"
             )
         if only is not None:
@@ -196,9 +196,9 @@ class ParameterModel(Configured, nn.Module):
         for name in ("low", "high"):
             bounds = torch.tensor([float(getattr(a, name)) for a in self.columns.attributes])
             self.register_buffer(name, bounds, persistent=False)
-        spaced = [a for a in world.mutable if a.name in world.parameters.arranges]
+        spaced = [a for a in world.mutable if a.name in world.parameter_prior.arranges]
         self.given, self.around = (*world.renderer.attributes, *spaced), world.renderer.environment
-        self.arrange = world.parameters.arrange
+        self.arrange = world.parameter_prior.arrange
         own = sum(1 + a.periodic for a in self.given)
         self.ranked = [a.name for a in self.given if not a.periodic]
         inputs = 2 * own + len(self.ranked) + sum(1 + a.periodic for a in self.around) + 5 + noise
@@ -341,7 +341,7 @@ class ParameterModel(Configured, nn.Module):
         return torch.stack(ranks, 2) * scenes.mask[..., None]
 
 
-class LearnedParameters(ParameterPrior, typed=False):
+class LearnedParameters(ParameterPrior, selectable=False):
     """A parameter prior as a parameter model has changed it: learned parameters, wherever a prior's would do.
 
     Args:

@@ -57,18 +57,18 @@ class StructureModel(Configured, nn.Module):
         num_latents: Size of the set Z of latents; the paper found 1 enough.
         latent_dim: Dimension of a latent.
         max_tries: Draws after which a scene that never ends in time is an error.
-        fixed: Weights of the rules of symbols whose choice is given rather than learned, by symbol: ``{"Scene": [1, 1,
-            1]}`` mixes three scenarios evenly, whatever the target.
-        most: Most items of lists, by the symbol that spells the list: with ``{"Cars": 15}``, ``Cars -> car Cars | ε``
-            must end after the fifteenth car. The paper has ``t_max`` alone, which is one bound for all, and rejects
+        fixed_rule_weights: Weights of the rules of symbols whose choice is given rather than learned, by symbol:
+            ``{"Scene": [1, 1, 1]}`` mixes three scenarios evenly, whatever the target.
+        max_length: Most items of lists, by the symbol that spells the list: with ``{"Cars": 15}``, ``Cars -> car Cars |
+            ε`` must end after the fifteenth car. The paper has ``t_max`` alone, which is one bound for all, and rejects
             what exceeds it; this is exact and rejects nothing. It stops lists that grow without end where pictures
             can't tell, as forty trees look like fifty.
         seed: Seed of the latents, which are drawn from a standard normal once and stay fixed.
 
     Raises:
         GrammarError: If the grammar has symbols that never terminate, or needs more than ``t_max`` steps, or if
-            ``fixed`` names a symbol that it lacks or gives another number of weights than there are rules, or if
-            ``most`` names one that spells no list, or a negative number.
+            ``fixed_rule_weights`` names a symbol that it lacks or gives another number of weights than there are rules,
+            or if ``max_length`` names one that spells no list, or a negative number.
     """
 
     latents: Tensor
@@ -87,8 +87,8 @@ class StructureModel(Configured, nn.Module):
         num_latents: int = 1,
         latent_dim: int = 16,
         max_tries: int = 100,
-        fixed: dict[str, list[float]] | None = None,
-        most: dict[str, int] | None = None,
+        fixed_rule_weights: dict[str, list[float]] | None = None,
+        max_length: dict[str, int] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -103,11 +103,11 @@ class StructureModel(Configured, nn.Module):
         self.head = nn.Linear(hidden, grammar.num_rules)
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("latents", torch.randn(num_latents, latent_dim, generator=generator))
-        is_fixed, logits = _fixed(grammar, fixed or {})
+        is_fixed, logits = _fixed(grammar, fixed_rule_weights or {})
         self.register_buffer("is_fixed", is_fixed, persistent=False)
         self.register_buffer("fixed_logits", logits, persistent=False)
-        self.bounded = bool(most)
-        self.register_buffer("longest", _longest(grammar, most or {}), persistent=False)
+        self.bounded = bool(max_length)
+        self.register_buffer("longest", _longest(grammar, max_length or {}), persistent=False)
         self.register_buffer("goes_on", grammar.tables("cpu").repeats[:-1].any(1), persistent=False)
 
     # -- sampling --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
 
 
-class ParameterPrior(Plugin, ABC, kind="parameters"):
+class ParameterPrior(Plugin, ABC, kind="parameter_priors"):
     """A distribution over the attributes of given objects: where they stand, how they turn, how they look.
 
     Attributes:

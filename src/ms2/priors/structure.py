@@ -12,7 +12,7 @@ from ms2.grammar.derivations import Frontier
 from ms2.grammar.grammar import Grammar, GrammarError, rule_weights
 
 
-class StructurePrior(Plugin, ABC, kind="priors"):
+class StructurePrior(Plugin, ABC, kind="structure_priors"):
     """A distribution over derivations, from which structure models are pretrained."""
 
     @abstractmethod

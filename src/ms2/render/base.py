@@ -64,7 +64,7 @@ class Renderer(Plugin, ABC, kind="renderers"):
     def centres(self, scenes: SceneBatch) -> Float[Tensor, "b n 2"] | None:
         """Where objects are on the image, as shares of its width and height; differentiable. None if that is unknown.
 
-        For learning of places without a derivative of pixels, see `ms2.gradients.Reading`.
+        For learning of places without a derivative of pixels, see `ms2.gradients.StraightThrough`.
         """
         return None
 

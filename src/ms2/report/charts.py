@@ -13,7 +13,7 @@ SERIES = ("prior", "learned", "target")
 """Names that have a colour of their own; all others take those of a palette in order."""
 INKS = 12
 """Colours of that palette."""
-MOST_LETTERS = 44
+MAX_LETTERS = 44
 """Room for labels along an axis, in letters: more of them would run into each other on a phone."""
 
 
@@ -120,7 +120,7 @@ def _columns(bins: Sequence[str], shares: Mapping[str, Sequence[float]], edges: 
         aria_hidden="true",  # the table of values says the same
     )
     names, offset = (edges, 0.0) if edges else (bins, 0.5)
-    every = -(-sum(len(name) + 1 for name in names) // MOST_LETTERS)
+    every = -(-sum(len(name) + 1 for name in names) // MAX_LETTERS)
     below = [at("left", (i + offset) / len(bins), names[i]) for i in range(0, len(names), every)]
     return plot(ticks, percent, picture, below)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ms2.report.charts import at, axis, colour, grid, heading, plain, plot
 from ms2.report.markup import Html, element
 
-MOST_POINTS = 600
+MAX_POINTS = 600
 """Points of a curve; a screen has no room for more."""
 FEW_POINTS = 9
 """Curves of fewer points are not smoothed, and their points are marked."""
@@ -104,8 +104,8 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 
 def _thinned(values: Sequence[float]) -> Sequence[float]:
-    """At most `MOST_POINTS` of them, the first and the last included."""
-    every = -(-len(values) // MOST_POINTS)
+    """At most `MAX_POINTS` of them, the first and the last included."""
+    every = -(-len(values) // MAX_POINTS)
     return values if every <= 1 else [*values[:-1:every], values[-1]]
 
 

@@ -24,7 +24,7 @@ SAMPLES = 24
 """Images on the page, evenly spread over the set."""
 CELLS = 24
 """Cells of the map of places along its longer side."""
-MOST_BINS = 24
+MAX_BINS = 24
 """Bins of a histogram of numbers; where there are more, several numbers share one."""
 BOUNDS = (8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
 """Bounds of the bins of box sizes, the square root of the area, in pixels; COCO calls 32 and 96 the ends of medium."""
@@ -168,9 +168,9 @@ def _histograms(tally: Tally) -> Html:
 def _per_image(tally: Tally) -> Html:
     title, caption = "Objects per image", f"share of {tally.images:,} images"
     low, high = min(tally.per_image), max(tally.per_image)
-    width = -(-(high + 1 - low) // MOST_BINS)
+    width = -(-(high + 1 - low) // MAX_BINS)
     if width == 1:
-        low = 0 if high < MOST_BINS else low
+        low = 0 if high < MAX_BINS else low
         numbers = range(low, high + 1)
         shares = [tally.per_image[n] / tally.images for n in numbers]
         return histogram(title, [str(n) for n in numbers], {"images": shares}, caption)

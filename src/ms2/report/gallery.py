@@ -19,7 +19,7 @@ INKS = (
     "#ffb3a7", "#e0c28c",
 )  # fmt: skip
 """Colours of classes: light ones, which can be told from pictures of whatever is in them."""
-MOST_BYTES = 40_000
+MAX_BYTES = 40_000
 """Files up to this size go into the page as they are; larger ones become JPEG."""
 LARGEST_SIDE = 800
 """Pixels along the longer side of what becomes JPEG."""
@@ -111,7 +111,7 @@ def label_of(record: Mapping[str, Any]) -> Label:
     return Label(str(record["category"]), (x, y, w, h), None if seen is None else float(seen))
 
 
-def embedded(path: Path, most_bytes: int = MOST_BYTES) -> tuple[str, tuple[int, int]]:
+def embedded(path: Path, most_bytes: int = MAX_BYTES) -> tuple[str, tuple[int, int]]:
     """An image file as a data URI, and its width and height in pixels.
 
     Raises:

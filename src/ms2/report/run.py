@@ -19,7 +19,7 @@ from ms2.report.results import Metrics, measures, number, results
 
 MOVES_SHOWN, MOVES_MOST = 16, 200
 """Rows of what moved that are shown, and that are on the page at all."""
-MOST_PICTURE_BYTES = 900_000
+MAX_PICTURE_BYTES = 900_000
 """A summary picture up to this size goes into the page as it is."""
 STAGES = {
     "extractor": "features",
@@ -141,7 +141,7 @@ def _images(folder: Path) -> Html:
 def _picture(path: Path, said: str) -> Html:
     if not path.exists():
         return Html()
-    return element("img", src=embedded(path, MOST_PICTURE_BYTES)[0], alt=said, class_="picture")
+    return element("img", src=embedded(path, MAX_PICTURE_BYTES)[0], alt=said, class_="picture")
 
 
 def _moved(folder: Path) -> Html:

@@ -18,12 +18,12 @@ from ms2.world import World
 
 
 class Synthetic(Target):
-    """Images rendered from a hidden distribution of structure and parameters, which learning is to recover.
+    """Images rendered from a hidden distribution of structure and parameter_prior, which learning is to recover.
 
     Args:
         world: Whose grammar and renderer make the images.
-        prior: The hidden distribution of structure.
-        parameters: The hidden distribution of parameters; the world's by default.
+        structure_prior: The hidden distribution of structure.
+        parameter_prior: The hidden distribution of parameters; the world's by default.
         num_images: Number of images.
         seed: Seed of the scenes.
     """
@@ -31,27 +31,27 @@ class Synthetic(Target):
     def __init__(
         self,
         world: World,
-        prior: StructurePrior,
-        parameters: ParameterPrior | None = None,
+        structure_prior: StructurePrior,
+        parameter_prior: ParameterPrior | None = None,
         num_images: int = 4000,
         seed: int = 0,
     ) -> None:
         if num_images < 2:
             raise UserError(f"a target needs at least 2 images, not {num_images}")
         self.world, self.num_images = world, num_images
-        self.hidden = World(world.grammar, prior, parameters or world.parameters, world.renderer)
+        self.hidden = World(world.grammar, structure_prior, parameter_prior or world.parameter_prior, world.renderer)
         self.seed = seed
 
     @cached_property
     def _drawn(self) -> tuple[Int[Tensor, "n t"], SceneBatch]:
         """Derivations, and the scenes to be rendered."""
         draw = generator(self.seed, "target")
-        rules = self.hidden.prior.sample(self.hidden.grammar, self.num_images, draw)
+        rules = self.hidden.structure_prior.sample(self.hidden.grammar, self.num_images, draw)
         return rules, self.hidden.scenes(rules, draw)
 
     @property
     def scenes(self) -> SceneBatch:
-        """The images' scenes with their parameters, for evaluation only."""
+        """The images' scenes with their parameter_prior, for evaluation only."""
         return self._drawn[1]
 
     @property

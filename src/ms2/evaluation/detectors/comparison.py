@@ -23,7 +23,7 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.evaluation.detectors.detector import Detector, Protocol, evaluate_detector, load_detector, train_detector
-from ms2.evaluation.image_distances import Realism
+from ms2.evaluation.image_distances import ImageDistances
 from ms2.metrics.fid import fid
 from ms2.metrics.histograms import compare
 from ms2.metrics.intervals import Interval, mean_interval
@@ -88,7 +88,7 @@ class Rows(NamedTuple):
     target: Target
     hidden: Source | None
     statistics: Sequence[Statistic]
-    realism: Realism | None
+    realism: ImageDistances | None
 
 
 def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
@@ -108,7 +108,7 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
     reader.add_subclass_arguments(Target, "target")
     reader.link_arguments("world", "target.init_args.world", apply_on="instantiate")
     reader.add_argument("--statistics", type=list[Statistic] | None)
-    reader.add_argument("--realism", type=Realism | None)
+    reader.add_argument("--realism", type=ImageDistances | None)
     model = picked(found, "model")
     given = {"world": found["world"], "structure": model.get("structure"), "target": picked(found, "data", "target")}
     given |= {key: model[key] for key in ("parameters", "statistics", "realism") if model.get(key)}
@@ -134,7 +134,7 @@ def _learned(model: dict[str, Any]) -> dict[str, Learned]:
     rows = {"prior": Learned(False, False), "learned structure": Learned(True, False)}
     if not model.get("parameters"):
         return rows
-    if picked(model, "parameter_learning", "init_args").get("share") == 1:
+    if picked(model, "parameter_learning", "init_args").get("parameter_fraction") == 1:
         return {"prior": rows["prior"], "learned parameters": Learned(False, True)}
     return rows | {"learned structure and parameters": Learned(True, True)}
 
@@ -295,13 +295,13 @@ def _images(data: DetectionSet, channels: int) -> Iterator[UInt8[Tensor, "b c h 
         yield torch.stack([data[i][0][:channels] for i in range(first, min(first + 50, len(data)))])
 
 
-def _target_images(target: Target, realism: Realism) -> Iterator[UInt8[Tensor, "b c h w"]]:
+def _target_images(target: Target, realism: ImageDistances) -> Iterator[UInt8[Tensor, "b c h w"]]:
     for _, images in DataLoader(target.share(limit=realism.max_real), realism.batch_size):
         yield images
 
 
 @torch.no_grad()
-def _features(realism: Realism, images: Iterator[UInt8[Tensor, "b c h w"]], device: str) -> Float[Tensor, "n d"]:
+def _features(realism: ImageDistances, images: Iterator[UInt8[Tensor, "b c h w"]], device: str) -> Float[Tensor, "n d"]:
     features = realism.features.to(device).eval()
     bar = tqdm(images, "embedding", leave=False, disable=None)
     return torch.cat([realism.pick(features(batch.to(device) / 255)) for batch in bar])

@@ -49,7 +49,7 @@ FEW_PROPOSALS = {
     **{f"{part}_batch_size_per_image": 64 for part in ("rpn", "box")},
 }
 """Of light Faster R-CNNs: torchvision's numbers are for images of 800 pixels."""
-LEAST_SCORE = 0.05
+MIN_SCORE = 0.05
 """Detections of lower scores are left out."""
 MAX_GRADIENT = 10.0
 """Largest norm of the gradient; longer ones are cut. One bad batch can otherwise undo the training."""
@@ -397,14 +397,14 @@ def _build(architecture: str, classes: int, enlarge: float, smallest: float) -> 
     if head == "fcos":
         points = AnchorGenerator(tuple((STRIDE * 2**i,) for i in levels), ((1.0,),) * len(levels))  # one for each cell
         towers = FCOSHead(width, 1, classes + 1, num_convs=2 if light else 4)
-        model = FCOS(backbone, classes + 1, anchor_generator=points, head=towers, score_thresh=LEAST_SCORE)
+        model = FCOS(backbone, classes + 1, anchor_generator=points, head=towers, score_thresh=MIN_SCORE)
     else:
         sizes = tuple((smallest * 2**i,) for i in levels)
         model = (MaskRCNN if head == "maskrcnn" else FasterRCNN)(
             backbone,
             classes + 1,
             rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
-            box_score_thresh=LEAST_SCORE,
+            box_score_thresh=MIN_SCORE,
             **(FEW_PROPOSALS if light else {}),
         )
         model.roi_heads.__class__ = _RoIHeads

@@ -20,7 +20,8 @@ LANES = 2048
 EXPANDED = 256
 """Most prefixes expanded at once."""
 NEVER = 1e-20
-"""Steps less likely than this are taken for impossible: a weight of zero in ``fixed`` is stored as 1e-30."""
+"""Steps less likely than this are taken for impossible: a weight of zero in ``fixed_rule_weights`` is stored as
+1e-30."""
 NEGLIGIBLE = 1e-3
 """Share of tries that may fail without the envelope being made any finer."""
 

@@ -62,14 +62,14 @@ class BusyFirstRoad(Repetition):
         super().__init__(lengths={"Roads": [0.0, *roads], "Cars": [_poisson(first), _poisson(others)]})
 
 
-MOST_CARS = 100
+MAX_CARS = 100
 """Largest mean number of cars on a road; far fewer have room."""
 
 
 def _poisson(mean: float) -> list[float]:
     """Probabilities of a Poisson distribution, up to where under a millionth is left."""
-    if not 0 < mean <= MOST_CARS:
-        raise UserError(f"a mean number of cars must be positive and at most {MOST_CARS}, not {mean}")
+    if not 0 < mean <= MAX_CARS:
+        raise UserError(f"a mean number of cars must be positive and at most {MAX_CARS}, not {mean}")
     p = [math.exp(-mean)]
     while sum(p) < 1 - 1e-6:
         p.append(p[-1] * mean / len(p))
@@ -329,8 +329,8 @@ class ScatteredCars(Landscape):
             the square, all distances of that scene shrink alike.
         max_houses: Most houses in a scene; those without room are left out.
         max_trees: Most trees in a scene; likewise.
-        orderly: Share of scenes in which cars face along their lane. The paper has none; an extractor that has seen
-            some counts the cars of real traffic better.
+        row_fraction: Share of scenes in which cars face along their lane. The paper has none; an extractor that has
+            seen some counts the cars of real traffic better.
     """
 
     def __init__(
@@ -339,12 +339,12 @@ class ScatteredCars(Landscape):
         distance: tuple[float, float] = (10.0, 17.0),
         max_houses: int = 6,
         max_trees: int = 14,
-        orderly: float = 0.0,
+        row_fraction: float = 0.0,
     ) -> None:
         super().__init__(extent, distance, max_houses, max_trees)
-        if not 0 <= orderly <= 1:
-            raise UserError(f"orderly is a share of scenes, between 0 and 1, and can't be {orderly}")
-        self.orderly = orderly
+        if not 0 <= row_fraction <= 1:
+            raise UserError(f"row_fraction is a share of scenes, between 0 and 1, and can't be {row_fraction}")
+        self.row_fraction = row_fraction
 
     def cars(self, traffic: Traffic, generator: Generator) -> Places:
         """A random lane, place and heading for each car."""
@@ -358,8 +358,8 @@ class ScatteredCars(Landscape):
         lanes = Lanes.in_order(torch.where(traffic.is_car, 2 * traffic.road + lane, -1), draw, self.extent)
         x = lanes.pitch / 2 + draw * lanes.room + (lanes.behind.sum(2) - 1) * lanes.pitch
         y = (lane - 0.5) * LANE + 0.2 * shift
-        orderly = torch.rand(batch, 1, generator=generator, device=device) < self.orderly
-        return Places(x, y, torch.where(orderly, _along(lane, turn), math.pi * turn), traffic.is_car)
+        row_fraction = torch.rand(batch, 1, generator=generator, device=device) < self.row_fraction
+        return Places(x, y, torch.where(row_fraction, _along(lane, turn), math.pi * turn), traffic.is_car)
 
 
 class SpacedCars(Landscape):

@@ -162,7 +162,7 @@ class Things(NamedTuple):
         scale: Of width, length and height.
         size: Width and length on the ground in metres.
         turn: How far they are turned from the direction that their kind has on its side of the street.
-        astray: Which of them stand off the street, unlike others of their kind.
+        off_street_fraction: Which of them stand off the street, unlike others of their kind.
     """
 
     kind: Int[Tensor, "b n"]
@@ -171,7 +171,7 @@ class Things(NamedTuple):
     scale: Float[Tensor, "b n 3"]
     size: Float[Tensor, "b n 2"]
     turn: Float[Tensor, "b n"]
-    astray: Bool[Tensor, "b n"]
+    off_street_fraction: Bool[Tensor, "b n"]
 
     def is_any(self, *names: str) -> Bool[Tensor, "b n"]:
         """Which of them are of these classes."""
@@ -218,8 +218,8 @@ class StreetLayout(ParameterPrior):
         clouds: Least and greatest cloudiness, between 0 and 1.
         light: Least and greatest value of other parameters of the light, where they are to differ: sun_azimuth and
             sun_height (radians), haze, exposure, contrast, saturation and blur.
-        astray: Share of vehicles and people off the street, turned anyhow, as on car parks, drives and side streets. An
-            extractor that has seen some finds them on photographs too.
+        off_street_fraction: Share of vehicles and people off the street, turned anyhow, as on car parks, drives and
+            side streets. An extractor that has seen some finds them on photographs too.
         assets: Folder of models, the same as the renderer's, which need other room than those made by code.
         on_error: What to do with models in it that can't be read.
     """
@@ -232,7 +232,7 @@ class StreetLayout(ParameterPrior):
         max_curve: float = 1 / 250,
         clouds: tuple[float, float] = (0.0, 0.8),
         light: dict[str, tuple[float, float]] | None = None,
-        astray: float = 0.0,
+        off_street_fraction: float = 0.0,
         assets: str | None = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
@@ -257,9 +257,9 @@ class StreetLayout(ParameterPrior):
                     f"light must have two values of {name!r} between {least:.3g} and {most:.3g}, the least first, not "
                     f"{low}, {high}"
                 )
-        if not 0 <= astray <= 1:
-            raise UserError(f"astray is a share between 0 and 1, and can't be {astray}")
-        self.astray = astray
+        if not 0 <= off_street_fraction <= 1:
+            raise UserError(f"off_street_fraction is a share between 0 and 1, and can't be {off_street_fraction}")
+        self.off_street_fraction = off_street_fraction
         self.light = {**LIGHT, "clouds": clouds, **(light or {})}
         self.reach, self.max_curve, self.on_error = reach, max_curve, on_error
         self.assets = None if assets is None else str(typed_path(assets))
@@ -358,13 +358,15 @@ class StreetLayout(ParameterPrior):
         chosen = (model * number).long().minimum(number - 1)
         size = sizes.gather(2, chosen[..., None, None].expand(-1, -1, 1, 2))[:, :, 0] * scale[..., :2]
         things = Things(kind, real, model, scale, size, torch.zeros_like(model), torch.zeros_like(real))
-        if self.astray:
-            astray = things.is_any(*TRAFFIC) & (uniform(scenes, 0, 1, generator) < self.astray)
-            things = things._replace(astray=astray)
+        if self.off_street_fraction:
+            off_street_fraction = things.is_any(*TRAFFIC) & (
+                uniform(scenes, 0, 1, generator) < self.off_street_fraction
+            )
+            things = things._replace(off_street_fraction=off_street_fraction)
         most = torch.full_like(model, 0.04).minimum(0.18 / size[..., 1])  # long vehicles would leave their lane
         for turn, names in ((0.34, WALKERS), (0.0, FRONTS), (0.2, SIGNS), (math.pi, PLANTS)):
             most = torch.where(things.is_any(*names), turn, most)
-        most = torch.where(things.astray, math.pi, most)
+        most = torch.where(things.off_street_fraction, math.pi, most)
         return things._replace(turn=most * uniform(scenes, -1, 1, generator))
 
     def _chosen(
@@ -377,7 +379,7 @@ class StreetLayout(ParameterPrior):
         room = self.reach - self._begin(strips, torch.where(far, strips.inner + 3, strips.outer), street)
         need = self._need(things, street)
         off = torch.tensor([OFF_STREET.get(name, 0.0) for name in STRIPS] * 2, device=device)
-        weight = torch.where(things.astray[..., None], off, _weights(device)[things.kind])
+        weight = torch.where(things.off_street_fraction[..., None], off, _weights(device)[things.kind])
         weight = weight * (strips.outer - strips.inner > 0.1)[:, None]
         # the largest of log-weights with Gumbel noise is a draw by weight, also among those that have room
         draw = torch.rand(b, n, 2 * len(STRIPS), generator=generator, device=device).clamp(1e-7, 1 - 1e-7)
@@ -449,7 +451,7 @@ class StreetLayout(ParameterPrior):
         is_lane = torch.isin(name, name.new_tensor([STRIPS.index(one) for one in ("lane", "outer")]))
         middle = (inner + outer) / 2 - 0.15 * is_lane + 0.5 * (draw - 0.5)
         middle = torch.where(high > low, middle.maximum(low).minimum(high), torch.where(fitted, (low + high) / 2, low))
-        aside = torch.where(things.is_any("pedestrian", "tree", "bush") | things.astray, anywhere, middle)
+        aside = torch.where(things.is_any("pedestrian", "tree", "bush") | things.off_street_fraction, anywhere, middle)
         aside = torch.where(things.is_any(*FRONTS), low + SETBACK * draw, aside)
         return ahead, torch.where(name == STRIPS.index("edge"), high - 0.3 * draw, aside), street, things
 

@@ -59,20 +59,20 @@ class UniformPlacement(ParameterPrior):
     Args:
         max_angle: Greatest turn to either side, in degrees.
         examples: Which share of each class's pictures to use, from and to.
-        orderly: Share of scenes whose digits stand in a row instead, with even gaps, in any direction: to train
+        row_fraction: Share of scenes whose digits stand in a row instead, with even gaps, in any direction: to train
             extractors on, which are to count alike in any layout. The paper has none.
     """
 
     mutable = MUTABLE
 
     def __init__(
-        self, max_angle: float = 0.0, examples: tuple[float, float] = (0.0, 1.0), orderly: float = 0.0
+        self, max_angle: float = 0.0, examples: tuple[float, float] = (0.0, 1.0), row_fraction: float = 0.0
     ) -> None:
         if not 0 <= max_angle <= 180:
             raise UserError(f"max_angle must lie between 0 and 180 degrees, not be {max_angle}")
-        if not 0 <= orderly <= 1:
-            raise UserError(f"orderly is a share of scenes, between 0 and 1, and can't be {orderly}")
-        self.max_angle, self.examples, self.orderly = max_angle, _share(examples), orderly
+        if not 0 <= row_fraction <= 1:
+            raise UserError(f"row_fraction is a share of scenes, between 0 and 1, and can't be {row_fraction}")
+        self.max_angle, self.examples, self.row_fraction = max_angle, _share(examples), row_fraction
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Place, angle and picture of each digit, independent of one another."""
@@ -83,18 +83,20 @@ class UniformPlacement(ParameterPrior):
             angle=uniform(scenes, -turn, turn, generator),
             example=uniform(scenes, *self.examples, generator),
         )
-        return self._lined_up(placed, generator) if self.orderly else placed
+        return self._lined_up(placed, generator) if self.row_fraction else placed
 
     def _lined_up(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Move the digits of some scenes into rows, from near one edge of the canvas to near the opposite one."""
         device = scenes.classes.device
-        orderly, across, start, end, left, right = torch.rand(6, len(scenes), 1, generator=generator, device=device)
+        row_fraction, across, start, end, left, right = torch.rand(
+            6, len(scenes), 1, generator=generator, device=device
+        )
         steps = (scenes.mask.sum(1, keepdim=True) - 1).clamp(min=1)
         share = torch.arange(scenes.classes.shape[1], device=device) / steps
         along, aside = ROW_ENDS * start + (1 - ROW_ENDS * (start + end)) * share, left + (right - left) * share
         horizontal = across < 0.5
         x, y = torch.where(horizontal, along, aside), torch.where(horizontal, aside, along)
-        moved = (orderly < self.orderly) & scenes.mask
+        moved = (row_fraction < self.row_fraction) & scenes.mask
         of = scenes.attributes
         return scenes.with_attributes(x=torch.where(moved, x, of["x"]), y=torch.where(moved, y, of["y"]))
 

@@ -21,7 +21,7 @@ wp.set_module_options(OPTIONS)
 
 LEVELS = wp.constant(11)
 """Mip levels of a texture, as `meshes.LEVELS`."""
-MOST_TAPS = wp.constant(4)
+MAX_TAPS = wp.constant(4)
 """Samples along the longer side of a pixel's footprint on a texture: what keeps lane markings sharp far ahead."""
 NOBODY = wp.constant(-1)
 
@@ -91,7 +91,7 @@ def textured(library: Library, picture: int, at: wp.vec2, across: wp.vec2, along
         shorter = swap
     taps = int(1)
     if longer > 1.0:
-        taps = wp.clamp(int(longer / wp.max(shorter, 1.0) + 0.5), 1, MOST_TAPS)
+        taps = wp.clamp(int(longer / wp.max(shorter, 1.0) + 0.5), 1, MAX_TAPS)
     level = level_of(wp.max(longer / float(taps), shorter))
     base = wp.min(int(level), LEVELS - 1)
     # only between levels are both looked at, in the middle three fifths of the way
