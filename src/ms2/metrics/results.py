@@ -1,0 +1,329 @@
+"""Typed results of a run: the contents of ``metrics.json`` and ``histograms.json``.
+
+``metrics.json`` is an object with the fields of `Results`, a ``schema_version`` and a ``summary``. Every number has a
+place of its own, so no reader has to take a name apart::
+
+    {"schema_version": 1,
+     "summary": {"count_tv": 0.04, "count_tv_prior": 0.61, "kid": 0.002, "seconds_total": 93.1, ...},
+     "structure": {"count": {"title": "objects per scene",
+                             "distances": {"tv": {"learned": {"value": 0.04, "low": 0.02, "high": 0.06}, ...}, ...},
+                             "means": {"learned": 4.1, "target": 4.2, ...}, "unit": ""}, ...},
+     "attributes": {...}, "images": {...}, "stages": {...}, "seconds": {...}, "measured_with": {...}}
+
+Values that are not finite are written as null and read as NaN.
+"""
+
+import dataclasses
+import json
+import math
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from ms2.core.errors import UserError
+from ms2.core.files import write_json
+from ms2.metrics.intervals import Interval
+
+SCHEMA_VERSION = 1
+"""Version of the fields of ``metrics.json`` and ``histograms.json``; raise it with every change of their meaning."""
+LEARNED, PRIOR, TARGET = "learned", "prior", "target"
+BEST_PCFG, NOISE_FLOOR = "best_pcfg", "noise_floor"
+ROW_TITLES = {
+    PRIOR: "prior",
+    "learned_structure": "learned structure",
+    "learned_parameters": "learned parameters",
+    LEARNED: "learned",
+    BEST_PCFG: "best PCFG",
+    NOISE_FLOOR: "noise floor",
+    TARGET: "target",
+}
+"""Titles of rows by name.
+
+``best_pcfg`` is the PCFG fitted to the target's true derivations, ``noise_floor`` the mean distance that a perfect
+model of as many scenes shows.
+"""
+DISTANCE_TITLES = {
+    "tv": "total variation",
+    "kl": "KL divergence",
+    "wasserstein": "Wasserstein distance",
+    "energy": "energy distance",
+    "w1": "Wasserstein distance",
+    "kid": "KID",
+    "fid": "FID",
+}
+"""Titles of distances by name."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the ends of its 95 % interval; None where no interval was computed."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, interval: Interval) -> "Estimate":
+        """The same numbers as of an `Interval`."""
+        return cls(interval.value, interval.low, interval.high)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, or None if one is missing or not finite."""
+        if self.low is None or self.high is None or not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return None
+        return self.low, self.high
+
+
+@dataclass(frozen=True)
+class StatisticResult:
+    """Distances of one statistic to the target.
+
+    Attributes:
+        title: Title for people.
+        distances: By the distance's name, the most important first, the distance of each row; see `ROW_TITLES`.
+        means: Mean of the statistic by row, for statistics whose mean has a meaning.
+        unit: Unit of values, means and Wasserstein distances; empty where there is none.
+    """
+
+    title: str
+    distances: Mapping[str, Mapping[str, Estimate]]
+    means: Mapping[str, float] = field(default_factory=dict)
+    unit: str = ""
+
+    @property
+    def main(self) -> str:
+        """Name of the distance that is shown first."""
+        return next(iter(self.distances))
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """FID and KID of generated images to the target's.
+
+    Attributes:
+        features: The extractor with its settings and a hash of its weights; only equal ones compare.
+        num_generated: Generated images of each row.
+        num_real: Target images.
+        distances: By the distance's name (``kid``, ``fid``) that of each row.
+        changes: By the distance's name the relative change of a row to the prior, -0.5 for half of it; without the rows
+            of which the prior's distance might be 0.
+    """
+
+    features: str
+    num_generated: int
+    num_real: int
+    distances: Mapping[str, Mapping[str, Estimate]]
+    changes: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Accuracy of an extractor on rendered images of known content, drawn from one parameter prior.
+
+    Attributes:
+        scores: ``presence_accuracy``, ``count_accuracy`` and ``class_error`` (mean absolute error per class).
+        count_error: Mean error of the number of objects by the true number.
+        slot_errors: Mean error of each counted class or place by its true number.
+    """
+
+    scores: Mapping[str, float] = field(default_factory=dict)
+    count_error: Mapping[int, float] = field(default_factory=dict)
+    slot_errors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a stage before learning took and found.
+
+    Attributes:
+        seconds: Wall-clock time of its training, when it was done.
+        reused: Whether its product was taken from the cache.
+        metrics: Numbers that it logged last, such as ``pretraining/nll``.
+        probes: Accuracy of the extractor by parameter prior.
+    """
+
+    seconds: float
+    reused: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    probes: Mapping[str, ProbeResult] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MeasuredWith:
+    """What a run was measured with.
+
+    Attributes:
+        num_scenes: Generated scenes of each row.
+        seed: Seed of everything drawn.
+        target: Name of the target's class.
+        steps: Steps of learning.
+        num_images: Generated images in which structure was counted, where the target was annotated; else None.
+        fingerprint: Hash of the run's settings; empty if unknown.
+        command: What was typed; empty if unknown.
+        versions: Versions of ms2, torch and Python.
+    """
+
+    num_scenes: int
+    seed: int
+    target: str
+    steps: int = 0
+    num_images: int | None = None
+    fingerprint: str = ""
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All numbers that a finished run is judged by.
+
+    Attributes:
+        measured_with: Numbers of scenes, target, settings and versions.
+        structure: Distances of structure by the statistic's name; empty where the target's structure is unknown.
+        attributes: Distances of attributes by the statistic's name; empty where the target's are unknown.
+        images: FID and KID, where they were asked for.
+        stages: Stages before learning by name.
+        seconds: Wall-clock seconds of ``training`` and ``total``.
+    """
+
+    measured_with: MeasuredWith
+    structure: Mapping[str, StatisticResult] = field(default_factory=dict)
+    attributes: Mapping[str, StatisticResult] = field(default_factory=dict)
+    images: ImageResult | None = None
+    stages: Mapping[str, StageRecord] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def statistics(self) -> Mapping[str, StatisticResult]:
+        """Structure, then attributes."""
+        return {**self.structure, **self.attributes}
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Flat keys for scripts: `summary_key` of every distance and mean, and ``seconds_STAGE``."""
+        found: dict[str, float] = {}
+        for name, statistic in self.statistics.items():
+            for distance, rows in statistic.distances.items():
+                found |= {summary_key(f"{name}_{distance}", row): estimate.value for row, estimate in rows.items()}
+            found |= {summary_key(f"{name}_mean", row): mean for row, mean in statistic.means.items()}
+        if self.images is not None:
+            for distance, rows in self.images.distances.items():
+                found |= {summary_key(distance, row): estimate.value for row, estimate in rows.items()}
+        found |= {f"seconds_{name}": stage.seconds for name, stage in self.stages.items()}
+        return found | {f"seconds_{name}": seconds for name, seconds in self.seconds.items()}
+
+
+@dataclass(frozen=True)
+class HistogramResult:
+    """Distributions of one statistic over the same bins.
+
+    Attributes:
+        name: Name of the statistic.
+        title: Title for people.
+        bins: Names of the bins.
+        shares: Share of each bin, 0..1, by row.
+    """
+
+    name: str
+    title: str
+    bins: Sequence[str]
+    shares: Mapping[str, Sequence[float]]
+
+
+def summary_key(name: str, row: str = LEARNED) -> str:
+    """Build a key of the summary: the name alone for the learned row, else ``NAME_ROW`` as in ``count_tv_prior``."""
+    return name if row == LEARNED else f"{name}_{row}"
+
+
+def save_results(path: Path, results: Results) -> None:
+    """Write ``metrics.json``, such that a crash leaves the old file or the new one."""
+    fields = _encode(results)
+    write_json(path, {"schema_version": SCHEMA_VERSION, "summary": _encode(results.summary)} | fields)
+
+
+def load_results(path: Path) -> Results:
+    """Read ``metrics.json``.
+
+    Raises:
+        UserError: If the file can't be read, is cut off, or has another schema.
+    """
+    found: Results = _decode(Results, _read(path), path, "")
+    return found
+
+
+def save_histograms(path: Path, histograms: Sequence[HistogramResult]) -> None:
+    """Write ``histograms.json``, such that a crash leaves the old file or the new one."""
+    write_json(path, {"schema_version": SCHEMA_VERSION, "histograms": [_encode(one) for one in histograms]})
+
+
+def load_histograms(path: Path) -> list[HistogramResult]:
+    """Read ``histograms.json``.
+
+    Raises:
+        UserError: If the file can't be read, is cut off, or has another schema.
+    """
+    found: list[HistogramResult] = _decode(list[HistogramResult], _read(path).get("histograms"), path, "histograms")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The object in a file, if it has this version's schema."""
+    again = "run the command that wrote it again ('ms2 test' measures a finished run anew)"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: this is not JSON ({error}). It was cut off or edited; {again}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, where an object was expected; {again}")
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        written = "no schema_version" if version is None else f"schema_version {version}"
+        raise UserError(f"{path}: has {written}, but this version reads {SCHEMA_VERSION}; {again}")
+    return content
+
+
+def _encode(value: Any) -> Any:
+    """Plain values for JSON."""
+    if dataclasses.is_dataclass(value):
+        return {one.name: _encode(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _encode(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _decode(hint: Any, value: Any, path: Path, where: str) -> Any:
+    """The value that a type hint of the dataclasses above describes; an error names the field."""
+    options = [one for one in get_args(hint) if one is not type(None)]
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):  # X | None
+        return None if value is None else _decode(options[0], value, path, where)
+    if hint is float and value is None:
+        return math.nan
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        hints = get_type_hints(hint)
+        needed = [one.name for one in dataclasses.fields(hint) if _is_required(one)]
+        for name in (name for name in needed if name not in value):
+            raise UserError(f"{path}: lacks the field {where}{'.' if where else ''}{name}; it was edited, or cut off")
+        given = {name: value[name] for name in hints if name in value}
+        return hint(**{k: _decode(hints[k], v, path, f"{where}.{k}".lstrip(".")) for k, v in given.items()})
+    if origin is not None and issubclass(origin, Mapping) and isinstance(value, dict):
+        key_of = int if options[0] is int else str
+        return {key_of(k): _decode(options[1], v, path, f"{where}.{k}") for k, v in value.items()}
+    if origin is not None and issubclass(origin, Sequence) and isinstance(value, list):
+        return [_decode(options[0], one, path, f"{where}[{i}]") for i, one in enumerate(value)]
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool) == isinstance(value, bool):
+        return value
+    raise UserError(f"{path}: {where} is {value!r}, which is not what this version writes there; it was edited")
+
+
+def _is_required(one: dataclasses.Field[Any]) -> bool:
+    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
