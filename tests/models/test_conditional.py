@@ -552,14 +552,14 @@ def test_a_prior_given_conditions():
     rules = rules[meets(DIGITS, rules, asked)]
     p = prior.log_prob(DIGITS, rules)
     assert p is not None
-    drawn = sample_prior_given(prior, DIGITS, asked, DRAWS, rng())
+    drawn = sample_prior_given(prior, DIGITS, asked, DRAWS, rng()).rules
     assert len(drawn) == DRAWS
     assert bool(valid(DIGITS, drawn).all())
     assert fit(unpadded(DIGITS, drawn), dict(zip(unpadded(DIGITS, rules), p.exp().tolist(), strict=True))) > 1e-3
-    assert sample_prior_given(prior, DIGITS, asked, 50, rng(1)).equal(
-        sample_prior_given(prior, DIGITS, asked, 50, rng(1))
+    assert sample_prior_given(prior, DIGITS, asked, 50, rng(1)).rules.equal(
+        sample_prior_given(prior, DIGITS, asked, 50, rng(1)).rules
     )
-    assert sample_prior_given(prior, DIGITS, [], 50, rng(1)).equal(prior.sample(DIGITS, 50, rng(1)))
+    assert sample_prior_given(prior, DIGITS, [], 50, rng(1)).rules.equal(prior.sample(DIGITS, 50, rng(1)))
     assert len(sample_prior_given(prior, DIGITS, asked, 0, rng())) == 0
 
 

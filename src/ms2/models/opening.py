@@ -69,7 +69,7 @@ class Source:
         """
         if self.structure is None:
             prior, grammar = self.world.structure_prior, self.world.grammar
-            return lambda n, generator: sample_prior_given(prior, grammar, conditions, n, generator)
+            return lambda n, generator: sample_prior_given(prior, grammar, conditions, n, generator).rules
         model = Conditioned(self.structure, conditions)
         return lambda n, generator: model.sample(n, generator).rules
 

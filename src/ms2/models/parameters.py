@@ -83,8 +83,8 @@ class Columns:
         if not found:
             raise ParameterError(
                 f"{type(world.parameter_prior).__name__} says of no attribute that {type(world.renderer).__name__} "
-                "reads that it may be learned: give the parameter prior a 'mutable', as in mutable = {'car': (Attribute('x', "
-                "0, 64),)}, or leave out model.parameters"
+                "reads that it may be learned: give the parameter prior a 'mutable', as in mutable = {'car': "
+                "(Attribute('x', 0, 64),)}, or leave out model.parameters"
             )
         if only is not None:
             found = _only(found, only, world)

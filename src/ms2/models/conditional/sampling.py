@@ -200,14 +200,17 @@ def sample_prior_given(
     n: int,
     generator: torch.Generator,
     max_tries: int = 100_000,
-) -> Int[Tensor, "n t"]:
-    """Draw n scenes of a prior that meet the conditions: all others are rejected, since nothing is known of a prior.
+) -> Derivations:
+    """Draw n derivations of a prior that meet the conditions, by rejecting all others.
+
+    Their ``rejections`` are the failed tries before each.
 
     Raises:
         SamplingError: If ``max_tries`` draws in a row don't meet them.
     """
     if not conditions or not n:
-        return prior.sample(grammar, n, generator)
+        rules = prior.sample(grammar, n, generator)
+        return Derivations(rules, rules.new_zeros(n))
     seen: dict[tuple[str, ...], set[int]] = {condition.classes: set() for condition in conditions}
 
     def attempt(size: int) -> tuple[Int[Tensor, "b t"], Bool[Tensor, " b"]]:
@@ -223,7 +226,7 @@ def sample_prior_given(
             f"draws met it. In them, {found}. Ask for less, or raise max_tries."
         )
 
-    return _collected(attempt, n, max_tries, too_rare, grammar.num_rules).rules
+    return _collected(attempt, n, max_tries, too_rare, grammar.num_rules)
 
 
 def _collected(
