@@ -13,21 +13,19 @@ place of its own, so no reader has to take a name apart::
 Values that are not finite are written as null and read as NaN.
 """
 
-import dataclasses
-import json
 import math
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ms2.core.errors import UserError
 from ms2.core.files import write_json
+from ms2.core.typed_json import decode, encode, read_versioned
 from ms2.metrics.intervals import Interval
 
 SCHEMA_VERSION = 1
 """Version of the fields of ``metrics.json`` and ``histograms.json``; raise it with every change of their meaning."""
+AGAIN = "'ms2 test' measures a finished run again"
+"""Advice in errors about broken files."""
 LEARNED, PRIOR, TARGET = "learned", "prior", "target"
 BEST_PCFG, NOISE_FLOOR = "best_pcfg", "noise_floor"
 ROW_TITLES = {
@@ -240,8 +238,8 @@ def summary_key(name: str, row: str = LEARNED) -> str:
 
 def save_results(path: Path, results: Results) -> None:
     """Write ``metrics.json``, such that a crash leaves the old file or the new one."""
-    fields = _encode(results)
-    write_json(path, {"schema_version": SCHEMA_VERSION, "summary": _encode(results.summary)} | fields)
+    fields = encode(results)
+    write_json(path, {"schema_version": SCHEMA_VERSION, "summary": encode(results.summary)} | fields)
 
 
 def load_results(path: Path) -> Results:
@@ -250,13 +248,13 @@ def load_results(path: Path) -> Results:
     Raises:
         UserError: If the file can't be read, is cut off, or has another schema.
     """
-    found: Results = _decode(Results, _read(path), path, "")
+    found: Results = decode(Results, read_versioned(path, SCHEMA_VERSION, AGAIN), path)
     return found
 
 
 def save_histograms(path: Path, histograms: Sequence[HistogramResult]) -> None:
     """Write ``histograms.json``, such that a crash leaves the old file or the new one."""
-    write_json(path, {"schema_version": SCHEMA_VERSION, "histograms": [_encode(one) for one in histograms]})
+    write_json(path, {"schema_version": SCHEMA_VERSION, "histograms": [encode(one) for one in histograms]})
 
 
 def load_histograms(path: Path) -> list[HistogramResult]:
@@ -265,65 +263,6 @@ def load_histograms(path: Path) -> list[HistogramResult]:
     Raises:
         UserError: If the file can't be read, is cut off, or has another schema.
     """
-    found: list[HistogramResult] = _decode(list[HistogramResult], _read(path).get("histograms"), path, "histograms")
+    content = read_versioned(path, SCHEMA_VERSION, AGAIN)
+    found: list[HistogramResult] = decode(list[HistogramResult], content.get("histograms"), path, "histograms")
     return found
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The object in a file, if it has this version's schema."""
-    again = "run the command that wrote it again ('ms2 test' measures a finished run anew)"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: this is not JSON ({error}). It was cut off or edited; {again}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, where an object was expected; {again}")
-    version = content.get("schema_version")
-    if version != SCHEMA_VERSION:
-        written = "no schema_version" if version is None else f"schema_version {version}"
-        raise UserError(f"{path}: has {written}, but this version reads {SCHEMA_VERSION}; {again}")
-    return content
-
-
-def _encode(value: Any) -> Any:
-    """Plain values for JSON."""
-    if dataclasses.is_dataclass(value):
-        return {one.name: _encode(getattr(value, one.name)) for one in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _encode(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encode(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _decode(hint: Any, value: Any, path: Path, where: str) -> Any:
-    """The value that a type hint of the dataclasses above describes; an error names the field."""
-    options = [one for one in get_args(hint) if one is not type(None)]
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):  # X | None
-        return None if value is None else _decode(options[0], value, path, where)
-    if hint is float and value is None:
-        return math.nan
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        hints = get_type_hints(hint)
-        needed = [one.name for one in dataclasses.fields(hint) if _is_required(one)]
-        for name in (name for name in needed if name not in value):
-            raise UserError(f"{path}: lacks the field {where}{'.' if where else ''}{name}; it was edited, or cut off")
-        given = {name: value[name] for name in hints if name in value}
-        return hint(**{k: _decode(hints[k], v, path, f"{where}.{k}".lstrip(".")) for k, v in given.items()})
-    if origin is not None and issubclass(origin, Mapping) and isinstance(value, dict):
-        key_of = int if options[0] is int else str
-        return {key_of(k): _decode(options[1], v, path, f"{where}.{k}") for k, v in value.items()}
-    if origin is not None and issubclass(origin, Sequence) and isinstance(value, list):
-        return [_decode(options[0], one, path, f"{where}[{i}]") for i, one in enumerate(value)]
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool) == isinstance(value, bool):
-        return value
-    raise UserError(f"{path}: {where} is {value!r}, which is not what this version writes there; it was edited")
-
-
-def _is_required(one: dataclasses.Field[Any]) -> bool:
-    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING

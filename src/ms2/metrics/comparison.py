@@ -1,0 +1,86 @@
+"""Typed results of the downstream comparison: one file per seed, and their means over seeds (Tables 1 and 2)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ms2.core.errors import UserError
+from ms2.core.files import write_json
+from ms2.core.typed_json import decode, encode, read_versioned
+from ms2.metrics.intervals import Interval, mean_interval
+
+SCHEMA_VERSION = 1
+"""Version of the fields of a comparison's files."""
+AGAIN = "remove it and run 'ms2 compare' again"
+Measurements = Mapping[str, float]
+"""Values by the measure's name, such as ``AP mean``, ``count TV`` or ``FID``."""
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """Measurements of all rows of a run with one seed.
+
+    Attributes:
+        seed: Seed of data sets and detectors.
+        rows: Measurements by the row's title; all rows after the first are compared with the first.
+        budget: Settings that all rows share, such as the number of training images.
+    """
+
+    seed: int
+    rows: Mapping[str, Measurements]
+    budget: Mapping[str, Any]
+
+
+def save_comparison(path: Path, result: ComparisonResult) -> None:
+    """Write the results of one seed, such that a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"schema_version": SCHEMA_VERSION} | encode(result))
+
+
+def load_comparison(path: Path) -> ComparisonResult:
+    """Read the results of one seed.
+
+    Raises:
+        UserError: If the file can't be read, is cut off, or has another schema.
+    """
+    found: ComparisonResult = decode(ComparisonResult, read_versioned(path, SCHEMA_VERSION, AGAIN), path)
+    if not found.rows:
+        raise UserError(f"{path}: holds no rows; {AGAIN}")
+    return found
+
+
+def comparison_files(run: Path) -> dict[Path, list[Path]]:
+    """List the files of a run's comparisons, by the folder of each comparison."""
+    files = sorted((run / "compare").glob("*/seed*.json"), key=lambda file: (str(file.parent), len(file.name), file))
+    return {
+        folder: [file for file in files if file.parent == folder] for folder in {file.parent: None for file in files}
+    }
+
+
+def summarise(results: Sequence[ComparisonResult]) -> dict[str, dict[str, Interval]]:
+    """Compute means and 95 % intervals over seeds of every row, and of each row's gain over the first row.
+
+    Returns:
+        By the row's title, and by ``TITLE - FIRST`` for gains, whose intervals are those of paired differences. A
+        measure that some seeds lack is left out: a test set may show no object of a class.
+
+    Raises:
+        UserError: If the results have different rows.
+    """
+    titles = list(results[0].rows)
+    if any(list(one.rows) != titles for one in results):
+        listed = "; ".join(f"seed {one.seed}: {', '.join(one.rows)}" for one in results)
+        raise UserError(f"these results have different rows ({listed}), so they have no means: {AGAIN}")
+    first, *others = titles
+    found = {title: _means([one.rows[title] for one in results]) for title in titles}
+    for title in others:
+        pairs = [(one.rows[title], one.rows[first]) for one in results]
+        gains = [{key: value - base[key] for key, value in row.items() if key in base} for row, base in pairs]
+        found[f"{title} - {first}"] = _means(gains)
+    return found
+
+
+def _means(measured: Sequence[Measurements]) -> dict[str, Interval]:
+    common = [key for key in measured[0] if all(key in one for one in measured)]
+    return {key: mean_interval([one[key] for one in measured]) for key in common}
