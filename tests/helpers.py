@@ -22,7 +22,7 @@ from ms2.features.base import Blocks, CountPrediction, FeatureExtractor, Trained
 from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.learning.data import TargetImages
 from ms2.learning.metasim2 import MetaSim2
-from ms2.learning.stages import Stage
+from ms2.learning.stage import Stage
 from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
 from ms2.objectives.kde import KDE

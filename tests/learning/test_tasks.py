@@ -288,7 +288,7 @@ def test_pretraining_comes_close_to_the_entropy_of_the_prior(tmp_path: Path) -> 
 
 def test_pretraining_on_another_prior_than_the_worlds(tmp_path: Path) -> None:
     model = structure()
-    stage = Pretraining(abacus(3), model, max_steps=60, batch_size=64, lr=3e-2, prior=UniformDigits(0))
+    stage = Pretraining(abacus(3), model, max_steps=60, batch_size=64, lr=3e-2, structure_prior=UniformDigits(0))
     stage_trainer(tmp_path, stage).fit(stage)
     empty = scenes_of(MultiMNIST(), model.sample(200, rng()).rules)
     assert int(empty.mask.sum()) < 5, "the other prior has no digits at all"

@@ -23,7 +23,8 @@ from ms2.learning.data import TargetImages
 from ms2.learning.extractor import ExtractorTraining
 from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.pretraining import Pretraining
-from ms2.learning.stages import Stage, run_stage, say
+from ms2.learning.stage import Stage
+from ms2.learning.stages import run_stage, say
 from ms2.world import World
 
 STARTED = time.monotonic()

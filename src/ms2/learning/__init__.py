@@ -8,9 +8,11 @@ from ms2.learning.parameter_learner import ParameterLearning
 from ms2.learning.pretraining import Pretraining
 from ms2.learning.probe import probe
 from ms2.learning.reward import TaskReward
-from ms2.learning.stages import Stage, StageResult, run_stage, say
+from ms2.learning.stage import Stage
+from ms2.learning.stages import STAGES, StageResult, run_stage, say
 
 __all__ = [
+    "STAGES",
     "Autoencoding",
     "ExtractorTraining",
     "MetaSim2",

@@ -1,49 +1,48 @@
-"""Stage 2: pretrain the structure model on derivations of the prior, by maximum likelihood."""
+"""Pretraining stage: fit the structure model to derivations of the prior by maximum likelihood."""
 
-from typing import Any
-
-import torch
-from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ms2.core.seeding import generator
-from ms2.core.settings import Configured
 from ms2.grammar.derivations import lengths
 from ms2.grammar.grammar import GrammarError
-from ms2.learning.steps import Steps
+from ms2.learning.stage import Stage
 from ms2.models.structure import StructureModel
 from ms2.priors.structure import StructurePrior
 from ms2.world import World
 
 MIN_MADE = 0.5
-"""Share of the prior's derivations that the model must be able to make."""
+"""Fraction of the prior's derivations that the model must be able to produce."""
 
 
-class Pretraining(Configured, LightningModule):
+class Pretraining(Stage):
     """Maximises log q(T) over derivations T of the structure prior, drawn anew for each step.
 
-    Stops early at a plateau of the validation loss (see `stop_after`). Where the prior knows its own
-    log-probability, its entropy is logged beside the loss, which cannot fall below it.
+    Training stops early at a plateau of the validation loss (see ``stop_after``). Where the prior knows its own
+    log-probability, its entropy, the lower bound of the loss, is logged beside it.
 
-    Derivations with longer lists than the model may make (`StructureModel`'s ``most``) are left out: it learns the
-    prior given that there are none.
+    Derivations with longer lists than the model allows (``max_length`` of `StructureModel`) are left out: the model
+    then learns the prior conditioned on shorter lists.
 
     Args:
-        world: Whose prior to learn.
+        world: The world whose prior is learned.
         structure: The structure model.
-        max_steps: Most training steps.
-        batch_size: Derivations per step, over all processes together.
+        max_steps: Maximum number of training steps.
+        batch_size: Derivations per step, over all processes.
         lr: Learning rate (Adam), which falls linearly to zero.
         validate_every: Steps between validations.
-        stop_after: Validations in a row without improvement after which to stop.
-        num_validation: Derivations to validate with.
+        stop_after: Validations without improvement after which training stops.
+        num_validation: Derivations of a validation.
         structure_prior: Structure prior to learn, the world's by default. Where that has few objects and the target
-            many, one with a little of a wider one mixed in is better: what no derivation has shown, the model goes on
-            with by chance, and once learning gets there lists may grow without end.
+            many, mix in a little of a wider one: after rules that no training derivation contains, the model's
+            predictions are arbitrary, and lists may grow without end once learning reaches them.
         seed: Seed of the derivations.
     """
+
+    name, title = "pretraining", "pretraining on the prior"
+    links = {"structure": "model.structure"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -58,34 +57,25 @@ class Pretraining(Configured, LightningModule):
         structure_prior: StructurePrior | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.world, self.structure, self.structure_prior = world, structure, structure_prior or world.structure_prior
-        self.max_steps, self.batch_size, self.lr, self.seed = max_steps, batch_size, lr, seed
-        self.findings: dict[str, float] = {}
+        super().__init__(world, max_steps, batch_size, lr, seed)
+        self.structure, self.structure_prior = structure, structure_prior or world.structure_prior
         self.validate_every, self.stop_after, self.num_validation = validate_every, stop_after, num_validation
-
-    title = "pretraining on the prior"
 
     @property
     def product(self) -> StructureModel:
-        """What the stage trains."""
+        """The structure model."""
         return self.structure
 
-    @property
-    def needed(self) -> bool:
-        """Always."""
-        return True
-
     def configure_callbacks(self) -> list[Callback]:
-        """Stop at a plateau."""
+        """Configure early stopping at a plateau of the validation loss."""
         return [EarlyStopping("pretraining/val_nll", patience=self.stop_after, min_delta=1e-3)]
 
     def on_fit_start(self) -> None:
-        """Refuse a prior whose scenes the model can't express.
+        """Check that the model can produce the prior's derivations.
 
         Raises:
             GrammarError: If the prior draws derivations longer than the model's t_max, or mostly ones with longer
-                lists than it may make.
+                lists than the model allows.
         """
         rules = self._validation_rules()
         longest = int(lengths(self.world.grammar, rules).max())
@@ -102,20 +92,14 @@ class Pretraining(Configured, LightningModule):
             )
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        """Negative log-likelihood of derivations of the prior."""
-        draw = generator(self.seed, "pretraining", self.global_step, self.global_rank, device=self.device)
-        rules = self.structure_prior.sample(self.world.grammar, self.batch_size // self.trainer.world_size, draw)
+        """Compute the negative log-likelihood of new derivations of the prior."""
+        rules = self.structure_prior.sample(self.world.grammar, self.local_batch_size, self.step_generator())
         loss = -self.structure.log_prob(rules[self.structure.makes(rules)]).mean()
         self.log("pretraining/nll", loss, prog_bar=True, sync_dist=True)
         return loss
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Let the learning rate fall."""
-        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
-            group["lr"] = self.lr * (1 - self.global_step / self.max_steps)
-
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Negative log-likelihood of fixed derivations, and the prior's own where it is known."""
+        """Log the negative log-likelihood of fixed derivations, and the prior's own where it is known."""
         rules = self._validation_rules()
         made = self.structure.makes(rules)
         nll = -self.structure.log_prob(rules[made]).mean()
@@ -124,17 +108,9 @@ class Pretraining(Configured, LightningModule):
         if known is not None and bool(made.all()):
             self.log("pretraining/prior_entropy", -known.mean(), sync_dist=True)
 
-    def train_dataloader(self) -> Steps:
-        """Numbers of the steps; each draws its own derivations."""
-        return Steps(self.max_steps)
-
     def val_dataloader(self) -> DataLoader[int]:
-        """One empty batch: validation has its own derivations."""
+        """Return one empty batch: ``validation_step`` draws its own derivations."""
         return DataLoader([0])  # type: ignore[arg-type]
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam."""
-        return torch.optim.Adam(self.structure.parameters(), self.lr)
 
     def _validation_rules(self) -> Tensor:
         draw = generator(self.seed, "pretraining validation", device=self.device)

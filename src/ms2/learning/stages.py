@@ -1,4 +1,4 @@
-"""Stages before learning: each an ordinary Lightning fit, run once for its settings and reused afterwards."""
+"""Run stages before learning, cached by settings: each is one Lightning fit."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -15,22 +15,23 @@ from ms2.core.settings import code, fingerprint
 from ms2.learning.autoencoding import Autoencoding
 from ms2.learning.extractor import ExtractorTraining
 from ms2.learning.pretraining import Pretraining
+from ms2.learning.stage import Stage
 
-Stage = ExtractorTraining | Pretraining | Autoencoding
-
+STAGES: tuple[type[Stage], ...] = (ExtractorTraining, Pretraining, Autoencoding)
+"""The stages that ``ms2 fit`` runs before learning, in order."""
 
 say = rank_zero_only(print)
-"""Print once, however many processes there are."""
+"""Print on the first process only."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a finished stage leaves beside its weights.
+    """Duration and metrics of a finished stage.
 
     Attributes:
-        seconds: Wall-clock time that the training took, when it was done.
-        reused: Whether it had been done before.
-        metrics: What it logged last.
+        seconds: Wall-clock time of the training, also if the result was loaded from the cache.
+        reused: Whether the result was loaded from the cache.
+        metrics: Last logged values and findings, by name.
     """
 
     seconds: float
@@ -39,12 +40,12 @@ class StageResult:
 
 
 def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Path) -> StageResult:
-    """Train what the stage trains, or load it if the same settings were trained before.
+    """Train a stage's product in place, or load its weights from the cache.
 
     Args:
-        stage: The stage, whose product is trained in place.
-        make_trainer: Called only if there is something to train.
-        cache: Folder of finished stages; a file there is named after the stage and a hash of its settings and code.
+        stage: The stage.
+        make_trainer: Makes the stage's trainer; called only if the result is not in the cache.
+        cache: Folder of finished stages; a file is named after the stage and a hash of its settings and code.
     """
     path = cache / f"{type(stage).__name__}-{fingerprint(ms2.__version__, code(stage), stage)}.pt"
     if path.exists():

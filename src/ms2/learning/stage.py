@@ -1,0 +1,84 @@
+"""Base class of the stages that run before `MetaSim2`: each trains one module on samples of the prior."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from ms2.core.seeding import generator
+from ms2.core.settings import Configured
+from ms2.learning.steps import Steps
+from ms2.world import World
+
+
+class Stage(Configured, LightningModule, ABC):
+    """Trains one module, its `product`, for a number of steps, each on new samples drawn from the step's number.
+
+    A subclass defines `product`, ``training_step`` and the class attributes below. Adam with a learning rate that
+    falls linearly to zero is the default optimiser. `ms2.learning.stages.run_stage` trains a stage once for its
+    settings and loads the result from a cache afterwards.
+
+    Args:
+        world: The world to sample from.
+        max_steps: Maximum number of training steps.
+        batch_size: Samples per step, over all processes.
+        lr: Learning rate.
+        seed: Seed of the samples.
+
+    Attributes:
+        name: Short name: the stage's section in a configuration, and the choice of ``ms2 fit --stage``.
+        title: What the progress bar shows.
+        links: Arguments that are taken from another part of a configuration, with the part's key: ``model.features``.
+        max_gradient: Norm to which gradients are clipped; None for no clipping.
+        validate_every: Steps between validations; None for none.
+        findings: What the finished stage has measured besides its logs, by name.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    links: ClassVar[Mapping[str, str]] = {}
+    max_gradient: float | None = None
+    validate_every: int | None = None
+
+    def __init__(self, world: World, max_steps: int, batch_size: int, lr: float, seed: int) -> None:
+        super().__init__()
+        self.world, self.max_steps, self.batch_size, self.lr, self.seed = world, max_steps, batch_size, lr, seed
+        self.findings: dict[str, float] = {}
+
+    @property
+    @abstractmethod
+    def product(self) -> nn.Module:
+        """The module that the stage trains."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to train."""
+        return True
+
+    def step_generator(self) -> torch.Generator:
+        """Return the generator of this step's samples, which depends on seed, stage, step and process alone."""
+        return generator(self.seed, self.name, self.global_step, self.global_rank, device=self.device)
+
+    @property
+    def local_batch_size(self) -> int:
+        """Samples per step of one process."""
+        return self.batch_size // self.trainer.world_size
+
+    def train_dataloader(self) -> Steps:
+        """Return a loader of step numbers; ``training_step`` draws the samples."""
+        return Steps(self.max_steps)
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Clip the gradient norm of the trained module."""
+        if self.max_gradient is not None:
+            torch.nn.utils.clip_grad_norm_(self.product.parameters(), self.max_gradient)
+
+    def configure_optimizers(self) -> Any:
+        """Configure Adam with a learning rate that falls linearly to zero."""
+        optimizer = torch.optim.Adam(self.product.parameters(), self.lr)
+        schedule = LambdaLR(optimizer, lambda step: 1 - step / self.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
