@@ -6,7 +6,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.core.seeding import generator
 from ms2.priors.structure import Mixture, StructurePrior
-from ms2.scene.batch import scenes_of
+from ms2.scene.batch import scenes_from_derivations
 from ms2.worlds.driving3d.grammar import Driving
 from ms2.worlds.driving3d.layout import StreetLayout
 from ms2.worlds.driving3d.priors import Rural, SimpleStreets, Suburban, Urban
@@ -21,7 +21,7 @@ every_prior = pytest.mark.parametrize("name", PRIORS)
 @every_prior
 def test_laying_out_streets(name: str, benchmark: BenchmarkFixture) -> None:
     grammar, layout, draw = Driving(), StreetLayout(), generator("benchmark", "driving")
-    scenes = scenes_of(grammar, PRIORS[name].sample(grammar, LAID_OUT, draw))
+    scenes = scenes_from_derivations(grammar, PRIORS[name].sample(grammar, LAID_OUT, draw))
     objects = float(scenes.mask.sum(1).float().mean())
     title = f"laying out {LAID_OUT} streets of {objects:.0f} objects, {name} prior"
     measure(benchmark, lambda: layout.sample(scenes, draw), title, LAID_OUT, "scenes")
@@ -37,7 +37,7 @@ def test_drawing_streets(name: str, benchmark: BenchmarkFixture) -> None:
     rules = prior.sample(grammar, DRAWN, draw)
 
     def task() -> object:
-        return view.render_labelled(layout.sample(scenes_of(grammar, rules), draw))
+        return view.render_labelled(layout.sample(scenes_from_derivations(grammar, rules), draw))
 
     title = f"{DRAWN} streets from derivations to labelled images, {name} prior"
     measure(benchmark, task, title, DRAWN, "scenes", rounds=8)

@@ -8,7 +8,7 @@ import street
 from measuring import measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ms2.render.engines.warp.engine import Rasteriser
+from ms2.render.engines.warp.engine import WarpEngine
 
 SCENES = 8
 
@@ -16,7 +16,7 @@ SCENES = 8
 @pytest.mark.benchmark(group="renderer")
 @pytest.mark.parametrize("labelled", [False, True], ids=["images", "labelled"])
 def test_rasterising_streets(labelled: bool, benchmark: BenchmarkFixture) -> None:
-    rasteriser, scenes = Rasteriser(street.library()), street.scenes(SCENES)
+    rasteriser, scenes = WarpEngine(street.library()), street.scenes(SCENES)
     objects = int(scenes[0].labelled[0].sum())
     title = f"rasterising {SCENES} streets of {objects} objects{', with labels' * labelled}"
     measure(benchmark, lambda: rasteriser.render(*scenes, labels=labelled), title, SCENES, "scenes")

@@ -17,7 +17,7 @@ SCENES = 512
 @pytest.mark.parametrize("labelled", [False, True], ids=["images", "labelled"])
 @pytest.mark.parametrize("digit", [12, 28])
 def test_rendering(digit: int, labelled: bool, benchmark: BenchmarkFixture) -> None:
-    renderer = DigitCanvas(canvas=64, digit=digit)
+    renderer = DigitCanvas(canvas_size=64, digit_size=digit)
     world = World(MultiMNIST(), UniformDigits(), UniformPlacement(), renderer)
     scenes = world.sample_prior(SCENES, generator("benchmark", "rendering"))
     render = renderer.render_labelled if labelled else renderer.render

@@ -44,7 +44,7 @@ def structure() -> StructureModel:
     grammar = MultiMNIST()
     torch.manual_seed(0)
     model = StructureModel(grammar, t_max=24, hidden=64)
-    pretrain(model, World(grammar, UniformDigits(), UniformPlacement(), DigitCanvas(canvas=64, digit=12)))
+    pretrain(model, World(grammar, UniformDigits(), UniformPlacement(), DigitCanvas(canvas_size=64, digit_size=12)))
     return model
 
 

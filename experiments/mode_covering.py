@@ -18,7 +18,7 @@ from ms2.objectives.forward_kl import ForwardKL
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import MMDWitness
 from ms2.priors.structure import Repetition
-from ms2.scene.batch import scenes_of
+from ms2.scene.batch import scenes_from_derivations
 
 GRAMMAR = Grammar("Scene -> Things\nThings -> thing Things | ε")
 PRIOR = Repetition(lengths={"Things": [1, 1, 1]})
@@ -29,7 +29,7 @@ BATCH, STEPS, LR, BANDWIDTH = 128, 150, 0.01, 0.3
 
 def count(rules: Tensor) -> dict[str, Tensor]:
     """The feature of derivations."""
-    return {"count": scenes_of(GRAMMAR, rules).mask.sum(1, keepdim=True).float()}
+    return {"count": scenes_from_derivations(GRAMMAR, rules).mask.sum(1, keepdim=True).float()}
 
 
 def pretrained(seed: int, draw: torch.Generator) -> StructureModel:

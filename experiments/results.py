@@ -40,9 +40,9 @@ class Experiment(NamedTuple):
 
 
 MNIST = {
-    "world.renderer.digits": "mnist",
-    "world.renderer.digit": "10",
-    "world.renderer.canvas": "128",
+    "world.renderer.source": "mnist",
+    "world.renderer.digit_size": "10",
+    "world.renderer.canvas_size": "128",
     "extractor.max_steps": "6000",
     "extractor.parameter_prior": "UniformPlacement",
     "extractor.parameter_prior.row_fraction": "0.5",
@@ -140,7 +140,7 @@ def run(world: str, config: str, seed: int, mnist: str | None) -> None:
     """One run, unless it is there."""
     settings = dict(EXPERIMENTS[world].settings[seed])
     if mnist:
-        settings |= MNIST | {"world.renderer.digits_root": mnist}
+        settings |= MNIST | {"world.renderer.mnist_root": mnist}
     if config == "parameters" and "MS2_DATA" in os.environ:
         settings["model.image_distances"] = json.dumps(REALISM)
     command = [

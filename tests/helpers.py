@@ -77,21 +77,21 @@ SLIGHT = '{"class_path": "InceptionPool3", "init_args": {"layer": "Conv2d_1a_3x3
 TINY_WORLDS: dict[str, dict[str, object]] = {
     "multimnist": {
         "world.structure_prior.init_args.max_digits": 3,
-        "world.renderer.init_args.canvas": 24,
-        "world.renderer.init_args.digit": 8,
+        "world.renderer.init_args.canvas_size": 24,
+        "world.renderer.init_args.digit_size": 8,
         "data.target.init_args.num_images": 40,
         "data.target.init_args.structure_prior.init_args.max_digits": 3,
         "model.structure.init_args.t_max": 12,
     },
     "digits": {
-        "world.renderer.init_args.canvas": 24,
-        "world.renderer.init_args.digit": 8,
+        "world.renderer.init_args.canvas_size": 24,
+        "world.renderer.init_args.digit_size": 8,
         "data.target.init_args.num_images": 40,
     },
     "aerial2d": {
         "world.structure_prior.init_args.max_roads": 2,
         "world.structure_prior.init_args.max_cars": 2,
-        "world.renderer.init_args.canvas": 40,
+        "world.renderer.init_args.canvas_size": 40,
         "data.target.init_args.num_images": 40,
         "model.structure.init_args.t_max": 40,
     },

@@ -26,17 +26,17 @@ from ms2.metrics.statistics import Statistic
 from ms2.priors.structure import Mixture, StructurePrior
 from ms2.render.base import Rendering
 from ms2.scene.attributes import ENVIRONMENT, EVERY, Attribute
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.aerial2d.priors import BusyFirstRoad, ScatteredCars, SpacedCars, UniformTraffic
 from ms2.worlds.aerial2d.renderer import AerialView
 from ms2.worlds.driving3d.grammar import Driving
 from ms2.worlds.driving3d.layout import StreetLayout
-from ms2.worlds.driving3d.priors import HiddenStreets, Rural, SimpleStreets, Streets, Suburban, Urban
+from ms2.worlds.driving3d.priors import RandomStreets, Rural, ScenarioPrior, SimpleStreets, Suburban, Urban
 from ms2.worlds.driving3d.renderer import StreetView
 from ms2.worlds.multimnist.grammar import MultiMNIST
-from ms2.worlds.multimnist.priors import AroundAPlace, OnALine, RandomDigits, UniformDigits, UniformPlacement
+from ms2.worlds.multimnist.priors import LinePlacement, NormalPlacement, RandomDigits, UniformDigits, UniformPlacement
 from ms2.worlds.multimnist.renderer import DigitCanvas
 
 for module in pkgutil.walk_packages(ms2.__path__, "ms2."):
@@ -45,28 +45,35 @@ for module in pkgutil.walk_packages(ms2.__path__, "ms2."):
 
 WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each folder in ms2.worlds
     "multimnist": [
-        lambda: World(MultiMNIST(), UniformDigits(4), UniformPlacement(), DigitCanvas(canvas=40, digit=12)),
-        lambda: World(MultiMNIST(), RandomDigits(1), OnALine(), DigitCanvas(canvas=50, digit=9, turning=True)),
-        lambda: World(MultiMNIST(), UniformDigits(9), UniformPlacement(180), DigitCanvas(30, 14, turning=True)),
+        lambda: World(MultiMNIST(), UniformDigits(4), UniformPlacement(), DigitCanvas(canvas_size=40, digit_size=12)),
+        lambda: World(
+            MultiMNIST(), RandomDigits(1), LinePlacement(), DigitCanvas(canvas_size=50, digit_size=9, rotation=True)
+        ),
+        lambda: World(MultiMNIST(), UniformDigits(9), UniformPlacement(180), DigitCanvas(30, 14, rotation=True)),
         lambda: World(
             MultiMNIST(),
             UniformDigits(3),
-            AroundAPlace((0.2, 0.3), (1, 0.3), (170, 90)),
-            DigitCanvas(26, 12, turning=True),
+            NormalPlacement((0.2, 0.3), (1, 0.3), (170, 90)),
+            DigitCanvas(26, 12, rotation=True),
         ),
     ],
     "aerial2d": [
-        lambda: World(Aerial2D(), UniformTraffic(), ScatteredCars(), AerialView(canvas=64)),
+        lambda: World(Aerial2D(), UniformTraffic(), ScatteredCars(), AerialView(canvas_size=64)),
         lambda: World(
-            Aerial2D(), BusyFirstRoad(), SpacedCars(50, max_houses=4, max_trees=9), AerialView(canvas=80, extent=50)
+            Aerial2D(),
+            BusyFirstRoad(),
+            SpacedCars(50, max_houses=4, max_trees=9),
+            AerialView(canvas_size=80, extent=50),
         ),
     ],
     "driving3d": [
-        lambda: World(Driving(), SimpleStreets(), StreetLayout(reach=30), StreetView((32, 104), shadow_size=128)),
+        lambda: World(
+            Driving(), SimpleStreets(), StreetLayout(max_distance=30), StreetView((32, 104), shadow_size=128)
+        ),
         lambda: World(
             Driving(),
-            Mixture([Rural(), Suburban(), Urban(), Streets("Urban", spread=0), HiddenStreets()]),
-            StreetLayout(max_curve=1 / 80),
+            Mixture([Rural(), Suburban(), Urban(), ScenarioPrior("Urban", dispersion=0), RandomStreets()]),
+            StreetLayout(max_curvature=1 / 80),
             StreetView((48, 96), supersampling=1, shadow_size=0),
         ),
     ],
@@ -83,7 +90,7 @@ REQUIRED = {
         ("Joint", "of"),
         ("Joint", "parent"),
         ("Mixture", "priors"),
-        ("Streets", "scenario"),
+        ("ScenarioPrior", "scenario"),
     ),
     *(("AttributeOf", name) for name in ("attribute", "name")),
     *(("Gap", name) for name in ("of", "along", "name")),
@@ -273,7 +280,7 @@ def test_prior_samples_are_finished_derivations_that_differ(world: World) -> Non
 
 @every_world
 def test_the_prior_reaches_every_class(world: World) -> None:
-    counts = scenes_of(world.grammar, world.structure_prior.sample(world.grammar, 500, rng())).counts(
+    counts = scenes_from_derivations(world.grammar, world.structure_prior.sample(world.grammar, 500, rng())).counts(
         len(world.grammar.classes)
     )
     assert (counts.sum(0) > 0).all()
@@ -281,7 +288,7 @@ def test_the_prior_reaches_every_class(world: World) -> None:
 
 @every_world
 def test_parameters_are_what_the_renderer_reads_within_its_bounds(world: World) -> None:
-    structure = scenes_of(world.grammar, world.structure_prior.sample(world.grammar, 100, rng()))
+    structure = scenes_from_derivations(world.grammar, world.structure_prior.sample(world.grammar, 100, rng()))
     scenes = world.parameter_prior.sample(structure, rng(1))
     scenery = scenes.classes >= len(world.grammar.classes)
     assert scenes.classes.max() < len(world.classes) and scenery.any() == bool(world.parameter_prior.scenery)
@@ -356,8 +363,8 @@ def test_what_is_learned_stays_within_the_renderers_bounds(world: World) -> None
             continue
         least = most = torch.zeros(1)
         if attribute.relative:
-            of_parents = scenes.of_parents(scenes.attributes[attribute.name])[scenes.parents >= 0]
-            least, most = of_parents.min(), of_parents.max()
+            parent_values = scenes.parent_values(scenes.attributes[attribute.name])[scenes.parents >= 0]
+            least, most = parent_values.min(), parent_values.max()
         slack = 1e-5 * (reads.high - reads.low)
         assert least + attribute.low >= reads.low - slack and most + attribute.high <= reads.high + slack, owner
 
@@ -534,7 +541,7 @@ def check_boxes(labels: Rendering, used: Tensor) -> None:
 @pytest.mark.parametrize("statistic", ours(list(available(Statistic).values())), ids=lambda cls: cls.__name__)
 @every_world
 def test_statistics_have_a_row_per_scene_and_a_name_per_bin(statistic: type[Statistic], world: World) -> None:
-    scenes = scenes_of(world.grammar, world.structure_prior.sample(world.grammar, 20, rng()))
+    scenes = scenes_from_derivations(world.grammar, world.structure_prior.sample(world.grammar, 20, rng()))
     fill = {"of": world.grammar.classes[-1], "parent": world.grammar.classes[0], "items": [1, 2], "name": "these"}
     instance = statistic(**{p.name: fill[p.name] for p in arguments(statistic) if p.default is p.empty})
     table = instance.table(scenes, world.grammar.classes)

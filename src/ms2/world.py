@@ -11,7 +11,7 @@ from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
 from ms2.render.base import Renderer
 from ms2.scene.attributes import ENVIRONMENT, Attribute
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 
 
 class World(Configured):
@@ -56,7 +56,7 @@ class World(Configured):
 
     def scenes(self, rules: Int[Tensor, "b t"], generator: Generator) -> SceneBatch:
         """Scenes of given derivations, with parameters from the prior."""
-        return self.parameter_prior.sample(scenes_of(self.grammar, rules), generator)
+        return self.parameter_prior.sample(scenes_from_derivations(self.grammar, rules), generator)
 
     def images(self, rules: Int[Tensor, "b t"], generator: Generator) -> Float[Tensor, "b c h w"]:
         """Images of given derivations, with parameters from the prior."""

@@ -74,7 +74,7 @@ def check_measures(config: dict[str, Any], found: dict[str, Any]) -> None:
         low, high = found[f"{name}_w1_interval"]
         assert low <= found[f"{name}_w1"] <= high
         assert found[f"{name}_w1_unit"] == ("°" if measure.get("degrees") else measure.get("unit", ""))
-        if "class_path" in known and known["class_path"] == "AroundAPlace":
+        if "class_path" in known and known["class_path"] == "NormalPlacement":
             (here, spread), (there, _) = (place["init_args"][measure["attribute"]] for place in (known, hidden))
             assert found[f"{name}_w1_prior"] == pytest.approx(abs(here - there), abs=spread / 2 + 1e-4)
 

@@ -36,7 +36,7 @@ pytestmark = EXPECTED
 # --- killed ---
 
 KILLS = 20
-TINY = ["--world.renderer.canvas", "24", "--world.renderer.digit", "8"]
+TINY = ["--world.renderer.canvas_size", "24", "--world.renderer.digit_size", "8"]
 
 
 def forked(task: Callable[..., Any], *args: Any) -> int:
@@ -444,8 +444,8 @@ TYPED: dict[str, tuple[tuple[object, ...], str]] = {
     "an unknown option": ((*DIGITS, "--sede", "3"), "unrecognized arguments: --sede 3"),
     "no source": ((), "the following arguments are required: source"),
     "an unknown setting": ((*DIGITS, "--world.renderer.canvass", "40"), "canvass"),
-    "a setting that is no number": ((*DIGITS, "--world.renderer.canvas", "wide"), "canvas"),
-    "an impossible setting": ((*DIGITS, "--world.renderer.digit", "400"), "400"),
+    "a setting that is no number": ((*DIGITS, "--world.renderer.canvas_size", "wide"), "canvas"),
+    "an impossible setting": ((*DIGITS, "--world.renderer.digit_size", "400"), "400"),
     "an unknown renderer": (
         ("multimnist", "--world.renderer", "DigitCanvass"),
         "No plug-in among the renderers is called 'DigitCanvass'. Did you mean 'DigitCanvas'?",
@@ -547,7 +547,7 @@ OTHER: dict[str, tuple[tuple[str, ...], str]] = {
     "a condition": (("--where", "3 == 0"), 'where: [] there, ["3 == 0"] now'),
     "another rule": (("--min_pixels", "9"), "min_pixels: 8 there, 9 now"),
     "other classes": (("--classes", "1"), 'classes: null there, ["1"] now'),
-    "another size": (("--world.renderer.canvas", "48"), "size: [40,40] there, [48,48] now"),
+    "another size": (("--world.renderer.canvas_size", "48"), "size: [40,40] there, [48,48] now"),
     "another prior": (("--world.structure_prior.max_digits", "3"), "prior: "),
 }
 

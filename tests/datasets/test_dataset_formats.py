@@ -33,7 +33,7 @@ from ms2.grammar.derivations import valid
 from ms2.models.opening import WORLDS
 from ms2.render.base import Rendering
 from ms2.render.scene3d.calibration import read_projection
-from ms2.scene.batch import scenes_of
+from ms2.scene.batch import scenes_from_derivations
 from ms2.targets.folder import Folder
 from ms2.targets.kitti import Kitti as KittiTarget
 from ms2.targets.kitti import read_labels
@@ -138,7 +138,7 @@ def test_records_hold_what_the_image_shows(made: Made) -> None:
         rules = torch.tensor([record["derivation"]])
         assert valid(made.world.grammar, rules).all()
         objects = record["scene"]["objects"]
-        structure = scenes_of(made.world.grammar, rules)
+        structure = scenes_from_derivations(made.world.grammar, rules)
         names = [made.world.classes[number] for number in structure.classes[0][structure.mask[0]].tolist()]
         assert names == [thing["class"] for thing in objects][: len(names)]
         assert all(thing["class"] in made.world.parameter_prior.scenery for thing in objects[len(names) :])

@@ -35,8 +35,8 @@ from ms2.worlds.multimnist.grammar import MultiMNIST
 
 pytestmark = EXPECTED
 SMALL = {
-    "multimnist": ["--world.renderer.canvas", "40", "--world.renderer.digit", "12"],
-    "aerial2d": ["--world.renderer.canvas", "64"],
+    "multimnist": ["--world.renderer.canvas_size", "40", "--world.renderer.digit_size", "12"],
+    "aerial2d": ["--world.renderer.canvas_size", "64"],
     "driving3d": ["--world.renderer.size", "[64, 208]", "--world.renderer.shadow_size", "256"],
 }
 """Settings with which each world is quickly drawn."""

@@ -35,14 +35,14 @@ WORLD = {
     "grammar": "MultiMNIST",
     "prior": {"class_path": "UniformDigits", "init_args": {"max_digits": 4}},
     "parameters": "UniformPlacement",
-    "renderer": {"class_path": "DigitCanvas", "init_args": {"canvas": 40, "digit": 12}},
+    "renderer": {"class_path": "DigitCanvas", "init_args": {"canvas_size": 40, "digit_size": 12}},
 }
 TARGET = {
     "class_path": "Synthetic",
     "init_args": {
         "num_images": 20,
         "prior": {"class_path": "RandomDigits", "init_args": {"max_digits": 4}},
-        "parameters": "OnALine",
+        "parameters": "LinePlacement",
     },
 }
 SMALL = Budget(num_scenes=6, steps=2, test_scenes=5, batch_size=2, classes=("3", "8"))
@@ -112,7 +112,7 @@ def test_rows_differ_in_structure_alone(run):
     assert rows.sources["learned structure"].structure is not None
     assert rows.hidden is not None
     assert type(rows.hidden.world.structure_prior).__name__ == "RandomDigits"
-    assert type(rows.hidden.world.parameter_prior).__name__ == "OnALine"
+    assert type(rows.hidden.world.parameter_prior).__name__ == "LinePlacement"
     hashes = [source.hashes() for source in rows.sources.values()]
     assert hashes[0]["renderer"] == hashes[1]["renderer"]
     assert hashes[0]["checkpoint"] is None
@@ -120,7 +120,7 @@ def test_rows_differ_in_structure_alone(run):
 
 
 def test_settings_of_the_run_may_be_typed(run):
-    rows = open_rows(str(run), ["--world.renderer.canvas=60"])
+    rows = open_rows(str(run), ["--world.renderer.canvas_size=60"])
     assert rows.sources["prior"].world.renderer.size == rows.hidden.world.renderer.size == (60, 60)
 
 

@@ -750,7 +750,7 @@ def sevens() -> World:
     """One 7 in each scene, anywhere, turned anyhow."""
     grammar = Grammar("Scene -> 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9")
     prior = Repetition(weights={"Scene": [0.0] * 7 + [1.0] + [0.0] * 2})
-    return World(grammar, prior, UniformPlacement(180), DigitCanvas(32, 14, turning=True))
+    return World(grammar, prior, UniformPlacement(180), DigitCanvas(32, 14, rotation=True))
 
 
 @pytest.fixture(scope="module")

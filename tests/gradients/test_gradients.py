@@ -424,7 +424,7 @@ def test_scores_have_the_gradient_of_their_formula_with_the_others_held(score: s
 
 
 def digits() -> World:
-    return World(MultiMNIST(), UniformDigits(3), UniformPlacement(180), DigitCanvas(24, 12, turning=True))
+    return World(MultiMNIST(), UniformDigits(3), UniformPlacement(180), DigitCanvas(24, 12, rotation=True))
 
 
 def streets() -> World:
@@ -478,7 +478,7 @@ def test_sampling_and_differences_agree_on_streets() -> None:
     """How light streets are, by their exposure: both against a difference of means over the same draws."""
     size = 192
     world = World(
-        Driving(), SimpleStreets(), StreetLayout(reach=30), StreetView((24, 80), shadow_size=64, supersampling=1)
+        Driving(), SimpleStreets(), StreetLayout(max_distance=30), StreetView((24, 80), shadow_size=64, supersampling=1)
     )
     model = ParameterModel(world, only={"environment": ["exposure"]}, hidden=8, layers=1, heads=2)
     prior = world.sample_prior(1, rng(2))[torch.zeros(size, dtype=torch.long)]

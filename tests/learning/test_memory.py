@@ -64,7 +64,7 @@ def growth(step: Callable[[int], None], warm_up: int, steps: int) -> tuple[float
 
 
 def test_hundreds_of_steps_take_no_more_memory() -> None:
-    world = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(canvas=24, digit=8))
+    world = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(canvas_size=24, digit_size=8))
     torch.manual_seed(0)
     features = DenseCounts(1, world.classes, (4, 4, 4))
     model = learner(world, advantage=MovingAverage(), features=features, lr=1e-5)  # so low that scenes stay as small

@@ -46,12 +46,12 @@ from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import Repetition
 from ms2.render.base import Renderer, Rendering
 from ms2.scene.attributes import EVERY, Attribute
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.targets.folder import Folder
 from ms2.targets.synthetic import Synthetic
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
-from ms2.worlds.multimnist.priors import AroundAPlace, OnALine, RandomDigits, UniformDigits
+from ms2.worlds.multimnist.priors import LinePlacement, NormalPlacement, RandomDigits, UniformDigits
 from ms2.worlds.multimnist.renderer import DigitCanvas
 
 pytestmark = EXPECTED
@@ -320,8 +320,8 @@ def test_reading_is_exact_where_features_read_without_error() -> None:
 
 def test_truth_is_what_a_perfect_reader_reads() -> None:
     """Blocks of `DenseLayout` as sums over objects, by a loop."""
-    world = World(MultiMNIST(), UniformDigits(3), AroundAPlace((0.5, 0.2), (0.4, 0.2), (20.0, 40.0)), DigitCanvas(
-        60, 12, turning=True))  # fmt: skip
+    world = World(MultiMNIST(), UniformDigits(3), NormalPlacement((0.5, 0.2), (0.4, 0.2), (20.0, 40.0)), DigitCanvas(
+        60, 12, rotation=True))  # fmt: skip
     reads = {"columns": ["column"], "turned": ["row", "angle"]}
     features = DenseLayout(1, world.classes, world.mutable, attribute_blocks=reads, bins=5, harmonics=2)
     scenes = world.sample_prior(6, rng())
@@ -374,7 +374,7 @@ def test_what_can_not_be_learned_is_said() -> None:
 
 def digits() -> World:
     grammar = Grammar("Scene -> 0 | 1")
-    return World(grammar, Repetition(), AroundAPlace(), DigitCanvas(24, 12, turning=True))
+    return World(grammar, Repetition(), NormalPlacement(), DigitCanvas(24, 12, rotation=True))
 
 
 def test_a_reward_makes_its_scenes_likelier() -> None:
@@ -415,7 +415,7 @@ def test_a_reward_is_compared_with_earlier_ones() -> None:
 
 
 def test_scenes_that_a_task_network_can_not_count_are_said() -> None:
-    world = World(MultiMNIST(), UniformDigits(4), AroundAPlace(), DigitCanvas(40, 12, turning=True))
+    world = World(MultiMNIST(), UniformDigits(4), NormalPlacement(), DigitCanvas(40, 12, rotation=True))
     reward = TaskReward(DenseCounts(1, world.classes, widths=(4, 4, 4), max_count=1))
     shown = world.renderer.render_labelled(world.sample_prior(2, rng()))
     with pytest.raises(UserError, match=r"more than model.reward.network can count: raise its max_count"):
@@ -493,9 +493,9 @@ def test_comparisons_have_a_row_for_each_part(run: Path) -> None:
 
 def test_values_measured_are_those_of_the_target() -> None:
     """`AttributeOf` sees what the hidden layout has."""
-    world = World(MultiMNIST(), RandomDigits(1, 3), OnALine(), DigitCanvas(40, 8))
+    world = World(MultiMNIST(), RandomDigits(1, 3), LinePlacement(), DigitCanvas(40, 8))
     scenes = world.parameter_prior.sample(
-        scenes_of(world.grammar, world.structure_prior.sample(world.grammar, 50, rng())), rng()
+        scenes_from_derivations(world.grammar, world.structure_prior.sample(world.grammar, 50, rng())), rng()
     )
     assert (AttributeOf("y", "y").values(scenes, world.classes).values == 0.5).all()
 

@@ -30,7 +30,7 @@ from ms2.objectives.mmd import MMDWitness
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import Repetition
 from ms2.render.base import Renderer, Rendering
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.targets.synthetic import Synthetic
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
@@ -290,7 +290,7 @@ def test_pretraining_on_another_prior_than_the_worlds(tmp_path: Path) -> None:
     model = structure()
     stage = Pretraining(abacus(3), model, max_steps=60, batch_size=64, lr=3e-2, structure_prior=UniformDigits(0))
     stage_trainer(tmp_path, stage).fit(stage)
-    empty = scenes_of(MultiMNIST(), model.sample(200, rng()).rules)
+    empty = scenes_from_derivations(MultiMNIST(), model.sample(200, rng()).rules)
     assert int(empty.mask.sum()) < 5, "the other prior has no digits at all"
 
 
@@ -300,7 +300,7 @@ def test_pretraining_leaves_out_what_is_longer_than_the_model_may_make(tmp_path:
     model = structure(22, max_length={"Digits": 5})
     stage = Pretraining(world, model, max_steps=120, batch_size=128, lr=3e-2)
     stage_trainer(tmp_path, stage).fit(stage)
-    numbers = scenes_of(MultiMNIST(), model.sample(4000, rng()).rules).mask.sum(1).bincount() / 4000
+    numbers = scenes_from_derivations(MultiMNIST(), model.sample(4000, rng()).rules).mask.sum(1).bincount() / 4000
     assert len(numbers) == 6
     torch.testing.assert_close(numbers, torch.full((6,), 1 / 6), atol=0.06, rtol=0)
     with pytest.raises(GrammarError, match=r"longer lists than model\.structure\.max_length allows"):

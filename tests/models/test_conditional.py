@@ -21,7 +21,7 @@ from ms2.models.conditional.reachability import Outlook, outlooks, possible_coun
 from ms2.models.conditional.sampling import Conditioned, sample_given, sample_prior_given
 from ms2.models.structure import SamplingError, StructureModel, Walk
 from ms2.priors.structure import Mixture, Repetition
-from ms2.scene.batch import scenes_of
+from ms2.scene.batch import scenes_from_derivations
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.driving3d.grammar import Driving
 from ms2.worlds.multimnist.grammar import MultiMNIST
@@ -60,7 +60,7 @@ def law(model: StructureModel, asked: Sequence[Condition] = ()) -> dict[tuple[in
 
 def meets(grammar: Grammar, rules: Tensor, asked: Sequence[Condition]) -> Tensor:
     """By the scenes' objects."""
-    counts = scenes_of(grammar, rules).counts(len(grammar.classes))
+    counts = scenes_from_derivations(grammar, rules).counts(len(grammar.classes))
     met = torch.ones(len(rules), dtype=torch.bool)
     for c in asked:
         met &= OPERATORS[c.operator](counts[:, [grammar.class_id(s) for s in c.classes]].sum(1), c.value)
@@ -226,7 +226,11 @@ def test_possible_counts_are_those_of_all_derivations(data: st.DataObject, gramm
     rules = pad(grammar, small(grammar, t_max))
     rules = rules[model.makes(rules)]
     classes = data.draw(st.lists(st.sampled_from(grammar.classes), min_size=1, unique=True))
-    counts = scenes_of(grammar, rules).counts(len(grammar.classes))[:, [grammar.class_id(c) for c in classes]].sum(1)
+    counts = (
+        scenes_from_derivations(grammar, rules)
+        .counts(len(grammar.classes))[:, [grammar.class_id(c) for c in classes]]
+        .sum(1)
+    )
     assert possible_counts(grammar, classes, t_max, model.longest.tolist()) == sorted(set(counts.tolist()))
 
 

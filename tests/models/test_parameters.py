@@ -105,7 +105,7 @@ class Strewn(ParameterPrior):
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         x, angle = uniform(scenes, 0, 10, generator), uniform(scenes, -PI, PI, generator)
         for kind, far in ((THING, 1), (PART, 0.5)):
-            near = scenes.of_parents(x) + uniform(scenes, -far, far, generator)
+            near = scenes.parent_values(x) + uniform(scenes, -far, far, generator)
             x = torch.where(scenes.classes == kind, near, x)
         light, wind, haze = torch.rand(3, len(scenes), generator=generator)
         size, hue = uniform(scenes, 0.2, 0.7, generator), uniform(scenes, 0, 1, generator)
@@ -312,7 +312,7 @@ def test_bounds_are_kept_whatever_the_values(given_values: list[float], seed: in
         assert (angle.abs() <= PI + 1e-6).all()
     assert ((new.environment["light"] >= 0.5 - 1e-6) & (new.environment["light"] <= 1.5 + 1e-6)).all()
     x, size = new.attributes["x"], new.attributes["size"]
-    from_parent = x - new.of_parents(x)
+    from_parent = x - new.parent_values(x)
     for kind, low, high in ((GROUP, 0, 10), (THING, -1, 1), (PART, -0.5, 0.5)):
         place = from_parent[scenes.classes == kind]
         assert ((place >= low - 1e-5) & (place <= high + 1e-5)).all()
@@ -581,7 +581,7 @@ def test_the_error_of_a_reconstruction_by_hand() -> None:
 
 def test_the_autoencoder_learns_to_give_back_what_it_is_given() -> None:
     placement = UniformPlacement(180)
-    digits = World(MultiMNIST(), UniformDigits(4), placement, DigitCanvas(24, 8, turning=True))
+    digits = World(MultiMNIST(), UniformDigits(4), placement, DigitCanvas(24, 8, rotation=True))
     model, draw = parameter_model(digits, hidden=32, layers=1, noise=1), rng()
     fresh = digits.sample_prior(100, rng(1))
     with torch.no_grad():
@@ -600,7 +600,7 @@ def test_the_autoencoder_learns_to_give_back_what_it_is_given() -> None:
 
 
 def test_learned_parameters_are_a_prior() -> None:
-    aerial = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), AerialView(canvas=16))
+    aerial = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), AerialView(canvas_size=16))
     model = parameter_model(aerial)
     learned = World(Aerial2D(), aerial.prior, LearnedParameters(aerial.parameters, model), aerial.renderer)
     assert learned.classes == aerial.classes == ("Road", "car", "house", "tree")
@@ -619,12 +619,12 @@ def test_learned_parameters_are_a_prior() -> None:
         assert torch.equal(values, prior.environment[name])
     assert other.classes.shape != scenes.classes.shape or not torch.equal(other.attributes["x"], scenes.attributes["x"])
     # each car is on its own road, which is where the prior put it
-    offset = (scenes.attributes["y"] - scenes.of_parents(prior.attributes["y"]))[car]
+    offset = (scenes.attributes["y"] - scenes.parent_values(prior.attributes["y"]))[car]
     assert (offset.abs() <= 3.6 + 1e-4).all() and offset.std() > 0.01
 
 
 def test_what_follows_from_learned_attributes_is_arranged() -> None:
-    aerial = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), AerialView(canvas=16))
+    aerial = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), AerialView(canvas_size=16))
     model = parameter_model(aerial, only={"car": ["spacing"]})
     assert [a.name for a in model.columns.attributes] == ["spacing"] and model.columns.drawn == {"x"}
     scenes, car = aerial.sample_prior(20, rng()), aerial.sample_prior(20, rng()).classes == 1
@@ -691,7 +691,7 @@ def test_every_is_all_of_the_grammars_classes() -> None:
     assert learnable(Columns(of), of) == {name: {("hue", 0, 1)} for name in GROUPS.classes}
     of = world({EVERY: [hue], "cloud": [hue]}, scenery=["cloud"])
     assert set(learnable(Columns(of), of)) == {*GROUPS.classes, "cloud"}
-    digits = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(24, 8, turning=True))
+    digits = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(24, 8, rotation=True))
     assert learnable(Columns(digits, {"3": ["x"]}), digits) == {"3": {("x", 0, 1)}}
 
 
@@ -705,7 +705,7 @@ def test_a_class_goes_before_every() -> None:
 
 def test_what_is_not_read_is_not_learned() -> None:
     upright, turning = (
-        World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(24, 8, turning=turning))
+        World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(24, 8, rotation=turning))
         for turning in (False, True)
     )
     assert Columns(upright).names == {"x", "y"}
@@ -827,7 +827,7 @@ def test_only_the_decoder_learns_where_the_encoder_is_frozen() -> None:
 
 def test_images_without_a_derivative_need_another_gradient() -> None:
     view = StreetView((32, 104), classes=["car"], shadow_size=0)
-    streets = World(Driving(), SimpleStreets(), StreetLayout(reach=30), view)
+    streets = World(Driving(), SimpleStreets(), StreetLayout(max_distance=30), view)
     model = parameter_model(streets, only={ENVIRONMENT: ["haze", "exposure"], "car": ["length"]})
     said = (
         "Exact needs images that are differentiable in what is learned, and those of StreetView are not in "
@@ -838,5 +838,5 @@ def test_images_without_a_derivative_need_another_gradient() -> None:
     assert str(error.value).count("Pathwise") == 1
     for gradient in (ScoreFunction(), FiniteDifference()):
         gradient.check(view, model)
-    digits = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(24, 8, turning=True))
+    digits = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(24, 8, rotation=True))
     Pathwise().check(digits.renderer, parameter_model(digits))

@@ -17,7 +17,7 @@ from ms2.models.scene_model import (
     SceneModel,
 )
 from ms2.models.structure import StructureModel
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
@@ -27,7 +27,7 @@ EVERY_ROW = pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
 
 
 def world() -> World:
-    return World(MultiMNIST(), UniformDigits(4), UniformPlacement(), DigitCanvas(24, digit=8))
+    return World(MultiMNIST(), UniformDigits(4), UniformPlacement(), DigitCanvas(24, digit_size=8))
 
 
 def both() -> SceneModel:
@@ -92,7 +92,7 @@ def test_draws_are_those_of_priors_and_models_in_order(row: Row):
         rules = model.structure.sample(7, draw).rules
     else:
         rules = model.world.structure_prior.sample(model.world.grammar, 7, draw)
-    scenes = model.world.parameter_prior.sample(scenes_of(model.world.grammar, rules), draw)
+    scenes = model.world.parameter_prior.sample(scenes_from_derivations(model.world.grammar, rules), draw)
     if row.parameters:
         with torch.no_grad():
             scenes = model.parameters.sample(scenes, draw)

@@ -15,7 +15,7 @@ from ms2.grammar.derivations import pad, valid
 from ms2.grammar.grammar import Grammar, GrammarError
 from ms2.priors.parameters import ParameterPrior, uniform
 from ms2.priors.structure import Mixture, Repetition, StructurePrior
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 
 DRAWS = 20_000
 
@@ -64,7 +64,7 @@ def test_samples_follow_the_exact_probabilities(digits: Grammar, aerial: Grammar
 
 def test_lengths_of_lists_follow_the_lengths_given(aerial: Grammar):
     """Roads in a scene and cars on a road, each by itself, and independent of each other."""
-    scenes = scenes_of(aerial, ROADS.sample(aerial, DRAWS, rng()))
+    scenes = scenes_from_derivations(aerial, ROADS.sample(aerial, DRAWS, rng()))
     roads = scenes.counts(2)[:, 0].tolist()
     assert fit(roads, {0: 1, 1: 2, 2: 1}) > 1e-3
     cars = [
@@ -81,7 +81,7 @@ def test_lengths_of_lists_follow_the_lengths_given(aerial: Grammar):
 def test_any_lengths_are_hit(digits: Grammar, weights: list[float]):
     """Also those with gaps, with zeros at the end, and of one length only."""
     rules = Repetition(lengths={"Digits": weights}, max_steps=80).sample(digits, DRAWS, rng())
-    counts = scenes_of(digits, rules).counts(3)[:, 1:].sum(1)
+    counts = scenes_from_derivations(digits, rules).counts(3)[:, 1:].sum(1)
     assert fit(counts.tolist(), {n: w for n, w in enumerate(weights) if w}) > 1e-3
 
 

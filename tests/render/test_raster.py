@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ms2.core.errors import UserError
-from ms2.render.engines.warp.engine import Raster, Rasteriser, load_warp
+from ms2.render.engines.warp.engine import Raster, WarpEngine, load_warp
 from ms2.render.scene3d.camera import Camera
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.light import Environment
@@ -65,7 +65,7 @@ def drawn(meshes: list[Mesh], batch: InstanceBatch, environment: Environment | N
     """A picture by a level camera at the origin; one sample for each pixel and no shadows if nothing is said."""
     settings = {"size": SIZE, "supersampling": 1, "shadow_size": 0} | more
     library = MeshLibrary({str(i): mesh for i, mesh in enumerate(meshes)})
-    return Rasteriser(library, **settings).render(batch, camera(len(batch)), environment or light(len(batch)))
+    return WarpEngine(library, **settings).render(batch, camera(len(batch)), environment or light(len(batch)))
 
 
 def soup(seed: int, number: int = 12, behind: bool = False) -> Mesh:
@@ -164,7 +164,7 @@ def test_no_sample_falls_between_the_triangles_of_a_ball():
 
 
 def test_the_ground_is_cut_at_the_near_plane():
-    raster = Rasteriser(MeshLibrary({"ground": plane(1000, 1000)}), SIZE, 1, 0).render(
+    raster = WarpEngine(MeshLibrary({"ground": plane(1000, 1000)}), SIZE, 1, 0).render(
         instances([(0, (0, 0, 0))]), camera(height=1.5), light()
     )
     assert (raster.instances[0, :24] == -1).all() and (raster.instances[0, 25:] == 0).all()
@@ -230,7 +230,7 @@ def test_labels_only_where_wanted():
     labels = drawn([wall(2, 1)], batch).labels
     assert labels.areas[0, 0] == 0 and labels.areas[0, 1] > 0 and (labels.extents[0, 0] == 0).all()
     library = MeshLibrary({"wall": wall(2, 1)})
-    assert Rasteriser(library, SIZE).render(batch, camera(), light(), labels=False).labels is None
+    assert WarpEngine(library, SIZE).render(batch, camera(), light(), labels=False).labels is None
 
 
 def test_instances_are_stretched_turned_and_moved():
@@ -272,11 +272,11 @@ def only(value: object, index: object) -> object:
 
 def test_pixels_do_not_depend_on_the_batch():
     library, *scenes = busy(5)
-    whole = Rasteriser(library, SIZE, part=5).render(*scenes)
-    assert same(whole, Rasteriser(library, SIZE, part=2).render(*scenes))
-    assert same(whole, Rasteriser(library, SIZE).render(*scenes))
+    whole = WarpEngine(library, SIZE, part=5).render(*scenes)
+    assert same(whole, WarpEngine(library, SIZE, part=2).render(*scenes))
+    assert same(whole, WarpEngine(library, SIZE).render(*scenes))
     other = torch.tensor([3, 0, 4])
-    small = Rasteriser(library, SIZE)
+    small = WarpEngine(library, SIZE)
     for _ in range(2):  # buffers are used again
         assert same(only(whole, other), small.render(*(only(value, other) for value in scenes)))
     plain = small.render(*scenes, labels=False)
@@ -285,7 +285,7 @@ def test_pixels_do_not_depend_on_the_batch():
 
 def test_copies_draw_the_same():
     library, *scenes = busy(2)
-    one = Rasteriser(library, SIZE, 1, 64, 30.0, 20.0, 0.5, 1)
+    one = WarpEngine(library, SIZE, 1, 64, 30.0, 20.0, 0.5, 1)
     for other in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
         assert same(one.render(*scenes), other.render(*scenes)) and other.part == 1
 
@@ -301,7 +301,7 @@ def test_small_pictures(size):
 
 def digest() -> str:
     library, *scenes = busy(3)
-    raster = Rasteriser(library, SIZE).render(*scenes)
+    raster = WarpEngine(library, SIZE).render(*scenes)
     return str([float(v.double().nan_to_num(posinf=0).sum()) for v in (raster.image, raster.instances, raster.depth)])
 
 
@@ -367,7 +367,7 @@ def test_shadows_fall_where_rays_to_the_sun_are_blocked():
         ambient=torch.full((1, 3), 0.2), bounce=torch.full((1, 3), 0.2),
     )  # fmt: skip
     library = MeshLibrary({"ground": ground, "box": solid})
-    raster = Rasteriser(library, (96, 128), 1).render(
+    raster = WarpEngine(library, (96, 128), 1).render(
         instances([(0, (0, 0, 0)), (1, tuple(where))]),
         Camera.from_pinhole(torch.tensor([[120.0, 120]]), torch.tensor([[64.0, 30]]), 2.0),
         environment,
@@ -389,7 +389,7 @@ def test_soft_shadows_end_where_they_should():
     ground, roof = plane(80, 80, casts=False), box(8, 8, 0.1)
     dark = torch.zeros(1, 3)
     environment = light(sun_colour=torch.full((1, 3), 0.7), ambient=dark, bounce=dark, softness=torch.tensor([1.0]))
-    raster = Rasteriser(MeshLibrary({"ground": ground, "roof": roof}), (96, 512), 1).render(
+    raster = WarpEngine(MeshLibrary({"ground": ground, "roof": roof}), (96, 512), 1).render(
         instances([(0, (0, 0, 0)), (1, (-4, 12, 3))]),  # its edge is at x = 0
         Camera.from_pinhole(torch.tensor([[240.0, 240]]), torch.tensor([[256.0, 10]]), 1.5),
         environment,
@@ -463,7 +463,7 @@ def test_the_lower_left_of_a_picture_is_at_the_origin_of_uv():
 def test_uv_is_linear_on_the_ground_and_not_on_the_picture():
     ramp = np.linspace(0, 255, 256).round().astype(np.uint8)[::-1, None, None].repeat(4, 1).repeat(3, 2)
     ground = polygon([(-9, -2, 0), (9, -2, 0), (9, 30, 0), (-9, 30, 0)], texture=0, pictures=(ramp,))
-    raster = Rasteriser(MeshLibrary({"ground": ground}), SIZE, 1, 0).render(
+    raster = WarpEngine(MeshLibrary({"ground": ground}), SIZE, 1, 0).render(
         instances([(0, (0, 0, 0))]), camera(height=1.5), light()
     )
     rows = torch.arange(29, SIZE[0])
@@ -665,15 +665,15 @@ def test_bad_arguments_are_named():
         library.number("hall")
     assert library.number("wall") == 0
     with pytest.raises(UserError, match="an image of 0 x 64 pixels cannot be drawn"):
-        Rasteriser(library, (0, 64))
+        WarpEngine(library, (0, 64))
     with pytest.raises(UserError, match="supersampling is 0"):
-        Rasteriser(library, SIZE, 0)
+        WarpEngine(library, SIZE, 0)
     with pytest.raises(UserError, match="a shadow map of 4 samples is too small"):
-        Rasteriser(library, SIZE, shadow_size=4)
+        WarpEngine(library, SIZE, shadow_size=4)
 
 
 def test_bad_scenes_are_named():
-    rasteriser = Rasteriser(MeshLibrary({"wall": wall(1, 1)}), SIZE)
+    rasteriser = WarpEngine(MeshLibrary({"wall": wall(1, 1)}), SIZE)
     batch = instances([(0, (0, 6, 0))])
     with pytest.raises(UserError, match="there is no mesh 1: the library has 0 to 0, and -1 is an unused place"):
         rasteriser.render(replace(batch, mesh=torch.tensor([[1]])), camera(), light())
@@ -695,8 +695,8 @@ def test_without_warp_the_package_to_install_is_named():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_draws_the_same():
     library, *scenes = busy(5)
-    here = Rasteriser(library, SIZE).render(*scenes)
-    there = Rasteriser(MeshLibrary(library.meshes, "cuda"), SIZE).render(*scenes)
+    here = WarpEngine(library, SIZE).render(*scenes)
+    there = WarpEngine(MeshLibrary(library.meshes, "cuda"), SIZE).render(*scenes)
     assert there.image.is_cuda
     # it fuses multiplications with additions, which moves edges by less than anyone sees
     assert (there.instances.cpu() == here.instances).float().mean() > 0.999

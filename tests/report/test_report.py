@@ -60,7 +60,7 @@ HOSTILE = ("<script>window.hacked = 1</script>", '"><img src=x onerror="window.h
 
 
 def digit_world() -> World:
-    return World(MultiMNIST(), UniformDigits(8), UniformPlacement(), DigitCanvas(canvas=48, digit=12))
+    return World(MultiMNIST(), UniformDigits(8), UniformPlacement(), DigitCanvas(canvas_size=48, digit_size=12))
 
 
 def make_set(folder: Path, scenes: int = 7, categories: list[str] | None = None, **about: Any) -> Path:

@@ -12,8 +12,8 @@ from oracles import TRICKY, grammars, samples
 from ms2.grammar.derivations import pad
 from ms2.grammar.grammar import Grammar, GrammarError
 from ms2.grammar.trees import Tree, to_tree
-from ms2.scene.batch import SceneBatch, scenes_of
-from ms2.scene.graph import SceneGraph, derivation_of, graph_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
+from ms2.scene.graph import SceneGraph, derivation_from_graph, scene_graph
 
 
 def objects(grammar: Grammar, rules: Sequence[int]) -> list[tuple[int, int]]:
@@ -38,7 +38,7 @@ def objects(grammar: Grammar, rules: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def check_scenes(grammar: Grammar, batch: list[list[int]]) -> None:
-    scenes = scenes_of(grammar, pad(grammar, batch))
+    scenes = scenes_from_derivations(grammar, pad(grammar, batch))
     expected = [objects(grammar, rules) for rules in batch]
     assert scenes.classes.shape == scenes.parents.shape == (len(batch), max(1, *map(len, expected)))
     for row, made in enumerate(expected):
@@ -60,7 +60,7 @@ def test_scenes_of_all_small_derivations(digits: Grammar, aerial: Grammar):
 def test_a_scene_written_down(aerial: Grammar):
     """A road with two cars, an empty road, a road with one car; and a scene with nothing."""
     rules = pad(aerial, [[0, 1, 3, 4, 4, 5, 1, 3, 5, 1, 3, 4, 5, 2], [0, 2]])
-    scenes = scenes_of(aerial, rules)
+    scenes = scenes_from_derivations(aerial, rules)
     assert len(scenes) == 2
     assert scenes.classes.tolist() == [[0, 1, 1, 0, 0, 1], [-1] * 6]
     assert scenes.parents.tolist() == [[-1, 0, 0, -1, -1, 4], [-1] * 6]
@@ -70,7 +70,7 @@ def test_a_scene_written_down(aerial: Grammar):
 @given(samples())
 def test_a_parent_comes_before_its_children_and_lists_its_class(sample: tuple[Grammar, list[list[int]]]):
     grammar, batch = sample
-    scenes = scenes_of(grammar, pad(grammar, batch))
+    scenes = scenes_from_derivations(grammar, pad(grammar, batch))
     place = torch.arange(scenes.classes.shape[1])
     assert bool((scenes.parents < place).all())
     owners = scenes.classes.gather(1, scenes.parents.clamp(min=0))[scenes.parents >= 0]
@@ -82,7 +82,7 @@ def test_padding_changes_no_scene(sample: tuple[Grammar, list[list[int]]], more:
     grammar, batch = sample
     rules = pad(grammar, batch)
     wider = torch.nn.functional.pad(rules, (0, more), value=grammar.num_rules)
-    narrow_scenes, wide_scenes = scenes_of(grammar, rules), scenes_of(grammar, wider)
+    narrow_scenes, wide_scenes = scenes_from_derivations(grammar, rules), scenes_from_derivations(grammar, wider)
     assert wide_scenes.classes.equal(narrow_scenes.classes)
     assert wide_scenes.parents.equal(narrow_scenes.parents)
 
@@ -90,7 +90,7 @@ def test_padding_changes_no_scene(sample: tuple[Grammar, list[list[int]]], more:
 @given(samples())
 def test_counts_are_those_of_the_graph(sample: tuple[Grammar, list[list[int]]]):
     grammar, batch = sample
-    counts = scenes_of(grammar, pad(grammar, batch)).counts(len(grammar.classes))
+    counts = scenes_from_derivations(grammar, pad(grammar, batch)).counts(len(grammar.classes))
     assert counts.shape == (len(batch), len(grammar.classes))
     for row, rules in zip(counts.tolist(), batch, strict=True):
         names = symbols(plain_graph(grammar, rules))[1:]
@@ -102,7 +102,7 @@ def symbols(graph: SceneGraph) -> list[str]:
 
 
 def test_no_scenes_at_all(digits: Grammar):
-    scenes = scenes_of(digits, torch.zeros(0, 4, dtype=torch.long))
+    scenes = scenes_from_derivations(digits, torch.zeros(0, 4, dtype=torch.long))
     assert len(scenes) == 0
     assert scenes.counts(3).shape == (0, 3)
 
@@ -119,7 +119,9 @@ def test_attributes_are_added_and_replaced():
 @pytest.mark.parametrize("index", [slice(1, 3), torch.tensor([2, 0]), torch.tensor([True, False, True])], ids=str)
 def test_some_scenes_of_a_batch(aerial: Grammar, index: slice | torch.Tensor):
     rules = pad(aerial, [[0, 1, 3, 4, 5, 2], [0, 2], [0, 1, 3, 5, 2]])
-    scenes = scenes_of(aerial, rules).with_attributes(x=torch.rand(3, 2, generator=torch.Generator().manual_seed(0)))
+    scenes = scenes_from_derivations(aerial, rules).with_attributes(
+        x=torch.rand(3, 2, generator=torch.Generator().manual_seed(0))
+    )
     some = scenes[index]
     assert some.classes.equal(scenes.classes[index])
     assert some.parents.equal(scenes.parents[index])
@@ -147,11 +149,11 @@ def plain_graph(grammar: Grammar, rules: Sequence[int]) -> SceneGraph:
 def test_graph_is_the_tree_without_what_is_not_renderable(sample: tuple[Grammar, list[list[int]]]):
     grammar, batch = sample
     for rules in batch:
-        assert graph_of(grammar, rules) == plain_graph(grammar, rules)
+        assert scene_graph(grammar, rules) == plain_graph(grammar, rules)
 
 
 def test_a_graph_as_text(aerial: Grammar):
-    graph = graph_of(aerial, [0, 1, 3, 4, 4, 5, 1, 3, 5, 2])
+    graph = scene_graph(aerial, [0, 1, 3, 4, 4, 5, 1, 3, 5, 2])
     assert str(graph) == "Scene\n  Road\n    car\n    car\n  Road"
 
 
@@ -161,16 +163,16 @@ def test_derivations_and_graphs_convert_both_ways(digits: Grammar, aerial: Gramm
         found = [list(rules) for rules in grammar.derivations(t_max)]
         assert len(found) >= least
         for rules in found:
-            assert derivation_of(grammar, graph_of(grammar, rules)) == rules
+            assert derivation_from_graph(grammar, scene_graph(grammar, rules)) == rules
 
 
 @given(samples(max_size=3))
 def test_a_graph_gets_a_derivation_no_longer_than_the_one_it_came_from(sample: tuple[Grammar, list[list[int]]]):
     grammar, batch = sample
     for rules in batch:
-        graph = graph_of(grammar, rules)
-        again = derivation_of(grammar, graph)
-        assert graph_of(grammar, again) == graph
+        graph = scene_graph(grammar, rules)
+        again = derivation_from_graph(grammar, graph)
+        assert scene_graph(grammar, again) == graph
         assert len(again) <= len(rules)
 
 
@@ -185,7 +187,7 @@ def test_the_derivation_of_a_graph_is_the_shortest(grammar: Grammar):
     for rules, graph in zip(found, graphs, strict=True):
         shortest[str(graph)] = min(len(rules), shortest.get(str(graph), len(rules)))
     for graph in graphs[:30]:
-        assert len(derivation_of(grammar, graph)) == shortest[str(graph)]
+        assert len(derivation_from_graph(grammar, graph)) == shortest[str(graph)]
 
 
 def test_effort_stays_polynomial_in_the_number_of_objects(monkeypatch: pytest.MonkeyPatch):
@@ -201,7 +203,7 @@ def test_effort_stays_polynomial_in_the_number_of_objects(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(grammar, "expansions", counting)
     graph = SceneGraph("S", [SceneGraph("b")] * 8)
-    assert derivation_of(grammar, graph) == [3] * 8 + [0]
+    assert derivation_from_graph(grammar, graph) == [3] * 8 + [0]
 
 
 @pytest.mark.parametrize(
@@ -216,40 +218,40 @@ def test_effort_stays_polynomial_in_the_number_of_objects(monkeypatch: pytest.Mo
 )
 def test_a_scene_that_the_grammar_does_not_derive(digits: Grammar, children: list[SceneGraph], text: str):
     with pytest.raises(GrammarError) as error:
-        derivation_of(digits, SceneGraph("Scene", children))
+        derivation_from_graph(digits, SceneGraph("Scene", children))
     assert str(error.value) == f"the grammar derives no scene\n{text}"
 
 
 def test_children_must_match_their_parent(aerial: Grammar):
     car, road = SceneGraph("car"), SceneGraph("Road")
     with pytest.raises(GrammarError, match="the grammar derives no scene"):
-        derivation_of(aerial, SceneGraph("Scene", [car]))
+        derivation_from_graph(aerial, SceneGraph("Scene", [car]))
     with pytest.raises(GrammarError, match="the grammar derives no scene"):
-        derivation_of(aerial, SceneGraph("Scene", [SceneGraph("Road", [road])]))
+        derivation_from_graph(aerial, SceneGraph("Scene", [SceneGraph("Road", [road])]))
     with pytest.raises(GrammarError, match="the grammar derives no scene"):
-        derivation_of(aerial, SceneGraph("Scene", [SceneGraph("Road", [SceneGraph("car", [car])])]))
+        derivation_from_graph(aerial, SceneGraph("Scene", [SceneGraph("Road", [SceneGraph("car", [car])])]))
 
 
 def test_what_is_no_derivation_has_no_graph(digits: Grammar):
     with pytest.raises(GrammarError, match="unfinished after 1 steps: Digits remain"):
-        graph_of(digits, [0])
+        scene_graph(digits, [0])
 
 
 def test_a_start_symbol_that_is_renderable_is_an_object():
     grammar = Grammar("S -> a S | ε", ["S", "a"])
     rules = [0, 0, 1]
-    graph = graph_of(grammar, rules)
+    graph = scene_graph(grammar, rules)
     assert str(graph) == "S\n  S\n    a\n    S\n      a\n      S"
-    assert derivation_of(grammar, graph) == rules
-    assert scenes_of(grammar, pad(grammar, [rules])).parents.tolist() == [[-1, 0, 0, 2, 2]]
+    assert derivation_from_graph(grammar, graph) == rules
+    assert scenes_from_derivations(grammar, pad(grammar, [rules])).parents.tolist() == [[-1, 0, 0, 2, 2]]
 
 
 def test_large_scenes_convert(digits: Grammar):
     """300 objects in a list, more than Python allows nested calls for."""
     rules = [0] + [1, 3] * 300 + [2]
     graph = SceneGraph("Scene", [SceneGraph("bg")] + [SceneGraph("zero")] * 300)
-    assert derivation_of(digits, graph) == rules
-    assert graph_of(digits, rules) == graph
+    assert derivation_from_graph(digits, graph) == rules
+    assert scene_graph(digits, rules) == graph
 
 
 def test_packing_moves_objects_up_with_their_parents_and_attributes():

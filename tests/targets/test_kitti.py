@@ -252,7 +252,7 @@ def test_no_label_file_is_opened_while_a_run_learns(tmp_path: Path, monkeypatch:
             learning[0] = False
 
     monkeypatch.setattr("ms2.targets.kitti.read_labels", read)
-    world = World(MultiMNIST(), UniformDigits(2), UniformPlacement(), DigitCanvas(canvas=24, digit=8))
+    world = World(MultiMNIST(), UniformDigits(2), UniformPlacement(), DigitCanvas(canvas_size=24, digit_size=8))
     target = Kitti(world, frames(tmp_path, "true"), types={"Car": "1"})
     data = TargetImages(target, batch_size=8)
     model = learner(world, features=Look())

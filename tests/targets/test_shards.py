@@ -35,7 +35,7 @@ SIDE = 8
 
 
 def world() -> World:
-    return World(MultiMNIST(), UniformDigits(2), UniformPlacement(), DigitCanvas(canvas=SIDE, digit=6))
+    return World(MultiMNIST(), UniformDigits(2), UniformPlacement(), DigitCanvas(canvas_size=SIDE, digit_size=6))
 
 
 def encoded(level: int, side: int = SIDE, extension: str = "png") -> bytes:

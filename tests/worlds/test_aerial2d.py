@@ -15,8 +15,8 @@ from ms2.core.errors import UserError
 from ms2.metrics.statistics import ChildCount, Joint, ObjectCount, children
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import fit_pcfg
-from ms2.scene.batch import SceneBatch, scenes_of
-from ms2.scene.graph import derivation_of, graph_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
+from ms2.scene.graph import derivation_from_graph, scene_graph
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.aerial2d.priors import (
     CAR,
@@ -39,13 +39,13 @@ every_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: typ
 
 
 def scenes(prior: UniformTraffic | BusyFirstRoad, n: int = 4000, seed: int = 0) -> SceneBatch:
-    return scenes_of(GRAMMAR, prior.sample(GRAMMAR, n, rng(seed)))
+    return scenes_from_derivations(GRAMMAR, prior.sample(GRAMMAR, n, rng(seed)))
 
 
 def two_roads() -> SceneBatch:
     """A scene with three cars on the first road and one on the second, and one without roads."""
     rules = torch.tensor([[0, 1, 3, 4, 4, 4, 5, 1, 3, 4, 5, 2], [0, 2, *[6] * 10]])
-    return scenes_of(GRAMMAR, rules)
+    return scenes_from_derivations(GRAMMAR, rules)
 
 
 # --- grammar ---
@@ -55,9 +55,9 @@ def test_the_grammar_is_the_papers() -> None:
     assert GRAMMAR.num_rules == 6 and GRAMMAR.classes == ("Road", "car")
     rules = [0, 1, 3, 4, 4, 5, 1, 3, 5, 2]
     assert len(rules) == 2 + (3 + 2) + (3 + 0)  # 2 + sum of (3 + cars)
-    graph = graph_of(GRAMMAR, rules)
+    graph = scene_graph(GRAMMAR, rules)
     assert str(graph) == "Scene\n  Road\n    car\n    car\n  Road"
-    assert derivation_of(GRAMMAR, graph) == rules
+    assert derivation_from_graph(GRAMMAR, graph) == rules
 
 
 def test_the_priors_longest_derivation() -> None:
@@ -110,7 +110,7 @@ def test_no_pcfg_tells_the_first_road_from_the_others() -> None:
     rules = BusyFirstRoad().sample(GRAMMAR, 8000, rng())
     best = fit_pcfg(GRAMMAR, rules)
     drawn = best.sample(GRAMMAR, 20_000, rng(1))
-    counts, there = children(scenes_of(GRAMMAR, drawn), CAR, ROAD)
+    counts, there = children(scenes_from_derivations(GRAMMAR, drawn), CAR, ROAD)
     cars, roads = (rules == 4).sum(), (rules == 3).sum()
     for item in range(3):
         mean = float(counts[:, item].sum() / there[:, item].sum())
@@ -157,7 +157,7 @@ def test_statistics_refuse_what_the_grammar_lacks() -> None:
 @pytest.mark.parametrize("mean", [0, -1, math.nan, 750])
 def test_means_that_no_road_has_room_for_are_refused(mean: float) -> None:
     with pytest.raises(UserError, match="a mean number of cars must be positive and at most 100"):
-        BusyFirstRoad(first=mean)
+        BusyFirstRoad(mean_first=mean)
 
 
 # --- layouts ---
@@ -201,7 +201,7 @@ def test_roads_come_in_order_and_within_sight(layout: ParameterPrior) -> None:
 
 
 def test_a_road_lies_the_drawn_distance_behind_the_last() -> None:
-    drawn = ScatteredCars(distance=(11.0, 13.0)).sample(scenes(UniformTraffic(max_cars=0), 500), rng())
+    drawn = ScatteredCars(road_distance=(11.0, 13.0)).sample(scenes(UniformTraffic(max_cars=0), 500), rng())
     y = drawn.attributes["y"]
     gaps = torch.cat([row[kind == ROAD].diff() for row, kind in zip(y, drawn.classes, strict=True)])
     assert gaps.min() >= 11 and gaps.max() <= 13 and stats.kstest((gaps - 11) / 2, "uniform").pvalue > 1e-3
@@ -225,10 +225,12 @@ def test_scattered_cars_turn_anyhow_and_do_not_hide_each_other() -> None:
 
 def test_places_of_scattered_cars_are_uniform() -> None:
     """One car is uniform along its road; two on a lane are as far apart as uniform draws that don't overlap."""
-    alone = ScatteredCars().sample(scenes_of(GRAMMAR, torch.tensor([[0, 1, 3, 4, 5, 2]] * 2000)), rng())
+    alone = ScatteredCars().sample(scenes_from_derivations(GRAMMAR, torch.tensor([[0, 1, 3, 4, 5, 2]] * 2000)), rng())
     x = alone.attributes["x"][alone.classes == CAR]
     assert stats.kstest(((x - PITCH / 2) / (64 - PITCH)).numpy(), "uniform").pvalue > 1e-3
-    pairs = ScatteredCars().sample(scenes_of(GRAMMAR, torch.tensor([[0, 1, 3, 4, 4, 5, 2]] * 4000)), rng())
+    pairs = ScatteredCars().sample(
+        scenes_from_derivations(GRAMMAR, torch.tensor([[0, 1, 3, 4, 4, 5, 2]] * 4000)), rng()
+    )
     x, y = (pairs.attributes[name][pairs.classes == CAR].view(-1, 2) for name in ("x", "y"))
     same = (y[:, 0] - y[:, 1]).abs() < 1.0
     gap = ((x[:, 0] - x[:, 1]).abs()[same] - PITCH) / (64 - 2 * PITCH)
@@ -245,7 +247,7 @@ def test_spaced_cars_keep_their_lane_and_distance() -> None:
     assert (angle[rightwards].abs() <= 0.03).all() and (angle[~rightwards].abs() >= math.pi - 0.03 - 1e-6).all()
     spread = nearest(drawn).quantile(0.01)
     assert spread > 3
-    one_each = SpacedCars().sample(scenes_of(GRAMMAR, torch.tensor([[0, 1, 3, *[4] * 9, 5, 2]])), rng())
+    one_each = SpacedCars().sample(scenes_from_derivations(GRAMMAR, torch.tensor([[0, 1, 3, *[4] * 9, 5, 2]])), rng())
     x = one_each.attributes["x"][0][one_each.classes[0] == CAR]
     for lane in (x[0::2], x[1::2]):
         assert lane.diff().min() >= PITCH - 1e-3
@@ -318,7 +320,7 @@ def test_places_are_differentiable_in_spacing(layout: ParameterPrior) -> None:
 
 @every_layout
 def test_scenes_without_roads_have_scenery(layout: ParameterPrior) -> None:
-    drawn = layout.sample(scenes_of(GRAMMAR, torch.tensor([[0, 2]] * 50)), rng())
+    drawn = layout.sample(scenes_from_derivations(GRAMMAR, torch.tensor([[0, 2]] * 50)), rng())
     assert not (drawn.classes == ROAD).any() and (drawn.classes == TREE).any()
     assert all(values.isfinite().all() for values in drawn.attributes.values())
 
@@ -326,7 +328,7 @@ def test_scenes_without_roads_have_scenery(layout: ParameterPrior) -> None:
 @pytest.mark.parametrize(
     ("given_", "said"),
     [
-        ({"distance": (5.0, 9.0)}, "distance must be at least 8.2 m"),
+        ({"road_distance": (5.0, 9.0)}, "road_distance must be two values of at least 8.2 m"),
         ({"max_houses": 40}, "max_houses must lie between 0 and 6 on 64.0 m, not be 40"),
     ],
 )

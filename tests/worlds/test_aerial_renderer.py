@@ -150,7 +150,7 @@ def test_higher_things_throw_shadows_on_lower_ones_only() -> None:
 
 def test_a_heading_shows() -> None:
     """Lamps are white in front and red behind."""
-    view = AerialView(canvas=512)
+    view = AerialView(canvas_size=512)
     ahead = view.render(scene((CAR, 32, 32, 0.0, 4.5, 1.9, 0.0, 0.0)))[0]
     back, front = ahead[:, 248:264, 239:242], ahead[:, 248:264, 271:274]
     assert (back[0] - back[1]).max() > 0.4 and (front[0] - front[1]).max() < 0.2
@@ -180,7 +180,7 @@ def test_roads_cross_the_whole_image_whatever_their_length() -> None:
 
 
 def test_no_lines_where_roads_cross() -> None:
-    view = AerialView(canvas=512)
+    view = AerialView(canvas_size=512)
     one = view.render(scene((ROAD, 32, 32, 0.0, 9, 7)))[0, 0, 232:280, 232:280]
     both = view.render(scene((ROAD, 32, 32, math.pi / 2, 9, 7), (ROAD, 32, 32, 0.0, 9, 7)))[0, 0, 232:280, 232:280]
     assert one.max() > 0.85 and both.max() < 0.75
@@ -190,7 +190,7 @@ def test_wider_roads_have_more_lanes() -> None:
     assert len(drawn("Road", 4.0)) == len(LANES)
     lines = []
     for width in (3, 7, 14, 20):
-        image = AerialView(canvas=512).render(scene((ROAD, 32, 32, math.pi / 2, 9, width)))[0].mean(0)
+        image = AerialView(canvas_size=512).render(scene((ROAD, 32, 32, math.pi / 2, 9, width)))[0].mean(0)
         marked = (image.amax(0) > 0.75).int()  # columns with a line or a dash
         lines.append(int((marked.diff() == 1).sum()))
     assert lines[0] == 0 and lines[1] == 3

@@ -18,19 +18,19 @@ from torch import Tensor
 from ms2.core.errors import UserError
 from ms2.grammar.derivations import lengths
 from ms2.priors.structure import Repetition, StructurePrior
-from ms2.scene.batch import SceneBatch, scenes_of
-from ms2.scene.graph import derivation_of, graph_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
+from ms2.scene.graph import derivation_from_graph, scene_graph
 from ms2.worlds.driving3d.assets.folder import ON_POSTS
 from ms2.worlds.driving3d.assets.kinds import kinds
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS, Driving, plural
 from ms2.worlds.driving3d.layout import BOUNDS, FIRST, KINDS, NEAREST, OWN_LANE, STRIPS, StreetLayout
 from ms2.worlds.driving3d.priors import (
-    SPREAD,
+    DISPERSION,
     TYPICAL,
-    HiddenStreets,
+    RandomStreets,
     Rural,
+    ScenarioPrior,
     SimpleStreets,
-    Streets,
     Suburban,
     Urban,
     negative_binomial,
@@ -43,7 +43,9 @@ NUMBER = {name: i for i, name in enumerate(GRAMMAR.classes)}
 
 def drawn(prior: StructurePrior, n: int = 100, seed: int = 0, layout: StreetLayout | None = None) -> SceneBatch:
     generator = rng(seed)
-    return (layout or StreetLayout()).sample(scenes_of(GRAMMAR, prior.sample(GRAMMAR, n, generator)), generator)
+    return (layout or StreetLayout()).sample(
+        scenes_from_derivations(GRAMMAR, prior.sample(GRAMMAR, n, generator)), generator
+    )
 
 
 def street(scenario: str, *objects: str) -> SceneBatch:
@@ -70,12 +72,12 @@ def test_plurals(name: str, many: str) -> None:
 
 def test_n_objects_take_14_and_n_steps() -> None:
     rules = SimpleStreets(0, 4).sample(GRAMMAR, 200, rng())
-    objects = (scenes_of(GRAMMAR, rules).classes >= FIRST).sum(1)
+    objects = (scenes_from_derivations(GRAMMAR, rules).classes >= FIRST).sum(1)
     assert torch.equal(lengths(GRAMMAR, rules), 14 + objects)
 
 
 def test_everything_belongs_to_the_scenario() -> None:
-    scenes = scenes_of(GRAMMAR, SimpleStreets().sample(GRAMMAR, 50, rng()))
+    scenes = scenes_from_derivations(GRAMMAR, SimpleStreets().sample(GRAMMAR, 50, rng()))
     assert (scenes.classes[:, 0] < FIRST).all() and (scenes.parents[:, 0] == -1).all()
     assert (scenes.parents[:, 1:][scenes.mask[:, 1:]] == 0).all()
 
@@ -83,8 +85,8 @@ def test_everything_belongs_to_the_scenario() -> None:
 def test_a_scene_graph_gives_its_derivation_back() -> None:
     for rules in SimpleStreets(0, 1).sample(GRAMMAR, 5, rng()).tolist():
         rules = [rule for rule in rules if rule < GRAMMAR.num_rules]
-        graph = graph_of(GRAMMAR, rules)
-        assert derivation_of(GRAMMAR, graph) == rules
+        graph = scene_graph(GRAMMAR, rules)
+        assert derivation_from_graph(GRAMMAR, graph) == rules
         assert graph.children[0].symbol in SCENARIOS
 
 
@@ -92,7 +94,7 @@ def test_a_scene_graph_gives_its_derivation_back() -> None:
 
 
 def test_simple_streets_have_every_number_alike_in_every_scenario() -> None:
-    counts = scenes_of(GRAMMAR, SimpleStreets(1, 4).sample(GRAMMAR, 3000, rng())).counts(len(NUMBER))
+    counts = scenes_from_derivations(GRAMMAR, SimpleStreets(1, 4).sample(GRAMMAR, 3000, rng())).counts(len(NUMBER))
     assert stats.chisquare(counts[:, :FIRST].sum(0).numpy()).pvalue > 1e-3
     for i in range(FIRST, len(NUMBER)):
         table = counts[:, i].bincount(minlength=5)
@@ -120,27 +122,27 @@ def test_a_mean_of_zero_is_none() -> None:
 @pytest.mark.parametrize("prior", [Rural(), Suburban(), Urban()], ids=lambda prior: type(prior).__name__)
 def test_scenarios_have_their_means(prior: StructurePrior) -> None:
     scenario = type(prior).__name__
-    counts = scenes_of(GRAMMAR, prior.sample(GRAMMAR, 2000, rng())).counts(len(NUMBER)).double()
+    counts = scenes_from_derivations(GRAMMAR, prior.sample(GRAMMAR, 2000, rng())).counts(len(NUMBER)).double()
     assert counts[:, :FIRST].sum(0).tolist() == [2000 * (name == scenario) for name in SCENARIOS]
     for name, mean in zip(OBJECTS, TYPICAL[scenario], strict=True):
-        deviation = math.sqrt(mean * (1 + SPREAD * mean) / 2000)
+        deviation = math.sqrt(mean * (1 + DISPERSION * mean) / 2000)
         assert float(counts[:, NUMBER[name]].mean()) == pytest.approx(mean, abs=4 * deviation + 2e-3 * mean)
 
 
 def test_means_may_be_given() -> None:
-    prior = Urban({"car": 0.0, "tree": 2.0}, spread=0.0)
-    counts = scenes_of(GRAMMAR, prior.sample(GRAMMAR, 1000, rng())).counts(len(NUMBER))
+    prior = Urban({"car": 0.0, "tree": 2.0}, dispersion=0.0)
+    counts = scenes_from_derivations(GRAMMAR, prior.sample(GRAMMAR, 1000, rng())).counts(len(NUMBER))
     assert not counts[:, NUMBER["car"]].any()
     assert float(counts[:, NUMBER["tree"]].float().var()) == pytest.approx(2.0, rel=0.2)
 
 
 def test_hidden_streets_are_known_by_their_seed() -> None:
-    first, again, other = HiddenStreets(3), HiddenStreets(3), HiddenStreets(4)
+    first, again, other = RandomStreets(3), RandomStreets(3), RandomStreets(4)
     assert first.lengths == again.lengths and first.weights == again.weights
     assert first.lengths != other.lengths and first.weights != other.weights
     rules = first.sample(GRAMMAR, 300, rng())
     assert first.log_prob(GRAMMAR, rules).isfinite().all()
-    limited = scenes_of(GRAMMAR, HiddenStreets(0, {"car": 9, "pole": 0}).sample(GRAMMAR, 1000, rng()))
+    limited = scenes_from_derivations(GRAMMAR, RandomStreets(0, {"car": 9, "pole": 0}).sample(GRAMMAR, 1000, rng()))
     counts = limited.counts(len(NUMBER)).amax(0)
     assert counts[NUMBER["car"]] == 9 and counts[NUMBER["pole"]] == 0 and counts[NUMBER["truck"]] <= 6
 
@@ -149,18 +151,21 @@ def test_hidden_streets_are_known_by_their_seed() -> None:
     ("make", "said"),
     [
         (lambda: Urban({"cra": 2.0}), "no class 'cra' in driving scenes. Did you mean 'car'"),
-        (lambda: HiddenStreets(0, {"tre": 2}), "no class 'tre' in driving scenes. Did you mean 'tree'"),
-        (lambda: Streets("Urbane"), "no scenario 'Urbane'. Did you mean 'Urban'"),
-        (lambda: SimpleStreets(3, 1), "the fewest and the most, and can't be 3, 1"),
+        (lambda: RandomStreets(0, {"tre": 2}), "no class 'tre' in driving scenes. Did you mean 'tree'"),
+        (lambda: ScenarioPrior("Urbane"), "no scenario 'Urbane'. Did you mean 'Urban'"),
+        (lambda: SimpleStreets(3, 1), "in ascending order, not 3 and 1"),
         (lambda: Rural({"car": -1.0}), "can't be negative, as -1.0 and"),
-        (lambda: Rural(spread=-0.1), "can't be negative"),
-        (lambda: StreetLayout(reach=10), "reach must be over 12 m"),
-        (lambda: StreetLayout(max_curve=0.1), "max_curve must lie between 0 and 1/80"),
+        (lambda: Rural(dispersion=-0.1), "can't be negative"),
+        (lambda: StreetLayout(max_distance=10), "max_distance must exceed 12 m"),
+        (lambda: StreetLayout(max_curvature=0.1), "max_curvature must lie between 0 and 1/80"),
         (lambda: StreetLayout(off_street_fraction=1.1), "off_street_fraction is a share between 0 and 1"),
-        (lambda: StreetLayout(light={"clouds": (0, 5)}), "clouds are an argument of their own"),
-        (lambda: StreetLayout(light={"contrast": (-3, -2)}), "two values of 'contrast' between 0.5 and 4, the least"),
-        (lambda: StreetLayout(reach=100, max_curve=1 / 80), "below 1/reach"),
-        (lambda: StreetLayout(clouds=(0.5, 0.2)), "clouds must be two shares"),
+        (lambda: StreetLayout(light_ranges={"clouds": (0, 5)}), "set cloud_range instead"),
+        (
+            lambda: StreetLayout(light_ranges={"contrast": (-3, -2)}),
+            "two values of 'contrast' in .0.5, 4. in ascending order",
+        ),
+        (lambda: StreetLayout(max_distance=100, max_curvature=1 / 80), "below 1/max_distance"),
+        (lambda: StreetLayout(cloud_range=(0.5, 0.2)), "cloud_range must be two fractions"),
         (lambda: StreetLayout(assets="/no/such/folder").sample(street("Rural", "car"), rng()), "there is no folder"),
     ],
 )
@@ -328,7 +333,7 @@ def test_objects_stand_where_their_kind_does(prior: Repetition) -> None:
     assert (at.abs() - wide <= kerb + 0.6)[poles].all()
 
 
-def test_a_share_of_the_traffic_stands_off_the_street_turned_anyhow() -> None:
+def test_a_fraction_of_the_traffic_stands_off_the_street_with_random_heading() -> None:
     """Where there is room; what is no traffic stays where it is."""
     scenes = drawn(SimpleStreets(1, 2), 400, layout=StreetLayout(off_street_fraction=0.4))
     env = {name: values[:, None] for name, values in scenes.environment.items()}
@@ -390,7 +395,7 @@ def test_the_camera_drives_on_the_right() -> None:
 def test_places_of_one_car_alone_are_uniform_along_its_strip() -> None:
     scene = street("Rural", "car")
     many = SceneBatch(scene.classes.expand(1500, -1), scene.parents.expand(1500, -1))
-    layout = StreetLayout(max_curve=0.0)
+    layout = StreetLayout(max_curvature=0.0)
     found = layout.sample(many, rng())
     y, at = found.attributes["y"][:, 1], beside(found)[:, 1]
     # on the right two-lane strip, which is seen from NEAREST on, its middle is 3 m behind that
@@ -420,7 +425,7 @@ def test_a_grammar_without_scenarios_has_a_street_too() -> None:
 
 
 def test_layouts_are_known_by_their_generator_and_leave_the_scenes_alone() -> None:
-    structure = scenes_of(GRAMMAR, SimpleStreets().sample(GRAMMAR, 20, rng()))
+    structure = scenes_from_derivations(GRAMMAR, SimpleStreets().sample(GRAMMAR, 20, rng()))
     before = structure.classes.clone(), structure.parents.clone()
     first, again, other = (StreetLayout().sample(structure, rng(seed)) for seed in (1, 1, 2))
     for name in (*first.attributes, *first.environment):
@@ -440,7 +445,9 @@ def test_models_of_ones_own_have_the_room_that_they_need(tmp_path: Path) -> None
     faces = ["f 1 2 4", "f 1 4 3", "f 5 6 8", "f 5 8 7", "f 1 5 2", "f 2 5 6"]
     (folder / "wide.obj").write_text("\n".join([*lines, *faces]))
     scene = street("Urban", *["pedestrian"] * 12)
-    usual, wide = (StreetLayout(max_curve=0, assets=assets).sample(scene, rng()) for assets in (None, str(tmp_path)))
+    usual, wide = (
+        StreetLayout(max_curvature=0, assets=assets).sample(scene, rng()) for assets in (None, str(tmp_path))
+    )
 
     def gap(scenes: SceneBatch) -> float:
         at = beside(scenes)[0, 1:] > 0
@@ -455,11 +462,11 @@ def test_every_strip_is_used() -> None:
 
 
 def test_a_tail_mixes_a_geometric_number_in() -> None:
-    prior = SimpleStreets(1, 3, tail=0.2, tail_mean=4.0)
+    prior = SimpleStreets(1, 3, tail_fraction=0.2, tail_mean=4.0)
     [numbers] = {tuple(row) for row in prior.lengths.values()}
     geometric = stats.nbinom(1, 1 / 5).pmf(np.arange(len(numbers)))  # of mean 4
     few = np.zeros(len(numbers))
     few[1:4] = 1 / 3
     assert np.array(numbers) == pytest.approx(0.8 * few + 0.2 * geometric, abs=1e-4)
-    with pytest.raises(UserError, match="tail is a share"):
-        SimpleStreets(tail=1.5)
+    with pytest.raises(UserError, match="tail_fraction must lie"):
+        SimpleStreets(tail_fraction=1.5)

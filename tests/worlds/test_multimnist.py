@@ -17,16 +17,16 @@ from ms2.core.errors import UserError
 from ms2.priors.parameters import ParameterPrior
 from ms2.render.base import Rendering
 from ms2.render.compositing.sprites import place
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 from ms2.worlds.multimnist.digits import load_digits
 from ms2.worlds.multimnist.grammar import MultiMNIST
-from ms2.worlds.multimnist.priors import OnALine, RandomDigits, UniformDigits, UniformPlacement
+from ms2.worlds.multimnist.priors import LinePlacement, RandomDigits, UniformDigits, UniformPlacement
 from ms2.worlds.multimnist.renderer import INK, DigitCanvas
 
 GRAMMAR = MultiMNIST()
-SMALL = DigitCanvas(canvas=40, digit=12)
-TURNING = DigitCanvas(canvas=40, digit=12, turning=True)
+SMALL = DigitCanvas(canvas_size=40, digit_size=12)
+TURNING = DigitCanvas(canvas_size=40, digit_size=12, rotation=True)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -86,13 +86,13 @@ def test_an_unknown_digit_source_suggests_the_nearest() -> None:
 
 
 def test_mnist_without_a_folder_says_what_to_give() -> None:
-    with pytest.raises(UserError, match="give digits_root"):
-        DigitCanvas(digits="mnist")
+    with pytest.raises(UserError, match="give mnist_root"):
+        DigitCanvas(source="mnist")
 
 
 def test_missing_mnist_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        DigitCanvas(digits="mnist", digits_root=str(tmp_path))
+        DigitCanvas(source="mnist", mnist_root=str(tmp_path))
     for part in (str(tmp_path / "MNIST" / "raw"), "train-images-idx3-ubyte", "download=True", "'sklearn'"):
         assert part in str(error.value)
 
@@ -112,7 +112,7 @@ def test_mnist_is_read_from_digits_root(tmp_path: Path) -> None:
     labels = torch.tensor([3, 1, 3, 0, 2, 4, 9, 8, 7, 6, 5])
     pictures = (10 * labels)[:, None, None].expand(-1, 28, 28)
     write_mnist(tmp_path, pictures, labels)
-    canvas = DigitCanvas(canvas=32, digit=28, digits="mnist", digits_root=str(tmp_path))
+    canvas = DigitCanvas(canvas_size=32, digit_size=28, source="mnist", mnist_root=str(tmp_path))
     assert canvas.digits.number.tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
     for digit in range(10):
         image = canvas.render(scenes([[digit]]))
@@ -130,18 +130,18 @@ def test_real_mnist() -> None:
 @pytest.mark.parametrize(("digit", "canvas"), [(41, 40), (0, 40), (-3, 40)])
 def test_a_digit_must_fit_onto_the_canvas(digit: int, canvas: int) -> None:
     with pytest.raises(UserError, match=f"a digit of {digit} pixels does not fit onto a canvas of {canvas} pixels"):
-        DigitCanvas(canvas=canvas, digit=digit)
+        DigitCanvas(canvas_size=canvas, digit_size=digit)
 
 
 def test_a_digit_may_fill_the_canvas() -> None:
-    image = DigitCanvas(canvas=8, digit=8).render(scenes([[4]]))
+    image = DigitCanvas(canvas_size=8, digit_size=8).render(scenes([[4]]))
     digits = load_digits("sklearn", 8)
     torch.testing.assert_close(image[0, 0], digits.pictures[digits.first[4]], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("example", [0.0, 0.3, 0.999, 1.0])
 def test_example_runs_through_the_pictures_of_the_class(example: float) -> None:
-    canvas = DigitCanvas(canvas=8, digit=8)
+    canvas = DigitCanvas(canvas_size=8, digit_size=8)
     digits = canvas.digits
     for digit in (0, 7, 9):
         count = int(digits.number[digit])
@@ -155,7 +155,7 @@ def test_example_runs_through_the_pictures_of_the_class(example: float) -> None:
 
 def counts_and_classes(prior: UniformDigits | RandomDigits, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """How often each number of digits occurs, and each class."""
-    batch = scenes_of(GRAMMAR, prior.sample(GRAMMAR, n, rng(seed)))
+    batch = scenes_from_derivations(GRAMMAR, prior.sample(GRAMMAR, n, rng(seed)))
     return batch.mask.sum(1).bincount(minlength=11), batch.counts(10).sum(0)
 
 
@@ -189,7 +189,7 @@ def test_the_target_knows_its_exact_probability() -> None:
     numbers, classes = (w / w.sum() for w in drawn_weights(3))
     rules = torch.tensor([d + (GRAMMAR.num_rules,) * (6 - len(d)) for d in GRAMMAR.derivations(6)])
     assert len(rules) == 1 + 10 + 100
-    batch = scenes_of(GRAMMAR, rules)
+    batch = scenes_from_derivations(GRAMMAR, rules)
     expected = numbers[batch.mask.sum(1)] * torch.where(batch.mask, classes[batch.classes], 1).prod(1)
     torch.testing.assert_close(prior.log_prob(GRAMMAR, rules).exp(), expected, rtol=1e-4, atol=0)
     assert expected.sum().item() == pytest.approx(numbers[:3].sum().item(), rel=1e-4)
@@ -206,7 +206,7 @@ def test_target_seeds_reproduce_and_differ() -> None:
 @pytest.mark.parametrize("most", [0, 1, 3])
 def test_max_digits_bounds_the_number(most: int) -> None:
     for prior in (UniformDigits(most), RandomDigits(max_digits=most)):
-        batch = scenes_of(GRAMMAR, prior.sample(GRAMMAR, 300, rng()))
+        batch = scenes_from_derivations(GRAMMAR, prior.sample(GRAMMAR, 300, rng()))
         assert batch.mask.sum(1).unique().tolist() == list(range(most + 1))
 
 
@@ -223,7 +223,7 @@ def test_uniform_placement_is_uniform_and_upright() -> None:
 
 
 def test_uniform_placement_turns_and_takes_the_share_of_examples() -> None:
-    batch = sample_prior(600, placement=UniformPlacement(max_angle=30, examples=(0.25, 0.5)))
+    batch = sample_prior(600, placement=UniformPlacement(max_angle=30, image_range=(0.25, 0.5)))
     angle, example = (batch.attributes[name][batch.mask].numpy() for name in ("angle", "example"))
     turn = torch.pi / 6
     assert kstest(angle, "uniform", args=(-turn, 2 * turn)).pvalue > 1e-3
@@ -255,7 +255,7 @@ def test_uniformly_placed_digits_lie_inside(seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_the_line_is_upright_evenly_spaced_and_in_the_middle(numbers: list[int], seed: int) -> None:
     rows = [[n % 10] * n + [-1] * (10 - n) for n in numbers]
-    placed = OnALine(examples=(0.2, 0.4)).sample(scenes(rows), rng(seed))
+    placed = LinePlacement(image_range=(0.2, 0.4)).sample(scenes(rows), rng(seed))
     for row, n in enumerate(numbers):
         x, y, angle, example = (placed.attributes[k][row, :n] for k in ("x", "y", "angle", "example"))
         assert ((x >= 0) & (x <= 1)).all()
@@ -271,8 +271,8 @@ def test_the_line_is_upright_evenly_spaced_and_in_the_middle(numbers: list[int],
 
 def test_the_line_is_seen_in_the_middle_of_the_image() -> None:
     """Three equal digits stand at the same height, equally far apart, the second in the middle."""
-    canvas = DigitCanvas(canvas=62, digit=12)  # the free way is 50 = 2.5 steps of 20
-    row = OnALine().sample(scenes([[0, 0, 0]]), rng())
+    canvas = DigitCanvas(canvas_size=62, digit_size=12)  # the free way is 50 = 2.5 steps of 20
+    row = LinePlacement().sample(scenes([[0, 0, 0]]), rng())
     labels = canvas.render_labelled(row.with_attributes(example=torch.zeros(1, 3)))
     x0, y0, x1, y1 = labels.boxes[0].unbind(1)
     assert len(y0.unique()) == len(y1.unique()) == 1
@@ -283,7 +283,7 @@ def test_the_line_is_seen_in_the_middle_of_the_image() -> None:
 
 def test_ten_digits_on_a_line_stand_side_by_side_on_a_canvas_as_wide_as_documented() -> None:
     canvas, digit = 256, 256 / 10.5
-    x = OnALine().sample(scenes([[0] * 10]), rng()).attributes["x"][0]
+    x = LinePlacement().sample(scenes([[0] * 10]), rng()).attributes["x"][0]
     assert (x.diff() * (canvas - digit) >= digit - 1e-3).all()
 
 

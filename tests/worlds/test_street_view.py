@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ms2.core.errors import UserError
 from ms2.core.images import read_image
 from ms2.render.scene3d.calibration import read_projection
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.targets.kitti import read_labels
 from ms2.worlds.driving3d.assets.kinds import kinds
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS, Driving
@@ -51,7 +51,9 @@ def scene(
 
 def crowd(n: int = 8, seed: int = 0) -> SceneBatch:
     generator = rng(seed)
-    return StreetLayout().sample(scenes_of(GRAMMAR, SimpleStreets(0, 3).sample(GRAMMAR, n, generator)), generator)
+    return StreetLayout().sample(
+        scenes_from_derivations(GRAMMAR, SimpleStreets(0, 3).sample(GRAMMAR, n, generator)), generator
+    )
 
 
 def corners(box: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ms2.models.opening import WORLDS, open_source
 
 SOURCE = (
     f"the folder of a run, a checkpoint in it, a configuration, or a world: {', '.join(WORLDS)}. Settings of its world "
-    "may follow: --world.renderer.canvas 96"
+    "may follow: --world.renderer.canvas_size 96"
 )
 
 

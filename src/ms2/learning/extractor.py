@@ -10,7 +10,7 @@ from ms2.learning.probe import probe
 from ms2.learning.stage import Stage
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
-from ms2.scene.batch import scenes_of
+from ms2.scene.batch import scenes_from_derivations
 from ms2.world import World
 
 
@@ -75,7 +75,7 @@ class ExtractorTraining(Stage):
         assert isinstance(self.features, TrainedExtractor)
         draw = self.step_generator()
         rules = self.structure_prior.sample(self.world.grammar, self.local_batch_size, draw)
-        scenes = self.parameter_prior.sample(scenes_of(self.world.grammar, rules), draw)
+        scenes = self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), draw)
         labels = self.world.renderer.render_labelled(scenes)
         loss = self.features.loss(labels.image, labels, scenes)
         self.log("extractor/loss", loss, prog_bar=True, sync_dist=True)

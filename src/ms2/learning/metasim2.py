@@ -36,7 +36,7 @@ from ms2.models.parameters import LearnedParameters, ParameterModel
 from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
 from ms2.render.base import Rendering
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.targets.base import Target
 from ms2.targets.embedding import embed, target_batches, target_key
 from ms2.targets.synthetic import Synthetic
@@ -475,7 +475,7 @@ class MetaSim2(Configured, LightningModule):
                 the first ``eval_images`` of them.
         """
         if not annotated:
-            return scenes_of(self.world.grammar, rules)
+            return scenes_from_derivations(self.world.grammar, rules)
         draw = generator(self.seed, "annotated", device=rules.device)
         parts = []
         for some in rules[: self.eval_images].split(RENDERED_AT_ONCE):

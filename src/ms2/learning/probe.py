@@ -12,7 +12,7 @@ from ms2.core.seeding import generator
 from ms2.features.base import CountPrediction, TrainedExtractor
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 
 MAX_BIAS = 0.25
@@ -54,7 +54,9 @@ def probe(
     prior = prior or world.structure_prior
     for name, parameters in layouts.items():
         draw = generator(seed, "probe", name, device=device)
-        scenes = parameters.sample(scenes_of(world.grammar, prior.sample(world.grammar, images, draw)), draw)
+        scenes = parameters.sample(
+            scenes_from_derivations(world.grammar, prior.sample(world.grammar, images, draw)), draw
+        )
         parts, visibility = [], []
         for i in range(0, images, 128):
             rendering = world.renderer.render_labelled(scenes[i : i + 128])

@@ -102,7 +102,7 @@ class AttributeOf(AttributeStatistic):
         values = _look_up(self.attribute, scenes.attributes, "objects").double()
         if self.relative:
             chosen = chosen & (scenes.parents >= 0)
-            values = values - scenes.of_parents(values)
+            values = values - scenes.parent_values(values)
         return Measured(self._in_unit(values[chosen]), chosen.nonzero()[:, 0])
 
     def _chosen(self, scenes: SceneBatch, classes: Sequence[str]) -> Bool[Tensor, "b n"]:

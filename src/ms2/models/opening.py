@@ -130,7 +130,7 @@ def open_source(
         source: The folder of a run, a checkpoint in it, a configuration, or the name of a world.
         structure: ``learned`` or ``prior``; by default learned where there is a checkpoint.
         checkpoint: File of weights, where a configuration is named.
-        arguments: More settings as on a command line: ``["--world.renderer.canvas", "96"]``.
+        arguments: More settings as on a command line: ``["--world.renderer.canvas_size", "96"]``.
         parameters: ``learned`` or ``prior``; by default learned where they were.
 
     Raises:

@@ -259,7 +259,7 @@ class ParameterModel(Configured, nn.Module):
                 continue
             own = new[:, 1:, k]
             if attribute.relative:
-                own = own + scenes.of_parents(attributes[name])
+                own = own + scenes.parent_values(attributes[name])
                 own = _turned(own) if attribute.periodic else own
             attributes[name] = torch.where(active[:, 1:, k], own, attributes[name])
         return self.arrange(scenes.with_attributes(**attributes).with_environment(**environment))

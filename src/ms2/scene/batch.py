@@ -50,14 +50,14 @@ class SceneBatch:
         """Which places hold an object."""
         return self.classes >= 0
 
-    def of_parents(self, values: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    def parent_values(self, values: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         """What of each object's values its parent has; 0 without a parent."""
         return torch.where(self.parents >= 0, values.gather(1, self.parents.clamp(min=0)), 0.0)
 
     def value(self, attribute: Attribute) -> Float[Tensor, "b n"]:
         """An attribute of the objects, less the parent's where it is relative."""
         values = self.attributes[attribute.name]
-        return values - self.of_parents(values) if attribute.relative else values
+        return values - self.parent_values(values) if attribute.relative else values
 
     def with_attributes(self, **attributes: Float[Tensor, "b n"]) -> "SceneBatch":
         """The same scenes with these parameters beside or instead of theirs."""
@@ -86,7 +86,7 @@ class SceneBatch:
         return counts.scatter_add_(1, index, torch.ones_like(index))[:, :num_classes]
 
 
-def scenes_of(grammar: Grammar, rules: Int[Tensor, "b t"]) -> SceneBatch:
+def scenes_from_derivations(grammar: Grammar, rules: Int[Tensor, "b t"]) -> SceneBatch:
     """The scenes that derivations describe: of the derivation's nodes, only renderable symbols stay."""
     batch, steps = rules.shape
     frontier = Frontier(grammar, batch, steps, rules.device)

@@ -25,7 +25,7 @@ class SceneGraph:
         return "\n".join([indent + self.symbol, *(c._lines(indent + "  ") for c in self.children)])
 
 
-def graph_of(grammar: Grammar, rules: Sequence[int]) -> SceneGraph:
+def scene_graph(grammar: Grammar, rules: Sequence[int]) -> SceneGraph:
     """The scene graph of one derivation.
 
     Raises:
@@ -42,8 +42,8 @@ def graph_of(grammar: Grammar, rules: Sequence[int]) -> SceneGraph:
     return root
 
 
-def derivation_of(grammar: Grammar, graph: SceneGraph) -> list[int]:
-    """The shortest derivation whose scene graph is ``graph``: the inverse of `graph_of`.
+def derivation_from_graph(grammar: Grammar, graph: SceneGraph) -> list[int]:
+    """The shortest derivation whose scene graph is ``graph``: the inverse of `scene_graph`.
 
     Exact wherever different derivations have different scene graphs; an ambiguous grammar loses which of
     them it was.

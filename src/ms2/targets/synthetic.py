@@ -12,7 +12,7 @@ from ms2.core.seeding import generator
 from ms2.core.settings import fingerprint
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
-from ms2.scene.batch import SceneBatch, scenes_of
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.targets.base import Target
 from ms2.world import World
 
@@ -62,7 +62,7 @@ class Synthetic(Target):
     @cached_property
     def truth(self) -> SceneBatch:  # type: ignore[override]
         """The structure of the images' scenes, for evaluation only."""
-        return scenes_of(self.hidden.grammar, self.derivations)
+        return scenes_from_derivations(self.hidden.grammar, self.derivations)
 
     def __len__(self) -> int:
         """Number of images."""

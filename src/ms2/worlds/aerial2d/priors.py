@@ -51,15 +51,18 @@ class BusyFirstRoad(Repetition):
     """The paper's target: many cars on the first road and few on the others, which no PCFG can express.
 
     Args:
-        roads: Weights of 1, 2, 3, ... roads.
-        first: Mean number of cars on the first road (Poisson).
-        others: Mean number of cars on every other road (Poisson).
+        road_weights: Weights of 1, 2, 3, ... roads.
+        mean_first: Mean number of cars on the first road (Poisson).
+        mean_others: Mean number of cars on every other road (Poisson).
     """
 
     def __init__(
-        self, roads: tuple[float, ...] = (0.05, 0.15, 0.4, 0.4), first: float = 9.0, others: float = 3.0
+        self,
+        road_weights: tuple[float, ...] = (0.05, 0.15, 0.4, 0.4),
+        mean_first: float = 9.0,
+        mean_others: float = 3.0,
     ) -> None:
-        super().__init__(lengths={"Roads": [0.0, *roads], "Cars": [_poisson(first), _poisson(others)]})
+        super().__init__(lengths={"Roads": [0.0, *road_weights], "Cars": [_poisson(mean_first), _poisson(mean_others)]})
 
 
 MAX_CARS = 100
@@ -138,7 +141,7 @@ class Lanes(NamedTuple):
     def of(cls, scenes: SceneBatch, extent: float) -> "Lanes":
         """The lanes of scenes: a car is on the side of its road on which it stands."""
         x, y = scenes.attributes["x"].detach(), scenes.attributes["y"].detach()
-        side = y > scenes.of_parents(y)
+        side = y > scenes.parent_values(y)
         return cls.in_order(torch.where(scenes.classes == CAR, 2 * scenes.parents + side, -1), x, extent)
 
     @classmethod
@@ -167,7 +170,7 @@ class Lanes(NamedTuple):
         return torch.where(self.behind.any(2) & (self.room > 0), 1 - (1 - share.clamp(0, 1)) ** self.left, 0.0)
 
 
-class Landscape(ParameterPrior):
+class ParallelRoads(ParameterPrior):
     """Parallel roads one below the other, cars on them, houses and trees beside them.
 
     Subclasses say where on its road each car stands. What may be learned of a car is its ``spacing``, from which its
@@ -175,8 +178,8 @@ class Landscape(ParameterPrior):
 
     Args:
         extent: Side of the square that is seen, as the renderer's.
-        distance: Least and greatest distance of a road's middle from that of the road before. Where roads would leave
-            the square, all distances of that scene shrink alike.
+        road_distance: Range of the distance between the centre lines of neighbouring roads, in metres. Where roads
+            would leave the square, all distances of that scene are scaled down by one factor.
         max_houses: Most houses in a scene; those without room are left out.
         max_trees: Most trees in a scene; likewise.
     """
@@ -187,16 +190,18 @@ class Landscape(ParameterPrior):
     def __init__(
         self,
         extent: float = 64.0,
-        distance: tuple[float, float] = (10.0, 17.0),
+        road_distance: tuple[float, float] = (10.0, 17.0),
         max_houses: int = 6,
         max_trees: int = 14,
     ) -> None:
-        if not ROAD_WIDTH <= distance[0] <= distance[1]:
-            raise UserError(f"distance must be at least {ROAD_WIDTH} m, the least before the greatest, not {distance}")
+        if not ROAD_WIDTH <= road_distance[0] <= road_distance[1]:
+            raise UserError(
+                f"road_distance must be two values of at least {ROAD_WIDTH} m in ascending order, not {road_distance}"
+            )
         for what, most, plot in (("max_houses", max_houses, HOUSE_PLOT), ("max_trees", max_trees, TREE_PLOT)):
             if not 0 <= most <= int(extent / plot):
                 raise UserError(f"{what} must lie between 0 and {int(extent / plot)} on {extent} m, not be {most}")
-        self.extent, self.distance = extent, distance
+        self.extent, self.road_distance = extent, road_distance
         self.mutable = {
             "car": (
                 Attribute("spacing", 0, 1),
@@ -253,7 +258,7 @@ class Landscape(ParameterPrior):
 
     def _roads(self, traffic: Traffic, generator: Generator) -> Float[Tensor, "b r"]:
         """The middles of a scene's roads, from the top; those that it lacks lie infinitely far away."""
-        (low, high), device = self.distance, traffic.road.device
+        (low, high), device = self.road_distance, traffic.road.device
         most = traffic.most_roads
         gaps = low + (high - low) * torch.rand(len(traffic.roads), most, generator=generator, device=device)
         gaps[:, 0] -= low  # the first may lie at the edge
@@ -317,7 +322,7 @@ def _turned(draw: Float[Tensor, "b k"], upright: bool) -> Float[Tensor, "b k"]:
     return torch.where(draw < 0.5, tilt, torch.where(tilt > 0, tilt - math.pi, tilt + math.pi))
 
 
-class ScatteredCars(Landscape):
+class ScatteredCars(ParallelRoads):
     """The paper's prior of parameters: cars anywhere on their road, turned anyhow.
 
     Places are uniform among those at which no car overlaps the next on its lane, since hidden cars could not be
@@ -325,8 +330,8 @@ class ScatteredCars(Landscape):
 
     Args:
         extent: Side of the square that is seen, as the renderer's.
-        distance: Least and greatest distance of a road's middle from that of the road before. Where roads would leave
-            the square, all distances of that scene shrink alike.
+        road_distance: Range of the distance between the centre lines of neighbouring roads, in metres. Where roads
+            would leave the square, all distances of that scene are scaled down by one factor.
         max_houses: Most houses in a scene; those without room are left out.
         max_trees: Most trees in a scene; likewise.
         row_fraction: Share of scenes in which cars face along their lane. The paper has none; an extractor that has
@@ -336,12 +341,12 @@ class ScatteredCars(Landscape):
     def __init__(
         self,
         extent: float = 64.0,
-        distance: tuple[float, float] = (10.0, 17.0),
+        road_distance: tuple[float, float] = (10.0, 17.0),
         max_houses: int = 6,
         max_trees: int = 14,
         row_fraction: float = 0.0,
     ) -> None:
-        super().__init__(extent, distance, max_houses, max_trees)
+        super().__init__(extent, road_distance, max_houses, max_trees)
         if not 0 <= row_fraction <= 1:
             raise UserError(f"row_fraction is a share of scenes, between 0 and 1, and can't be {row_fraction}")
         self.row_fraction = row_fraction
@@ -362,7 +367,7 @@ class ScatteredCars(Landscape):
         return Places(x, y, torch.where(row_fraction, _along(lane, turn), math.pi * turn), traffic.is_car)
 
 
-class SpacedCars(Landscape):
+class SpacedCars(ParallelRoads):
     """The target's layout: cars well spaced along their road, on the right-hand lane of their direction."""
 
     def cars(self, traffic: Traffic, generator: Generator) -> Places:

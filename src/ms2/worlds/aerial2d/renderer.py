@@ -92,7 +92,7 @@ class AerialView(Renderer):
     to be. Differentiable in x, y, angle, length and width.
 
     Args:
-        canvas: Side of the square image in pixels.
+        canvas_size: Side of the square image in pixels.
         extent: Side in metres of the square that is seen.
         classes: What the world's classes are, in the order of their numbers: of Road, car, truck, house and tree.
         assets: Folder with pictures that replace the drawn ones: its subfolders car, truck, house and tree hold
@@ -111,13 +111,15 @@ class AerialView(Renderer):
 
     def __init__(
         self,
-        canvas: int = 128,
+        canvas_size: int = 128,
         extent: float = 64.0,
         classes: Sequence[str] = ("Road", "car", "house", "tree"),
         assets: str | None = None,
     ) -> None:
-        if canvas < 1 or extent <= 0:
-            raise UserError(f"an image of {canvas} pixels for {extent} metres shows nothing: both must be positive")
+        if canvas_size < 1 or extent <= 0:
+            raise UserError(
+                f"an image of {canvas_size} pixels for {extent} metres shows nothing: both must be positive"
+            )
         for name in classes:
             if name not in KINDS:
                 raise UserError(
@@ -127,8 +129,8 @@ class AerialView(Renderer):
         if assets is not None:
             check_assets(assets)
             self.licence = foreign(assets)
-        self.canvas, self.extent, self.classes = canvas, extent, tuple(classes)
-        self.size = (canvas, canvas)
+        self.canvas_size, self.extent, self.classes = canvas_size, extent, tuple(classes)
+        self.size = (canvas_size, canvas_size)
         self.attributes = (
             Attribute("x", 0, extent),
             Attribute("y", 0, extent),
@@ -138,8 +140,8 @@ class AerialView(Renderer):
             Attribute("model", 0, 1),
             Attribute("colour", 0, 1),
         )
-        self.atlas = make_atlas(self.classes, DETAIL * canvas / extent, assets)
-        self.grounds = make_grounds(canvas, extent, assets)
+        self.atlas = make_atlas(self.classes, DETAIL * canvas_size / extent, assets)
+        self.grounds = make_grounds(canvas_size, extent, assets)
         self._copies: dict[torch.device, tuple[Atlas, Tensor]] = {}
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
@@ -158,7 +160,7 @@ class AerialView(Renderer):
     def _labelled(self, scenes: SceneBatch) -> Rendering:
         image, objects, fragments, opacity = self._draw(scenes)
         solid = opacity >= SOLID
-        top, seen = uppermost(fragments.pixel, solid, len(scenes) * self.canvas**2)
+        top, seen = uppermost(fragments.pixel, solid, len(scenes) * self.canvas_size**2)
         owner = torch.cat([top.new_full((1,), -1), fragments.per_fragment(objects.place)])
         whole, area = boxes(fragments, solid, len(objects.place))
         visible, shown = boxes(fragments, seen, len(objects.place))
@@ -182,7 +184,7 @@ class AerialView(Renderer):
     def _corners(self, scenes: SceneBatch) -> Float[Tensor, "b n 4 2"]:
         names = ("x", "y", "angle", "length", "width")
         x, y, angle, length, width = (torch.where(scenes.mask, scenes.attributes[name], 0) for name in names)
-        scale = self.canvas / self.extent
+        scale = self.canvas_size / self.extent
         return corners_of(x * scale, y * scale, angle, length * scale, width * scale) * scenes.mask[..., None, None]
 
     # --- drawing ---
@@ -198,7 +200,7 @@ class AerialView(Renderer):
         light = scenes.environment["light"]
         fragments, sample = self._looked_up(things, things.picture, atlas)
         dark, shaded = self._shadows(things, fragments, atlas, len(scenes))
-        bright = (1 - DARKNESS * dark).view(-1, self.canvas**2) * light[:, None]
+        bright = (1 - DARKNESS * dark).view(-1, self.canvas_size**2) * light[:, None]
         planes = [plane * bright.view(-1) for plane in planes]
         lit = fragments.per_fragment(light[things.scene]) * (1 - DARKNESS * shaded)
         own, painted = sample[:3], sample[4] * self._roundness(things, fragments)
@@ -219,7 +221,7 @@ class AerialView(Renderer):
         of = {a.name: scenes.attributes[a.name].flatten()[order] for a in self.attributes}
         number = atlas.number[kind]
         chosen = torch.where(level == ROAD, road_lanes(of["width"]), (of["model"] * number).long().minimum(number - 1))
-        scale, colours = self.canvas / self.extent, atlas.colours[kind]
+        scale, colours = self.canvas_size / self.extent, atlas.colours[kind]
         sun_x, sun_y = turn(-scenes.environment["sun"])
         return Objects(
             scene,
@@ -237,8 +239,8 @@ class AerialView(Renderer):
         )
 
     def _ground(self, scenes: SceneBatch, grounds: Float[Tensor, "g 3 t t"]) -> Float[Tensor, "3 b h w"]:
-        side = grounds.shape[-1] - self.canvas + 1
-        windows = grounds.unfold(2, self.canvas, 1).unfold(3, self.canvas, 1)
+        side = grounds.shape[-1] - self.canvas_size + 1
+        windows = grounds.unfold(2, self.canvas_size, 1).unfold(3, self.canvas_size, 1)
         of = scenes.environment
         chosen = (of["ground"] * len(grounds)).long().clamp(max=len(grounds) - 1)
         x, y = ((of[name] * side).long() % side for name in ("ground_x", "ground_y"))
@@ -247,10 +249,10 @@ class AerialView(Renderer):
 
     def _draw_roads(self, planes: list[Tensor], roads: Objects, atlas: Atlas) -> tuple[Fragments, Float[Tensor, " k"]]:
         """Lay roads over the ground, in place; their fragments and how opaque those are."""
-        period = torch.full_like(roads.length, KINDS["Road"].length * self.canvas / self.extent)
+        period = torch.full_like(roads.length, KINDS["Road"].length * self.canvas_size / self.extent)
         # three times the side reaches from any place of the image beyond any other
         whole = roads._replace(length=period, width=roads.width * (1 + 2 * SHOULDER))
-        fragments, sample = self._looked_up(whole, roads.picture, atlas, reach=3.0 * self.canvas)
+        fragments, sample = self._looked_up(whole, roads.picture, atlas, reach=3.0 * self.canvas_size)
         # no lines where another road crosses
         with torch.no_grad():
             cover = torch.zeros_like(planes[0]).scatter_add_(0, fragments.pixel, sample[3])
@@ -270,7 +272,7 @@ class AerialView(Renderer):
         kinds = [KINDS[name] for name in self.classes]
         table = [[k.shadow, 1 + 2 * SHADOW_BLUR / k.length, 1 + 2 * SHADOW_BLUR / k.width] for k in kinds]
         shift, longer, wider = torch.tensor(table, device=things.x.device).view(-1, 3)[things.kind].unbind(1)
-        shift = shift * (self.canvas / self.extent)
+        shift = shift * (self.canvas_size / self.extent)
         moved = things._replace(
             x=things.x + shift * things.sun[:, 0],
             y=things.y + shift * things.sun[:, 1],
@@ -278,7 +280,7 @@ class AerialView(Renderer):
             width=things.width * wider,
         )
         thrown, sample = self._looked_up(moved, atlas.shadow[things.kind], atlas, slice(3, 4))
-        dark = sample.new_zeros(batch * self.canvas**2)
+        dark = sample.new_zeros(batch * self.canvas_size**2)
         shaded: list[Tensor] = []
         for level in range(LEVELS - 1, ROAD, -1):
             first, last = things.up_to(level - 1), things.up_to(level)
@@ -326,7 +328,7 @@ class AerialView(Renderer):
         """Pictures and grounds on a device, the grounds repeated so far that windows may start anywhere."""
         if device not in self._copies:
             atlas = Atlas(*(getattr(self.atlas, field.name).to(device) for field in fields(Atlas)))
-            more = (0, self.canvas - 1, 0, self.canvas - 1)
+            more = (0, self.canvas_size - 1, 0, self.canvas_size - 1)
             self._copies[device] = atlas, F.pad(self.grounds.to(device), more, mode="circular")
         return self._copies[device]
 

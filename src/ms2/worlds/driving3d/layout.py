@@ -162,7 +162,7 @@ class Things(NamedTuple):
         scale: Of width, length and height.
         size: Width and length on the ground in metres.
         turn: How far they are turned from the direction that their kind has on its side of the street.
-        off_street_fraction: Which of them stand off the street, unlike others of their kind.
+        off_street: Which of them stand off the street, unlike others of their kind.
     """
 
     kind: Int[Tensor, "b n"]
@@ -171,7 +171,7 @@ class Things(NamedTuple):
     scale: Float[Tensor, "b n 3"]
     size: Float[Tensor, "b n 2"]
     turn: Float[Tensor, "b n"]
-    off_street_fraction: Bool[Tensor, "b n"]
+    off_street: Bool[Tensor, "b n"]
 
     def is_any(self, *names: str) -> Bool[Tensor, "b n"]:
         """Which of them are of these classes."""
@@ -213,11 +213,11 @@ class StreetLayout(ParameterPrior):
     Traffic keeps to the right, and the camera drives on the right-hand side of the road, KITTI's height above it.
 
     Args:
-        reach: Metres ahead of the camera up to which objects stand.
-        max_curve: Greatest curvature of the street to either side, in radians per metre.
-        clouds: Least and greatest cloudiness, between 0 and 1.
-        light: Least and greatest value of other parameters of the light, where they are to differ: sun_azimuth and
-            sun_height (radians), haze, exposure, contrast, saturation and blur.
+        max_distance: Largest distance in metres ahead of the camera at which objects are placed.
+        max_curvature: Greatest curvature of the street to either side, in radians per metre.
+        cloud_range: Range of cloud cover, within [0, 1].
+        light_ranges: Ranges of other attributes of the light that override the defaults: sun_azimuth and sun_height
+            (radians), haze, exposure, contrast, saturation and blur.
         off_street_fraction: Share of vehicles and people off the street, turned anyhow, as on car parks, drives and
             side streets. An extractor that has seen some finds them on photographs too.
         assets: Folder of models, the same as the renderer's, which need other room than those made by code.
@@ -228,40 +228,42 @@ class StreetLayout(ParameterPrior):
 
     def __init__(
         self,
-        reach: float = 60.0,
-        max_curve: float = 1 / 250,
-        clouds: tuple[float, float] = (0.0, 0.8),
-        light: dict[str, tuple[float, float]] | None = None,
+        max_distance: float = 60.0,
+        max_curvature: float = 1 / 250,
+        cloud_range: tuple[float, float] = (0.0, 0.8),
+        light_ranges: dict[str, tuple[float, float]] | None = None,
         off_street_fraction: float = 0.0,
         assets: str | None = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
-        if not reach > 2 * NEAREST:
-            raise UserError(f"reach must be over {2 * NEAREST:g} m, or nothing has room; it is {reach}")
-        if not 0 <= max_curve <= 1 / 80 or max_curve * reach > 1:
+        if not max_distance > 2 * NEAREST:
             raise UserError(
-                f"max_curve must lie between 0 and 1/80 per metre, and below 1/reach, beyond which the street would "
-                f"leave the view; it is {max_curve}"
+                f"max_distance must exceed {2 * NEAREST:g} m, or there is no room for objects; it is {max_distance}"
             )
-        if not 0 <= clouds[0] <= clouds[1] <= 1:
-            raise UserError(f"clouds must be two shares between 0 and 1, the least first, not {clouds}")
+        if not 0 <= max_curvature <= 1 / 80 or max_curvature * max_distance > 1:
+            raise UserError(
+                f"max_curvature must lie between 0 and 1/80 per metre, and below 1/max_distance to keep the street "
+                f"in view; it is {max_curvature}"
+            )
+        if not 0 <= cloud_range[0] <= cloud_range[1] <= 1:
+            raise UserError(f"cloud_range must be two fractions in [0, 1] in ascending order, not {cloud_range}")
         bounds = {a.name: a for a in MUTABLE[ENVIRONMENT]}
-        for name, (low, high) in (light or {}).items():
+        for name, (low, high) in (light_ranges or {}).items():
             if name == "clouds":
-                raise UserError("clouds are an argument of their own: give clouds, and leave them out of light")
+                raise UserError("light_ranges must not contain clouds: set cloud_range instead")
             if name not in LIGHT:
-                raise UserError(f"light has no parameter {name!r}. {suggest(name, LIGHT)}")
+                raise UserError(f"light_ranges has no attribute {name!r}. {suggest(name, LIGHT)}")
             least, most = bounds[name].low, bounds[name].high
             if not least <= low <= high <= most:
                 raise UserError(
-                    f"light must have two values of {name!r} between {least:.3g} and {most:.3g}, the least first, not "
-                    f"{low}, {high}"
+                    f"light_ranges must give two values of {name!r} in [{least:.3g}, {most:.3g}] in ascending order, "
+                    f"not {low}, {high}"
                 )
         if not 0 <= off_street_fraction <= 1:
             raise UserError(f"off_street_fraction is a share between 0 and 1, and can't be {off_street_fraction}")
         self.off_street_fraction = off_street_fraction
-        self.light = {**LIGHT, "clouds": clouds, **(light or {})}
-        self.reach, self.max_curve, self.on_error = reach, max_curve, on_error
+        self.light_ranges = {**LIGHT, "clouds": cloud_range, **(light_ranges or {})}
+        self.max_distance, self.max_curvature, self.on_error = max_distance, max_curvature, on_error
         self.assets = None if assets is None else str(typed_path(assets))
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
@@ -319,7 +321,7 @@ class StreetLayout(ParameterPrior):
         outer = (section.lanes == 4) & (between(0, 1) < 0.5)
         lane = section.width / section.lanes
         return {
-            "curve": self.max_curve * between(-1, 1) * between(0, 1),
+            "curve": self.max_curvature * between(-1, 1) * between(0, 1),
             "road_width": section.width,
             "lanes": section.lanes,
             **{f"parking_{side}": section.parking[:, i] for i, side in enumerate(("left", "right"))},
@@ -338,7 +340,7 @@ class StreetLayout(ParameterPrior):
     def _light(self, n: int, generator: Generator) -> dict[str, Float[Tensor, " n"]]:
         return {
             name: low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
-            for name, (low, high) in self.light.items()
+            for name, (low, high) in self.light_ranges.items()
         }
 
     # -- what stands on it -----------------------------------------------------------------------------
@@ -359,14 +361,12 @@ class StreetLayout(ParameterPrior):
         size = sizes.gather(2, chosen[..., None, None].expand(-1, -1, 1, 2))[:, :, 0] * scale[..., :2]
         things = Things(kind, real, model, scale, size, torch.zeros_like(model), torch.zeros_like(real))
         if self.off_street_fraction:
-            off_street_fraction = things.is_any(*TRAFFIC) & (
-                uniform(scenes, 0, 1, generator) < self.off_street_fraction
-            )
-            things = things._replace(off_street_fraction=off_street_fraction)
+            off_street = things.is_any(*TRAFFIC) & (uniform(scenes, 0, 1, generator) < self.off_street_fraction)
+            things = things._replace(off_street=off_street)
         most = torch.full_like(model, 0.04).minimum(0.18 / size[..., 1])  # long vehicles would leave their lane
         for turn, names in ((0.34, WALKERS), (0.0, FRONTS), (0.2, SIGNS), (math.pi, PLANTS)):
             most = torch.where(things.is_any(*names), turn, most)
-        most = torch.where(things.off_street_fraction, math.pi, most)
+        most = torch.where(things.off_street, math.pi, most)
         return things._replace(turn=most * uniform(scenes, -1, 1, generator))
 
     def _chosen(
@@ -376,10 +376,10 @@ class StreetLayout(ParameterPrior):
         b, n = things.kind.shape
         device = things.kind.device
         far = torch.tensor([name in ("front", "back") for name in STRIPS] * 2, device=device)
-        room = self.reach - self._begin(strips, torch.where(far, strips.inner + 3, strips.outer), street)
+        room = self.max_distance - self._begin(strips, torch.where(far, strips.inner + 3, strips.outer), street)
         need = self._need(things, street)
         off = torch.tensor([OFF_STREET.get(name, 0.0) for name in STRIPS] * 2, device=device)
-        weight = torch.where(things.off_street_fraction[..., None], off, _weights(device)[things.kind])
+        weight = torch.where(things.off_street[..., None], off, _weights(device)[things.kind])
         weight = weight * (strips.outer - strips.inner > 0.1)[:, None]
         # the largest of log-weights with Gumbel noise is a draw by weight, also among those that have room
         draw = torch.rand(b, n, 2 * len(STRIPS), generator=generator, device=device).clamp(1e-7, 1 - 1e-7)
@@ -403,7 +403,7 @@ class StreetLayout(ParameterPrior):
 
     def _slope(self, street: Mapping[str, Tensor]) -> Float[Tensor, "b 1"]:
         """Metres to the side per metre ahead by which a street is bent at its far end."""
-        return street["curve"].abs()[:, None] * self.reach
+        return street["curve"].abs()[:, None] * self.max_distance
 
     def _begin(self, strips: Strips, sight: Float[Tensor, "b s"], street: Mapping[str, Tensor]) -> Float[Tensor, "b s"]:
         """Metres ahead from which on each strip is seen up to a distance from the street's middle."""
@@ -416,7 +416,7 @@ class StreetLayout(ParameterPrior):
 
     def _view(self, side: Float[Tensor, "s"], street: Mapping[str, Tensor]) -> Float[Tensor, "b s"]:
         """Metres to a side per metre ahead that are surely seen of a street, however it bends."""
-        return FIELD_OF_VIEW - (side * street["curve"][:, None]).clamp(min=0) * self.reach / 2
+        return FIELD_OF_VIEW - (side * street["curve"][:, None]).clamp(min=0) * self.max_distance / 2
 
     def _placed(
         self,
@@ -440,7 +440,7 @@ class StreetLayout(ParameterPrior):
         used = torch.zeros_like(begin).scatter_add_(1, row, need)
         ahead = self._beads(things.real, row, need, begin.gather(1, strip), used.gather(1, row), generator)
         far = torch.where(used > 0, begin.gather(1, strips.row) + used, 0).amax(1)
-        street = street | {"curve": street["curve"] * (self.reach / far).clamp(max=1)}
+        street = street | {"curve": street["curve"] * (self.max_distance / far).clamp(max=1)}
 
         low, high = inner + half, outer - half
         draw = torch.rand(strip.shape, generator=generator, device=device)
@@ -451,7 +451,7 @@ class StreetLayout(ParameterPrior):
         is_lane = torch.isin(name, name.new_tensor([STRIPS.index(one) for one in ("lane", "outer")]))
         middle = (inner + outer) / 2 - 0.15 * is_lane + 0.5 * (draw - 0.5)
         middle = torch.where(high > low, middle.maximum(low).minimum(high), torch.where(fitted, (low + high) / 2, low))
-        aside = torch.where(things.is_any("pedestrian", "tree", "bush") | things.off_street_fraction, anywhere, middle)
+        aside = torch.where(things.is_any("pedestrian", "tree", "bush") | things.off_street, anywhere, middle)
         aside = torch.where(things.is_any(*FRONTS), low + SETBACK * draw, aside)
         return ahead, torch.where(name == STRIPS.index("edge"), high - 0.3 * draw, aside), street, things
 
@@ -492,7 +492,7 @@ class StreetLayout(ParameterPrior):
         key = torch.where(real, row, -1)
         before = (key[:, :, None] == key[:, None]) & (draw[:, None] < draw[:, :, None])
         gone = (before * need[:, None]).sum(2)
-        return begin + draw * (self.reach - begin - used).clamp(min=0) + gone + need / 2
+        return begin + draw * (self.max_distance - begin - used).clamp(min=0) + gone + need / 2
 
     def _heading(self, things: Things, right: Bool[Tensor, "b n"], generator: Generator) -> Float[Tensor, "b n"]:
         """Yaw against the street's direction: traffic with its lane, fronts towards the street, signs as seen."""

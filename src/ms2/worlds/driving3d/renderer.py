@@ -14,7 +14,7 @@ from torch import Tensor
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import typed_path
 from ms2.render.base import Renderer, Rendering, foreign
-from ms2.render.engines.warp.engine import Raster, Rasteriser
+from ms2.render.engines.warp.engine import Raster, WarpEngine
 from ms2.render.scene3d.calibration import read_projection
 from ms2.render.scene3d.camera import Camera
 from ms2.render.scene3d.instances import InstanceBatch
@@ -72,7 +72,7 @@ class Assets(NamedTuple):
         field: Number of each field's mesh.
     """
 
-    rasteriser: Rasteriser
+    rasteriser: WarpEngine
     first: Int[Tensor, " k"]
     number: Int[Tensor, " k"]
     far: Int[Tensor, " m"]
@@ -369,7 +369,7 @@ class StreetView(Renderer):
         middles = [(m.vertices.min(0) + m.vertices.max(0))[:2] / 2 for name in OBJECTS for m in found[name].models]
         colours = [torch.tensor(found[name].palette) for name in OBJECTS]
         stand_ins = [f"{name}_far" if f"{name}_far" in coarser else name for name in meshes]
-        rasteriser = Rasteriser(library, self.size, self.supersampling, self.shadow_size)
+        rasteriser = WarpEngine(library, self.size, self.supersampling, self.shadow_size)
         return Assets(
             rasteriser,
             first.to(device),

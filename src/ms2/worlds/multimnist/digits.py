@@ -72,7 +72,7 @@ def _mnist(root: str | None) -> tuple[Tensor, Tensor]:
     from torchvision.datasets import MNIST
 
     if root is None:
-        raise UserError("the digit source 'mnist' needs the folder that holds MNIST/raw: give digits_root")
+        raise UserError("the digit source 'mnist' needs the folder that holds MNIST/raw: give mnist_root")
     try:
         data = MNIST(root, train=True)
     except RuntimeError:

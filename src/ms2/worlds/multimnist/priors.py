@@ -58,7 +58,7 @@ class UniformPlacement(ParameterPrior):
 
     Args:
         max_angle: Greatest turn to either side, in degrees.
-        examples: Which share of each class's pictures to use, from and to.
+        image_range: Which share of each class's pictures to use, from and to.
         row_fraction: Share of scenes whose digits stand in a row instead, with even gaps, in any direction: to train
             extractors on, which are to count alike in any layout. The paper has none.
     """
@@ -66,13 +66,13 @@ class UniformPlacement(ParameterPrior):
     mutable = MUTABLE
 
     def __init__(
-        self, max_angle: float = 0.0, examples: tuple[float, float] = (0.0, 1.0), row_fraction: float = 0.0
+        self, max_angle: float = 0.0, image_range: tuple[float, float] = (0.0, 1.0), row_fraction: float = 0.0
     ) -> None:
         if not 0 <= max_angle <= 180:
             raise UserError(f"max_angle must lie between 0 and 180 degrees, not be {max_angle}")
         if not 0 <= row_fraction <= 1:
             raise UserError(f"row_fraction is a share of scenes, between 0 and 1, and can't be {row_fraction}")
-        self.max_angle, self.examples, self.row_fraction = max_angle, _share(examples), row_fraction
+        self.max_angle, self.image_range, self.row_fraction = max_angle, _checked_range(image_range), row_fraction
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Place, angle and picture of each digit, independent of one another."""
@@ -81,7 +81,7 @@ class UniformPlacement(ParameterPrior):
             x=uniform(scenes, 0, 1, generator),
             y=uniform(scenes, 0, 1, generator),
             angle=uniform(scenes, -turn, turn, generator),
-            example=uniform(scenes, *self.examples, generator),
+            example=uniform(scenes, *self.image_range, generator),
         )
         return self._lined_up(placed, generator) if self.row_fraction else placed
 
@@ -101,14 +101,14 @@ class UniformPlacement(ParameterPrior):
         return scenes.with_attributes(x=torch.where(moved, x, of["x"]), y=torch.where(moved, y, of["y"]))
 
 
-class AroundAPlace(ParameterPrior):
+class NormalPlacement(ParameterPrior):
     """Digits about one place and one angle, normally distributed, as for Meta-Sim's experiments with one digit.
 
     Args:
         x: Mean and standard deviation of the place from left to right, as a share of the way.
         y: The same from top to bottom.
         angle: The same of the angle in degrees, counter-clockwise.
-        examples: Which share of each class's pictures to use, from and to.
+        image_range: Which share of each class's pictures to use, from and to.
     """
 
     mutable = MUTABLE
@@ -118,12 +118,12 @@ class AroundAPlace(ParameterPrior):
         x: tuple[float, float] = (0.5, 0.05),
         y: tuple[float, float] = (0.5, 0.05),
         angle: tuple[float, float] = (0.0, 15.0),
-        examples: tuple[float, float] = (0.0, 1.0),
+        image_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         for name, (_, deviation) in (("x", x), ("y", y), ("angle", angle)):
             if deviation < 0:
                 raise UserError(f"{name} is a mean and a standard deviation, which can't be {deviation}")
-        self.x, self.y, self.angle, self.examples = x, y, angle, _share(examples)
+        self.x, self.y, self.angle, self.image_range = x, y, angle, _checked_range(image_range)
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Place, angle and picture of each digit, independent of one another; places beyond the canvas at its edge."""
@@ -137,23 +137,23 @@ class AroundAPlace(ParameterPrior):
             x=normal(*self.x).clamp(0, 1),
             y=normal(*self.y).clamp(0, 1),
             angle=(turn + math.pi) % (2 * math.pi) - math.pi,
-            example=uniform(scenes, *self.examples, generator),
+            example=uniform(scenes, *self.image_range, generator),
         )
 
 
-class OnALine(ParameterPrior):
+class LinePlacement(ParameterPrior):
     """The target's layout: digits upright, evenly spaced on a straight line across the middle.
 
     On a canvas of at least ten and a half digits' width, ten of them stand side by side without overlap.
 
     Args:
-        examples: Which share of each class's pictures to use, from and to.
+        image_range: Which share of each class's pictures to use, from and to.
     """
 
     mutable = MUTABLE
 
-    def __init__(self, examples: tuple[float, float] = (0.0, 1.0)) -> None:
-        self.examples = _share(examples)
+    def __init__(self, image_range: tuple[float, float] = (0.0, 1.0)) -> None:
+        self.image_range = _checked_range(image_range)
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Place n digits a step apart, with a quarter of a step free at either end; only the pictures are random."""
@@ -164,11 +164,11 @@ class OnALine(ParameterPrior):
             x=x,
             y=torch.full_like(x, 0.5),
             angle=torch.zeros_like(x),
-            example=uniform(scenes, *self.examples, generator),
+            example=uniform(scenes, *self.image_range, generator),
         )
 
 
-def _share(examples: tuple[float, float]) -> tuple[float, float]:
-    if not 0 <= examples[0] < examples[1] <= 1:
-        raise UserError(f"examples must be a share of the pictures, from and to, within 0 and 1, not {examples}")
-    return examples
+def _checked_range(image_range: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= image_range[0] < image_range[1] <= 1:
+        raise UserError(f"image_range must be a share of the pictures, from and to, within 0 and 1, not {image_range}")
+    return image_range

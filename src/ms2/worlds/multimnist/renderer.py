@@ -24,11 +24,11 @@ class DigitCanvas(Renderer):
     Differentiable in x, y and angle.
 
     Args:
-        canvas: Side of the square canvas in pixels.
-        digit: Side of a digit in pixels.
-        digits: Where pictures come from: scikit-learn's embedded digits, or the real MNIST.
-        digits_root: Folder that holds ``MNIST/raw``, for the source ``mnist``.
-        turning: Whether digits may be turned; if not, their angle is not read.
+        canvas_size: Side of the square canvas in pixels.
+        digit_size: Side of a digit in pixels.
+        source: Digit images to use: ``sklearn`` (scikit-learn's embedded digits) or ``mnist`` (the real MNIST).
+        mnist_root: Folder that holds ``MNIST/raw``; for the source ``mnist`` only.
+        rotation: Whether to rotate digits by their angle; if not, the renderer has no attribute ``angle``.
     """
 
     channels = 1
@@ -36,20 +36,20 @@ class DigitCanvas(Renderer):
 
     def __init__(
         self,
-        canvas: int = 256,
-        digit: int = 28,
-        digits: Source = "sklearn",
-        digits_root: str | None = None,
-        turning: bool = False,
+        canvas_size: int = 256,
+        digit_size: int = 28,
+        source: Source = "sklearn",
+        mnist_root: str | None = None,
+        rotation: bool = False,
     ) -> None:
-        if not 0 < digit <= canvas:
-            raise UserError(f"a digit of {digit} pixels does not fit onto a canvas of {canvas} pixels")
-        self.canvas, self.digit, self.turning = canvas, digit, turning
-        self.digits = load_digits(digits, digit, digits_root)
-        self.licence = LICENCES[digits]
+        if not 0 < digit_size <= canvas_size:
+            raise UserError(f"a digit of {digit_size} pixels does not fit onto a canvas of {canvas_size} pixels")
+        self.canvas_size, self.digit_size, self.rotation = canvas_size, digit_size, rotation
+        self.digits = load_digits(source, digit_size, mnist_root)
+        self.licence = LICENCES[source]
         self._copies: dict[torch.device, Digits] = {}
-        self.size = (canvas, canvas)
-        angle = (Attribute("angle", -math.pi, math.pi, periodic=True),) if turning else ()
+        self.size = (canvas_size, canvas_size)
+        angle = (Attribute("angle", -math.pi, math.pi, periodic=True),) if rotation else ()
         self.attributes = (Attribute("x", 0, 1), Attribute("y", 0, 1), *angle, Attribute("example", 0, 1))
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 1 h w"]:
@@ -90,7 +90,7 @@ class DigitCanvas(Renderer):
 
     def centres(self, scenes: SceneBatch) -> Float[Tensor, "b n 2"]:
         """Where digits are on the canvas."""
-        return torch.stack([self._pixel(scenes.attributes[name]) / self.canvas for name in ("x", "y")], 2)
+        return torch.stack([self._pixel(scenes.attributes[name]) / self.canvas_size for name in ("x", "y")], 2)
 
     def _sprites(self, scenes: SceneBatch) -> sprites.Sprites:
         digits = self._digits_on(scenes.classes.device)
@@ -99,16 +99,16 @@ class DigitCanvas(Renderer):
         classes = scenes.classes[scene, place]
         number = digits.number[classes]
         picture = digits.first[classes] + (of["example"] * number).long().clamp(max=number - 1)
-        angle = of["angle"] if self.turning else None
+        angle = of["angle"] if self.rotation else None
         return sprites.place(digits.pictures[picture], self._pixel(of["x"]), self._pixel(of["y"]), angle, scene)
 
     def _pixel(self, place: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        return self.digit / 2 + (self.canvas - self.digit) * place
+        return self.digit_size / 2 + (self.canvas_size - self.digit_size) * place
 
     def _corners(self, scenes: SceneBatch) -> Float[Tensor, "b n 4 2"]:
         of = scenes.attributes
         x, y = self._pixel(of["x"]), self._pixel(of["y"])
-        return sprites.corners_of(x, y, of["angle"] if self.turning else 0.0, self.digit, self.digit)
+        return sprites.corners_of(x, y, of["angle"] if self.rotation else 0.0, self.digit_size, self.digit_size)
 
     def _digits_on(self, device: torch.device) -> Digits:
         if device not in self._copies:

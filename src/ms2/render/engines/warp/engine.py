@@ -85,7 +85,7 @@ class Raster:
     labels: Labels | None
 
 
-class Rasteriser:
+class WarpEngine:
     """Draws scenes of instances of a library's meshes, on the device that the library is on.
 
     A visibility buffer holds the nearest triangle of every sample; pixels are shaded afterwards, once for each triangle
