@@ -19,7 +19,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED) ## learn the structure of MultiMNIST scenes, the quick settings
-	$(BIN)/ms2 fit --config configs/multimnist_quick.yaml $(ARGS)
+	$(BIN)/ms2 fit --config multimnist_quick $(ARGS)
 
 test: $(INSTALLED) ## run the tests
 	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --ignore tests/cli/test_wandb.py $(ARGS) $(OR_NONE)

@@ -62,7 +62,7 @@ def learn() -> None:
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     settings = SETTINGS | {"trainer.max_steps": str(steps)}
     words = [word for key, value in settings.items() for word in (f"--{key}", value)]
-    run = subprocess.Popen([sys.executable, "-m", "ms2", "fit", "--config", "configs/multimnist_quick.yaml", *words])
+    run = subprocess.Popen([sys.executable, "-m", "ms2", "fit", "--config", "multimnist_quick", *words])
     seen: dict[int, int] = {}
     while run.poll() is None:
         step, memory = last_step(), resident(run.pid)

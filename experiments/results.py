@@ -101,14 +101,14 @@ EXPERIMENTS = {
         settings={seed: {} for seed in SEEDS},
     ),
     "digits": Experiment(
-        configs={"rotated": "turned", "moved": "turned and moved"},
+        configs={"rotated": "turned", "translated": "turned and moved"},
         columns={},
         references={},
         settings={seed: {"data.target.init_args.seed": str(seed)} for seed in SEEDS},
         attributes={"angle_w1": "angle (°)", "x_w1": "x", "y_w1": "y"},
     ),
 }
-PARAMETERS = ("parameters", "rotated", "moved")
+PARAMETERS = ("parameters", "rotated", "translated")
 """Configurations that learn parameters, and have a table of their own: a row for each part that is learned."""
 ROWS = {
     "_prior": ("prior", "prior"),
@@ -144,7 +144,7 @@ def run(world: str, config: str, seed: int, mnist: str | None) -> None:
     if config == "parameters" and "MS2_DATA" in os.environ:
         settings["model.image_distances"] = json.dumps(REALISM)
     command = [
-        *(sys.executable, "-m", "ms2", "fit", "--config", f"configs/{world}_{config}.yaml"),
+        *(sys.executable, "-m", "ms2", "fit", "--config", f"{world}_{config}"),
         *("--name", run_name(world, config, seed, mnist), "--seed_everything", str(seed)),
         *(word for key, value in settings.items() for word in (f"--{key}", value)),
     ]

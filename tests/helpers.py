@@ -13,11 +13,11 @@ from unittest import mock
 
 import pytest
 import torch
-import yaml
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from ms2.cli.commands import main
+from ms2.core import configurations
 from ms2.features.base import Blocks, CountPrediction, FeatureExtractor, TrainedExtractor
 from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.learning.data import TargetImages
@@ -33,7 +33,7 @@ from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import RandomDigits, UniformDigits, UniformPlacement
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parent.parent / "configs" / "experiments"
 TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
     "data.batch_size": 16,
     "extractor.max_steps": 2,
@@ -113,7 +113,7 @@ TINY_FEATURES: dict[str, dict[str, object]] = {  # random weights, where others 
 
 def features_of(config: Path) -> dict[str, object]:
     """Tiny settings of a configuration's feature extractor, whichever that is."""
-    features = yaml.safe_load(config.read_text())["model"]["features"]
+    features = configurations.load(config)["model"]["features"]
     name = features if isinstance(features, str) else features["class_path"]
     settings = TINY_FEATURES.get(name, {"widths": "[4,4,4]"})
     return {f"model.features.init_args.{key}": value for key, value in settings.items()}

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from helpers import CONFIGS, EXPECTED, TINY, command, fit, last, metrics_of, ms2
 
+from ms2.core.configurations import load
+
 pytestmark = EXPECTED
-NEEDS_DATA = {path for path in CONFIGS.glob("*.yaml") if "MS2_DATA" in path.read_text()}
+NEEDS_DATA = {path for path in CONFIGS.glob("*.yaml") if "MS2_DATA" in str(load(path))}
 every_config = pytest.mark.parametrize(
     "config",
     [
@@ -58,7 +59,7 @@ def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
             found = {f"{key}{ending}" for ending in ("", "_prior", "_pcfg_oracle")} & set(metrics_of(run))
             assert len(found) == 3
             assert key.endswith("mean") or f"{key}_noise_floor" in metrics_of(run)
-    check_measures(yaml.safe_load(config.read_text()), metrics_of(run))
+    check_measures(load(config), metrics_of(run))
     assert {file.name for file in run.iterdir()} >= {"metrics.json", "summary.png", "moved.png", "moved.csv"}
     assert last(run)["global_step"] == TINY["trainer.max_steps"]
 

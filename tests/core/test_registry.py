@@ -193,7 +193,7 @@ def install(folder: Path, **modules: str) -> None:
     (info / "entry_points.txt").write_text("[ms2.plugins]\n" + "".join(f"{name} = {name}\n" for name in modules))
 
 
-GOOD = "from ms2.registry import Plugin\nclass Base(Plugin): ...\nclass Room(Base): ...\n"
+GOOD = "from ms2.core.registry import Plugin\nclass Base(Plugin): ...\nclass Room(Base): ...\n"
 
 
 @pytest.mark.parametrize(
@@ -208,6 +208,7 @@ def test_a_broken_entry_point_is_named_in_a_warning_and_the_others_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, reason: str
 ):
     install(tmp_path, ms2_broken_plugin=broken, ms2_good_plugin=GOOD)
+    monkeypatch.setattr("ms2.core.registry._LOADED", set())
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
         with pytest.warns(UserWarning) as caught:

@@ -55,7 +55,7 @@ def test_neighbouring_seeds_are_uncorrelated():
 def test_another_process_draws_the_same_numbers():
     """Whatever seed Python's own hash() has there."""
     program = (
-        "import torch; from ms2.seeding import generator;"
+        "import torch; from ms2.core.seeding import generator;"
         "print(torch.randint(2**62, (4,), generator=generator(3, 'training', 'é', -1)).tolist())"
     )
     other_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"

@@ -22,6 +22,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from test_datasets import SMALL, changed_files, small, tree
 
+from ms2.core.configurations import worlds
 from ms2.datasets.formats.kitti import Kitti
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
@@ -30,7 +31,6 @@ from ms2.datasets.plan import Plan
 from ms2.datasets.records import drawable, scene_from_plain
 from ms2.datasets.rendering import render_record
 from ms2.grammar.derivations import valid
-from ms2.models.opening import WORLDS
 from ms2.render.base import Rendering
 from ms2.render.scene3d.calibration import read_projection
 from ms2.scene.batch import scenes_from_derivations
@@ -90,7 +90,7 @@ class Made:
         return found
 
 
-@pytest.fixture(scope="module", params=WORLDS)
+@pytest.fixture(scope="module", params=worlds())
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Each of the worlds that come along."""
     name = request.param
@@ -101,7 +101,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_every_world_has_a_small_version() -> None:
-    assert set(SMALL) == set(WORLDS) == {"multimnist", "aerial2d", "driving3d"}
+    assert set(SMALL) == set(worlds()) == {"multimnist", "aerial2d", "driving3d"}
 
 
 def test_all_files_and_no_others(made: Made) -> None:

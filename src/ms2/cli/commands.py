@@ -13,7 +13,7 @@ from ms2.cli.compare import compare_command
 from ms2.cli.fit import CLI
 from ms2.cli.generate import generate_command, render_command
 from ms2.cli.report import report_command
-from ms2.core import registry
+from ms2.core import configurations, registry
 from ms2.core.errors import UserError
 from ms2.grammar.grammar import Grammar
 
@@ -28,21 +28,28 @@ COMMANDS = {
 USAGE = """\
 ms2 learns the structure of scenes from images without labels (Meta-Sim2).
 
-  ms2 fit --config FILE       learn; stages that are done already are reused
-  ms2 validate --config FILE  distance of a checkpoint's structure to the target's
-  ms2 test --config FILE      the same, leaving metrics.json and summary.png
-  ms2 predict --config FILE   images of a checkpoint's scenes
+  ms2 fit --config NAME       learn; stages that are done already are reused
+  ms2 validate --config NAME  distance of a checkpoint's structure to the target's
+  ms2 test --config NAME      the same, leaving metrics.json and summary.png
+  ms2 predict --config NAME   images of a checkpoint's scenes
   ms2 generate SOURCE         a labelled data set from a run, a configuration, or a world
   ms2 render --provenance F   one of its images again, to the byte
   ms2 report FOLDER           one page of a run or a data set
   ms2 compare RUN             what its data is worth to a detector, beside the prior's
+  ms2 configs                 the configurations that can be named after --config
   ms2 list [KIND]             the plug-ins that can be named in a configuration
   ms2 lint NAME|FILE [T_MAX]  what is suspicious about a grammar
 
-Every setting of FILE can be given on the command line too, and wins:
-  ms2 fit --config configs/multimnist_quick.yaml --model.objective MMDWitness --model.lr 1e-3
+Every setting of a configuration can be given on the command line too, and wins:
+  ms2 fit --config multimnist_quick --model.objective MMDWitness --model.lr 1e-3
 All of them: ms2 fit --help, and ms2 fit --model.features.help ResNet for those of a plug-in.
 """
+
+
+def list_configurations() -> None:
+    """Print the configurations that can be named, with what each is for."""
+    for name, path in configurations.experiments().items():
+        print(f"  {name:22} {configurations.first_comment(path)}")
 
 
 def list_plugins(kinds: list[str]) -> None:
@@ -90,12 +97,14 @@ def main(args: ArgsType = None) -> None:
             print(USAGE)
         elif argv[0] in COMMANDS:
             COMMANDS[argv[0]](argv[1:])
+        elif argv[0] == "configs":
+            list_configurations()
         elif argv[0] == "list":
             list_plugins(argv[1:])
         elif argv[0] == "lint" and 2 <= len(argv) <= 3:
             sys.exit(lint(argv[1], int(argv[2]) if len(argv) > 2 else None))
         else:
-            CLI(args)
+            CLI(argv)
     except SIGTERMException:  # of itself it ends with exit code 0, as if all were done
         print("ms2: asked to stop (SIGTERM); the same command goes on where it was", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)

@@ -1,10 +1,12 @@
 """Lightning's command line: fit, validate, test and predict."""
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import yaml
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -12,7 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 import ms2
-import ms2.worlds
+from ms2.core import configurations
 from ms2.core.errors import UserError
 from ms2.core.files import write_json
 from ms2.core.parsing import explain
@@ -28,6 +30,26 @@ from ms2.learning.stages import run_stage, say
 from ms2.world import World
 
 STARTED = time.monotonic()
+
+
+def resolved(args: Any) -> Any:
+    """A command line on which all that is named after ``--config`` stands as one text, merged in order.
+
+    Raises:
+        UserError: If there is no such configuration.
+    """
+    if not isinstance(args, (list, tuple)) or not args:
+        return args
+    words, names = [], []
+    remaining = iter(args[1:])
+    for word in remaining:
+        key, equals, value = word.partition("=")
+        if key != "--config":
+            words.append(word)
+        else:
+            names.append(value if equals else next(remaining, ""))
+    text = yaml.safe_dump(configurations.load_all(names), sort_keys=False)
+    return [args[0], *(["--config", text] if names else []), *words]
 
 
 class Parser(LightningArgumentParser):
@@ -56,6 +78,10 @@ class CLI(LightningCLI):
             args=args,
             run=run,
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Read the settings of configurations, found by name or as files, and of the command line, which win."""
+        self.config = parser.parse_args(resolved(sys.argv[1:] if args is None else args))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

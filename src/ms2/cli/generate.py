@@ -6,17 +6,18 @@ from pathlib import Path
 
 import torch
 
+from ms2.core import configurations
 from ms2.core.errors import UserError
 from ms2.core.registry import available
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import render_record
-from ms2.models.opening import WORLDS, open_source
+from ms2.models.opening import open_source
 
 SOURCE = (
-    f"the folder of a run, a checkpoint in it, a configuration, or a world: {', '.join(WORLDS)}. Settings of its world "
-    "may follow: --world.renderer.canvas_size 96"
+    f"the folder of a run, a checkpoint in it, a configuration, or a world: {', '.join(configurations.worlds())}. "
+    "Settings of its world may follow: --world.renderer.canvas_size 96"
 )
 
 

@@ -2,16 +2,20 @@
 
 import inspect
 import warnings
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ms2.core.errors import UserError, suggest
 from ms2.core.settings import Configured
 
 ENTRY_POINT_GROUP = "ms2.plugins"
+"""Group of entry points under which packages declare plug-ins."""
 
 KINDS: dict[str, type] = {}
 """Base class of every kind of plug-in, by the kind's name in the plural (``ms2 list`` shows them)."""
+
+
+_LOADED: set[EntryPoint] = set()
 
 
 class UnknownPluginError(UserError, LookupError):
@@ -42,9 +46,12 @@ def load_entry_points() -> None:
     """Import the modules that installed packages declare under the entry-point group ``ms2.plugins``.
 
     A package that fails to import is named in a warning and left out, so that it cannot stop a run
-    which does not need it.
+    which does not need it. Further calls load what has been installed since.
     """
     for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry in _LOADED:
+            continue
+        _LOADED.add(entry)
         try:
             entry.load()
         except Exception as error:  # whatever a stranger's module raises, the program goes on

@@ -8,10 +8,9 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import render_record
-from ms2.models.opening import WORLDS, Source, open_source, parser
+from ms2.models.opening import Source, open_source, parser
 
 __all__ = [
-    "WORLDS",
     "Coco",
     "Format",
     "Job",

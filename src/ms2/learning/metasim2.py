@@ -136,7 +136,7 @@ class MetaSim2(Configured, LightningModule):
             given, missing = ("parameters", "parameter_learning")[:: 1 if parameters is not None else -1]
             raise UserError(
                 f"model.{given} is given without model.{missing}: parameters are learned with both, as in "
-                "configs/multimnist_parameters.yaml, or not at all with neither"
+                "the configuration multimnist_parameters, or not at all with neither"
             )
         self.parameter_model, self.parameter_learning = parameters, parameter_learning
         self.parameter_mean: AveragedModel | None = None

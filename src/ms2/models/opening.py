@@ -10,7 +10,7 @@ import yaml
 from jaxtyping import Int
 from torch import Tensor
 
-import ms2.worlds
+from ms2.core import configurations, registry
 from ms2.core.errors import UserError, suggest
 from ms2.core.parsing import Parser, picked
 from ms2.core.settings import code, fingerprint
@@ -20,9 +20,6 @@ from ms2.models.conditional.sampling import Conditioned, sample_prior_given
 from ms2.models.parameters import LearnedParameters, ParameterModel
 from ms2.models.structure import StructureModel
 from ms2.world import World
-
-WORLDS = {file.parent.name: file for file in sorted(Path(ms2.worlds.__path__[0]).glob("*/world.yaml"))}
-"""Configuration of each world that comes along, by name."""
 
 Which = Literal["learned", "prior"]
 Sampler = Callable[[int, torch.Generator], Int[Tensor, "n t"]]
@@ -107,6 +104,7 @@ class Source:
 
 def parser(prog: str = "ms2 generate") -> Parser:
     """Reads a world, and the settings of its structure and parameter models."""
+    registry.load_entry_points()  # the worlds, whose classes are named here
     made = Parser(prog=prog)
     made.add_class_arguments(World, "world")
     made.add_subclass_arguments(StructureModel, "structure")
@@ -160,12 +158,10 @@ def find(source: str) -> tuple[dict[str, Any], str, Path | None]:
         UserError: If there is no such thing.
     """
     file, weights = _find(source)
-    try:
-        found = yaml.safe_load(file.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} can't be read as a configuration: {error}") from error
-    if not isinstance(found, dict) or not picked(found, "world"):
-        raise UserError(f"{file} describes no world: it has no section 'world'. See {WORLDS['multimnist']}")
+    found = configurations.load(file)
+    if not picked(found, "world"):
+        example = configurations.worlds()["multimnist"]
+        raise UserError(f"{file} describes no world: it has no section 'world'. See {example}")
     return found, file.parent.name if file.name in ("config.yaml", "world.yaml") else file.stem, weights
 
 
@@ -220,8 +216,9 @@ def read(reader: Parser, given: dict[str, Any], arguments: list[str] | None = No
 
 def _find(source: str) -> tuple[Path, Path | None]:
     """The configuration that a person names, and the weights beside it."""
-    if source in WORLDS:
-        return WORLDS[source], None
+    worlds, experiments = configurations.worlds(), configurations.experiments()
+    if source in worlds:
+        return worlds[source], None
     path = Path(source).expanduser()
     if path.suffix == ".ckpt":
         for folder in path.absolute().parents[:2]:
@@ -238,7 +235,9 @@ def _find(source: str) -> tuple[Path, Path | None]:
         return path / "config.yaml", last if last.exists() else None
     if path.is_dir():
         raise UserError(f"{path} is not the folder of a run: it has no config.yaml. 'ms2 fit' makes such folders")
+    if source in experiments:
+        return experiments[source], None
     raise UserError(
         f"{source} is neither a run's folder, nor a checkpoint, nor a configuration, nor a world. "
-        f"{suggest(source, WORLDS)}"
+        f"{suggest(source, [*worlds, *experiments])}"
     )

@@ -1,0 +1,164 @@
+"""Configurations in layers: YAML files that name their bases, found by name and merged to one set of settings.
+
+A file names its bases in the key ``base``, one or a list; what it says itself is merged on top of them, in order::
+
+    # MultiMNIST at the paper's size.
+    base: [base, worlds/multimnist]
+    name: multimnist
+    data: {batch_size: 512}
+
+A name stands for a file of the folder ``configs``, with or without ``experiments/`` before it; anything that ends in
+``.yaml`` is a path, in ``base`` relative to the file that names it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ms2.core.errors import UserError, suggest
+from ms2.core.registry import ENTRY_POINT_GROUP
+
+BASE = "base"
+"""Key under which a configuration names what it is based on."""
+
+
+class Loader(yaml.SafeLoader):
+    """Reads plain values only, and ``3e-3`` as the number it is in YAML 1.2 (in YAML 1.1 it is a text)."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def folder() -> Path:
+    """The folder of the configurations that come with the program.
+
+    A wheel carries them inside the package; a checkout, also one installed with ``pip install -e``, has them in the
+    folder ``configs`` at its top, and nowhere else.
+    """
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parents[1] / "configs"
+
+
+def experiments() -> dict[str, Path]:
+    """Configurations of whole runs, by name."""
+    return {path.stem: path for path in sorted((folder() / "experiments").glob("*.yaml"))}
+
+
+def worlds() -> dict[str, Path]:
+    """Configurations of worlds by name: those that come along, and the ``world.yaml`` of installed plug-ins."""
+    found = {path.stem: path for path in sorted((folder() / "worlds").glob("*.yaml"))}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        package = find_spec(entry.module.partition(".")[0])  # the packages above a module would be imported
+        if entry.name in found or package is None:
+            continue
+        for place in package.submodule_search_locations or ():
+            file = Path(place, *entry.module.split(".")[1:], "world.yaml")
+            if file.is_file():
+                found[entry.name] = file
+    return found
+
+
+def find(name: str, beside: Path | None = None) -> Path:
+    """The file of a configuration.
+
+    Args:
+        name: The name of a configuration, or the path of a file.
+        beside: Folder that paths are relative to; the working directory by default.
+
+    Raises:
+        UserError: If there is none; the message names the nearest and all others.
+    """
+    path = (beside or Path()) / Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if path.is_file():
+            return path
+        raise UserError(f"there is no configuration file {path}. Names that need no file: {', '.join(experiments())}")
+    for place in (folder() / "experiments", folder()):
+        file = place / f"{name}.yaml"
+        if file.is_file():
+            return file
+    kind, _, world = name.rpartition("/")
+    if kind == "worlds" and world in worlds():
+        return worlds()[world]
+    names = {f"worlds/{world}" for world in worlds()} if kind == "worlds" else set(experiments())
+    raise UserError(f"there is no configuration called {name!r}. {suggest(name, names)}")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a file itself says, without its bases.
+
+    Raises:
+        UserError: If it can't be read, or is not a mapping from names to settings.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read as a configuration: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no configuration: it must hold settings by name, such as 'name: first'")
+    return content
+
+
+def load(name: str | Path) -> dict[str, Any]:
+    """All settings of a configuration: those of its bases, with its own on top.
+
+    Raises:
+        UserError: If it or a base can't be found or read, or is based on itself.
+    """
+    return _load(find(str(name)), ())
+
+
+def load_all(names: Iterable[str | Path]) -> dict[str, Any]:
+    """The settings of several configurations, merged in order."""
+    found: dict[str, Any] = {}
+    for name in names:
+        found = merge(found, load(name))
+    return found
+
+
+def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise UserError(f"{path} is based on itself: {' > '.join(p.name for p in (*above, path))}")
+    own = read(path)
+    bases = own.pop(BASE, [])
+    found: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        found = merge(found, _load(find(base, path.parent), (*above, path.resolve())))
+    return merge(found, own)
+
+
+def merge(below: Any, above: Any) -> Any:
+    """Settings with others on top of them.
+
+    Mappings are merged key by key; lists and single values are replaced. Where another class is named, the arguments
+    of the one below are dropped: they belong to that class.
+    """
+    if not isinstance(above, Mapping):
+        return {**below, "class_path": above} if _same_class(below, above) else above
+    if isinstance(below, str) and "class_path" not in above and "init_args" in above:
+        below = {"class_path": below}
+    if not isinstance(below, Mapping) or ("class_path" in above and not _same_class(below, above["class_path"])):
+        return dict(above)
+    return {**below, **{key: merge(below.get(key), value) for key, value in above.items()}}
+
+
+def _same_class(below: Any, name: Any) -> bool:
+    """Whether settings are those of the class with a name, which may be short or dotted."""
+    known = below.get("class_path") if isinstance(below, Mapping) else None
+    return isinstance(name, str) and isinstance(known, str) and known.rpartition(".")[2] == name.rpartition(".")[2]
+
+
+def first_comment(path: Path) -> str:
+    """The first line of a configuration, which says what it is for."""
+    with path.open(encoding="utf-8") as lines:
+        return next((line.lstrip("# ").strip() for line in lines if line.startswith("#")), "")
