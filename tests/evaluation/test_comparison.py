@@ -20,10 +20,10 @@ from ms2.evaluation.detectors.comparison import (
     measure_rows,
     measure_runs,
     open_rows,
-    summarise,
     table,
 )
 from ms2.evaluation.detectors.detector import load_detector
+from ms2.metrics.comparison import ComparisonResult, load_comparison, summarise
 from ms2.metrics.fid import fid
 from ms2.metrics.intervals import mean_interval
 from ms2.metrics.kid import kid
@@ -33,16 +33,16 @@ from ms2.worlds.multimnist.grammar import MultiMNIST
 
 WORLD = {
     "grammar": "MultiMNIST",
-    "prior": {"class_path": "UniformDigits", "init_args": {"max_digits": 4}},
-    "parameters": "UniformPlacement",
+    "structure_prior": {"class_path": "UniformDigits", "init_args": {"max_digits": 4}},
+    "parameter_prior": "UniformPlacement",
     "renderer": {"class_path": "DigitCanvas", "init_args": {"canvas_size": 40, "digit_size": 12}},
 }
 TARGET = {
     "class_path": "Synthetic",
     "init_args": {
         "num_images": 20,
-        "prior": {"class_path": "RandomDigits", "init_args": {"max_digits": 4}},
-        "parameters": "LinePlacement",
+        "structure_prior": {"class_path": "RandomDigits", "init_args": {"max_digits": 4}},
+        "parameter_prior": "LinePlacement",
     },
 }
 SMALL = Budget(num_scenes=6, steps=2, test_scenes=5, batch_size=2, classes=("3", "8"))
@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Path:
     configuration = {
         "world": WORLD,
         "data": {"target": TARGET},
-        "model": {"structure": {"t_max": 12, "hidden": 8, "most": {"Digits": 4}}},
+        "model": {"structure": {"t_max": 12, "hidden": 8, "max_length": {"Digits": 4}}},
     }
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_a_single_measurement_has_no_interval():
 def test_gains_are_paired_by_seed():
     """Seeds differ by a lot, rows by the same amount with each: the gain is certain, the rows are not."""
     measured = [{"prior": {"AP car": x}, "learned": {"AP car": x + 0.125}} for x in (0.25, 0.5, 0.75)]
-    found = summarise(measured)
+    found = summarise([ComparisonResult(seed, rows, {}) for seed, rows in enumerate(measured)])
     gain = found["learned - prior"]["AP car"]
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.125, 0.125, 0.125))
     assert found["prior"]["AP car"].high - found["prior"]["AP car"].low > 0.5
@@ -102,8 +102,9 @@ def test_a_comparison_in_small(run, monkeypatch):
     # what was measured is not measured again
     monkeypatch.setattr("ms2.evaluation.detectors.comparison.measure_rows", None)
     assert measure_runs([str(run)], [0, 1], SMALL, [])[1] == text
-    (told,) = (run / "compare").glob("*/budget.json")
-    assert json.loads(told.read_text())["steps"] == SMALL.steps
+    (first, second) = sorted((run / "compare").glob("*/seed*.json"))
+    assert [load_comparison(file).seed for file in (first, second)] == [0, 1]
+    assert load_comparison(first).budget["steps"] == SMALL.steps
 
 
 def test_rows_differ_in_structure_alone(run):
@@ -147,7 +148,7 @@ def test_fid_and_kid_are_those_of_the_rows_images(run):
     configuration = yaml.safe_load((run / "config.yaml").read_text())
     features = {"architecture": "squeezenet1_1", "layer": "features.3", "weights": str(weights)}
     realism = {"features": {"class_path": "Backbone", "init_args": features}, "num_images": 12, "batch_size": 7}
-    configuration["model"]["realism"] = realism
+    configuration["model"]["image_distances"] = realism
     (run / "config.yaml").write_text(yaml.safe_dump(configuration))
     rows = open_rows(str(run))
     found = measure_rows(rows, 0, replace(SMALL, num_scenes=20), run / "compare")
@@ -194,7 +195,7 @@ def test_a_class_that_one_test_set_lacks_is_left_out_of_means():
     measured = [{"prior": {"AP a": 0.5, "AP b": 0.1}, "learned": {"AP a": 0.7, "AP b": 0.2}},
                 {"prior": {"AP a": 0.3}, "learned": {"AP a": 0.5, "AP b": 0.3}}]  # fmt: skip
     for some in (measured, measured[::-1]):
-        found = summarise(some)
+        found = summarise([ComparisonResult(seed, rows, {}) for seed, rows in enumerate(some)])
         assert found["prior"].keys() == found["learned - prior"].keys() == {"AP a"}
         assert found["learned - prior"]["AP a"].value == pytest.approx(0.2)
 

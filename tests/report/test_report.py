@@ -35,6 +35,7 @@ from pycocotools import mask as rle
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
 from ms2.evaluation import measures as evaluation
+from ms2.metrics.comparison import ComparisonResult, save_comparison
 from ms2.report import write_report
 from ms2.report.card import markdown
 from ms2.report.charts import axis
@@ -347,13 +348,12 @@ def test_kid_and_fid_are_shown_where_they_were_measured(copy: Path) -> None:
     assert "Some network" in page.all("section", id="results")[0].text
 
 
-def compared(folder: Path, *seeds: dict[str, dict[str, float]], budget: str = "{}") -> Path:
+def compared(folder: Path, *seeds: dict[str, dict[str, float]], budget: dict[str, Any] | None = None) -> Path:
     """A run that was compared, with what was measured with each seed."""
     place = folder / "compare" / "0a1b"
     place.mkdir(parents=True)
     for seed, found in enumerate(seeds):
-        (place / f"seed{seed}.json").write_text(json.dumps(found))
-    (place / "budget.json").write_text(budget)
+        save_comparison(place / f"seed{seed}.json", ComparisonResult(seed, found, budget or {}))
     return place
 
 
@@ -361,7 +361,7 @@ def test_detectors_are_compared_over_seeds(copy: Path) -> None:
     """Means and Student's intervals by hand: t = 12.7062 with one degree of freedom."""
     first = {"prior": {"AP car": 0.5, "KID": 20.0}, "learned structure": {"AP car": 0.6, "KID": 10.0}}
     second = {"prior": {"AP car": 0.7, "KID": 20.0}, "learned structure": {"AP car": 0.9, "KID": 12.0}}
-    compared(copy, first, second, budget='{"num_scenes": 200, "classes": ["car"], "progressive": false}')
+    compared(copy, first, second, budget={"num_scenes": 200, "classes": ["car"], "progressive": False})
     section = page_of(copy).all("section", id="detectors")[0]
     rows = {row.all("th")[0].text: [cell.text for cell in row.all("td")] for row in section.all("tr")[1:]}
     assert rows == {
@@ -741,7 +741,7 @@ def hostile_run(run: Path, folder: Path) -> Path:
     (folder / "moved.csv").write_text(moved)
     config = (folder / "config.yaml").read_text().replace("name: tiny", f"name: {json.dumps(HOSTILE[1])}")
     (folder / "config.yaml").write_text(config + f"# {HOSTILE[0]}\n")
-    compared(folder, {HOSTILE[0]: {HOSTILE[1]: 1.0}}, budget=json.dumps({HOSTILE[0]: HOSTILE[1]}))
+    compared(folder, {HOSTILE[0]: {HOSTILE[1]: 1.0}}, budget={HOSTILE[0]: HOSTILE[1]})
     return folder
 
 
@@ -819,9 +819,16 @@ def broken(folder: Path, name: str, text: str) -> Path:
         ("examples/examples.json", '{"prior": [{}]}', "examples.json: not what ms2 writes"),
         ("examples/prior_00.png", "no image", "prior_00.png: can't be read as an image"),
         ("compare/0a1b/seed0.json", "{", "seed0.json: this is not JSON"),
-        ("compare/0a1b/seed1.json", '{"prior": {"KID": 1}}', "0a1b: its results don't belong together.* ms2 compare"),
-        ("compare/0a1b/seed0.json", '{"prior": [1]}', "0a1b: its results don't belong together.* ms2 compare"),
-        ("compare/0a1b/budget.json", "[]", "budget.json: holds a list, where a dict was expected"),
+        (
+            "compare/0a1b/seed1.json",
+            '{"schema_version": 1, "seed": 1, "rows": {"prior": {"KID": 1}}, "budget": {}}',
+            "0a1b: these results have different rows .*ms2 compare",
+        ),
+        (
+            "compare/0a1b/seed0.json",
+            '{"schema_version": 1, "seed": 0, "rows": {"prior": [1]}, "budget": {}}',
+            "seed0.json: rows.prior is .1.",
+        ),
     ],
 )
 def test_a_broken_run_names_the_file(copy: Path, name: str, text: str, message: str) -> None:

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from ms2.core.errors import UserError
-from ms2.evaluation.detectors.comparison import summarise
+from ms2.metrics.comparison import comparison_files, load_comparison, summarise
 from ms2.metrics.intervals import Interval
 from ms2.report.markup import Html, element, fragment, table
-from ms2.report.reading import read_json
 from ms2.report.results import number
 
 
@@ -16,8 +15,7 @@ def detectors(folder: Path) -> Html:
     Raises:
         UserError: If a file of theirs can't be read.
     """
-    places = sorted({file.parent for file in (folder / "compare").glob("*/seed*.json")})
-    found = [_comparison(place) for place in places]
+    found = [_comparison(files) for files in comparison_files(folder).values()]
     if not found:
         return Html()
     note = (
@@ -28,22 +26,15 @@ def detectors(folder: Path) -> Html:
     return fragment(element("p", note, class_="note"), found)
 
 
-def _comparison(place: Path) -> Html:
-    files = sorted(place.glob("seed*.json"))
-    measured = [read_json(file, dict) for file in files]
+def _comparison(files: list[Path]) -> Html:
+    results = [load_comparison(file) for file in files]
     try:
-        summary = summarise(
-            [{title: {key: float(v) for key, v in row.items()} for title, row in one.items()} for one in measured]
-        )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{place}: its results don't belong together, or were edited ({error!r}). Remove {files[0].name} and its "
-            "like, and run ms2 compare again"
-        ) from error
+        summary = summarise(results)
+    except UserError as error:
+        raise UserError(f"{files[0].parent}: {error}") from error
     columns = list(next(iter(summary.values())))
     rows = [[title, *(_cell(row[key]) for key in columns)] for title, row in summary.items()]
-    budget = read_json(place / "budget.json", dict, {})
-    facts = [f"{what.replace('_', ' ')} {_told(value)}" for what, value in budget.items() if value]
+    facts = [f"{what.replace('_', ' ')} {_told(value)}" for what, value in results[0].budget.items() if value]
     seeds = f"{len(files)} seed{'s' if len(files) > 1 else ''}"
     return fragment(element("p", "; ".join([seeds, *facts]), class_="note"), table(["", *columns], rows))
 

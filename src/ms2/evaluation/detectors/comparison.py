@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
 import torch
 from jaxtyping import Float, UInt8
 from pytorch_lightning import Callback
@@ -24,9 +23,10 @@ from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.evaluation.detectors.detector import Detector, Protocol, evaluate_detector, load_detector, train_detector
 from ms2.evaluation.image_distances import ImageDistances
+from ms2.metrics.comparison import ComparisonResult, load_comparison, save_comparison, summarise
 from ms2.metrics.fid import fid
 from ms2.metrics.histograms import compare
-from ms2.metrics.intervals import Interval, mean_interval
+from ms2.metrics.intervals import Interval
 from ms2.metrics.kid import kid
 from ms2.metrics.statistics import ClassFrequency, ObjectCount, Statistic
 from ms2.metrics.vectors import compare_vectors
@@ -108,15 +108,19 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
     reader.add_subclass_arguments(Target, "target")
     reader.link_arguments("world", "target.init_args.world", apply_on="instantiate")
     reader.add_argument("--statistics", type=list[Statistic] | None)
-    reader.add_argument("--realism", type=ImageDistances | None)
+    reader.add_argument("--image_distances", type=ImageDistances | None)
     model = picked(found, "model")
     given = {"world": found["world"], "structure": model.get("structure"), "target": picked(found, "data", "target")}
-    given |= {key: model[key] for key in ("parameters", "statistics", "realism") if model.get(key)}
+    given |= {key: model[key] for key in ("parameters", "statistics", "image_distances") if model.get(key)}
     plain, made = read(reader, given, arguments)
     ours = {key: plain[key] for key in ("world", "structure", "parameters") if plain.get(key)}
     hidden = None
     if isinstance(made.target, Synthetic):
-        theirs = {key: value for key, value in plain["target"]["init_args"].items() if key in ("prior", "parameters")}
+        theirs = {
+            key: value
+            for key, value in plain["target"]["init_args"].items()
+            if key in ("structure_prior", "parameter_prior")
+        }
         world = plain["world"] | {key: value for key, value in theirs.items() if value is not None}
         hidden = build({"world": world}, None, f"target of {name}")
     return Rows(
@@ -125,7 +129,7 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
         made.target,
         hidden,
         made.statistics or [ObjectCount(), ClassFrequency()],
-        made.realism,
+        made.image_distances,
     )
 
 
@@ -310,30 +314,6 @@ def _features(realism: ImageDistances, images: Iterator[UInt8[Tensor, "b c h w"]
 # -- tables --------------------------------------------------------------------------------------------
 
 
-def summarise(measured: Sequence[dict[str, Measured]]) -> dict[str, dict[str, Interval]]:
-    """Mean and 95 % interval over seeds of every row's measurements; and of each row's gain over the first row.
-
-    Args:
-        measured: What `measure_rows` found with each seed.
-
-    Returns:
-        By the rows' titles, and by ``TITLE - FIRST`` for the gains, whose interval is that of the paired differences.
-    """
-    first, *others = measured[0]
-    found = {title: _means([one[title] for one in measured]) for title in measured[0]}
-    for title in others:
-        gains = [{key: v - one[first][key] for key, v in one[title].items() if key in one[first]} for one in measured]
-        found[f"{title} - {first}"] = _means(gains)
-    return found
-
-
-def _means(measured: Sequence[Measured]) -> dict[str, Interval]:
-    # a class that one test set shows none of has an AP with some of the seeds alone
-    return {
-        key: mean_interval([one[key] for one in measured]) for key in measured[0] if all(key in m for m in measured)
-    }
-
-
 def table(summary: dict[str, dict[str, Interval]]) -> str:
     """Markdown."""
     columns = list(next(iter(summary.values())))
@@ -381,7 +361,6 @@ def measure_runs(
     """
     if len(runs) not in (1, len(seeds)):
         raise UserError(f"{len(runs)} runs need as many --seeds, one each, not {len(seeds)}")
-    measured = []
     opened = {run: open_rows(run, arguments) for run in dict.fromkeys(runs)}
     titles = {run: ", ".join(rows.sources) for run, rows in opened.items()}
     if len(set(titles.values())) > 1:
@@ -389,15 +368,15 @@ def measure_runs(
             "runs that are compared together must have learned the same parts: "
             + "; ".join(f"{run} has {some}" for run, some in titles.items())
         )
+    results = []
     for run, seed in zip(list(runs) * (len(seeds) // len(runs)), seeds, strict=True):
         rows = opened[run]
         folder = folder_of(Path(run), rows, budget)
-        done, files = folder / f"seed{seed}.json", SetFolder(folder)
-        if not done.exists():
-            found = measure_rows(rows, seed, budget, folder, workers, device, bar)
-            files.write_json("budget.json", vars(budget), indent=True)
-            files.write_json(done.name, found, indent=True)
-            files.clean()
-        measured.append(orjson.loads(done.read_bytes()))
-    summary = summarise(measured)
+        file = folder / f"seed{seed}.json"
+        if not file.exists():
+            measured = measure_rows(rows, seed, budget, folder, workers, device, bar)
+            save_comparison(file, ComparisonResult(seed, measured, vars(budget)))
+            SetFolder(folder).clean()
+        results.append(load_comparison(file))
+    summary = summarise(results)
     return summary, table(summary)
