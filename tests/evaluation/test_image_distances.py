@@ -245,8 +245,8 @@ def test_settings_can_be_written_down() -> None:
 def started(folder: Path, measure: ImageDistances, num_images: int = 40) -> Any:
     """A model at the end of a tiny run, and its data."""
     model = learner(abacus(), image_distances=measure)
-    model.cache = folder / "cache"
     data = images(model.world, num_images, batch_size=8)
+    data.cache = folder / "cache"
     trainer(folder, 1).fit(model, datamodule=data)
     return model, data
 

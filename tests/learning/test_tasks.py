@@ -236,16 +236,6 @@ def test_what_is_hidden_does_not_count_where_the_truth_was_annotated(kind: type[
     torch.testing.assert_close(tables["target"]["class"], target.truth.counts(10).float())
 
 
-@pytest.mark.parametrize("num_images", [7, 8])
-def test_embedded_images_are_in_order(num_images: int) -> None:
-    """In one process; test_processes.py has two."""
-    model, data = learner(abacus()), images(abacus(), num_images, read_batch_size=3)
-    embedded = model.embed_target(data)
-    counts = data.target.truth.counts(10).float()
-    torch.testing.assert_close(embedded["classes"], counts)
-    torch.testing.assert_close(embedded["count"], counts.sum(1, keepdim=True))
-
-
 class Batches(Callback):
     """Keeps which target images each step compared with."""
 
@@ -462,40 +452,3 @@ def test_a_stage_appears_in_one_piece(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch, "save", watched)
     run_stage(small(), Makes(tmp_path), cache)
     assert len(list(cache.glob("*.pt"))) == len(list(cache.iterdir())) == 1
-
-
-# --- features of the target that were computed before ---
-
-
-class Watched(Beads):
-    """Counts the images that it is shown."""
-
-    seen = 0
-
-    def forward(self, images: Tensor) -> Blocks:
-        Watched.seen += len(images)
-        return super().forward(images)
-
-
-def embedded(folder: Path, features: Beads, num_images: int = 40) -> tuple[Blocks, int]:
-    """The target's features at the start of a run, and how many images were looked at for them."""
-    model = learner(abacus(), features=features)
-    model.cache, Watched.seen = folder / "cache", 0
-    data = images(model.world, num_images, batch_size=8)
-    fit = trainer(folder, 1)
-    fit.fit(model, datamodule=data)
-    return model.target_features, Watched.seen - 8
-
-
-def test_target_features_are_computed_once(tmp_path: Path) -> None:
-    first, seen = embedded(tmp_path, Watched())
-    again, none = embedded(tmp_path, Watched())
-    assert seen >= len(first["count"]) and none == 0
-    assert all(again[name].equal(first[name]) for name in first)
-
-
-def test_other_weights_or_images_are_embedded_anew(tmp_path: Path) -> None:
-    embedded(tmp_path, Watched())
-    assert embedded(tmp_path, Watched(scale=14.0))[1] > 0
-    assert embedded(tmp_path, Watched(), 30)[1] > 0
-    assert len(list((tmp_path / "cache").glob("TargetFeatures-*.pt"))) == 3

@@ -21,7 +21,6 @@ from ms2.core.images import ImageError
 from ms2.features.base import Blocks
 from ms2.learning.data import TargetImages
 from ms2.targets.base import Target
-from ms2.targets.embedding import embed, target_batches
 from ms2.targets.folder import Folder
 from ms2.targets.shards import ShardError, Shards, _members
 from ms2.world import World
@@ -169,9 +168,8 @@ def both(folder: Path, sizes: Sequence[int]) -> tuple[Shards, Folder]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_features_are_those_of_the_same_images_in_a_folder(tmp_path: Path, workers: int) -> None:
     shards, folder = both(tmp_path, [5, 1, 3])
-    model = learner(abacus(), features=Grey())
     found, expected = (
-        model.embed_target(TargetImages(target, read_batch_size=2, num_workers=n))["look"]
+        TargetImages(target, read_batch_size=2, num_workers=n).embedded(Grey())["look"]
         for target, n in ((shards, workers), (folder, 0))
     )
     assert len(found) == 9 and torch.equal(found, expected)
@@ -183,7 +181,7 @@ def on_a_rank(folder: Path, tars: Path) -> dict[str, Tensor]:
     fit = trainer(folder, 1, devices=2, strategy="ddp")
     fit.fit(model, datamodule=images(model.world, 8, batch_size=4))
     data = TargetImages(Shards(world(), str(tars)), read_batch_size=3)
-    return embed(model, model.features, target_batches(model, data), "embedding")
+    return data.embedded(model.features)
 
 
 @pytest.mark.parametrize("sizes", [[1], [5, 0, 2]], ids=["one image", "unequal"])
@@ -336,7 +334,7 @@ def test_shards_without_images_say_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="hold no image"):
         target.first(3)
     with pytest.raises(UserError, match="not one image"):
-        learner(abacus(), features=Grey()).embed_target(TargetImages(target))
+        TargetImages(target).embedded(Grey())
 
 
 def test_names_open_nothing(tmp_path: Path) -> None:

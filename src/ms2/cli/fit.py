@@ -144,8 +144,7 @@ class CLI(LightningCLI):
         """The trainer of the last stage, with the loggers and callbacks of a run."""
         if self.subcommand is not None:
             self._take_folder()
-            if isinstance(self.model, MetaSim2):
-                self.model.cache = self.folder.parent / "cache"
+            self.datamodule.cache = self.folder.parent / "cache"
         config = self._get(self.config_init, "trainer")
         if config.get("logger") is None:
             kwargs["logger"] = self._loggers()

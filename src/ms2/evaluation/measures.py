@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from ms2.core.distributed import Processes
 from ms2.core.seeding import generator
 from ms2.evaluation.image_distances import ImageDistances
 from ms2.evaluation.plots import Histogram, summary
@@ -21,7 +22,7 @@ from ms2.models.opening import Learned
 from ms2.priors.structure import fit_pcfg
 from ms2.scene.batch import SceneBatch
 from ms2.targets.base import Target
-from ms2.targets.embedding import embed, processes
+from ms2.targets.embedding import embed
 from ms2.targets.synthetic import Synthetic
 from ms2.world import World
 
@@ -239,9 +240,17 @@ def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
     if measure is None:
         return {}
     measure.check(model.world.renderer, measure.num_images)
-    real = measure.pick(model.embedded(data, measure.features, measure.max_real))
+    real = measure.pick(data.embedded(measure.features, model.device, measure.max_real))
     found = {
-        who: measure.pick(embed(model, measure.features, _generated(model, measure, row), f"embedding images: {who}"))
+        who: measure.pick(
+            embed(
+                measure.features,
+                _generated(model, measure, row),
+                f"embedding images: {who}",
+                model.device,
+                Processes.current(),
+            )
+        )
         for who, row in rows(model).items()
     }
     if model.global_rank > 0:
@@ -258,7 +267,8 @@ def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
 @torch.no_grad()
 def _generated(model: MetaSim2, measure: ImageDistances, row: Learned) -> Iterator[tuple[Int[Tensor, " b"], Tensor]]:
     """This process's share of the images of a row, rounded to 8 bits as files are."""
-    rank, world_size = processes(model)
+    processes = Processes.current()
+    rank, world_size = processes.rank, processes.world_size
     # rows with the same structure have the same scenes, and those with the prior's parameters the same places
     who = "learned" if row.structure else "prior"
     for first in range(rank * measure.batch_size, measure.num_images, world_size * measure.batch_size):

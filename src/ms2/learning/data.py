@@ -1,5 +1,6 @@
 """The LightningDataModule of target images."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,10 +9,13 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ms2.core.distributed import Processes
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
+from ms2.features.base import Blocks, FeatureExtractor
 from ms2.learning.steps import Steps
 from ms2.targets.base import Target
+from ms2.targets.embedding import Inspect, embed_target
 
 PREDICTED_FROM_A_STREAM = 1000
 """Images that are drawn beside a target of which nobody knows how many it has."""
@@ -42,7 +46,8 @@ class TargetImages(Configured, LightningDataModule):
             the target is a stream.
 
     Attributes:
-        num_images: Number of target images, which is known of a stream once its images are embedded.
+        num_images: Number of target images; of a stream it is known once its images are embedded.
+        cache: Folder in which features of the target are cached; None for no cache.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class TargetImages(Configured, LightningDataModule):
         self.read_batch_size, self.num_workers = read_batch_size, num_workers
         self.predict_images = predict_images
         self.num_images: int | None = None
+        self.cache: Path | None = None
         self._verified = False
 
     def setup(self, stage: str) -> None:
@@ -74,6 +80,25 @@ class TargetImages(Configured, LightningDataModule):
         """
         share = self.target.share(rank, world_size, limit)
         return DataLoader(share, self.read_batch_size, num_workers=self.num_workers)
+
+    def embedded(
+        self,
+        features: FeatureExtractor,
+        device: torch.device | str = "cpu",
+        limit: int | None = None,
+        on_first_batch: Inspect | None = None,
+    ) -> Blocks:
+        """Embed the target images, or load their features from the cache. All processes have to call this.
+
+        Args:
+            features: The extractor.
+            device: Where features are computed and returned.
+            limit: Maximum number of images.
+            on_first_batch: Called with the first images, if they are embedded.
+        """
+        processes = Processes.current()
+        batches = self.image_loader(processes.rank, processes.world_size, limit)
+        return embed_target(self.target, features, batches, device, processes, limit, on_first_batch, self.cache)
 
     def train_dataloader(self) -> IndexBatches:
         """For each step, the target images to compare with."""

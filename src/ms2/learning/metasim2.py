@@ -2,8 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import save_atomically
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
 from ms2.evaluation.image_distances import ImageDistances
@@ -38,7 +36,6 @@ from ms2.objectives.base import Objective
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.targets.base import Target
-from ms2.targets.embedding import embed, target_batches, target_key
 from ms2.targets.synthetic import Synthetic
 from ms2.world import World
 
@@ -162,8 +159,6 @@ class MetaSim2(Configured, LightningModule):
         self.eval_scenes, self.eval_images, self.seed = eval_scenes, eval_images, seed
         self.image_distances = image_distances
         self.target_features: Blocks = {}
-        self.cache: Path | None = None
-        """Folder in which features of the target are kept; None keeps none."""
         self.last_score: Tensor | None = None
 
     # -- the step --------------------------------------------------------------------------------------
@@ -415,37 +410,9 @@ class MetaSim2(Configured, LightningModule):
         if self.image_distances is not None:
             self.image_distances.check(self.world.renderer, data.num_images)
 
-    def embedded(
-        self,
-        data: TargetImages,
-        features: FeatureExtractor,
-        limit: int | None = None,
-        look: Callable[[Tensor], None] | None = None,
-    ) -> Blocks:
-        """Features of target images, taken from the cache if they were computed before.
-
-        Args:
-            data: The images.
-            features: What embeds them.
-            limit: Only so many of them.
-            look: Shown the first images that are embedded.
-        """
-        path = self.cache and self.cache / f"TargetFeatures-{target_key(data, features, limit)}.pt"
-        # one process looks for all: the others may look a moment later, when it is there
-        world_size = 1 if self._trainer is None else self.trainer.world_size
-        found = path is not None and path.exists()
-        if found if world_size == 1 else self.trainer.strategy.broadcast(found):
-            assert path is not None
-            saved: Blocks = torch.load(path, weights_only=True, map_location=self.device)
-            return saved
-        blocks = embed(self, features, target_batches(self, data, limit), "embedding the target", limit, look)
-        if path is not None and self.global_rank == 0:
-            save_atomically(path, {name: block.cpu() for name, block in blocks.items()})
-        return blocks
-
     def embed_target(self, data: TargetImages) -> Blocks:
-        """Features of all target images, each process doing its share, unless they are in the cache."""
-        self.target_features = self.embedded(data, self.features, look=self._look)
+        """Embed all target images on all processes, or load their features from the cache."""
+        self.target_features = data.embedded(self.features, self.device, on_first_batch=self._look)
         return self.target_features
 
     def _look(self, images: Float[Tensor, "b c h w"]) -> None:

@@ -1,99 +1,116 @@
-"""Embedding images, each process doing its share, so that all of them end with all features in order."""
+"""Distributed embedding: each process embeds its part of the images, and all of them get all features in order."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int, Shaped
-from pytorch_lightning import LightningModule
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
 import ms2
+from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
+from ms2.core.files import save_atomically
 from ms2.core.settings import code, fingerprint
 from ms2.features.base import Blocks, FeatureExtractor, weight_bytes
-from ms2.learning.data import TargetImages
+from ms2.targets.base import Target
 
-Batches = Iterable[tuple[Int[Tensor, " b"], Float[Tensor, "b c h w"]]]
-"""Images, with the places that they have among all."""
-
-
-def processes(model: LightningModule) -> tuple[int, int]:
-    """Number of this process, and of all: 0 and 1 without a trainer."""
-    return (0, 1) if model._trainer is None else (model.global_rank, model.trainer.world_size)
-
-
-def target_batches(model: LightningModule, data: TargetImages, limit: int | None = None) -> Iterator:
-    """This process's share of the target images, with pixels in [0, 1], on the model's device."""
-    for places, images in data.image_loader(*processes(model), limit):
-        yield places.to(model.device), images.to(model.device).float() / 255
+Batches = Iterable[tuple[Int[Tensor, " b"], Tensor]]
+"""Images of this process with their indices among all: ``float[b c h w]`` in [0, 1], or ``uint8[b c h w]``."""
+Inspect = Callable[[Float[Tensor, "b c h w"]], None]
 
 
 @torch.no_grad()
 def embed(
-    model: LightningModule,
     features: FeatureExtractor,
     batches: Batches,
     title: str,
+    device: torch.device | str = "cpu",
+    processes: Processes = Processes(),  # noqa: B008 (immutable)
     limit: int | None = None,
-    look: Callable[[Tensor], None] | None = None,
+    on_first_batch: Inspect | None = None,
 ) -> Blocks:
-    """Features of the images of all processes, in the order of their places. To be called by all of them.
+    """Embed the images of all processes, and gather the features in the order of the images. A collective call.
 
     Args:
-        model: Says which process this is.
-        features: What embeds.
+        features: The extractor, which is moved to the device and set to evaluation mode.
         batches: The images of this process.
-        title: Shown on the progress bar.
-        limit: Only so many features are kept, the first.
-        look: Shown the first batch.
+        title: Title of the progress bar.
+        device: Where features are computed and returned.
+        processes: The processes that share the images.
+        limit: Maximum number of images, the first of which are kept.
+        on_first_batch: Called with this process's first batch.
 
     Raises:
         UserError: If no process has an image.
     """
-    rank, _ = processes(model)
-    features.to(model.device).eval()
-    places: list[Tensor] = []
-    parts: list[dict[str, Tensor]] = []
-    for place, images in tqdm(batches, title, disable=rank > 0, leave=False, unit="batch"):
-        if not parts and look is not None:
-            look(images)
-        places.append(place)
-        parts.append(features(images))
-    order = _gathered(model, torch.cat(places) if places else torch.empty(0, dtype=torch.int64, device=model.device))
+    features.to(device).eval()
+    indices: list[Tensor] = []
+    parts: list[dict[str, Tensor]] = []  # batches of different sizes
+    for index, images in tqdm(batches, title, disable=processes.rank > 0, leave=False, unit="batch"):
+        pixels = images.to(device)
+        pixels = pixels if pixels.is_floating_point() else pixels.float() / 255
+        if not parts and on_first_batch is not None:
+            on_first_batch(pixels)
+        indices.append(index.to(device))
+        parts.append(features(pixels))
+    nothing = torch.empty(0, dtype=torch.int64, device=device)
+    order = processes.gather(torch.cat(indices) if indices else nothing)
     if not len(order):
         raise UserError(f"{title}: there is not one image that can be used")
-    blocks = _agreed(model, parts)
     first = order.argsort()[:limit]
-    return {name: _gathered(model, block)[first] for name, block in blocks.items()}
+    blocks = _with_all_blocks(parts, processes, device)
+    return {name: processes.gather(block)[first] for name, block in blocks.items()}
 
 
-def _agreed(model: LightningModule, parts: list[dict[str, Tensor]]) -> Blocks:
-    """The features of this process. One without images, a short stream's, learns from the others what they have."""
-    mine = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
-    if processes(model)[1] == 1:
-        return mine
-    widths: list[dict[str, int]] = [{} for _ in range(processes(model)[1])]
-    torch.distributed.all_gather_object(widths, {name: block.shape[1] for name, block in mine.items()})
-    known = next(filter(None, widths))
-    return {name: mine.get(name, torch.empty(0, width, device=model.device)) for name, width in known.items()}
+def embed_target(
+    target: Target,
+    features: FeatureExtractor,
+    batches: Batches,
+    device: torch.device | str = "cpu",
+    processes: Processes = Processes(),  # noqa: B008 (immutable)
+    limit: int | None = None,
+    on_first_batch: Inspect | None = None,
+    cache: Path | None = None,
+) -> Blocks:
+    """Embed target images, or load their features from the cache. A collective call.
+
+    Args:
+        target: The target, which the images come from.
+        features: The extractor.
+        batches: The images of this process; not read where the cache has the features.
+        device: Where features are computed and returned.
+        processes: The processes that share the images.
+        limit: Maximum number of images.
+        on_first_batch: Called with this process's first batch, if images are embedded.
+        cache: Folder of the cached features; None for no cache.
+    """
+    path = cache and cache / f"TargetFeatures-{target_key(target, features, limit)}.pt"
+    # The first process decides for all: another one may look a moment later, when the file is there.
+    if processes.broadcast(path is not None and path.exists()):
+        assert path is not None
+        saved: Blocks = torch.load(path, weights_only=True, map_location=device)
+        return saved
+    blocks = embed(features, batches, "embedding the target", device, processes, limit, on_first_batch)
+    if path is not None and processes.rank == 0:
+        save_atomically(path, {name: block.cpu() for name, block in blocks.items()})
+    return blocks
 
 
-def _gathered(model: LightningModule, rows: Shaped[Tensor, "b *d"]) -> Shaped[Tensor, "m *d"]:
-    """The rows of all processes, which may have different numbers of them."""
-    if processes(model)[1] == 1:
-        return rows
-    sizes: Tensor = model.all_gather(torch.tensor(len(rows), device=model.device))  # type: ignore[assignment]
-    padding = rows.new_zeros(int(sizes.max()) - len(rows), *rows.shape[1:])
-    everyone: Tensor = model.all_gather(torch.cat([rows, padding]))  # type: ignore[assignment]
-    return torch.cat([part[:size] for part, size in zip(everyone, sizes.tolist(), strict=True)])
-
-
-def target_key(data: TargetImages, features: FeatureExtractor, limit: int | None = None) -> str:
-    """A hash of all that the target's features depend on: images, extractor, and its weights."""
+def target_key(target: Target, features: FeatureExtractor, limit: int | None = None) -> str:
+    """Return a hash of everything that the target's features depend on: images, extractor, and its weights."""
     weights = hashlib.blake2b(digest_size=8)
     for part in weight_bytes(features):
         weights.update(part)
-    made = code(data.target, features)
-    return fingerprint(ms2.__version__, data.target.key(), made, features, weights.hexdigest(), limit)
+    source = code(target, features)
+    return fingerprint(ms2.__version__, target.key(), source, features, weights.hexdigest(), limit)
+
+
+def _with_all_blocks(parts: list[dict[str, Tensor]], processes: Processes, device: torch.device | str) -> Blocks:
+    """Concatenate this process's features; one without images, of a short stream, gets empty blocks of equal width."""
+    mine = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+    widths = processes.gather_objects({name: block.shape[1] for name, block in mine.items()})
+    known = next(filter(None, widths))
+    return {name: mine.get(name, torch.empty(0, width, device=device)) for name, width in known.items()}

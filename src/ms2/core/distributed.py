@@ -1,0 +1,77 @@
+"""Processes of a distributed run, by plain ``torch.distributed``."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that compute together; by default there is one.
+
+    All methods are collective: every process has to call them, in the same order. They communicate over the default
+    process group of ``torch.distributed``, which a trainer sets up.
+
+    Attributes:
+        rank: Index of this process.
+        world_size: Number of processes.
+
+    Example:
+        >>> Processes().gather(torch.arange(3))
+        tensor([0, 1, 2])
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def current(cls) -> "Processes":
+        """Return the processes of the default process group; one process where there is none."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    @torch.no_grad()
+    def gather(self, rows: Shaped[Tensor, "b *d"]) -> Shaped[Tensor, "m *d"]:
+        """Concatenate the rows of all processes in the order of rank; their numbers may differ. Without gradients."""
+        if self.world_size == 1:
+            return rows
+        size = torch.tensor([len(rows)], device=rows.device)
+        sizes = [torch.empty_like(size) for _ in range(self.world_size)]
+        dist.all_gather(sizes, size)
+        lengths = [int(n) for n in torch.cat(sizes).tolist()]
+        padded = torch.cat([rows, rows.new_zeros(max(lengths) - len(rows), *rows.shape[1:])])
+        parts = [torch.empty_like(padded) for _ in range(self.world_size)]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Return the objects of all processes in the order of rank; they must be picklable."""
+        if self.world_size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def broadcast(self, value: T) -> T:
+        """Return the first process's object on all processes; it must be picklable."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    def barrier(self) -> None:
+        """Wait until all processes have come here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def own(self, n: int, device: torch.device | str = "cpu") -> Int[Tensor, " n"]:
+        """Return the indices of this process's n rows among the gathered rows, where each process has n of them."""
+        return self.rank * n + torch.arange(n, device=device)
