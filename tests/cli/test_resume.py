@@ -150,7 +150,7 @@ def test_a_finished_run_is_left_alone(mine: Path, capsys: pytest.CaptureFixture[
 def test_other_settings_keep_the_earlier_run_aside(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, aside = files(mine), mine.with_name("whole.1")
     ms2(command(mine.parent, name="whole", model__lr=1e-3, **SETTINGS))
-    assert f"an earlier run called whole had other settings; it is now {aside}" in capsys.readouterr().out
+    assert f"an earlier run called whole is kept as {aside}: it had other settings" in capsys.readouterr().out
     assert files(aside) == before
     assert last(mine)["global_step"] == STEPS
     assert any(

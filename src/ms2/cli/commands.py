@@ -1,113 +1,155 @@
-"""The table of commands."""
+"""The table of commands, and the program ``ms2``."""
 
-import logging
-import signal
 import sys
-import warnings
-from pathlib import Path
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
 
-from pytorch_lightning.cli import ArgsType
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+import ms2
+from ms2.core.errors import UserError, suggest
 
-from ms2.cli.compare import compare_command
-from ms2.cli.fit import CLI
-from ms2.cli.generate import generate_command, render_command
-from ms2.cli.report import report_command
-from ms2.core import configurations, registry
-from ms2.core.errors import UserError
-from ms2.grammar.grammar import Grammar
+if TYPE_CHECKING:
+    from ms2.core.parsing import Parser
+
+
+class Command(NamedTuple):
+    """What can be typed after ``ms2``.
+
+    Attributes:
+        name: The command.
+        help: What it does, in one line.
+        example: A command line that works.
+        function: Where it is, ``module:function``; imported when it is called, and called with the command and the
+            words after its name. What it returns, if anything, is the exit code.
+    """
+
+    name: str
+    help: str
+    example: str
+    function: str
+
+    def parser(self) -> "Parser":
+        """A parser for the command's options, whose help says what it does and shows the example."""
+        from ms2.core.parsing import Parser
+
+        return Parser(prog=f"ms2 {self.name}", description=f"{self.help}.", epilog=f"Example: {self.example}")
+
+    def run(self, argv: Sequence[str]) -> int | None:
+        """Call the function."""
+        module, _, function = self.function.partition(":")
+        code: int | None = getattr(import_module(module), function)(self, list(argv))
+        return code
+
 
 COMMANDS = {
-    "generate": generate_command,
-    "render": render_command,
-    "compare": compare_command,
-    "report": report_command,
-}
-"""Commands that are not Lightning's."""
-
-USAGE = """\
-ms2 learns the structure of scenes from images without labels (Meta-Sim2).
-
-  ms2 fit --config NAME       learn; stages that are done already are reused
-  ms2 validate --config NAME  distance of a checkpoint's structure to the target's
-  ms2 test --config NAME      the same, leaving metrics.json and summary.png
-  ms2 predict --config NAME   images of a checkpoint's scenes
-  ms2 generate SOURCE         a labelled data set from a run, a configuration, or a world
-  ms2 render --provenance F   one of its images again, to the byte
-  ms2 report FOLDER           one page of a run or a data set
-  ms2 compare RUN             what its data is worth to a detector, beside the prior's
-  ms2 configs                 the configurations that can be named after --config
-  ms2 list [KIND]             the plug-ins that can be named in a configuration
-  ms2 lint NAME|FILE [T_MAX]  what is suspicious about a grammar
-
-Every setting of a configuration can be given on the command line too, and wins:
-  ms2 fit --config multimnist_quick --model.objective MMDWitness --model.lr 1e-3
-All of them: ms2 fit --help, and ms2 fit --model.features.help ResNet for those of a plug-in.
-"""
-
-
-def list_configurations() -> None:
-    """Print the configurations that can be named, with what each is for."""
-    for name, path in configurations.experiments().items():
-        print(f"  {name:22} {configurations.first_comment(path)}")
-
-
-def list_plugins(kinds: list[str]) -> None:
-    """Print the plug-ins of some kinds, or of all, with what each is."""
-    for kind in kinds or sorted(registry.KINDS):
-        print(kind)
-        for name, cls in registry.available(kind).items():
-            print(f"  {name:18} {(cls.__doc__ or '').strip().splitlines()[0]}")
-
-
-def lint(what: str, t_max: int | None = None) -> int:
-    """Print what is suspicious about a grammar, given by name or as a text file; 1 if it can't be used."""
-    path = Path(what)
-    grammar = Grammar(path.read_text()) if path.is_file() else registry.look_up("grammars", what)()
-    print(
-        f"{grammar}\n{grammar.num_rules} rules; derivations take from {grammar.shortest[grammar.start]:g} "
-        f"to {grammar.longest:g} steps; objects: {', '.join(grammar.classes)}"
+    command.name: command
+    for command in (
+        Command(
+            "fit",
+            "Learn the structure of scenes; stages that have been trained with the same settings are reused",
+            "ms2 fit --config multimnist_quick --trainer.max_steps 100",
+            "ms2.cli.fit:lightning_command",
+        ),
+        Command(
+            "validate",
+            "Measure a run's last checkpoint as it is measured while it learns",
+            "ms2 validate --config runs/multimnist_quick/config.yaml",
+            "ms2.cli.fit:lightning_command",
+        ),
+        Command(
+            "test",
+            "Measure a run's last checkpoint, and write metrics.json and summary.png",
+            "ms2 test --config runs/multimnist_quick/config.yaml",
+            "ms2.cli.fit:lightning_command",
+        ),
+        Command(
+            "predict",
+            "Draw images of a run's last checkpoint",
+            "ms2 predict --config runs/multimnist_quick/config.yaml",
+            "ms2.cli.fit:lightning_command",
+        ),
+        Command(
+            "generate",
+            "Generate a labelled data set from a run, a configuration or a world",
+            "ms2 generate runs/multimnist_quick --num_scenes 1000 --format coco yolo",
+            "ms2.cli.generate:generate_command",
+        ),
+        Command(
+            "render",
+            "Render an image of a data set again, to the byte",
+            "ms2 render --provenance data/multimnist/scenes/000000.json",
+            "ms2.cli.generate:render_command",
+        ),
+        Command(
+            "compare",
+            "Train detectors on data of the prior and of a run with the same budget, and test both on the run's target",
+            "ms2 compare runs/multimnist_quick --num_scenes 500 --steps 300",
+            "ms2.cli.compare:compare_command",
+        ),
+        Command(
+            "report",
+            "Write one HTML page about a run or a data set, which needs no network",
+            "ms2 report runs/multimnist_quick",
+            "ms2.cli.report:report_command",
+        ),
+        Command(
+            "configs",
+            "List the configurations that come with the program, or show one with its bases merged in",
+            "ms2 configs multimnist_quick",
+            "ms2.cli.configs:configs_command",
+        ),
+        Command(
+            "list",
+            "List the plug-ins that can be named in a configuration",
+            "ms2 list objectives",
+            "ms2.cli.plugins:list_command",
+        ),
+        Command(
+            "lint",
+            "Check a grammar, given by name or as a text file, for what is wrong or suspicious",
+            "ms2 lint MultiMNIST",
+            "ms2.cli.plugins:lint_command",
+        ),
     )
-    findings = grammar.lint(t_max)
-    print(*findings or ["nothing suspicious"], sep="\n")
-    return int(any(finding.level == "error" for finding in findings))
+}
+"""All commands by name, in the order in which ``ms2 --help`` shows them."""
 
 
-def _quieten() -> None:
-    """Leave out what Lightning says of hardware that is not there, of other products, and of our frozen extractor."""
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        r"Found \d+ module\(s\) in eval mode",
-        "The '.*' does not have many workers",
-        "Checkpoint directory .* exists and is not empty",  # that of a run that goes on
-        "The dirpath has changed from",  # a checkpoint of another run was given
-        r".isinstance\(treespec, LeafSpec\). is deprecated",
-    ):
-        warnings.filterwarnings("ignore", message)
+def usage() -> str:
+    """What ``ms2 --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Learn the structure of scenes from images without labels (Meta-Sim2).",
+            "",
+            "Usage: ms2 COMMAND [OPTIONS]",
+            "",
+            *lines,
+            "",
+            "Options and an example of each: ms2 COMMAND --help. The version: ms2 --version.",
+            "",
+            "All settings of a configuration can be given on the command line too, and take precedence:",
+            "  ms2 fit --config multimnist_quick --model.objective MMDWitness",
+            "Those of a plug-in: ms2 fit --model.features.help ResNet",
+        ]
+    )
 
 
-def main(args: ArgsType = None) -> None:
-    """Run the command line; bad input ends it with one readable message."""
-    argv = sys.argv[1:] if args is None else list(args)
-    registry.load_entry_points()
-    _quieten()
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; bad input ends it with one readable message and exit code 2."""
+    argv = list(sys.argv[1:] if args is None else args)
+    name, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return
+    if name in ("-V", "--version"):
+        print(f"ms2 {ms2.__version__}")
+        return
     try:
-        if not argv or argv[0] in ("-h", "--help"):
-            print(USAGE)
-        elif argv[0] in COMMANDS:
-            COMMANDS[argv[0]](argv[1:])
-        elif argv[0] == "configs":
-            list_configurations()
-        elif argv[0] == "list":
-            list_plugins(argv[1:])
-        elif argv[0] == "lint" and 2 <= len(argv) <= 3:
-            sys.exit(lint(argv[1], int(argv[2]) if len(argv) > 2 else None))
-        else:
-            CLI(argv)
-    except SIGTERMException:  # of itself it ends with exit code 0, as if all were done
-        print("ms2: asked to stop (SIGTERM); the same command goes on where it was", file=sys.stderr)
-        sys.exit(128 + signal.SIGTERM)
+        if name not in COMMANDS:
+            raise UserError(f"there is no command {name!r}. {suggest(name, COMMANDS)}")
+        sys.exit(COMMANDS[name].run(rest))
     except ValueError as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):  # jsonargparse wraps those of optional parts
@@ -116,7 +158,3 @@ def main(args: ArgsType = None) -> None:
             raise
         print(f"ms2: {cause}", file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

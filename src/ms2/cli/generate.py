@@ -1,13 +1,14 @@
 """``ms2 generate`` and ``ms2 render``: labelled data sets, and any of their images once more."""
 
-import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ms2.core import configurations
 from ms2.core.errors import UserError
+from ms2.core.parsing import Parser
 from ms2.core.registry import available
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
@@ -15,40 +16,45 @@ from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import render_record
 from ms2.models.opening import open_source
 
-SOURCE = (
-    f"the folder of a run, a checkpoint in it, a configuration, or a world: {', '.join(configurations.worlds())}. "
-    "Settings of its world may follow: --world.renderer.canvas_size 96"
-)
+if TYPE_CHECKING:
+    from ms2.cli.commands import Command
 
 
-def parser() -> argparse.ArgumentParser:
-    """Options of ``ms2 generate``."""
-    made = argparse.ArgumentParser("ms2 generate", description="Generate a labelled data set.", allow_abbrev=False)
-    add = made.add_argument
-    add("source", help=SOURCE)
-    add("--output", type=Path, help="folder of the data set; data/NAME by default")
-    add("--num_scenes", type=int, default=Plan.num_scenes, help="number of images (%(default)s)")
-    add("--seed", type=int, default=Plan.seed, help="an image depends on it and its own number alone (%(default)s)")
+def options(parser: Parser) -> None:
+    """Add the options of ``ms2 generate``."""
+    add, worlds = parser.add_argument, ", ".join(configurations.worlds())
+    add(
+        "source",
+        type=str,
+        help=f"the folder of a run, a checkpoint in it, a configuration, or a world: {worlds}. Settings of its world "
+        "may follow: --world.renderer.canvas_size 96",
+    )
+    add("--output", type=Path | None, help="folder of the data set; data/NAME by default")
+    add("--num_scenes", type=int, default=Plan.num_scenes, help="number of images")
+    add("--seed", type=int, default=Plan.seed, help="an image depends on the seed and its own number alone")
     formats = ", ".join(name.lower() for name in available("formats"))
-    add("--format", nargs="+", default=["coco"], metavar="NAME", help=f"one or several of {formats} (coco)")
-    add("--structure", choices=("learned", "prior"), help="learned where there is a checkpoint")
-    add("--parameters", choices=("learned", "prior"), help="learned where they were")
-    add("--checkpoint", help="weights, where the source is a configuration")
-    add("--where", nargs="+", default=[], metavar="CONDITION", help="such as 'car == 5' 'pedestrian >= 1'")
-    add("--classes", nargs="+", metavar="CLASS", help="label these alone")
-    add("--image", choices=("png", "jpeg"), default="png", help="(%(default)s)")
+    add("--format", nargs="+", type=str, default=["coco"], metavar="NAME", help=f"one or several of {formats}")
+    add("--structure", choices=("learned", "prior"), help="learned by default, where there is a checkpoint")
+    add("--parameters", choices=("learned", "prior"), help="learned by default, where they were")
+    add("--checkpoint", type=str | None, help="file of weights, where the source is a configuration")
+    conditions = "conditions that all scenes meet, such as 'car == 5' 'pedestrian >= 1'"
+    add("--where", nargs="+", type=str, default=[], metavar="CONDITION", help=conditions)
+    add("--classes", nargs="+", type=str, metavar="CLASS", help="classes to label; all by default")
+    add("--image", choices=("png", "jpeg"), default="png", help="format of the images")
     add("--depth", action="store_true", help="write depth images as well")
-    add("--min_visibility", type=float, default=Plan.min_visibility, help="of labelled objects, a share (%(default)s)")
-    add("--min_pixels", type=int, default=Plan.min_pixels, help="of labelled objects, visible ones (%(default)s)")
-    add("--workers", type=int, help="processes; by default one for each core, or one with a GPU")
-    add("--device", help="cpu, cuda, ...; a GPU where there is one")
-    return made
+    visibility = "smallest visible fraction of a labelled object"
+    add("--min_visibility", type=float, default=Plan.min_visibility, help=visibility)
+    add("--min_pixels", type=int, default=Plan.min_pixels, help="fewest visible pixels of a labelled object")
+    add("--workers", type=int | None, help="processes; by default one for each core, or one with a GPU")
+    add("--device", type=str | None, help="cpu, cuda, ...; a GPU by default where there is one")
 
 
-def generate_command(argv: list[str]) -> None:
+def generate_command(command: "Command", argv: list[str]) -> None:
     """Generate a data set, or what is missing of it."""
-    ours, settings = divided(argv)
-    args = parser().parse_args(ours)
+    parser = command.parser()
+    options(parser)
+    own, settings = separate_settings(argv)
+    args = parser.parse_args(own)
     source = open_source(args.source, args.structure, args.checkpoint, settings, args.parameters)
     plan = Plan(
         num_scenes=args.num_scenes,
@@ -99,31 +105,31 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def divided(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The command's own arguments, and those that are settings of the source."""
-    ours: list[str] = []
+def separate_settings(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Separate a command's own options from settings of its source, which begin with ``--world.`` or ``--model.``."""
+    own: list[str] = []
     settings: list[str] = []
     words = iter(argv)
     for word in words:
         if not word.startswith(("--world.", "--model.")):
-            ours.append(word)
+            own.append(word)
             continue
         key, equals, value = word.partition("=")
         value = value if equals else next(words, "")
         settings.append(f"{key.replace('--model.', '--', 1)}={value}")
-    return ours, settings
+    return own, settings
 
 
-def render_command(argv: list[str]) -> None:
+def render_command(command: "Command", argv: list[str]) -> None:
     """Draw an image again from its record.
 
     Raises:
         UserError: If it is no record, or the image can't be written.
     """
-    made = argparse.ArgumentParser("ms2 render", description="Draw an image of a data set again.", allow_abbrev=False)
-    made.add_argument("--provenance", type=Path, required=True, metavar="FILE", help="scenes/NUMBER.json")
-    made.add_argument("--output", type=Path, help="file of the image; by default its own name, here")
-    args = made.parse_args(argv)
+    parser = command.parser()
+    parser.add_argument("--provenance", type=Path, required=True, metavar="FILE", help="scenes/NUMBER.json")
+    parser.add_argument("--output", type=Path | None, help="file of the image; by default its own name, here")
+    args = parser.parse_args(argv)
     content, name, same = render_record(args.provenance)
     output: Path = args.output or Path(name)
     try:

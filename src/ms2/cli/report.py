@@ -1,19 +1,18 @@
-"""``ms2 report``: one page that shows a run, or a data set."""
+"""``ms2 report``: one page about a run or a data set."""
 
-import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ms2.report import write_report
 
+if TYPE_CHECKING:
+    from ms2.cli.commands import Command
 
-def report_command(argv: list[str]) -> None:
+
+def report_command(command: "Command", argv: list[str]) -> None:
     """Write the page."""
-    made = argparse.ArgumentParser(
-        "ms2 report",
-        description="Write one HTML page of a run or a data set, which needs no network.",
-        allow_abbrev=False,
-    )
-    made.add_argument("folder", type=Path, help="folder of a run or of a data set")
-    made.add_argument("--output", type=Path, help="file of the page; report.html in the folder by default")
-    args = made.parse_args(argv)
+    parser = command.parser()
+    parser.add_argument("folder", type=Path, help="folder of a run or of a data set")
+    parser.add_argument("--output", type=Path | None, help="file of the page; by default report.html in the folder")
+    args = parser.parse_args(argv)
     print(write_report(args.folder, args.output))

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, UInt8, UInt16
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from ms2.core.errors import UserError, suggest
 
@@ -153,6 +152,8 @@ def _check_size(size: object) -> None:
 
 def image_grid(images: Float[Tensor, "b c h w"], columns: int = 4) -> UInt8[np.ndarray, "height width 3"]:
     """Images as one picture, with grey lines between them."""
+    from torchvision.utils import make_grid  # takes seconds to import
+
     grid = make_grid(images.detach().cpu().float(), columns, padding=max(1, images.shape[-1] // 40), pad_value=0.5)
     return to_pixels(grid)
 

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
-from torchvision.utils import draw_bounding_boxes
 
 from ms2.core.images import encode, image_grid
 from ms2.datasets.folder import SetFolder
@@ -155,6 +153,9 @@ def _bars(counts: dict[str, int]) -> list[str]:
 
 def _sample(files: SetFolder, categories: Sequence[str], records: Records) -> bytes:
     """The first images with their boxes."""
+    from torchvision.transforms.functional import pil_to_tensor  # takes seconds to import
+    from torchvision.utils import draw_bounding_boxes
+
     pictures = []
     for _, record in zip(range(SAMPLES), records(), strict=False):
         with Image.open(files.root / record["image"]["file"]) as image:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     mean = float(numbers.mean())
     if len(values) < 2:
         return Interval(mean, mean, mean)
+    from scipy.special import stdtrit  # takes half a second to import
+
     half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * float(numbers.std()) / len(values) ** 0.5
     return Interval(mean, mean - half, mean + half)
 

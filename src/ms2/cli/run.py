@@ -1,0 +1,125 @@
+"""A run: the stages before learning, then learning, with what is logged, kept and measured on the way."""
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from ms2.cli.run_folder import RunFolder
+from ms2.evaluation.callbacks import AtomicCheckpoints, Gallery, Results, StageBar
+from ms2.learning.stage import Stage
+from ms2.learning.stages import run_stage, say
+
+STARTED = time.monotonic()
+
+SHARED = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "log_every_n_steps")
+"""Settings of the trainer that hold in all stages."""
+
+
+class Run:
+    """Trains stages and a model in the folder of a run, and resumes what was interrupted.
+
+    Args:
+        folder: The run's folder.
+        settings: Arguments of Lightning's Trainer.
+        loggers: Loggers of all stages.
+        checkpoint_every: Steps between checkpoints.
+        started: When the run started, on the clock of ``time.monotonic``.
+
+    Attributes:
+        trainer: The trainer of the model.
+        results: The callback that measures the trained model and writes its results.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: Mapping[str, Any],
+        loggers: list[Logger],
+        checkpoint_every: int = 50,
+        started: float = STARTED,
+    ) -> None:
+        self.folder, self.settings = folder, settings
+        self.progress_bar = settings.get("enable_progress_bar") is not False
+        self.results = Results(folder.path, folder.path.name, started)
+        checkpoints = ModelCheckpoint(
+            folder.checkpoints,
+            "step{step}",
+            every_n_train_steps=checkpoint_every,
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+        bar = [StageBar()] if self.progress_bar else []
+        own = {
+            "logger": settings.get("logger") or loggers,
+            "callbacks": [*_listed(settings.get("callbacks")), *bar, Gallery(), self.results, checkpoints],
+            "plugins": [*_listed(settings.get("plugins")), AtomicCheckpoints()],
+            "default_root_dir": str(folder.path),
+            "use_distributed_sampler": False,
+        }
+        self.trainer = Trainer(**(dict(settings) | own))
+
+    def fit(
+        self,
+        model: LightningModule,
+        data: LightningDataModule,
+        stages: Iterable[Stage] = (),
+        checkpoint: str | Path | None = None,
+        identity: str = "",
+    ) -> None:
+        """Train stages that have not been trained with the same settings, then the model.
+
+        Args:
+            model: The model.
+            data: The target images.
+            stages: Stages before it, in order; those that are not needed are left out.
+            checkpoint: File to resume from; the run's last checkpoint by default, if there is one.
+            identity: Fingerprint of the settings that determine what is learned.
+        """
+        data.setup("fit")  # errors of the target before anything is trained
+        self.train_stages(stages)
+        if checkpoint is None and self.folder.last_checkpoint.exists():
+            say(f"resuming from {self.folder.last_checkpoint}")
+            checkpoint = self.folder.last_checkpoint
+        self.trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        self.trainer.save_checkpoint(self.folder.last_checkpoint, weights_only=False)  # with the optimiser's state
+        if self.trainer.is_global_zero:
+            self.folder.note(identity, finished=True)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger) and self.trainer.is_global_zero:
+                logger.experiment.finish()  # all of it is on disk when the command ends, also within a longer program
+
+    def train_stages(self, stages: Iterable[Stage]) -> None:
+        """Train stages that have not been trained with the same settings."""
+        for stage in stages:
+            if stage.needed:
+                self.results.stages[stage.name] = run_stage(stage, self.stage_trainer, self.folder.cache)
+
+    def stage_trainer(self, stage: Stage) -> Trainer:
+        """A trainer for a stage before learning, on the same devices and with the same loggers."""
+        interval = stage.validate_every and min(stage.validate_every, stage.max_steps)
+        return Trainer(
+            **{key: self.settings[key] for key in SHARED if key in self.settings},
+            max_steps=stage.max_steps,
+            val_check_interval=interval,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            logger=self.trainer.loggers,
+            callbacks=[StageBar(stage.title)] if self.progress_bar else [],
+            enable_progress_bar=self.progress_bar,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=str(self.folder.path),
+        )
+
+
+def _listed(things: Any) -> list[Any]:
+    if things is None:
+        return []
+    return list(things) if isinstance(things, (list, tuple)) else [things]
