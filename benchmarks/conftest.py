@@ -3,7 +3,6 @@
 import sys
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +14,6 @@ from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
 from ms2.worlds.multimnist.renderer import DigitCanvas
-
-CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -59,8 +56,7 @@ def program(config: str) -> CLI:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ms2"])  # Lightning warns where there are pytest's own arguments besides
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning 2.6 calls what jsonargparse 5 will drop
-        file = str(CONFIGS / f"{config}.yaml")
-        cli = CLI(["--config", file, "--data.target.init_args.num_images", "512"], run=False)
+        cli = CLI(["--config", config, "--data.target.init_args.num_images", "512"], run=False)
     pretrain(cli.model.structure, cli.model.world)
     with warnings.catch_warnings():  # the extractor is untrained, which costs the same time
         warnings.filterwarnings("ignore", ".* of the target images hold more than block")

@@ -257,7 +257,7 @@ def stage_trainer(folder: Path, stage: Stage) -> Trainer:
 
 
 CONTEXT = mp.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["ms2.cli"])  # imported once; each process is then a copy, made in no time
+CONTEXT.set_forkserver_preload(["ms2.cli.fit"])  # imported once; each process is then a copy, made in no time
 
 
 def _run(function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str], out: Path | None) -> None:

@@ -149,7 +149,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         if name not in COMMANDS:
             raise UserError(f"there is no command {name!r}. {suggest(name, COMMANDS)}")
-        sys.exit(COMMANDS[name].run(rest))
+        code = COMMANDS[name].run(rest)
     except ValueError as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):  # jsonargparse wraps those of optional parts
@@ -158,3 +158,5 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         print(f"ms2: {cause}", file=sys.stderr)
         sys.exit(2)
+    if code:
+        sys.exit(code)

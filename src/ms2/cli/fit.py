@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 
 def lightning_command(command: "Command", argv: list[str]) -> int | None:
     """Run one of Lightning's commands; interrupted by SIGTERM, return the exit code that says so."""
-    plugins.load()
     quieten()
     help_texts = {command.name: {"description": f"{command.help}.", "epilog": f"Example: {command.example}"}}
     try:
-        CLI([command.name, *with_settings(argv)], parser_kwargs=help_texts)
+        CLI([command.name, *argv], parser_kwargs=help_texts)
     except SIGTERMException:  # of itself it ends with exit code 0, as if all were done
         print("ms2: asked to stop (SIGTERM); the same command resumes where it was", file=sys.stderr)
         return 128 + signal.SIGTERM
@@ -71,6 +70,7 @@ class CLI(LightningCLI):
     """Builds a run's parts from its settings, and trains, measures or samples them in the folder of the run."""
 
     def __init__(self, args: ArgsType = None, run: bool = True, **kwargs: Any) -> None:
+        plugins.load()
         super().__init__(
             MetaSim2,
             TargetImages,
@@ -85,9 +85,10 @@ class CLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Read the settings."""
-        assert isinstance(args, list)
-        self.config = parser.parse_args(args)
+        """Read the settings of configurations, named or as files, and those of the command line on top of them."""
+        words = list(args or [])
+        command = words[:1] if words and not words[0].startswith("-") else []
+        self.config = parser.parse_args([*command, *with_settings(words[len(command) :])])
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
