@@ -78,10 +78,14 @@ def written(folder: Path, files: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("name", "text", "complaint"),
     [
-        ("scene.py", "import ms2.tasks", "scene.py:1: 'scene' must not import 'tasks', from a layer above"),
-        ("scene.py", "\nfrom ms2.tasks import A, B", "scene.py:2: 'scene' must not import 'tasks', from a layer above"),
-        ("scene.py", "from ms2 import tasks", "scene.py:1: 'scene' must not import 'tasks', from a layer above"),
-        ("scene.py", "from . import tasks", "scene.py:1: 'scene' must not import 'tasks', from a layer above"),
+        ("scene.py", "import ms2.learning", "scene.py:1: 'scene' must not import 'learning', from a layer above"),
+        (
+            "scene.py",
+            "\nfrom ms2.learning import A, B",
+            "scene.py:2: 'scene' must not import 'learning', from a layer above",
+        ),
+        ("scene.py", "from ms2 import learning", "scene.py:1: 'scene' must not import 'learning', from a layer above"),
+        ("scene.py", "from . import learning", "scene.py:1: 'scene' must not import 'learning', from a layer above"),
         ("scene.py", "def f():\n    import ms2.cli", "scene.py:2: 'scene' must not import 'cli', from a layer above"),
         ("render/a.py", "from .. import priors", "render/a.py:1: 'render' must not import 'priors', a sibling"),
         ("__init__.py", "import ms2.scene", "__init__.py:1: '__init__' must not import 'scene', from a layer above"),
@@ -99,7 +103,7 @@ def test_imports_that_point_down_pass(tmp_path):
         "__init__.py": '"""A package."""',
         "features/__init__.py": "from .resnet import ResNet",
         "features/resnet.py": "import torch\nfrom ms2.scene import Scenes\nfrom ..grammar import Grammar",
-        "tasks/structure.py": "import pytorch_lightning as pl\nfrom ms2 import __version__, features",
+        "learning/structure.py": "import pytorch_lightning as pl\nfrom ms2 import __version__, features",
         "__main__.py": "from ms2.cli import main",
     }
     assert list(violations(written(tmp_path, files))) == []
