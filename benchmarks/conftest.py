@@ -9,6 +9,7 @@ import torch
 
 from ms2.cli.fit import CLI
 from ms2.core.seeding import generator
+from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
@@ -40,7 +41,7 @@ def structure() -> StructureModel:
     """A structure model of MultiMNIST after pretraining: 0 to 10 digits, all numbers alike."""
     grammar = MultiMNIST()
     torch.manual_seed(0)
-    model = StructureModel(grammar, t_max=24, hidden=64)
+    model = StructureModel(grammar, t_max=24, network=LSTM(64))
     pretrain(model, World(grammar, UniformDigits(), UniformPlacement(), DigitCanvas(canvas_size=64, digit_size=12)))
     return model
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ms2.grammar.grammar import Grammar
+from ms2.models.networks.base import State
 from ms2.models.structure import StructureModel
 
 Place = tuple[int, int, int, int]
@@ -30,8 +31,8 @@ def draw(model: StructureModel, generator: torch.Generator) -> list[int] | None:
     while stack and len(rules) < model.t_max:
         place = stack.pop()
         allowed = model.grammar.expansions(model.grammar.nonterminals[place[0]])
-        output, state = model.recurrence(embed(model, previous, place)[None, None], state)
-        probability = model.head(output[0, 0])[allowed].softmax(0)
+        output, state = model.network.step(embed(model, previous, place)[None], state)
+        probability = model.head(output[0])[allowed].softmax(0)
         previous = allowed[int(torch.multinomial(probability, 1, generator=generator))]
         rules.append(previous)
         stack += pushed(model.grammar, previous, place)
@@ -47,7 +48,7 @@ def score(model: StructureModel, rules: Sequence[int]) -> Tensor:
         row[model.grammar.expansions(model.grammar.nonterminals[symbol])] = 0
     found = []
     for latent in model.latents:
-        output, _ = model.recurrence(inputs, initial_state(model, latent))
+        output, _ = model.network.extend(inputs, initial_state(model, latent))
         log_p = (model.head(output[0]) + shut).log_softmax(-1)
         found.append(log_p[range(len(rules)), rules].sum())
     return torch.stack(found).logsumexp(0) - math.log(len(found))
@@ -86,7 +87,6 @@ def embed(model: StructureModel, previous: int, place: Place) -> Tensor:
     return embedded
 
 
-def initial_state(model: StructureModel, latent: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-    """The recurrent state before the first step."""
-    state = model.condition(latent)[None, None]
-    return (state, torch.zeros_like(state)) if isinstance(model.recurrence, nn.LSTM) else state
+def initial_state(model: StructureModel, latent: Tensor) -> State:
+    """The network's state before the first step."""
+    return model.network.initial_state(model.condition(latent)[None])

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ms2.gradients.advantages import Normalised
 from ms2.grammar.grammar import Grammar
+from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
 from ms2.objectives.forward_kl import ForwardKL
@@ -35,7 +36,7 @@ def count(rules: Tensor) -> dict[str, Tensor]:
 def pretrained(seed: int, draw: torch.Generator) -> StructureModel:
     """A model of the prior."""
     torch.manual_seed(seed)
-    model = StructureModel(GRAMMAR, t_max=40, hidden=16)
+    model = StructureModel(GRAMMAR, t_max=40, network=LSTM(16))
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(100):
         loss = -model.log_prob(PRIOR.sample(GRAMMAR, BATCH, draw)).mean()

@@ -23,6 +23,7 @@ from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.learning.data import TargetImages
 from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.stage import Stage
+from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
 from ms2.objectives.kde import KDE
@@ -45,7 +46,7 @@ TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
     "pretraining.validate_every": 2,
     "autoencoding.max_steps": 2,
     "autoencoding.batch_size": 8,
-    "model.structure.init_args.hidden": 8,
+    "model.structure.init_args.network": '{"class_path": "LSTM", "init_args": {"hidden": 8}}',
     "model.eval_scenes": 60,
     "trainer.max_steps": 4,
     "trainer.val_check_interval": 2,
@@ -218,7 +219,7 @@ def abacus(max_digits: int = 3) -> World:
 
 def structure(t_max: int = 12, **more: Any) -> StructureModel:
     torch.manual_seed(0)
-    return StructureModel(MultiMNIST(), t_max, hidden=8, **more)
+    return StructureModel(MultiMNIST(), t_max, network=LSTM(8), **more)
 
 
 def learner(

@@ -1,7 +1,7 @@
-"""What several test files compare with: random grammars and their derivations, and a goodness-of-fit test."""
+"""What several test files compare with: random grammars, small networks, and a goodness-of-fit test."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from hypothesis import assume
@@ -10,8 +10,16 @@ from scipy import stats
 from torch import Tensor
 
 from ms2.grammar.grammar import Grammar
+from ms2.models.networks import GRU, LSTM, SequenceNetwork, Transformer
 
 T_MAX = 12
+
+NETWORKS: dict[str, Callable[[int], SequenceNetwork]] = {
+    "lstm": LSTM,
+    "gru": GRU,
+    "transformer": lambda hidden: Transformer(hidden, num_layers=2, num_heads=1),
+}
+"""Every sequence network by name, made from its width."""
 
 # Ambiguous, left-recursive, cyclic (A -> B, B -> A), with renderable non-terminals, with one rule only, ...
 TRICKY = [

@@ -515,7 +515,7 @@ def test_checkpoints_that_do_not_fit_are_refused(refused: Refused, tmp_path: Pat
     assert "the checkpoint was trained with another grammar. Its rules:" in said and "Cars -> car Cars" in said
     said = refused("aerial2d", *SMALL["aerial2d"], "--checkpoint", run / "checkpoints" / "last.ckpt", *output)
     assert "the checkpoint was trained with another grammar. Its rules:" in said and "Digits -> Digit Digits" in said
-    said = refused(run, "--model.structure.init_args.hidden", "16", *output)
+    said = refused(run, "--model.structure.init_args.network", "GRU", *output)
     assert "holds a StructureModel of another shape" in said
     assert "can't be read as a checkpoint of 'ms2 fit'" in refused(run, "--checkpoint", run / "config.yaml", *output)
 

@@ -28,6 +28,7 @@ from ms2.metrics.fid import fid
 from ms2.metrics.intervals import mean_interval
 from ms2.metrics.kid import kid
 from ms2.models.checkpoints import note_grammar
+from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
 from ms2.worlds.multimnist.grammar import MultiMNIST
 
@@ -52,7 +53,7 @@ SMALL = Budget(num_scenes=6, steps=2, test_scenes=5, batch_size=2, classes=("3",
 def run(tmp_path: Path) -> Path:
     """The folder of a run whose structure model has not learned a thing."""
     grammar = MultiMNIST()
-    model = StructureModel(grammar, t_max=12, hidden=8, max_length={"Digits": 4})
+    model = StructureModel(grammar, t_max=12, network=LSTM(8), max_length={"Digits": 4})
     configuration = {
         "world": WORLD,
         "data": {"target": TARGET},

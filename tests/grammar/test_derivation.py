@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import TRICKY, grammars, samples
 
-from ms2.grammar.derivations import Derivations, Frontier, contexts, lengths, pad, valid
+from ms2.grammar.derivations import Derivations, DerivationStack, contexts, lengths, pad, valid
 from ms2.grammar.grammar import Grammar, GrammarError
 from ms2.grammar.trees import Tree, from_tree, to_tree
 
@@ -29,7 +29,7 @@ class Stack:
                 self.items.append((*here, inherited if owner is None else owner))
 
 
-def shown(frontier: Frontier, grammar: Grammar) -> list[tuple[str, str | None, int, int, int] | None]:
+def shown(frontier: DerivationStack, grammar: Grammar) -> list[tuple[str, str | None, int, int, int] | None]:
     """What the frontier shows of every scene, as the last item of a `Stack`; None for an empty one."""
     names = [*grammar.nonterminals, None]
     columns = (values.tolist() for values in (*frontier.top, frontier.owner))
@@ -41,7 +41,7 @@ def test_frontier_is_a_stack(sample: tuple[Grammar, list[list[int]]], data: st.D
     """With scenes of different lengths in a batch, with and without owners handed down."""
     grammar, batch = sample
     rules = pad(grammar, batch)
-    frontier, stacks = Frontier(grammar, len(batch), rules.shape[1]), [Stack(grammar) for _ in batch]
+    frontier, stacks = DerivationStack(grammar, len(batch), rules.shape[1]), [Stack(grammar) for _ in batch]
     for step, rule in enumerate([*rules.unbind(1), torch.full((len(batch),), grammar.num_rules)]):
         assert shown(frontier, grammar) == [stack.items[-1] if stack.items else None for stack in stacks]
         assert frontier.finished.tolist() == [not stack.items for stack in stacks]
@@ -58,7 +58,7 @@ def test_frontier_is_a_stack(sample: tuple[Grammar, list[list[int]]], data: st.D
 @given(st.sampled_from(TRICKY) | grammars(), st.integers(1, 12), st.data())
 def test_frontier_has_room_for_what_does_not_end_in_time(grammar: Grammar, t_max: int, data: st.DataObject):
     """As in sampling, where a scene may grow up to the last step."""
-    frontier, stack = Frontier(grammar, 1, t_max), Stack(grammar)
+    frontier, stack = DerivationStack(grammar, 1, t_max), Stack(grammar)
     for _ in range(t_max):
         if not stack.items:
             break

@@ -14,6 +14,7 @@ from oracles import TRICKY, grammars, samples, unpadded
 from ms2.grammar.derivations import pad, valid
 from ms2.grammar.grammar import Finding, Grammar, GrammarError, Rule
 from ms2.grammar.trees import to_tree
+from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
 from ms2.priors.structure import Repetition
 
@@ -385,7 +386,7 @@ def test_nltk_accepts_what_is_sampled(digits: Grammar, aerial: Grammar, source: 
             weights = {s: [1.0, 1.5] for s in grammar.nonterminals if len(grammar.expansions(s)) == 2}
             rules = Repetition(weights=weights).sample(grammar, 40, generator)
         else:
-            rules = StructureModel(grammar, t_max=20, hidden=4).sample(40, generator).rules
+            rules = StructureModel(grammar, t_max=20, network=LSTM(4)).sample(40, generator).rules
         judge = nltk_grammar(grammar)
         assert len(set(unpadded(grammar, rules))) > 5
         for row in unpadded(grammar, rules):

@@ -18,6 +18,7 @@ from ms2.grammar.derivations import Derivations, pad, valid
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.trees import to_tree
 from ms2.learning.metasim2 import MetaSim2, Samples
+from ms2.models.networks.recurrent import GRU, LSTM
 from ms2.models.structure import SamplingError, StructureModel
 from ms2.objectives.base import Objective
 from ms2.objectives.forward_kl import ForwardKL
@@ -53,7 +54,9 @@ def perturbed(model: StructureModel, scale: float, seed: int = 0) -> StructureMo
 
 def learner(grammar: Grammar, t_max: int, objective: Objective, estimator: Advantage, **more: int | bool) -> MetaSim2:
     """Structure learning in double precision; what is rendered does not matter."""
-    structure = perturbed(StructureModel(grammar, t_max, hidden=5, num_latents=int(more.pop("num_latents", 1))), 0.6)
+    structure = perturbed(
+        StructureModel(grammar, t_max, network=LSTM(5), num_latents=int(more.pop("num_latents", 1))), 0.6
+    )
     world = World(grammar, Repetition(), UniformPlacement(), Abacus())
     return MetaSim2(world, structure, Beads(), objective, estimator, **more).double()
 
@@ -264,7 +267,7 @@ def test_near_the_target_every_way_leads_to_it(name: str) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_exact_descent_of_a_structure_model_reaches_the_target(name: str, seed: int) -> None:
     """Lists of up to 3 things, longer ones rejected: the law of accepted scenes comes from a random one to p."""
-    model = perturbed(StructureModel(THINGS, 5, hidden=5).double(), 0.6, seed)
+    model = perturbed(StructureModel(THINGS, 5, network=LSTM(5)).double(), 0.6, seed)
     rules, p = enumerated(model), torch.tensor([0.4, 0.05, 0.15, 0.4]).double()
     places = torch.tensor([[float(row.count(1))] for row in unpadded(THINGS, rules)]).double()
     assert places.equal(PLACES)
@@ -296,7 +299,7 @@ def learned(objective: Objective, seed: int, steps: int = 120, size: int = 128, 
     ten times as long while lists that are too long are rejected.
     """
     torch.manual_seed(seed)
-    structure = StructureModel(THINGS, T_MAX, cell="gru", hidden=16)
+    structure = StructureModel(THINGS, T_MAX, network=GRU(16))
     narrow, draw = Repetition(lengths={"Things": [1, 1, 1]}), rng(seed)
     optimiser = torch.optim.Adam(structure.parameters(), 1e-2)
     for _ in range(60):
@@ -344,7 +347,7 @@ def test_perturbed_models_of_any_grammar_draw_what_another_parser_accepts(
     grammar: Grammar, scale: float, seed: int
 ) -> None:
     """From all rules alike to choices all but certain, which extreme logits must not let slip past the mask."""
-    model = StructureModel(grammar, int(grammar.shortest[grammar.start]) + 3, hidden=4, max_tries=200)
+    model = StructureModel(grammar, int(grammar.shortest[grammar.start]) + 3, network=LSTM(4), max_tries=200)
     if scale:
         perturbed(model, scale, seed)
     try:

@@ -37,6 +37,7 @@ from ms2.learning.reward import TaskReward
 from ms2.learning.stages import run_stage
 from ms2.metrics.attribute_distances import w1
 from ms2.metrics.attributes import AttributeOf, Measured
+from ms2.models.networks.recurrent import LSTM
 from ms2.models.opening import open_source
 from ms2.models.parameters import ParameterModel
 from ms2.models.structure import StructureModel
@@ -119,7 +120,7 @@ def learning(gradient: Gradient | None = None, **settings: Any) -> ParameterLear
 def learner(world: World, how: ParameterLearning, **settings: Any) -> MetaSim2:
     torch.manual_seed(0)
     model = ParameterModel(world, hidden=16, layers=1, heads=2)
-    structure = StructureModel(world.grammar, 4, hidden=8)
+    structure = StructureModel(world.grammar, 4, network=LSTM(8))
     return MetaSim2(
         world, structure, DialReader(), KDE(0.05), LeaveOneOut(), parameters=model, parameter_learning=how, **settings
     )
@@ -360,7 +361,7 @@ def test_structure_learns_from_scenes_with_learned_parameters() -> None:
 def test_what_can_not_be_learned_is_said() -> None:
     world = dial()
     with pytest.raises(UserError, match=r"model.parameters is given without model.parameter_learning"):
-        MetaSim2(world, StructureModel(world.grammar, 4, hidden=8), DialReader(), KDE(), LeaveOneOut(),
+        MetaSim2(world, StructureModel(world.grammar, 4, network=LSTM(8)), DialReader(), KDE(), LeaveOneOut(),
                  parameters=ParameterModel(world, hidden=8))  # fmt: skip
     model = learner(world, learning(StraightThrough()))
     assert model.parameter_model is not None and model.parameter_learning is not None

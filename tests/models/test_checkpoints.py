@@ -11,6 +11,7 @@ import torch
 from ms2.core.errors import UserError
 from ms2.grammar.grammar import Grammar
 from ms2.models.checkpoints import CheckpointError, check_grammar, load_structure, note_grammar
+from ms2.models.networks.recurrent import GRU, LSTM
 from ms2.models.structure import StructureModel
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.multimnist.grammar import MultiMNIST
@@ -18,7 +19,7 @@ from ms2.worlds.multimnist.grammar import MultiMNIST
 
 def model(grammar: Grammar | None = None, seed: int = 0, **settings: Any) -> StructureModel:
     torch.manual_seed(seed)
-    return StructureModel(grammar or MultiMNIST(), **({"t_max": 12, "hidden": 8} | settings))
+    return StructureModel(grammar or MultiMNIST(), **({"t_max": 12, "network": LSTM(8)} | settings))
 
 
 def save(path: Path, structure: StructureModel, **more: Any) -> Path:
@@ -86,7 +87,7 @@ def test_another_grammar_is_refused_and_both_are_shown(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"hidden": 16}, {"t_max": 14}, {"cell": "gru"}, {"num_latents": 2}, {"context": False}]
+    "settings", [{"network": LSTM(16)}, {"t_max": 14}, {"network": GRU(8)}, {"num_latents": 2}, {"context": False}]
 )
 def test_another_shape_is_refused(path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracles import TRICKY, fit, grammars, unpadded
+from oracles import NETWORKS, TRICKY, fit, grammars, unpadded
 from scipy import stats
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from ms2.models.conditional import sampling
 from ms2.models.conditional.condition import OPERATORS, Condition, ConditionError, satisfied
 from ms2.models.conditional.reachability import Outlook, outlooks, possible_counts
 from ms2.models.conditional.sampling import Conditioned, sample_given, sample_prior_given
-from ms2.models.structure import SamplingError, StructureModel, Walk
+from ms2.models.structure import SamplingError, StructureModel
 from ms2.priors.structure import Mixture, Repetition
 from ms2.scene.batch import scenes_from_derivations
 from ms2.worlds.aerial2d.grammar import Aerial2D
@@ -32,9 +32,9 @@ ROADS = Grammar("S -> Roads\nRoads -> Road Roads | ε\nRoad -> Cars\nCars -> car
 STREET = Grammar("S -> Cars Trucks\nCars -> car Cars | ε\nTrucks -> truck Trucks | ε")
 
 
-def make(grammar: Grammar, t_max: int, scale: float = 0.7, **kind: object) -> StructureModel:
+def make(grammar: Grammar, t_max: int, scale: float = 0.7, network: str = "lstm", **kind: object) -> StructureModel:
     """A small model in double precision, with weights large enough for context and latents to matter."""
-    model = StructureModel(grammar, t_max, hidden=6, latent_dim=4, **kind).double()
+    model = StructureModel(grammar, t_max, NETWORKS[network](6), latent_dim=4, **kind).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weights in model.parameters():
@@ -54,7 +54,7 @@ def read(grammar: Grammar, *texts: str) -> list[Condition]:
 def law(model: StructureModel, asked: Sequence[Condition] = ()) -> dict[tuple[int, ...], float]:
     """q(T) of every derivation that ends in time and meets the conditions; their sum is P(C)."""
     rules = pad(model.grammar, list(model.grammar.derivations(model.t_max)))
-    rules = rules[model.makes(rules) & meets(model.grammar, rules, asked)]
+    rules = rules[model.in_support(rules) & meets(model.grammar, rules, asked)]
     return dict(zip(unpadded(model.grammar, rules), model.log_prob(rules).exp().tolist(), strict=True))
 
 
@@ -148,7 +148,7 @@ def ways(model: StructureModel, every: Sequence[tuple[int, ...]], asked: Sequenc
     """Fewest further steps from each beginning of a derivation to a good end, and to a bad one."""
     rules = pad(model.grammar, every)
     found: Steps = {}
-    for row, makes, good in zip(every, model.makes(rules), meets(model.grammar, rules, asked), strict=True):
+    for row, makes, good in zip(every, model.in_support(rules), meets(model.grammar, rules, asked), strict=True):
         for step in range(len(row) + 1 if makes else 0):
             to_good, to_bad = found.get(row[:step], (math.inf, math.inf))
             left = len(row) - step
@@ -173,7 +173,7 @@ def one_step_more(model: StructureModel, prefixes: Sequence[tuple[int, ...]]) ->
     """Beginnings of all lengths up to ``t_max``, of which some end in time and others don't."""
     prefixes = [prefix for prefix in prefixes if len(prefix) < model.t_max]
     latents = torch.zeros(len(prefixes), dtype=torch.long)
-    allowed = model.next_probabilities(pad(model.grammar, prefixes), latents).nan_to_num() > 0  # none where finished
+    allowed = model.rule_probabilities(pad(model.grammar, prefixes), latents).nan_to_num() > 0  # none where finished
     return {
         (*prefix, k) for prefix, row in zip(prefixes, allowed.tolist(), strict=True) for k, ok in enumerate(row) if ok
     }
@@ -189,14 +189,14 @@ def test_an_outlook_sees_exactly_what_can_still_become_of_a_derivation(data: st.
     assume(expected)  # bounded lists may be too short for any derivation
     too_long = dict.fromkeys(one_step_more(model, list(expected)) - set(expected), (math.inf, math.inf))
     expected |= too_long
-    assert ahead(model, [Outlook(grammar, asked, t_max, model.longest.tolist())], list(expected)) == expected
+    assert ahead(model, [Outlook(grammar, asked, t_max, model.max_lengths.tolist())], list(expected)) == expected
 
 
 @pytest.mark.parametrize("asked", [["a == 2", "b <= 1"], ["a >= 1", "b == 1", "x == 1"], ["a != 1", "a + b == 2"]])
 def test_several_outlooks_never_cut_off_what_is_possible(asked: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(outlook, "JOINT", 1)
     model, wanted = make(DIGITS, 10), read(DIGITS, *asked)
-    views = outlooks(DIGITS, wanted, 10, model.longest.tolist())
+    views = outlooks(DIGITS, wanted, 10, model.max_lengths.tolist())
     assert len(views) == len({c.classes for c in wanted})
     expected = ways(model, list(DIGITS.derivations(10)), wanted)
     for prefix, (good, bad) in ahead(model, views, list(expected)).items():
@@ -224,20 +224,29 @@ def test_possible_counts_are_those_of_all_derivations(data: st.DataObject, gramm
     t_max = int(grammar.shortest[grammar.start]) + data.draw(st.integers(0, 5))
     model = make(grammar, t_max, max_length=data.draw(bounds(grammar)))
     rules = pad(grammar, small(grammar, t_max))
-    rules = rules[model.makes(rules)]
+    rules = rules[model.in_support(rules)]
     classes = data.draw(st.lists(st.sampled_from(grammar.classes), min_size=1, unique=True))
     counts = (
         scenes_from_derivations(grammar, rules)
         .counts(len(grammar.classes))[:, [grammar.class_id(c) for c in classes]]
         .sum(1)
     )
-    assert possible_counts(grammar, classes, t_max, model.longest.tolist()) == sorted(set(counts.tolist()))
+    assert possible_counts(grammar, classes, t_max, model.max_lengths.tolist()) == sorted(set(counts.tolist()))
 
 
 # -- the model step by step ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [{}, {"cell": "gru", "num_latents": 3}, {"context": False}, {"most": {"L": 2}}])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"network": "gru", "num_latents": 3},
+        {"network": "transformer", "num_latents": 2},
+        {"context": False},
+        {"max_length": {"L": 2}},
+    ],
+)
 @torch.no_grad()
 def test_probabilities_of_steps_multiply_to_that_of_the_derivation(kind: dict[str, object]):
     """In a batch of beginnings of unlike lengths, and one step at a time."""
@@ -246,35 +255,35 @@ def test_probabilities_of_steps_multiply_to_that_of_the_derivation(kind: dict[st
     for row, q in law(model).items():
         at_once, stepwise = torch.ones(num, dtype=torch.double), torch.ones(num, dtype=torch.double)
         prefixes = pad(DIGITS, [row[:step] for step in range(len(row))])
-        walk = Walk(model, torch.arange(num))
+        state = model.begin(torch.arange(num))
         for z in range(num):
-            probability = model.next_probabilities(prefixes, torch.full((len(row),), z))
+            probability = model.rule_probabilities(prefixes, torch.full((len(row),), z))
             torch.testing.assert_close(probability.sum(1), torch.ones(len(row), dtype=torch.double))
             at_once[z] = probability[torch.arange(len(row)), torch.tensor(row)].prod()
         for rule in row:
-            assert not walk.finished.any()
-            assert walk.probabilities().equal(walk.probabilities())
-            stepwise *= walk.probabilities()[:, rule]
-            walk.step(torch.full((num,), rule))
-        assert walk.finished.all() and (walk.draw(rng()) == end).all()
+            assert not state.finished.any()
+            assert state.probabilities().equal(state.probabilities())
+            stepwise *= state.probabilities()[:, rule]
+            state.advance(torch.full((num,), rule))
+        assert state.finished.all() and (state.sample_rule(rng()) == end).all()
         assert float(at_once.mean()) == pytest.approx(q)
         assert float(stepwise.mean()) == pytest.approx(q)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("network", NETWORKS)
 @torch.no_grad()
-def test_a_part_of_a_walk_goes_on_as_it_would_have(cell: str):
-    model = make(DIGITS, 10, cell=cell, num_latents=2)
-    whole = Walk(model, torch.tensor([0, 1, 0, 1]))
+def test_selected_derivations_are_extended_as_in_the_whole_batch(network: str):
+    model = make(DIGITS, 10, network=network, num_latents=2)
+    whole = model.begin(torch.tensor([0, 1, 0, 1]))
     for rule in ([0, 0, 0, 0], [1, 1, 2, 1], [3, 4, 5, 4]):
-        whole.draw(rng())
-        whole.step(torch.tensor(rule))
+        whole.sample_rule(rng())
+        whole.advance(torch.tensor(rule))
     index = torch.tensor([3, 0])
     part = whole[index]
     torch.testing.assert_close(part.probabilities(), whole.probabilities()[index])
-    part.step(torch.tensor([1, 2]))
+    part.advance(torch.tensor([1, 2]))
     assert whole.finished.tolist() == [False, False, True, False], "the part must have its own stacks"
-    whole.step(torch.tensor([2, 1, 5, 1]))
+    whole.advance(torch.tensor([2, 1, 5, 1]))
     torch.testing.assert_close(part.probabilities()[0], whole.probabilities()[3])
     assert part.finished.tolist() == [False, True]
 
@@ -283,11 +292,11 @@ def test_a_part_of_a_walk_goes_on_as_it_would_have(cell: str):
 
 CASES = {
     "one class": (DIGITS, 12, {}, ["a == 1"]),
-    "not": (DIGITS, 10, {"cell": "gru"}, ["b != 1"]),
+    "not": (DIGITS, 10, {"network": "gru"}, ["b != 1"]),
     "two classes, several latents": (DIGITS, 12, {"num_latents": 3}, ["a >= 1", "b < 4"]),
     "a sum": (DIGITS, 12, {"num_latents": 2, "context": False}, ["a + b > 0", "a <= 1"]),
     "few steps": (DIGITS, 6, {"num_latents": 2}, ["a >= 1"]),
-    "bounded lists": (ROADS, 18, {"most": {"Roads": 2, "Cars": 3}, "num_latents": 2}, ["car >= 2"]),
+    "bounded lists": (ROADS, 18, {"max_length": {"Roads": 2, "Cars": 3}, "num_latents": 2}, ["car >= 2"]),
     "a renderable non-terminal": (ROADS, 13, {}, ["Road == 1", "car >= 1"]),
     "late": (STREET, 12, {}, ["truck >= 1"]),
     "never settled": (Grammar("S -> a S b | b S | ε"), 9, {}, ["a < 3", "b >= 2"]),
@@ -433,7 +442,7 @@ def test_what_has_weight_zero_is_not_drawn_when_asked_for():
         (STREET, {}, ["car == 10"], "'car == 10' can't be met: car can be 0 to 9 here, in 12 steps at most."),
         (
             STREET,
-            {"most": {"Cars": 5}},
+            {"max_length": {"Cars": 5}},
             ["truck >= 1", "car > 5"],
             "'car > 5' can't be met: car can be 0 to 5 here, in 12 steps at most.",
         ),
@@ -528,20 +537,20 @@ SHIPPED = [
     (MultiMNIST(), 24, {}, ["3 == 2", "7 == 0"]),
     (MultiMNIST(), 24, {"num_latents": 2}, ["0 + 1 + 2 >= 4", "9 <= 1"]),
     (Aerial2D(), 40, {}, ["Road == 2"]),
-    (Aerial2D(), 40, {"cell": "gru"}, ["Road == 3", "car == 9"]),
+    (Aerial2D(), 40, {"network": "gru"}, ["Road == 3", "car == 9"]),
     (Driving(), 64, {}, ["car == 5", "pedestrian >= 1", "truck == 0"]),
-    (Driving(), 100, {"most": {"Trees": 20, "Poles": 4}}, ["Urban == 1", "car >= 18", "pole >= 1"]),
+    (Driving(), 100, {"max_length": {"Trees": 20, "Poles": 4}}, ["Urban == 1", "car >= 18", "pole >= 1"]),
     (Driving(), 100, {}, [f"{name} == 2" for name in Driving().classes[3:]]),
 ]
 
 
 @pytest.mark.parametrize(("grammar", "t_max", "kind", "texts"), SHIPPED, ids=lambda value: type(value).__name__)
 def test_shipped_grammars(grammar: Grammar, t_max: int, kind: dict[str, object], texts: list[str]):
-    model = StructureModel(grammar, t_max, hidden=16, **kind)
+    model = StructureModel(grammar, t_max, NETWORKS[kind.pop("network", "lstm")](16), **kind)
     asked = read(grammar, *texts)
     drawn = Conditioned(model, asked, leaves=500).sample(64, rng())
     assert bool(valid(grammar, drawn.rules).all())
-    assert bool(model.makes(drawn.rules).all())
+    assert bool(model.in_support(drawn.rules).all())
     assert bool(meets(grammar, drawn.rules, asked).all())
     assert bool(model.log_prob(drawn.rules).isfinite().all())
 

@@ -9,12 +9,13 @@ from oracles import fit, unpadded
 
 from ms2.grammar.derivations import pad
 from ms2.grammar.grammar import Grammar
+from ms2.models.networks.recurrent import GRU, LSTM
 from ms2.models.structure import StructureModel
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import reference
 
-SETTINGS = [{}, {"cell": "gru", "context": False}, {"num_latents": 3}]
+SETTINGS = [{}, {"network": GRU, "context": False}, {"num_latents": 3}]
 """Of the model: each thing that the reference does by itself, in both ways."""
 
 
@@ -22,7 +23,8 @@ SETTINGS = [{}, {"cell": "gru", "context": False}, {"num_latents": 3}]
 def model(request: pytest.FixtureRequest, digits: Grammar) -> StructureModel:
     """Random weights, large enough for context and latents to matter, and such that some draws are too long."""
     torch.manual_seed(1)
-    model = StructureModel(digits, t_max=8, hidden=16, **request.param)
+    settings = dict(request.param)
+    model = StructureModel(digits, 8, settings.pop("network", LSTM)(16), **settings)
     with torch.no_grad():
         for weights in model.parameters():
             weights.mul_(2)

@@ -14,6 +14,7 @@ KEYS = {
     "parameter_prior": "parameter_priors",
     "probe_priors": "parameter_priors",
     "renderer": "renderers",
+    "network": "networks",
     "features": "features",
     "objective": "objectives",
     "advantage": "advantages",

@@ -1,14 +1,14 @@
 """Scene grammars: symbols and rules, masks, lint, derivations (section 3.1)."""
 
-from ms2.grammar.derivations import Context, Derivations, Frontier, contexts, lengths, pad, valid
+from ms2.grammar.derivations import Context, Derivations, DerivationStack, contexts, lengths, pad, valid
 from ms2.grammar.grammar import Finding, Grammar, GrammarError, Rule, Tables, rule_weights
 from ms2.grammar.trees import Tree, from_tree, to_tree
 
 __all__ = [
     "Context",
+    "DerivationStack",
     "Derivations",
     "Finding",
-    "Frontier",
     "Grammar",
     "GrammarError",
     "Rule",

@@ -47,7 +47,7 @@ class Context(NamedTuple):
     item: Int[Tensor, "*b"]
 
 
-class Frontier:
+class DerivationStack:
     """What remains to be expanded in each scene of a batch: one LIFO stack of non-terminals per scene.
 
     Beside each non-terminal the stack holds its `Context`, and an *owner* that the caller may hand down from parents
@@ -72,7 +72,7 @@ class Frontier:
         self._stack[:, 1] = torch.tensor([grammar.nonterminals.index(grammar.start), none, 0, 0, -1], device=device)
         self.depth: Int[Tensor, " b"] = torch.ones(batch, dtype=torch.long, device=device)
 
-    def __getitem__(self, index: Tensor) -> "Frontier":
+    def __getitem__(self, index: Tensor) -> "DerivationStack":
         """Some of the scenes, to be expanded by themselves."""
         some = copy.copy(self)
         some._stack, some.depth = self._stack[index], self.depth[index]
@@ -113,7 +113,7 @@ class Frontier:
 
 def valid(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Bool[Tensor, " b"]:
     """Which rows are finished derivations of the grammar, padded after their end."""
-    frontier = Frontier(grammar, len(rules), rules.shape[1], rules.device)
+    frontier = DerivationStack(grammar, len(rules), rules.shape[1], rules.device)
     allowed = torch.cat([frontier.tables.allowed, torch.zeros_like(frontier.tables.allowed[:, :1])], 1)
     allowed[-1, -1] = True  # an empty stack allows only the padding rule
     good = torch.ones(len(rules), dtype=torch.bool, device=rules.device)
@@ -127,7 +127,7 @@ def valid(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Bool[Tensor, " b"]:
 
 def contexts(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Context:
     """What is expanded at each step of given derivations, `[b t]` each."""
-    frontier = Frontier(grammar, len(rules), rules.shape[1], rules.device)
+    frontier = DerivationStack(grammar, len(rules), rules.shape[1], rules.device)
     tops = []
     for rule in rules.unbind(1):
         tops.append(frontier.top)

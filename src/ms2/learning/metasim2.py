@@ -248,9 +248,10 @@ class MetaSim2(Configured, LightningModule):
         if self.last_score is None:
             self._warn_if_degenerate(total, sharpness)
         self.last_score = total
-        log_prob = self.structure.score(derivations.rules, self.groups if self.credit_assignment else None)
+        groups = self.groups if self.credit_assignment else None
+        log_prob = self.structure.log_prob_and_entropy(derivations.rules, groups)
         self._log_step(total[own], sharpness, log_prob.entropy, derivations.rejections)
-        return (self._advantages(everyone)[own] * log_prob.parts).sum(1).mean()
+        return (self._advantages(everyone)[own] * log_prob.group_log_prob).sum(1).mean()
 
     def _advantages(self, scores: dict[str, Float[Tensor, " m"]]) -> Float[Tensor, "m g"]:
         """Advantages of all samples, for the steps of each group of symbols."""

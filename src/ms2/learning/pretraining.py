@@ -84,7 +84,7 @@ class Pretraining(Stage):
                 f"the prior draws derivations of {longest} steps, the model takes at most t_max = "
                 f"{self.structure.t_max}: raise model.structure.t_max, with room for what is to be learned"
             )
-        made = float(self.structure.makes(rules).float().mean())
+        made = float(self.structure.in_support(rules).float().mean())
         if made < MIN_MADE:
             raise GrammarError(
                 f"{1 - made:.0%} of the prior's derivations have longer lists than model.structure.max_length "
@@ -94,14 +94,14 @@ class Pretraining(Stage):
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the negative log-likelihood of new derivations of the prior."""
         rules = self.structure_prior.sample(self.world.grammar, self.local_batch_size, self.step_generator())
-        loss = -self.structure.log_prob(rules[self.structure.makes(rules)]).mean()
+        loss = -self.structure.log_prob(rules[self.structure.in_support(rules)]).mean()
         self.log("pretraining/nll", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Log the negative log-likelihood of fixed derivations, and the prior's own where it is known."""
         rules = self._validation_rules()
-        made = self.structure.makes(rules)
+        made = self.structure.in_support(rules)
         nll = -self.structure.log_prob(rules[made]).mean()
         self.log("pretraining/val_nll", nll, prog_bar=True, sync_dist=True)
         known = self.structure_prior.log_prob(self.world.grammar, rules)

@@ -1,6 +1,21 @@
-"""What is learned: the structure model q(T) and the parameter model q(V | T)."""
+"""What is learned: the structure model q(T), the parameter model q(V | T), and scene models that sample from both."""
 
+from ms2.models.networks import GRU, LSTM, SequenceNetwork, Transformer
 from ms2.models.parameters import LearnedParameters, ParameterModel
-from ms2.models.structure import SamplingError, Score, StructureModel
+from ms2.models.scene_model import ROWS, Row, SceneModel
+from ms2.models.structure import SamplingError, SequenceLogProb, StructureModel
 
-__all__ = ["LearnedParameters", "ParameterModel", "SamplingError", "Score", "StructureModel"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "ROWS",
+    "LearnedParameters",
+    "ParameterModel",
+    "Row",
+    "SamplingError",
+    "SceneModel",
+    "SequenceLogProb",
+    "SequenceNetwork",
+    "StructureModel",
+    "Transformer",
+]

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ms2.core.registry import Plugin
-from ms2.grammar.derivations import Frontier
+from ms2.grammar.derivations import DerivationStack
 from ms2.grammar.grammar import Grammar, GrammarError, rule_weights
 
 
@@ -56,7 +56,7 @@ class Repetition(StructurePrior):
             GrammarError: If a draw does not end within ``max_steps``.
         """
         probability = self._probability(grammar).to(generator.device)
-        frontier = Frontier(grammar, n, self.max_steps, generator.device)
+        frontier = DerivationStack(grammar, n, self.max_steps, generator.device)
         steps: list[Tensor] = []
         while not bool(frontier.finished.all()):
             if len(steps) == self.max_steps:
@@ -69,7 +69,7 @@ class Repetition(StructurePrior):
     def log_prob(self, grammar: Grammar, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:
         """Exact log p(T); minus infinity for what the prior never draws."""
         probability = self._probability(grammar).to(rules.device)
-        frontier = Frontier(grammar, len(rules), rules.shape[1], rules.device)
+        frontier = DerivationStack(grammar, len(rules), rules.shape[1], rules.device)
         total = torch.zeros(len(rules), device=rules.device)
         for rule in rules.unbind(1):
             p = _look_up(probability, frontier)
@@ -155,7 +155,7 @@ def _stop(lengths: Sequence[float], most: int, symbol: str) -> Float[Tensor, "{m
     return stop
 
 
-def _look_up(probability: Float[Tensor, "n1 i m k1"], frontier: Frontier) -> Float[Tensor, "b k1"]:
+def _look_up(probability: Float[Tensor, "n1 i m k1"], frontier: DerivationStack) -> Float[Tensor, "b k1"]:
     """Probability of each rule for what is to be expanded next."""
     top = frontier.top
     item, position = top.item.clamp(max=probability.shape[1] - 1), top.position.clamp(max=probability.shape[2] - 1)

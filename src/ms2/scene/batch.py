@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ms2.grammar.derivations import Frontier
+from ms2.grammar.derivations import DerivationStack
 from ms2.grammar.grammar import Grammar
 from ms2.scene.attributes import Attribute
 
@@ -89,7 +89,7 @@ class SceneBatch:
 def scenes_from_derivations(grammar: Grammar, rules: Int[Tensor, "b t"]) -> SceneBatch:
     """The scenes that derivations describe: of the derivation's nodes, only renderable symbols stay."""
     batch, steps = rules.shape
-    frontier = Frontier(grammar, batch, steps, rules.device)
+    frontier = DerivationStack(grammar, batch, steps, rules.device)
     tables = frontier.tables
     width = tables.emit.shape[1]
     offsets = torch.arange(width, device=rules.device)

@@ -12,7 +12,7 @@ from ms2.grammar.derivations import Derivations, lengths
 from ms2.grammar.grammar import Grammar
 from ms2.models.conditional.condition import Condition, ConditionError, emitted, satisfied
 from ms2.models.conditional.reachability import Ahead, outlooks, possible_counts
-from ms2.models.structure import SamplingError, StructureModel, Walk
+from ms2.models.structure import SamplingError, StructureModel
 from ms2.priors.structure import StructurePrior
 
 LANES = 2048
@@ -82,7 +82,7 @@ class Conditioned:
         self.structure, self.conditions, self.max_tries, self.bound = structure, list(conditions), max_tries, 1.0
         if not self.conditions:
             return
-        longest = structure.longest.tolist()
+        longest = structure.max_lengths.tolist()
         device = structure.latents.device
         self._outlooks = outlooks(structure.grammar, conditions, structure.t_max, longest, device)
         if bool((self._start(1).good > structure.t_max).all()):
@@ -148,7 +148,7 @@ class Conditioned:
         """Prefixes one step longer that can still meet the conditions."""
         model = self.structure
         length = lengths(model.grammar, parents.rules)
-        probability = model.next_probabilities(parents.rules[:, : int(length.max())], parents.latent).double()
+        probability = model.rule_probabilities(parents.rules[:, : int(length.max())], parents.latent).double()
         row, rule = (probability > NEVER).nonzero(as_tuple=True)
         state, good, bad = self._after(parents.state[row], rule)
         left = model.t_max - 1 - length[row]
@@ -162,22 +162,22 @@ class Conditioned:
         end = model.grammar.num_rules
         leaf = torch.multinomial(tree.mass / self.bound, n, replacement=True, generator=generator)
         forced = tree.rules[leaf]
-        walk, state = Walk(model, tree.latent[leaf]), self._start(n).state
+        derivation, state = model.begin(tree.latent[leaf]), self._start(n).state
         drawn = torch.full_like(forced, end)
         alive = torch.ones(n, dtype=torch.bool, device=leaf.device)
         place = torch.arange(n, device=leaf.device)  # of the tries that are followed
         for step in range(model.t_max):
-            rule = torch.where(forced[place, step] < end, forced[place, step], walk.draw(generator))
-            walk.step(rule)
+            rule = torch.where(forced[place, step] < end, forced[place, step], derivation.sample_rule(generator))
+            derivation.advance(rule)
             drawn[place, step] = rule
             # what has failed walks on until it is dropped, but needs no outlook
             state, good, _ = self._after(state, torch.where(alive[place], rule, end))
             alive[place] &= good <= model.t_max - 1 - step
-            going = (alive[place] & ~walk.finished).nonzero()[:, 0]
+            going = (alive[place] & ~derivation.finished).nonzero()[:, 0]
             if not len(going):
                 break
             if 2 * len(going) < len(place):
-                walk, state, place = walk[going], state[going], place[going]
+                derivation, state, place = derivation[going], state[going], place[going]
         return drawn, alive
 
 
@@ -274,7 +274,7 @@ def _impossible(structure: StructureModel, conditions: Sequence[Condition]) -> s
     ranges = {}
     for condition in conditions:
         classes = condition.classes
-        counts = possible_counts(structure.grammar, classes, structure.t_max, structure.longest.tolist())
+        counts = possible_counts(structure.grammar, classes, structure.t_max, structure.max_lengths.tolist())
         ranges[classes] = f"{' + '.join(classes)} can be {_runs(counts)}"
         if not bool(condition.holds(torch.tensor(counts)).any()):
             return f"'{condition}' can't be met: {ranges[classes]} here, in {structure.t_max} steps at most."

@@ -1,0 +1,52 @@
+"""Recurrent sequence networks of one layer, whose initial hidden state is the condition."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ms2.models.networks.base import SequenceNetwork, State
+
+
+class LSTM(SequenceNetwork):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997), the paper's network.
+
+    Args:
+        hidden: Dimension of inputs, outputs and hidden state.
+    """
+
+    def __init__(self, hidden: int = 64) -> None:
+        super().__init__(hidden)
+        with torch.random.fork_rng(devices=[]):
+            self.cell = nn.LSTM(hidden, hidden, batch_first=True)
+
+    def initial_state(self, condition: Float[Tensor, "n h"]) -> State:
+        """Return the condition as hidden state, and zeros as cell state."""
+        return condition, torch.zeros_like(condition)
+
+    def extend(self, inputs: Float[Tensor, "n t h"], state: State) -> tuple[Float[Tensor, "n t h"], State]:
+        """Run the recurrence for t more steps."""
+        hidden, cell = state
+        outputs, (hidden, cell) = self.cell(inputs, (hidden[None], cell[None]))  # nn.LSTM counts layers first
+        return outputs, (hidden[0], cell[0])
+
+
+class GRU(SequenceNetwork):
+    """Gated recurrent unit (Cho et al. 2014): a quarter fewer weights than an LSTM.
+
+    Args:
+        hidden: Dimension of inputs, outputs and hidden state.
+    """
+
+    def __init__(self, hidden: int = 64) -> None:
+        super().__init__(hidden)
+        with torch.random.fork_rng(devices=[]):
+            self.cell = nn.GRU(hidden, hidden, batch_first=True)
+
+    def initial_state(self, condition: Float[Tensor, "n h"]) -> State:
+        """Return the condition as hidden state."""
+        return (condition,)
+
+    def extend(self, inputs: Float[Tensor, "n t h"], state: State) -> tuple[Float[Tensor, "n t h"], State]:
+        """Run the recurrence for t more steps."""
+        outputs, hidden = self.cell(inputs, state[0][None])
+        return outputs, (hidden[0],)
