@@ -599,11 +599,11 @@ def test_gradients_stay_finite_where_a_list_must_end():
 @pytest.mark.parametrize(
     ("most", "said"),
     [
-        ({"D": 3}, "most names 'D', which spells no list"),
+        ({"D": 3}, "max_length names 'D', which is no list"),
         ({"l": 3}, "Did you mean 'L'"),
-        ({"L": -1}, "can't have -1 items"),
+        ({"L": -1}, "can't be -1"),
     ],
 )
-def test_most_that_makes_no_sense(most: dict[str, int], said: str):
+def test_an_impossible_maximum_length_is_refused(most: dict[str, int], said: str):
     with pytest.raises(GrammarError, match=said):
         StructureModel(RECURSIVE, LONG, network=LSTM(6), max_length=most)
