@@ -9,8 +9,9 @@ from measuring import Reference, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.core.seeding import generator
+from ms2.datasets.blocks import BLOCK_SIZE
 from ms2.datasets.generate import generate
-from ms2.datasets.job import BLOCK, Job
+from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.models.opening import open_source
 
@@ -29,8 +30,8 @@ def test_generating_a_data_set(name: str, benchmark: BenchmarkFixture, tmp_path:
         generate(Job(source, Plan(num_scenes=number), tmp_path), progress=False)
 
     def render() -> None:
-        for block in range(number // BLOCK):
-            world.renderer.render_labelled(world.sample_prior(BLOCK, generator("benchmark", block)))
+        for block in range(number // BLOCK_SIZE):
+            world.renderer.render_labelled(world.sample_prior(BLOCK_SIZE, generator("benchmark", block)))
 
     reference: Callable[[], None] = render
     title = f"a COCO data set of {number} images, {name}"

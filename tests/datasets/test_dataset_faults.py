@@ -23,7 +23,7 @@ from helpers import EXPECTED, ms2, start
 from test_datasets import FORMATS, SMALL, changed_files, run_folder, small, tree
 
 from ms2.core.errors import UserError
-from ms2.datasets.folder import PARTIAL, FolderError, SetFolder
+from ms2.datasets.folder import TEMPORARY_FOLDER, DataSetFolder, FolderError
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
@@ -56,6 +56,11 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def written(root: Path) -> dict[str, bytes]:
+    """The files of a data set, without temporary ones."""
+    return {name: content for name, content in tree(root).items() if not name.startswith(TEMPORARY_FOLDER)}
+
+
 def kill_at_random(folder: Path) -> dict[str, Any]:
     """Make a data set in peace, and others that are killed at any moment, once more as they go on, and end then.
 
@@ -79,7 +84,11 @@ def kill_at_random(folder: Path) -> dict[str, Any]:
             time.sleep(delay)
             os.kill(child, signal.SIGKILL)
             if ended(child) == -signal.SIGKILL:  # or else it was done
-                found = {file: content for file, content in tree(folder / name).items() if not file.startswith(PARTIAL)}
+                found = {
+                    file: content
+                    for file, content in tree(folder / name).items()
+                    if not file.startswith(TEMPORARY_FOLDER)
+                }
                 seen.append((len(found), found.items() <= whole.items()))
             left -= delay
         assert ended(forked(make, name)) == 0
@@ -99,7 +108,7 @@ def test_killed_at_random_moments_it_becomes_the_same_set(tmp_path: Path) -> Non
     assert len(whole) == 40 * 5 + 6
     for i in range(found["made"]):
         assert changed_files(tree(tmp_path / f"killed{i}"), whole) == []
-        assert not (tmp_path / f"killed{i}" / PARTIAL).exists()
+        assert not (tmp_path / f"killed{i}" / TEMPORARY_FOLDER).exists()
 
 
 # --- at every single file ---
@@ -197,13 +206,13 @@ def test_a_fault_at_any_file_is_survived(whole: dict[str, bytes], tmp_path: Path
         assert disk.files == at
         if error is FULL:
             assert re.search(
-                "can't write to .*: No space left on device. There is no room left. Make", str(caught.value)
+                "can't write to .*: No space left on device. There is no space left. Free", str(caught.value)
             )
         if error is FORBIDDEN:
             assert re.search("Permission denied. You may not write there. Give another folder with", str(caught.value))
-        left = {name: content for name, content in tree(root).items() if not name.startswith(PARTIAL)}
+        left = written(root)
         assert left.items() <= whole.items(), "what can be seen is as it should be"
-        unfinished = list((root / PARTIAL).iterdir()) if (root / PARTIAL).exists() else []
+        unfinished = list((root / TEMPORARY_FOLDER).iterdir()) if (root / TEMPORARY_FOLDER).exists() else []
         assert len(unfinished) == isinstance(error, Killed)
         assert generate(job(root), progress=False)
         assert changed_files(tree(root), whole) == [], (at, step, error)
@@ -223,7 +232,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return opened(Path("/dev/full") if mode == "wb" else path, mode, *args, **more)
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(FolderError, match="There is no room left"):
+    with pytest.raises(FolderError, match="There is no space left"):
         generate(job(tmp_path / "set"), progress=False)
     assert tree(tmp_path / "set") == {}
 
@@ -251,7 +260,7 @@ def test_another_machine_may_clean_up_first(
 
     def late(source: Path, to: Path) -> None:
         if to.name in ("instances.json", "README.md", "data.yaml"):
-            SetFolder(root).clean()
+            DataSetFolder(root).clean()
             cleaned.append(to.name)
         replace_file(source, to)
 
@@ -270,21 +279,21 @@ def test_two_machines_may_begin_at_once(tmp_path: Path, monkeypatch: pytest.Monk
             found = look(*args)
             if not began:
                 began.append(True)
-                first.take_folder()
+                first.claim_folder()
             return found
 
         return looked
 
     for name in ("names", "read_json"):
         monkeypatch.setattr(second.files, name, interrupted(getattr(second.files, name)))
-    second.take_folder()
+    second.claim_folder()
     assert began and list(tree(tmp_path / "set")) == ["dataset.json"]
 
 
 def test_no_two_machines_write_into_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In containers, each may be process number 1."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    first, second = SetFolder(tmp_path), SetFolder(tmp_path)
+    first, second = DataSetFolder(tmp_path), DataSetFolder(tmp_path)
 
     def slowly() -> Iterator[str]:
         yield "first "
@@ -335,8 +344,10 @@ def test_a_renderer_that_contradicts_itself_writes_nothing(tmp_path: Path, monke
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(renderer), "render_labelled", wrong)
-        patch.setattr(Job, "try_out", lambda self: None)
-        with pytest.raises(UserError, match=r"scene 4 has broken labels, and was not written. object \d+ of image 4"):
+        patch.setattr(Job, "dry_run", lambda self: None)
+        with pytest.raises(
+            UserError, match=r"scene 4 has inconsistent labels, and was not written. object \d+ of image 4"
+        ):
             generate(job(tmp_path / "set"), progress=False)
     assert not (tmp_path / "set" / "scenes" / "000004.json").exists()
 
@@ -402,7 +413,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
 @pytest.fixture
 def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Priors are not asked a hundred thousand times."""
-    monkeypatch.setattr("ms2.models.opening.sample_prior_given", partial(sample_prior_given, max_tries=500))
+    monkeypatch.setattr("ms2.models.scene_model.sample_prior_given", partial(sample_prior_given, max_tries=500))
 
 
 Refused = Callable[..., str]
@@ -434,10 +445,13 @@ TYPED: dict[str, tuple[tuple[object, ...], str]] = {
     "scenes in words": ((*DIGITS, "--num_scenes", "ten"), "argument --num_scenes: invalid int value: 'ten'"),
     "more than all visible": (
         (*DIGITS, "--min_visibility", "20"),
-        "min_visibility is a share, from 0 to 1, and can't be",
+        "min_visibility is a fraction, from 0 to 1, and can't be",
     ),
-    "no share": ((*DIGITS, "--min_visibility", "nan"), "min_visibility is a share, from 0 to 1, and can't be nan"),
-    "no pixels": ((*DIGITS, "--min_pixels", "0"), "min_pixels is at least 1, not 0: what has no pixel has no box"),
+    "no share": ((*DIGITS, "--min_visibility", "nan"), "min_visibility is a fraction, from 0 to 1, and can't be nan"),
+    "no pixels": (
+        (*DIGITS, "--min_pixels", "0"),
+        "min_pixels is at least 1, not 0: an object without pixels has no box",
+    ),
     "depth of a flat world": ((*ROADS, "--depth"), "images of AerialView have no depth: leave --depth out"),
     "KITTI with JPEG": ((*DIGITS, "--format", "kitti", "--image", "jpeg"), "the format kitti has PNG images"),
     "an unknown image": ((*DIGITS, "--image", "gif"), "argument --image: invalid choice: 'gif'"),
@@ -548,7 +562,7 @@ OTHER: dict[str, tuple[tuple[str, ...], str]] = {
     "another rule": (("--min_pixels", "9"), "min_pixels: 8 there, 9 now"),
     "other classes": (("--classes", "1"), 'classes: null there, ["1"] now'),
     "another size": (("--world.renderer.canvas_size", "48"), "size: [40,40] there, [48,48] now"),
-    "another prior": (("--world.structure_prior.max_digits", "3"), "prior: "),
+    "another prior": (("--world.structure_prior.max_digits", "3"), "structure_prior: "),
 }
 
 
@@ -609,7 +623,7 @@ def test_an_output_that_is_a_file_is_left_alone(refused: Refused, tmp_path: Path
 
 
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
-    (tmp_path / "set" / PARTIAL).mkdir(parents=True)  # as a run leaves it that was killed at once
+    (tmp_path / "set" / TEMPORARY_FOLDER).mkdir(parents=True)  # as a run leaves it that was killed at once
     assert generate(job(tmp_path / "set", 3), progress=False)
 
 

@@ -23,20 +23,20 @@ from pycocotools.cocoeval import COCOeval
 from test_datasets import SMALL, changed_files, small, tree
 
 from ms2.core.configurations import worlds
-from ms2.datasets.formats.kitti import Kitti
+from ms2.datasets.formats.kitti import KittiFormat, read_labels
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
-from ms2.datasets.labels import decode
+from ms2.datasets.labels import decode_mask
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import drawable, scene_from_plain
+from ms2.datasets.records import SceneGraph
 from ms2.datasets.rendering import render_record
+from ms2.datasets.scene_graphs import check_renderable, scene_batch
 from ms2.grammar.derivations import valid
 from ms2.render.base import Rendering
 from ms2.render.scene3d.calibration import read_projection
 from ms2.scene.batch import scenes_from_derivations
 from ms2.targets.folder import Folder
-from ms2.targets.kitti import Kitti as KittiTarget
-from ms2.targets.kitti import read_labels
+from ms2.targets.kitti import Kitti
 from ms2.world import World
 from ms2.worlds.driving3d.renderer import Rendering3D
 
@@ -81,8 +81,8 @@ class Made:
     def renderings(self) -> list[Rendering]:
         """Every scene drawn again, by itself."""
         renderer = self.world.renderer
-        scenes = [scene_from_plain(record["scene"], self.world.classes) for record in self.records]
-        return [renderer.render_labelled(drawable(scene, renderer)) for scene in scenes]
+        scenes = [scene_batch(SceneGraph.from_json(record["scene"]), self.world.classes) for record in self.records]
+        return [renderer.render_labelled(check_renderable(scene, renderer)) for scene in scenes]
 
     def annotations(self, image: int) -> list[dict[str, Any]]:
         """An image's COCO annotations, in their order."""
@@ -151,7 +151,7 @@ def test_records_hold_what_the_image_shows(made: Made) -> None:
 
 def test_provenance_is_the_source_s(made: Made) -> None:
     hashes = made.job.source.hashes()
-    assert set(hashes) == {"grammar", "checkpoint", "prior", "parameters", "renderer"}
+    assert set(hashes) == {"grammar", "checkpoint", "structure_prior", "parameter_prior", "renderer"}
     for record in made.records:
         assert hashes.items() <= record["provenance"].items()
     about = json.loads((made.root / "dataset.json").read_text())
@@ -177,17 +177,17 @@ def test_what_is_lost_is_made_again(made: Made, tmp_path: Path) -> None:
         path.write_bytes(content)
     lost = torch.randperm(NUMBER, generator=torch.Generator().manual_seed(0)).tolist()
     for index in lost[:5]:
-        (copy.root / copy.image_name(index)).unlink()
+        (copy.root / copy.record_files.image_name(index)).unlink()
     for index in lost[5:10]:
-        (copy.root / copy.record_name(index)).unlink()
+        (copy.root / copy.record_files.record_name(index)).unlink()
     for index in lost[10:15]:
-        for name in (copy.image_name(index), f"training/image_2/{index:06d}.png"):
+        for name in (copy.record_files.image_name(index), f"training/image_2/{index:06d}.png"):
             os.truncate(copy.root / name, 40)
     for index in lost[15:20]:
-        os.truncate(copy.root / copy.record_name(index), 200)
+        os.truncate(copy.root / copy.record_files.record_name(index), 200)
     if made.solid:
-        (copy.root / copy.depth_name(lost[20])).unlink()
-        os.truncate(copy.root / copy.depth_name(lost[21]), 100)
+        (copy.root / copy.record_files.depth_name(lost[20])).unlink()
+        os.truncate(copy.root / copy.record_files.depth_name(lost[21]), 100)
     (copy.root / "labels" / f"{lost[22]:06d}.txt").unlink()
     (copy.root / "training" / "label_2" / f"{lost[23]:06d}.txt").write_text("")
     (copy.root / "training" / "image_2" / f"{lost[24]:06d}.png").unlink()
@@ -253,7 +253,7 @@ def test_coco_s_masks_are_the_renderer_s_instances(made: Made) -> None:
         for found, kept in zip(annotations, record["labels"], strict=True):
             i = kept["object"]
             mask = made.coco.annToMask(found).astype(bool)
-            assert np.array_equal(mask, instances == i) and np.array_equal(mask, decode(found["segmentation"]))
+            assert np.array_equal(mask, instances == i) and np.array_equal(mask, decode_mask(found["segmentation"]))
             assert made.job.categories[found["category_id"] - 1] == record["scene"]["objects"][i]["class"]
             rows, columns = np.nonzero(mask)
             x, y, w, h = found["bbox"]
@@ -327,13 +327,13 @@ def test_kitti_s_labels_are_the_records_(made: Made) -> None:
             visible = found["visibility"]
             assert thing.occlusion == (0 if visible >= 0.8 else 1 if visible >= 0.5 else 2)
             if not made.solid:
-                assert (thing.size, thing.place, thing.yaw) == ((-1, -1, -1), (-1000, -1000, -1000), -10)
+                assert (thing.size, thing.position, thing.yaw) == ((-1, -1, -1), (-1000, -1000, -1000), -10)
                 continue
             height, width, length, *place, turn = found["box3d"]
             assert thing.size == pytest.approx((height, width, length), abs=0.0051)
-            assert thing.place == pytest.approx(place, abs=0.0051)
+            assert thing.position == pytest.approx(place, abs=0.0051)
             assert thing.yaw == pytest.approx(turn, abs=0.0051) and -math.pi <= turn <= math.pi
-            seen = thing.yaw - math.atan2(thing.place[0], thing.place[2]) - thing.alpha
+            seen = thing.yaw - math.atan2(thing.position[0], thing.position[2]) - thing.alpha
             assert abs(math.remainder(seen, 2 * math.pi)) < 0.03 and abs(thing.alpha) <= 3.145
         for thing, found in zip(things[len(record["labels"]) :], shown, strict=True):
             x, y, w, h = found["bbox"]
@@ -383,7 +383,7 @@ def test_3d_boxes_projected_with_p2_are_around_the_objects(made: Made) -> None:
 
 def test_kitti_is_read_by_the_target_of_that_name(made: Made) -> None:
     types = {name.capitalize(): name for name in made.world.grammar.classes}
-    target = KittiTarget(made.world, made.root, types=types)
+    target = Kitti(made.world, made.root, types=types)
     target.verify()
     assert len(target.images) == NUMBER
     assert target.truth is not None
@@ -496,4 +496,4 @@ def test_the_card_says_where_it_all_comes_from(made: Made) -> None:
 
 def test_kitti_s_images_are_png() -> None:
     with pytest.raises(ValueError, match="the format kitti has PNG images: leave --image jpeg out"):
-        Kitti().check(Plan(image="jpeg"))
+        KittiFormat().check(Plan(image="jpeg"))

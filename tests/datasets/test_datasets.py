@@ -24,8 +24,9 @@ from ms2.datasets.formats.base import Format
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import RecordError, drawable, scene_from_plain, scene_to_plain
+from ms2.datasets.records import RecordError, SceneGraph
 from ms2.datasets.rendering import render_record
+from ms2.datasets.scene_graphs import check_renderable, scene_batch, scene_graph
 from ms2.grammar.grammar import Grammar
 from ms2.models.checkpoints import note_grammar
 from ms2.models.opening import Source, open_source
@@ -110,7 +111,7 @@ def test_several_processes_make_the_same_set(whole: Path, tmp_path: Path) -> Non
         """Objects of each image."""
 
         def write(self, folder: Any, plan: Plan, categories: tuple[str, ...], records: Any) -> None:
-            folder.write("tally.txt", (f"{len(record['labels'])}\n" for record in records()))
+            folder.write("tally.txt", (f"{len(record.labels)}\n" for record in records()))
 
         def usage(self) -> str:
             return "One number on a line, `tally.txt`."
@@ -258,8 +259,8 @@ def test_a_model_is_not_the_prior(tmp_path: Path) -> None:
     assert mean_digits(tmp_path / "prior") == pytest.approx(5, abs=4 * 3.2 / 8)
     about = [json.loads((tmp_path / name / "dataset.json").read_text()) for name in ("learned", "prior")]
     assert [row["structure"] for row in about] == ["learned", "prior"]
-    assert about[0]["checkpoint"] == learned.checkpoint[0] and about[0]["prior"] is None
-    assert about[1]["checkpoint"] is None and about[1]["prior"] is not None
+    assert about[0]["checkpoint"] == learned.checkpoint[0] and about[0]["structure_prior"] is None
+    assert about[1]["checkpoint"] is None and about[1]["structure_prior"] is not None
 
 
 def test_a_run_can_be_named_in_several_ways(tmp_path: Path) -> None:
@@ -404,13 +405,17 @@ def bits(values: torch.Tensor) -> list[Any]:
     return found
 
 
+def read_scene(found: dict[str, Any]) -> SceneBatch:
+    return scene_batch(SceneGraph.from_json(found), CLASSES)
+
+
 @given(batches())
 def test_scenes_survive_json_to_the_bit(scenes: SceneBatch) -> None:
     for index in range(len(scenes)):
-        plain = scene_to_plain(scenes, index, CLASSES)
-        text = orjson.dumps(plain)
+        graph = scene_graph(scenes, index, CLASSES)
+        text = orjson.dumps(graph.to_json())
         for read in (orjson.loads, json.loads):
-            again, one, size = scene_from_plain(read(text), CLASSES), scenes[index : index + 1], len(plain["objects"])
+            again, one, size = read_scene(read(text)), scenes[index : index + 1], len(graph.objects)
             assert size == scenes.mask[index].sum()
             assert torch.equal(again.classes[:, :size], one.classes[:, :size]) and again.mask.sum() == size
             assert torch.equal(again.parents[:, :size], one.parents[:, :size])
@@ -433,8 +438,8 @@ def test_numbers_of_every_size_survive_json() -> None:
         torch.full((1, len(values)), -1),
         {"x": torch.from_numpy(values)[None]},
     )
-    plain = json.loads(orjson.dumps(scene_to_plain(one, 0, CLASSES)))
-    assert bits(scene_from_plain(plain, CLASSES).attributes["x"][0]) == values.view(np.int32).tolist()
+    graph = json.loads(orjson.dumps(scene_graph(one, 0, CLASSES).to_json()))
+    assert bits(read_scene(graph).attributes["x"][0]) == values.view(np.int32).tolist()
 
 
 def scene(**changes: Any) -> dict[str, Any]:
@@ -445,7 +450,7 @@ def scene(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_sound_scene_is_read() -> None:
-    found = scene_from_plain(scene(), CLASSES)
+    found = read_scene(scene())
     assert found.classes.tolist() == [[0, 1]] and found.parents.tolist() == [[-1, 0]]
     assert found.attributes["x"].tolist() == [[0.5, 1]] and found.environment["sun"].tolist() == [1]
 
@@ -484,14 +489,14 @@ FOREIGN = {
 @pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
 def test_what_is_no_scene_is_refused(foreign: dict[str, Any]) -> None:
     with pytest.raises(
-        RecordError, match=r"^(this is no record of a scene: |the world has no |the scene has 2 objects)"
+        RecordError, match=r"^(this is no record of a scene: |the world has no |the scene has 2 objects|some objects)"
     ):
-        scene_from_plain(foreign, CLASSES)
+        read_scene(foreign)
 
 
 def test_a_misspelt_class_is_guessed() -> None:
-    with pytest.raises(RecordError, match=r"the world has no 'carr'\. Did you mean 'car'\? Available: car, house"):
-        scene_from_plain(scene(**{"class": "carr"}), CLASSES)
+    with pytest.raises(RecordError, match=r"has no class 'carr'\. Did you mean 'car'\? Available: car, house"):
+        read_scene(scene(**{"class": "carr"}))
 
 
 def lines(text: str) -> Callable[[Path], Any]:
@@ -528,7 +533,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no image": (edited(lambda record: record.pop("image")), NO_RECORD),
     "a class of another world": (
         edited(lambda record: record["scene"]["objects"][0].update({"class": "car"})),
-        "the world has no 'car'. Available: 0, 1, 2",
+        "the world has no class 'car'. Available: 0, 1, 2",
     ),
     "an attribute out of bounds": (attribute(1e30), r"x has to be from 0 to 1, not \[1\.0"),
     "an attribute below its bounds": (attribute(-1e30), r"x has to be from 0 to 1, not \[-1\.0"),
@@ -584,5 +589,5 @@ def test_no_path_of_a_record_is_trusted(whole: Path, tmp_path: Path, name: objec
 
 def test_scenes_without_objects_can_be_drawn() -> None:
     renderer = small("multimnist").world.renderer
-    empty = drawable(scene_from_plain({"objects": [], "environment": {}}, CLASSES), renderer)
+    empty = check_renderable(read_scene({"objects": [], "environment": {}}), renderer)
     assert not renderer.render(empty).any()

@@ -17,9 +17,12 @@ from torch import Tensor
 
 from ms2.core.errors import UserError
 from ms2.core.images import read_image
-from ms2.datasets.detection import CocoSet, DataSetError, DetectionSet, GeneratedSet, KittiDetection, _Cut, collate
+from ms2.datasets.formats.coco import CocoSet
+from ms2.datasets.formats.kitti import KittiSet, read_labels
+from ms2.datasets.formats.native import GeneratedSet
+from ms2.datasets.labelled_set import DataSetError, LabelledSet, collate
+from ms2.datasets.resize_crop import ResizeCrop
 from ms2.render.scene3d.calibration import KittiError
-from ms2.targets.kitti import read_labels
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 HEIGHT, WIDTH = 20, 30
@@ -33,6 +36,7 @@ CAR = {
 }
 HOUSE = {"object": 1, "category": "house", "bbox": [20, 10, 10, 10], "amodal_bbox": [20, 10, 10, 10], "visibility": 1.0}
 TREE = {"object": 2, "category": "tree", "bbox": [0, 0, 2, 2], "visibility": 0.05}
+HIDDEN = {"object": 3, "category": "car", "visibility": 0.0}
 EVERY = {
     "boxes": torch.float32,
     "labels": torch.int64,
@@ -56,15 +60,25 @@ def with_mask(label: dict[str, Any]) -> dict[str, Any]:
 
 
 def record(file: str, labels: list[dict[str, Any]], hidden: list[dict[str, Any]]) -> dict[str, Any]:
-    image = {"file": file, "width": WIDTH, "height": HEIGHT}
-    return {"image": image, "labels": [with_mask(label) for label in labels], "hidden": hidden}
+    return {
+        "image": {"file": file, "width": WIDTH, "height": HEIGHT, "bytes": 0, "hash": ""},
+        "provenance": {"index": 0, "block": 0, "seed": 0, "ms2": "", "device": "cpu"},
+        "derivation": [],
+        "scene": {"environment": {}, "objects": []},
+        "labels": [with_mask(label) for label in labels],
+        "hidden": hidden,
+    }
 
 
 @pytest.fixture
 def generated(tmp_path: Path) -> Path:
     """Two scenes: a car, a house and a tree that is all but hidden; and nothing."""
     records = [
-        record("images/000000.png", [CAR | {"truncation": 0.25}, HOUSE], [TREE, {"object": 3, "category": "car"}]),
+        record(
+            "images/000000.png",
+            [CAR | {"truncation": 0.25}, HOUSE],
+            [TREE, HIDDEN],
+        ),
         record("images/000001.png", [], []),
     ]
     (tmp_path / "images").mkdir()
@@ -196,7 +210,7 @@ def test_coco_brought_to_a_size(coco: Path) -> None:
 
 
 def test_kitti_frames_keep_their_size(kitti: Path) -> None:
-    data = KittiDetection(kitti, ["car", "pedestrian"])
+    data = KittiSet(kitti, ["car", "pedestrian"])
     image, target = data[0]
     assert len(data) == 3 and image.shape == (3, 100, 400)
     assert target["boxes"].tolist() == [[150, 20, 190, 60], [200, 20, 240, 60], [20, 20, 60, 60], [80, 20, 120, 60]]
@@ -209,7 +223,7 @@ def test_kitti_frames_keep_their_size(kitti: Path) -> None:
 
 
 def test_kitti_frames_are_scaled_and_cut(kitti: Path) -> None:
-    target = KittiDetection(kitti, ["car", "pedestrian"], size=(50, 100))[0][1]
+    target = KittiSet(kitti, ["car", "pedestrian"], size=(50, 100))[0][1]
     # half as large; of 200 columns the middle 100 stay, so that 50 pixels are cut off on the left
     assert target["boxes"].tolist() == [[25, 10, 45, 30], [50, 10, 70, 30], [0, 10, 10, 30]]
     assert target["labels"].tolist() == [1, 1, 1]  # the pedestrian is gone
@@ -233,7 +247,7 @@ def test_boxes_go_where_the_pixels_go(own: tuple[int, int], size: tuple[int, int
     pixels[y0:y1, x0:x1] = 255
     content = _png(pixels)
     image = read_image("bright.png", 1, size, content=content)[0].double() / 255
-    left, top, right, bottom = _Cut(own, size).inside(_Cut(own, size).box((x0, y0, x1, y1)))
+    left, top, right, bottom = ResizeCrop(own, size).clip_box(ResizeCrop(own, size).transform_box((x0, y0, x1, y1)))
     assert float(image.sum(1).max()) == pytest.approx(right - left, abs=1.2)
     assert float(image.sum(0).max()) == pytest.approx(bottom - top, abs=1.2)
     centre = [
@@ -262,12 +276,12 @@ def _png(pixels: np.ndarray) -> bytes:
     ],
 )
 def test_frames_of_a_list_and_those_not_in_one(kitti: Path, more: dict[str, Any], frames: list[int]) -> None:
-    data = KittiDetection(kitti, **more)
+    data = KittiSet(kitti, **more)
     assert [int(data[i][0][0, 0, 0]) for i in range(len(data))] == frames
 
 
 def test_other_types_and_neighbours(kitti: Path) -> None:
-    data = KittiDetection(kitti, ["thing"], types={"Car": "thing", "Misc": "thing"}, neighbours=["Misc"])
+    data = KittiSet(kitti, ["thing"], types={"Car": "thing", "Misc": "thing"}, neighbours=["Misc"])
     assert data[0][1]["ignore"].tolist() == [False, False, True]
 
 
@@ -280,10 +294,10 @@ def test_batches_are_lists(generated: Path) -> None:
 @pytest.mark.skipif("MS2_DATA" not in os.environ, reason="MS2_DATA, with the folder kitti, is not set")
 def test_real_frames() -> None:
     root = Path(os.environ["MS2_DATA"], "kitti")
-    data = KittiDetection(root, size=(96, 312), limit=40)
-    assert len(data) == 40 and len(KittiDetection(root)) == 414
+    data = KittiSet(root, size=(96, 312), limit=40)
+    assert len(data) == 40 and len(KittiSet(root)) == 414
     with pytest.raises(KittiError, match="has no frames of split None that are not in train"):
-        KittiDetection(root, exclude="train")
+        KittiSet(root, exclude="train")
     cars = 0
     for i in range(40):
         image, target = data[i]
@@ -315,7 +329,7 @@ def test_no_set_and_half_a_set(generated: Path) -> None:
     with pytest.raises(DataSetError, match=r"is no data set of ms2: it has no dataset\.json\. Make one with ms2"):
         GeneratedSet(generated / "images")
     (generated / "scenes/000001.json").unlink()
-    with pytest.raises(DataSetError, match=r"is not complete: it holds 1 of 2 scenes\. Run the ms2 generate that"):
+    with pytest.raises(DataSetError, match=r"is not complete: it holds 1 of 2 scenes\. Run the same ms2 generate"):
         GeneratedSet(generated)
     for text in ("[]", "{", '{"num_scenes": 2}', '{"num_scenes": "2", "categories": ["car"]}'):
         (generated / "dataset.json").write_text(text)
@@ -339,14 +353,14 @@ def test_no_set_and_half_a_set(generated: Path) -> None:
 )
 def test_a_broken_record_is_named(generated: Path, change: Any) -> None:
     damaged(generated, change)
-    with pytest.raises(DataSetError, match=r"scenes/000000\.json is damaged, or not what it should be"):
+    with pytest.raises(DataSetError, match=r"scenes/000000\.json is damaged, or has an unexpected format"):
         GeneratedSet(generated, masks=True)[0]
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "images/../../secret.png"])
 def test_images_lie_within_the_set(generated: Path, name: str) -> None:
     damaged(generated, lambda one: one["image"].update(file=name))
-    with pytest.raises(DataSetError, match=r"is named as an image, but lies outside .*: that set is not to be trusted"):
+    with pytest.raises(DataSetError, match=r"is named as an image, but lies outside .*: do not trust this data set"):
         GeneratedSet(generated)[0]
 
 
@@ -360,7 +374,7 @@ def test_unknown_categories(generated: Path, kitti: Path) -> None:
     with pytest.raises(UserError, match=r"has no category 'caar'. Did you mean 'car'\? Available: car, house, tree."):
         GeneratedSet(generated, ["caar"])
     with pytest.raises(UserError, match=r"types has no category 'bus'. Available: car, cyclist, pedestrian, truck."):
-        KittiDetection(kitti, ["bus"])
+        KittiSet(kitti, ["bus"])
     for wrong in ([], ["car", "car"]):
         with pytest.raises(UserError, match="name one or more, each once"):
             GeneratedSet(generated, wrong)
@@ -381,25 +395,25 @@ def test_bad_coco_files(coco: Path) -> None:
         CocoSet(images, coco)[0]
     for text in ("[]", "{", '{"images": []}', '{"images": [], "categories": [{}]}', '{"images": 3, "categories": []}'):
         coco.write_text(text)
-        with pytest.raises(DataSetError, match=r"instances\.json is damaged, or not what it should be"):
+        with pytest.raises(DataSetError, match=r"instances\.json is damaged, or has an unexpected format"):
             CocoSet(images, coco)
 
 
 def test_bad_kitti_folders(kitti: Path) -> None:
-    with pytest.raises(KittiError, match=r"none\.txt: there is no such list of frames, which are to be left out"):
-        KittiDetection(kitti, exclude="none")
+    with pytest.raises(KittiError, match=r"none\.txt: there is no such list of frames to exclude"):
+        KittiSet(kitti, exclude="none")
     with pytest.raises(KittiError, match="lists 1 of 2 frames that have no image"):
-        KittiDetection(kitti, split="official")
+        KittiSet(kitti, split="official")
     (kitti / "training/label_2/000000.txt").unlink()
     with pytest.raises(KittiError, match="there is no such label file"):
-        KittiDetection(kitti)[0]
+        KittiSet(kitti)[0]
     shutil.rmtree(kitti / "training")
     with pytest.raises(KittiError, match="is not KITTI's object detection set"):
-        KittiDetection(kitti)
+        KittiSet(kitti)
 
 
 def test_all_sets_give_the_same_fields(generated: Path, coco: Path, kitti: Path) -> None:
-    sets: list[DetectionSet] = [GeneratedSet(generated), CocoSet(generated / "images", coco), KittiDetection(kitti)]
+    sets: list[LabelledSet] = [GeneratedSet(generated), CocoSet(generated / "images", coco), KittiSet(kitti)]
     for data in sets:
         for i in range(len(data)):
             image, target = data[i]

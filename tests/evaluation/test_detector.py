@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision import models
 
 from ms2.core.errors import UserError
-from ms2.datasets.detection import DetectionSet, Example, collate
+from ms2.datasets.labelled_set import Example, LabelledSet, collate
 from ms2.evaluation.detectors.detector import (
     ARCHITECTURES,
     Batches,
@@ -28,7 +28,7 @@ SIZE = 40
 QUIET: dict[str, Any] = {"accelerator": "cpu", "progress": False}
 
 
-class Squares(DetectionSet):
+class Squares(LabelledSet):
     """Red and green squares of 10 to 14 pixels on grey; the first image is empty."""
 
     categories = ("red", "green")

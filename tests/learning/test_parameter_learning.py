@@ -471,7 +471,7 @@ def test_data_sets_have_learned_parameters_unless_asked_otherwise(run: Path, tmp
     plan = Plan(num_scenes=4, formats=("coco",), min_pixels=1, min_visibility=0.0)
     for name, source in (("learned", learned), ("prior", prior)):
         generate(Job(source, plan, tmp_path / name), workers=2 if name == "learned" else 1, progress=False)
-        assert json.loads((tmp_path / name / "dataset.json").read_text())["layout"] == name
+        assert json.loads((tmp_path / name / "dataset.json").read_text())["parameters"] == name
     shown = next(i for i in range(4) if json.loads((tmp_path / f"prior/scenes/{i:06d}.json").read_text())["labels"])
     records = [json.loads((tmp_path / f"{name}/scenes/{shown:06d}.json").read_text()) for name in ("learned", "prior")]
     assert records[0]["derivation"] == records[1]["derivation"] and records[0]["scene"] != records[1]["scene"]

@@ -11,13 +11,14 @@ from helpers import EXPECTED, fit, last, learner, trainer
 from PIL import Image
 from pytorch_lightning import Callback
 
+from ms2.datasets.formats.kitti import KittiObject, read_labels
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.grammar.grammar import Grammar
 from ms2.learning.data import TargetImages
 from ms2.metrics.statistics import ObjectCount
 from ms2.render.base import Renderer
 from ms2.render.scene3d.calibration import KittiError, read_projection
-from ms2.targets.kitti import Kitti, KittiObject, read_labels
+from ms2.targets.kitti import Kitti
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
@@ -178,11 +179,11 @@ def test_real_frames() -> None:
     truth = target.truth
     assert len(target) == 414 and truth is not None
     assert target[0].shape == (3, 24, 80)
-    boxes = [thing for path in target.images.paths[:50] for thing in read_labels(target._label(path))]
+    boxes = [thing for path in target.images.paths[:50] for thing in read_labels(target._label_file(path))]
     assert all(thing.box[0] < thing.box[2] and thing.box[1] < thing.box[3] for thing in boxes)
     projection = read_projection(target.folder / "calib" / f"{target.images.paths[0].stem}.txt")
-    for thing in read_labels(target._label(target.images.paths[0])):  # its middle is seen within its box
-        middle = torch.tensor([thing.place[0], thing.place[1] - thing.size[0] / 2, thing.place[2], 1.0])
+    for thing in read_labels(target._label_file(target.images.paths[0])):  # its middle is seen within its box
+        middle = torch.tensor([thing.position[0], thing.position[1] - thing.size[0] / 2, thing.position[2], 1.0])
         u, v, w = (projection @ middle).tolist()
         assert thing.box[0] - 5 <= u / w <= thing.box[2] + 5 and thing.box[1] - 5 <= v / w <= thing.box[3] + 5
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ms2.core.errors import UserError
 from ms2.core.images import read_image
+from ms2.datasets.formats.kitti import read_labels
 from ms2.render.scene3d.calibration import read_projection
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
-from ms2.targets.kitti import read_labels
 from ms2.worlds.driving3d.assets.kinds import kinds
 from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS, Driving
 from ms2.worlds.driving3d.layout import StreetLayout
@@ -269,8 +269,8 @@ def test_kittis_labels_mean_what_ours_do() -> None:
         p2 = read_projection(folder / "calib" / path.name)
         focal.append(float(p2[0, 0]))
         for thing in read_labels(path):
-            if thing.type == "Car" and thing.truncation == 0 and thing.occlusion == 0 and thing.place[2] < 40:
-                box = torch.tensor([*thing.size[:2], thing.size[2], *thing.place, thing.yaw])
+            if thing.type == "Car" and thing.truncation == 0 and thing.occlusion == 0 and thing.position[2] < 40:
+                box = torch.tensor([*thing.size[:2], thing.size[2], *thing.position, thing.yaw])
                 errors.append((box_of(box, p2) - torch.tensor(thing.box)).abs())
     found = torch.stack(errors)
     assert len(found) > 50

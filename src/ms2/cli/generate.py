@@ -9,7 +9,7 @@ import torch
 from ms2.core import configurations
 from ms2.core.errors import UserError
 from ms2.core.parsing import Parser
-from ms2.core.registry import available
+from ms2.datasets.formats.base import format_names
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
@@ -32,7 +32,7 @@ def options(parser: Parser) -> None:
     add("--output", type=Path | None, help="folder of the data set; data/NAME by default")
     add("--num_scenes", type=int, default=Plan.num_scenes, help="number of images")
     add("--seed", type=int, default=Plan.seed, help="an image depends on the seed and its own number alone")
-    formats = ", ".join(name.lower() for name in available("formats"))
+    formats = ", ".join(format_names())
     add("--format", nargs="+", type=str, default=["coco"], metavar="NAME", help=f"one or several of {formats}")
     add("--structure", choices=("learned", "prior"), help="learned by default, where there is a checkpoint")
     add("--parameters", choices=("learned", "prior"), help="learned by default, where they were")

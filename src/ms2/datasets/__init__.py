@@ -1,25 +1,27 @@
-"""Labelled data sets: drawn from a world or a trained run, written in the formats that training scripts read."""
+"""Labelled data sets: generation, export to common formats, and reading."""
 
-from ms2.datasets.formats.base import Format
-from ms2.datasets.formats.coco import Coco
-from ms2.datasets.formats.kitti import Kitti
-from ms2.datasets.formats.yolo import Yolo
+from ms2.datasets.formats import CocoFormat, CocoSet, Format, GeneratedSet, KittiFormat, KittiSet, YoloFormat
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
+from ms2.datasets.labelled_set import LabelledSet
 from ms2.datasets.plan import Plan
+from ms2.datasets.records import ImageRecord
+from ms2.datasets.rendered_set import RenderedSet
 from ms2.datasets.rendering import render_record
-from ms2.models.opening import Source, open_source, parser
 
 __all__ = [
-    "Coco",
+    "CocoFormat",
+    "CocoSet",
     "Format",
+    "GeneratedSet",
+    "ImageRecord",
     "Job",
-    "Kitti",
+    "KittiFormat",
+    "KittiSet",
+    "LabelledSet",
     "Plan",
-    "Source",
-    "Yolo",
+    "RenderedSet",
+    "YoloFormat",
     "generate",
-    "open_source",
-    "parser",
     "render_record",
 ]

@@ -1,4 +1,4 @@
-"""The card of a data set: what it holds, how it was made, and how to read it."""
+"""The card of a data set: contents, provenance and usage."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,123 +9,107 @@ import torch
 from PIL import Image
 
 from ms2.core.images import encode, image_grid
-from ms2.datasets.folder import SetFolder
+from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.base import Format, Records
-from ms2.datasets.labels import Rule
+from ms2.datasets.labelled_set import corners
+from ms2.datasets.labels import LabelFilter
 from ms2.world import World
 
-SAMPLES = 16
-"""Images in the sample picture."""
-COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe")
-ROWS = 20
-"""Most rows of a histogram."""
-BAR = 30
-"""Characters of the longest bar."""
+NUM_SAMPLE_IMAGES = 16
+BOX_COLOURS = (
+    "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe",
+)  # fmt: skip
+MAX_HISTOGRAM_ROWS = 20
+BAR_WIDTH = 30
+"""Characters of a histogram's longest bar."""
+PROVENANCE_KEYS = (
+    "ms2", "seed", "structure", "parameters", "checkpoint", "grammar", "structure_prior", "parameter_prior",
+    "renderer", "device",
+)  # fmt: skip
 
 
-class Summary(NamedTuple):
-    """What a data set holds.
+class DataSetSummary(NamedTuple):
+    """Counts of a data set's objects and labels.
 
     Attributes:
         images: Number of images.
         labelled: Labelled objects by class.
         hidden: Hidden objects by class.
-        with_class: Images that show the class, by class.
+        images_with_class: Images with at least one labelled object of a class, by class.
         per_image: Images by their number of labelled objects.
-        visibility: Labelled objects by tenths of their visible share.
+        visibility: Labelled objects by tenths of their visible fraction.
     """
 
     images: int
     labelled: Counter[str]
     hidden: Counter[str]
-    with_class: Counter[str]
+    images_with_class: Counter[str]
     per_image: Counter[int]
     visibility: Counter[int]
 
 
-def summarise(records: Records) -> Summary:
-    """Count what there is, one record at a time."""
-    found = Summary(0, Counter(), Counter(), Counter(), Counter(), Counter())
+def summarise_records(records: Records) -> DataSetSummary:
+    """Accumulate counts over records, one at a time."""
+    summary = DataSetSummary(0, Counter(), Counter(), Counter(), Counter(), Counter())
     images = 0
     for record in records():
         images += 1
-        names = [label["category"] for label in record["labels"]]
-        found.labelled.update(names)
-        found.hidden.update(label["category"] for label in record["hidden"])
-        found.with_class.update(set(names))
-        found.per_image[len(names)] += 1
-        found.visibility.update(min(int(label["visibility"] * 10), 9) for label in record["labels"])
-    return found._replace(images=images)
+        names = [label.category for label in record.labels]
+        summary.labelled.update(names)
+        summary.hidden.update(label.category for label in record.hidden)
+        summary.images_with_class.update(set(names))
+        summary.per_image[len(names)] += 1
+        summary.visibility.update(min(int(label.visibility * 10), 9) for label in record.labels)
+    return summary._replace(images=images)
 
 
 def write_card(
-    files: SetFolder,
+    files: DataSetFolder,
     description: dict[str, Any],
     formats: Sequence[Format],
-    rule: Rule,
+    label_filter: LabelFilter,
     world: World,
     records: Records,
 ) -> None:
     """Write ``README.md`` and ``sample.png``."""
-    files.write("sample.png", _sample(files, rule.categories, records))
-    files.write("README.md", card(summarise(records), description, formats, rule, world.renderer.licence))
+    files.write("sample.png", _sample_picture(files, label_filter.categories, records))
+    summary = summarise_records(records)
+    files.write("README.md", card_markdown(summary, description, formats, label_filter, world.renderer.licence))
 
 
-def card(summary: Summary, description: dict[str, Any], formats: Sequence[Format], rule: Rule, licence: str) -> str:
-    """The card as Markdown."""
-    height, width = description["size"]
-    where = description["where"]
-    objects = sum(summary.labelled.values())
-    rows = [
-        f"| {name} | {summary.labelled[name]} | {summary.labelled[name] / summary.images:.2f} "
-        f"| {summary.with_class[name] / summary.images:.0%} | {summary.hidden[name]} |"
-        for name in rule.categories
-    ]
-    structure = {"learned": "a trained structure model", "prior": "the structure prior"}[description["structure"]]
-    structure += " and a trained parameter model" if description["layout"] == "learned" else ""
+def card_markdown(
+    summary: DataSetSummary,
+    description: dict[str, Any],
+    formats: Sequence[Format],
+    label_filter: LabelFilter,
+    licence: str,
+) -> str:
+    """Format the card as Markdown."""
     return "\n".join(
         [
-            f"# {description['source']}: {summary.images} images, {objects} labelled objects",
-            "",
-            f"Synthetic images of {width} x {height} pixels, generated by ms2 {description['ms2']} from {structure} of "
-            f"`{description['source']}`, seed {description['seed']}"
-            + (f", with {' and '.join(f'`{text}`' for text in where)}." if where else "."),
+            *_introduction(summary, description),
             "",
             "![Some of the images, with boxes](sample.png)",
             "",
-            "## What is in it",
+            *_contents(summary, label_filter),
             "",
-            "| class | objects | per image | images with it | hidden |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            str(rule),
-            "",
-            "Labelled objects in an image, and images that hold as many:",
-            "",
-            *_bars(_binned(summary.per_image)),
-            "",
-            "Visible share of labelled objects:",
-            "",
-            *_bars({f"{tenth * 10}-{tenth * 10 + 10} %": summary.visibility[tenth] for tenth in range(10)}),
-            "",
-            "## How to read it",
+            "## How to load it",
             "",
             *(line for each in formats for line in (each.usage(), "")),
-            "`scenes/NUMBER.json` holds all that is known of an image: its scene graph with every object's attributes, "
-            "its labels with masks and visible shares, and where it comes from.",
+            "`scenes/NUMBER.json` is an image's record: its scene graph with every object's attributes, its labels "
+            "with masks and visible fractions, and its provenance.",
             "",
-            "## How it was made",
+            "## How it was generated",
             "",
             "| | |",
             "|---|---|",
-            *(f"| {key} | {description[key]} |" for key in _PROVENANCE if description.get(key) is not None),
+            *(f"| {key} | {description[key]} |" for key in PROVENANCE_KEYS if description.get(key) is not None),
             "",
-            "`dataset.json` has all settings. Any image can be drawn again, to the byte, by the same version of ms2:",
+            "`dataset.json` has all settings. The same version of ms2 renders any image again, to the byte:",
             "",
             "```\nms2 render --provenance scenes/000000.json --output again.png\n```",
             "",
-            "## Licence of what is shown",
+            "## Licence",
             "",
             licence,
             "",
@@ -133,38 +117,74 @@ def card(summary: Summary, description: dict[str, Any], formats: Sequence[Format
     )
 
 
-_PROVENANCE = ("ms2", "seed", "structure", "checkpoint", "grammar", "prior", "parameters", "renderer", "device")
+def _introduction(summary: DataSetSummary, description: dict[str, Any]) -> list[str]:
+    height, width = description["size"]
+    where = description["where"]
+    structure = {"learned": "a trained structure model", "prior": "the structure prior"}[description["structure"]]
+    structure += " and a trained parameter model" if description["parameters"] == "learned" else ""
+    return [
+        f"# {description['source']}: {summary.images} images, {sum(summary.labelled.values())} labelled objects",
+        "",
+        f"Synthetic images of {width} x {height} pixels, generated by ms2 {description['ms2']} from {structure} of "
+        f"`{description['source']}`, seed {description['seed']}"
+        + (f", with {' and '.join(f'`{text}`' for text in where)}." if where else "."),
+    ]
+
+
+def _contents(summary: DataSetSummary, label_filter: LabelFilter) -> list[str]:
+    rows = [
+        f"| {name} | {summary.labelled[name]} | {summary.labelled[name] / summary.images:.2f} "
+        f"| {summary.images_with_class[name] / summary.images:.0%} | {summary.hidden[name]} |"
+        for name in label_filter.categories
+    ]
+    return [
+        "## Contents",
+        "",
+        "| class | objects | per image | images with it | hidden |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        str(label_filter),
+        "",
+        "Number of images by their number of labelled objects:",
+        "",
+        *_histogram(_binned(summary.per_image)),
+        "",
+        "Number of labelled objects by their visible fraction:",
+        "",
+        *_histogram({f"{tenth * 10}-{tenth * 10 + 10} %": summary.visibility[tenth] for tenth in range(10)}),
+    ]
 
 
 def _binned(counts: Counter[int]) -> dict[str, int]:
-    """Numbers in at most `ROWS` rows."""
-    most = max(counts)
-    width = -(-(most + 1) // ROWS)
-    rows = Counter({low: sum(counts[n] for n in range(low, low + width)) for low in range(0, most + 1, width)})
+    """Bin numbers into at most `MAX_HISTOGRAM_ROWS` rows."""
+    largest = max(counts)
+    width = -(-(largest + 1) // MAX_HISTOGRAM_ROWS)
+    rows = {low: sum(counts[n] for n in range(low, low + width)) for low in range(0, largest + 1, width)}
     return {str(low) if width == 1 else f"{low}-{low + width - 1}": n for low, n in rows.items()}
 
 
-def _bars(counts: dict[str, int]) -> list[str]:
-    """A histogram that a terminal shows as well."""
-    most, wide = max([1, *counts.values()]), max(map(len, counts))
-    bars = [f"{name:>{wide}}  {'#' * round(BAR * n / most):{BAR}}  {n}" for name, n in counts.items()]
+def _histogram(counts: dict[str, int]) -> list[str]:
+    """Format a histogram as text, readable in a terminal too."""
+    largest, wide = max([1, *counts.values()]), max(map(len, counts))
+    bars = [f"{name:>{wide}}  {'#' * round(BAR_WIDTH * n / largest):{BAR_WIDTH}}  {n}" for name, n in counts.items()]
     return ["```", *bars, "```"]
 
 
-def _sample(files: SetFolder, categories: Sequence[str], records: Records) -> bytes:
-    """The first images with their boxes."""
+def _sample_picture(files: DataSetFolder, categories: Sequence[str], records: Records) -> bytes:
+    """Draw the first images with their boxes."""
     from torchvision.transforms.functional import pil_to_tensor  # takes seconds to import
     from torchvision.utils import draw_bounding_boxes
 
     pictures = []
-    for _, record in zip(range(SAMPLES), records(), strict=False):
-        with Image.open(files.root / record["image"]["file"]) as image:
+    for _, record in zip(range(NUM_SAMPLE_IMAGES), records(), strict=False):
+        with Image.open(files.root / record.image.file) as image:
             pixels = pil_to_tensor(image.convert("RGB"))
-        boxes = torch.tensor([label["bbox"] for label in record["labels"]]).view(-1, 4)
-        boxes[:, 2:] += boxes[:, :2] - 1  # from edges to the last pixels
-        colours = [COLOURS[categories.index(label["category"]) % len(COLOURS)] for label in record["labels"]]
+        boxes = torch.tensor([corners(label.bbox) for label in record.labels if label.bbox is not None]).view(-1, 4)
+        boxes = boxes.long()
+        colours = [BOX_COLOURS[categories.index(label.category) % len(BOX_COLOURS)] for label in record.labels]
         if len(boxes):
-            boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2])
+            boxes[:, 2:] = torch.maximum(boxes[:, 2:] - 1, boxes[:, :2])  # from edges to the last pixels
             pixels = draw_bounding_boxes(pixels, boxes, colors=colours)
         pictures.append(pixels)
     grid: np.ndarray = image_grid(torch.stack(pictures).float() / 255)

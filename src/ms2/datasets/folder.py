@@ -1,4 +1,4 @@
-"""The folder of a data set: every file appears whole or not at all."""
+"""The folder of a data set, with atomic writes."""
 
 import contextlib
 import errno
@@ -13,16 +13,16 @@ import orjson
 
 from ms2.core.errors import UserError
 
-PARTIAL = ".partial"
-"""Folder of files that are not finished yet."""
+TEMPORARY_FOLDER = ".partial"
+"""Folder of files while they are written."""
 
 
 class FolderError(UserError):
-    """A data set's folder can't be written, or holds something else."""
+    """A data set's folder cannot be written, or holds other data."""
 
 
-class SetFolder:
-    """Reads and writes a data set's files.
+class DataSetFolder:
+    """Reads and writes a data set's files, each atomically: a reader sees no file, the old one or the new one.
 
     Args:
         root: The folder.
@@ -33,16 +33,16 @@ class SetFolder:
         self._made: set[Path] = set()  # folders
 
     def write(self, name: str, content: bytes | str | Iterable[str]) -> None:
-        """Write a file so that a crash leaves the old one, or the new one, or none; never half of one.
+        """Write a file atomically.
 
         Args:
-            name: Where in the folder.
-            content: All of it, or lines of what is too long for memory.
+            name: Path in the folder.
+            content: The content, or its lines if it is too long for memory.
 
         Raises:
-            FolderError: If there is no room or no permission.
+            FolderError: If there is no space or no permission.
         """
-        path, half = self.root / name, self._unfinished()
+        path, half = self.root / name, self._temporary()
         try:
             self._make_folders(path, half)
             with half.open("wb") as file:
@@ -54,12 +54,12 @@ class SetFolder:
                 half.unlink()
             self._made.clear()  # a folder may be gone
             if isinstance(error, FileNotFoundError) and path.exists():
-                return  # another machine, which wrote the same, has finished the data set and cleaned up
+                return  # another machine wrote the same file, completed the data set and removed temporary files
             raise self.explain(error) from error
 
-    def _unfinished(self) -> Path:
-        """A file that is nobody else's: machines that share a folder may give their processes the same numbers."""
-        return self.root / PARTIAL / secrets.token_hex(8)
+    def _temporary(self) -> Path:
+        """Return a random path: on machines that share a folder, process numbers may be equal."""
+        return self.root / TEMPORARY_FOLDER / secrets.token_hex(8)
 
     def _make_folders(self, *paths: Path) -> None:
         for folder in {path.parent for path in paths} - self._made:
@@ -67,21 +67,21 @@ class SetFolder:
             self._made.add(folder)
 
     def write_if_changed(self, name: str, content: str) -> None:
-        """The same, where the file isn't as it should be yet."""
+        """Write a file atomically unless it already has this content."""
         path = self.root / name
         if not path.is_file() or path.read_bytes() != content.encode():
             self.write(name, content)
 
     def write_json(self, name: str, content: Any, indent: bool = False) -> None:
-        """Write plain data."""
+        """Write a JSON file atomically."""
         self.write(
             name, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if indent else 0))
         )
 
     def link(self, name: str, to: str) -> None:
-        """The same file under another name: a hard link, or a copy where the file system has none."""
-        path, source, half = self.root / name, self.root / to, self._unfinished()
-        # a name may be left of a file that was broken, and has been made again
+        """Hard-link a file under another name, or copy it if the file system has no links."""
+        path, source, half = self.root / name, self.root / to, self._temporary()
+        # the name may be of an earlier, damaged file that has been generated again
         if path.exists() and (path.samefile(source) or path.read_bytes() == source.read_bytes()):
             return
         try:
@@ -92,7 +92,7 @@ class SetFolder:
             self.write(name, source.read_bytes())
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Plain data by name; None where there is no such file, or no such thing in it."""
+        """Read a JSON object; None if the file is missing or invalid."""
         try:
             found = orjson.loads((self.root / name).read_bytes())
         except (OSError, ValueError):
@@ -100,10 +100,10 @@ class SetFolder:
         return found if isinstance(found, dict) else None
 
     def names(self, folder: str) -> set[str]:
-        """Names of the files in a folder.
+        """List the names of the files in a subfolder; none if it does not exist.
 
         Raises:
-            FolderError: If it can't be looked into.
+            FolderError: If it cannot be listed.
         """
         try:
             return {entry.name for entry in os.scandir(self.root / folder)}
@@ -113,16 +113,16 @@ class SetFolder:
             raise self.explain(error) from error
 
     def clean(self) -> None:
-        """Remove what was not finished."""
-        shutil.rmtree(self.root / PARTIAL, ignore_errors=True)
+        """Remove temporary files."""
+        shutil.rmtree(self.root / TEMPORARY_FOLDER, ignore_errors=True)
         self._made.clear()
 
     def explain(self, error: OSError) -> FolderError:
-        """What a person can do about it."""
+        """Return an error that says what to do about an OS error."""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            do = "There is no room left. Make room, and run the same command again: it goes on where it stopped."
+            do = "There is no space left. Free some, and run the same command again: it goes on where it stopped."
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             do = "You may not write there. Give another folder with --output, or permission."
         else:
-            do = "Run the same command again when that is mended: it goes on where it stopped."
+            do = "Run the same command again when that is repaired: it goes on where it stopped."
         return FolderError(f"can't write to {self.root.absolute()}: {error.strerror or error}. {do}")

@@ -1,4 +1,4 @@
-"""Generates data sets: the blocks of a job, by several processes and machines."""
+"""Parallel generation of a data set's blocks."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -13,63 +13,60 @@ import torch
 from tqdm import tqdm
 
 from ms2.core.errors import UserError
-from ms2.datasets.job import BLOCK, Job
+from ms2.datasets.blocks import block_indices
+from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
-from ms2.datasets.rendering import one_thread
+from ms2.datasets.rendering import single_threaded
 from ms2.models.opening import Learned, build
 
 
 def generate(job: Job, workers: int = 1, rank: int = 0, world_size: int = 1, progress: bool = True) -> bool:
-    """Generate what is missing of a data set.
+    """Generate the missing images of a data set, with several workers and machines.
 
-    Several machines that share a folder may each do a part of the blocks; whoever is last writes the formats' files.
+    Machines that share a folder each generate a part of the blocks; the one that finishes last writes the format files.
 
     Args:
         job: The data set.
-        workers: Processes on this machine.
+        workers: Number of processes on this machine.
         rank: Number of this machine.
         world_size: Number of machines.
-        progress: Whether to show a bar.
+        progress: Whether to show a progress bar.
 
     Returns:
-        Whether the data set is finished.
+        Whether the data set is complete.
 
     Raises:
-        UserError: If it can't be done; what was written before stays, and is not done again.
+        UserError: If generation fails; files written before stay, and are not generated again.
     """
-    job.take_folder()
+    job.claim_folder()
     mine = job.blocks[rank::world_size]
-    total = sum(min(BLOCK, job.plan.num_scenes - block * BLOCK) for block in mine)
+    total = sum(len(block_indices(block, job.plan.num_scenes)) for block in mine)
     with tqdm(total=total, desc="generating", unit="image", disable=None if progress else True) as bar:
-        for done in _made(job, mine, min(workers, len(mine))):
-            bar.update(done)
-    if not all(job.is_done(i) for block in job.blocks if block not in mine for i in _indices(job, block)):
+        for number in _generate_blocks(job, mine, min(workers, len(mine))):
+            bar.update(number)
+    if not all(job.is_complete(block) for block in job.blocks if block not in mine):
         return False
     job.finish()
     return True
 
 
-def _indices(job: Job, block: int) -> range:
-    return range(block * BLOCK, min((block + 1) * BLOCK, job.plan.num_scenes))
-
-
-def _made(job: Job, blocks: range, workers: int) -> Iterator[int]:
-    """Make blocks, and give the number of images of each one that is done."""
+def _generate_blocks(job: Job, blocks: range, workers: int) -> Iterator[int]:
+    """Generate blocks; yield the number of images of each one when it is complete."""
     if workers <= 1:
-        with one_thread():
-            yield from map(job.make, blocks)
+        with single_threaded():
+            yield from map(job.generate_block, blocks)
         return
-    begin = partial(_begin, job.source.configuration, job.source.weights, job.source.name, job.source.learned)
-    plan = replace(job.plan, formats=())  # workers write none, nor do they know those of a script or a notebook
+    start = partial(_start_worker, job.source.configuration, job.source.weights, job.source.name, job.source.learned)
+    plan = replace(job.plan, formats=())  # workers write no formats, and do not know those of a script or a notebook
     context = multiprocessing.get_context("spawn")  # forks of a process with threads, or with a GPU, hang
-    with ProcessPoolExecutor(workers, context, begin, (plan, job.root, str(job.device))) as pool:
-        pending: list[Future[int]] = [pool.submit(_make, block) for block in blocks]
+    with ProcessPoolExecutor(workers, context, start, (plan, job.root, str(job.device))) as pool:
+        pending: list[Future[int]] = [pool.submit(_generate_block, block) for block in blocks]
         try:
             for future in as_completed(pending):
                 yield future.result()
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker was killed, perhaps for want of memory: run the same command again, which goes on where it "
+                "a worker was killed, perhaps for lack of memory: run the same command again, which goes on where it "
                 "stopped, with fewer --workers"
             ) from error
         finally:
@@ -77,10 +74,10 @@ def _made(job: Job, blocks: range, workers: int) -> Iterator[int]:
 
 
 _job: Job | None = None
-"""A worker's own."""
+"""The job of a worker process."""
 
 
-def _begin(
+def _start_worker(
     configuration: dict[str, Any],
     weights: Path | None,
     name: str,
@@ -89,7 +86,7 @@ def _begin(
     root: Path,
     device: str,
 ) -> None:
-    global _job  # noqa: PLW0603 - what an initialiser leaves for the tasks of its process
+    global _job  # noqa: PLW0603 - the initialiser passes it to the tasks of its process
     torch.set_num_threads(1)
     from ms2.core.registry import load_entry_points
 
@@ -97,6 +94,6 @@ def _begin(
     _job = Job(build(configuration, weights, name, learned), plan, root, device)
 
 
-def _make(block: int) -> int:
+def _generate_block(block: int) -> int:
     assert _job is not None
-    return _job.make(block)
+    return _job.generate_block(block)

@@ -1,4 +1,4 @@
-"""A data set as a job: images and records in blocks, of which each can be made by itself, then formats and card."""
+"""A generation job: images and records in independent blocks, then formats and card."""
 
 import json
 from collections.abc import Iterator
@@ -11,185 +11,157 @@ import ms2
 from ms2.core.errors import UserError, suggest
 from ms2.core.images import encode
 from ms2.core.seeding import generator
+from ms2.datasets.blocks import block_indices, num_blocks, sample_block
 from ms2.datasets.card import write_card
-from ms2.datasets.folder import PARTIAL, FolderError, SetFolder
+from ms2.datasets.folder import TEMPORARY_FOLDER, DataSetFolder, FolderError
 from ms2.datasets.formats.base import Format, format_named
-from ms2.datasets.labels import Arrays, LabelError, Rule, label
+from ms2.datasets.formats.native import RecordFiles
+from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, default_categories, image_labels
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import Record, scene_to_plain
-from ms2.datasets.rendering import ENDINGS, depths_of, facts_of, is_whole, pixels_of
+from ms2.datasets.records import DepthFile, ImageRecord, Provenance
+from ms2.datasets.rendering import depth_arrays, describe_image, image_arrays
+from ms2.datasets.scene_graphs import scene_graph
 from ms2.grammar.derivations import lengths
 from ms2.models.conditional.condition import Condition
 from ms2.models.opening import Source
-
-BLOCK = 32
-"""Scenes that are drawn and rendered together. Part of what an image's seed means, so it can't be set."""
+from ms2.models.scene_model import SceneModel
 
 
 class Job:
-    """One data set in one folder: what to draw, how to label it, and where to write it.
+    """Generation of one data set in one folder.
 
     Args:
-        source: Where scenes come from.
-        plan: What the data set holds.
-        root: Its folder.
-        device: What to draw on.
+        source: The scene model to sample from, as it was opened.
+        plan: The data set's specification.
+        root: The data set's folder.
+        device: Device for sampling and rendering.
 
     Raises:
-        UserError: If the plan does not fit the source: unknown classes or formats, conditions that can't be met, depth
-            of a flat world.
+        UserError: If the plan does not fit the source: unknown classes or formats, or conditions that no scene meets.
     """
 
     def __init__(self, source: Source, plan: Plan, root: Path, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.source, self.plan, self.root = source.to(self.device), plan, root
-        self.files = SetFolder(root)
-        world = source.world
+        self.files = DataSetFolder(root)
+        self.record_files = RecordFiles(self.files, plan.image, plan.depth)
         self.formats: list[Format] = [format_named(name) for name in plan.formats]
         for each in self.formats:
             each.check(plan)
-        self.draw = source.sampler([Condition.parse(text, world.grammar) for text in plan.where])
-        named = (*(name for name in world.classes if name not in world.grammar.nonterminals),)
+        self.model = SceneModel(source.world, source.structure)
+        grammar, classes = source.world.grammar, source.world.classes
+        self.sampler = self.model.sampler(conditions=[Condition.parse(text, grammar) for text in plan.where])
         for name in plan.classes or ():
-            if name not in world.classes:
-                raise UserError(f"this world has no class {name!r}. {suggest(name, world.classes)}")
-        categories = named if plan.classes is None else tuple(name for name in world.classes if name in plan.classes)
-        self.rule = Rule(categories, plan.min_visibility, plan.min_pixels)
+            if name not in classes:
+                raise UserError(f"this world has no class {name!r}. {suggest(name, classes)}")
+        categories = tuple(name for name in classes if name in (plan.classes or default_categories(source.world)))
+        self.label_filter = LabelFilter(categories, plan.min_visibility, plan.min_pixels)
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Classes that are labelled, in the order of the world's."""
-        return self.rule.categories
+        """The labelled classes, in the world's order."""
+        return self.label_filter.categories
 
-    # -- one image -------------------------------------------------------------------------------------
-
-    def image_name(self, index: int) -> str:
-        """Where an image lies."""
-        return f"images/{index:06d}.{ENDINGS[self.plan.image]}"
-
-    def record_name(self, index: int) -> str:
-        """Where its record lies."""
-        return f"scenes/{index:06d}.json"
-
-    def depth_name(self, index: int) -> str:
-        """Where its depth lies."""
-        return f"depth/{index:06d}.png"
-
-    def is_done(self, index: int) -> bool:
-        """Whether image and record are there, and whole."""
-        record = self.files.read_json(self.record_name(index))
-        if record is None or not is_whole(self.root / self.image_name(index), record.get("image")):
-            return False
-        return not self.plan.depth or is_whole(self.root / self.depth_name(index), record.get("depth"))
-
-    # -- a block of images -----------------------------------------------------------------------------
+    # -- blocks ----------------------------------------------------------------------------------------
 
     @property
     def blocks(self) -> range:
         """Numbers of the blocks."""
-        return range(-(-self.plan.num_scenes // BLOCK))
+        return range(num_blocks(self.plan.num_scenes))
 
-    def missing(self, block: int) -> list[int]:
-        """Places in a block whose images are still to be made."""
-        first = block * BLOCK
-        there = range(min(BLOCK, self.plan.num_scenes - first))
-        return [place for place in there if not self.is_done(first + place)]
+    def is_complete(self, block: int) -> bool:
+        """Return whether all images and records of a block exist and are complete."""
+        return not self._missing(block)
 
-    def make(self, block: int) -> int:
-        """Draw a block's scenes, and write those that are missing; how many there are in it.
+    def _missing(self, block: int) -> list[int]:
+        """List the indices in a block that are still to be generated."""
+        return [i for i in block_indices(block, self.plan.num_scenes) if not self.record_files.is_complete(i)]
 
-        All scenes of a block are drawn together, whatever is missing, and by a generator of its own: so an image
-        depends on the data set's seed and on its number alone.
-        """
-        missing = self.missing(block)
-        number = min(BLOCK, self.plan.num_scenes - block * BLOCK)
-        if not missing:
-            return number
-        draw = generator(self.plan.seed, "dataset", block, device=self.device)
-        rules = self.draw(BLOCK, draw)
-        scenes = self.source.world.scenes(rules, draw).packed()
-        chosen = torch.tensor(missing, device=self.device)
-        rules, scenes = rules[chosen], scenes[chosen]
-        rendering = self.source.world.renderer.render_labelled(scenes)
-        depths = depths_of(rendering) if self.plan.depth else None
-        steps = lengths(self.source.world.grammar, rules).tolist()
-        pixels, arrays = pixels_of(rendering), Arrays.of(rendering)
-        about = self._provenance()
-        for i, place in enumerate(missing):
-            index = block * BLOCK + place
-            labels, hidden = self._labels(arrays, i, index)
-            content = encode(pixels[i], self.plan.image)
-            self.files.write(self.image_name(index), content)
-            record: Record = {
-                "image": facts_of(self.image_name(index), content, rendering, i),
-                "provenance": {"index": index, "block": block, **about},
-                "derivation": rules[i, : steps[i]].tolist(),
-                "scene": scene_to_plain(scenes, i, self.source.world.classes),
-                "labels": labels,
-                "hidden": hidden,
-            }
-            if depths is not None:
-                deep = encode(depths[i], "png")
-                self.files.write(self.depth_name(index), deep)
-                record["depth"] = {"file": self.depth_name(index), "bytes": len(deep)}
-            self.files.write_json(self.record_name(index), record)  # last: it says that the image is done
-        return number
+    def generate_block(self, block: int) -> int:
+        """Render and write the missing images of a block; return the block's number of images.
 
-    def try_out(self) -> None:
-        """Draw one scene, so that what can't be had is known before anything is written.
+        All scenes of a block are sampled, whichever are missing: so an image depends on the data set's seed and its own
+        index only.
 
         Raises:
-            UserError: If there is no scene that meets the conditions, or no depth.
+            UserError: If the renderer's labels are inconsistent, or a file cannot be written.
+        """
+        indices, missing = block_indices(block, self.plan.num_scenes), self._missing(block)
+        if not missing:
+            return len(indices)
+        rules, scenes = sample_block(self.model, self.sampler, self.plan.seed, block, self.device)
+        chosen = torch.tensor([i - indices.start for i in missing], device=self.device)
+        rules, scenes = rules[chosen], scenes[chosen]
+        world = self.source.world
+        rendering = world.renderer.render_labelled(scenes)
+        depths = depth_arrays(rendering) if self.plan.depth else None
+        steps = lengths(world.grammar, rules).tolist()
+        pixels, arrays = image_arrays(rendering), LabelArrays.from_rendering(rendering)
+        for i, index in enumerate(missing):
+            try:
+                labels, hidden = image_labels(arrays, i, world.classes, self.label_filter)
+            except LabelError as error:
+                raise UserError(f"scene {index} has inconsistent labels, and was not written. {error}") from error
+            content = encode(pixels[i], self.plan.image)
+            depth = None if depths is None else encode(depths[i], "png")
+            record = ImageRecord(
+                image=describe_image(self.record_files.image_name(index), content, rendering, i),
+                provenance=self._provenance(index, block),
+                derivation=rules[i, : steps[i]].tolist(),
+                scene=scene_graph(scenes, i, world.classes),
+                labels=labels,
+                hidden=hidden,
+                depth=None if depth is None else DepthFile(self.record_files.depth_name(index), len(depth)),
+            )
+            self.record_files.write(record, content, depth)
+        return len(indices)
+
+    def _provenance(self, index: int, block: int) -> Provenance:
+        return Provenance(index, block, self.plan.seed, ms2.__version__, self.device.type, self.source.hashes())
+
+    # -- the data set ----------------------------------------------------------------------------------
+
+    def dry_run(self) -> None:
+        """Render one scene to detect unsupported settings before anything is written.
+
+        Raises:
+            UserError: If no scene meets the conditions, or the renderer has no depth.
         """
         draw, world = generator(self.plan.seed, "trial", device=self.device), self.source.world
-        rendering = world.renderer.render_labelled(world.scenes(self.draw(1, draw), draw))
-        if self.plan.depth and depths_of(rendering) is None:
+        rendering = world.renderer.render_labelled(self.model.scenes(self.sampler(1, draw).rules, draw))
+        if self.plan.depth and depth_arrays(rendering) is None:
             raise UserError(f"images of {type(world.renderer).__name__} have no depth: leave --depth out")
 
-    def _labels(self, arrays: Arrays, i: int, index: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        try:
-            return label(arrays, i, self.source.world.classes, self.rule)
-        except LabelError as error:
-            raise UserError(f"scene {index} has broken labels, and was not written. {error}") from error
-
-    def _provenance(self) -> dict[str, Any]:
-        return {
-            "seed": self.plan.seed,
-            "ms2": ms2.__version__,
-            **self.source.hashes(),
-            "device": self.device.type,
-        }
-
-    # -- the whole -------------------------------------------------------------------------------------
-
     def description(self) -> dict[str, Any]:
-        """All that the files depend on: a folder whose ``dataset.json`` says the same is this data set."""
+        """Return everything the files depend on, as stored in ``dataset.json``."""
+        about = self._provenance(0, 0).to_json()
         return {
-            **self._provenance(),
-            **self.plan.plain(),
+            **{key: value for key, value in about.items() if key not in ("index", "block")},
+            **self.plan.to_json(),
             "categories": list(self.categories),
             "size": list(self.source.world.renderer.size),
             "source": self.source.name,
             "structure": "prior" if self.source.structure is None else "learned",
-            "layout": "prior" if self.source.parameters is None else "learned",
+            "parameters": "prior" if self.source.parameters is None else "learned",
             "world": self.source.configuration["world"],
             "model": None if self.source.structure is None else self.source.configuration["structure"],
         }
 
-    def take_folder(self) -> None:
-        """Begin the folder, or see that it holds this very data set, finished or not.
+    def claim_folder(self) -> None:
+        """Create the folder, or check that it holds this data set, complete or not.
 
         Raises:
             FolderError: If it holds anything else.
         """
-        others = self.files.names(".") - {PARTIAL}  # first: what another machine may write now begins with the json
+        # listed before dataset.json is read: whatever another machine writes meanwhile comes after that file
+        others = self.files.names(".") - {TEMPORARY_FOLDER}
         ours, theirs = self.description(), self.files.read_json("dataset.json")
         if theirs is None:
             if others:
                 raise FolderError(
                     f"{self.root.absolute()} holds other files already: give a new folder with --output, or empty it"
                 )
-            self.try_out()
+            self.dry_run()
             self.files.write_json("dataset.json", ours, indent=True)
         elif theirs != ours:
             keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
@@ -199,19 +171,19 @@ class Job:
                 "Nothing was changed. Give another folder with --output, or the settings that are there."
             )
 
-    def records(self) -> Iterator[Record]:
-        """The records of all images in order."""
-        for index in range(self.plan.num_scenes):
-            record = self.files.read_json(self.record_name(index))
-            if record is None:
-                raise FolderError(f"{self.root / self.record_name(index)} is missing: run the same command again")
-            yield record
+    def records(self) -> Iterator[ImageRecord]:
+        """Iterate over all records in order.
+
+        Raises:
+            FolderError: If one is missing.
+        """
+        return self.record_files.read(self.plan.num_scenes)
 
     def finish(self) -> None:
-        """Write the formats' files and the card from the records."""
+        """Write the format files and the card from the records, and remove temporary files."""
         for each in self.formats:
             each.write(self.files, self.plan, self.categories, self.records)
-        write_card(self.files, self.description(), self.formats, self.rule, self.source.world, self.records)
+        write_card(self.files, self.description(), self.formats, self.label_filter, self.source.world, self.records)
         self.files.clean()
 
 

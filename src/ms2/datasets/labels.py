@@ -1,46 +1,54 @@
-"""Labels of rendered images, and the gate that lets no broken one through."""
+"""Labels of rendered images, with consistency checks."""
 
+import contextlib
+import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from pycocotools import mask as rle
+from pycocotools import mask as coco_mask
 
+from ms2.datasets.records import ObjectLabel
 from ms2.render.base import Rendering
+from ms2.world import World
 
-SLACK = 1.0
-"""Pixels by which what is visible may reach over the whole object's box, which need not lie on the pixels' grid."""
+PIXEL_TOLERANCE = 1.0
+"""Pixels by which the visible part may exceed the whole object's box, which need not lie on the pixel grid."""
 
 
 class LabelError(ValueError):
-    """A renderer gave labels that contradict each other, or its image."""
+    """The renderer's labels are inconsistent with each other, or with its image."""
 
 
-class Rule(NamedTuple):
-    """Which objects are labelled. The others are hidden: listed in an image's record, and ignored by the formats.
+class LabelFilter(NamedTuple):
+    """Thresholds below which objects are not labelled, but hidden: listed in records, and ignored by formats.
 
     Attributes:
-        categories: Classes that are labelled at all.
-        min_visibility: Least visible share of an object's pixels.
-        min_pixels: Fewest visible pixels.
+        categories: Classes that are labelled.
+        min_visibility: Minimum visible fraction of an object's pixels.
+        min_pixels: Minimum number of visible pixels.
     """
 
     categories: tuple[str, ...]
     min_visibility: float
     min_pixels: int
 
+    def keeps(self, area: int, visibility: float) -> bool:
+        """Return whether an object of this visible area is labelled."""
+        return area >= self.min_pixels and visibility >= self.min_visibility
+
     def __str__(self) -> str:
         return (
             f"An object is labelled if at least {self.min_visibility:.0%} of its pixels, and at least "
             f"{self.min_pixels} of them, are visible in the image. Others are hidden: COCO and YOLO leave them out, "
-            "KITTI has them as DontCare, and they stand under `hidden` in `scenes/`."
+            "KITTI has them as DontCare, and records list them under `hidden`."
         )
 
 
-class Arrays(NamedTuple):
-    """A `Rendering` without its images, on the CPU."""
+class LabelArrays(NamedTuple):
+    """The label tensors of a `Rendering` as NumPy arrays; 3D fields are None for 2D renderers."""
 
     classes: Int[np.ndarray, "b n"]
     boxes: Float[np.ndarray, "b n 4"]
@@ -51,162 +59,178 @@ class Arrays(NamedTuple):
     boxes3d: Float[np.ndarray, "b n 7"] | None
 
     @classmethod
-    def of(cls, rendering: Rendering) -> "Arrays":
-        """The arrays of a rendering; those of 3D scenes are None where it has none."""
+    def from_rendering(cls, rendering: Rendering) -> "LabelArrays":
+        """Convert the label tensors of a rendering."""
         found = (getattr(rendering, name, None) for name in cls._fields)
         return cls._make(None if value is None else value.cpu().numpy() for value in found)
 
 
-def label(
-    arrays: Arrays, image: int, classes: Sequence[str], rule: Rule
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Labels of one image, and the hidden objects, as plain data.
+class InstanceMask(NamedTuple):
+    """The visible pixels of one object.
 
-    Boxes are x, y, width and height in pixels, from edge to edge. ``bbox`` is around what is visible, and exactly
-    around the mask; ``amodal_bbox`` is around the whole object, cut by the image's edges.
+    Attributes:
+        segmentation: COCO's compressed run-length encoding.
+        area: Number of pixels.
+        box: x0, y0, x1, y1 exactly around them.
+    """
+
+    segmentation: dict[str, Any]
+    area: int
+    box: tuple[int, int, int, int]
+
+
+NO_PIXELS = InstanceMask({}, 0, (0, 0, 0, 0))
+
+
+def default_categories(world: World) -> tuple[str, ...]:
+    """Return the classes that are labelled by default: the grammar's terminals and the scenery's classes."""
+    return tuple(name for name in world.classes if name not in world.grammar.nonterminals)
+
+
+def image_labels(
+    arrays: LabelArrays, image: int, classes: Sequence[str], label_filter: LabelFilter
+) -> tuple[list[ObjectLabel], list[ObjectLabel]]:
+    """Build the labels and hidden objects of one image.
 
     Args:
-        arrays: What the renderer said.
-        image: Number of the image among them.
+        arrays: The renderer's labels.
+        image: Index of the image.
         classes: Names of the classes.
-        rule: Which objects are labelled.
+        label_filter: Which objects are labelled.
 
     Raises:
-        LabelError: If the labels contradict each other.
+        LabelError: If the renderer's labels are inconsistent.
     """
     instances = arrays.instances[image]
-    masks, numbers = _masks(instances), arrays.classes[image].tolist()
-    height, width = instances.shape
-    whole = _short(arrays.boxes[image].clip(0, (width, height, width, height)))
-    told = arrays.visible_boxes[image].tolist()
-    rounded = {
-        name: _short(values[image])
-        for name, values in (
-            ("visibility", arrays.visibility), ("truncation", arrays.truncation), ("box3d", arrays.boxes3d)
-        )
-        if values is not None
-    }  # fmt: skip
+    masks, class_indices = instance_masks(instances), arrays.classes[image].tolist()
     for i in masks:
-        if i >= len(numbers) or numbers[i] < 0:
-            raise _fault(image, i, "pixels show it, but there is no such object")
+        if i >= len(class_indices) or class_indices[i] < 0:
+            raise _label_error(image, i, "it has pixels, but there is no such object")
+    height, width = instances.shape
+    amodal_boxes = _round(arrays.boxes[image].clip(0, (width, height, width, height)))
+    visibility = _round(arrays.visibility[image])
+    truncation = None if arrays.truncation is None else _round(arrays.truncation[image])
+    boxes3d = None if arrays.boxes3d is None else _round(arrays.boxes3d[image])
     labels, hidden = [], []
-    for i, number in enumerate(numbers):
-        if number < 0 or classes[number] not in rule.categories:
+    for i, class_index in enumerate(class_indices):
+        if class_index < 0 or classes[class_index] not in label_filter.categories:
             continue
-        counts, area, box = masks.get(i, ([], 0, (0, 0, 0, 0)))
-        share = float(arrays.visibility[image, i])
-        wrong = _contradiction(told[i], share, area, box, whole[i]) or _no_number(arrays, image, i)
-        if wrong:
-            raise _fault(image, i, wrong)
-        found: dict[str, Any] = {"object": i, "category": classes[number]}
-        if area:
-            found |= {"bbox": _sized(box), "area": area}
-        found |= {name: values[i] for name, values in rounded.items()}
-        if not area or area < rule.min_pixels or share < rule.min_visibility:
-            hidden.append(found)
+        mask = masks.get(i, NO_PIXELS)
+        _check_object(arrays, image, i, mask, amodal_boxes[i])
+        label = ObjectLabel(
+            object=i,
+            category=classes[class_index],
+            bbox=_with_size(mask.box) if mask.area else None,
+            area=mask.area or None,
+            visibility=visibility[i],
+            truncation=None if truncation is None else truncation[i],
+            box3d=None if boxes3d is None else boxes3d[i],
+        )
+        if not mask.area or not label_filter.keeps(mask.area, float(arrays.visibility[image, i])):
+            hidden.append(label)
             continue
-        found["amodal_bbox"] = _sized(_around(whole[i], box))
-        found["segmentation"] = _compressed(counts, instances.shape)
-        labels.append(found)
+        amodal = _with_size(_union(amodal_boxes[i], mask.box))
+        labels.append(dataclasses.replace(label, amodal_bbox=amodal, segmentation=mask.segmentation))
     return labels, hidden
 
 
-def _masks(instances: Int[np.ndarray, "h w"]) -> dict[int, tuple[list[int], int, tuple[int, int, int, int]]]:
-    """By object: run lengths of its mask down the columns, as COCO has them, its area, and the box x0, y0, x1, y1."""
-    height = instances.shape[0]
-    flat = instances.T.reshape(-1)
-    starts = np.flatnonzero(np.diff(flat, prepend=-2))
-    ends = np.append(starts[1:], flat.size)
-    order = np.argsort(flat[starts], kind="stable")
-    begin, end, owner = starts[order], ends[order], flat[starts][order]
-    begin, end, owner = begin[owner >= 0], end[owner >= 0], owner[owner >= 0]
-    first = np.flatnonzero(np.diff(owner, prepend=-1))  # each object's first run
-    if not len(first):
+def instance_masks(instances: Int[np.ndarray, "h w"]) -> dict[int, InstanceMask]:
+    """Encode the mask of each object in a map of instances."""
+    numbers = np.unique(instances)
+    numbers = numbers[numbers >= 0]
+    if not len(numbers):
         return {}
-    last = np.append(first[1:], len(owner)) - 1
-    # a run may go on over the end of a column, and then covers the image's height
-    whole = (end - 1) // height > begin // height
-    top, bottom = np.where(whole, 0, begin % height), np.where(whole, height, (end - 1) % height + 1)
-    boxes = np.stack(
-        [
-            begin[first] // height,
-            np.minimum.reduceat(top, first),
-            (end[last] - 1) // height + 1,
-            np.maximum.reduceat(bottom, first),
-        ],
-        1,
+    # pycocotools takes masks in Fortran order: h w n, of which each mask is stored column by column
+    columns = np.ascontiguousarray(instances.T)
+    masks = np.equal(columns[None], numbers[:, None, None]).view(np.uint8).transpose(2, 1, 0)
+    with _numpy_warnings_ignored():
+        encoded = coco_mask.encode(masks)
+        areas, boxes = coco_mask.area(encoded).tolist(), coco_mask.toBbox(encoded).astype(int).tolist()
+    return {
+        i: InstanceMask({"size": list(instances.shape), "counts": found["counts"].decode("ascii")}, area, _corners(box))
+        for i, found, area, box in zip(numbers.tolist(), encoded, areas, boxes, strict=True)
+    }
+
+
+def decode_mask(segmentation: dict[str, Any]) -> Bool[np.ndarray, "h w"]:
+    """Decode a label's run-length encoded mask."""
+    with _numpy_warnings_ignored():
+        return coco_mask.decode(segmentation).astype(bool)
+
+
+@contextlib.contextmanager
+def _numpy_warnings_ignored() -> Iterator[None]:
+    """Ignore NumPy 2's DeprecationWarning about how pycocotools makes arrays."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+# -- consistency ---------------------------------------------------------------------------------------
+
+
+def _check_object(arrays: LabelArrays, image: int, i: int, mask: InstanceMask, amodal_box: Sequence[float]) -> None:
+    """Check the renderer's boxes and fractions of an object against its pixels."""
+    problem = _inconsistency(
+        arrays.visible_boxes[image, i].tolist(), float(arrays.visibility[image, i]), mask, amodal_box
     )
-    areas = np.add.reduceat(end - begin, first)
-    gaps = np.diff(end, prepend=0)  # unused at each object's first run
-    gaps[1:] = begin[1:] - end[:-1]
-    gaps[first] = begin[first]
-    counts = np.stack([gaps, end - begin], 1)
-    rest = flat.size - end[last]
-    found = {}
-    for i, (a, b, area, box, left) in enumerate(zip(first, last, areas.tolist(), boxes.tolist(), rest, strict=True)):
-        runs = counts[a : b + 1].reshape(-1).tolist()
-        found[int(owner[first[i]])] = ([*runs, int(left)] if left else runs, area, tuple(box))
-    return found
+    # comparisons are written such that NaN fails them
+    if problem is None and arrays.truncation is not None and not 0 <= arrays.truncation[image, i] <= 1:
+        problem = f"the fraction outside the image is {arrays.truncation[image, i]}"
+    if problem is None and arrays.boxes3d is not None and not np.isfinite(arrays.boxes3d[image, i]).all():
+        problem = f"the 3D box is {arrays.boxes3d[image, i].tolist()}"
+    if problem is not None:
+        raise _label_error(image, i, problem)
 
 
-def _compressed(counts: list[int], size: tuple[int, ...]) -> dict[str, Any]:
-    """A mask as COCO's compressed run lengths."""
-    packed = rle.frPyObjects({"size": list(size), "counts": counts}, *size)
-    return {"size": list(size), "counts": packed["counts"].decode("ascii")}
-
-
-def _contradiction(
-    told: Sequence[float], share: float, area: int, box: Sequence[int], whole: Sequence[float]
+def _inconsistency(
+    visible_box: Sequence[float], visibility: float, mask: InstanceMask, amodal_box: Sequence[float]
 ) -> str | None:
-    """What is wrong with the renderer's boxes and visible share, by what the map of instances shows."""
-    if area and list(told) != list(box):
-        return f"the visible box is {told}, but the box around the pixels is {list(box)}"
-    if not area and any(told):
-        return f"the visible box is {told}, but no pixel shows it"
-    if (area and not share) or not 0 <= share <= 1:  # a share of samples may be seen where no whole pixel is
-        return f"the visible share is {share}, and {area} pixels show it"
-    # so written that NaN is refused
-    if area and not all(abs(a - b) <= SLACK for a, b in zip(_around(whole, box), whole, strict=True)):
-        return f"the box of the whole object, {whole}, does not hold the visible part's, {list(box)}"
+    """Describe the first inconsistency of an object's 2D labels with its pixels."""
+    area, box = mask.area, list(mask.box)
+    if area and list(visible_box) != box:
+        return f"the visible box is {visible_box}, but the box around the pixels is {box}"
+    if not area and any(visible_box):
+        return f"the visible box is {visible_box}, but the object has no pixel"
+    # an object may be visible at some samples of a pixel, but at no whole pixel
+    if (area and not visibility) or not 0 <= visibility <= 1:
+        return f"the visible fraction is {visibility}, but the object has {area} pixels"
+    excess = (abs(a - b) for a, b in zip(_union(amodal_box, box), amodal_box, strict=True))
+    if area and not all(pixels <= PIXEL_TOLERANCE for pixels in excess):
+        return f"the box of the whole object, {amodal_box}, does not contain the visible part's, {box}"
     return None
 
 
-def _no_number(arrays: Arrays, image: int, i: int) -> str | None:
-    """What is wrong with what the renderer says of an object in space."""
-    if arrays.truncation is not None and not 0 <= arrays.truncation[image, i] <= 1:
-        return f"the share outside of the image is {arrays.truncation[image, i]}"
-    if arrays.boxes3d is not None and not np.isfinite(arrays.boxes3d[image, i]).all():
-        return f"the 3D box is {arrays.boxes3d[image, i].tolist()}"
-    return None
+def _label_error(image: int, i: int, problem: str) -> LabelError:
+    return LabelError(f"object {i} of image {image} of its batch: {problem}. The renderer's labels are at fault.")
 
 
-def _fault(image: int, i: int, wrong: str) -> LabelError:
-    return LabelError(f"object {i} of image {image} of its batch: {wrong}. The renderer's labels are at fault.")
+# -- boxes ---------------------------------------------------------------------------------------------
 
 
-def _around(whole: Sequence[float], visible: Sequence[int]) -> tuple[float, float, float, float]:
-    """The box around both."""
+def _union(amodal: Sequence[float], visible: Sequence[int]) -> tuple[float, float, float, float]:
+    """Compute the box around two boxes."""
     return (
-        min(whole[0], visible[0]),
-        min(whole[1], visible[1]),
-        max(whole[2], visible[2]),
-        max(whole[3], visible[3]),
+        min(amodal[0], visible[0]),
+        min(amodal[1], visible[1]),
+        max(amodal[2], visible[2]),
+        max(amodal[3], visible[3]),
     )
 
 
-def _sized(box: Sequence[float]) -> list[float]:
+def _with_size(box: Sequence[float]) -> list[float]:
+    """Convert x0, y0, x1, y1 to x, y, width and height."""
     x0, y0, x1, y1 = box
     return [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)]
 
 
-def _short(values: Float[np.ndarray, "..."]) -> list[Any]:
-    """Rounded to what a label needs: a thousandth of a metre, of a radian, of the whole."""
+def _corners(box: Sequence[int]) -> tuple[int, int, int, int]:
+    """Convert x, y, width and height to x0, y0, x1, y1."""
+    x, y, width, height = box
+    return x, y, x + width, y + height
+
+
+def _round(values: Float[np.ndarray, "..."]) -> list[Any]:
+    """Round to thousandths: of a pixel, a metre, a radian or a fraction."""
     rounded: list[Any] = values.astype(np.float64).round(3).tolist()
     return rounded
-
-
-def decode(segmentation: dict[str, Any]) -> Bool[np.ndarray, "h w"]:
-    """The mask of a label."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy 2, at how pycocotools makes arrays
-        return rle.decode(segmentation).astype(bool)

@@ -1,4 +1,4 @@
-"""What a data set is to hold."""
+"""Specification of a data set."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,20 +8,21 @@ from ms2.core.errors import UserError
 
 @dataclass(frozen=True)
 class Plan:
-    """What a data set is to hold: with its source, all that its files depend on.
+    """Specification of a data set; with the scene model, everything that its files depend on.
 
     Args:
         num_scenes: Number of images.
-        seed: Seed of the data set. An image depends on it and on its own number alone, so that a larger set begins
-            with the images of a smaller one.
+        seed: Seed; image i depends on the seed and on i only, so a larger set extends a smaller one.
         image: ``png``, or ``jpeg`` of quality 95.
-        depth: Whether to write depth images too: PNG of 16 bits, metres times 256, 0 for none (3D worlds).
-        classes: Classes that are labelled; by default those that the grammar's terminals and the scenery name, which
-            leaves out roads.
+        depth: Whether to write 16-bit depth PNGs: metres times 256, 0 for none (3D worlds).
+        classes: Labelled classes; by default the grammar's terminals and the scenery's classes, which leaves out roads.
         where: Conditions on the number of objects, such as ``car == 5``, ``pedestrian >= 1``.
-        min_visibility: Least visible share of an object that is labelled.
-        min_pixels: Fewest visible pixels of an object that is labelled.
-        formats: Formats by name.
+        min_visibility: Minimum visible fraction of a labelled object.
+        min_pixels: Minimum number of visible pixels of a labelled object.
+        formats: Names of the formats.
+
+    Raises:
+        UserError: If a value is out of range.
     """
 
     num_scenes: int = 1000
@@ -38,10 +39,10 @@ class Plan:
         if self.num_scenes < 1:
             raise UserError(f"a data set has at least one scene, not {self.num_scenes}")
         if not 0 <= self.min_visibility <= 1:
-            raise UserError(f"min_visibility is a share, from 0 to 1, and can't be {self.min_visibility}")
+            raise UserError(f"min_visibility is a fraction, from 0 to 1, and can't be {self.min_visibility}")
         if self.min_pixels < 1:
-            raise UserError(f"min_pixels is at least 1, not {self.min_pixels}: what has no pixel has no box")
+            raise UserError(f"min_pixels is at least 1, not {self.min_pixels}: an object without pixels has no box")
 
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
+    def to_json(self) -> dict[str, Any]:
+        """Convert to JSON data."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}

@@ -1,96 +1,269 @@
-"""The record of an image: its scene graph, its labels, and all that it takes to draw it again."""
+"""Per-image records: image file, provenance, scene graph and labels, to and from JSON.
 
+A record is the contract between all that write labelled sets and all that read them. Boxes are x, y, width and height
+in pixels, from edge to edge.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from ms2.core.errors import UserError
 
-from ms2.core.errors import UserError, suggest
-from ms2.render.base import Renderer
-from ms2.scene.batch import SceneBatch
-
-Record = dict[str, Any]
+Json = dict[str, Any]
+Box = Sequence[float]
+"""x, y, width and height in pixels."""
 
 
 class RecordError(UserError):
-    """A record that is no record, or of another world."""
+    """A record is invalid, or belongs to another world."""
 
 
-def scene_to_plain(scenes: SceneBatch, index: int, classes: tuple[str, ...]) -> dict[str, Any]:
-    """One scene of a packed batch as a graph of plain data.
+@dataclass(frozen=True)
+class ImageFile:
+    """The image file of a record.
 
-    Numbers are written with as few digits as give the same 32-bit number when they are read.
+    Attributes:
+        file: Path in the data set.
+        width: Width in pixels.
+        height: Height in pixels.
+        bytes: Size of the file.
+        hash: BLAKE2b hash of its content.
+        projection: The camera's 3 x 4 projection matrix, in 3D worlds.
     """
-    number = int(scenes.mask[index].sum())
-    names, values = list(scenes.attributes), list(scenes.attributes.values())
-    rows = _plain(torch.stack([v[index, :number] for v in values], 1)) if names else [[]] * number
-    whole = list(scenes.environment.values())
-    environment = _plain(torch.stack([v[index] for v in whole])) if whole else []
-    return {
-        "environment": dict(zip(scenes.environment, environment, strict=True)),
-        "objects": [
-            {"class": classes[kind], "parent": parent, "attributes": dict(zip(names, row, strict=True))}
-            for kind, parent, row in zip(
-                scenes.classes[index, :number].tolist(), scenes.parents[index, :number].tolist(), rows, strict=True
+
+    file: str
+    width: int
+    height: int
+    bytes: int
+    hash: str
+    projection: Sequence[Sequence[float]] | None = None
+
+
+@dataclass(frozen=True)
+class DepthFile:
+    """The depth image of a record.
+
+    Attributes:
+        file: Path in the data set.
+        bytes: Size of the file.
+    """
+
+    file: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything that an image depends on.
+
+    Attributes:
+        index: Number of the image in the data set.
+        block: Number of the block that it was sampled with.
+        seed: Seed of the data set.
+        ms2: Version of the package.
+        device: Type of the device that rendered it.
+        fingerprints: Hashes of grammar, weights, priors and renderer by name; null where there is none.
+    """
+
+    index: int
+    block: int
+    seed: int
+    ms2: str
+    device: str
+    fingerprints: Mapping[str, str | None]
+
+    def to_json(self) -> Json:
+        """Convert to JSON data, with the fingerprints beside the other fields."""
+        return {
+            "index": self.index,
+            "block": self.block,
+            "seed": self.seed,
+            "ms2": self.ms2,
+            **self.fingerprints,
+            "device": self.device,
+        }
+
+    @classmethod
+    def from_json(cls, found: Json) -> "Provenance":
+        """Build from JSON data."""
+        own = {field.name for field in dataclasses.fields(cls)} - {"fingerprints"}
+        rest = {name: value for name, value in found.items() if name not in own}
+        return cls(**{name: found[name] for name in own}, fingerprints=rest)
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object of a scene graph.
+
+    Attributes:
+        class_name: Its class; ``class`` in JSON.
+        parent: Index of its parent object, or -1.
+        attributes: Its attributes by name.
+    """
+
+    class_name: str
+    parent: int
+    attributes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SceneGraph:
+    """A scene: its objects and the attributes of the scene as a whole.
+
+    Attributes:
+        environment: Attributes of the scene as a whole by name.
+        objects: The objects, parents before their children.
+    """
+
+    environment: Mapping[str, float]
+    objects: Sequence[SceneObject]
+
+    def to_json(self) -> Json:
+        """Convert to JSON data."""
+        return {
+            "environment": self.environment,
+            "objects": [
+                {"class": one.class_name, "parent": one.parent, "attributes": one.attributes} for one in self.objects
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, found: Any) -> "SceneGraph":
+        """Build from JSON data.
+
+        Raises:
+            RecordError: If it is no scene graph.
+        """
+        try:
+            environment = {name: float(value) for name, value in found["environment"].items()}
+            objects = [
+                SceneObject(
+                    str(one["class"]),
+                    int(one["parent"]),
+                    {name: float(value) for name, value in one["attributes"].items()},
+                )
+                for one in found["objects"]
+            ]
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise RecordError(
+                f"this is no record of a scene: {error!r} where objects and environment should be"
+            ) from error
+        if not all(-1 <= one.parent < len(objects) for one in objects):
+            raise RecordError(
+                f"the scene has {len(objects)} objects, but their parents are {[one.parent for one in objects]}"
             )
-        ],
-    }
+        return cls(environment, objects)
 
 
-def scene_from_plain(scene: dict[str, Any], classes: tuple[str, ...]) -> SceneBatch:
-    """A batch of the one scene.
+@dataclass(frozen=True, kw_only=True)
+class ObjectLabel:
+    """The label of one object.
 
-    Raises:
-        RecordError: If it holds classes that the world lacks, or is not a scene at all.
+    Attributes:
+        object: Index of the object in the scene graph.
+        category: Its category, the name of its class.
+        bbox: Box of the visible pixels, exactly around the mask; None if none is visible.
+        area: Number of visible pixels; None if none is visible.
+        visibility: Visible fraction of its pixels.
+        truncation: Fraction outside the image, in 3D worlds.
+        box3d: Height, width and length in metres, x, y and z of the middle of the bottom in the camera's coordinates,
+            and the yaw in radians, in 3D worlds.
+        amodal_bbox: Box of the whole object, clipped to the image; None for hidden objects.
+        segmentation: Mask of the visible pixels in COCO's compressed run-length encoding; None for hidden objects.
     """
-    try:
-        objects = scene["objects"]
-        numbers = [classes.index(thing["class"]) if thing["class"] in classes else -1 for thing in objects]
-        for thing, number in zip(objects, numbers, strict=True):
-            if number < 0:
-                raise RecordError(f"the world has no {thing['class']!r}. {suggest(str(thing['class']), classes)}")
-        parents = [int(thing["parent"]) for thing in objects]
-        names = dict.fromkeys(name for thing in objects for name in thing["attributes"])
-        attributes = {name: [float(thing["attributes"][name]) for thing in objects] for name in names}
-        environment = {name: [float(value)] for name, value in scene["environment"].items()}
-        if not all(-1 <= parent < len(objects) for parent in parents):
-            raise RecordError(f"the scene has {len(objects)} objects, but some belong to others: {parents}")
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-        if isinstance(error, RecordError):
-            raise
-        raise RecordError(f"this is no record of a scene: {error!r} where objects and environment should be") from error
-    # a batch has at least one place, if only an empty one
-    empty = [] if objects else [0.0]
-    return SceneBatch(
-        torch.tensor([numbers or [-1]]),
-        torch.tensor([parents or [-1]]),
-        {name: torch.tensor([values or empty]) for name, values in attributes.items()},
-        {name: torch.tensor(values) for name, values in environment.items()},
-    )
+
+    object: int
+    category: str
+    bbox: Box | None = None
+    area: int | None = None
+    visibility: float
+    truncation: float | None = None
+    box3d: Sequence[float] | None = None
+    amodal_bbox: Box | None = None
+    segmentation: Json | None = None
+
+    def to_json(self) -> Json:
+        """Convert to JSON data, without the fields that are None."""
+        return _without_none(self)
+
+    @classmethod
+    def from_json(cls, found: Json) -> "ObjectLabel":
+        """Build from JSON data."""
+        label = _build(cls, found)
+        for box, size in ((label.bbox, 4), (label.amodal_bbox, 4), (label.box3d, 7)):
+            if box is not None and not (len(box) == size and all(isinstance(value, int | float) for value in box)):
+                raise ValueError(f"{box} are not {size} numbers")
+        return label
 
 
-def drawable(scenes: SceneBatch, renderer: Renderer) -> SceneBatch:
-    """The scenes, with all that the renderer reads also where they are empty.
+@dataclass(frozen=True)
+class ImageRecord:
+    """Everything known about one image.
 
-    Raises:
-        RecordError: If something is missing, or out of the renderer's bounds.
+    Attributes:
+        image: Its file.
+        provenance: What it depends on.
+        derivation: The rules of the scene's derivation.
+        scene: The scene graph with every object's attributes.
+        labels: Labels of the objects that are visible enough.
+        hidden: Labels of the other objects of the labelled categories.
+        depth: Its depth image, if written.
     """
-    if not bool(scenes.mask.any()):
-        none = torch.zeros(scenes.classes.shape)
-        scenes = scenes.with_attributes(**{attribute.name: none for attribute in renderer.attributes})
-    used = {name: values[scenes.mask] for name, values in scenes.attributes.items()}
-    for wanted, found in ((renderer.attributes, used), (renderer.environment, scenes.environment)):
-        for name, low, high, *_ in wanted:
-            if name not in found:
-                raise RecordError(f"the scene lacks {name!r}, which {type(renderer).__name__} reads")
-            if not bool(((found[name] >= low) & (found[name] <= high)).all()):
-                raise RecordError(f"{name} has to be from {low:g} to {high:g}, not {found[name].tolist()}")
-    return scenes
+
+    image: ImageFile
+    provenance: Provenance
+    derivation: Sequence[int]
+    scene: SceneGraph
+    labels: Sequence[ObjectLabel]
+    hidden: Sequence[ObjectLabel]
+    depth: DepthFile | None = None
+
+    @property
+    def stem(self) -> str:
+        """Name of the image's files without their suffix."""
+        return f"{self.provenance.index:06d}"
+
+    def to_json(self) -> Json:
+        """Convert to JSON data."""
+        found = {
+            "image": _without_none(self.image),
+            "provenance": self.provenance.to_json(),
+            "derivation": self.derivation,
+            "scene": self.scene.to_json(),
+            "labels": [label.to_json() for label in self.labels],
+            "hidden": [label.to_json() for label in self.hidden],
+        }
+        return found if self.depth is None else found | {"depth": _without_none(self.depth)}
+
+    @classmethod
+    def from_json(cls, found: Json) -> "ImageRecord":
+        """Build from JSON data.
+
+        Raises:
+            RecordError: If it is no record of an image.
+        """
+        try:
+            return cls(
+                image=_build(ImageFile, found["image"]),
+                provenance=Provenance.from_json(found["provenance"]),
+                derivation=found["derivation"],
+                scene=SceneGraph.from_json(found["scene"]),
+                labels=[ObjectLabel.from_json(label) for label in found["labels"]],
+                hidden=[ObjectLabel.from_json(label) for label in found["hidden"]],
+                depth=None if found.get("depth") is None else _build(DepthFile, found["depth"]),
+            )
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error, RecordError):
+                raise
+            raise RecordError(f"this is no record of an image: {error!r}") from error
 
 
-def _plain(values: Float[Tensor, "*n"]) -> list[Any]:
-    numbers = values.detach().cpu().to(torch.float32).numpy()
-    plain: list[Any] = numbers.astype(np.str_).astype(np.float64).tolist()
-    return plain
+def _build(cls: Any, found: Json) -> Any:
+    """Build a flat dataclass from JSON data; unknown keys are an error."""
+    return cls(**found)
+
+
+def _without_none(thing: Any) -> Json:
+    return {name: value for name, value in vars(thing).items() if value is not None}

@@ -1,35 +1,34 @@
-"""Image files of a data set: what is drawn into them, what is noted of them, and how one is drawn again."""
+"""Image files of a data set: encoding, metadata, and re-rendering from a record."""
 
 import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8, UInt16
 
 from ms2.core.images import encode, to_pixels
-from ms2.datasets.folder import SetFolder
-from ms2.datasets.records import RecordError, drawable, scene_from_plain
+from ms2.datasets.folder import DataSetFolder
+from ms2.datasets.formats.native import IMAGE_SUFFIXES
+from ms2.datasets.records import ImageFile, RecordError, SceneGraph
+from ms2.datasets.scene_graphs import check_renderable, scene_batch
 from ms2.models.opening import build
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 
-ENDINGS = {"png": "png", "jpeg": "jpg"}
-"""Endings of the images' names."""
 DEPTH_SCALE = 256
-"""Steps of a depth image for each metre, as KITTI has it."""
+"""Steps of a depth image per metre, as in KITTI's."""
 
 
-def pixels_of(rendering: Rendering) -> list[np.ndarray]:
-    """Images as they are written."""
+def image_arrays(rendering: Rendering) -> list[UInt8[np.ndarray, "..."]]:
+    """Convert rendered images to 8-bit arrays."""
     return [to_pixels(image) for image in rendering.image.cpu()]
 
 
-def depths_of(rendering: Rendering) -> list[np.ndarray] | None:
-    """Depth as 16-bit images; None of a flat world."""
+def depth_arrays(rendering: Rendering) -> list[UInt16[np.ndarray, "h w"]] | None:
+    """Convert depth to 16-bit arrays, 0 for infinite depth; None for 2D renderers."""
     depth: Float[torch.Tensor, "b h w"] | None = getattr(rendering, "depth", None)
     if depth is None:
         return None
@@ -37,23 +36,28 @@ def depths_of(rendering: Rendering) -> list[np.ndarray] | None:
     return list(steps.cpu().numpy().astype(np.uint16))
 
 
-def facts_of(name: str, content: bytes, rendering: Rendering, i: int) -> dict[str, Any]:
-    """What the record of the i-th image says of its file."""
+def content_hash(content: bytes) -> str:
+    """Compute the hash of an image file's content that its record holds."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def describe_image(name: str, content: bytes, rendering: Rendering, i: int) -> ImageFile:
+    """Describe the file of the i-th image of a rendering, for its record."""
     height, width = rendering.image.shape[-2:]
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-    facts = {"file": name, "width": width, "height": height, "bytes": len(content), "hash": digest}
     projection: Float[torch.Tensor, "b 3 4"] | None = getattr(rendering, "projection", None)
-    return facts if projection is None else facts | {"projection": projection[i].tolist()}
-
-
-def is_whole(path: Path, facts: dict[str, Any] | None) -> bool:
-    """Whether a file is there, as long as its record says."""
-    return facts is not None and path.is_file() and path.stat().st_size == facts.get("bytes")
+    return ImageFile(
+        file=name,
+        width=width,
+        height=height,
+        bytes=len(content),
+        hash=content_hash(content),
+        projection=None if projection is None else projection[i].tolist(),
+    )
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums don't depend on how many threads share them, and images not on the machine's cores."""
+def single_threaded() -> Iterator[None]:
+    """Use one thread, so that floating-point sums do not depend on the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -63,29 +67,30 @@ def one_thread() -> Iterator[None]:
 
 
 def render_record(path: Path) -> tuple[bytes, str, bool]:
-    """Draw the image of a record again.
+    """Render the image of a record again.
 
     Args:
         path: The record, ``scenes/NUMBER.json`` of a data set.
 
     Returns:
-        The image file's content, its name, and whether these are the recorded bytes.
+        The image file's content, its name, and whether it equals the recorded file.
 
     Raises:
-        UserError: If it is no record, or lies outside of a data set.
+        UserError: If it is no record, or is not in a data set.
     """
-    record, root = SetFolder(path.parent).read_json(path.name) or {}, path.absolute().parent.parent
+    record, root = DataSetFolder(path.parent).read_json(path.name) or {}, path.absolute().parent.parent
     if not isinstance(record.get("scene"), dict) or not isinstance(record.get("image"), dict):
         raise RecordError(f"{path} is no record of an image: those lie under scenes/ in a data set")
-    about = SetFolder(root).read_json("dataset.json") or {}
-    if not isinstance(about.get("world"), dict) or about.get("image") not in ENDINGS:
+    about = DataSetFolder(root).read_json("dataset.json") or {}
+    if not isinstance(about.get("world"), dict) or about.get("image") not in IMAGE_SUFFIXES:
         raise RecordError(
             f"{path} lies outside of a data set: {root / 'dataset.json'}, which describes its world, is missing"
         )
     world = build({"world": about["world"]}, None, root.name).world
-    scenes: SceneBatch = drawable(scene_from_plain(record["scene"], world.classes), world.renderer)
-    with one_thread(), torch.no_grad():
+    graph = SceneGraph.from_json(record["scene"])
+    scenes: SceneBatch = check_renderable(scene_batch(graph, world.classes), world.renderer)
+    with single_threaded(), torch.no_grad():
         rendering = world.renderer.render_labelled(scenes)
-    content = encode(pixels_of(rendering)[0], about["image"])
-    name = f"{path.stem}.{ENDINGS[about['image']]}"  # a record's own word is not to be trusted with a path
-    return content, name, hashlib.blake2b(content, digest_size=16).hexdigest() == record["image"].get("hash")
+    content = encode(image_arrays(rendering)[0], about["image"])
+    name = f"{path.stem}.{IMAGE_SUFFIXES[about['image']]}"  # not the record's file name, which may be any path
+    return content, name, content_hash(content) == record["image"].get("hash")

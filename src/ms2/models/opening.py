@@ -83,10 +83,10 @@ class Source:
         return {
             "grammar": world.grammar.fingerprint,
             "checkpoint": self.checkpoint[0],
-            "prior": None
+            "structure_prior": None
             if self.structure is not None
             else fingerprint(code(world.structure_prior), world.structure_prior),
-            "parameters": fingerprint(
+            "parameter_prior": fingerprint(
                 code(world.parameter_prior), world.parameter_prior, *filter(None, self.checkpoint[1:])
             ),
             "renderer": fingerprint(code(world.renderer), world.renderer),

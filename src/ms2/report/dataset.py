@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ms2.core.errors import UserError
-from ms2.datasets.labels import decode
+from ms2.datasets.labels import decode_mask
 from ms2.report.card import markdown
 from ms2.report.charts import heat_map, histogram
 from ms2.report.gallery import Picture, embedded, gallery, label_of, mask_image
@@ -112,7 +112,7 @@ def _masks(labels: Sequence[Mapping[str, Any]], inks: Mapping[str, int], size: t
         runs, name = label.get("segmentation"), str(label["category"])
         # the decoder trusts the size that it is told
         if isinstance(runs, Mapping) and list(runs.get("size") or ()) == [size[1], size[0]]:
-            mask = decode({"size": [size[1], size[0]], "counts": str(runs["counts"])})
+            mask = decode_mask({"size": [size[1], size[0]], "counts": str(runs["counts"])})
             covered[name] = covered[name] | mask if name in covered else mask
     return {name: mask_image(mask, inks[name]) for name, mask in covered.items()}
 

@@ -1,4 +1,4 @@
-"""The interface of target images."""
+"""Interface of target images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ms2.core.registry import Plugin
+from ms2.datasets.labelled_set import LabelledSet
 from ms2.scene.batch import SceneBatch
 
 
 class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
     """A set of target images, of the renderer's size and channels.
 
-    One whose images can be had by number defines ``__len__`` and ``__getitems__``. One that can only be read from front
-    to back, a stream, defines ``share``, ``first`` and ``size`` instead, and nothing asks it for the others.
+    A map-style target defines ``__len__`` and ``__getitems__``. A stream, which can only be read from beginning to end,
+    defines ``share``, ``first`` and ``size`` instead.
 
     Attributes:
-        truth: The structure of the scenes behind the images where it is known. For evaluation only: nothing that
-            learns may look at it.
-        annotated: Whether the truth is what somebody saw in the images, who can't have seen what is hidden.
-        derivations: The same as derivations of the world's grammar.
+        truth: Structure of the scenes in the images, if known. For evaluation only: learning must not read it.
+        annotated: Whether the truth comes from annotations of the images, which leave out what is hidden.
+        derivations: The truth as derivations of the world's grammar, if known.
     """
 
     truth: SceneBatch | None = None
@@ -31,60 +31,82 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
     derivations: Int[Tensor, "n t"] | None = None
 
     def __len__(self) -> int:
-        """Number of images."""
-        raise TypeError(f"{type(self).__name__} is a stream, whose images are not counted before they are read")
+        """Return the number of images."""
+        raise TypeError(f"{type(self).__name__} is a stream: its number of images is unknown until all are read")
 
     def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
-        """Several images at once."""
-        raise TypeError(f"{type(self).__name__} is a stream, whose images can't be had by number")
+        """Return several images."""
+        raise TypeError(f"{type(self).__name__} is a stream: its images have no index")
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "c h w"]:
-        """One image."""
+        """Return one image."""
         return self.__getitems__([index])[0]
 
     @property
     def size(self) -> int | None:
-        """Number of images; None where only reading all of them would tell."""
+        """Number of images; None if unknown until all are read."""
         return len(self)
 
     def share(self, rank: int = 0, world_size: int = 1, limit: int | None = None) -> Dataset[Any]:
-        """One of ``world_size`` parts, which together hold each image once.
+        """Return a process's share of the images; the shares of all processes hold each image once.
 
         Args:
-            rank: Which part.
-            world_size: Number of parts.
-            limit: Only so many images, in all parts together, spread evenly; null for all.
+            rank: Number of the process.
+            world_size: Number of processes.
+            limit: Number of images in all shares together, spread evenly; null for all.
 
         Returns:
-            Pairs of a place and an image, by index or as a stream. The order of places is that of the images.
+            Pairs of a position and an image, map-style or as a stream. Positions increase in the order of the images.
         """
         size = len(self)
         n = size if limit is None else min(limit, size)
-        return _Part(
+        return _Share(
             self, range(rank, size, world_size) if n == size else [i * size // n for i in range(rank, n, world_size)]
         )
 
     def first(self, n: int) -> UInt8[Tensor, "m c h w"]:
-        """The first n images, or all where there are fewer."""
+        """Return the first n images, or all if there are fewer."""
         return torch.stack([self[i] for i in range(min(n, len(self)))])
+
+    def labelled_set(
+        self, categories: Sequence[str] | None = None, num_held_out: int | None = None
+    ) -> LabelledSet | None:
+        """Return labelled images of the target's distribution; None if it has no labels.
+
+        For evaluation, and for rewards that are computed from labels: distribution matching must not read it.
+
+        Args:
+            categories: Categories in the order of their labels; by default all that the target and the world's grammar
+                share.
+            num_held_out: Return images that are not among the target's own: this number where they are rendered, all
+                others where they are given (the target's own if there are no others). By default the target's own.
+
+        Raises:
+            UserError: If the target has no labels of a category.
+        """
+        return None
 
     @abstractmethod
     def key(self) -> str:
-        """A hash that changes when the images do, under which their features are kept."""
+        """Compute a hash that changes when the images do, as a cache key of their features."""
 
     def verify(self) -> None:
-        """Raise what is wrong with the images now rather than in hour three."""
+        """Check the images before training.
+
+        Raises:
+            UserError: If one cannot be used.
+        """
 
 
-class _Part(Dataset[tuple[int, UInt8[Tensor, "c h w"]]]):
-    """Images of a target with their places."""
+class _Share(Dataset[tuple[int, UInt8[Tensor, "c h w"]]]):
+    """Some of a target's images with their positions."""
 
-    def __init__(self, target: Target, places: Sequence[int]) -> None:
-        self.target, self.places = target, places
+    def __init__(self, target: Target, positions: Sequence[int]) -> None:
+        self.target, self.positions = target, positions
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, UInt8[Tensor, "c h w"]]]:
-        places = [self.places[i] for i in indices]
-        return list(zip(places, self.target.__getitems__(places), strict=True))
+        positions = [self.positions[i] for i in indices]
+        return list(zip(positions, self.target.__getitems__(positions), strict=True))

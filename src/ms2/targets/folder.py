@@ -14,14 +14,14 @@ from ms2.world import World
 
 
 class Folder(Target):
-    """Any folder of images, searched recursively.
+    """Images in a folder and its subfolders.
 
     Args:
-        world: Whose renderer sets the images' size and channels.
+        world: The world; its renderer defines image size and channels.
         root: The folder.
-        fit: How images of another shape are brought to the renderer's: cut, padded with black, or stretched.
-        on_error: What to do with files that can't be read.
-        limit: Use the first so many images only.
+        fit: Images of another aspect: "crop" covers the frame and crops, "pad" adds black bars, "stretch" distorts.
+        on_error: How to handle unreadable files: "raise" or "skip" with a warning.
+        limit: Use only the first n images; null for all.
     """
 
     def __init__(
@@ -36,15 +36,15 @@ class Folder(Target):
         self.images = ImageFolder(root, world.renderer.size, channels, fit, on_error, limit)
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
-        """Several images, read from disk."""
+        """Read several images from disk."""
         return [self.images[i] for i in indices]
 
     def key(self) -> str:
-        """Hash of names, sizes and times of the files."""
+        """Compute a hash of names, sizes and times of the files."""
         return self.images.fingerprint()
 
     def verify(self) -> None:

@@ -20,8 +20,10 @@ from ms2.core.errors import UserError
 from ms2.core.files import typed_path
 from ms2.core.images import EXTENSIONS, Channels, Fit, ImageError, _check_choice, _check_size, _reason, read_image
 
-ODD_ASPECT = 0.05  # logarithm of the ratio of two aspects from which they are called different
-NAMED_AT_MOST = 10  # of the bad files, and of the kinds of file found instead of images
+MAX_ASPECT_DIFFERENCE = 0.05
+"""Largest |log(a / b)| of two aspect ratios that count as equal."""
+MAX_LISTED = 10
+"""Items that an error message lists: unreadable files, or the file types found instead of images."""
 OnError = Literal["raise", "skip"]
 
 
@@ -92,7 +94,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         good = {path: size for path, size in zip(self.paths, found, strict=True) if not isinstance(size, ImageError)}
         self.paths = list(good)
         if self.size is not None:
-            warn_of_shapes(self.root, good, self.size, self.fit)
+            warn_about_shapes(self.root, good, self.size, self.fit)
         return bad
 
     def fingerprint(self) -> str:
@@ -111,7 +113,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         self._leave_out(errors, f"{len(errors)} folders cannot be listed")
         images = sorted(file for file in files if file.suffix.lower() in EXTENSIONS)
         if not images:
-            kinds = Counter(file.suffix.lower() or "(no extension)" for file in files).most_common(NAMED_AT_MOST)
+            kinds = Counter(file.suffix.lower() or "(no extension)" for file in files).most_common(MAX_LISTED)
             instead = ", ".join(f"{count} {kind}" for kind, count in kinds) or "nothing"
             looked = f"looked here and in subfolders for {' '.join(EXTENSIONS)} and found {instead}"
             raise ImageError(self.root, f"no images: {looked} (hidden files aside). Point root at a folder of images.")
@@ -128,23 +130,29 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
     def _leave_out(self, bad: Sequence[ImageError], what: str) -> None:
         if not bad:
             return
-        text = name_some(what, bad)
+        text = format_examples(what, bad)
         if self.on_error == "raise":
             raise ImageError(self.root, f"{text}\nRepair or remove them, or leave them out with `on_error: skip`.")
         warnings.warn(f"{self.root}: left out, {text}", stacklevel=3)
 
 
-def name_some(what: str, bad: Sequence[object]) -> str:
+def format_examples(what: str, bad: Sequence[object]) -> str:
     """What is wrong, and below it the first of the things that are."""
-    more = [f"and {len(bad) - NAMED_AT_MOST} more"] if len(bad) > NAMED_AT_MOST else []
-    return "\n  ".join([f"{what}:", *map(str, bad[:NAMED_AT_MOST]), *more])
+    more = [f"and {len(bad) - MAX_LISTED} more"] if len(bad) > MAX_LISTED else []
+    return "\n  ".join([f"{what}:", *map(str, bad[:MAX_LISTED]), *more])
 
 
-def warn_of_shapes(root: str | Path, sizes: Mapping[Path, tuple[int, int]], wanted: tuple[int, int], fit: Fit) -> None:
+def warn_about_shapes(
+    root: str | Path, sizes: Mapping[Path, tuple[int, int]], wanted: tuple[int, int], fit: Fit
+) -> None:
     """Say what becomes of images of another aspect than the renderer's, and of smaller ones."""
     height, width = wanted
     aspect = width / height
-    odd = {path: (w / h) / aspect for path, (h, w) in sizes.items() if abs(math.log((w / h) / aspect)) > ODD_ASPECT}
+    odd = {
+        path: (w / h) / aspect
+        for path, (h, w) in sizes.items()
+        if abs(math.log((w / h) / aspect)) > MAX_ASPECT_DIFFERENCE
+    }
     if odd:
         path = max(odd, key=lambda p: abs(math.log(odd[p])))
         h, w = sizes[path]

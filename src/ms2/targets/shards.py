@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ms2.core.errors import UserError
 from ms2.core.images import EXTENSIONS, Fit, ImageError, read_image
 from ms2.targets.base import Target
-from ms2.targets.image_folder import NAMED_AT_MOST, OnError, name_some, warn_of_shapes
+from ms2.targets.image_folder import MAX_LISTED, OnError, format_examples, warn_about_shapes
 from ms2.world import World
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
@@ -116,7 +116,7 @@ class Shards(Target):
                 sizes[Path(f"image {place >> 32}-{place & 0xFFFFFFFF}")] = (image.shape[1], image.shape[2])
         if not sizes:
             raise self.empty()
-        warn_of_shapes(self.urls[0], sizes, self.frame, self.fit)
+        warn_about_shapes(self.urls[0], sizes, self.frame, self.fit)
 
     def read(
         self,
@@ -156,7 +156,7 @@ class Shards(Target):
                     if seen == most:
                         break
         if bad:
-            warnings.warn(name_some(f"{len(bad)} images of shards are left out", bad), stacklevel=2)
+            warnings.warn(format_examples(f"{len(bad)} images of shards are left out", bad), stacklevel=2)
 
 
 class _Share(IterableDataset[tuple[int, UInt8[Tensor, "c h w"]]]):
@@ -258,9 +258,9 @@ def _check_files(urls: Sequence[str]) -> None:
         return
     folder = missing[0].absolute().parent
     there = sorted(path.name for path in folder.iterdir() if path.name.endswith(ARCHIVES)) if folder.is_dir() else []
-    more = " ..." if len(there) > NAMED_AT_MOST else ""
-    text = name_some(f"{len(missing)} of {len(urls)} shards are missing", missing)
-    has = f"{folder} has {', '.join(there[:NAMED_AT_MOST]) or 'none'}{more}" if folder.is_dir() else f"no {folder}"
+    more = " ..." if len(there) > MAX_LISTED else ""
+    text = format_examples(f"{len(missing)} of {len(urls)} shards are missing", missing)
+    has = f"{folder} has {', '.join(there[:MAX_LISTED]) or 'none'}{more}" if folder.is_dir() else f"no {folder}"
     raise ShardError(f"{text}\n{has}. Correct urls, or fetch what is missing.")
 
 

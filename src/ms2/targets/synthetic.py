@@ -1,4 +1,4 @@
-"""Target images rendered from a hidden distribution, to test with."""
+"""Target images rendered from a hidden distribution, to evaluate what is learned against it."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,18 +10,24 @@ from torch import Tensor
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
 from ms2.core.settings import fingerprint
+from ms2.datasets.blocks import BLOCK_SIZE, block_indices, num_blocks, sample_block
+from ms2.datasets.rendered_set import RenderedSet
+from ms2.models.scene_model import SceneModel
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.targets.base import Target
 from ms2.world import World
 
+HELD_OUT_SEED = 1_000_003
+"""Seed of held-out scenes, which no training set has."""
+
 
 class Synthetic(Target):
-    """Images rendered from a hidden distribution of structure and parameter_prior, which learning is to recover.
+    """Images rendered from a hidden distribution of structure and parameters, which learning is to recover.
 
     Args:
-        world: Whose grammar and renderer make the images.
+        world: The world; its grammar and renderer make the images.
         structure_prior: The hidden distribution of structure.
         parameter_prior: The hidden distribution of parameters; the world's by default.
         num_images: Number of images.
@@ -43,21 +49,21 @@ class Synthetic(Target):
         self.seed = seed
 
     @cached_property
-    def _drawn(self) -> tuple[Int[Tensor, "n t"], SceneBatch]:
-        """Derivations, and the scenes to be rendered."""
+    def _sampled(self) -> tuple[Int[Tensor, "n t"], SceneBatch]:
+        """Derivations, and their scenes with parameters."""
         draw = generator(self.seed, "target")
         rules = self.hidden.structure_prior.sample(self.hidden.grammar, self.num_images, draw)
         return rules, self.hidden.scenes(rules, draw)
 
     @property
     def scenes(self) -> SceneBatch:
-        """The images' scenes with their parameter_prior, for evaluation only."""
-        return self._drawn[1]
+        """The images' scenes with their parameters, for evaluation only."""
+        return self._sampled[1]
 
     @property
     def derivations(self) -> Int[Tensor, "n t"]:  # type: ignore[override]
         """The derivations of the images' scenes, for evaluation only."""
-        return self._drawn[0]
+        return self._sampled[0]
 
     @cached_property
     def truth(self) -> SceneBatch:  # type: ignore[override]
@@ -65,15 +71,28 @@ class Synthetic(Target):
         return scenes_from_derivations(self.hidden.grammar, self.derivations)
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return self.num_images
 
     def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
-        """Several images, rendered together."""
-        return list(_to_bytes(self.world.renderer.render(self._drawn[1][torch.as_tensor(indices)])))
+        """Render several images."""
+        return list(_to_bytes(self.world.renderer.render(self.scenes[torch.as_tensor(indices)])))
+
+    def labelled_set(self, categories: Sequence[str] | None = None, num_held_out: int | None = None) -> RenderedSet:
+        """Return the images with the renderer's labels, or held-out images of the hidden distribution."""
+        n = self.num_images if num_held_out is None else num_held_out
+        if num_held_out is None:
+            blocks = [self.scenes[i : i + BLOCK_SIZE].packed() for i in range(0, n, BLOCK_SIZE)]
+        else:
+            model = SceneModel(self.hidden)
+            blocks = [
+                sample_block(model, model.sampler(), HELD_OUT_SEED, block)[1][: len(block_indices(block, n))]
+                for block in range(num_blocks(n))
+            ]
+        return RenderedSet(self.hidden, blocks, categories)
 
     def key(self) -> str:
-        """Hash of the settings."""
+        """Compute a hash of the settings."""
         return fingerprint(self)
 
 

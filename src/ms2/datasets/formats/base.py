@@ -1,60 +1,59 @@
-"""The interface of data set formats."""
+"""Interface of data set formats."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ms2.core.errors import UserError, suggest
 from ms2.core.registry import Plugin, available
-from ms2.datasets.folder import SetFolder
+from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import Record
+from ms2.datasets.records import ImageRecord
 
-Records = Callable[[], Iterable[Record]]
-"""Reads the records of all images in their order, as often as it is called."""
+Records = Callable[[], Iterable[ImageRecord]]
+"""Iterates over the records of all images in order, anew with each call."""
 
 
 class Format(Plugin, ABC, kind="formats"):
-    """A layout of files in which training scripts look for images and labels.
+    """Files in which training scripts look for images and labels.
 
-    Everything is made from the records, so a format costs no rendering, and what a crash left undone is done again.
+    All of them are made from the records: a format costs no rendering, and is written again after a crash.
+
+    A class called ``YoloFormat`` is selected by ``--format yolo``.
     """
 
     def check(self, plan: Plan) -> None:
-        """Raise a `UserError` if what is planned can't be had in this format."""
+        """Raise a `UserError` if the format does not support the plan."""
 
     @abstractmethod
-    def write(self, folder: SetFolder, plan: Plan, categories: tuple[str, ...], records: Records) -> None:
+    def write(self, folder: DataSetFolder, plan: Plan, categories: tuple[str, ...], records: Records) -> None:
         """Write all files of the format.
 
         Args:
-            folder: Where to; images are there already, under ``images``.
-            plan: What the data set holds.
-            categories: Classes that are labelled, in order.
+            folder: The data set's folder, with the images under ``images``.
+            plan: The data set's specification.
+            categories: The labelled classes, in order.
             records: The images' records.
         """
 
     @abstractmethod
     def usage(self) -> str:
-        """How a training script reads it, for the data set's card: a line of Markdown and a few of Python."""
+        """Return how to load the format, for the data set's card: a line of Markdown and a few of Python."""
+
+
+def format_names() -> dict[str, Any]:
+    """Return the formats by the names that users select them by: of ``YoloFormat``, ``yolo``."""
+    return {name.lower().removesuffix("format"): cls for name, cls in available("formats").items()}
 
 
 def format_named(name: str) -> Format:
-    """The format of a name, however it is capitalised.
+    """Create the format of a name, ignoring case.
 
     Raises:
         UserError: If there is none.
     """
-    names = {known.lower(): cls for known, cls in available("formats").items()}
+    names = format_names()
     if name.lower() not in names:
         raise UserError(f"there is no format {name!r}. {suggest(name.lower(), names)}")
     made: Format = names[name.lower()]()
     return made
-
-
-def _edges(box: Iterable[float]) -> str:
-    x, y, w, h = box
-    return f"{x:.2f} {y:.2f} {x + w:.2f} {y + h:.2f}"
-
-
-def _stem(record: Record) -> str:
-    return f"{record['provenance']['index']:06d}"

@@ -16,12 +16,13 @@ from tqdm import tqdm
 from ms2.core.errors import UserError
 from ms2.core.parsing import picked
 from ms2.core.settings import fingerprint
-from ms2.datasets.detection import DetectionSet, GeneratedSet, KittiDetection
-from ms2.datasets.folder import SetFolder
+from ms2.datasets.folder import DataSetFolder
+from ms2.datasets.formats.native import GeneratedSet
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
+from ms2.datasets.labelled_set import LabelledSet
 from ms2.datasets.plan import Plan
-from ms2.evaluation.detectors.detector import Detector, Protocol, evaluate_detector, load_detector, train_detector
+from ms2.evaluation.detectors.detector import Detector, evaluate_detector, load_detector, train_detector
 from ms2.evaluation.image_distances import ImageDistances
 from ms2.metrics.comparison import ComparisonResult, load_comparison, save_comparison, summarise
 from ms2.metrics.fid import fid
@@ -34,11 +35,7 @@ from ms2.models.checkpoints import CheckpointError
 from ms2.models.opening import Learned, Source, build, find, parser, read
 from ms2.scene.batch import SceneBatch
 from ms2.targets.base import Target
-from ms2.targets.kitti import Kitti
-from ms2.targets.synthetic import Synthetic
 
-TEST_SEED = 1_000_003
-"""Seed of test sets, which no training set has."""
 Measured = dict[str, float]
 Bar = Callable[[str], Callback]
 """Makes a progress bar with a title."""
@@ -78,7 +75,6 @@ class Rows(NamedTuple):
         name: The run's name.
         sources: By the row's title, where its scenes come from.
         target: The run's target.
-        hidden: Where the target's scenes come from, if that is known.
         statistics: Whose distance to the target's is measured.
         realism: What FID and KID are measured with; None for neither.
     """
@@ -86,7 +82,6 @@ class Rows(NamedTuple):
     name: str
     sources: dict[str, Source]
     target: Target
-    hidden: Source | None
     statistics: Sequence[Statistic]
     realism: ImageDistances | None
 
@@ -114,20 +109,10 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
     given |= {key: model[key] for key in ("parameters", "statistics", "image_distances") if model.get(key)}
     plain, made = read(reader, given, arguments)
     ours = {key: plain[key] for key in ("world", "structure", "parameters") if plain.get(key)}
-    hidden = None
-    if isinstance(made.target, Synthetic):
-        theirs = {
-            key: value
-            for key, value in plain["target"]["init_args"].items()
-            if key in ("structure_prior", "parameter_prior")
-        }
-        world = plain["world"] | {key: value for key, value in theirs.items() if value is not None}
-        hidden = build({"world": world}, None, f"target of {name}")
     return Rows(
         name,
         {title: build(ours, weights, name, learned) for title, learned in _learned(model).items()},
         made.target,
-        hidden,
         made.statistics or [ObjectCount(), ClassFrequency()],
         made.image_distances,
     )
@@ -176,7 +161,7 @@ def measure_rows(
     classes = budget.classes or every
     # structure is counted by labels where the target's was annotated: also that of classes that nobody detects
     labelled = every if rows.target.annotated else classes
-    test = _test_set(rows, budget, classes, folder, workers, device)
+    test = _test_set(rows.target, budget, classes)
     real = None if rows.realism is None else _features(rows.realism, _target_images(rows.target, rows.realism), device)
     found: dict[str, Measured] = {}
     before: Path | None = None
@@ -186,7 +171,7 @@ def measure_rows(
             source, Plan(num_scenes=budget.num_scenes, seed=seed, classes=labelled, formats=()), place / "data", device
         )
         generate(job, workers)
-        data = GeneratedSet(place / "data", classes, masks="mask" in budget.detector, amodal=_amodal(rows.target))
+        data = GeneratedSet(place / "data", classes, masks="mask" in budget.detector, amodal=test.amodal)
         more: dict[str, Any] = {
             "accelerator": "gpu" if torch.device(device).type == "cuda" else "cpu",
             "progress": bar is not None,
@@ -195,45 +180,26 @@ def measure_rows(
         path = place / "detector.pt"
         detector = _trained(data, budget, seed, path, before if budget.progressive else None, more)
         before = path
-        found[title] = _precision(detector, test, rows.target, seed, more) | _distances(rows, job)
+        found[title] = _precision(detector, test, seed, more) | _distances(rows, job)
         if rows.realism is not None and real is not None:
             ours = _features(rows.realism, _images(data, world.renderer.channels), device)
             found[title] |= {"FID": fid(ours, real), "KID": kid(ours, real)}
     return found
 
 
-def _amodal(target: Target) -> bool:
-    """Whether boxes are around whole objects, as KITTI's are."""
-    return isinstance(target, Kitti)
-
-
-def _test_set(
-    rows: Rows, budget: Budget, classes: tuple[str, ...], folder: Path, workers: int, device: str
-) -> DetectionSet:
-    """Labelled images of the target's distribution that nothing was learned from: rendered, or KITTI's others.
-
-    KITTI's labels are read here alone. Where no frames were held out, those whose pixels structure was learned from
-    are tested on: no label of theirs was seen.
-    """
-    if rows.hidden is not None:
-        plan = Plan(num_scenes=budget.test_scenes, seed=TEST_SEED, classes=classes, formats=())
-        generate(Job(rows.hidden, plan, folder / "test", device), workers)
-        return GeneratedSet(folder / "test", classes)
-    if isinstance(rows.target, Kitti):
-        settings = rows.target.settings
-        size = rows.target.world.renderer.size
-        try:
-            return KittiDetection(settings["root"], classes, exclude=settings["split"], size=size)
-        except UserError:
-            return KittiDetection(settings["root"], classes, split=settings["split"], size=size)
-    raise UserError(
-        f"nobody knows the labels of the target's images ({type(rows.target).__name__}), so no detector can be "
-        "measured on them: compare runs whose target is Synthetic or Kitti"
-    )
+def _test_set(target: Target, budget: Budget, classes: tuple[str, ...]) -> LabelledSet:
+    """Return labelled images of the target's distribution that were not learned from, if there are any."""
+    found = target.labelled_set(classes, num_held_out=budget.test_scenes)
+    if found is None:
+        raise UserError(
+            f"the target's images have no labels ({type(target).__name__}), so no detector can be measured on them: "
+            "compare runs whose target is Synthetic or Kitti"
+        )
+    return found
 
 
 def _trained(
-    data: DetectionSet, budget: Budget, seed: int, path: Path, before: Path | None, more: dict[str, Any]
+    data: LabelledSet, budget: Budget, seed: int, path: Path, before: Path | None, more: dict[str, Any]
 ) -> Detector:
     try:
         return load_detector(path)
@@ -253,10 +219,9 @@ def _trained(
     return detector
 
 
-def _precision(detector: Detector, test: DetectionSet, target: Target, seed: int, more: dict[str, Any]) -> Measured:
+def _precision(detector: Detector, test: LabelledSet, seed: int, more: dict[str, Any]) -> Measured:
     """AP@0.5: of KITTI's levels, or the mean over classes."""
-    protocol: Protocol = "kitti" if _amodal(target) else "plain"
-    found = evaluate_detector(detector, test, protocol, seed=seed, resamples=20, **more)
+    found = evaluate_detector(detector, test, test.protocol, seed=seed, resamples=20, **more)
     shown = {name: ap for name, ap in found.items() if len(detector.categories) > 1 or name != "mean"}
     # a class of which the test set shows none has no AP
     return {f"AP {name}": ap.value for name, ap in shown.items() if math.isfinite(ap.value)}
@@ -284,9 +249,9 @@ def _structures(job: Job, annotated: bool) -> SceneBatch:
     classes = job.source.world.grammar.classes
     rows, parents = [], []
     for record in job.records():
-        things = [(thing["class"], thing["parent"]) for thing in record["scene"]["objects"]]
+        things = [(thing.class_name, thing.parent) for thing in record.scene.objects]
         if annotated:
-            things = [(label["category"], -1) for label in record["labels"]]
+            things = [(label.category, -1) for label in record.labels]
         kept = [(classes.index(name), parent) for name, parent in things if name in classes]
         rows.append(torch.tensor([number for number, _ in kept], dtype=torch.long))
         parents.append(torch.tensor([parent for _, parent in kept], dtype=torch.long))
@@ -294,7 +259,7 @@ def _structures(job: Job, annotated: bool) -> SceneBatch:
     return SceneBatch(pad(rows, True, -1), pad(parents, True, -1))
 
 
-def _images(data: DetectionSet, channels: int) -> Iterator[UInt8[Tensor, "b c h w"]]:
+def _images(data: LabelledSet, channels: int) -> Iterator[UInt8[Tensor, "b c h w"]]:
     for first in range(0, len(data), 50):
         yield torch.stack([data[i][0][:channels] for i in range(first, min(first + 50, len(data)))])
 
@@ -329,7 +294,7 @@ def table(summary: dict[str, dict[str, Interval]]) -> str:
 
 def folder_of(run: Path, rows: Rows, budget: Budget) -> Path:
     """Where what is made for a comparison goes: another place for other budgets, weights, targets, or measures."""
-    hashes = [source.hashes() for source in (*rows.sources.values(), rows.hidden) if source is not None]
+    hashes = [source.hashes() for source in rows.sources.values()]
     return run / "compare" / fingerprint(vars(budget), hashes, rows.target.key(), rows.statistics, rows.realism)
 
 
@@ -376,7 +341,7 @@ def measure_runs(
         if not file.exists():
             measured = measure_rows(rows, seed, budget, folder, workers, device, bar)
             save_comparison(file, ComparisonResult(seed, measured, vars(budget)))
-            SetFolder(folder).clean()
+            DataSetFolder(folder).clean()
         results.append(load_comparison(file))
     summary = summarise(results)
     return summary, table(summary)

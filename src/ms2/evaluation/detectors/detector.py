@@ -22,7 +22,7 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.files import save_atomically, typed_path
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, describe
-from ms2.datasets.detection import DetectionSet, Target, collate
+from ms2.datasets.labelled_set import Annotations, LabelledSet, collate
 from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, network_up_to
 from ms2.metrics.average_precision import kitti_ap, mean_ap
 from ms2.metrics.intervals import Interval
@@ -121,19 +121,19 @@ class Detector(Configured, LightningModule):
         if self.frozen:
             _freeze(self.model.backbone.body)
 
-    def forward(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[Target]:
+    def forward(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[Annotations]:
         """What is seen in each image: ``boxes``, ``scores`` and ``labels``, as `ms2.average_precision` reads them."""
         found = self.model([image / 255 for image in images])
         return [{name: one[name] for name in ("boxes", "scores", "labels")} for one in found]
 
-    def loss(self, images: Sequence[UInt8[Tensor, "3 _ _"]], targets: Sequence[Target]) -> Tensor:
+    def loss(self, images: Sequence[UInt8[Tensor, "3 _ _"]], targets: Sequence[Annotations]) -> Tensor:
         """The sum of the model's losses; it must be in training mode."""
         wanted = ("boxes", "labels", "masks")
         known = [{name: one[name] for name in wanted if name in one} for one in targets]
         losses: dict[str, Tensor] = self.model([image / 255 for image in images], known)
         return torch.stack(list(losses.values())).sum()
 
-    def training_step(self, batch: tuple[list[Tensor], list[Target]], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[list[Tensor], list[Annotations]], batch_idx: int) -> Tensor:
         """Loss on one batch."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):  # torchvision draws proposals to learn from by the global generator
@@ -142,7 +142,9 @@ class Detector(Configured, LightningModule):
         self.log("detector/loss", loss, prog_bar=True, batch_size=self.batch_size)
         return loss
 
-    def predict_step(self, batch: tuple[list[Tensor], list[Target]], batch_idx: int) -> list[tuple[Target, Target]]:
+    def predict_step(
+        self, batch: tuple[list[Tensor], list[Annotations]], batch_idx: int
+    ) -> list[tuple[Annotations, Annotations]]:
         """Detections and target of each image, on the CPU and without masks."""
         images, targets = batch
         kept = [{name: value for name, value in one.items() if name != "masks"} for one in targets]
@@ -211,7 +213,7 @@ def load_detector(path: Path | str) -> Detector:
 
 def train_detector(
     detector: Detector,
-    data: DetectionSet,
+    data: LabelledSet,
     path: Path | None = None,
     *,
     progress: bool = True,
@@ -255,7 +257,7 @@ def train_detector(
 
 def evaluate_detector(
     detector: Detector,
-    data: DetectionSet,
+    data: LabelledSet,
     protocol: Protocol = "plain",
     *,
     iou: float = 0.5,
@@ -288,7 +290,7 @@ def evaluate_detector(
     loader = DataLoader(data, detector.batch_size, collate_fn=collate, num_workers=num_workers)
     batches = _trainer(progress, callbacks, **trainer).predict(detector, loader)
     assert batches is not None
-    pairs: list[tuple[Target, Target]] = [pair for batch in batches for pair in batch]
+    pairs: list[tuple[Annotations, Annotations]] = [pair for batch in batches for pair in batch]
     detections, targets = [found for found, _ in pairs], [one for _, one in pairs]
     draw = generator(seed, "average precision")
     if protocol == "plain":
@@ -334,7 +336,7 @@ def _trainer(progress: bool, callbacks: Sequence[Callback], **settings: Any) -> 
     return Trainer(enable_progress_bar=progress, callbacks=list(callbacks), **(quiet | settings))
 
 
-def _check(detector: Detector, data: DetectionSet) -> None:
+def _check(detector: Detector, data: LabelledSet) -> None:
     if tuple(data.categories) != detector.categories:
         raise UserError(
             f"the detector's categories are {', '.join(detector.categories)}, but the set's are "
@@ -354,7 +356,7 @@ def _read(path: Path) -> dict[str, Any]:
     return saved
 
 
-def _on_cpu(target: Target) -> Target:
+def _on_cpu(target: Annotations) -> Annotations:
     return {name: value.detach().cpu() for name, value in target.items()}
 
 
@@ -365,13 +367,13 @@ class _Transform(GeneralizedRCNNTransform):
         super().__init__(1, 1, list(IMAGENET_MEAN), list(IMAGENET_DEVIATION))
         self.enlarge = enlarge
 
-    def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
+    def resize(self, image: Tensor, target: Annotations | None = None) -> tuple[Tensor, Annotations | None]:
         """One image and its target."""
         if self.enlarge == 1:
             return image, target
         sides = [round(self.enlarge * side) for side in image.shape[1:]]
         self.min_size, self.max_size = (min(sides),), max(sides)
-        resized: tuple[Tensor, Target | None] = super().resize(image, target)
+        resized: tuple[Tensor, Annotations | None] = super().resize(image, target)
         return resized
 
 

@@ -1,0 +1,217 @@
+"""ms2's own format: an image, a record and perhaps a depth image per scene, and ``dataset.json``; writer and reader."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ms2.core.files import typed_path
+from ms2.core.images import read_image
+from ms2.datasets.folder import DataSetFolder, FolderError
+from ms2.datasets.labelled_set import (
+    Annotation,
+    DataSetError,
+    Example,
+    LabelledSet,
+    check_limit,
+    choose_categories,
+    corners,
+    path_inside,
+    read_json_object,
+    reading,
+    stack_annotations,
+)
+from ms2.datasets.labels import decode_mask
+from ms2.datasets.records import DepthFile, ImageFile, ImageRecord, ObjectLabel, RecordError
+from ms2.metrics.average_precision import occlusion_level
+
+IMAGE_SUFFIXES = {"png": "png", "jpeg": "jpg"}
+"""Suffixes of the image files by the plan's ``image``."""
+
+
+class RecordFiles:
+    """Images, depth images and records of a data set.
+
+    Args:
+        folder: The data set's folder.
+        image: ``png`` or ``jpeg``.
+        depth: Whether there are depth images.
+    """
+
+    def __init__(self, folder: DataSetFolder, image: Literal["png", "jpeg"], depth: bool) -> None:
+        self.folder, self.suffix, self.depth = folder, IMAGE_SUFFIXES[image], depth
+
+    def image_name(self, index: int) -> str:
+        """Return the path of an image in the data set."""
+        return f"images/{index:06d}.{self.suffix}"
+
+    def record_name(self, index: int) -> str:
+        """Return the path of a record in the data set."""
+        return f"scenes/{index:06d}.json"
+
+    def depth_name(self, index: int) -> str:
+        """Return the path of a depth image in the data set."""
+        return f"depth/{index:06d}.png"
+
+    def is_complete(self, index: int) -> bool:
+        """Return whether an image, its record and its depth image exist, and files have the sizes in the record."""
+        record = self._read(index)
+        if record is None or not self._has_size(record.image):
+            return False
+        return not self.depth or (record.depth is not None and self._has_size(record.depth))
+
+    def write(self, record: ImageRecord, image: bytes, depth: bytes | None = None) -> None:
+        """Write image, depth image and record; the record last, as it marks the image as complete."""
+        self.folder.write(record.image.file, image)
+        if record.depth is not None and depth is not None:
+            self.folder.write(record.depth.file, depth)
+        self.folder.write_json(self.record_name(record.provenance.index), record.to_json())
+
+    def read(self, number: int) -> Iterator[ImageRecord]:
+        """Iterate over the first records in order.
+
+        Raises:
+            FolderError: If one is missing.
+        """
+        for index in range(number):
+            record = self._read(index)
+            if record is None:
+                raise FolderError(
+                    f"{self.folder.root / self.record_name(index)} is missing: run the same command again"
+                )
+            yield record
+
+    def _read(self, index: int) -> ImageRecord | None:
+        found = self.folder.read_json(self.record_name(index))
+        try:
+            return None if found is None else ImageRecord.from_json(found)
+        except RecordError:
+            return None
+
+    def _has_size(self, file: ImageFile | DepthFile) -> bool:
+        path = self.folder.root / file.file
+        return path.is_file() and path.stat().st_size == file.bytes
+
+
+def read_record(path: Path) -> ImageRecord:
+    """Read a record of a data set.
+
+    Raises:
+        DataSetError: If it is missing or damaged.
+    """
+    found = read_json_object(path)
+    try:
+        return ImageRecord.from_json(found)
+    except RecordError as error:
+        raise DataSetError(f"{path} is damaged, or has an unexpected format: {error}") from error
+
+
+class GeneratedSet(LabelledSet):
+    """A data set written by ``ms2 generate``, read from its records.
+
+    Hidden objects, below the threshold of visibility, are regions, which are not learned and which evaluation leaves
+    out.
+
+    Args:
+        folder: The folder with ``dataset.json``.
+        categories: Categories in the order of their labels; by default all of the set.
+        masks: Whether to return masks.
+        amodal: Use boxes of whole objects, as KITTI's are, instead of boxes of their visible part.
+        limit: Use only the first n images; null for all.
+        scale: Pixels of the images per pixel of KITTI's, by whose heights objects are easy or hard: 96 / 375 for
+            images 96 pixels high.
+
+    Raises:
+        DataSetError: If the folder holds no data set, or an incomplete one.
+        UserError: If the set does not have a category.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        categories: Sequence[str] | None = None,
+        masks: bool = False,
+        amodal: bool = False,
+        limit: int | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self.folder, self.masks, self.amodal, self.scale = typed_path(folder).absolute(), masks, amodal, scale
+        about = self._read_description()
+        number, available = about.get("num_scenes"), about.get("categories")
+        if not (isinstance(number, int) and isinstance(available, list) and all(isinstance(n, str) for n in available)):
+            raise DataSetError(f"{self.folder / 'dataset.json'} does not say num_scenes and categories: it is damaged")
+        self.categories = choose_categories(categories, available, str(self.folder))
+        scenes = sorted((self.folder / "scenes").glob("*.json"))
+        if len(scenes) < number:
+            raise DataSetError(
+                f"{self.folder} is not complete: it holds {len(scenes)} of {number} scenes. Run the same ms2 generate "
+                "again: it makes what is missing."
+            )
+        self.scenes = scenes[: check_limit(limit)]
+
+    def _read_description(self) -> dict[str, Any]:
+        path = self.folder / "dataset.json"
+        if not self.folder.is_dir():
+            raise DataSetError(f"there is no folder {self.folder}: make a data set there with ms2 generate")
+        if not path.is_file():
+            raise DataSetError(
+                f"{self.folder} is no data set of ms2: it has no dataset.json. Make one with ms2 generate, or read "
+                "others as COCO or KITTI sets."
+            )
+        return read_json_object(path)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Example:
+        """Return an image and its annotations."""
+        path = self.scenes[index]
+        record = read_record(path)
+        with reading(path):
+            image = read_image(path_inside(self.folder, record.image.file))
+            found = label_annotations(record.labels, record.hidden, self.categories, self.amodal, self.masks)
+            return image, stack_annotations(image, found, self.masks, self.scale)
+
+
+def label_annotations(
+    labels: Sequence[ObjectLabel],
+    hidden: Sequence[ObjectLabel],
+    categories: Sequence[str],
+    amodal: bool = False,
+    masks: bool = False,
+) -> list[Annotation]:
+    """Convert an image's labels to annotations; hidden objects with visible pixels become regions.
+
+    Args:
+        labels: Labels of visible objects.
+        hidden: Labels of hidden objects.
+        categories: The categories to keep, in the order of their labels.
+        amodal: Use boxes of whole objects.
+        masks: Whether to decode masks.
+
+    Raises:
+        ValueError: If a label lacks a box or a mask that is requested.
+    """
+    found = []
+    for label in labels:
+        if label.category not in categories:
+            continue
+        box = label.amodal_bbox if amodal else label.bbox
+        if box is None or (masks and label.segmentation is None):
+            raise ValueError(f"the label of object {label.object} has no {'mask' if box else 'box'}")
+        found.append(
+            Annotation(
+                corners(box),
+                categories.index(label.category) + 1,
+                occlusion=int(occlusion_level(torch.tensor([float(label.visibility)]))),
+                truncation=float(label.truncation or 0.0),
+                mask=decode_mask(label.segmentation) if masks and label.segmentation is not None else None,
+            )
+        )
+    return found + [
+        Annotation(corners(label.bbox), categories.index(label.category) + 1, region=True)
+        for label in hidden
+        if label.bbox is not None and label.category in categories
+    ]

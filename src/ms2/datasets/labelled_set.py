@@ -1,0 +1,201 @@
+"""Interface of labelled sets: images with boxes, categories and masks, as torchvision's detectors take them.
+
+An example is a pair of an image, uint8[3 h w], and its annotations, which detectors learn from and
+`ms2.metrics.average_precision` evaluates with: ``boxes`` (float[n 4], x0, y0, x1, y1 in pixels), ``labels`` (int[n],
+from 1), ``masks`` (uint8[n h w], if requested), and fields that only evaluation reads: ``ignore``, ``height``,
+``occlusion``, ``truncation``, ``scale``, ``regions`` and ``region_labels``.
+"""
+
+import contextlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ms2.core.errors import UserError, suggest
+from ms2.core.settings import Configured
+
+Annotations = dict[str, Tensor]
+Example = tuple[UInt8[Tensor, "3 h w"], Annotations]
+MIN_SIDE = 1e-3
+"""Shortest side of a box in pixels; shorter boxes are left out, as torchvision's detectors refuse empty ones."""
+READING_ERRORS = (AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""Exceptions that damaged files raise while they are read."""
+
+
+class DataSetError(UserError):
+    """A labelled data set is missing, damaged or incomplete."""
+
+
+class Annotation(NamedTuple):
+    """One annotated object or region, in pixels of the image as it is returned.
+
+    Attributes:
+        box: x0, y0, x1, y1; may exceed the image.
+        label: Number of its category, from 1; 0 for a region of any category.
+        region: Whether this is a region that evaluation leaves out, and no object to learn.
+        ignore: Whether the object is learned, but left out by evaluation.
+        occlusion: KITTI's occlusion level.
+        truncation: Fraction of the object outside the image.
+        mask: Pixels of the object, if requested.
+    """
+
+    box: tuple[float, float, float, float]
+    label: int
+    region: bool = False
+    ignore: bool = False
+    occlusion: int = 0
+    truncation: float = 0.0
+    mask: Bool[np.ndarray, "h w"] | None = None
+
+
+class LabelledSet(Configured, Dataset[Example], ABC):
+    """Map-style dataset of images and annotations.
+
+    Attributes:
+        categories: Names of the categories; the first has label 1.
+        amodal: Whether boxes enclose whole objects, and not just their visible part.
+        protocol: How average precision is computed on the set: ``plain``, or by ``kitti``'s levels of difficulty.
+    """
+
+    categories: tuple[str, ...]
+    amodal: bool = False
+    protocol: Literal["plain", "kitti"] = "plain"
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Example:
+        """Return an image and its annotations."""
+
+    def counts(self) -> Int[Tensor, "n c"]:
+        """Count the objects of each category in each image."""
+        return torch.stack([count_labels(self[i][1]["labels"], len(self.categories)) for i in range(len(self))])
+
+
+def count_labels(labels: Int[Tensor, " n"], num_categories: int) -> Int[Tensor, " c"]:
+    """Count the labels 1 to c."""
+    return labels.bincount(minlength=num_categories + 1)[1:]
+
+
+def collate(examples: Sequence[Example]) -> tuple[list[Tensor], list[Annotations]]:
+    """Collate a batch into lists, as torchvision's detectors expect: images differ in their number of objects."""
+    return [image for image, _ in examples], [annotations for _, annotations in examples]
+
+
+def stack_annotations(
+    image: UInt8[Tensor, "3 h w"], found: Sequence[Annotation], masks: bool = False, scale: float = 1.0
+) -> Annotations:
+    """Stack the annotations of an image; boxes are clipped to it, and left out if nothing remains.
+
+    Args:
+        image: The image.
+        found: Its annotations.
+        masks: Whether to return masks, which all objects must have.
+        scale: Pixels of the image per pixel of the original, in which evaluation measures heights.
+    """
+    height, width = image.shape[1:]
+    boxes = torch.tensor([one.box for one in found], dtype=torch.float32).reshape(-1, 4)
+    full_height = (boxes[:, 3] - boxes[:, 1]) / scale
+    boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+    kept = ((boxes[:, 2:] - boxes[:, :2]) > MIN_SIDE).all(1)
+    region = torch.tensor([one.region for one in found], dtype=torch.bool)
+    labels = torch.tensor([one.label for one in found], dtype=torch.long)
+    objects = kept & ~region
+    stacked = {
+        "boxes": boxes[objects],
+        "labels": labels[objects],
+        "ignore": torch.tensor([one.ignore for one in found], dtype=torch.bool)[objects],
+        "height": full_height[objects],
+        "occlusion": torch.tensor([one.occlusion for one in found], dtype=torch.long)[objects],
+        "truncation": torch.tensor([one.truncation for one in found], dtype=torch.float32)[objects],
+        "scale": torch.tensor(scale, dtype=torch.float32),
+        "regions": boxes[kept & region],
+        "region_labels": labels[kept & region],
+    }
+    if masks:
+        stacked["masks"] = torch.zeros(int(objects.sum()), height, width, dtype=torch.uint8)
+        for row, i in enumerate(objects.nonzero()[:, 0].tolist()):
+            stacked["masks"][row] = torch.from_numpy(found[i].mask)
+    return stacked
+
+
+def corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """Convert a box from x, y, width and height to x0, y0, x1, y1."""
+    x, y, width, height = map(float, box)
+    return x, y, x + width, y + height
+
+
+# -- arguments and files -------------------------------------------------------------------------------
+
+
+def check_limit(limit: int | None) -> int | None:
+    """Return the limit on the number of images.
+
+    Raises:
+        UserError: If it is less than 1.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}: give the number of images to use, 1 or more, or null for all")
+    return limit
+
+
+def choose_categories(wanted: Sequence[str] | None, available: Sequence[str], source: str) -> tuple[str, ...]:
+    """Return the wanted categories, by default all that are available.
+
+    Raises:
+        UserError: If one is unknown or named twice, or the list is empty; the message names the source.
+    """
+    if wanted is None:
+        return tuple(available)
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise UserError(f"categories are {list(wanted)}: name one or more, each once")
+    for name in wanted:
+        if name not in available:
+            raise UserError(f"{source} has no category {name!r}. {suggest(name, available)}")
+    return tuple(wanted)
+
+
+def path_inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that data names, which must lie in the folder.
+
+    Raises:
+        DataSetError: If it lies elsewhere.
+    """
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise DataSetError(f"{name!r} is named as an image, but lies outside {folder}: do not trust this data set")
+    return path
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn exceptions that damaged content raises into a `DataSetError` that names the file."""
+    try:
+        yield
+    except UserError:  # names the file already
+        raise
+    except READING_ERRORS as error:
+        raise DataSetError(f"{path} is damaged, or has an unexpected format: {error!r}") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        DataSetError: If it cannot be read, or holds something else.
+    """
+    with reading(path):
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise DataSetError(f"{path} is damaged: it holds no JSON object")
+        return found
