@@ -16,7 +16,7 @@ SCENES = 8
 @pytest.mark.benchmark(group="renderer")
 @pytest.mark.parametrize("labelled", [False, True], ids=["images", "labelled"])
 def test_rasterising_streets(labelled: bool, benchmark: BenchmarkFixture) -> None:
-    rasteriser, scenes = WarpEngine(street.library()), street.scenes(SCENES)
+    engine, meshes, scenes = WarpEngine(), street.library(), street.scenes(SCENES)
     objects = int(scenes[0].labelled[0].sum())
     title = f"rasterising {SCENES} streets of {objects} objects{', with labels' * labelled}"
-    measure(benchmark, lambda: rasteriser.render(*scenes, labels=labelled), title, SCENES, "scenes")
+    measure(benchmark, lambda: engine.render(meshes, *scenes, (128, 416), labels=labelled), title, SCENES, "scenes")

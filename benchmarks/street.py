@@ -10,9 +10,9 @@ from torch import Tensor
 from ms2.core.seeding import generator
 from ms2.render.scene3d.camera import Camera
 from ms2.render.scene3d.instances import InstanceBatch
-from ms2.render.scene3d.light import Environment
-from ms2.render.scene3d.meshes import Mesh, MeshLibrary, joined
-from ms2.render.scene3d.shapes import ball, box, cylinder, faceted, plane
+from ms2.render.scene3d.lighting import Lighting
+from ms2.render.scene3d.meshes import Mesh, MeshLibrary, concatenate_meshes
+from ms2.render.scene3d.shapes import box, cylinder, ellipsoid, flat_shaded, plane
 
 FOCAL = 241.6
 """Pixels on an image 416 wide, as KITTI's cameras have on theirs."""
@@ -54,7 +54,7 @@ def _at(mesh: Mesh, x: float, y: float, z: float, roll: float = 0.0) -> Mesh:
     matrix = np.eye(4)
     matrix[:3, 3] = x, y, z
     matrix[0, :3], matrix[2, :3] = (math.cos(roll), 0, math.sin(roll)), (-math.sin(roll), 0, math.cos(roll))
-    return mesh.moved(matrix)
+    return mesh.transformed(matrix)
 
 
 def _car() -> Mesh:
@@ -63,7 +63,7 @@ def _car() -> Mesh:
     cabin = _at(cylinder(1.25, 0.55, 0.95, 4, colour=dark, gloss=1.0), 0, 0, 0)
     turned = np.diag([1.0, 1.55, 1.0, 1.0])
     turned[:3, :3] = turned[:3, :3] @ _turn(math.pi / 4)
-    cabin = _at(faceted(cabin.moved(turned)), 0, -0.25, 0.87)
+    cabin = _at(flat_shaded(cabin.transformed(turned)), 0, -0.25, 0.87)
     roof = _at(box(1.38, 2.12, 0.05, paint=1.0, gloss=0.7), 0, -0.25, 1.4)
     parts = [body, cabin, roof]
     for x in (-0.92, 0.7):
@@ -72,7 +72,7 @@ def _car() -> Mesh:
     for x in (-0.7, 0.7):
         parts.append(_at(box(0.3, 0.06, 0.14, colour=(0.8, 0.1, 0.1)), x, -2.1, 0.62))
         parts.append(_at(box(0.3, 0.06, 0.14, colour=(1.0, 1.0, 0.9), gloss=0.5), x, 2.1, 0.62))
-    return joined(*parts)
+    return concatenate_meshes(*parts)
 
 
 def _turn(angle: float) -> np.ndarray:
@@ -80,44 +80,43 @@ def _turn(angle: float) -> np.ndarray:
     return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
 
 
-def library(device: str = "cpu") -> MeshLibrary:
+def library() -> MeshLibrary:
     """Nine meshes, numbered as the constants above."""
     p = pictures()
     trunk = cylinder(0.18, 2.4, 0.13, 8, colour=(0.4, 0.3, 0.2))
-    crown = [_at(ball((1.5, 1.4, 1.3), 10, 16, paint=1.0), x, y, z) for x, y, z in ((0, 0, 3.6), (0.8, 0.3, 3.1))]
+    crown = [_at(ellipsoid((1.5, 1.4, 1.3), 10, 16, paint=1.0), x, y, z) for x, y, z in ((0, 0, 3.6), (0.8, 0.3, 3.1))]
     pine = [_at(cylinder(1.6 - 0.3 * i, 1.9, 0.0, 16, paint=1.0), 0, 0, 0.9 + i) for i in range(4)]
-    house = box(8, 10, 6, texture=0, pictures=(p["wall"],), paint=1.0)
+    house = box(8, 10, 6, texture=0, textures=(p["wall"],), paint=1.0)
     house = replace(house, uv=house.uv * 3)
     turned = np.eye(4)
     turned[:3, :3] = np.diag([1.0, 1.2, 1.0]) @ _turn(math.pi / 4)
-    roof = _at(faceted(cylinder(6.4, 2.4, 0.8, 4, colour=(0.6, 0.33, 0.26)).moved(turned)), 0, 0, 6.0)
+    roof = _at(flat_shaded(cylinder(6.4, 2.4, 0.8, 4, colour=(0.6, 0.33, 0.26)).transformed(turned)), 0, 0, 6.0)
     person = [
         cylinder(0.2, 0.85, 0.16, 10, colour=(0.2, 0.22, 0.35)),
         _at(cylinder(0.2, 0.6, 0.24, 10, paint=1.0), 0, 0, 0.85),
-        _at(ball((0.12, 0.13, 0.16), colour=(0.85, 0.68, 0.58)), 0, 0, 1.62),
+        _at(ellipsoid((0.12, 0.13, 0.16), colour=(0.85, 0.68, 0.58)), 0, 0, 1.62),
     ]
     sign = [
         cylinder(0.04, 2.6, segments=8, colour=(0.6, 0.6, 0.6)),
         _at(box(0.7, 0.04, 0.7, colour=(0.85, 0.1, 0.1)), 0, -0.06, 2.0),
     ]
-    ground = {"texture": 0, "casts": False}
+    ground = {"texture": 0, "casts_shadow": False}
     return MeshLibrary(
         {
-            "ground": _at(plane(300, 300, (75, 75), pictures=(p["grass"],), **ground), 0, 130, -0.05),
-            "road": _at(plane(14, 260, (1, 13), pictures=(p["road"],), **ground), 0, 110, 0),
-            "walk": _at(plane(2.5, 260, (1, 104), pictures=(p["walk"],), **ground), 0, 110, 0.14),
+            "ground": _at(plane(300, 300, (75, 75), textures=(p["grass"],), **ground), 0, 130, -0.05),
+            "road": _at(plane(14, 260, (1, 13), textures=(p["road"],), **ground), 0, 110, 0),
+            "walk": _at(plane(2.5, 260, (1, 104), textures=(p["walk"],), **ground), 0, 110, 0.14),
             "car": _car(),
-            "tree": joined(trunk, *crown),
-            "pine": joined(cylinder(0.15, 1.2, segments=8, colour=(0.35, 0.26, 0.18)), *pine),
-            "house": joined(house, roof),
-            "person": joined(*person),
-            "sign": joined(*sign),
-        },
-        device,
+            "tree": concatenate_meshes(trunk, *crown),
+            "pine": concatenate_meshes(cylinder(0.15, 1.2, segments=8, colour=(0.35, 0.26, 0.18)), *pine),
+            "house": concatenate_meshes(house, roof),
+            "person": concatenate_meshes(*person),
+            "sign": concatenate_meshes(*sign),
+        }
     )
 
 
-def scenes(number: int, grey: bool = False) -> tuple[InstanceBatch, Camera, Environment]:
+def scenes(number: int, grey: bool = False) -> tuple[InstanceBatch, Camera, Lighting]:
     """Random streets, each with the same numbers of things, in the sun or under a grey sky."""
     rng = generator("benchmark", "street")
 
@@ -145,7 +144,7 @@ def scenes(number: int, grey: bool = False) -> tuple[InstanceBatch, Camera, Envi
     green = among[TREE] | among[PINE]
     colour[:, green] = torch.tensor([0.3, 0.5, 0.2]) + draw(-0.08, 0.08, int(green.sum()), 3)
     colour[:, among[HOUSE]] = 0.6 + 0.3 * colour[:, among[HOUSE]]
-    instances = InstanceBatch.upright(
+    instances = InstanceBatch.place_upright(
         mesh.expand(number, -1).contiguous(), torch.stack([x, y, z], -1), yaw, torch.ones(number, n, 3), colour,
         (mesh >= CAR).expand(number, -1),
     )  # fmt: skip
@@ -154,7 +153,7 @@ def scenes(number: int, grey: bool = False) -> tuple[InstanceBatch, Camera, Envi
     shift = torch.zeros(number, 3, 4)
     shift[:, 0, 3] = -1.75  # to the right lane
     camera = Camera(camera.focal, camera.centre, camera.pose + shift)
-    environment = Environment.overcast(number) if grey else Environment.daylight(number)
+    environment = Lighting.overcast(number) if grey else Lighting.daylight(number)
     height, angle = draw(0.5, 1.1, 1), draw(-math.pi, math.pi, 1)
     sun = torch.cat([height.cos() * angle.sin(), height.cos() * angle.cos(), height.sin()], 1)
     if not grey:

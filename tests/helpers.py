@@ -71,8 +71,8 @@ EXPECTED = [
 
 STREETS: dict[str, object] = {
     "world.renderer.init_args.size": "[32,104]",
-    "world.renderer.init_args.shadow_size": 64,
-    "world.renderer.init_args.supersampling": 1,
+    "world.renderer.init_args.engine.init_args.shadow_size": 64,
+    "world.renderer.init_args.engine.init_args.supersampling": 1,
 }
 SLIGHT = '{"class_path": "InceptionPool3", "init_args": {"layer": "Conv2d_1a_3x3", "weights": null}}'
 TINY_WORLDS: dict[str, dict[str, object]] = {

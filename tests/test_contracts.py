@@ -25,6 +25,7 @@ from ms2.grammar.derivations import valid
 from ms2.metrics.statistics import Statistic
 from ms2.priors.structure import Mixture, StructurePrior
 from ms2.render.base import Rendering
+from ms2.render.engines.warp.engine import WarpEngine
 from ms2.scene.attributes import ENVIRONMENT, EVERY, Attribute
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
@@ -68,13 +69,16 @@ WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each f
     ],
     "driving3d": [
         lambda: World(
-            Driving(), SimpleStreets(), StreetLayout(max_distance=30), StreetView((32, 104), shadow_size=128)
+            Driving(),
+            SimpleStreets(),
+            StreetLayout(max_distance=30),
+            StreetView((32, 104), engine=WarpEngine(shadow_size=128)),
         ),
         lambda: World(
             Driving(),
             Mixture([Rural(), Suburban(), Urban(), ScenarioPrior("Urban", dispersion=0), RandomStreets()]),
             StreetLayout(max_curvature=1 / 80),
-            StreetView((48, 96), supersampling=1, shadow_size=0),
+            StreetView((48, 96), engine=WarpEngine(1, shadow_size=0)),
         ),
     ],
 }

@@ -38,7 +38,7 @@ pytestmark = EXPECTED
 SMALL = {
     "multimnist": ["--world.renderer.canvas_size", "40", "--world.renderer.digit_size", "12"],
     "aerial2d": ["--world.renderer.canvas_size", "64"],
-    "driving3d": ["--world.renderer.size", "[64, 208]", "--world.renderer.shadow_size", "256"],
+    "driving3d": ["--world.renderer.size", "[64, 208]", "--world.renderer.engine.shadow_size", "256"],
 }
 """Settings with which each world is quickly drawn."""
 FORMATS = ("coco", "kitti", "yolo")

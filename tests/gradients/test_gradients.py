@@ -27,6 +27,7 @@ from ms2.objectives.mmd import BatchMMD, MMDWitness
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import Repetition
 from ms2.render.base import Renderer, Rendering
+from ms2.render.engines.warp.engine import WarpEngine
 from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
 from ms2.world import World
@@ -478,7 +479,10 @@ def test_sampling_and_differences_agree_on_streets() -> None:
     """How light streets are, by their exposure: both against a difference of means over the same draws."""
     size = 192
     world = World(
-        Driving(), SimpleStreets(), StreetLayout(max_distance=30), StreetView((24, 80), shadow_size=64, supersampling=1)
+        Driving(),
+        SimpleStreets(),
+        StreetLayout(max_distance=30),
+        StreetView((24, 80), engine=WarpEngine(1, shadow_size=64)),
     )
     model = ParameterModel(world, only={"environment": ["exposure"]}, hidden=8, layers=1, heads=2)
     prior = world.sample_prior(1, rng(2))[torch.zeros(size, dtype=torch.long)]

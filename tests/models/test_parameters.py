@@ -29,6 +29,7 @@ from ms2.objectives.mmd import BatchMMD, MMDWitness
 from ms2.priors.parameters import ParameterPrior, uniform
 from ms2.priors.structure import Repetition
 from ms2.render.base import Renderer, Rendering
+from ms2.render.engines.warp.engine import WarpEngine
 from ms2.scene.attributes import ENVIRONMENT, EVERY, Attribute
 from ms2.scene.batch import SceneBatch
 from ms2.world import World
@@ -826,7 +827,7 @@ def test_only_the_decoder_learns_where_the_encoder_is_frozen() -> None:
 
 
 def test_images_without_a_derivative_need_another_gradient() -> None:
-    view = StreetView((32, 104), classes=["car"], shadow_size=0)
+    view = StreetView((32, 104), classes=["car"], engine=WarpEngine(shadow_size=0))
     streets = World(Driving(), SimpleStreets(), StreetLayout(max_distance=30), view)
     model = parameter_model(streets, only={ENVIRONMENT: ["haze", "exposure"], "car": ["length"]})
     said = (

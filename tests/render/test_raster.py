@@ -1,4 +1,4 @@
-"""The rasteriser against geometry: ray casting, closed forms, and itself in other batches and processes."""
+"""WarpEngine against geometry: ray casting, closed forms, and itself in other batches and processes."""
 
 import copy
 import math
@@ -17,13 +17,16 @@ from PIL import Image
 from torch import Tensor
 
 from ms2.core.errors import UserError
-from ms2.render.engines.warp.engine import Raster, WarpEngine, load_warp
+from ms2.render.engines.warp.engine import WarpEngine
+from ms2.render.engines.warp.packing import mip_levels, pack_meshes
+from ms2.render.engines.warp.runtime import load_warp
 from ms2.render.scene3d.camera import Camera
+from ms2.render.scene3d.engine import RasterOutput
 from ms2.render.scene3d.instances import InstanceBatch
-from ms2.render.scene3d.light import Environment
+from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.mesh_files import load_mesh
-from ms2.render.scene3d.meshes import Mesh, MeshLibrary, joined, mip_levels
-from ms2.render.scene3d.shapes import ball, box, cylinder, faceted, plane, polygon
+from ms2.render.scene3d.meshes import Mesh, MeshLibrary, concatenate_meshes
+from ms2.render.scene3d.shapes import box, cylinder, ellipsoid, flat_shaded, plane, polygon
 
 SIZE = (48, 64)
 FOCAL, CENTRE = 60.0, (32.0, 24.0)
@@ -36,11 +39,11 @@ def camera(number: int = 1, height: float = 0.0, pitch: float = 0.0) -> Camera:
     return Camera.from_pinhole(one * torch.tensor([FOCAL, FOCAL]), one * torch.tensor(CENTRE), height, pitch)
 
 
-def light(number: int = 1, **more: Tensor) -> Environment:
+def light(number: int = 1, **more: Tensor) -> Lighting:
     """Ambient light alone, from everywhere; no fog."""
     zero, one = torch.zeros(number, 3), torch.ones(number, 3)
     up = one * torch.tensor([0.0, 0.0, 1.0])
-    plain = Environment(up, zero, one, one, torch.zeros(number), zero, zero, zero, torch.zeros(number))
+    plain = Lighting(up, zero, one, one, torch.zeros(number), zero, zero, zero, torch.zeros(number))
     return replace(plain, **more)
 
 
@@ -51,7 +54,9 @@ def instances(*rows: list[tuple[int, tuple[float, float, float]]]) -> InstanceBa
     for b, row in enumerate(rows):
         for i, (number, where) in enumerate(row):
             mesh[b, i], place[b, i] = number, torch.tensor(where)
-    return InstanceBatch.upright(mesh, place, torch.zeros(mesh.shape), torch.ones(place.shape), torch.ones(place.shape))
+    return InstanceBatch.place_upright(
+        mesh, place, torch.zeros(mesh.shape), torch.ones(place.shape), torch.ones(place.shape)
+    )
 
 
 def wall(width: float, height: float, **looks: object) -> Mesh:
@@ -61,11 +66,12 @@ def wall(width: float, height: float, **looks: object) -> Mesh:
     return polygon([(-x, 0, -z), (x, 0, -z), (x, 0, z), (-x, 0, z)], **looks)
 
 
-def drawn(meshes: list[Mesh], batch: InstanceBatch, environment: Environment | None = None, **more: object) -> Raster:
-    """A picture by a level camera at the origin; one sample for each pixel and no shadows if nothing is said."""
-    settings = {"size": SIZE, "supersampling": 1, "shadow_size": 0} | more
+def drawn(meshes: list[Mesh], batch: InstanceBatch, lighting: Lighting | None = None, **more: object) -> RasterOutput:
+    """Render with a level camera at the origin; one sample per pixel and no shadows by default."""
+    settings = {"supersampling": 1, "shadow_size": 0} | more
+    size = settings.pop("size", SIZE)
     library = MeshLibrary({str(i): mesh for i, mesh in enumerate(meshes)})
-    return WarpEngine(library, **settings).render(batch, camera(len(batch)), environment or light(len(batch)))
+    return WarpEngine(**settings).render(library, batch, camera(len(batch)), lighting or light(len(batch)), size)
 
 
 def soup(seed: int, number: int = 12, behind: bool = False) -> Mesh:
@@ -98,9 +104,9 @@ def cast(meshes: list[Mesh], near: float = 0.2) -> tuple[np.ndarray, np.ndarray]
     return owner, best
 
 
-def same(one: Raster, other: Raster) -> bool:
+def same(one: RasterOutput, other: RasterOutput) -> bool:
     """Bit by bit."""
-    pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(Raster) if f.name != "labels"]
+    pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(RasterOutput) if f.name != "labels"]
     pairs += [(getattr(one.labels, f.name), getattr(other.labels, f.name)) for f in fields(one.labels)]
     return all(torch.equal(a, b) for a, b in pairs)
 
@@ -155,7 +161,7 @@ def test_ids_and_depth_agree_with_ray_casting(seed, behind):
 
 
 def test_no_sample_falls_between_the_triangles_of_a_ball():
-    sphere = ball((1.5, 1.5, 1.5), 24, 48)
+    sphere = ellipsoid((1.5, 1.5, 1.5), 24, 48)
     raster = drawn([sphere], instances([(0, (0.01, 6, 0.02))]), size=(240, 320), supersampling=1)
     seen = drawn([sphere], instances([(0, (0.01, 6, 0.02))])).instances[0] == 0
     rows = [row.nonzero()[:, 0] for row in seen if row.any()]
@@ -164,8 +170,8 @@ def test_no_sample_falls_between_the_triangles_of_a_ball():
 
 
 def test_the_ground_is_cut_at_the_near_plane():
-    raster = WarpEngine(MeshLibrary({"ground": plane(1000, 1000)}), SIZE, 1, 0).render(
-        instances([(0, (0, 0, 0))]), camera(height=1.5), light()
+    raster = WarpEngine(1, 0).render(
+        MeshLibrary({"ground": plane(1000, 1000)}), instances([(0, (0, 0, 0))]), camera(height=1.5), light(), SIZE
     )
     assert (raster.instances[0, :24] == -1).all() and (raster.instances[0, 25:] == 0).all()
     rows = torch.arange(25, SIZE[0]) + 0.5 - CENTRE[1]
@@ -230,36 +236,36 @@ def test_labels_only_where_wanted():
     labels = drawn([wall(2, 1)], batch).labels
     assert labels.areas[0, 0] == 0 and labels.areas[0, 1] > 0 and (labels.extents[0, 0] == 0).all()
     library = MeshLibrary({"wall": wall(2, 1)})
-    assert WarpEngine(library, SIZE).render(batch, camera(), light(), labels=False).labels is None
+    assert WarpEngine().render(library, batch, camera(), light(), SIZE, labels=False).labels is None
 
 
 def test_instances_are_stretched_turned_and_moved():
     mesh, place = torch.tensor([[0]]), torch.tensor([[[1.0, 7.0, 0.5]]])
     scale, yaw = torch.tensor([[[2.0, 3.0, 0.5]]]), torch.tensor([[0.7]])
-    batch = InstanceBatch.upright(mesh, place, yaw, scale, torch.ones(1, 1, 3))
+    batch = InstanceBatch.place_upright(mesh, place, yaw, scale, torch.ones(1, 1, 3))
     cos, sin = math.cos(0.7), math.sin(0.7)
     turn = np.array([[cos, -sin, 0, 1], [sin, cos, 0, 7], [0, 0, 1, 0.5], [0, 0, 0, 1]])
     solid = box(1, 1, 1)
-    expected, _ = cast([solid.moved(turn @ np.diag([2, 3, 0.5, 1]))])
+    expected, _ = cast([solid.transformed(turn @ np.diag([2, 3, 0.5, 1]))])
     assert (drawn([solid], batch).instances[0].numpy() == expected).mean() > 0.998
 
 
 # --- the same again ---
 
 
-def busy(number: int) -> tuple[MeshLibrary, InstanceBatch, Camera, Environment]:
+def busy(number: int) -> tuple[MeshLibrary, InstanceBatch, Camera, Lighting]:
     """Random scenes with all that there is: textures, paint, gloss, shadows, fog."""
     rng = torch.Generator().manual_seed(3)
     picture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    ground = plane(200, 200, (50, 50), texture=0, pictures=(picture,), casts=False)
+    ground = plane(200, 200, (50, 50), texture=0, textures=(picture,), casts_shadow=False)
     things = {"ground": ground, "box": box(1, 2, 1, paint=1.0, gloss=0.5), "cone": cylinder(1, 2, 0.0, paint=0.5)}
     mesh = torch.randint(-1, 3, (number, 9), generator=rng)
     mesh[:, 0] = 0
     place = torch.rand(number, 9, 3, generator=rng) * torch.tensor([10, 20, 0]) + torch.tensor([-5.0, 4, 0])
     place[mesh == 0] = 0
     yaw, colour = torch.rand(number, 9, generator=rng) * 6, torch.rand(number, 9, 3, generator=rng)
-    batch = InstanceBatch.upright(mesh, place, yaw, torch.ones(number, 9, 3), colour)
-    return MeshLibrary(things), batch, camera(number, 1.5), Environment.daylight(number)
+    batch = InstanceBatch.place_upright(mesh, place, yaw, torch.ones(number, 9, 3), colour)
+    return MeshLibrary(things), batch, camera(number, 1.5), Lighting.daylight(number)
 
 
 def only(value: object, index: object) -> object:
@@ -272,22 +278,23 @@ def only(value: object, index: object) -> object:
 
 def test_pixels_do_not_depend_on_the_batch():
     library, *scenes = busy(5)
-    whole = WarpEngine(library, SIZE, part=5).render(*scenes)
-    assert same(whole, WarpEngine(library, SIZE, part=2).render(*scenes))
-    assert same(whole, WarpEngine(library, SIZE).render(*scenes))
+    whole = WarpEngine(scenes_per_pass=5).render(library, *scenes, SIZE)
+    assert same(whole, WarpEngine(scenes_per_pass=2).render(library, *scenes, SIZE))
+    assert same(whole, WarpEngine().render(library, *scenes, SIZE))
     other = torch.tensor([3, 0, 4])
-    small = WarpEngine(library, SIZE)
+    small = WarpEngine()
     for _ in range(2):  # buffers are used again
-        assert same(only(whole, other), small.render(*(only(value, other) for value in scenes)))
-    plain = small.render(*scenes, labels=False)
+        assert same(only(whole, other), small.render(library, *(only(value, other) for value in scenes), SIZE))
+    plain = small.render(library, *scenes, SIZE, labels=False)
     assert torch.equal(plain.image, whole.image) and torch.equal(plain.instances, whole.instances)
 
 
 def test_copies_draw_the_same():
     library, *scenes = busy(2)
-    one = WarpEngine(library, SIZE, 1, 64, 30.0, 20.0, 0.5, 1)
+    one = WarpEngine(1, 64, 30.0, 20.0, 0.5, 1)
+    expected = one.render(library, *scenes, SIZE)  # what was rendered before is not copied
     for other in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
-        assert same(one.render(*scenes), other.render(*scenes)) and other.part == 1
+        assert same(expected, other.render(library, *scenes, SIZE)) and other.settings == one.settings
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (4, 4)])
@@ -301,7 +308,7 @@ def test_small_pictures(size):
 
 def digest() -> str:
     library, *scenes = busy(3)
-    raster = WarpEngine(library, SIZE).render(*scenes)
+    raster = WarpEngine().render(library, *scenes, SIZE)
     return str([float(v.double().nan_to_num(posinf=0).sum()) for v in (raster.image, raster.instances, raster.depth)])
 
 
@@ -339,10 +346,10 @@ def test_light_of_sun_and_sky_by_angle(flipped):
     mesh = wall(2, 1, colour=(1.0, 1.0, 1.0))
     if flipped:
         mesh = replace(mesh, normals=-mesh.normals, triangles=mesh.triangles[:, ::-1])
-    environment = light(sun=sun, sun_colour=torch.full((1, 3), 0.9), ambient=dark, bounce=dark)
-    image = drawn([mesh], instances([(0, (0, 6, 0))]), environment).image[0]
+    lighting = light(sun=sun, sun_colour=torch.full((1, 3), 0.9), ambient=dark, bounce=dark)
+    image = drawn([mesh], instances([(0, (0, 6, 0))]), lighting).image[0]
     assert image[0, 24, 32].item() ** 2 == pytest.approx(0.9 * 2 / 3, abs=1e-5)
-    behind = replace(environment, sun=-sun, ambient=torch.full((1, 3), 0.4), bounce=torch.full((1, 3), 0.2))
+    behind = replace(lighting, sun=-sun, ambient=torch.full((1, 3), 0.4), bounce=torch.full((1, 3), 0.2))
     image = drawn([mesh], instances([(0, (0, 6, 0))]), behind).image[0]
     assert image[0, 24, 32].item() ** 2 == pytest.approx(0.3, abs=1e-5)  # upright: half sky, half ground
 
@@ -353,24 +360,26 @@ def test_normals_of_stretched_instances():
     batch = instances([(0, (0, 6, 0))])
     scale = torch.diag(torch.tensor([1.0, 3.0, 1.0, 1.0]))
     batch = replace(batch, transform=batch.transform @ scale)
-    environment = light(sun=torch.tensor([[0.0, 0, 1]]), sun_colour=torch.full((1, 3), 0.7), ambient=dark, bounce=dark)
-    image = drawn([slope], batch, environment).image[0]
+    lighting = light(sun=torch.tensor([[0.0, 0, 1]]), sun_colour=torch.full((1, 3), 0.7), ambient=dark, bounce=dark)
+    image = drawn([slope], batch, lighting).image[0]
     assert image[0, 24, 32].item() ** 2 == pytest.approx(0.7 * 3 / math.sqrt(10), abs=1e-4)  # normal (0, -1, 3)
 
 
 def test_shadows_fall_where_rays_to_the_sun_are_blocked():
     sun = np.array([0.5, -0.3, 0.9])
-    solid, ground = box(1.5, 1.5, 1.5), plane(80, 80, casts=False)
+    solid, ground = box(1.5, 1.5, 1.5), plane(80, 80, casts_shadow=False)
     where = np.array([-1.0, 7.0, 0.5])  # floats
-    environment = light(
+    lighting = light(
         sun=torch.tensor(sun[None], dtype=torch.float32), sun_colour=torch.full((1, 3), 0.5),
         ambient=torch.full((1, 3), 0.2), bounce=torch.full((1, 3), 0.2),
     )  # fmt: skip
     library = MeshLibrary({"ground": ground, "box": solid})
-    raster = WarpEngine(library, (96, 128), 1).render(
+    raster = WarpEngine(1).render(
+        library,
         instances([(0, (0, 0, 0)), (1, tuple(where))]),
         Camera.from_pinhole(torch.tensor([[120.0, 120]]), torch.tensor([[64.0, 30]]), 2.0),
-        environment,
+        lighting,
+        (96, 128),
     )
     y, x = (raster.instances[0] == 0).nonzero().T.numpy()
     depth = raster.depth[0, y, x].numpy()
@@ -386,13 +395,15 @@ def test_shadows_fall_where_rays_to_the_sun_are_blocked():
 
 
 def test_soft_shadows_end_where_they_should():
-    ground, roof = plane(80, 80, casts=False), box(8, 8, 0.1)
+    ground, roof = plane(80, 80, casts_shadow=False), box(8, 8, 0.1)
     dark = torch.zeros(1, 3)
-    environment = light(sun_colour=torch.full((1, 3), 0.7), ambient=dark, bounce=dark, softness=torch.tensor([1.0]))
-    raster = WarpEngine(MeshLibrary({"ground": ground, "roof": roof}), (96, 512), 1).render(
+    lighting = light(sun_colour=torch.full((1, 3), 0.7), ambient=dark, bounce=dark, softness=torch.tensor([1.0]))
+    raster = WarpEngine(1).render(
+        MeshLibrary({"ground": ground, "roof": roof}),
         instances([(0, (0, 0, 0)), (1, (-4, 12, 3))]),  # its edge is at x = 0
         Camera.from_pinhole(torch.tensor([[240.0, 240]]), torch.tensor([[256.0, 10]]), 1.5),
-        environment,
+        lighting,
+        (96, 512),
     )
     line = int(10 + 240 * 1.5 / 12)  # the row of what lies 12 m ahead
     depth = raster.depth[0, line]
@@ -405,22 +416,20 @@ def test_soft_shadows_end_where_they_should():
 
 
 def test_no_surface_shadows_itself():
-    environment = replace(
-        Environment.daylight(8), ambient=torch.zeros(8, 3), bounce=torch.zeros(8, 3), fog=torch.zeros(8)
-    )
+    lighting = replace(Lighting.daylight(8), ambient=torch.zeros(8, 3), bounce=torch.zeros(8, 3), fog=torch.zeros(8))
     angle = torch.arange(8) * math.pi / 4 + 0.2
-    environment = replace(environment, sun=torch.stack([angle.sin(), angle.cos(), torch.full((8,), 0.5)], 1))
+    lighting = replace(lighting, sun=torch.stack([angle.sin(), angle.cos(), torch.full((8,), 0.5)], 1))
     batch = instances(*([(0, (0, 5, -1))] for _ in range(8)))
-    for mesh in (box(2, 2, 2), ball((1.2, 1.2, 1.2), 24, 32)):
-        with_, without = (drawn([mesh], batch, environment, shadow_size=size).image for size in (1024, 0))
+    for mesh in (box(2, 2, 2), ellipsoid((1.2, 1.2, 1.2), 24, 32)):
+        with_, without = (drawn([mesh], batch, lighting, shadow_size=size).image for size in (1024, 0))
         # a convex body has no shadow on itself but where the sun's light fades out
         assert ((with_ - without).abs() > 0.02).float().mean() < 0.004
 
 
 def test_fog_and_sky():
     grey = torch.full((1, 3), 0.5)
-    environment = light(fog=torch.tensor([0.1]), fog_colour=grey, horizon=grey, zenith=torch.zeros(1, 3))
-    raster = drawn([wall(2, 1)], instances([(0, (0, 6, 0))]), environment)
+    lighting = light(fog=torch.tensor([0.1]), fog_colour=grey, horizon=grey, zenith=torch.zeros(1, 3))
+    raster = drawn([wall(2, 1)], instances([(0, (0, 6, 0))]), lighting)
     seen = math.exp(-0.1 * 6)
     assert raster.image[0, 0, 24, 32].item() ** 2 == pytest.approx(0.64 * seen + 0.25 * (1 - seen), abs=1e-5)
     column = raster.image[0, 0, :, 0]
@@ -429,8 +438,8 @@ def test_fog_and_sky():
 
 def test_the_sun_stands_in_its_direction():
     sun = torch.tensor([[0.16, 1.0, 0.26]])
-    environment = light(sun=sun, sun_colour=torch.ones(1, 3))
-    image = drawn([wall(2, 1)], instances([(-1, (0, 0, 0))]), environment).image[0, 0]
+    lighting = light(sun=sun, sun_colour=torch.ones(1, 3))
+    image = drawn([wall(2, 1)], instances([(-1, (0, 0, 0))]), lighting).image[0, 0]
     y, x = divmod(int(image.argmax()), SIZE[1])
     assert (x, y) == (int(CENTRE[0] + FOCAL * 0.16), int(CENTRE[1] - FOCAL * 0.26))
 
@@ -443,10 +452,10 @@ def checker(side: int) -> np.ndarray:
 
 
 def test_far_textures_are_averaged_and_near_ones_are_not():
-    mesh = wall(2, 2, texture=0, pictures=(checker(64),))  # its light is 0.64, half of the time
+    mesh = wall(2, 2, texture=0, textures=(checker(64),))  # its light is 0.64, half of the time
     far = drawn([mesh], instances([(0, (0, 12, 0))])).image[0, 0]  # 10 pixels for 64 texels
     assert far[20:28, 28:36].flatten().tolist() == pytest.approx([0.8 * 0.5**0.5] * 64, abs=0.01)
-    coarse = wall(2, 2, texture=0, pictures=(checker(4),))
+    coarse = wall(2, 2, texture=0, textures=(checker(4),))
     near = drawn([coarse], instances([(0, (0, 3, 0))])).image[0, 0]  # 10 pixels for a texel
     assert [near[y, x].item() > 0.4 for y, x in ((9, 17), (9, 27), (19, 17), (19, 27))] == [False, True, True, False]
 
@@ -455,16 +464,16 @@ def test_the_lower_left_of_a_picture_is_at_the_origin_of_uv():
     picture = np.zeros((4, 2, 3), np.uint8)
     picture[0, 1] = 255, 0, 0  # above right
     picture[3, 0] = 0, 255, 0  # below left
-    image = drawn([wall(2, 2, texture=0, pictures=(picture,))], instances([(0, (0, 3, 0))])).image[0]
+    image = drawn([wall(2, 2, texture=0, textures=(picture,))], instances([(0, (0, 3, 0))])).image[0]
     red, green = image[:, 9, 42], image[:, 39, 22]  # the middles of these texels
     assert red.tolist() == pytest.approx([0.8, 0, 0], abs=0.1) and green.tolist() == pytest.approx([0, 0.8, 0], abs=0.1)
 
 
 def test_uv_is_linear_on_the_ground_and_not_on_the_picture():
     ramp = np.linspace(0, 255, 256).round().astype(np.uint8)[::-1, None, None].repeat(4, 1).repeat(3, 2)
-    ground = polygon([(-9, -2, 0), (9, -2, 0), (9, 30, 0), (-9, 30, 0)], texture=0, pictures=(ramp,))
-    raster = WarpEngine(MeshLibrary({"ground": ground}), SIZE, 1, 0).render(
-        instances([(0, (0, 0, 0))]), camera(height=1.5), light()
+    ground = polygon([(-9, -2, 0), (9, -2, 0), (9, 30, 0), (-9, 30, 0)], texture=0, textures=(ramp,))
+    raster = WarpEngine(1, 0).render(
+        MeshLibrary({"ground": ground}), instances([(0, (0, 0, 0))]), camera(height=1.5), light(), SIZE
     )
     rows = torch.arange(29, SIZE[0])
     along = (FOCAL * 1.5 / (rows + 0.5 - CENTRE[1]) + 2) / 32  # the picture's height from its lower edge
@@ -482,8 +491,9 @@ def test_mip_levels_keep_the_light():
 
 def test_pictures_are_kept_once():
     one, two = checker(8), checker(16)
-    a, b = (wall(1, 1, texture=0, pictures=(picture,)) for picture in (one, two))
-    arrays = MeshLibrary({"a": a, "b": joined(a, b), "c": replace(a, pictures=(one.copy(),))}).arrays
+    a, b = (wall(1, 1, texture=0, textures=(picture,)) for picture in (one, two))
+    library = MeshLibrary({"a": a, "b": concatenate_meshes(a, b), "c": replace(a, textures=(one.copy(),))})
+    arrays = pack_meshes(library, torch.device("cpu"))
     assert arrays.triangle[:, 3].tolist() == [0, 0, 0, 0, 1, 1, 0, 0] and len(arrays.texture) == 2
 
 
@@ -512,7 +522,7 @@ def test_cameras_turn():
 
 
 @pytest.mark.parametrize(
-    "mesh", [box(1, 2, 3), cylinder(1, 2), cylinder(1, 2, 0.5), cylinder(1, 3, 0.0), ball((1, 2, 3))]
+    "mesh", [box(1, 2, 3), cylinder(1, 2), cylinder(1, 2, 0.5), cylinder(1, 3, 0.0), ellipsoid((1, 2, 3))]
 )
 def test_shapes_are_closed_and_face_outwards(mesh):
     corners = mesh.vertices[mesh.triangles].astype(float)
@@ -525,7 +535,7 @@ def test_shapes_are_closed_and_face_outwards(mesh):
     real = np.linalg.norm(face, axis=1) > 1e-9
     assert ((face * mean).sum(1)[real] > 0).all()
     assert np.allclose(np.linalg.norm(mesh.normals, axis=1), 1, atol=1e-5)
-    flat = faceted(mesh)
+    flat = flat_shaded(mesh)
     assert np.allclose(flat.vertices[flat.triangles], mesh.vertices[mesh.triangles])
 
 
@@ -598,7 +608,7 @@ def test_obj_files_stand_upright(tmp_path):
     body = mesh.paint == 1
     assert body.sum() == 6 and (mesh.colour[body] == 1).all()  # the instance's colour alone
     assert mesh.colour[~body] == pytest.approx(0.5, abs=0.01)  # Kd is linear
-    assert sorted(mesh.texture) == [-1, -1, 0] and mesh.pictures[0].shape == (4, 4, 3)
+    assert sorted(mesh.texture) == [-1, -1, 0] and mesh.textures[0].shape == (4, 4, 3)
 
 
 def test_facets_of_files_without_normals_are_flat(tmp_path):
@@ -646,10 +656,16 @@ def test_other_kinds_of_files_are_named(tmp_path):
     ("change", "message"),
     [
         ({"triangles": np.array([[0, 1, 4]])}, "mesh 'wall' has triangles with vertices 0 to 4, but its .* 0 to 3"),
-        ({"triangles": np.zeros((0, 3), int)}, "mesh 'wall' has 4 vertices and 0 triangles: it needs some of both"),
+        (
+            {"triangles": np.zeros((0, 3), int)},
+            "mesh 'wall' has 4 vertices and 0 triangles",
+        ),
         ({"vertices": np.full((4, 3), np.nan)}, "mesh 'wall' has vertices that are not finite"),
-        ({"texture": 1}, "mesh 'wall' uses picture 1, but has 0"),
-        ({"texture": 0, "pictures": (checker(2),), "uv": None}, "mesh 'wall' has a texture, but no uv"),
+        ({"texture": 1}, "mesh 'wall' uses texture 1, but has 0"),
+        (
+            {"texture": 0, "textures": (checker(2),), "uv": None},
+            "mesh 'wall' has a texture, but no texture coord",
+        ),
     ],
 )
 def test_bad_meshes_are_named(change, message):
@@ -662,29 +678,33 @@ def test_bad_arguments_are_named():
         MeshLibrary({})
     library = MeshLibrary({"wall": wall(1, 1)})
     with pytest.raises(UserError, match=r"no mesh 'hall'. Did you mean 'wall'\? Available: wall"):
-        library.number("hall")
-    assert library.number("wall") == 0
-    with pytest.raises(UserError, match="an image of 0 x 64 pixels cannot be drawn"):
-        WarpEngine(library, (0, 64))
+        library.index_of("hall")
+    assert library.index_of("wall") == 0
+    with pytest.raises(UserError, match="cannot render an image of 0 x 64 pixels"):
+        WarpEngine().render(library, instances([(0, (0, 6, 0))]), camera(), light(), (0, 64))
     with pytest.raises(UserError, match="supersampling is 0"):
-        WarpEngine(library, SIZE, 0)
+        WarpEngine(0)
     with pytest.raises(UserError, match="a shadow map of 4 samples is too small"):
-        WarpEngine(library, SIZE, shadow_size=4)
+        WarpEngine(shadow_size=4)
 
 
 def test_bad_scenes_are_named():
-    rasteriser = WarpEngine(MeshLibrary({"wall": wall(1, 1)}), SIZE)
+    engine, library = WarpEngine(), MeshLibrary({"wall": wall(1, 1)})
+
+    def render(*scenes: object) -> None:
+        engine.render(library, *scenes, SIZE)
+
     batch = instances([(0, (0, 6, 0))])
-    with pytest.raises(UserError, match="there is no mesh 1: the library has 0 to 0, and -1 is an unused place"):
-        rasteriser.render(replace(batch, mesh=torch.tensor([[1]])), camera(), light())
-    with pytest.raises(UserError, match="instances for 1, camera for 2, environment for 1"):
-        rasteriser.render(batch, camera(2), light())
-    with pytest.raises(UserError, match="the sun has no direction"):
-        rasteriser.render(batch, camera(), light(sun=torch.zeros(1, 3)))
+    with pytest.raises(UserError, match="there is no mesh 1: the library has 0 to 0, and -1 marks an unused entry"):
+        render(replace(batch, mesh=torch.tensor([[1]])), camera(), light())
+    with pytest.raises(UserError, match="instances for 1, camera for 2, lighting for 1"):
+        render(batch, camera(2), light())
+    with pytest.raises(UserError, match="the sun's direction must be a vector of positive length"):
+        render(batch, camera(), light(sun=torch.zeros(1, 3)))
     with pytest.raises(UserError, match="a camera's focal length is not positive"):
-        rasteriser.render(batch, replace(camera(), focal=torch.zeros(1, 2)), light())
-    with pytest.raises(UserError, match="a transform matrix holds numbers that are not finite"):
-        rasteriser.render(replace(batch, transform=batch.transform * math.nan), camera(), light())
+        render(batch, replace(camera(), focal=torch.zeros(1, 2)), light())
+    with pytest.raises(UserError, match="a transform matrix has values that are not finite"):
+        render(replace(batch, transform=batch.transform * math.nan), camera(), light())
 
 
 def test_without_warp_the_package_to_install_is_named():
@@ -695,8 +715,11 @@ def test_without_warp_the_package_to_install_is_named():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_draws_the_same():
     library, *scenes = busy(5)
-    here = WarpEngine(library, SIZE).render(*scenes)
-    there = WarpEngine(MeshLibrary(library.meshes, "cuda"), SIZE).render(*scenes)
+    engine = WarpEngine()
+    here = engine.render(library, *scenes, SIZE)
+    batch, *others = scenes
+    on_gpu = InstanceBatch(batch.mesh.cuda(), batch.transform.cuda(), batch.colour.cuda())
+    there = engine.render(library, on_gpu, *others, SIZE)
     assert there.image.is_cuda
     # it fuses multiplications with additions, which moves edges by less than anyone sees
     assert (there.instances.cpu() == here.instances).float().mean() > 0.999

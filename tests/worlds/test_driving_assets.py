@@ -92,7 +92,7 @@ def test_models_stand_on_the_ground_around_the_origin(name):
 def test_models_can_be_drawn(name):
     for mesh in kinds()[name].models:
         assert np.linalg.norm(mesh.normals, axis=1) == pytest.approx(1, abs=1e-4)
-        assert np.isfinite(mesh.vertices).all() and mesh.casts
+        assert np.isfinite(mesh.vertices).all() and mesh.casts_shadow
         a, b, c = mesh.vertices[mesh.triangles].swapaxes(0, 1)
         assert np.linalg.norm(np.cross(b - a, c - a), axis=1).min() > 1e-8
         assert np.min(mesh.colour) >= 0 and np.max(mesh.colour) <= 1.2
@@ -139,8 +139,8 @@ def test_models_are_the_same_each_time():
     for name, (make, _) in MAKERS.items():
         for mesh, again in zip(kinds()[name].models, make(), strict=True):
             assert np.array_equal(mesh.vertices, again.vertices) and np.array_equal(mesh.colour, again.colour)
-            assert len(mesh.pictures) == len(again.pictures)
-            for picture, other in zip(mesh.pictures, again.pictures, strict=True):
+            assert len(mesh.textures) == len(again.textures)
+            for picture, other in zip(mesh.textures, again.textures, strict=True):
                 assert np.array_equal(picture, other)
 
 
@@ -190,7 +190,7 @@ def test_all_grounds_are_there():
 def test_ribbons_are_a_metre_wide_and_follow_their_bend(name):
     for form, curve in enumerate(CURVES):
         mesh = grounds()[f"{name}_{form}"]
-        assert not mesh.casts and mesh.texture == 0
+        assert not mesh.casts_shadow and mesh.texture == 0
         x, y, z = mesh.vertices.T
         middle = curve * np.maximum(y, 0) ** 2 / 2
         assert np.abs(x - middle) == pytest.approx(0.5, abs=1e-4)
@@ -225,14 +225,14 @@ def test_fields_reach_to_the_horizon_below_the_road(name):
     mesh = grounds()[f"field_{name}"]
     assert np.ptp(mesh.vertices, axis=0) == pytest.approx([400, 300, 0])
     assert mesh.vertices[:, 1].min() == pytest.approx(-30) and mesh.vertices[0, 2] == pytest.approx(-0.06)
-    assert not mesh.casts and len(mesh.triangles) < 500
+    assert not mesh.casts_shadow and len(mesh.triangles) < 500
 
 
 def test_roads_differ_in_their_markings():
     """Paint is where the lanes end: bright columns of the texture."""
     lines = {}
     for name in ("road_plain", "road_two", "road_four", "road_one"):
-        light = grounds()[f"{name}_0"].pictures[0].astype(float).mean((0, 2))
+        light = grounds()[f"{name}_0"].textures[0].astype(float).mean((0, 2))
         edges = np.diff(np.concatenate([[0], light > np.median(light) + 25, [0]]).astype(int)) == 1
         lines[name] = edges.sum()
     assert lines == {"road_plain": 0, "road_two": 3, "road_four": 6, "road_one": 3}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ms2.core.errors import UserError
 from ms2.core.images import read_image
 from ms2.datasets.formats.kitti import read_labels
+from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.calibration import read_projection
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.worlds.driving3d.assets.kinds import kinds
@@ -25,8 +26,8 @@ from ms2.worlds.driving3d.renderer import FAR, KITTI_P2, KITTI_SIZE, Rendering3D
 
 GRAMMAR = Driving()
 NUMBER = {name: i for i, name in enumerate(GRAMMAR.classes)}
-VIEW = StreetView((128, 416), shadow_size=256)
-SMALL = StreetView((32, 104), shadow_size=128)
+VIEW = StreetView((128, 416), engine=WarpEngine(shadow_size=256))
+SMALL = StreetView((32, 104), engine=WarpEngine(shadow_size=128))
 PLAIN = {
     "curve": 0.0, "road_width": 7.0, "lanes": 2.0, "parking_left": 0.0, "parking_right": 0.0, "walk_left": 0.0,
     "walk_right": 0.0, "verge_left": 2.0, "verge_right": 2.0, "road_look": 0.1, "walk_look": 0.5, "verge_look": 0.1,
@@ -281,7 +282,7 @@ def test_kittis_labels_mean_what_ours_do() -> None:
 @NEEDS_KITTI
 def test_a_calibration_file_is_read() -> None:
     path = sorted(Path(os.environ["MS2_DATA"], "kitti", "training", "calib").glob("*.txt"))[0]
-    view = StreetView(KITTI_SIZE, calibration=str(path), shadow_size=0, supersampling=1)
+    view = StreetView(KITTI_SIZE, calibration=str(path), engine=WarpEngine(1, shadow_size=0))
     assert torch.equal(view.projection, read_projection(path))
 
 
@@ -389,7 +390,7 @@ def test_classes_that_cannot_be_drawn() -> None:
 
 
 def test_classes_in_another_order_and_number() -> None:
-    view = StreetView((32, 104), classes=["tree", "car"], shadow_size=128)
+    view = StreetView((32, 104), classes=["tree", "car"], engine=WarpEngine(shadow_size=128))
     ours = scene(("car", 0, 12, 0.3), ("tree", 3, 15, 0.0))
     theirs = SceneBatch(torch.tensor([[-1, 1, 0]]), ours.parents, ours.attributes, ours.environment)
     assert torch.equal(view.render(theirs), SMALL.render(ours))

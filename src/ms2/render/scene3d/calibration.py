@@ -1,4 +1,4 @@
-"""KITTI's calibration files: the cameras that its images were taken with."""
+"""Reading and writing of KITTI's calibration files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from ms2.core.errors import UserError
 
 
 class KittiError(UserError):
-    """A file of KITTI's that is missing or not what it should be."""
+    """A KITTI file is missing or invalid."""
 
 
 def read_projection(path: Path, camera: str = "P2") -> Float[Tensor, "3 4"]:
-    """The projection matrix of a camera from a file in ``calib``, from its coordinates in metres to pixels.
+    """Read a camera's projection matrix, from its axes in metres to pixels, from a KITTI calibration file.
 
     Raises:
-        KittiError: If there is no such file, or the matrix is not in it.
+        KittiError: If the file is missing or does not contain the matrix.
     """
     try:
         rows = dict(line.split(":", 1) for line in path.read_text(encoding="ascii").splitlines() if ":" in line)
@@ -38,9 +38,14 @@ def read_projection(path: Path, camera: str = "P2") -> Float[Tensor, "3 4"]:
 
 
 def calibration_text(projection: Sequence[Sequence[float]]) -> str:
-    """A file for ``calib`` of images whose cameras are all the same one; lasers and gyroscopes sit in it too."""
+    """Format a KITTI calibration file with one camera; the LiDAR and the IMU share its pose."""
     p = " ".join(f"{value:.12e}" for row in projection for value in row)
-    level = "1 0 0 0 1 0 0 0 1"
-    moved = "1 0 0 0 0 1 0 0 0 0 1 0"
+    identity = "1 0 0 0 1 0 0 0 1"
+    identity_pose = "1 0 0 0 0 1 0 0 0 0 1 0"
     lines = [f"P{i}: {p}" for i in range(4)]
-    return "\n".join([*lines, f"R0_rect: {level}", f"Tr_velo_to_cam: {moved}", f"Tr_imu_to_velo: {moved}"]) + "\n"
+    return (
+        "\n".join(
+            [*lines, f"R0_rect: {identity}", f"Tr_velo_to_cam: {identity_pose}", f"Tr_imu_to_velo: {identity_pose}"]
+        )
+        + "\n"
+    )

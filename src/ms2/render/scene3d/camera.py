@@ -1,4 +1,4 @@
-"""Pinhole cameras, one for each scene, such as KITTI's."""
+"""Pinhole cameras, one per scene, such as KITTI's."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ KITTI_HEIGHT = 1.65
 
 @dataclass(frozen=True)
 class Camera:
-    """b cameras. A point of the world goes to the camera's axes (x right, y down, z ahead) and on to the image.
+    """b pinhole cameras with axes x right, y down, z forward.
 
     Columns and rows are measured from the image's left and upper edges: the first pixel's centre is at (0.5, 0.5).
 
     Attributes:
         focal: Focal lengths along x and y in pixels.
-        centre: Column and row that the optical axis goes through.
-        pose: From the world, in metres, to the camera: a rotation, and in the last column a shift.
+        centre: Principal point: column and row in pixels.
+        pose: Rotation and, in the last column, translation in metres from the world's to the camera's axes.
     """
 
     focal: Float[Tensor, "b 2"]
@@ -29,34 +29,38 @@ class Camera:
     def __len__(self) -> int:
         return len(self.focal)
 
+    def to(self, device: torch.device) -> "Camera":
+        """Move to a device."""
+        return Camera(self.focal.to(device), self.centre.to(device), self.pose.to(device))
+
     @classmethod
     def from_kitti(
         cls,
         p2: Float[Tensor, "b 3 4"],
-        given: tuple[int, int],
+        original_size: tuple[int, int],
         size: tuple[int, int],
         height: Float[Tensor, " b"] | float = KITTI_HEIGHT,
         pitch: Float[Tensor, " b"] | float = 0.0,
         yaw: Float[Tensor, " b"] | float = 0.0,
     ) -> "Camera":
-        """Cameras of KITTI's calibration files, for images that were resized to another size.
+        """Build cameras from KITTI's projection matrices, for images resized to another size.
 
-        The reference camera, in whose axes KITTI's labels are, stands at height ``height`` over the world's origin and
-        looks along y; see `from_pinhole`.
+        KITTI's reference camera, in whose axes its labels are, is at height ``height`` above the world's origin and
+        looks along +y; see `from_pinhole`.
 
         Args:
-            p2: ``P2`` of the calibration file: from the reference camera's axes to pixels, whose centres have whole
-                numbers.
-            given: Height and width of the images that it was measured for.
-            size: Height and width of the images to draw.
-            height: Metres above the ground.
+            p2: ``P2`` of the calibration file: from the reference camera's axes in metres to pixels, with pixel centres
+                at integers.
+            original_size: Height and width in pixels of the images that ``p2`` belongs to.
+            size: Height and width in pixels of the images to render.
+            height: Height above the ground in metres.
             pitch: Upward angle in radians.
             yaw: Angle to the left in radians.
         """
-        scale = p2.new_tensor([size[1] / given[1], size[0] / given[0]])
+        scale = p2.new_tensor([size[1] / original_size[1], size[0] / original_size[0]])
         focal = torch.stack([p2[:, 0, 0], p2[:, 1, 1]], 1)
         centre = p2[:, :2, 2]
-        # P2 is K [I | s]: the coloured camera stands some centimetres beside the reference camera
+        # P2 is K [I | s]: the colour camera is some centimetres beside the reference camera
         shift_z = p2[:, 2, 3]
         shift = torch.cat([(p2[:, :2, 3] - centre * shift_z[:, None]) / focal, shift_z[:, None]], 1)
         level = cls.from_pinhole(focal * scale, (centre + 0.5) * scale, height, pitch, yaw)
@@ -72,12 +76,12 @@ class Camera:
         pitch: Float[Tensor, " b"] | float = 0.0,
         yaw: Float[Tensor, " b"] | float = 0.0,
     ) -> "Camera":
-        """Cameras over the world's origin that look along its y axis, with x to the right and z up.
+        """Build cameras above the world's origin that look along +y, with x to the right and z up.
 
         Args:
             focal: Focal lengths along x and y in pixels.
-            centre: Column and row that the optical axis goes through, from the image's edges.
-            height: Metres above the ground.
+            centre: Principal point: column and row in pixels from the image's edges.
+            height: Height above the ground in metres.
             pitch: Upward angle in radians.
             yaw: Angle to the left in radians.
         """

@@ -1,4 +1,4 @@
-"""Instances of meshes in a batch of scenes."""
+"""Instances of meshes in a batch of 3D scenes."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class InstanceBatch:
-    """At most n meshes placed in each of b scenes.
+    """At most n instances of meshes in each of b scenes.
 
     Attributes:
-        mesh: Number of the mesh in the library; -1 where a place is unused.
-        transform: From the mesh's metres to the world's: an affine matrix, without a projection.
-        colour: Colour of the paint, 0 to 1 as a screen shows it.
-        labelled: For which instances areas and boxes are wanted. Ground and other things that nobody counts are
-            better left out: what fills the image costs time. All if not given.
+        mesh: Index of the mesh in the library; -1 for an unused entry.
+        transform: Affine matrix from the mesh's axes to the world's, both in metres.
+        colour: Colour of the instance in [0, 1] as displayed; it tints the mesh where its ``paint`` says so.
+        labelled: Instances whose areas and boxes are computed; all by default. Leave out the ground and other meshes
+            that fill the image without being objects: their labels cost time.
     """
 
     mesh: Int[Tensor, "b n"]
@@ -28,29 +28,29 @@ class InstanceBatch:
         return len(self.mesh)
 
     @classmethod
-    def upright(
+    def place_upright(
         cls,
         mesh: Int[Tensor, "b n"],
-        place: Float[Tensor, "b n 3"],
+        position: Float[Tensor, "b n 3"],
         yaw: Float[Tensor, "b n"],
         scale: Float[Tensor, "b n 3"],
         colour: Float[Tensor, "b n 3"],
         labelled: Bool[Tensor, "b n"] | None = None,
     ) -> "InstanceBatch":
-        """Meshes that are stretched along their own axes, turned counter-clockwise around z, and moved.
+        """Build instances that are scaled along their own axes, rotated around z, and translated.
 
         Args:
-            mesh: Number of the mesh; -1 where a place is unused.
-            place: Where the mesh's origin goes.
-            yaw: Angle in radians.
+            mesh: Index of the mesh; -1 for an unused entry.
+            position: Position of the mesh's origin in metres.
+            yaw: Counter-clockwise angle around z in radians.
             scale: Factors along x, y and z.
-            colour: Colour of the paint.
-            labelled: For which instances areas and boxes are wanted; all if not given.
+            colour: Colour of the instance.
+            labelled: Instances whose areas and boxes are computed; all by default.
         """
-        # float32's own sine is rounded differently at different places of a tensor; pixels would depend on the batch
+        # float32's own sine is rounded differently at different positions of a tensor; pixels would depend on the batch
         cos, sin = yaw.double().cos().to(yaw.dtype), yaw.double().sin().to(yaw.dtype)
         x, y, z = scale.unbind(-1)
         zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
-        rows = [cos * x, -sin * y, zero, place[..., 0], sin * x, cos * y, zero, place[..., 1]]
-        rows += [zero, zero, z, place[..., 2], zero, zero, zero, one]
+        rows = [cos * x, -sin * y, zero, position[..., 0], sin * x, cos * y, zero, position[..., 1]]
+        rows += [zero, zero, z, position[..., 2], zero, zero, zero, one]
         return cls(mesh, torch.stack(rows, -1).unflatten(-1, (4, 4)), colour, labelled)

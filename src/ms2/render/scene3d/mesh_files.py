@@ -12,8 +12,8 @@ from jaxtyping import Float
 from PIL import Image
 
 from ms2.core.errors import UserError, suggest
-from ms2.render.scene3d.meshes import Mesh, Picture, joined
-from ms2.render.scene3d.shapes import faceted
+from ms2.render.scene3d.meshes import Mesh, TextureImage, concatenate_meshes
+from ms2.render.scene3d.shapes import flat_shaded
 
 UPRIGHT = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 """From glTF's axes (x left, y up, z ahead), which OBJ files mostly have too, to x right, y ahead, z up."""
@@ -52,14 +52,14 @@ def load_mesh(path: Path | str, paint: Collection[str] = ()) -> Mesh:
             matrix, name = scene.graph[node]
             geometry = scene.geometry[name]
             if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
-                parts.append(_mesh(geometry, paint).moved(UPRIGHT @ matrix))
+                parts.append(_mesh(geometry, paint).transformed(UPRIGHT @ matrix))
     except Exception as error:  # trimesh raises whatever a broken file leads to
         kind = kind[1:].upper()
         raise UserError(f"{path} cannot be read as {kind} ({error!r}). Export it again, or leave it out.") from error
     if not parts:
         raise UserError(f"{path} has no triangles")
-    mesh = joined(*parts)
-    return mesh if smooth else faceted(mesh)
+    mesh = concatenate_meshes(*parts)
+    return mesh if smooth else flat_shaded(mesh)
 
 
 def _mesh(geometry: Any, paint: Collection[str]) -> Mesh:
@@ -82,11 +82,11 @@ def _mesh(geometry: Any, paint: Collection[str]) -> Mesh:
         paint=float(painted),
         gloss=0.0 if rough is None else float(np.clip(1 - rough, 0, 1)) ** 2,
         texture=-1 if picture is None else 0,
-        pictures=() if picture is None else (picture,),
+        textures=() if picture is None else (picture,),
     )
 
 
-def _picture(material: Any) -> Picture | None:
+def _picture(material: Any) -> TextureImage | None:
     image = getattr(material, "baseColorTexture", None)
     return None if image is None else np.asarray(image.convert("RGB"))
 

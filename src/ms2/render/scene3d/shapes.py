@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ms2.render.scene3d.meshes import Mesh, joined
+from ms2.render.scene3d.meshes import Mesh, concatenate_meshes
 
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 
@@ -43,7 +43,7 @@ def box(width: float, length: float, height: float, **looks: Any) -> Mesh:
     low = [(-x, -y, 0), (x, -y, 0), (x, y, 0), (-x, y, 0)]
     high = [(a, b, z) for a, b, _ in low]
     sides = [polygon([low[i], low[(i + 1) % 4], high[(i + 1) % 4], high[i]], **looks) for i in range(4)]
-    return joined(*sides, polygon(high, **looks), polygon(low[::-1], **looks))
+    return concatenate_meshes(*sides, polygon(high, **looks), polygon(low[::-1], **looks))
 
 
 def cylinder(radius: float, height: float, top: float | None = None, segments: int = 12, **looks: Any) -> Mesh:
@@ -63,10 +63,10 @@ def cylinder(radius: float, height: float, top: float | None = None, segments: i
     parts = [Mesh(places, normals, triangles, uv, **looks), polygon(around[:-1][::-1] * radius, **looks)]
     if top > 0:
         parts.append(polygon(around[:-1] * top + up, **looks))
-    return joined(*parts)
+    return concatenate_meshes(*parts)
 
 
-def ball(radius: tuple[float, float, float], rings: int = 8, segments: int = 12, **looks: Any) -> Mesh:
+def ellipsoid(radius: tuple[float, float, float], rings: int = 8, segments: int = 12, **looks: Any) -> Mesh:
     """An ellipsoid with these half axes around the origin."""
     polar, angle = np.meshgrid(np.linspace(0, np.pi, rings + 1), np.linspace(0, 2 * np.pi, segments + 1), indexing="ij")
     sphere = np.stack([np.sin(polar) * np.cos(angle), np.sin(polar) * np.sin(angle), -np.cos(polar)], 2)
@@ -83,7 +83,7 @@ def ball(radius: tuple[float, float, float], rings: int = 8, segments: int = 12,
     return Mesh((unit * axes).astype(np.float32), normals.astype(np.float32), triangles, uv, **looks)
 
 
-def faceted(mesh: Mesh) -> Mesh:
+def flat_shaded(mesh: Mesh) -> Mesh:
     """The same mesh with flat triangles, each with vertices of its own: for edges that should be seen as such."""
     corners = mesh.triangles.ravel()
     places = mesh.vertices[corners]

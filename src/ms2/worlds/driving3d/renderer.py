@@ -14,11 +14,12 @@ from torch import Tensor
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import typed_path
 from ms2.render.base import Renderer, Rendering, foreign
-from ms2.render.engines.warp.engine import Raster, WarpEngine
+from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.calibration import read_projection
 from ms2.render.scene3d.camera import Camera
+from ms2.render.scene3d.engine import Engine, RasterOutput
 from ms2.render.scene3d.instances import InstanceBatch
-from ms2.render.scene3d.light import Environment
+from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.meshes import MeshLibrary
 from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
@@ -59,7 +60,7 @@ class Assets(NamedTuple):
     """What can be drawn, on one device; k classes.
 
     Attributes:
-        rasteriser: With all meshes in its library.
+        meshes: All meshes.
         first: Number of each class's first mesh.
         number: Number of its meshes.
         far: Number of the mesh that stands for each of them far away.
@@ -72,7 +73,7 @@ class Assets(NamedTuple):
         field: Number of each field's mesh.
     """
 
-    rasteriser: WarpEngine
+    meshes: MeshLibrary
     first: Int[Tensor, " k"]
     number: Int[Tensor, " k"]
     far: Int[Tensor, " m"]
@@ -125,8 +126,7 @@ class StreetView(Renderer):
         assets: Folder with models that replace those made by code: its subfolders, named as the classes, hold GLB or
             OBJ files.
         on_error: What to do with models in it that can't be read.
-        supersampling: Samples along each side of a pixel.
-        shadow_size: Samples along each side of the shadow map; 0 for no shadows.
+        engine: Engine that renders the 3D scenes; `WarpEngine` with its default settings if not given.
     """
 
     channels = 3
@@ -149,8 +149,7 @@ class StreetView(Renderer):
         classes: Sequence[str] = (*SCENARIOS, *OBJECTS),
         assets: str | None = None,
         on_error: Literal["raise", "skip"] = "raise",
-        supersampling: int = 2,
-        shadow_size: int = 1024,
+        engine: Engine | None = None,
     ) -> None:
         for name in classes:
             if name not in (*SCENARIOS, *OBJECTS):
@@ -162,7 +161,7 @@ class StreetView(Renderer):
         self.assets = None if assets is None else str(typed_path(assets))
         if assets is not None:
             self.licence = foreign(assets)
-        self.supersampling, self.shadow_size = supersampling, shadow_size
+        self.engine = WarpEngine() if engine is None else engine
         p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(typed_path(calibration))
         self.projection = _resized(p2, self.size)
         self._copies: dict[torch.device, Assets] = {}
@@ -198,7 +197,7 @@ class StreetView(Renderer):
 
     # -- drawing ---------------------------------------------------------------------------------------
 
-    def _draw(self, scenes: SceneBatch, labels: bool) -> tuple[Raster, Float[Tensor, "b n 7"]]:
+    def _draw(self, scenes: SceneBatch, labels: bool) -> tuple[RasterOutput, Float[Tensor, "b n 7"]]:
         """Pictures, and the 3D boxes of the objects."""
         assets = self._on(scenes.classes.device)
         objects, boxes = self._objects(scenes, assets)
@@ -209,7 +208,8 @@ class StreetView(Renderer):
             torch.cat([objects.colour, ground.colour], 1),
             torch.cat([objects.mesh >= 0, torch.zeros_like(ground.mesh, dtype=torch.bool)], 1),
         )
-        return assets.rasteriser.render(both, self._camera(scenes), self._light(scenes), labels), boxes
+        camera, lighting = self._camera(scenes), self._light(scenes)
+        return self.engine.render(assets.meshes, both, camera, lighting, self.size, labels), boxes
 
     def _objects(self, scenes: SceneBatch, assets: Assets) -> tuple[InstanceBatch, Float[Tensor, "b n 7"]]:
         """Instances of the objects, and their 3D boxes."""
@@ -222,7 +222,7 @@ class StreetView(Renderer):
         scale = torch.stack([of["width"], of["length"], of["height"]], -1)
         place = torch.stack([of["x"], of["y"], self._height(of["x"], of["y"], scenes)], -1)
         drawn = torch.where(of["y"] > FAR, assets.far[model], model)
-        instances = InstanceBatch.upright(torch.where(used, drawn, -1), place, of["yaw"], scale, colour)
+        instances = InstanceBatch.place_upright(torch.where(used, drawn, -1), place, of["yaw"], scale, colour)
         middle = torch.einsum("bnij,bnj->bni", instances.transform[:, :, :3, :2], assets.middle[model]) + place
         return instances, self._boxes3d(middle, of["yaw"], assets.size[model] * scale, scenes) * used[..., None]
 
@@ -303,10 +303,10 @@ class StreetView(Renderer):
         p2 = self.projection.to(of["pitch"].device).expand(len(scenes), -1, -1)
         return Camera.from_kitti(p2, self.size, self.size, of["camera_height"], of["pitch"], of["camera_yaw"])
 
-    def _light(self, scenes: SceneBatch) -> Environment:
+    def _light(self, scenes: SceneBatch) -> Lighting:
         """Between a clear day and a grey one."""
         of, device = scenes.environment, scenes.classes.device
-        clear, grey = Environment.daylight(len(scenes), device), Environment.overcast(len(scenes), device)
+        clear, grey = Lighting.daylight(len(scenes), device), Lighting.overcast(len(scenes), device)
         clouds, haze = of["clouds"].float(), of["haze"].float()
 
         def between(name: str) -> Tensor:
@@ -318,7 +318,7 @@ class StreetView(Renderer):
         names = ("sun_colour", "ambient", "bounce", "fog", "fog_colour", "horizon", "zenith", "softness")
         light = {name: between(name) for name in names}
         light["fog"] = light["fog"] * (0.1 + 0.6 * haze)
-        return Environment(sun=sun.float(), **light)
+        return Lighting(sun=sun.float(), **light)
 
     def _graded(self, image: Float[Tensor, "b 3 h w"], scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
         """As the camera has it: its exposure, contrast, colours and lens."""
@@ -358,7 +358,7 @@ class StreetView(Renderer):
         meshes = {f"{name}_{i}": mesh for name in OBJECTS for i, mesh in enumerate(found[name].models)}
         coarser = {f"{name}_{i}_far": mesh for name in OBJECTS for i, mesh in enumerate(found[name].far)}
         numbers = [len(found[name].models) for name in OBJECTS]
-        library = MeshLibrary(meshes | coarser | grounds(), device)
+        library = MeshLibrary(meshes | coarser | grounds())
         names = list(library.meshes)
 
         def numbered(chosen: Sequence[str]) -> Int[Tensor, " c"]:
@@ -369,9 +369,8 @@ class StreetView(Renderer):
         middles = [(m.vertices.min(0) + m.vertices.max(0))[:2] / 2 for name in OBJECTS for m in found[name].models]
         colours = [torch.tensor(found[name].palette) for name in OBJECTS]
         stand_ins = [f"{name}_far" if f"{name}_far" in coarser else name for name in meshes]
-        rasteriser = WarpEngine(library, self.size, self.supersampling, self.shadow_size)
         return Assets(
-            rasteriser,
+            library,
             first.to(device),
             torch.tensor(numbers, device=device),
             numbered(stand_ins),

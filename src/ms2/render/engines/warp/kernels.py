@@ -1,7 +1,7 @@
-"""Kernels that place instances and draw triangles; the engine launches them in the order in which they stand here.
+"""Warp kernels that transform instances and rasterise triangles, in launch order.
 
-They are the same for CPUs and CUDA, and nothing depends on the order of threads: these meet only in maxima, sums of
-integers and bits that are set.
+They are the same for CPU and CUDA. Results do not depend on the order of threads, which combine their values only by
+maxima, sums of integers and bitwise or.
 """
 
 from typing import no_type_check
@@ -9,45 +9,57 @@ from typing import no_type_check
 import warp as wp
 
 from ms2.render.engines.warp.structs import (
-    LOW_HALF,
+    LOW_32_BITS,
     OPTIONS,
-    Cameras,
-    Instances,
-    Labels,
-    Library,
-    Lights,
-    Listing,
-    affine,
-    eye_of,
+    CameraData,
+    DrawList,
+    InstanceData,
+    LabelBuffers,
+    LightData,
+    MeshData,
+    camera_position,
+    linear_row,
     mat34,
-    row,
+    transform_point,
 )
 
 wp.set_module_options(OPTIONS)
 
-SUN_FAR = wp.constant(1024.0)
-"""Metres to a plane towards the sun from which depths in the shadow map are measured, so that they are positive."""
-ALL_BITS = wp.constant(wp.uint32(0xFFFFFFFF))
+SUN_DISTANCE = wp.constant(1024.0)
+"""Depths in the shadow map are measured from a plane so many metres beyond the camera, to be positive."""
+FULL_MASK = wp.constant(wp.uint32(0xFFFFFFFF))
 
-# --- the sun's view ---
+# --- shadow camera ---
 
 
 @wp.kernel
 @no_type_check
-def look_from_sun(cameras: Cameras, lights: Lights, width: int, size: int, distance: float, side: float, drop: float):
-    """Fit a square picture of the sun's view to what the camera sees of the next ``distance`` metres.
+def fit_shadow_camera(
+    cameras: CameraData, lights: LightData, width: int, shadow_size: int, distance: float, half_width: float,
+    depth_below: float,
+):  # fmt: skip
+    """Fit the shadow map's orthographic camera to the view frustum up to ``distance`` metres.
 
-    Rows give column, row, and the depth towards the sun in metres.
+    The rows of ``lights.shadow_view`` give column, row, and depth towards the sun in metres.
+
+    Args:
+        cameras: Cameras of the scenes.
+        lights: Lighting of the scenes.
+        width: Samples of an image row.
+        shadow_size: Samples along each side of the shadow map.
+        distance: Distance ahead of the camera to cover in metres.
+        half_width: Maximum distance to each side to cover in metres.
+        depth_below: Depth below the camera to cover in metres.
     """
     s = wp.tid()
     pose = cameras.pose[s]
-    eye = eye_of(pose)
-    right = row(pose, 0)
-    ahead = row(pose, 2)
-    up = -row(pose, 1)
+    eye = camera_position(pose)
+    right = linear_row(pose, 0)
+    ahead = linear_row(pose, 2)
+    up = -linear_row(pose, 1)
     sun = wp.normalize(lights.sun[s])
-    lights.eye[s] = eye
-    lights.to_sun[s] = sun
+    lights.camera_position[s] = eye
+    lights.sun_direction[s] = sun
     u = ahead - sun * wp.dot(sun, ahead)
     if wp.length(u) < 0.1:
         u = right - sun * wp.dot(sun, right)
@@ -58,23 +70,23 @@ def look_from_sun(cameras: Cameras, lights: Lights, width: int, size: int, dista
     high = wp.vec2(-1.0e9, -1.0e9)
     for corner in range(8):
         far = float(corner & 1) * distance
-        across = wp.min(far * tangent, side) + 2.0
+        across = wp.min(far * tangent, half_width) + 2.0
         if (corner & 2) != 0:
             across = -across
-        height = drop
+        height = depth_below
         if (corner & 4) != 0:
             height = 6.0
         p = eye + ahead * far + right * across + up * height
         at = wp.vec2(wp.dot(u, p), wp.dot(v, p))
         low = wp.min(low, at)
         high = wp.max(high, at)
-    a = float(size) / (high[0] - low[0])
-    b = float(size) / (high[1] - low[1])
+    a = float(shadow_size) / (high[0] - low[0])
+    b = float(shadow_size) / (high[1] - low[1])
     # fmt: off
-    lights.view[s] = mat34(
+    lights.shadow_view[s] = mat34(
         u[0] * a, u[1] * a, u[2] * a, -low[0] * a,
         v[0] * b, v[1] * b, v[2] * b, -low[1] * b,
-        sun[0], sun[1], sun[2], SUN_FAR - wp.dot(sun, eye),
+        sun[0], sun[1], sun[2], SUN_DISTANCE - wp.dot(sun, eye),
     )
     # fmt: on
 
@@ -84,8 +96,8 @@ def look_from_sun(cameras: Cameras, lights: Lights, width: int, size: int, dista
 
 @wp.func
 @no_type_check
-def times(a: mat34, m: wp.mat44):
-    """First m, then a."""
+def compose_affine(a: mat34, m: wp.mat44):
+    """Compose two affine maps: m, then a."""
     out = mat34()
     for i in range(3):
         for j in range(4):
@@ -96,8 +108,8 @@ def times(a: mat34, m: wp.mat44):
 
 @wp.func
 @no_type_check
-def to_image(cameras: Cameras, s: int):
-    """From the world to homogeneous samples."""
+def projection_matrix(cameras: CameraData, s: int):
+    """Build the matrix from world coordinates to homogeneous samples."""
     f = cameras.focal[s]
     c = cameras.centre[s]
     p = cameras.pose[s]
@@ -111,10 +123,10 @@ def to_image(cameras: Cameras, s: int):
 
 @wp.func
 @no_type_check
-def toward(inside: wp.vec3, outside: wp.vec3, near: float):
-    """Where the edge between two vertices meets the near plane.
+def clip_edge(inside: wp.vec3, outside: wp.vec3, near: float):
+    """Intersect an edge with the near plane.
 
-    From the inner one, so that both triangles at the edge find the very same place.
+    Interpolation starts at the vertex in front, so that both triangles at the edge get exactly the same point.
     """
     t = (inside[2] - near) / (inside[2] - outside[2])
     at = inside + (outside - inside) * t
@@ -123,8 +135,8 @@ def toward(inside: wp.vec3, outside: wp.vec3, near: float):
 
 @wp.func
 @no_type_check
-def grown(extent: wp.vec4, p: wp.vec3):
-    """A box with a homogeneous vertex in it."""
+def extend_box(extent: wp.vec4, p: wp.vec3):
+    """Extend a box by a homogeneous vertex."""
     x = p[0] / p[2]
     y = p[1] / p[2]
     return wp.vec4(wp.min(extent[0], x), wp.min(extent[1], y), wp.max(extent[2], x), wp.max(extent[3], y))
@@ -132,32 +144,38 @@ def grown(extent: wp.vec4, p: wp.vec3):
 
 @wp.kernel
 @no_type_check
-def place(
-    library: Library, cameras: Cameras, lights: Lights, instances: Instances, labels: Labels,
-    width: int, height: int, size: int, drawn: wp.array[wp.int32], shading: wp.array[wp.int32],
+def transform_instances(
+    meshes: MeshData, cameras: CameraData, lights: LightData, instances: InstanceData, labels: LabelBuffers,
+    width: int, height: int, shadow_size: int, image_triangles: wp.array[wp.int32],
+    shadow_triangles: wp.array[wp.int32],
 ):  # fmt: skip
-    """Matrices of each instance, the box around it, and how many of its triangles each picture has to draw.
+    """Compute each instance's matrices, amodal box and numbers of triangles to draw.
 
     Args:
-        width: Samples of a row of the image.
+        meshes: Packed meshes.
+        cameras: Cameras of the scenes.
+        lights: Lighting of the scenes.
+        instances: Instances; their matrices are written.
+        labels: Label buffers; extents and windows are written.
+        width: Samples of an image row.
         height: Rows of samples.
-        size: Side of the shadow map, or 0.
-        drawn: Triangles for the image.
-        shading: Triangles for the shadow map.
+        shadow_size: Samples along each side of the shadow map, or 0.
+        image_triangles: Number of triangles of each instance to draw to the image.
+        shadow_triangles: Number of triangles of each instance to draw to the shadow map.
     """
     i = wp.tid()
     m = instances.mesh[i]
-    drawn[i] = 0
-    shading[i] = 0
-    labels.words[i] = 0
+    image_triangles[i] = 0
+    shadow_triangles[i] = 0
+    labels.mask_words[i] = 0
     labels.extent[i] = wp.vec4(0.0, 0.0, 0.0, 0.0)
     if m < 0:
         return
-    s = i / instances.number
+    s = i / instances.per_scene
     model = instances.model[i]
-    image = times(to_image(cameras, s), model)
+    image = compose_affine(projection_matrix(cameras, s), model)
     instances.image[i] = image
-    # columns of the linear part; their cross products are the matrix that keeps normals upright
+    # columns of the linear part; their cross products form the cofactor matrix, which transforms normals
     a = wp.vec3(model[0, 0], model[1, 0], model[2, 0])
     b = wp.vec3(model[0, 1], model[1, 1], model[2, 1])
     c = wp.vec3(model[0, 2], model[1, 2], model[2, 2])
@@ -167,52 +185,52 @@ def place(
     instances.normal[i] = normal
 
     near = cameras.near
-    first = library.mesh[m, 0]
-    number = library.mesh[m, 1]
+    first = meshes.mesh[m, 0]
+    number = meshes.mesh[m, 1]
     crossing = int(0)
     ahead = int(0)
     extent = wp.vec4(1.0e9, 1.0e9, -1.0e9, -1.0e9)
     for k in range(number):
-        p = affine(image, library.position[first + k])
+        p = transform_point(image, meshes.position[first + k])
         if p[2] > near:
             ahead = 1
-            extent = grown(extent, p)
+            extent = extend_box(extent, p)
         else:
             crossing = 1
     if ahead == 1:
-        if crossing == 1:  # what the near plane cuts off reaches as far as the cuts do
-            for k in range(library.mesh[m, 2], library.mesh[m, 2] + library.mesh[m, 3]):
-                t = library.triangle[k]
+        if crossing == 1:  # the clipped part extends to where edges meet the near plane
+            for k in range(meshes.mesh[m, 2], meshes.mesh[m, 2] + meshes.mesh[m, 3]):
+                t = meshes.triangle[k]
                 for e in range(3):
-                    p = affine(image, library.position[t[e]])
-                    q = affine(image, library.position[t[(e + 1) % 3]])
+                    p = transform_point(image, meshes.position[t[e]])
+                    q = transform_point(image, meshes.position[t[(e + 1) % 3]])
                     if p[2] > near and q[2] <= near:
-                        extent = grown(extent, toward(p, q, near))
+                        extent = extend_box(extent, clip_edge(p, q, near))
                     elif q[2] > near and p[2] <= near:
-                        extent = grown(extent, toward(q, p, near))
+                        extent = extend_box(extent, clip_edge(q, p, near))
         labels.extent[i] = extent
         x0 = wp.clamp(int(wp.clamp(extent[0], -1.0, 1.0e6)), 0, width)
         y0 = wp.clamp(int(wp.clamp(extent[1], -1.0, 1.0e6)), 0, height)
         x1 = wp.clamp(int(wp.clamp(extent[2], -1.0, 1.0e6)) + 1, 0, width)
         y1 = wp.clamp(int(wp.clamp(extent[3], -1.0, 1.0e6)) + 1, 0, height)
         if extent[2] > 0.0 and extent[3] > 0.0 and x0 < x1 and y0 < y1:
-            drawn[i] = library.mesh[m, 3]
+            image_triangles[i] = meshes.mesh[m, 3]
             labels.window[i] = wp.vec4i(x0, y0, x1, y1)
             if instances.labelled[i] != wp.uint8(0):
-                labels.words[i] = (x1 - x0 + 31) / 32 * (y1 - y0)
+                labels.mask_words[i] = (x1 - x0 + 31) / 32 * (y1 - y0)
 
-    view = times(lights.view[s], model)
-    instances.sun[i] = view
-    if size > 0 and library.mesh[m, 4] == 1 and wp.length_sq(lights.sun_colour[s]) > 0.0:
+    view = compose_affine(lights.shadow_view[s], model)
+    instances.shadow[i] = view
+    if shadow_size > 0 and meshes.mesh[m, 4] == 1 and wp.length_sq(lights.sun_colour[s]) > 0.0:
         low = wp.vec2(1.0e9, 1.0e9)
         high = wp.vec2(-1.0e9, -1.0e9)
         for k in range(number):
-            p = affine(view, library.position[first + k])
+            p = transform_point(view, meshes.position[first + k])
             at = wp.vec2(p[0], p[1])
             low = wp.min(low, at)
             high = wp.max(high, at)
-        if high[0] > 0.0 and high[1] > 0.0 and low[0] < float(size) and low[1] < float(size):
-            shading[i] = library.mesh[m, 3]
+        if high[0] > 0.0 and high[1] > 0.0 and low[0] < float(shadow_size) and low[1] < float(shadow_size):
+            shadow_triangles[i] = meshes.mesh[m, 3]
 
 
 # --- triangles ---
@@ -220,11 +238,12 @@ def place(
 
 @wp.struct
 @no_type_check
-class Sorted:
-    """A triangle on a picture, its vertices from top to bottom, and q as a plane over it.
+class SortedTriangle:
+    """A projected triangle with its vertices sorted by row, and the plane of q = 1 / w over it.
 
-    Rows are cut by edges that run from their upper vertex down, so that triangles at one edge are cut alike: no sample
-    falls between them, and none belongs to both.
+    Edges are evaluated from their upper vertex down, so that triangles at one edge get the same result: each sample
+    along it belongs to exactly one of them. Slopes are those of the long edge, from the first to the last vertex, and
+    of the upper and the lower edge.
     """
 
     x0: wp.float32
@@ -232,20 +251,20 @@ class Sorted:
     x1: wp.float32
     y1: wp.float32
     y2: wp.float32
-    whole: wp.float32
-    upper: wp.float32
-    lower: wp.float32
+    long_slope: wp.float32
+    upper_slope: wp.float32
+    lower_slope: wp.float32
     q: wp.float32
     qx: wp.float32
     qy: wp.float32
-    least: wp.float32
-    most: wp.float32
+    q_min: wp.float32
+    q_max: wp.float32
 
 
 @wp.func
 @no_type_check
-def slope(a: wp.vec3, b: wp.vec3):
-    """Columns for each row on the edge from a down to b; of a level edge, which cuts no row, 0."""
+def inverse_slope(a: wp.vec3, b: wp.vec3):
+    """Compute dx/dy of the edge from a down to b; 0 for a horizontal edge."""
     if b[1] > a[1]:
         return (b[0] - a[0]) / (b[1] - a[1])
     return float(0.0)
@@ -253,8 +272,8 @@ def slope(a: wp.vec3, b: wp.vec3):
 
 @wp.func
 @no_type_check
-def sort(a: wp.vec3, b: wp.vec3, c: wp.vec3):
-    """Vertices x, y, q in the order of their rows."""
+def sort_vertices(a: wp.vec3, b: wp.vec3, c: wp.vec3):
+    """Sort vertices x, y, q by row, and compute slopes and the plane of q."""
     if b[1] < a[1]:
         swap = a
         a = b
@@ -267,15 +286,15 @@ def sort(a: wp.vec3, b: wp.vec3, c: wp.vec3):
             swap = a
             a = b
             b = swap
-    t = Sorted()
+    t = SortedTriangle()
     t.x0 = a[0]
     t.y0 = a[1]
     t.x1 = b[0]
     t.y1 = b[1]
     t.y2 = c[1]
-    t.whole = slope(a, c)
-    t.upper = slope(a, b)
-    t.lower = slope(b, c)
+    t.long_slope = inverse_slope(a, c)
+    t.upper_slope = inverse_slope(a, b)
+    t.lower_slope = inverse_slope(b, c)
     u = b - a
     v = c - a
     det = u[0] * v[1] - v[0] * u[1]
@@ -283,17 +302,17 @@ def sort(a: wp.vec3, b: wp.vec3, c: wp.vec3):
     if det != 0.0:
         t.qx = (u[2] * v[1] - v[2] * u[1]) / det
         t.qy = (v[2] * u[0] - u[2] * v[0]) / det
-    t.least = wp.min(a[2], wp.min(b[2], c[2]))
-    t.most = wp.max(a[2], wp.max(b[2], c[2]))
+    t.q_min = wp.min(a[2], wp.min(b[2], c[2]))
+    t.q_max = wp.max(a[2], wp.max(b[2], c[2]))
     return t
 
 
 @wp.func
 @no_type_check
-def before(x: float, size: int):
-    """How many of the samples 0 ... size - 1 have their centre before x."""
+def count_before(x: float, size: int):
+    """Count the samples 0 ... size - 1 whose centres are less than x."""
     x = wp.clamp(x - 0.5, 0.0, float(size))
-    n = int(x)  # wp.ceil is a call into a library where there are no newer instructions
+    n = int(x)  # wp.ceil is a slow library call without machine-specific instructions
     if float(n) < x:
         n += 1
     return n
@@ -301,109 +320,117 @@ def before(x: float, size: int):
 
 @wp.func
 @no_type_check
-def between(a: float, b: float, c: float, size: int):
-    """Whether any sample's centre lies between the least and the greatest of three."""
-    return before(wp.min(a, wp.min(b, c)), size) < before(wp.max(a, wp.max(b, c)), size)
+def covers_sample(a: float, b: float, c: float, size: int):
+    """Return whether any sample's centre lies between the minimum and the maximum of three values."""
+    return count_before(wp.min(a, wp.min(b, c)), size) < count_before(wp.max(a, wp.max(b, c)), size)
 
 
 @wp.func
 @no_type_check
-def span(t: Sorted, y: int, width: int):
-    """First sample of row y in the triangle, and the first after it."""
+def row_span(t: SortedTriangle, y: int, width: int):
+    """Compute the range of the triangle's samples in row y: the first, and one after the last."""
     at = float(y) + 0.5
-    a = t.x0 + (at - t.y0) * t.whole
-    b = t.x0 + (at - t.y0) * t.upper
+    a = t.x0 + (at - t.y0) * t.long_slope
+    b = t.x0 + (at - t.y0) * t.upper_slope
     if at >= t.y1:
-        b = t.x1 + (at - t.y1) * t.lower
-    return wp.vec2i(before(wp.min(a, b), width), before(wp.max(a, b), width))
+        b = t.x1 + (at - t.y1) * t.lower_slope
+    return wp.vec2i(count_before(wp.min(a, b), width), count_before(wp.max(a, b), width))
 
 
 @wp.func
 @no_type_check
-def mark(labels: Labels, i: int, y: int, left: int, right: int):
-    """Set the bits of a row's samples, and count those that were not set."""
+def mark_samples(labels: LabelBuffers, i: int, y: int, left: int, right: int):
+    """Mark samples left ... right - 1 of row y as covered by instance i, and count the newly marked."""
     w = labels.window[i]
     if y < w[1] or y >= w[3]:
         return
     left = wp.max(left, w[0]) - w[0]
     right = wp.min(right, w[2]) - w[0]
     words = (w[2] - w[0] + 31) / 32
-    start = labels.first[i] + (y - w[1]) * words
+    start = labels.first_word[i] + (y - w[1]) * words
     news = int(0)
     while left < right:
         word = left / 32
         stop = wp.min(right, word * 32 + 32)
-        bits = (ALL_BITS >> wp.uint32(32 - (stop - left))) << wp.uint32(left - word * 32)
+        bits = (FULL_MASK >> wp.uint32(32 - (stop - left))) << wp.uint32(left - word * 32)
         old = wp.atomic_or(labels.mask, start + word, bits)
         news += wp.bit_count(bits & ~old)
         left = stop
     if news > 0:
-        wp.atomic_add(labels.alone, i, news)
+        wp.atomic_add(labels.covered, i, news)
 
 
 @wp.func
 @no_type_check
-def fill(
-    a: wp.vec3, b: wp.vec3, c: wp.vec3, width: int, height: int, start: int, name: wp.uint64, i: int, part: int,
-    parts: int, labelled: bool, labels: Labels, nearest: wp.array[wp.uint64],
+def rasterise_triangle(
+    a: wp.vec3, b: wp.vec3, c: wp.vec3, width: int, height: int, start: int, triangle_id: wp.uint64, i: int,
+    thread: int, threads: int, labelled: bool, labels: LabelBuffers, nearest: wp.array[wp.uint64],
 ):  # fmt: skip
-    """Draw a triangle of homogeneous vertices before the camera: the greatest q and name stay at each sample."""
+    """Rasterise a triangle of homogeneous vertices in front of the camera; each sample keeps the maximum of q and id.
+
+    Thread ``thread`` of ``threads`` rasterises every ``threads``-th row. ``start`` is the scene's first sample.
+    """
     a = wp.vec3(a[0] / a[2], a[1] / a[2], 1.0 / a[2])
     b = wp.vec3(b[0] / b[2], b[1] / b[2], 1.0 / b[2])
     c = wp.vec3(c[0] / c[2], c[1] / c[2], 1.0 / c[2])
-    # most triangles of detailed meshes are this small, or outside
-    if not between(a[1], b[1], c[1], height):
+    # most triangles of detailed meshes cover no sample
+    if not covers_sample(a[1], b[1], c[1], height):
         return
-    if not between(a[0], b[0], c[0], width):
+    if not covers_sample(a[0], b[0], c[0], width):
         return
-    t = sort(a, b, c)
-    for y in range(before(t.y0, height) + part, before(t.y2, height), parts):
-        ends = span(t, y, width)
+    t = sort_vertices(a, b, c)
+    for y in range(count_before(t.y0, height) + thread, count_before(t.y2, height), threads):
+        ends = row_span(t, y, width)
         if ends[0] < ends[1]:
             q = t.q + (float(ends[0]) + 0.5 - t.x0) * t.qx + (float(y) + 0.5 - t.y0) * t.qy
             base = start + y * width
             for x in range(ends[0], ends[1]):
-                here = wp.clamp(q + float(x - ends[0]) * t.qx, t.least, t.most)
-                # floats above 0 have the order of their bits
-                key = (wp.uint64(wp.cast(here, wp.uint32)) << wp.uint64(32)) | name
+                here = wp.clamp(q + float(x - ends[0]) * t.qx, t.q_min, t.q_max)
+                # positive floats have the same order as their bits
+                key = (wp.uint64(wp.cast(here, wp.uint32)) << wp.uint64(32)) | triangle_id
                 wp.atomic_max(nearest, base + x, key)
             if labelled:
-                mark(labels, i, y, ends[0], ends[1])
+                mark_samples(labels, i, y, ends[0], ends[1])
 
 
 @wp.kernel
 @no_type_check
-def draw(
-    library: Library, instances: Instances, listing: Listing, labels: Labels, width: int, height: int, near: float,
-    parts: int, nearest: wp.array[wp.uint64],
+def draw_triangles(
+    meshes: MeshData, instances: InstanceData, draw_list: DrawList, labels: LabelBuffers,
+    width: int, height: int, near: float, threads: int, nearest: wp.array[wp.uint64],
 ):  # fmt: skip
-    """Draw the image's triangles. A sample keeps 1 / w, and below it the name of the nearest triangle, or 0.
+    """Rasterise the image's triangles to a visibility buffer.
 
-    A name counts down, so that of two triangles that are equally far the first one stays.
+    The upper 32 bits of a sample are q = 1 / w as a float, the lower 32 bits the id of the nearest triangle; 0 for
+    none. Ids are indices in the draw list, counted down, so that of equally near triangles the first is kept.
 
     Args:
+        meshes: Packed meshes.
+        instances: Instances with their matrices.
+        draw_list: Triangles to draw.
+        labels: Label buffers; masks and counts of covered samples are written.
         width: Samples of a row.
-        height: Rows.
-        near: Distance of the plane before which nothing is seen, in metres.
-        parts: Threads that share the rows of each triangle.
-        nearest: The samples of all scenes.
+        height: Rows of samples.
+        near: Distance of the near plane in metres.
+        threads: Threads per triangle, which share its rows.
+        nearest: Visibility buffer of all scenes.
     """
-    k, part = wp.tid()
-    i = listing.instance[k]
+    k, thread = wp.tid()
+    i = draw_list.instance[k]
     m = instances.mesh[i]
-    t = library.triangle[library.mesh[m, 2] + k - listing.first[i]]
+    t = meshes.triangle[meshes.mesh[m, 2] + k - draw_list.first_triangle[i]]
     image = instances.image[i]
-    a = affine(image, library.position[t[0]])
-    b = affine(image, library.position[t[1]])
-    c = affine(image, library.position[t[2]])
+    a = transform_point(image, meshes.position[t[0]])
+    b = transform_point(image, meshes.position[t[1]])
+    c = transform_point(image, meshes.position[t[2]])
     ahead = int(a[2] > near) + int(b[2] > near) + int(c[2] > near)
     if ahead == 0:
         return
-    start = i / instances.number * (width * height)
-    name = LOW_HALF - wp.uint64(k)
+    start = i / instances.per_scene * (width * height)
+    triangle_id = LOW_32_BITS - wp.uint64(k)
     labelled = instances.labelled[i] != wp.uint8(0)
     if ahead < 3:
-        # turn it until the vertex that is alone on its side of the near plane comes first
+        # rotate until the vertex that is alone on its side of the near plane comes first
         alone = ahead == 1
         if (b[2] > near) == alone and (a[2] > near) != alone:
             swap = a
@@ -416,41 +443,57 @@ def draw(
             c = b
             b = swap
         if alone:
-            b = toward(a, b, near)
-            c = toward(a, c, near)
+            b = clip_edge(a, b, near)
+            c = clip_edge(a, c, near)
         else:
-            second = toward(c, a, near)
-            a = toward(b, a, near)
-            fill(a, c, second, width, height, start, name, i, part, parts, labelled, labels, nearest)
-    fill(a, b, c, width, height, start, name, i, part, parts, labelled, labels, nearest)
+            second = clip_edge(c, a, near)
+            a = clip_edge(b, a, near)
+            rasterise_triangle(
+                a, c, second, width, height, start, triangle_id, i, thread, threads, labelled, labels, nearest
+            )
+    rasterise_triangle(a, b, c, width, height, start, triangle_id, i, thread, threads, labelled, labels, nearest)
 
 
 @wp.kernel
 @no_type_check
-def draw_from_sun(
-    library: Library, instances: Instances, listing: Listing, size: int, parts: int, highest: wp.array[wp.uint32]
+def draw_shadow_map(
+    meshes: MeshData,
+    instances: InstanceData,
+    draw_list: DrawList,
+    shadow_size: int,
+    threads: int,
+    shadow_depth: wp.array[wp.uint32],
 ):
-    """Draw the shadow maps' triangles: each sample keeps the depth of what is nearest to the sun, as a float's bits."""
-    k, part = wp.tid()
-    i = listing.instance[k]
-    corners = library.triangle[library.mesh[instances.mesh[i], 2] + k - listing.first[i]]
-    view = instances.sun[i]
-    a = affine(view, library.position[corners[0]])
-    b = affine(view, library.position[corners[1]])
-    c = affine(view, library.position[corners[2]])
-    if not between(a[1], b[1], c[1], size):
+    """Rasterise the shadow maps' triangles; each sample keeps the depth of the surface nearest to the sun.
+
+    Args:
+        meshes: Packed meshes.
+        instances: Instances with their matrices.
+        draw_list: Triangles to draw.
+        shadow_size: Samples along each side of a shadow map.
+        threads: Threads per triangle, which share its rows.
+        shadow_depth: Shadow maps of all scenes: depths as the bits of floats.
+    """
+    k, thread = wp.tid()
+    i = draw_list.instance[k]
+    corners = meshes.triangle[meshes.mesh[instances.mesh[i], 2] + k - draw_list.first_triangle[i]]
+    view = instances.shadow[i]
+    a = transform_point(view, meshes.position[corners[0]])
+    b = transform_point(view, meshes.position[corners[1]])
+    c = transform_point(view, meshes.position[corners[2]])
+    if not covers_sample(a[1], b[1], c[1], shadow_size):
         return
-    if not between(a[0], b[0], c[0], size):
+    if not covers_sample(a[0], b[0], c[0], shadow_size):
         return
-    t = sort(a, b, c)
-    t.least = wp.max(t.least, 0.0)  # below, floats have not the order of their bits
-    t.most = wp.max(t.most, 0.0)
-    start = i / instances.number * (size * size)
-    for y in range(before(t.y0, size) + part, before(t.y2, size), parts):
-        ends = span(t, y, size)
+    t = sort_vertices(a, b, c)
+    t.q_min = wp.max(t.q_min, 0.0)  # negative floats do not have the order of their bits
+    t.q_max = wp.max(t.q_max, 0.0)
+    start = i / instances.per_scene * (shadow_size * shadow_size)
+    for y in range(count_before(t.y0, shadow_size) + thread, count_before(t.y2, shadow_size), threads):
+        ends = row_span(t, y, shadow_size)
         if ends[0] < ends[1]:
             q = t.q + (float(ends[0]) + 0.5 - t.x0) * t.qx + (float(y) + 0.5 - t.y0) * t.qy
-            base = start + y * size
+            base = start + y * shadow_size
             for x in range(ends[0], ends[1]):
-                here = wp.clamp(q + float(x - ends[0]) * t.qx, t.least, t.most)
-                wp.atomic_max(highest, base + x, wp.cast(here, wp.uint32))
+                here = wp.clamp(q + float(x - ends[0]) * t.qx, t.q_min, t.q_max)
+                wp.atomic_max(shadow_depth, base + x, wp.cast(here, wp.uint32))

@@ -1,29 +1,28 @@
-"""What the rasteriser's kernels are given, and the little that all of them do with it.
+"""Warp structs and helper functions of the kernels.
 
-Coordinates of a picture are counted in samples from its left and upper edges; sample 0 has its centre at 0.5. A vertex
-on its way there is homogeneous: (x w, y w, w), where w is the distance along the camera's axis in metres. All distances
-are kept as their reciprocal q = 1 / w, which is linear on the picture.
+Image coordinates are counted in samples from the left and upper edges; sample 0 has its centre at 0.5. Projected
+vertices are homogeneous: (x w, y w, w), where w is the distance along the optical axis in metres. Distances are stored
+as their reciprocal q = 1 / w, which is linear in image coordinates.
 """
 
 from typing import Any, no_type_check
 
 import warp as wp
 
-# No backward pass: it would double the time to compile. No instructions of this very machine either: machines may
-# share a cache, and their pixels be compared. Inlining spares copies of whole structs at each call, an eighth of the
-# time.
+# No backward pass: it would double the compile time. No machine-specific instructions: machines may share a cache, and
+# their pixels are compared. Inlining avoids copies of structs at each call, which take an eighth of the time.
 OPTIONS: dict[str, Any] = {"enable_backward": False, "cpu_compiler_flags": "-mllvm=-inline-threshold=9000"}
-"""For every module of kernels, which Warp compiles by itself."""
+"""Options of every module of kernels, each of which Warp compiles separately."""
 
 mat34 = wp.types.matrix(shape=(3, 4), dtype=wp.float32)
 
-LOW_HALF = wp.constant(wp.uint64(0xFFFFFFFF))
+LOW_32_BITS = wp.constant(wp.uint64(0xFFFFFFFF))
 
 
 @wp.struct
 @no_type_check
-class Library:
-    """What `meshes.Arrays` describes."""
+class MeshData:
+    """Packed meshes; fields as in `ms2.render.engines.warp.packing.PackedMeshes`."""
 
     position: wp.array[wp.vec3]
     normal: wp.array[wp.vec4]
@@ -37,8 +36,8 @@ class Library:
 
 @wp.struct
 @no_type_check
-class Cameras:
-    """Cameras of the scenes: focal lengths and centres in samples."""
+class CameraData:
+    """Cameras of b scenes, with focal lengths and principal points in samples."""
 
     focal: wp.array[wp.vec2]
     centre: wp.array[wp.vec2]
@@ -48,8 +47,12 @@ class Cameras:
 
 @wp.struct
 @no_type_check
-class Lights:
-    """What `scenes.Environment` describes; for each scene the sun's view, the camera's place, the sun's direction."""
+class LightData:
+    """Lighting of b scenes; fields as in `ms2.render.scene3d.lighting.Lighting`, and three that are computed.
+
+    ``shadow_view`` maps world coordinates to the shadow map's columns, rows and depth towards the sun;
+    ``camera_position`` and ``sun_direction`` (of unit length) are in world coordinates.
+    """
 
     sun: wp.array[wp.vec3]
     sun_colour: wp.array[wp.vec3]
@@ -60,68 +63,77 @@ class Lights:
     horizon: wp.array[wp.vec3]
     zenith: wp.array[wp.vec3]
     softness: wp.array[wp.float32]
-    view: wp.array[mat34]
-    eye: wp.array[wp.vec3]
-    to_sun: wp.array[wp.vec3]
+    shadow_view: wp.array[mat34]
+    camera_position: wp.array[wp.vec3]
+    sun_direction: wp.array[wp.vec3]
 
 
 @wp.struct
 @no_type_check
-class Instances:
-    """The b x n places for instances, one after another."""
+class InstanceData:
+    """The b x n instances, flattened, with the matrices that `transform_instances` computes.
 
-    number: wp.int32
+    ``image`` maps the mesh's axes to homogeneous samples, ``shadow`` to the shadow map, ``normal`` to world normals.
+    """
+
+    per_scene: wp.int32
     mesh: wp.array[wp.int32]
     model: wp.array[wp.mat44]
     colour: wp.array[wp.vec3]
     labelled: wp.array[wp.uint8]
     image: wp.array[mat34]
-    sun: wp.array[mat34]
+    shadow: wp.array[mat34]
     normal: wp.array[wp.mat33]
 
 
 @wp.struct
 @no_type_check
-class Listing:
-    """Triangles to draw: the instance of each, and the first place of each instance's."""
+class DrawList:
+    """Triangles to draw: the instance of each triangle, and the index of each instance's first triangle."""
 
     instance: wp.array[wp.int32]
-    first: wp.array[wp.int32]
+    first_triangle: wp.array[wp.int32]
 
 
 @wp.struct
 @no_type_check
-class Labels:
-    """What is counted of each instance; the window is where it may be seen, x0, y0, x1, y1 in samples."""
+class LabelBuffers:
+    """Label buffers of the b x n instances.
+
+    ``extent`` is the amodal box and ``window`` its part within the image, x0, y0, x1, y1 in samples; ``mask`` has one
+    bit per sample of the window in rows of 32-bit words, of which an instance has ``mask_words`` from ``first_word``
+    on. ``covered`` counts the samples that an instance covers without occluders, ``visible`` those at which it is
+    visible; ``box`` is the box of its visible pixels.
+    """
 
     extent: wp.array[wp.vec4]
     window: wp.array[wp.vec4i]
-    words: wp.array[wp.int32]
-    first: wp.array[wp.int32]
+    mask_words: wp.array[wp.int32]
+    first_word: wp.array[wp.int32]
     mask: wp.array[wp.uint32]
-    alone: wp.array[wp.int32]
-    seen: wp.array[wp.int32]
+    covered: wp.array[wp.int32]
+    visible: wp.array[wp.int32]
     box: wp.array2d[wp.int32]
 
 
 @wp.func
 @no_type_check
-def row(m: mat34, i: int):
-    """The linear part of a row."""
+def linear_row(m: mat34, i: int):
+    """Return a row of the matrix's linear part."""
     return wp.vec3(m[i, 0], m[i, 1], m[i, 2])
 
 
 @wp.func
 @no_type_check
-def eye_of(pose: mat34):
-    """Where a camera stands in the world."""
-    return -(row(pose, 0) * pose[0, 3] + row(pose, 1) * pose[1, 3] + row(pose, 2) * pose[2, 3])
+def camera_position(pose: mat34):
+    """Compute the camera's position in world coordinates."""
+    return -(linear_row(pose, 0) * pose[0, 3] + linear_row(pose, 1) * pose[1, 3] + linear_row(pose, 2) * pose[2, 3])
 
 
 @wp.func
 @no_type_check
-def affine(m: mat34, p: wp.vec3):
-    """A place, moved by a matrix."""
+def transform_point(m: mat34, p: wp.vec3):
+    """Transform a point by an affine matrix."""
     return wp.vec3(
         m[0, 0] * p[0] + m[0, 1] * p[1] + m[0, 2] * p[2] + m[0, 3],
         m[1, 0] * p[0] + m[1, 1] * p[1] + m[1, 2] * p[2] + m[1, 3],

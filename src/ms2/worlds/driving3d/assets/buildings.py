@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ms2.render.scene3d.meshes import Mesh, Picture
+from ms2.render.scene3d.meshes import Mesh, TextureImage
 from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Point, Sculpture
 from ms2.worlds.driving3d.assets.textures import Wall, shop_front, storeys, tiles
 
@@ -19,7 +19,7 @@ GREEN, OCHRE, BROWN = (0.24, 0.33, 0.27), (0.55, 0.42, 0.28), (0.33, 0.23, 0.17)
 
 
 @lru_cache(maxsize=8)
-def _tiles(colour: Colour) -> Picture:
+def _tiles(colour: Colour) -> TextureImage:
     return tiles(int(colour[0] * 100), colour)
 
 
@@ -34,7 +34,7 @@ def _front(
     garage: bool = False,
     brick: bool = False,
     big: bool = False,
-) -> Picture:
+) -> TextureImage:
     """One side of a house."""
     wall = Wall(width, height, (256, 128 if height < 4.5 else 256), seed)
     if brick:
@@ -79,7 +79,7 @@ def _walls(
     low: tuple[float, float],
     high: tuple[float, float],
     height: float,
-    sides: Sequence[Picture | None],
+    sides: Sequence[TextureImage | None],
     foot: float = 0.0,
 ) -> None:
     """Four walls, front (-y), right, back, left, each with its picture; None for no wall."""

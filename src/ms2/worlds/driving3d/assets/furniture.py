@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ms2.render.scene3d.meshes import Mesh, Picture
+from ms2.render.scene3d.meshes import Mesh, TextureImage
 from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Sculpture
 from ms2.worlds.driving3d.assets.textures import to_picture
 
@@ -21,7 +21,7 @@ SIDE = 64
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _sign_picture(*layers: tuple[Mask, Colour]) -> Picture:
+def _sign_picture(*layers: tuple[Mask, Colour]) -> TextureImage:
     """Layers over each other; x and z go from -1 to 1."""
     z, x = np.mgrid[1 : -1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     canvas = np.full((SIDE, SIDE, 3), 0.9)
@@ -50,7 +50,7 @@ def _post(into: Sculpture, height: float, radius: float = 0.035) -> None:
     into.tube([(0, 0, 0), (0, 0, height)], [radius, radius], STEEL, 6)
 
 
-def _plate(into: Sculpture, corners: list[tuple[float, float]], z: float, half: float, picture: Picture) -> None:
+def _plate(into: Sculpture, corners: list[tuple[float, float]], z: float, half: float, picture: TextureImage) -> None:
     """A plate in front of the post; its corners in units of half its width."""
     front = [(x * half, -0.06, z + y * half) for x, y in corners]
     into.face(front, Look(picture=picture), [((x + 1) / 2, (y + 1) / 2) for x, y in corners])

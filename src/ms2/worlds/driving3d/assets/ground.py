@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from ms2.render.scene3d.meshes import Mesh, Picture
+from ms2.render.scene3d.meshes import Mesh, TextureImage
 from ms2.worlds.driving3d.assets.textures import Canvas, Numbers, noise, to_picture
 
 CURVES = (0.0, *(1e-5 * 2**k for k in range(13)))
@@ -33,7 +33,7 @@ def stations() -> Float[np.ndarray, " n"]:
 
 
 def ribbon(
-    picture: Picture,
+    picture: TextureImage,
     period: float,
     width: float = 1.0,
     curve: float = 0.0,
@@ -86,12 +86,12 @@ def ribbon(
         colour,
         paint=1.0,
         texture=0,
-        pictures=(picture,),
-        casts=False,
+        textures=(picture,),
+        casts_shadow=False,
     )
 
 
-def field(picture: Picture, period: float, seed: int, patches: float = 0.12) -> Mesh:
+def field(picture: TextureImage, period: float, seed: int, patches: float = 0.12) -> Mesh:
     """A plane to the horizon. Large patches are in its vertices, not in the texture, whose repetition they hide."""
     rng = np.random.default_rng(seed)
     columns, rows = 16, 14
@@ -112,8 +112,8 @@ def field(picture: Picture, period: float, seed: int, patches: float = 0.12) -> 
         (light * warm).clip(0, 1.3).astype(np.float32),
         paint=1.0,
         texture=0,
-        pictures=(picture,),
-        casts=False,
+        textures=(picture,),
+        casts_shadow=False,
     )
 
 
@@ -188,10 +188,10 @@ DASHES = ((0.0, 3.0), (9.0, 12.0))
 
 
 @lru_cache(maxsize=1)
-def _pictures() -> dict[str, tuple[Picture, float, float]]:
+def _pictures() -> dict[str, tuple[TextureImage, float, float]]:
     """Texture, metres along y after which it repeats, and repetitions across, of each kind of ribbon."""
     rng = np.random.default_rng(100)
-    found: dict[str, tuple[Picture, float, float]] = {}
+    found: dict[str, tuple[TextureImage, float, float]] = {}
 
     def road(
         name: str, seed: int, metres: float, columns: int, lines: Sequence[tuple[float, bool]], tone: float = 0.40

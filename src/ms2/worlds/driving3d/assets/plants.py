@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ms2.render.scene3d.meshes import Mesh, Picture, joined
+from ms2.render.scene3d.meshes import Mesh, TextureImage, concatenate_meshes
 from ms2.worlds.driving3d.assets.sculpture import Look, Point, Sculpture
 from ms2.worlds.driving3d.assets.textures import bark, leaves
 
@@ -61,7 +61,7 @@ def _foliage(
     blobs: Sequence[Blob],
     most: int,
     size: float,
-    picture: Picture,
+    picture: TextureImage,
     dent: float = 0.2,
     far: bool = False,
 ) -> Mesh:
@@ -133,7 +133,7 @@ def _foliage(
         colour.reshape(-1, 3).clip(0, 1.15).astype(np.float32),
         paint=1.0,
         texture=0,
-        pictures=(picture,),
+        textures=(picture,),
     )
 
 
@@ -145,7 +145,9 @@ def _inside(places: Vertices, blobs: Sequence[Blob]) -> Bool[np.ndarray, " v"]:
     return found
 
 
-def _trunk(rng: np.random.Generator, top: float, radius: float, picture: Picture, boughs: Sequence[Point] = ()) -> Mesh:
+def _trunk(
+    rng: np.random.Generator, top: float, radius: float, picture: TextureImage, boughs: Sequence[Point] = ()
+) -> Mesh:
     """A trunk that bends a little, and boughs from two thirds of it to where they end."""
     into = Sculpture(crease=80)
     look = Look(picture=picture)
@@ -191,7 +193,7 @@ def _deciduous(
     blobs.append(Blob((0, 0, height - tall * 0.72), (spread * 0.62 * slim, spread * 0.62 * slim, tall * 0.68)))
     crown = _foliage(rng, blobs, 432, 0.19 * spread + 0.16, leaves(seed % 3), far=far)
     trunk = _trunk(rng, clear + tall * 0.9, 0.024 * height**0.9, bark(1), boughs[:3])
-    return joined(trunk, crown)
+    return concatenate_meshes(trunk, crown)
 
 
 def _conifer(seed: int, height: float, spread: float) -> Mesh:
@@ -210,7 +212,7 @@ def _conifer(seed: int, height: float, spread: float) -> Mesh:
         rim = np.stack([reach * np.cos(angle), reach * np.sin(angle), droop], 1)
         peak = np.tile([0.0, 0.0, z + height * 0.16], (18, 1))
         parts.append(_skirt(rng, peak, rim, 0.55 + 0.40 * share))
-    return joined(*parts)
+    return concatenate_meshes(*parts)
 
 
 def _skirt(rng: np.random.Generator, peak: Vertices, rim: Vertices, light: float) -> Mesh:
@@ -234,7 +236,7 @@ def _skirt(rng: np.random.Generator, peak: Vertices, rim: Vertices, light: float
         np.repeat(shade.reshape(-1, 1), 3, 1).astype(np.float32),
         paint=1.0,
         texture=0,
-        pictures=(leaves(7, needles=True),),
+        textures=(leaves(7, needles=True),),
     )
 
 
@@ -250,7 +252,7 @@ def _birch(far: bool, seed: int, height: float) -> Mesh:
         Blob((0.45, -0.30, height * 0.52), (1.0, 0.95, height * 0.15)),
         Blob((-0.2, -0.4, height * 0.38), (0.7, 0.65, height * 0.10), 0),
     ]
-    return joined(trunk, _foliage(rng, blobs, 440, 0.40, leaves(1), 0.16, far))
+    return concatenate_meshes(trunk, _foliage(rng, blobs, 440, 0.40, leaves(1), 0.16, far))
 
 
 def _poplar(far: bool, seed: int, height: float) -> Mesh:
@@ -262,7 +264,7 @@ def _poplar(far: bool, seed: int, height: float) -> Mesh:
         Blob((-0.1, 0.1, height * 0.58), (1.05, 1.0, height * 0.24)),
     ]
     blobs += [Blob((0.05, -0.05, height * 0.80), (0.72, 0.75, height * 0.2))]
-    return joined(trunk, _foliage(rng, blobs, 430, 0.40, leaves(2), 0.17, far))
+    return concatenate_meshes(trunk, _foliage(rng, blobs, 430, 0.40, leaves(2), 0.17, far))
 
 
 def make_trees(far: bool = False) -> list[Mesh]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ms2.render.scene3d.meshes import Mesh, Picture
+from ms2.render.scene3d.meshes import Mesh, TextureImage
 from ms2.worlds.driving3d.assets.textures import Numbers
 
 Colour = tuple[float, float, float]
@@ -33,7 +33,7 @@ class Look:
     colour: Colour = (1.0, 1.0, 1.0)
     paint: float = 0.0
     gloss: float = 0.0
-    picture: Picture | None = None
+    picture: TextureImage | None = None
 
 
 class Sculpture:
@@ -192,7 +192,7 @@ class Sculpture:
             corners = corners - np.array([*(low + high)[:2] / 2, low[2]])
         normals = _normals(corners, np.repeat(self._piece, 3), self.crease)
         pictures: dict[int, int] = {}
-        kept: list[Picture] = []
+        kept: list[TextureImage] = []
         for look in self._look:
             if look.picture is not None and id(look.picture) not in pictures:
                 pictures[id(look.picture)] = len(kept)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ms2.render.scene3d.meshes import Picture
+from ms2.render.scene3d.meshes import TextureImage
 
 Numbers = Sequence[Any] | np.ndarray
 """Numbers in rows, nested as deeply as needed; NumPy's own name for that excludes tuples where types are checked."""
@@ -38,7 +38,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, in
     return grid * 1.5  # between grains noise is weaker than at them
 
 
-def to_picture(canvas: Canvas) -> Picture:
+def to_picture(canvas: Canvas) -> TextureImage:
     """Colours from 0 to 1 as bytes."""
     return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
 
@@ -139,7 +139,7 @@ class Wall:
         self.canvas = self.canvas * np.asarray(colour) * (each * tint)[..., None]
         self.canvas[mortar] = self.canvas[mortar] * 0.6 + 0.25
 
-    def picture(self) -> Picture:
+    def picture(self) -> TextureImage:
         """What was drawn."""
         return to_picture(self.canvas)
 
@@ -154,7 +154,7 @@ SIGNS: tuple[tuple[float, float, float], ...] = (
 SIGNS += ((0.20, 0.20, 0.22), (0.82, 0.45, 0.12))
 
 
-def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8) -> Picture:
+def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8) -> TextureImage:
     """Display windows, doors and signs of a row of shops; it joins itself left and right."""
     wall = Wall(bays * bay, height, (512, 128), seed)
     rng = wall.rng
@@ -196,7 +196,7 @@ def storeys(
     floors: int = 2,
     bay: float = 2.9,
     floor: float = 3.1,
-) -> Picture:
+) -> TextureImage:
     """Upper floors of a town house that join themselves on all sides, in white for the tint of an instance.
 
     Args:
@@ -237,7 +237,7 @@ def storeys(
     return wall.picture()
 
 
-def tiles(seed: int, colour: Numbers) -> Picture:
+def tiles(seed: int, colour: Numbers) -> TextureImage:
     """Roof tiles in rows, 3 m a side."""
     rng, side = np.random.default_rng(seed), 128
     y, x = np.mgrid[:side, :side]
@@ -250,7 +250,7 @@ def tiles(seed: int, colour: Numbers) -> Picture:
 
 
 @lru_cache(maxsize=8)
-def leaves(seed: int, needles: bool = False) -> Picture:
+def leaves(seed: int, needles: bool = False) -> TextureImage:
     """Foliage in light greys and greens around 0.8, for the tint of an instance: leaves over dark gaps."""
     rng, side = np.random.default_rng(seed), 128
     shape = (side, side)
@@ -273,7 +273,7 @@ def leaves(seed: int, needles: bool = False) -> Picture:
 
 
 @lru_cache(maxsize=4)
-def bark(seed: int, birch: bool = False) -> Picture:
+def bark(seed: int, birch: bool = False) -> TextureImage:
     """Bark with furrows, or a birch's white one with its marks."""
     rng, shape = np.random.default_rng(seed), (64, 64)
     if birch:

@@ -1,7 +1,7 @@
-"""Light and air of a batch of scenes."""
+"""Lighting and atmosphere of a batch of 3D scenes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -9,24 +9,24 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Environment:
-    """Light and air of b scenes.
+class Lighting:
+    """Lighting and atmosphere of b scenes.
 
-    Colours of things seen, sky and fog, are as a screen shows them. Lights are linear: what faces a sun of 1 under
-    ambient light of 0 looks as its colour says. Light above 0.8 is compressed, as on film, so that it never quite burns
-    out.
+    Colours of sky and fog are display values in [0, 1]. Light intensities are linear: a surface that faces a sun of
+    intensity 1, without ambient light, is displayed in its own colour. Intensities above 0.8 are compressed instead of
+    clipped.
 
     Attributes:
         sun: Direction towards the sun, of any length.
-        sun_colour: Its light; zeros for a cloudy day.
-        ambient: Light from above, that of the sky.
-        bounce: Light from below, that of the ground.
-        fog: Share of light that is lost on each metre, near 0.
-        fog_colour: Colour of what is infinitely far.
+        sun_colour: Intensity of the sun; zeros for none.
+        ambient: Intensity of the light from above, that of the sky.
+        bounce: Intensity of the light from below, reflected by the ground.
+        fog: Extinction coefficient per metre: exp(-fog * distance) of the light passes.
+        fog_colour: Colour of what is infinitely far away.
         horizon: Colour of the sky at the horizon.
         zenith: Colour of the sky overhead.
-        softness: Metres from a shadow's edge to where it ends, on both sides. With a weak sun overhead and half a
-            metre or more it gives a cloudy sky's shadows, without which cars seem to float.
+        softness: Half width of a shadow's penumbra in metres. A weak sun overhead with 0.5 m or more gives the shadows
+            of a cloudy sky, without which cars seem to float.
     """
 
     sun: Float[Tensor, "b 3"]
@@ -42,17 +42,21 @@ class Environment:
     def __len__(self) -> int:
         return len(self.sun)
 
+    def to(self, device: torch.device) -> "Lighting":
+        """Move to a device."""
+        return Lighting(*(getattr(self, field.name).to(device) for field in fields(self)))
+
     @classmethod
-    def daylight(cls, number: int, device: torch.device | str = "cpu") -> "Environment":
-        """Afternoons with little haze, all alike."""
+    def daylight(cls, number: int, device: torch.device | str = "cpu") -> "Lighting":
+        """Build a sunny afternoon with little haze, the same for ``number`` scenes."""
         each = _repeated(number, device)
         fog, softness = each(0.002)[:, 0], each(0.0)[:, 0]
         light = (each(-0.5, -0.4, 0.7), each(1.5, 1.4, 1.22), each(0.5, 0.56, 0.65), each(0.26, 0.25, 0.23))
         return cls(*light, fog, each(0.78, 0.84, 0.9), each(0.78, 0.84, 0.9), each(0.3, 0.5, 0.8), softness)
 
     @classmethod
-    def overcast(cls, number: int, device: torch.device | str = "cpu") -> "Environment":
-        """Grey days, all alike."""
+    def overcast(cls, number: int, device: torch.device | str = "cpu") -> "Lighting":
+        """Build an overcast day, the same for ``number`` scenes."""
         each = _repeated(number, device)
         fog, softness = each(0.006)[:, 0], each(0.4)[:, 0]
         light = (each(0.1, -0.1, 1.0), each(0.8, 0.82, 0.84), each(0.42, 0.43, 0.45), each(0.22, 0.22, 0.22))
@@ -60,5 +64,5 @@ class Environment:
 
 
 def _repeated(number: int, device: torch.device | str) -> Callable[..., Float[Tensor, "b v"]]:
-    """A function that repeats its arguments for each scene."""
+    """Return a function that repeats its arguments for each scene."""
     return lambda *values: torch.tensor(values, device=device).expand(number, -1).contiguous()

@@ -1,0 +1,203 @@
+"""Rasteriser of one mesh library at one image size on one device: prepares buffers and launches the kernels."""
+
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from ms2.render.engines.warp.packing import pack_meshes
+from ms2.render.engines.warp.runtime import Runtime
+from ms2.render.scene3d.camera import Camera
+from ms2.render.scene3d.engine import InstanceLabels, RasterOutput
+from ms2.render.scene3d.instances import InstanceBatch
+from ms2.render.scene3d.lighting import Lighting
+from ms2.render.scene3d.meshes import MeshLibrary
+
+THREADS_PER_TRIANGLE = {"cpu": 1, "cuda": 16}
+"""Threads that share a triangle's rows: on a GPU one thread would make all others wait for a triangle that fills the
+image."""
+SHADOW_DEPTH = -2.5
+"""Height relative to the camera, in metres, down to which the shadow map reaches."""
+
+
+class RasterSettings(NamedTuple):
+    """Settings of the rasteriser, as described in `ms2.render.engines.warp.engine.WarpEngine`."""
+
+    supersampling: int
+    shadow_size: int
+    shadow_distance: float
+    shadow_half_width: float
+    near: float
+
+
+class Rasteriser:
+    """Renders batches of scenes with the meshes of one library.
+
+    Args:
+        runtime: Warp and the kernels.
+        meshes: The library; its meshes are packed and copied to the device.
+        size: Height and width of an image in pixels.
+        device: Device to render on.
+        settings: Settings of the rasteriser.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        meshes: MeshLibrary,
+        size: tuple[int, int],
+        device: torch.device,
+        settings: RasterSettings,
+    ) -> None:
+        self.warp, self._kernels, self._shading = runtime
+        self.size, self.device, self.settings = size, device, settings
+        packed = pack_meshes(meshes, device)
+        self._meshes = self._fill(self._kernels.MeshData(), packed)
+        self._meshes.texel = self._wrap(packed.texel, self.warp.uint32)
+        self._samples = torch.empty(0, dtype=torch.int64, device=device)
+        self._shadow_depth = torch.empty(0, dtype=torch.int32, device=device)
+
+    def render(self, instances: InstanceBatch, camera: Camera, lighting: Lighting, labels: bool) -> RasterOutput:
+        """Render b scenes at once; arguments as in `ms2.render.scene3d.engine.Engine.render`."""
+        k, (height, width) = self._kernels, self.size
+        step, size = self.settings.supersampling, self.settings.shadow_size
+        b, n = instances.mesh.shape
+        tall, wide = height * step, width * step
+        cameras, lights = self._camera_data(camera), self._light_data(lighting)
+        placed, labelled = self._instance_data(instances, labels)
+        buffers, counts = self._label_buffers(b * n), self._new(3, b * n, dtype=torch.int32)
+        buffers.mask_words = self._wrap(counts[2])
+
+        far, side = self.settings.shadow_distance, self.settings.shadow_half_width
+        self._launch(k.fit_shadow_camera, b, cameras, lights, wide, size, far, side, SHADOW_DEPTH)
+        triangles = (self._wrap(counts[0]), self._wrap(counts[1]))
+        transform_inputs = (self._meshes, cameras, lights, placed, buffers, wide, tall, size, *triangles)
+        self._launch(k.transform_instances, b * n, *transform_inputs)
+        first = counts.cumsum(1, dtype=torch.int32) - counts
+        num_image, num_shadow, num_words = counts.sum(1).tolist()
+
+        buffers.first_word = self._wrap(first[2])
+        buffers.mask = self._wrap(self._new(num_words, dtype=torch.int32).zero_(), self.warp.uint32)
+        threads = THREADS_PER_TRIANGLE[self.device.type]
+        shadow_depth = self._cleared("_shadow_depth", b * size * size, self.warp.uint32)
+        shadow_list = self._draw_list(counts[1], first[1], num_shadow)
+        shadow_inputs = (self._meshes, placed, shadow_list, size, threads, shadow_depth)
+        self._launch(k.draw_shadow_map, (num_shadow, threads), *shadow_inputs)
+        samples = self._cleared("_samples", b * tall * wide, self.warp.uint64)
+        draw_list = self._draw_list(counts[0], first[0], num_image)
+        image_inputs = (self._meshes, placed, draw_list, buffers, wide, tall, self.settings.near, threads, samples)
+        self._launch(k.draw_triangles, (num_image, threads), *image_inputs)
+
+        image = self._new(b, 3, height, width)
+        ids, depth = self._new(b, height, width, dtype=torch.int32), self._new(b, height, width)
+        outputs = (self._wrap(tensor, plain=True) for tensor in (image, ids, depth))
+        self._launch(
+            self._shading.resolve, (b, height, width), self._meshes, cameras, lights, placed, draw_list, buffers,
+            width, height, step, size, labels, samples, shadow_depth, *outputs,
+        )  # fmt: skip
+        return RasterOutput(image, ids, depth, self._labels(buffers, labelled) if labels else None)
+
+    # -- inputs and outputs of the kernels -------------------------------------------------------------
+
+    def _camera_data(self, camera: Camera) -> Any:
+        """Convert cameras to the kernels' struct, in samples."""
+        cameras = self._kernels.CameraData()
+        cameras.focal = self._wrap(camera.focal * self.settings.supersampling)
+        cameras.centre = self._wrap(camera.centre * self.settings.supersampling)
+        cameras.pose = self._wrap(camera.pose)
+        cameras.near = self.settings.near
+        return cameras
+
+    def _light_data(self, lighting: Lighting) -> Any:
+        """Convert lighting to the kernels' struct, and allocate the shadow camera."""
+        lights = self._fill(self._kernels.LightData(), lighting)
+        lights.shadow_view = self._wrap(self._new(len(lighting), 3, 4))
+        lights.camera_position, lights.sun_direction = (self._wrap(self._new(len(lighting), 3)) for _ in range(2))
+        return lights
+
+    def _instance_data(self, instances: InstanceBatch, labels: bool) -> tuple[Any, Bool[Tensor, "b n"]]:
+        """Convert instances to the kernels' struct; also return which of them are labelled."""
+        wp, number = self.warp, instances.mesh.numel()
+        labelled = instances.mesh >= 0
+        if instances.labelled is not None:
+            labelled = labelled & instances.labelled.to(self.device)
+        if not labels:
+            labelled = torch.zeros_like(labelled)
+        placed = self._kernels.InstanceData()
+        placed.per_scene = instances.mesh.shape[1]
+        placed.mesh = self._wrap(instances.mesh.to(torch.int32).flatten())
+        placed.model = self._wrap(instances.transform.flatten(0, 1))
+        placed.colour = self._wrap(instances.colour.flatten(0, 1))
+        placed.labelled = self._wrap(labelled.flatten().to(torch.uint8), wp.uint8)
+        placed.image, placed.shadow = (self._wrap(self._new(number, 3, 4)) for _ in range(2))
+        placed.normal = self._wrap(self._new(number, 3, 3))
+        return placed, labelled
+
+    def _label_buffers(self, number: int) -> Any:
+        """Allocate the labels of ``number`` instances, all but the masks."""
+        buffers = self._kernels.LabelBuffers()
+        buffers.extent = self._wrap(self._new(number, 4))
+        buffers.window = self._wrap(self._new(number, 4, dtype=torch.int32))
+        buffers.covered, buffers.visible = (self._wrap(self._new(number, dtype=torch.int32).zero_()) for _ in range(2))
+        empty_box = torch.tensor([max(self.size), max(self.size), 0, 0], dtype=torch.int32, device=self.device)
+        buffers.box = self._wrap(empty_box.repeat(number, 1), self.warp.int32)
+        return buffers
+
+    def _labels(self, buffers: Any, labelled: Bool[Tensor, "b n"]) -> InstanceLabels:
+        """Convert label buffers to boxes and areas in pixels."""
+        wp, shape, step = self.warp, labelled.shape, self.settings.supersampling
+
+        def values(array: Any, *inner: int) -> Tensor:
+            return wp.to_torch(array).view(*shape, *inner).float() * labelled.view(*shape, *(1 for _ in inner))
+
+        boxes = values(buffers.box, 4)
+        boxes = boxes * (boxes[..., 2:3] > 0)
+        extents = torch.where(labelled[..., None], wp.to_torch(buffers.extent).view(*shape, 4), 0) / step
+        return InstanceLabels(extents, values(buffers.covered) / step**2, boxes, values(buffers.visible) / step**2)
+
+    def _draw_list(self, counts: Int[Tensor, " n"], first: Int[Tensor, " n"], total: int) -> Any:
+        """List the instance of each of ``total`` triangles, of which instance i has ``counts[i]``."""
+        draw_list = self._kernels.DrawList()
+        instance = torch.repeat_interleave(counts, output_size=total) if total else counts.new_zeros(1)
+        draw_list.instance, draw_list.first_triangle = self._wrap(instance.to(torch.int32)), self._wrap(first)
+        return draw_list
+
+    # -- Torch and Warp --------------------------------------------------------------------------------
+
+    def _cleared(self, name: str, number: int, dtype: Any) -> Any:
+        """Return a zeroed buffer that is reused from call to call."""
+        buffer: Tensor = getattr(self, name)
+        if len(buffer) < max(1, number):
+            buffer = torch.empty(max(1, number), dtype=buffer.dtype, device=self.device)
+            setattr(self, name, buffer)
+        buffer[:number].zero_()
+        return self._wrap(buffer, dtype)
+
+    def _new(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def _wrap(self, tensor: Tensor, dtype: Any = None, plain: bool = False) -> Any:
+        """Wrap a tensor as a Warp array; of vectors or matrices if its inner shape is one's, unless ``plain``."""
+        wp = self.warp
+        inner: dict[tuple[int, ...], Any] = {(2,): wp.vec2, (3,): wp.vec3, (4,): wp.vec4}
+        inner |= {(3, 3): wp.mat33, (3, 4): self._kernels.mat34, (4, 4): wp.mat44}
+        four: dict[tuple[int, ...], Any] = {(4,): wp.vec4i}
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+        if dtype is None and not plain:
+            known = inner if tensor.is_floating_point() else four
+            dtype = known.get(tuple(tensor.shape[1:]))
+        return wp.from_torch(tensor.contiguous(), dtype, requires_grad=False)
+
+    def _fill(self, struct: Any, values: Any) -> Any:
+        """Fill a kernel's struct from a dataclass of tensors with the same field names."""
+        for item in fields(values):
+            if item.name == "texel":  # unsigned, which Torch lacks; wrapped with its type by the caller
+                continue
+            setattr(struct, item.name, self._wrap(getattr(values, item.name)))
+        return struct
+
+    def _launch(self, kernel: Any, dim: int | tuple[int, ...], *inputs: Any) -> None:
+        self.warp.launch(kernel, dim, inputs=inputs, device=str(self.device))

@@ -1,0 +1,150 @@
+"""Interface of engines: batches of 3D scenes to images, instance ids, depth and boxes."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ms2.core.errors import UserError
+from ms2.core.registry import Plugin
+from ms2.render.scene3d.camera import Camera
+from ms2.render.scene3d.instances import InstanceBatch
+from ms2.render.scene3d.lighting import Lighting
+from ms2.render.scene3d.meshes import MeshLibrary
+
+
+@dataclass(frozen=True)
+class InstanceLabels:
+    """Boxes and areas of n instances in b images; zeros for unused entries and for unlabelled instances.
+
+    Attributes:
+        extents: Amodal boxes x0, y0, x1, y1 in pixels around the whole instance, occluded or not, not clipped to the
+            image. Of an instance that reaches behind the camera, the part beyond the near plane counts.
+        areas: Area in pixels within the image that the instance would cover without occluders, in steps of one sample.
+        visible_boxes: Boxes around the pixels that belong to the instance in ``instances``, edge to edge.
+        visible_areas: Area in pixels at which the instance is visible, in steps of one sample; at most ``areas``.
+    """
+
+    extents: Float[Tensor, "b n 4"]
+    areas: Float[Tensor, "b n"]
+    visible_boxes: Float[Tensor, "b n 4"]
+    visible_areas: Float[Tensor, "b n"]
+
+    @property
+    def visibility(self) -> Float[Tensor, "b n"]:
+        """Compute the unoccluded fraction of each instance's area within the image."""
+        return self.visible_areas / self.areas.clamp(min=1e-6)
+
+    def boxes(self, size: tuple[int, int]) -> Float[Tensor, "b n 4"]:
+        """Clip the extents to an image of ``size`` (height, width) pixels; zeros for instances outside of it."""
+        height, width = size
+        limit = self.extents.new_tensor([width, height, width, height])
+        boxes = self.extents.clamp(min=0).minimum(limit)
+        inside = (boxes[..., 2:] > boxes[..., :2]).all(-1, keepdim=True)
+        return boxes * inside
+
+    def truncation(self, size: tuple[int, int]) -> Float[Tensor, "b n"]:
+        """Compute the fraction of each extent's area outside of an image of ``size`` (height, width) pixels."""
+
+        def area(boxes: Float[Tensor, "b n 4"]) -> Float[Tensor, "b n"]:
+            return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+        return torch.where(area(self.extents) > 0, 1 - area(self.boxes(size)) / area(self.extents), 0)
+
+
+@dataclass(frozen=True)
+class RasterOutput:
+    """Images of b scenes with instance ids, depth and labels.
+
+    Attributes:
+        image: Red, green and blue in [0, 1].
+        instances: Index in its scene of the instance that each pixel belongs to; -1 for the sky.
+        depth: Distance along the optical axis in metres; infinite for the sky.
+        labels: Areas and boxes; None if they were not requested.
+    """
+
+    image: Float[Tensor, "b 3 h w"]
+    instances: Int[Tensor, "b h w"]
+    depth: Float[Tensor, "b h w"]
+    labels: InstanceLabels | None
+
+
+class Engine(Plugin, ABC, kind="engines"):
+    """Base class of engines that render 3D scenes.
+
+    Rendering is deterministic, and an image does not depend on the other scenes of its batch.
+
+    Example of another engine::
+
+        class MyEngine(Engine):
+            def render_batch(self, meshes, instances, camera, lighting, size, labels):
+                ...
+                return RasterOutput(image, ids, depth, InstanceLabels(...) if labels else None)
+    """
+
+    def render(
+        self,
+        meshes: MeshLibrary,
+        instances: InstanceBatch,
+        camera: Camera,
+        lighting: Lighting,
+        size: tuple[int, int],
+        labels: bool = True,
+    ) -> RasterOutput:
+        """Render scenes on the device of ``instances``.
+
+        Args:
+            meshes: The meshes that instances refer to by index.
+            instances: Placed meshes of b scenes.
+            camera: One camera per scene.
+            lighting: Light and atmosphere of each scene.
+            size: Height and width of an image in pixels.
+            labels: Whether to compute areas and boxes.
+
+        Raises:
+            UserError: If a size is not positive, a mesh index is out of range, numbers of scenes differ, or a matrix is
+                not finite.
+        """
+        device = instances.mesh.device
+        camera, lighting = camera.to(device), lighting.to(device)
+        _check(meshes, instances, camera, lighting, size)
+        return self.render_batch(meshes, instances, camera, lighting, size, labels)
+
+    @abstractmethod
+    def render_batch(
+        self,
+        meshes: MeshLibrary,
+        instances: InstanceBatch,
+        camera: Camera,
+        lighting: Lighting,
+        size: tuple[int, int],
+        labels: bool,
+    ) -> RasterOutput:
+        """Render scenes whose tensors are valid and on one device; arguments as in `render`."""
+
+
+def _check(
+    meshes: MeshLibrary, instances: InstanceBatch, camera: Camera, lighting: Lighting, size: tuple[int, int]
+) -> None:
+    if min(size) < 1:
+        raise UserError(f"cannot render an image of {size[0]} x {size[1]} pixels: both must be positive")
+    counts = {"instances": len(instances), "camera": len(camera), "lighting": len(lighting)}
+    if len(set(counts.values())) > 1 or not len(instances):
+        listed = ", ".join(f"{name} for {count}" for name, count in counts.items())
+        raise UserError(f"all inputs must have the same number of scenes, at least one; there are {listed}")
+    used = instances.mesh
+    if used.numel() and (int(used.max()) >= len(meshes) or int(used.min()) < -1):
+        wrong = used[(used >= len(meshes)) | (used < -1)][0]
+        raise UserError(
+            f"there is no mesh {int(wrong)}: the library has 0 to {len(meshes) - 1}, and -1 marks an unused entry"
+        )
+    for name, values in (("transform", instances.transform[used >= 0]), ("camera", camera.pose)):
+        if not values.isfinite().all():
+            raise UserError(f"a {name} matrix has values that are not finite")
+    if not (camera.focal > 0).all():
+        raise UserError("a camera's focal length is not positive")
+    length = lighting.sun.norm(dim=1)
+    if not ((length > 0) & length.isfinite()).all():
+        raise UserError("the sun's direction must be a vector of positive length; for no sun set its colour to 0")
