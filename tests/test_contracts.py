@@ -22,7 +22,7 @@ from ms2.core.settings import Configured, describe
 from ms2.features.backbone import Backbone
 from ms2.features.pretrained import PretrainedCounts
 from ms2.grammar.derivations import valid
-from ms2.metrics.statistics import Statistic
+from ms2.metrics.statistics import StructureStatistic
 from ms2.priors.structure import Mixture, StructurePrior
 from ms2.render.base import Rendering
 from ms2.render.engines.warp.engine import WarpEngine
@@ -91,14 +91,14 @@ REQUIRED = {
         ("Kitti", "root"),
         ("Shards", "urls"),
         ("Synthetic", "prior"),
-        ("Joint", "of"),
-        ("Joint", "parent"),
+        ("StructureVector", "child_class"),
+        ("StructureVector", "parent_class"),
         ("Mixture", "priors"),
         ("ScenarioPrior", "scenario"),
     ),
-    *(("AttributeOf", name) for name in ("attribute", "name")),
-    *(("Gap", name) for name in ("of", "along", "name")),
-    *(("ChildCount", name) for name in ("of", "parent", "items", "name")),
+    *(("AttributeValue", name) for name in ("attribute", "name")),
+    *(("NeighbourGap", name) for name in ("object_class", "order_by", "name")),
+    *(("ChildCount", name) for name in ("child_class", "parent_class", "parent_indices", "name")),
 }
 """Arguments that only a person can fill in."""
 
@@ -542,16 +542,17 @@ def check_boxes(labels: Rendering, used: Tensor) -> None:
 # --- statistics ---
 
 
-@pytest.mark.parametrize("statistic", ours(list(available(Statistic).values())), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("statistic", ours(list(available(StructureStatistic).values())), ids=lambda cls: cls.__name__)
 @every_world
-def test_statistics_have_a_row_per_scene_and_a_name_per_bin(statistic: type[Statistic], world: World) -> None:
+def test_statistics_have_a_row_per_scene_and_a_name_per_bin(statistic: type[StructureStatistic], world: World) -> None:
     scenes = scenes_from_derivations(world.grammar, world.structure_prior.sample(world.grammar, 20, rng()))
-    fill = {"of": world.grammar.classes[-1], "parent": world.grammar.classes[0], "items": [1, 2], "name": "these"}
+    child, parent = world.grammar.classes[-1], world.grammar.classes[0]
+    fill = {"child_class": child, "parent_class": parent, "parent_indices": [1, 2], "name": "these"}
     instance = statistic(**{p.name: fill[p.name] for p in arguments(statistic) if p.default is p.empty})
-    table = instance.table(scenes, world.grammar.classes)
+    table = instance.measure(scenes, world.grammar.classes)
     assert table.shape[0] == 20 and (table >= 0).all()
     assert table.any() or instance.name == "these"  # a world without parents has nobody to count by
-    assert len(set(instance.bins(world.grammar.classes, table.shape[1]))) == table.shape[1]
-    part = instance.table(scenes[10:], world.grammar.classes)
+    assert len(set(instance.bin_names(world.grammar.classes, table.shape[1]))) == table.shape[1]
+    part = instance.measure(scenes[10:], world.grammar.classes)
     assert torch.equal(part, table[10:, : part.shape[1]]) and not table[10:, part.shape[1] :].any()
     assert instance.name and instance.title

@@ -17,7 +17,6 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import render_record
-from ms2.evaluation import measures as evaluation
 from ms2.evaluation.detectors.comparison import open_rows
 from ms2.features.base import AttributeExtractor, Blocks
 from ms2.features.dense import DenseCounts
@@ -35,8 +34,8 @@ from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.parameter_learner import Order, ParameterLearning
 from ms2.learning.reward import TaskReward
 from ms2.learning.stages import run_stage
-from ms2.metrics.attribute_distances import w1
-from ms2.metrics.attributes import AttributeOf, Measured
+from ms2.metrics.attribute_distances import attribute_w1
+from ms2.metrics.attributes import AttributeValue
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.opening import open_source
 from ms2.models.parameters import ParameterModel
@@ -190,7 +189,7 @@ def test_validations_measure_the_parameters_that_structure_sees(tmp_path: Path, 
         def on_validation_end(self, trainer: Trainer, model: LightningModule) -> None:
             seen.append("p" if float(trainer.callback_metrics["val/far_w1"]) > 0.4 else "l")
 
-    measures = [AttributeOf("far", name="far")]
+    measures = [AttributeValue("far", name="far")]
     model = learner(world, learning(order=order, parameter_fraction=0.5, lr=0.0), attribute_statistics=measures)
     run = trainer(tmp_path, 6, callbacks=[Note()], limit_val_batches=1, val_check_interval=2,
                   check_val_every_n_epoch=None)  # fmt: skip
@@ -301,7 +300,7 @@ def test_the_targets_distribution_is_learned(tmp_path: Path, gradient: Gradient,
         for name, some in (("prior", world), ("learned", model.learned_world))
     }
     true = data.target.scenes.attributes["far"][:, 0]  # type: ignore[attr-defined]
-    assert w1(far["learned"], true, None) < share_left * w1(far["prior"], true, None)
+    assert attribute_w1(far["learned"], true, None) < share_left * attribute_w1(far["prior"], true, None)
 
 
 def test_reading_is_exact_where_features_read_without_error() -> None:
@@ -453,16 +452,6 @@ def test_results_have_a_row_for_each_part(run: Path) -> None:
     assert {"x", "y"} <= {row["name"] for row in json.loads((run / "histograms.json").read_text())}
 
 
-def test_a_measure_without_values_names_no_other_histogram() -> None:
-    model = MetaSim2.__new__(MetaSim2)  # nothing else of it is looked at
-    model.__dict__["measures"] = [AttributeOf(attribute=name, name=name) for name in ("none", "some")]
-    nothing, something = torch.zeros(0, dtype=torch.double), torch.arange(5, dtype=torch.double)
-    measured = {"none": Measured(nothing, nothing.long()), "some": Measured(something, something.long())}
-    metrics = {f"some_w1{ending}": 0.0 for ending in ("", "_prior", "_noise_floor")}
-    drawn = evaluation.attribute_histograms(model, dict.fromkeys(("prior", "learned", "target"), measured), metrics)
-    assert [row["name"] for row in evaluation.histogram_table(drawn)] == ["some"]
-
-
 def test_data_sets_have_learned_parameters_unless_asked_otherwise(run: Path, tmp_path: Path) -> None:
     learned, prior = open_source(str(run)), open_source(str(run), parameters="prior")
     assert learned.parameters is not None and prior.parameters is None
@@ -493,12 +482,12 @@ def test_comparisons_have_a_row_for_each_part(run: Path) -> None:
 
 
 def test_values_measured_are_those_of_the_target() -> None:
-    """`AttributeOf` sees what the hidden layout has."""
+    """`AttributeValue` sees what the hidden layout has."""
     world = World(MultiMNIST(), RandomDigits(1, 3), LinePlacement(), DigitCanvas(40, 8))
     scenes = world.parameter_prior.sample(
         scenes_from_derivations(world.grammar, world.structure_prior.sample(world.grammar, 50, rng())), rng()
     )
-    assert (AttributeOf("y", "y").values(scenes, world.classes).values == 0.5).all()
+    assert (AttributeValue("y", "y").measure(scenes, world.classes).values == 0.5).all()
 
 
 def test_a_run_without_an_end_has_no_share(tmp_path: Path) -> None:

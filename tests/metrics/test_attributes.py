@@ -14,14 +14,15 @@ from torch import Tensor
 
 from ms2.core.errors import UserError
 from ms2.core.registry import available
-from ms2.metrics import attribute_distances
+from ms2.metrics import attribute_distances, attributes
 from ms2.metrics.attribute_distances import (
+    AttributeSample,
     attribute_noise_floor,
     circular_wasserstein,
     compare_attributes,
-    wasserstein_distance_1d,
+    wasserstein_1d,
 )
-from ms2.metrics.attributes import AttributeOf, Gap, Measured
+from ms2.metrics.attributes import AttributeValue, NeighbourGap
 from ms2.metrics.intervals import Interval
 from ms2.scene.batch import SceneBatch
 
@@ -40,15 +41,15 @@ def normal(n: int, generator: torch.Generator, shift: float = 0.0, scale: float 
     return torch.randn(n, generator=generator, dtype=torch.double) * scale + shift
 
 
-def measured(of_scenes: Tensor, generator: torch.Generator, spread: float = 0.0) -> Measured:
+def measured(of_scenes: Tensor, generator: torch.Generator, spread: float = 0.0) -> AttributeSample:
     """Each scene's value, and others about it: three per scene on average, none in some."""
     counts = torch.poisson(torch.full((len(of_scenes),), 3.0), generator=generator).long()
     scene = torch.arange(len(of_scenes)).repeat_interleave(counts)
-    return Measured(of_scenes[scene] + normal(len(scene), generator, scale=spread), scene)
+    return AttributeSample(of_scenes[scene] + normal(len(scene), generator, scale=spread), scene, len(of_scenes))
 
 
-def one_each(values: Tensor) -> Measured:
-    return Measured(values, torch.arange(len(values)))
+def one_each(values: Tensor) -> AttributeSample:
+    return AttributeSample(values, torch.arange(len(values)), len(values))
 
 
 # --- what is measured ---
@@ -68,7 +69,7 @@ def scenes_by_hand() -> SceneBatch:
     )
 
 
-def plain(found: Measured) -> list[tuple[int, float]]:
+def plain(found: AttributeSample) -> list[tuple[int, float]]:
     assert found.values.dtype == torch.double
     return [(scene, round(value, 4)) for scene, value in zip(found.scene.tolist(), found.values.tolist(), strict=True)]
 
@@ -76,59 +77,61 @@ def plain(found: Measured) -> list[tuple[int, float]]:
 def test_attributes_of_objects_by_their_classes() -> None:
     scenes = scenes_by_hand()
     cars = [(0, 11.0), (0, 9.0), (0, 11.5), (0, 29.0)]
-    assert plain(AttributeOf("y", "y", "car").values(scenes, CLASSES)) == cars
-    assert plain(AttributeOf("y", "y", ["car", "house"]).values(scenes, CLASSES)) == [*cars, (0, 40.0)]
+    assert plain(AttributeValue("y", "y", "car").measure(scenes, CLASSES)) == cars
+    assert plain(AttributeValue("y", "y", ["car", "house"]).measure(scenes, CLASSES)) == [*cars, (0, 40.0)]
     everything = [(0, 10.0), *cars[:3], (0, 30.0), cars[3], (0, 40.0), (1, 20.0)]
-    assert plain(AttributeOf("y", "y").values(scenes, CLASSES)) == everything
+    assert plain(AttributeValue("y", "y").measure(scenes, CLASSES)) == everything
     # objects whose class has no name don't count
-    assert plain(AttributeOf("y", "y").values(scenes, CLASSES[:2])) == [v for v in everything if v[1] != 40]
-    assert plain(AttributeOf("y", "y", "house").values(scenes[1:], CLASSES)) == []
+    assert plain(AttributeValue("y", "y").measure(scenes, CLASSES[:2])) == [v for v in everything if v[1] != 40]
+    assert plain(AttributeValue("y", "y", "house").measure(scenes[1:], CLASSES)) == []
 
 
 def test_attributes_relative_to_parents() -> None:
     scenes = scenes_by_hand()
-    offsets = AttributeOf("y", "offset", "car", relative=True, unit="m").values(scenes, CLASSES)
+    offsets = AttributeValue("y", "offset", "car", relative_to_parent=True, unit="m").measure(scenes, CLASSES)
     assert plain(offsets) == [(0, 1.0), (0, -1.0), (0, 1.5), (0, -1.0)]
     # only cars have parents
-    assert plain(AttributeOf("y", "offset", relative=True).values(scenes, CLASSES)) == plain(offsets)
+    assert plain(AttributeValue("y", "offset", relative_to_parent=True).measure(scenes, CLASSES)) == plain(offsets)
 
 
 def test_angles_are_degrees_and_their_differences_too() -> None:
     scenes = scenes_by_hand()
-    angle = AttributeOf("angle", "angle", "car", degrees=True)
+    angle = AttributeValue("angle", "angle", "car", in_degrees=True)
     assert (angle.unit, angle.period) == ("°", 360)
     expected = [math.degrees(0.2), -180, math.degrees(-3), math.degrees(-3)]
-    assert angle.values(scenes, CLASSES).values.tolist() == pytest.approx(expected, abs=1e-4)
-    turned = AttributeOf("angle", "turned", "car", relative=True, degrees=True).values(scenes, CLASSES)
+    assert angle.measure(scenes, CLASSES).values.tolist() == pytest.approx(expected, abs=1e-4)
+    turned = AttributeValue("angle", "turned", "car", relative_to_parent=True, in_degrees=True).measure(scenes, CLASSES)
     expected = [math.degrees(0.1), 180 - math.degrees(0.1), math.degrees(-3.1), 360 - math.degrees(6)]
     assert turned.values.tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_attributes_of_the_scene_as_a_whole() -> None:
     scenes = scenes_by_hand()
-    assert plain(AttributeOf("light", "light", "environment").values(scenes, CLASSES)) == [(0, 0.9), (1, 1.0)]
-    sun = AttributeOf("sun", "sun", "environment", degrees=True).values(scenes, CLASSES)
+    assert plain(AttributeValue("light", "light", "environment").measure(scenes, CLASSES)) == [(0, 0.9), (1, 1.0)]
+    sun = AttributeValue("sun", "sun", "environment", in_degrees=True).measure(scenes, CLASSES)
     assert sun.values.tolist() == pytest.approx([math.degrees(0.5), math.degrees(-3)], abs=1e-4)
 
 
 def test_names_for_people() -> None:
-    assert AttributeOf("y", "y", "car", relative=True, unit="m").title == "y of car relative to their parents"
-    assert AttributeOf("y", "y", ["car", "house"]).title == "y of car, house"
-    assert AttributeOf("y", "y").title == "y of objects"
-    assert AttributeOf("x", "x", unit="m").unit == "m" and AttributeOf("x", "x").period is None
-    assert Gap("car", "x", "gap", unit="m").title == "x from car to next car"
-    assert {"AttributeOf", "Gap"} <= set(available("attribute_statistics"))
+    assert (
+        AttributeValue("y", "y", "car", relative_to_parent=True, unit="m").title == "y of car relative to their parents"
+    )
+    assert AttributeValue("y", "y", ["car", "house"]).title == "y of car, house"
+    assert AttributeValue("y", "y").title == "y of objects"
+    assert AttributeValue("x", "x", unit="m").unit == "m" and AttributeValue("x", "x").period is None
+    assert NeighbourGap("car", "x", "gap", unit="m").title == "x from car to next car"
+    assert {"AttributeValue", "NeighbourGap"} <= set(available("attribute_statistics"))
 
 
 def test_gap_by_hand() -> None:
     scenes = scenes_by_hand()
     # from 9 there is none ahead, and the car at 7 stands on another road
-    assert plain(Gap("car", "x", "gap").values(scenes, CLASSES)) == [(0, 3.0), (0, 4.0)]
+    assert plain(NeighbourGap("car", "x", "gap").measure(scenes, CLASSES)) == [(0, 3.0), (0, 4.0)]
     # that at 2 is alone on its lane
-    assert plain(Gap("car", "x", "gap", same="y", tolerance=1.8).values(scenes, CLASSES)) == [(0, 4.0)]
+    assert plain(NeighbourGap("car", "x", "gap", group_by="y", tolerance=1.8).measure(scenes, CLASSES)) == [(0, 4.0)]
     # roads hang from the scene, and both are at 0
-    assert plain(Gap("Road", "x", "gap").values(scenes, CLASSES)) == [(0, 0.0)]
-    assert plain(Gap("house", "x", "gap").values(scenes, CLASSES)) == []
+    assert plain(NeighbourGap("Road", "x", "gap").measure(scenes, CLASSES)) == [(0, 0.0)]
+    assert plain(NeighbourGap("house", "x", "gap").measure(scenes, CLASSES)) == []
 
 
 def some_scenes(b: int, n: int, generator: torch.Generator) -> SceneBatch:
@@ -163,47 +166,55 @@ def gaps_by_loops(scenes: SceneBatch, number: int, tolerance: float) -> list[tup
 def test_gap_is_what_plain_loops_find(b: int, n: int, seed: int) -> None:
     scenes = some_scenes(b, n, rng(seed))
     for number, of in enumerate(CLASSES):
-        assert plain(Gap(of, "x", "gap").values(scenes, CLASSES)) == gaps_by_loops(scenes, number, math.inf)
-        lanes = Gap(of, "x", "gap", same="y", tolerance=1.3).values(scenes, CLASSES)
+        assert plain(NeighbourGap(of, "x", "gap").measure(scenes, CLASSES)) == gaps_by_loops(scenes, number, math.inf)
+        lanes = NeighbourGap(of, "x", "gap", group_by="y", tolerance=1.3).measure(scenes, CLASSES)
         assert plain(lanes) == gaps_by_loops(scenes, number, 1.3)
 
 
 def test_parts_of_the_scenes_give_the_same_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = some_scenes(40, 14, rng(1))
-    gap = Gap("car", "x", "gap", same="y", tolerance=1.3)
-    whole = plain(gap.values(scenes, CLASSES))
+    gap = NeighbourGap("car", "x", "gap", group_by="y", tolerance=1.3)
+    whole = plain(gap.measure(scenes, CLASSES))
     assert len(whole) > 10
-    monkeypatch.setattr(attributes, "CHUNK", 100)
-    assert plain(gap.values(scenes, CLASSES)) == whole
+    monkeypatch.setattr(attributes, "MAX_PAIRS_PER_CHUNK", 100)
+    assert plain(gap.measure(scenes, CLASSES)) == whole
 
 
 @pytest.mark.parametrize(
     ("statistic", "message"),
     [
-        (AttributeOf("y", "y", "cart"), "'cart' is measured, but there is no such class. Did you mean 'car'"),
-        (AttributeOf("y", "y", ["car", "hose"]), "no such class. Did you mean 'house'"),
-        (AttributeOf("sun", "sun", "enviroment"), "Did you mean 'environment'"),
-        (AttributeOf("angel", "a"), "'angel' is measured, but objects have none. Did you mean 'angle'"),
-        (AttributeOf("sum", "s", "environment"), "but scenes as a whole have none. Did you mean 'sun'"),
-        (Gap("cars", "x", "gap"), "'cars' is measured, but there is no such class. Did you mean 'car'"),
-        (Gap("car", "z", "gap"), "'z' is measured, but objects have none. Available: angle, x, y"),
-        (Gap("car", "x", "gap", same="Y", tolerance=1), "'Y' is measured, but objects have none. Did you mean 'y'"),
+        (AttributeValue("y", "y", "cart"), "'cart', but there is no such class. Did you mean 'car'"),
+        (AttributeValue("y", "y", ["car", "hose"]), "no such class. Did you mean 'house'"),
+        (AttributeValue("sun", "sun", "enviroment"), "Did you mean 'environment'"),
+        (AttributeValue("angel", "a"), "'angel' is measured, but objects have none. Did you mean 'angle'"),
+        (AttributeValue("sum", "s", "environment"), "but scenes as a whole have none. Did you mean 'sun'"),
+        (NeighbourGap("cars", "x", "gap"), "'cars', but there is no such class. Did you mean 'car'"),
+        (NeighbourGap("car", "z", "gap"), "'z' is measured, but objects have none. Available: angle, x, y"),
+        (
+            NeighbourGap("car", "x", "gap", group_by="Y", tolerance=1),
+            "'Y' is measured, but objects have none. Did you mean 'y'",
+        ),
     ],
 )
 def test_unknown_names_are_told_with_the_nearest(statistic: Any, message: str) -> None:
     with pytest.raises(UserError) as error:
-        statistic.values(scenes_by_hand(), CLASSES)
+        statistic.measure(scenes_by_hand(), CLASSES)
     assert message in str(error.value)
 
 
 def test_settings_that_say_nothing_are_refused() -> None:
     with pytest.raises(UserError, match="no parent that they could be relative to"):
-        AttributeOf("sun", "sun", "environment", relative=True)
+        AttributeValue("sun", "sun", "environment", relative_to_parent=True)
     with pytest.raises(UserError, match='classes must name a class, as in classes="car"'):
-        AttributeOf("y", "y", [])
-    for options in ({"same": "y"}, {"tolerance": 1.8}, {"same": "y", "tolerance": -1}, {"same": "y", "tolerance": 0}):
-        with pytest.raises(UserError, match=r'try same="y", tolerance=1\.8'):
-            Gap("car", "x", "gap", **options)
+        AttributeValue("y", "y", [])
+    for options in (
+        {"group_by": "y"},
+        {"tolerance": 1.8},
+        {"group_by": "y", "tolerance": -1},
+        {"group_by": "y", "tolerance": 0},
+    ):
+        with pytest.raises(UserError, match=r'try group_by="y", tolerance=1\.8'):
+            NeighbourGap("car", "x", "gap", **options)
 
 
 # --- distances ---
@@ -223,10 +234,10 @@ def samples(draw: st.DrawFn, low: int = -20, high: int = 20) -> tuple[Tensor, Te
 def test_distance_on_a_line_agrees_with_scipy(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> None:
     (x, p), (y, q) = one, other
     expected = wasserstein_distance(x.numpy(), y.numpy(), p.numpy(), q.numpy())
-    assert wasserstein_distance_1d(x, y, p, q) == pytest.approx(expected, abs=1e-12)
-    assert wasserstein_distance_1d(x, y, 7 * p, q.double() / 3) == pytest.approx(expected, abs=1e-12)
-    assert wasserstein_distance_1d(x, y) == pytest.approx(wasserstein_distance(x.numpy(), y.numpy()), abs=1e-12)
-    assert wasserstein_distance_1d(x, x, p, p) == pytest.approx(0, abs=1e-12)
+    assert wasserstein_1d(x, y, p, q) == pytest.approx(expected, abs=1e-12)
+    assert wasserstein_1d(x, y, 7 * p, q.double() / 3) == pytest.approx(expected, abs=1e-12)
+    assert wasserstein_1d(x, y) == pytest.approx(wasserstein_distance(x.numpy(), y.numpy()), abs=1e-12)
+    assert wasserstein_1d(x, x, p, p) == pytest.approx(0, abs=1e-12)
 
 
 def assignment(x: Tensor, y: Tensor, p: Tensor, q: Tensor, period: float) -> float:
@@ -259,19 +270,19 @@ def test_distance_on_a_circle_is_that_of_the_best_cut() -> None:
     shifted = (gap[None] - gap[:, None]).abs() @ lengths
     distance = circular_wasserstein(x, y, period)
     assert distance == pytest.approx(shifted.min().item(), abs=1e-10)
-    assert 0.1 < distance < wasserstein_distance_1d(x, y)
+    assert 0.1 < distance < wasserstein_1d(x, y)
 
 
 def test_distances_of_a_shift_are_its_length() -> None:
     x = normal(500, rng(1), scale=20)
-    assert wasserstein_distance_1d(x, x - 7) == pytest.approx(7)
+    assert wasserstein_1d(x, x - 7) == pytest.approx(7)
     assert circular_wasserstein(x, x - 7, 360) == pytest.approx(7)
     assert circular_wasserstein(x, x + 353, 360) == pytest.approx(7)
 
 
 def test_the_circle_closes() -> None:
     assert circular_wasserstein(double(359), double(1), 360) == pytest.approx(2)
-    assert wasserstein_distance_1d(double(359), double(1)) == pytest.approx(358)
+    assert wasserstein_1d(double(359), double(1)) == pytest.approx(358)
     assert circular_wasserstein(double(-180), double(180), 360) == 0
     assert circular_wasserstein(double(10), double(190), 360) == pytest.approx(180)
     assert circular_wasserstein(double(0), torch.arange(0, 360), 360) == pytest.approx(90)
@@ -293,7 +304,7 @@ def test_rotation_and_reflection_change_nothing(
 
 def test_what_lies_close_together_is_no_further_apart_on_the_circle() -> None:
     x, y = normal(200, rng(4)), normal(300, rng(5), 0.5)
-    assert circular_wasserstein(x, y, 1000) == pytest.approx(wasserstein_distance_1d(x, y))
+    assert circular_wasserstein(x, y, 1000) == pytest.approx(wasserstein_1d(x, y))
 
 
 @pytest.mark.parametrize("values", ["spread", "steps", "one"])
@@ -311,14 +322,14 @@ def test_weighted_median_is_that_of_all_values_sorted(values: str) -> None:
 def test_nothing_has_no_distance() -> None:
     nothing, something = double(), double(1, 2)
     for x, y in ((nothing, something), (something, nothing), (nothing, nothing)):
-        assert math.isnan(wasserstein_distance_1d(x, y)) and math.isnan(circular_wasserstein(x, y, 360))
+        assert math.isnan(wasserstein_1d(x, y)) and math.isnan(circular_wasserstein(x, y, 360))
 
 
 def test_values_and_weights_that_mean_nothing_are_named() -> None:
     good = double(1, 2)
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="y has a value that is not finite"):
-            wasserstein_distance_1d(good, double(1, bad))
+            wasserstein_1d(good, double(1, bad))
     for weights in (double(1, -1), double(0, 0), double(1, math.nan), double(1, math.inf)):
         with pytest.raises(ValueError, match="weights_x has an entry that is negative or not finite, or none above 0"):
             circular_wasserstein(good, good, 360, weights)
@@ -333,9 +344,9 @@ def test_values_and_weights_that_mean_nothing_are_named() -> None:
 def test_compare_takes_its_value_from_the_full_samples() -> None:
     g = rng(2)
     x, y = measured(normal(80, g, 150, 20), g, 1.0), measured(normal(60, g, 170, 30), g, 1.0)
-    on_line = compare_attributes(x, y, 80, 60, None, generator=g)
-    assert on_line.value == pytest.approx(wasserstein_distance_1d(x.values, y.values))
-    on_circle = compare_attributes(x, y, 80, 60, 60, generator=g)
+    on_line = compare_attributes(x, y, None, generator=g)
+    assert on_line.value == pytest.approx(wasserstein_1d(x.values, y.values))
+    on_circle = compare_attributes(x, y, 60, generator=g)
     assert on_circle.value == pytest.approx(circular_wasserstein(x.values, y.values, 60))
     assert on_circle.value < on_line.value
     assert 0 < on_line.low < on_line.value < on_line.high
@@ -347,20 +358,20 @@ def test_compare_resamples_as_a_plain_bootstrap_would(period: float | None, monk
     g = rng(6)
     x, y = measured(normal(30, g), g, 0.2), measured(normal(20, g, 0.3), g, 0.2)
     rows: list[Tensor] = []
-    draw = attribute_distances._draw
+    draw = attribute_distances._resample_scenes
 
     def remembered(*args: Any) -> Tensor:
         rows.append(draw(*args))
         return rows[-1]
 
-    monkeypatch.setattr(attributes, "_draw", remembered)
-    interval = compare_attributes(x, y, 30, 20, period, generator=g, resamples=40, level=0.9)
+    monkeypatch.setattr(attribute_distances, "_resample_scenes", remembered)
+    interval = compare_attributes(x, y, period, generator=g, resamples=40, level=0.9)
     assert [list(r.shape) for r in rows] == [[40, 30], [40, 20]]
     assert all((r.sum(1) == r.shape[1]).all() for r in rows)
     distances = []
     for a, b in zip(*rows, strict=True):
         drawn = [m.values.repeat_interleave(times[m.scene].long()) for m, times in ((x, a), (y, b))]
-        one = wasserstein_distance_1d(*drawn) if period is None else circular_wasserstein(*drawn, period)
+        one = wasserstein_1d(*drawn) if period is None else circular_wasserstein(*drawn, period)
         distances.append(one)
     assert interval.high == pytest.approx(float(np.quantile(distances, 0.95)))
 
@@ -370,7 +381,7 @@ def test_compare_resamples_as_a_plain_bootstrap_would(period: float | None, monk
 def test_interval_holds_its_value(n: int, m: int, resamples: int, circular: bool, seed: int) -> None:
     g = rng(seed)
     x, y = measured(normal(n, g).round(), g), measured(normal(m, g), g)
-    interval = compare_attributes(x, y, n, m, 4.0 if circular else None, generator=g, resamples=resamples)
+    interval = compare_attributes(x, y, 4.0 if circular else None, generator=g, resamples=resamples)
     if len(x.values) and len(y.values):
         assert 0 <= interval.low <= interval.value <= interval.high < math.inf
     else:
@@ -379,7 +390,7 @@ def test_interval_holds_its_value(n: int, m: int, resamples: int, circular: bool
 
 def test_same_seed_same_interval_and_other_seed_another() -> None:
     x, y = measured(normal(80, rng(1)), rng(1)), measured(normal(60, rng(2)), rng(2))
-    first, again, other = (compare_attributes(x, y, 80, 60, 9, generator=rng(seed)) for seed in (3, 3, 4))
+    first, again, other = (compare_attributes(x, y, 9, generator=rng(seed)) for seed in (3, 3, 4))
     assert first == again
     assert first != other
 
@@ -387,27 +398,33 @@ def test_same_seed_same_interval_and_other_seed_another() -> None:
 @pytest.mark.parametrize("period", [None, 9.0])
 def test_chunks_change_nothing(period: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = measured(normal(80, rng(1)), rng(1)), measured(normal(60, rng(2), 0.4), rng(2))
-    whole = compare_attributes(x, y, 80, 60, period, generator=rng(), resamples=30)
-    monkeypatch.setattr(attributes, "CHUNK", 7 * 400)
-    parts = compare_attributes(x, y, 80, 60, period, generator=rng(), resamples=30)
+    whole = compare_attributes(x, y, period, generator=rng(), resamples=30)
+    monkeypatch.setattr(attribute_distances, "MAX_VALUES_PER_CHUNK", 7 * 400)
+    parts = compare_attributes(x, y, period, generator=rng(), resamples=30)
     assert (parts.value, parts.low, parts.high) == pytest.approx((whole.value, whole.low, whole.high), abs=1e-12)
 
 
 def test_scenes_and_not_objects_are_resampled() -> None:
     """Ten like objects per scene are no more evidence than one."""
     x, y = normal(80, rng(1)), normal(60, rng(2), 0.5)
-    one = compare_attributes(one_each(x), one_each(y), 80, 60, None, generator=rng())
-    tenfold = [Measured(v.repeat_interleave(10), torch.arange(len(v)).repeat_interleave(10)) for v in (x, y)]
-    ten = compare_attributes(*tenfold, 80, 60, None, generator=rng())
+    one = compare_attributes(one_each(x), one_each(y), None, generator=rng())
+    tenfold = [
+        AttributeSample(v.repeat_interleave(10), torch.arange(len(v)).repeat_interleave(10), len(v)) for v in (x, y)
+    ]
+    ten = compare_attributes(*tenfold, None, generator=rng())
     assert (ten.value, ten.low, ten.high) == pytest.approx((one.value, one.low, one.high))
 
 
 def test_units_and_order_of_the_values_do_not_matter() -> None:
     g = rng(3)
     x, y = measured(normal(50, g), g, 0.5), measured(normal(40, g, 0.6), g, 0.5)
-    interval = compare_attributes(x, y, 50, 40, 5, generator=rng())
-    mixed = [Measured(m.values[i] * 10 + 3, m.scene[i]) for m in (x, y) for i in [torch.randperm(len(m.scene))]]
-    other = compare_attributes(*mixed, 50, 40, 50, generator=rng())
+    interval = compare_attributes(x, y, 5, generator=rng())
+    mixed = [
+        AttributeSample(m.values[i] * 10 + 3, m.scene[i], m.num_scenes)
+        for m in (x, y)
+        for i in [torch.randperm(len(m.scene))]
+    ]
+    other = compare_attributes(*mixed, 50, generator=rng())
     expected = (10 * interval.value, 10 * interval.low, 10 * interval.high)
     assert (other.value, other.low, other.high) == pytest.approx(expected)
 
@@ -439,7 +456,7 @@ def test_interval_covers_the_truth(law: Any, change: dict[str, float], truth: fl
     results = []
     for _ in range(40):
         x, y = measured(law(150, g), g), measured(law(200, g, **change), g)
-        results.append(compare_attributes(x, y, 150, 200, period, generator=g, resamples=100))
+        results.append(compare_attributes(x, y, period, generator=g, resamples=100))
     assert sum(r.low - 1e-9 <= truth <= r.high + 1e-9 for r in results) >= 34
     if truth >= 0.5:  # no wider than the spread demands
         spread = torch.tensor([r.value for r in results]).std().item()
@@ -449,50 +466,53 @@ def test_interval_covers_the_truth(law: Any, change: dict[str, float], truth: fl
 
 def test_a_higher_level_gives_a_wider_interval() -> None:
     x, y = one_each(normal(80, rng(1))), one_each(normal(60, rng(2), 1.0))
-    narrow, wide = (compare_attributes(x, y, 80, 60, None, generator=rng(), level=level) for level in (0.5, 0.99))
+    narrow, wide = (compare_attributes(x, y, None, generator=rng(), level=level) for level in (0.5, 0.99))
     assert wide.low < narrow.low and narrow.high < wide.high
 
 
 def test_the_same_values_are_at_distance_zero_and_single_scenes_have_no_width() -> None:
     x = one_each(normal(50, rng(1)))
-    interval = compare_attributes(x, x, 50, 50, None, generator=rng())
+    interval = compare_attributes(x, x, None, generator=rng())
     assert interval.low == 0 and interval.value == pytest.approx(0, abs=1e-12) and interval.high > 0
-    single = compare_attributes(one_each(double(1)), one_each(double(4)), 1, 1, None, generator=rng())
+    single = compare_attributes(one_each(double(1)), one_each(double(4)), None, generator=rng())
     assert single == Interval(3.0, 3.0, 3.0)
 
 
 def test_scenes_without_values_leave_something_in_every_resample() -> None:
     """Two of a hundred scenes have values, so every seventh resample would have none."""
-    x = Measured(double(0, 1), torch.tensor([5, 70]))
-    interval = compare_attributes(x, one_each(double(2, 2)), 100, 2, None, generator=rng())
+    x = AttributeSample(double(0, 1), torch.tensor([5, 70]), 100)
+    interval = compare_attributes(x, one_each(double(2, 2)), None, generator=rng())
     assert interval == Interval(1.5, 1.0, 2.0)
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (Measured(double(1, math.nan), torch.tensor([0, 1])), "a value that is not finite"),
-        (Measured(double(1, math.inf), torch.tensor([0, 1])), "a value that is not finite"),
-        (Measured(double(1, 2), torch.tensor([0])), "2 values from 1 scenes"),
-        (Measured(double(1, 2), torch.tensor([0, 3])), r"values of scenes 0..3, but 3 scenes have the numbers 0..2"),
-        (Measured(double(1, 2), torch.tensor([-1, 0])), r"values of scenes -1..0, but 3 scenes"),
+        (AttributeSample(double(1, math.nan), torch.tensor([0, 1]), 3), "a value that is not finite"),
+        (AttributeSample(double(1, math.inf), torch.tensor([0, 1]), 3), "a value that is not finite"),
+        (AttributeSample(double(1, 2), torch.tensor([0]), 3), "2 values from 1 scenes"),
+        (
+            AttributeSample(double(1, 2), torch.tensor([0, 3]), 3),
+            r"values of scenes 0..3, but 3 scenes have the numbers 0..2",
+        ),
+        (AttributeSample(double(1, 2), torch.tensor([-1, 0]), 3), r"values of scenes -1..0, but 3 scenes"),
     ],
 )
-def test_unusable_values_are_named(bad: Measured, message: str) -> None:
+def test_unusable_values_are_named(bad: AttributeSample, message: str) -> None:
     good = one_each(double(1, 2, 3))
     with pytest.raises(ValueError, match="generated has .*" + message):
-        compare_attributes(bad, good, 3, 3, None, generator=rng())
+        compare_attributes(bad, good, None, generator=rng())
     with pytest.raises(ValueError, match="target has .*" + message):
-        compare_attributes(good, bad, 3, 3, None, generator=rng())
+        compare_attributes(good, bad, None, generator=rng())
     with pytest.raises(ValueError, match="target has .*" + message):
-        attribute_noise_floor(bad, 3, 10, None, generator=rng())
+        attribute_noise_floor(bad, 10, None, generator=rng())
 
 
 @pytest.mark.parametrize("options", [{"resamples": 0}, {"level": 0.0}, {"level": 1.0}, {"level": 95.0}])
 def test_compare_rejects_impossible_options(options: dict[str, Any]) -> None:
     x = one_each(double(1, 2))
-    with pytest.raises(ValueError, match="try resamples=200"):
-        compare_attributes(x, x, 2, 2, None, generator=rng(), **options)
+    with pytest.raises(ValueError, match="try resamples=500"):
+        compare_attributes(x, x, None, generator=rng(), **options)
 
 
 # --- noise floor ---
@@ -502,7 +522,7 @@ def test_compare_rejects_impossible_options(options: dict[str, Any]) -> None:
 def test_noise_floor_matches_the_closed_form(n: int) -> None:
     """The mean of |x| of a normal x with the variance F (1 - F) / n, integrated over the uniform law: 1/8 π."""
     target = one_each(torch.arange(2000).double() / 2000)
-    floor = attribute_noise_floor(target, 2000, n, None, generator=rng(), resamples=1000)
+    floor = attribute_noise_floor(target, n, None, generator=rng(), resamples=1000)
     assert floor == pytest.approx(math.sqrt(2 / (math.pi * n)) * math.pi / 8, rel=0.05)
 
 
@@ -510,21 +530,35 @@ def test_noise_floor_matches_the_closed_form(n: int) -> None:
 def test_noise_floor_is_what_a_perfect_model_shows(period: float | None) -> None:
     g = rng(5)
     target = measured(normal(200, g, 0, 60), g, 5.0)
-    floor = attribute_noise_floor(target, 200, 50, period, generator=g, resamples=300)
+    floor = attribute_noise_floor(target, 50, period, generator=g, resamples=300)
     shown = []
     for _ in range(300):
         drawn = torch.randint(200, (50,), generator=g).tolist()
         values = torch.cat([target.values[target.scene == scene] for scene in drawn])
         sides = (values, target.values)
-        shown.append(wasserstein_distance_1d(*sides) if period is None else circular_wasserstein(*sides, period))
+        shown.append(wasserstein_1d(*sides) if period is None else circular_wasserstein(*sides, period))
     assert floor == pytest.approx(float(np.mean(shown)), rel=0.1)
 
 
 def test_noise_floor_is_reproducible_and_of_nothing_is_unknown() -> None:
     target = one_each(normal(20, rng()))
-    first, again, other = (attribute_noise_floor(target, 20, 5, 9, generator=rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (attribute_noise_floor(target, 5, 9, generator=rng(seed)) for seed in (1, 1, 2))
     assert first == again and first != other
-    assert math.isnan(attribute_noise_floor(one_each(double()), 20, 5, None, generator=rng()))
+    assert math.isnan(attribute_noise_floor(one_each(double()), 5, None, generator=rng()))
     for n, resamples in ((0, 10), (5, 0)):
-        with pytest.raises(ValueError, match=f"n={n} and resamples={resamples}"):
-            attribute_noise_floor(target, 20, n, None, generator=rng(), resamples=resamples)
+        with pytest.raises(ValueError, match=f"num_scenes={n} and resamples={resamples}"):
+            attribute_noise_floor(target, n, None, generator=rng(), resamples=resamples)
+
+
+# --- histograms ---
+
+
+def test_an_attribute_without_values_has_no_histogram() -> None:
+    nothing, something = one_each(double()), one_each(torch.arange(5, dtype=torch.double))
+    statistic = AttributeValue("x", "x", unit="m")
+    assert statistic.histogram(dict.fromkeys(("prior", "learned", "target"), nothing), CLASSES) is None
+    drawn = statistic.histogram(dict.fromkeys(("prior", "learned_structure", "target"), something), CLASSES)
+    assert drawn is not None and drawn.title == "x of objects (m)" and set(drawn.shares) == {"prior", "target"}
+    assert all(
+        sum(share) == pytest.approx(1, abs=1e-4) and len(share) == len(drawn.bins) for share in drawn.shares.values()
+    )

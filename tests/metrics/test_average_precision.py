@@ -21,13 +21,13 @@ from ms2.metrics.average_precision import (
     DIFFICULTIES,
     LEVELS,
     Fields,
-    Outcome,
+    MatchedDetections,
     average_precision,
+    box_iou,
     kitti_ap,
-    match,
+    match_detections,
     mean_ap,
     occlusion_level,
-    overlaps,
 )
 
 BOX = [10.0, 10.0, 50.0, 60.0]
@@ -102,7 +102,7 @@ def scenes(seed: int, n: int = 12, **more: Any) -> tuple[list[Fields], list[Fiel
 
 # --- average precision ---
 
-HIT_MISS_HIT = Outcome(
+HIT_MISS_HIT = MatchedDetections(
     torch.tensor([0.9, 0.8, 0.7]).double(), torch.tensor([True, False, True]), torch.zeros(3).long(), torch.tensor([3])
 )
 """Precision 1, 1/2 and 2/3 at recalls 1/3, 1/3 and 2/3, so that 2/3 is the best precision beyond a recall of 1/3."""
@@ -136,7 +136,9 @@ def test_perfect_detections_give_one_and_none_give_zero(interpolation: Any) -> N
 def test_equal_scores_come_together(interpolation: Any) -> None:
     hits = [torch.tensor(row) for row in ([True, False], [False, True])]
     aps = {
-        average_precision(Outcome(torch.ones(2).double(), hit, torch.zeros(2).long(), torch.tensor([1])), interpolation)
+        average_precision(
+            MatchedDetections(torch.ones(2).double(), hit, torch.zeros(2).long(), torch.tensor([1])), interpolation
+        )
         for hit in hits
     }
     assert aps == {0.5}
@@ -195,14 +197,15 @@ def coco_ap50(found: Sequence[Fields], targets: Sequence[Fields], classes: int) 
 @given(seed=st.integers(0, 10**6), interpolation=st.sampled_from(sorted(LEVELS)))
 def test_order_makes_no_difference(seed: int, interpolation: Any) -> None:
     found, targets = scenes(seed, n=4, crowds=True)
-    before = {label: average_precision(match(found, targets, label), interpolation) for label in (1, 2)}
+    before = {label: average_precision(match_detections(found, targets, label), interpolation) for label in (1, 2)}
     images = torch.randperm(4, generator=rng(seed)).tolist()
     turned = []
     for i in images:
         order = torch.randperm(len(found[i]["scores"]), generator=rng(seed))
         turned.append({name: values[order] for name, values in found[i].items()})
     after = {
-        label: average_precision(match(turned, [targets[i] for i in images], label), interpolation) for label in (1, 2)
+        label: average_precision(match_detections(turned, [targets[i] for i in images], label), interpolation)
+        for label in (1, 2)
     }
     assert after == pytest.approx(before, nan_ok=True)
 
@@ -214,7 +217,8 @@ def test_a_false_alarm_never_helps_and_a_hit_never_harms(seed: int, interpolatio
     targets.append(truth(BOX))
     nowhere, hit = seen([200, 200, 220, 220], scores=[score]), seen(BOX, scores=[score])
     false, nothing, true = (
-        average_precision(match([*found, last], targets, 1), interpolation) for last in (nowhere, seen(), hit)
+        average_precision(match_detections([*found, last], targets, 1), interpolation)
+        for last in (nowhere, seen(), hit)
     )
     assert false <= nothing + 1e-12 and nothing <= true + 1e-12
 
@@ -222,7 +226,9 @@ def test_a_false_alarm_never_helps_and_a_hit_never_harms(seed: int, interpolatio
 def test_scores_matter_only_by_their_order() -> None:
     found, targets = scenes(1)
     squared = [{**one, "scores": one["scores"] ** 2} for one in found]
-    assert average_precision(match(found, targets, 1)) == average_precision(match(squared, targets, 1))
+    assert average_precision(match_detections(found, targets, 1)) == average_precision(
+        match_detections(squared, targets, 1)
+    )
 
 
 # --- matching ---
@@ -239,17 +245,17 @@ def test_scores_matter_only_by_their_order() -> None:
     ],
 )
 def test_overlaps(box: list[float], other: list[float], iou: float, share: float) -> None:
-    assert float(overlaps(boxes([box]), boxes([other]))) == pytest.approx(iou)
-    assert float(overlaps(boxes([box]), boxes([other]), of_first=True)) == pytest.approx(share)
+    assert float(box_iou(boxes([box]), boxes([other]))) == pytest.approx(iou)
+    assert float(box_iou(boxes([box]), boxes([other]), normalise_by_first=True)) == pytest.approx(share)
 
 
 def hits(found: Fields, target: Fields, iou: float = 0.5) -> list[bool]:
     """Of the detections that count."""
-    return match([found], [target], 1, iou).hits.tolist()
+    return match_detections([found], [target], 1, iou).hits.tolist()
 
 
 def test_an_object_is_found_once_by_the_surest() -> None:
-    outcome = match([seen(BOX, BOX, scores=[0.3, 0.8])], [truth(BOX)], 1)
+    outcome = match_detections([seen(BOX, BOX, scores=[0.3, 0.8])], [truth(BOX)], 1)
     assert outcome.hits.tolist() == [True, False] and outcome.scores.tolist() == pytest.approx([0.8, 0.3])
     assert outcome.positives.tolist() == [1]
 
@@ -262,14 +268,14 @@ def test_the_least_overlap_is_enough() -> None:
 
 def test_other_classes_and_images_are_no_match() -> None:
     assert hits(seen(BOX), truth(BOX, labels=[2])) == [False]
-    outcome = match([seen(BOX), seen()], [truth(), truth(BOX)], 1)
+    outcome = match_detections([seen(BOX), seen()], [truth(), truth(BOX)], 1)
     assert outcome.hits.tolist() == [False] and outcome.positives.tolist() == [0, 1]
 
 
 def test_ignored_objects_are_neither_found_nor_missed() -> None:
     target = truth(BOX, FAR, ignore=torch.tensor([True, False]))
     assert hits(seen(BOX, FAR), target) == [True]
-    assert match([seen()], [target], 1).positives.tolist() == [1]
+    assert match_detections([seen()], [target], 1).positives.tolist() == [1]
     assert hits(seen(BOX, BOX), target) == [False]  # the second one of an ignored object is a false alarm, as in COCO
 
 
@@ -422,9 +428,9 @@ def devkit_ap(found: Sequence[Fields], targets: Sequence[Fields], height: float,
     images = []
     for one, target in zip(found, targets, strict=True):
         low = one["boxes"][:, 3] - one["boxes"][:, 1] < height
-        inside = (overlaps(one["boxes"], target["regions"], of_first=True) > 0.5).any(1)
+        inside = (box_iou(one["boxes"], target["regions"], normalise_by_first=True) > 0.5).any(1)
         hard = (target["height"] <= height) | (target["occlusion"] > occlusion) | (target["truncation"] > cut)
-        row = (one["scores"], low, overlaps(one["boxes"], target["boxes"]), inside, hard | target["ignore"])
+        row = (one["scores"], low, box_iou(one["boxes"], target["boxes"]), inside, hard | target["ignore"])
         images.append([values.numpy() for values in row])
 
     positives = sum((~ignored).sum() for *_, ignored in images)
@@ -454,7 +460,7 @@ def test_resampling_images_is_to_repeat_them(interpolation: Any) -> None:
     draws = rng(7)
     ap = mean_ap(found, targets, "ab", generator=rng(7), interpolation=interpolation, resamples=1)
     places = torch.randint(5, (1, 5), generator=draws)[0].tolist()
-    outcome = match([found[i] for i in places], [targets[i] for i in places], 1)
+    outcome = match_detections([found[i] for i in places], [targets[i] for i in places], 1)
     again = average_precision(outcome, interpolation)
     assert again != ap["a"].value
     ends = sorted([again, ap["a"].value])
@@ -482,7 +488,7 @@ def test_intervals_hold_the_value_and_follow_the_generator() -> None:
 def test_memory_is_bounded_without_changing_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     found, targets = scenes(4)
     whole = mean_ap(found, targets, "abc", generator=rng(), resamples=20)
-    monkeypatch.setattr("ms2.average_precision.CHUNK", 1)  # one resample at a time
+    monkeypatch.setattr("ms2.metrics.bootstrap.MAX_DRAWS_PER_CHUNK", 1)  # one resample at a time
     parts = mean_ap(found, targets, "abc", generator=rng(), resamples=20)
     assert {k: (v.low, v.high) for k, v in parts.items()} == {
         k: pytest.approx((v.low, v.high)) for k, v in whole.items()
@@ -503,7 +509,11 @@ def test_a_class_without_objects_is_left_out_of_the_mean() -> None:
     [
         ({"iou": 0.0}, "iou is 0.0: give the least overlap of a detection and its object, over 0 and up to 1"),
         ({"interpolation": "41"}, "there is no interpolation '41'. Available: 101, 11, 40, area."),
-        ({"resamples": 0}, "resamples is 0 and level 0.95: give at least 1 resample and a level between 0 and 1"),
+        (
+            {"resamples": 0},
+            "resamples=0 and level=0.95 were given, but resamples must be at least 1 and level between 0 and 1: "
+            "try resamples=500, level=0.95.",
+        ),
         ({"targets": []}, "there are detections of 1 images, but targets of 0: pass both of each image"),
         ({"targets": [], "found": []}, "there are no images to measure on"),
         ({"categories": []}, "there are no classes to measure: name at least one"),

@@ -13,12 +13,12 @@ from scipy.stats import energy_distance as scipy_energy_distance
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from ms2.metrics import vectors
+from ms2.metrics import bootstrap, vectors
 from ms2.metrics.histograms import (
-    compare,
+    compare_histograms,
     distribution,
+    histogram_noise_floor,
     kl_divergence,
-    noise_floor,
     one_hot_counts,
     total_variation,
     wasserstein,
@@ -182,12 +182,12 @@ def test_interval_prints_short() -> None:
 def test_compare_takes_its_value_from_the_full_samples_and_pads_the_narrower() -> None:
     generated, target = torch.tensor([[2, 0], [1, 1]]), torch.tensor([[0, 0, 1], [0, 1, 0]])
     p, q = probabilities(3, 1, 0), probabilities(0, 1, 1)
-    result = compare(generated, target, generator=rng())
+    result = compare_histograms(generated, target, generator=rng())
     assert tuple(result) == DISTANCES
     assert result["tv"].value == pytest.approx(0.75)
     assert result["wasserstein"].value == pytest.approx(1.25)
     assert result["kl"].value == pytest.approx(kl_divergence(p, q).item(), rel=1e-5)  # generated || target
-    swapped = compare(target, generated, generator=rng())
+    swapped = compare_histograms(target, generated, generator=rng())
     assert swapped["tv"].value == pytest.approx(0.75)
     assert swapped["kl"].value == pytest.approx(kl_divergence(q, p).item(), rel=1e-5)
 
@@ -198,28 +198,30 @@ def test_interval_holds_its_value(
     pqr: tuple[Tensor, Tensor, Tensor], n: int, m: int, resamples: int, seed: int
 ) -> None:
     g = rng(seed)
-    for interval in compare(sample(pqr[0], n, g), sample(pqr[1], m, g), generator=g, resamples=resamples).values():
+    for interval in compare_histograms(
+        sample(pqr[0], n, g), sample(pqr[1], m, g), generator=g, resamples=resamples
+    ).values():
         assert 0 <= interval.low <= interval.value <= interval.high < math.inf
 
 
 def test_same_seed_same_interval_and_other_seed_another() -> None:
     generated, target = sample(probabilities(1, 2, 3), 80, rng(1)), sample(probabilities(3, 2, 1), 60, rng(2))
-    first, again, other = (compare(generated, target, generator=rng(seed)) for seed in (3, 3, 4))
+    first, again, other = (compare_histograms(generated, target, generator=rng(seed)) for seed in (3, 3, 4))
     assert first == again
     assert first != other
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     generated, target = sample(probabilities(1, 2, 3), 80, rng(1)), sample(probabilities(3, 2, 1), 60, rng(2))
-    whole = compare(generated, target, generator=rng(), resamples=50)
-    monkeypatch.setattr(metrics, "CHUNK", 7 * 80)
-    assert compare(generated, target, generator=rng(), resamples=50) == whole
+    whole = compare_histograms(generated, target, generator=rng(), resamples=50)
+    monkeypatch.setattr(bootstrap, "MAX_DRAWS_PER_CHUNK", 7 * 80)
+    assert compare_histograms(generated, target, generator=rng(), resamples=50) == whole
 
 
 def test_scenes_and_not_objects_are_resampled() -> None:
     """Ten like objects per scene are no more evidence than one."""
     generated, target = sample(probabilities(1, 2, 3), 80, rng(1)), sample(probabilities(3, 2, 1), 60, rng(2))
-    one, ten = (compare(times * generated, times * target, generator=rng()) for times in (1, 10))
+    one, ten = (compare_histograms(times * generated, times * target, generator=rng()) for times in (1, 10))
     for name in DISTANCES:
         assert one[name].low == pytest.approx(ten[name].low, abs=1e-5)
         assert one[name].high == pytest.approx(ten[name].high, abs=1e-5)
@@ -227,7 +229,7 @@ def test_scenes_and_not_objects_are_resampled() -> None:
 
 def test_a_higher_level_gives_a_wider_interval() -> None:
     generated, target = sample(probabilities(1, 2, 9), 80, rng(1)), sample(probabilities(9, 2, 1), 60, rng(2))
-    narrow, wide = (compare(generated, target, generator=rng(), level=level) for level in (0.5, 0.99))
+    narrow, wide = (compare_histograms(generated, target, generator=rng(), level=level) for level in (0.5, 0.99))
     for name in DISTANCES:
         assert wide[name].low < narrow[name].low and narrow[name].high < wide[name].high
 
@@ -244,7 +246,7 @@ def test_interval_covers_the_truth(pair: tuple[Tensor, Tensor]) -> None:
     """Of 100 intervals at 95 %, at most 10 may miss: a right one passes 98.9 % of seeds, and this seed is fixed."""
     g, (p, q) = rng(7), pair
     truth = {"tv": total_variation(p, q), "kl": kl_divergence(p, q), "wasserstein": wasserstein(p, q)}
-    results = [compare(sample(p, 300, g), sample(q, 300, g), generator=g, resamples=200) for _ in range(100)]
+    results = [compare_histograms(sample(p, 300, g), sample(q, 300, g), generator=g, resamples=200) for _ in range(100)]
     for name in DISTANCES:
         covered = sum(r[name].low - 1e-6 <= truth[name].item() <= r[name].high + 1e-6 for r in results)
         assert covered >= 90, f"{name}: {covered} of 100"
@@ -254,7 +256,7 @@ def test_interval_covers_the_truth(pair: tuple[Tensor, Tensor]) -> None:
 def test_interval_is_no_wider_than_the_spread_demands(pair: tuple[Tensor, Tensor]) -> None:
     """Far from 0 the width is near 2 x 1.96 standard deviations; rare bins bias KL, so there it may be wider."""
     g, (p, q) = rng(8), pair
-    results = [compare(sample(p, 500, g), sample(q, 500, g), generator=g, resamples=200) for _ in range(60)]
+    results = [compare_histograms(sample(p, 500, g), sample(q, 500, g), generator=g, resamples=200) for _ in range(60)]
     for name in DISTANCES:
         spread = torch.tensor([r[name].value for r in results]).std().item()
         width = torch.tensor([r[name].high - r[name].low for r in results]).mean().item()
@@ -263,8 +265,8 @@ def test_interval_is_no_wider_than_the_spread_demands(pair: tuple[Tensor, Tensor
 
 def test_a_statistic_that_never_occurs() -> None:
     never, always = torch.zeros(5, 2), torch.tensor([[1, 1], [2, 2]])
-    assert compare(never, always, generator=rng())["tv"] == Interval(1.0, 1.0, 1.0)
-    assert compare(never, never, generator=rng())["tv"] == Interval(0.0, 0.0, 0.0)
+    assert compare_histograms(never, always, generator=rng())["tv"] == Interval(1.0, 1.0, 1.0)
+    assert compare_histograms(never, never, generator=rng())["tv"] == Interval(0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -280,17 +282,17 @@ def test_a_statistic_that_never_occurs() -> None:
 def test_unusable_tables_are_named(bad: Tensor, message: str) -> None:
     good = torch.eye(3)
     with pytest.raises(ValueError, match="generated .*" + message):
-        compare(bad, good, generator=rng())
+        compare_histograms(bad, good, generator=rng())
     with pytest.raises(ValueError, match="target .*" + message):
-        compare(good, bad, generator=rng())
+        compare_histograms(good, bad, generator=rng())
     with pytest.raises(ValueError, match="target .*" + message):
-        noise_floor(bad, 10, generator=rng())
+        histogram_noise_floor(bad, 10, generator=rng())
 
 
 @pytest.mark.parametrize("options", [{"resamples": 0}, {"level": 0.0}, {"level": 1.0}, {"level": 95.0}])
 def test_compare_rejects_impossible_options(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="try resamples=500"):
-        compare(torch.eye(3), torch.eye(3), generator=rng(), **options)
+        compare_histograms(torch.eye(3), torch.eye(3), generator=rng(), **options)
 
 
 # --- noise floor ---
@@ -300,7 +302,7 @@ def test_compare_rejects_impossible_options(options: dict[str, Any]) -> None:
 def test_noise_floor_matches_the_closed_form(n: int) -> None:
     p = probabilities(4, 3, 2, 1)
     target = torch.eye(4).repeat_interleave(torch.tensor([40, 30, 20, 10]), dim=0)
-    floor = noise_floor(target, n, generator=rng(), resamples=3000)
+    floor = histogram_noise_floor(target, n, generator=rng(), resamples=3000)
     # The mean of |x| of a normal x with the variance p (1 - p) / n of a bin, or F (1 - F) / n of the CDF.
     half_normal = (2 * p * (1 - p) / (math.pi * n)).sqrt().sum().item()
     cdf = p.cumsum(0)[:-1]
@@ -313,7 +315,7 @@ def test_noise_floor_matches_the_closed_form(n: int) -> None:
 def test_noise_floor_is_what_a_perfect_model_shows() -> None:
     g, p = rng(5), probabilities(4, 3, 2, 1, 1, 1)
     target = sample(p, 500, g)
-    floor = noise_floor(target, 100, generator=g)["tv"]
+    floor = histogram_noise_floor(target, 100, generator=g)["tv"]
     shown = [
         total_variation(distribution(sample(distribution(target), 100, g)), distribution(target)).item()
         for _ in range(200)
@@ -323,11 +325,11 @@ def test_noise_floor_is_what_a_perfect_model_shows() -> None:
 
 def test_noise_floor_is_reproducible_and_rejects_no_scenes() -> None:
     target = torch.eye(3)
-    assert noise_floor(target, 5, generator=rng(1)) == noise_floor(target, 5, generator=rng(1))
-    assert noise_floor(target, 5, generator=rng(1)) != noise_floor(target, 5, generator=rng(2))
+    assert histogram_noise_floor(target, 5, generator=rng(1)) == histogram_noise_floor(target, 5, generator=rng(1))
+    assert histogram_noise_floor(target, 5, generator=rng(1)) != histogram_noise_floor(target, 5, generator=rng(2))
     for n, resamples in ((0, 10), (5, 0)):
         with pytest.raises(ValueError, match=f"n={n} and resamples={resamples}"):
-            noise_floor(target, n, generator=rng(), resamples=resamples)
+            histogram_noise_floor(target, n, generator=rng(), resamples=resamples)
 
 
 # --- energy distance ---
@@ -395,7 +397,7 @@ def test_energy_distance_has_no_bias_where_laws_are_equal() -> None:
     squares = []
     for _ in range(400):
         x, y = counts(20, 1.0, g), counts(30, 1.0, g)
-        atoms = vectors._atoms(x, y, torch.device("cpu"))
+        atoms = vectors._unique_rows(x, y, torch.device("cpu"))
         times_x, times_y = atoms.times
         squares.append(vectors._energy_squared(atoms.points, times_x[None], times_y[None], 20, 30).item())
         assert energy_distance(x, y) == pytest.approx(math.sqrt(max(0.0, squares[-1])))
@@ -439,10 +441,10 @@ def test_compare_vectors_resamples_as_a_plain_bootstrap_would(monkeypatch: pytes
     """Squared distances by multiplicities equal those of the rows written out."""
     g = rng(8)
     x, y = torch.randint(0, 2, (7, 2), generator=g), torch.randint(0, 3, (6, 2), generator=g)
-    atoms = vectors._atoms(x, y, torch.device("cpu"))
+    atoms = vectors._unique_rows(x, y, torch.device("cpu"))
     drawn = [vectors._multiplicities(t, n, 20, g) for t, n in zip(atoms.times, (7, 6), strict=True)]
     assert all((rows.sum(1) == n).all() for rows, n in zip(drawn, (7, 6), strict=True))
-    monkeypatch.setattr(metrics, "CHUNK", 11)  # several parts of the distances
+    monkeypatch.setattr(vectors, "MAX_DISTANCES_PER_CHUNK", 11)  # several parts of the distances
     squares = vectors._energy_squared(atoms.points, *drawn, 7, 6)
     for square, a, b in zip(squares, *drawn, strict=True):
         rows = [atoms.points.repeat_interleave(t.long(), 0) for t in (a, b)]
@@ -460,7 +462,7 @@ def test_multiplicities_are_those_of_draws_with_replacement() -> None:
 def test_vector_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = counts(80, 1.0, rng(1)), counts(60, 1.2, rng(2))
     whole = compare_vectors(x, y, generator=rng(), resamples=30)
-    monkeypatch.setattr(metrics, "CHUNK", 7 * 80)
+    monkeypatch.setattr(bootstrap, "MAX_DRAWS_PER_CHUNK", 7 * 80)
     parts = compare_vectors(x, y, generator=rng(), resamples=30)
     assert (parts.value, parts.low, parts.high) == pytest.approx((whole.value, whole.low, whole.high), abs=1e-7)
 

@@ -127,7 +127,7 @@ def test_the_truth_counts_what_the_grammar_knows(root: Path) -> None:
     """Vans count as cars, and DontCare as nothing."""
     truth = Kitti(WORLD, root, split=None).truth
     assert truth is not None and truth.classes.tolist() == [[0, 0], [-1, -1], [1, -1]]
-    assert ObjectCount("car").table(truth, STREET.classes).tolist() == [[0, 0, 1], [1, 0, 0], [1, 0, 0]]
+    assert ObjectCount("car").measure(truth, STREET.classes).tolist() == [[0, 0, 1], [1, 0, 0], [1, 0, 0]]
     only_vans = Kitti(WORLD, root, split=None, types={"Van": "car"}).truth
     assert only_vans is not None and only_vans.classes.tolist() == [[0], [-1], [-1]]
 

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from ms2.core.errors import UserError
-from ms2.metrics.statistics import ChildCount, Joint, ObjectCount, children
+from ms2.metrics.statistics import ChildCount, ObjectCount, StructureVector, count_children
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import fit_pcfg
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
@@ -73,19 +73,19 @@ def uniformity(table: torch.Tensor, bins: int) -> float:
 
 def test_the_prior_is_uniform_in_roads_and_in_cars_on_each() -> None:
     drawn = scenes(UniformTraffic())
-    assert uniformity(ObjectCount("Road").table(drawn, GRAMMAR.classes), 5) > 1e-3
+    assert uniformity(ObjectCount("Road").measure(drawn, GRAMMAR.classes), 5) > 1e-3
     for item in (1, 2, 3, 4):
-        table = ChildCount("car", "Road", [item], "cars").table(drawn, GRAMMAR.classes)
+        table = ChildCount("car", "Road", [item], "cars").measure(drawn, GRAMMAR.classes)
         assert table.shape[1] == 9 and uniformity(table, 9) > 1e-3
 
 
 def test_the_target_is_the_papers() -> None:
     drawn = scenes(BusyFirstRoad(), 8000)
-    roads = ObjectCount("Road").table(drawn, GRAMMAR.classes).sum(0)
+    roads = ObjectCount("Road").measure(drawn, GRAMMAR.classes).sum(0)
     assert roads[0] == 0
     assert stats.chisquare(roads[1:].numpy(), 8000 * torch.tensor([0.05, 0.15, 0.4, 0.4]).numpy()).pvalue > 1e-3
     for items, mean in (([1], 9), ([2, 3, 4], 3)):
-        share = ChildCount("car", "Road", items, "cars").table(drawn, GRAMMAR.classes).sum(0).double()
+        share = ChildCount("car", "Road", items, "cars").measure(drawn, GRAMMAR.classes).sum(0).double()
         counted = share.sum()
         bins = torch.arange(len(share)).double()
         found = float((share * bins).sum() / counted)
@@ -110,7 +110,7 @@ def test_no_pcfg_tells_the_first_road_from_the_others() -> None:
     rules = BusyFirstRoad().sample(GRAMMAR, 8000, rng())
     best = fit_pcfg(GRAMMAR, rules)
     drawn = best.sample(GRAMMAR, 20_000, rng(1))
-    counts, there = children(scenes_from_derivations(GRAMMAR, drawn), CAR, ROAD)
+    counts, there = count_children(scenes_from_derivations(GRAMMAR, drawn), CAR, ROAD)
     cars, roads = (rules == 4).sum(), (rules == 3).sum()
     for item in range(3):
         mean = float(counts[:, item].sum() / there[:, item].sum())
@@ -139,18 +139,18 @@ def test_cars_know_their_road() -> None:
 
 
 def test_children_are_counted_by_parent() -> None:
-    counts, there = children(two_roads(), CAR, ROAD)
+    counts, there = count_children(two_roads(), CAR, ROAD)
     assert counts.tolist() == [[3, 1], [0, 0]] and there.tolist() == [[1, 1], [0, 0]]
-    joint = Joint("car", "Road", items=3).table(two_roads(), GRAMMAR.classes)
+    joint = StructureVector("car", "Road", num_parents=3).measure(two_roads(), GRAMMAR.classes)
     assert joint.tolist() == [[2, 3, 1, 0], [0, 0, 0, 0]]
-    others = ChildCount("car", "Road", [2, 3], "others").table(two_roads(), GRAMMAR.classes)
+    others = ChildCount("car", "Road", [2, 3], "others").measure(two_roads(), GRAMMAR.classes)
     assert others.tolist() == [[0, 1], [0, 0]]
 
 
 def test_statistics_refuse_what_the_grammar_lacks() -> None:
-    with pytest.raises(UserError, match=r"counts 'cars', which the grammar lacks\. Did you mean 'car'"):
-        ObjectCount("cars").table(two_roads(), GRAMMAR.classes)
-    with pytest.raises(UserError, match="items count from 1"):
+    with pytest.raises(UserError, match=r"the class 'cars', but there is no such class\. Did you mean 'car'"):
+        ObjectCount("cars").measure(two_roads(), GRAMMAR.classes)
+    with pytest.raises(UserError, match="parent_indices count from 1"):
         ChildCount("car", "Road", [0], "cars")
 
 

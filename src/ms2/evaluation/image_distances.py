@@ -13,8 +13,8 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.files import typed_path
 from ms2.core.settings import Configured, describe
 from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor, weight_bytes
-from ms2.metrics.fid import _fids
-from ms2.metrics.kid import _kids
+from ms2.metrics.fid import fid_intervals
+from ms2.metrics.kid import kid_intervals
 from ms2.render.base import Renderer
 
 LEAST = 10
@@ -127,9 +127,9 @@ class ImageDistances(Configured):
             if not bool(features.isfinite().all()):
                 raise UserError(f"a feature of images of {who} is not finite: check model.image_distances.features")
         of_prior, of_model, of_target = (features.cpu().double() for features in sets.values())
-        kids = _kids(of_prior, of_model, of_target, self.resamples, generator)
+        kids = kid_intervals(of_prior, of_model, of_target, self.resamples, generator)
         found: dict[str, Any] = {}
-        for name, intervals in (("kid", kids), ("fid", _fids(of_prior, of_model, of_target))):
+        for name, intervals in (("kid", kids), ("fid", fid_intervals(of_prior, of_model, of_target))):
             for ending, interval in zip(("", "_prior", "_change"), intervals, strict=True):
                 found[f"{name}{ending}"] = interval and interval.value
                 found[f"{name}{ending}_interval"] = interval and [interval.low, interval.high]

@@ -14,9 +14,9 @@ from ms2.evaluation.image_distances import ImageDistances
 from ms2.evaluation.plots import Histogram, summary
 from ms2.learning.data import TargetImages
 from ms2.learning.metasim2 import MetaSim2
-from ms2.metrics.attribute_distances import attribute_noise_floor, compare_attributes
-from ms2.metrics.attributes import Measured
-from ms2.metrics.histograms import compare, distribution, noise_floor
+from ms2.metrics.attribute_distances import AttributeSample, attribute_noise_floor, compare_attributes
+from ms2.metrics.histograms import compare_histograms, distribution, histogram_noise_floor
+from ms2.metrics.statistics import StructureVector
 from ms2.metrics.vectors import compare_vectors, vector_noise_floor
 from ms2.models.opening import Learned
 from ms2.priors.structure import fit_pcfg
@@ -87,7 +87,7 @@ def sample_scenes(model: MetaSim2, row: Learned, n: int, generator: torch.Genera
     return (model.learned_world if row.parameters else model.world).scenes(rules, generator)
 
 
-def attribute_values(model: MetaSim2, target: Target) -> dict[str, dict[str, Measured]]:
+def attribute_values(model: MetaSim2, target: Target) -> dict[str, dict[str, AttributeSample]]:
     """Values of the model's ``measures``, by row and name, and those of the target; empty where these are not known."""
     if not model.attribute_statistics or not isinstance(target, Synthetic):
         return {}
@@ -97,28 +97,30 @@ def attribute_values(model: MetaSim2, target: Target) -> dict[str, dict[str, Mea
         scenes[who] = sample_scenes(model, row, min(model.eval_scenes, MEASURED), draw)
     classes = model.world.classes
     return {
-        who: {m.name: Measured(*(part.cpu() for part in m.values(some, classes))) for m in model.attribute_statistics}
+        who: {m.name: m.measure(some.to(torch.device("cpu")), classes) for m in model.attribute_statistics}
         for who, some in scenes.items()
     }
 
 
-def attribute_metrics(model: MetaSim2, target: Target, values: Mapping[str, Mapping[str, Measured]]) -> dict[str, Any]:
+def attribute_metrics(
+    model: MetaSim2, target: Target, values: Mapping[str, Mapping[str, AttributeSample]]
+) -> dict[str, Any]:
     """Wasserstein distances of attributes to the target's, in their unit: ``x_w1``, ``x_w1_prior`` and so on."""
     found, draw = dict[str, Any](), generator(model.seed, "attributes", "bootstrap")
     for measure in model.attribute_statistics if values else ():
-        name, true, size = measure.name, values["target"][measure.name], len(target)
+        name, true = measure.name, values["target"][measure.name]
         n = min(model.eval_scenes, MEASURED)
         for who in rows(model):
             key = f"{name}_w1" + ("" if who == "learned" else f"_{who}")
-            interval = compare_attributes(values[who][name], true, n, size, measure.period, generator=draw)
+            interval = compare_attributes(values[who][name], true, measure.period, generator=draw)
             found |= {key: interval.value, f"{key}_interval": [interval.low, interval.high]}
-        floor = attribute_noise_floor(true, size, n, measure.period, generator=draw)
+        floor = attribute_noise_floor(true, n, measure.period, generator=draw)
         found |= {f"{name}_w1_noise_floor": floor, f"{name}_w1_unit": measure.unit}
     return found
 
 
 def attribute_histograms(
-    model: MetaSim2, values: Mapping[str, Mapping[str, Measured]], metrics: Mapping[str, Any]
+    model: MetaSim2, values: Mapping[str, Mapping[str, AttributeSample]], metrics: Mapping[str, Any]
 ) -> list[Histogram]:
     """Prior, learned and target for each of the model's ``measures``."""
     drawn = []
@@ -163,15 +165,15 @@ def structure_metrics(model: MetaSim2, tables: Mapping[str, Tables]) -> dict[str
         for who, ending in endings.items():
             if who not in tables:
                 continue
-            if statistic.histogram:
-                distances = compare(tables[who][name], true, generator=draw)
+            if not isinstance(statistic, StructureVector):
+                distances = compare_histograms(tables[who][name], true, generator=draw)
             else:
                 distances = {"distance": compare_vectors(tables[who][name], true, generator=draw)}
             for distance, interval in distances.items():
                 found[f"{name}_{distance}{ending}"] = interval.value
                 found[f"{name}_{distance}{ending}_interval"] = [interval.low, interval.high]
-        if statistic.histogram:
-            floors = noise_floor(true, n, generator=draw)
+        if not isinstance(statistic, StructureVector):
+            floors = histogram_noise_floor(true, n, generator=draw)
         else:
             floors = {"distance": vector_noise_floor(true, n, generator=draw)}
         found |= {f"{name}_{distance}_noise_floor": floor for distance, floor in floors.items()}
@@ -197,7 +199,7 @@ def histograms(model: MetaSim2, tables: Mapping[str, Tables], metrics: Mapping[s
     """Prior, learned and target for each statistic of the model that has a histogram."""
     drawn = []
     shown = [who for who in ("prior", "learned", "target") if who in tables]
-    for statistic in (s for s in model.statistics if s.histogram):
+    for statistic in (s for s in model.statistics if not isinstance(s, StructureVector)):
         name = statistic.name
         width = max(tables[who][name].shape[1] for who in shown)
         shares = {
@@ -213,7 +215,7 @@ def histograms(model: MetaSim2, tables: Mapping[str, Tables], metrics: Mapping[s
         if statistic.ordered:
             width = _visible(shares)
             shares = {who: share[:width] for who, share in shares.items()}
-        bins = statistic.bins(model.world.grammar.classes, width)
+        bins = statistic.bin_names(model.world.grammar.classes, width)
         drawn.append(Histogram(statistic.title, bins, shares, caption, name))
     return drawn
 

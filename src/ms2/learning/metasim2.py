@@ -25,10 +25,10 @@ from ms2.grammar.grammar import Grammar
 from ms2.learning.data import TargetImages
 from ms2.learning.parameter_learner import ParameterLearning
 from ms2.learning.reward import TaskReward
-from ms2.metrics.attribute_distances import w1
+from ms2.metrics.attribute_distances import attribute_w1
 from ms2.metrics.attributes import AttributeStatistic
 from ms2.metrics.histograms import distribution, total_variation
-from ms2.metrics.statistics import ClassFrequency, ObjectCount, Statistic
+from ms2.metrics.statistics import ClassFrequency, ObjectCount, StructureStatistic, StructureVector
 from ms2.models.checkpoints import check_grammar, note_grammar
 from ms2.models.parameters import LearnedParameters, ParameterModel
 from ms2.models.structure import StructureModel
@@ -110,7 +110,7 @@ class MetaSim2(Configured, LightningModule):
         features: FeatureExtractor,
         objective: Objective,
         advantage: Advantage,
-        statistics: Sequence[Statistic] | None = None,
+        statistics: Sequence[StructureStatistic] | None = None,
         credit_assignment: dict[str, list[str]] | None = None,
         lr: float = 2e-3,
         lr_decay: bool = True,
@@ -455,8 +455,8 @@ class MetaSim2(Configured, LightningModule):
         return SceneBatch(classes, torch.full_like(classes, -1))
 
     def tables(self, scenes: SceneBatch) -> dict[str, Float[Tensor, "n k"]]:
-        """The statistics of scenes by name, see `ms2.metrics.histograms.compare`."""
-        return {s.name: s.table(scenes, self.world.grammar.classes).float() for s in self.statistics}
+        """The statistics of scenes by name, see `ms2.metrics.histograms.compare_histograms`."""
+        return {s.name: s.measure(scenes, self.world.grammar.classes).float() for s in self.statistics}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Distance of the model's structure to the target's true one, where that is known."""
@@ -468,7 +468,7 @@ class MetaSim2(Configured, LightningModule):
         learned = self.tables(self.scenes(self.structure.sample(n, draw).rules, target.annotated))
         true = self.tables(target.truth)
         self._validate_parameters(target, draw)
-        for name in (s.name for s in self.statistics if s.histogram):
+        for name in (s.name for s in self.statistics if not isinstance(s, StructureVector)):
             table = true[name]
             width = max(table.shape[1], learned[name].shape[1])
             p, q = (distribution(F.pad(t, (0, width - t.shape[1]))) for t in (learned[name].cpu(), table.cpu()))
@@ -480,8 +480,8 @@ class MetaSim2(Configured, LightningModule):
             return
         scenes = self._current_world().scenes(self.structure.sample(VALIDATED, draw).rules, draw)
         for measure in self.attribute_statistics:
-            ours, theirs = (measure.values(some, self.world.classes) for some in (scenes, target.scenes))
-            found = w1(ours.values.cpu(), theirs.values.cpu(), measure.period)
+            ours, theirs = (measure.measure(some, self.world.classes) for some in (scenes, target.scenes))
+            found = attribute_w1(ours.values.cpu(), theirs.values.cpu(), measure.period)
             self.log(f"val/{measure.name}_w1", found, prog_bar=True, sync_dist=True)
 
     test_step = validation_step

@@ -1,4 +1,4 @@
-"""Wasserstein distances between distributions of attributes, with intervals and a noise floor."""
+"""Wasserstein distances between distributions of attributes, with bootstrap intervals and a noise floor."""
 
 import math
 from collections.abc import Iterator
@@ -8,26 +8,39 @@ import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
-from ms2.metrics.attributes import Measured
-from ms2.metrics.histograms import UNRESOLVED
+from ms2.metrics.bootstrap import check_options, convex_interval, resampled_counts, resolved
 from ms2.metrics.intervals import Interval
 
-CHUNK = 2**18
-"""Numbers of 8 bytes held at once, where fewer rows than all do; as many stay in a core's cache, which is faster."""
-BINS = 1024
-"""Parts of the range in which a weighted median is looked for, so that only one of them is sorted."""
+MAX_VALUES_PER_CHUNK = 2**18
+"""Numbers of 8 bytes held at once, where a few resamples at a time do: so many stay in a core's cache."""
+MEDIAN_BINS = 1024
+"""Bins of the range in which a weighted median is searched, so that the values of one bin alone are sorted."""
 
 
-def wasserstein_distance_1d(
+class AttributeSample(NamedTuple):
+    """Values of one attribute over a set of scenes, with the scene of each value.
+
+    Attributes:
+        values: The values, in the attribute's unit, in double precision.
+        scene: Index of the scene of each value, from 0.
+        num_scenes: Number of scenes, with those that have no value.
+    """
+
+    values: Float[Tensor, " k"]
+    scene: Int[Tensor, " k"]
+    num_scenes: int
+
+
+def wasserstein_1d(
     x: Real[Tensor, " n"],
     y: Real[Tensor, " m"],
     weights_x: Real[Tensor, " n"] | None = None,
     weights_y: Real[Tensor, " m"] | None = None,
 ) -> float:
-    """Exact W1 of two weighted samples on a line, in their unit: the area between their CDFs (Vallender 1974).
+    """Compute the exact W1 distance of two weighted samples on a line, in their unit (Vallender 1974).
 
-    Weights, by default all the same, need not sum to 1. NaN where a sample has no values. ValueError for values that
-    are not finite, and for weights that are negative, not finite or all 0.
+    It is the area between their CDFs. Weights, by default equal, need not sum to 1. NaN where a sample has no values.
+    ValueError for values that are not finite, and for weights that are negative, not finite or all 0.
     """
     return _wasserstein(x, y, weights_x, weights_y, None)
 
@@ -39,111 +52,105 @@ def circular_wasserstein(
     weights_x: Real[Tensor, " n"] | None = None,
     weights_y: Real[Tensor, " m"] | None = None,
 ) -> float:
-    """Exact W1 of two weighted samples on a circle of circumference `period`, whose ways are the shorter arcs.
+    """Compute the exact W1 distance of two weighted samples on a circle of circumference `period`.
 
-    With F and G their CDFs from any point of the circle on, it is the integral of |F - G - c|, where c is the median of
-    F - G weighted by length (Rabin, Delon and Gousseau 2011, "Transportation Distances on the Circle"). At most half
-    the period. Values outside of one period are brought into it. Otherwise as `wasserstein_distance_1d`.
+    The ground distance is the shorter arc. With F and G the CDFs from any point of the circle on, W1 is the integral of
+    |F - G - c|, where c is the median of F - G weighted by length (Rabin, Delon and Gousseau 2011, "Transportation
+    Distances on the Circle"). It is at most half the period. Values outside of one period are brought into it.
+    Otherwise as `wasserstein_1d`.
     """
     return _wasserstein(x, y, weights_x, weights_y, period)
 
 
-def w1(x: Real[Tensor, " n"], y: Real[Tensor, " m"], period: float | None) -> float:
-    """W1 of two samples, on a circle where there is a period."""
+def attribute_w1(x: Real[Tensor, " n"], y: Real[Tensor, " m"], period: float | None) -> float:
+    """Compute W1 on a line, or on a circle if a period is given."""
     return _wasserstein(x, y, None, None, period)
 
 
 def compare_attributes(
-    generated: Measured,
-    target: Measured,
-    num_generated: int,
-    num_target: int,
+    generated: AttributeSample,
+    target: AttributeSample,
     period: float | None,
     *,
     generator: torch.Generator,
     resamples: int = 200,
     level: float = 0.95,
 ) -> Interval:
-    """W1 of the values of two sets of scenes, in their unit, with a bootstrap interval over scenes.
+    """Compute W1 between the attribute values of two sets of scenes, with a bootstrap interval over scenes.
 
-    `num_generated` and `num_target` are the numbers of scenes, with those that have no value; `period` is that of
-    `circular_wasserstein`, or None for a line. `value` is the distance of the two full samples; all are NaN where
-    either has no values. The interval holds the distance of the underlying laws with probability of about `level`, near
-    0 more often. Resamples in which no value is left are drawn again. The work is done on the generator's device.
+    `period` is that of `circular_wasserstein`, or None for a line. `value` is the distance of the two full samples, in
+    their unit; all are NaN where either has no values. The interval holds the distance of the underlying distributions
+    with probability of about `level`, near 0 more often. Resamples without a value are drawn again. The work is done on
+    the generator's device.
 
-    The interval is that of `compare` for its `wasserstein`. The upper end is the percentile of the
-    resampled distances. The lower end is `value` minus the upper quantile of the excess (resampled - measured), clipped
-    at 0. Because |F - G| has a kink at 0, the excess takes F - G as 0 wherever it is within `UNRESOLVED`
-    standard errors of 0 (Fang and Santos 2019).
+    The interval is that of `compare_histograms` for its `wasserstein`: `convex_interval`, with differences F - G that
+    may be noise taken as 0 (`bootstrap.excess`, computed here in two passes over the resamples).
 
     ValueError for values that are not finite, scene numbers outside of the sets, `resamples` < 1 or `level` outside
     (0, 1).
     """
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(
-            f"resamples={resamples} and level={level} were given, but resamples must be at least 1 and level between "
-            "0 and 1: try resamples=200, level=0.95."
-        )
-    sides = (("generated", generated, num_generated), ("target", target, num_target))
-    x, y = (_checked(name, measured, num, generator.device) for name, measured, num in sides)
+    check_options(resamples, level)
+    x, y = (_checked(name, one, generator.device) for name, one in (("generated", generated), ("target", target)))
     if not len(x.values) or not len(y.values):
         return Interval(math.nan, math.nan, math.nan)
-    ordered = _in_order(torch.cat([x.values, y.values]), period)
-    scene = torch.cat([x.scene, y.scene + num_generated])[ordered.order]
-    counts = [torch.bincount(m.scene, minlength=n) for m, n in ((x, num_generated), (y, num_target))]
-    times = [_draw(c, len(c), resamples, generator) for c in counts]
+    line = _sorted_values(torch.cat([x.values, y.values]), period)
+    scene = torch.cat([x.scene, y.scene + x.num_scenes])[line.order]
+    counts = [torch.bincount(one.scene, minlength=one.num_scenes) for one in (x, y)]
+    times = [_resample_scenes(count, len(count), resamples, generator) for count in counts]
 
     def masses(p: Float[Tensor, "r n"], q: Float[Tensor, "r m"]) -> Float[Tensor, "r n+m"]:
-        """Of a single value of each scene; the target's are negative."""
-        return torch.cat([_mass(p, counts[0]), -_mass(q, counts[1])], 1)
+        """Probability of each single value of a scene; negative for the target's."""
+        return torch.cat([_mass_per_value(p, counts[0]), -_mass_per_value(q, counts[1])], 1)
 
-    (gap,) = ordered.gaps(masses(*(torch.ones_like(t[:1]) for t in times)), scene)
-    value, drawn = ordered.size(gap)[0], masses(*times)
-    values, square = [], torch.zeros_like(gap[0])
-    for gaps in ordered.gaps(drawn, scene):
-        values.append(ordered.size(gaps))
-        square += (gaps - gap).square().sum(0)
-    centre = gap * (gap.abs() > UNRESOLVED * (square / resamples).sqrt())
-    lifted = [ordered.size(ordered.levelled(centre + gaps - gap)) for gaps in ordered.gaps(drawn, scene)]
-    excess = torch.cat(lifted) - ordered.size(ordered.levelled(centre))
-    upper = (1 + level) / 2
-    low = (value - excess.quantile(upper)).clamp(min=0).minimum(value)
-    high = torch.cat(values).quantile(upper).maximum(value)
-    return Interval(float(value), float(low), float(high))
+    (difference,) = line.cdf_differences(masses(*(torch.ones_like(t[:1]) for t in times)), scene)
+    value, drawn = line.integrate(difference)[0], masses(*times)
+    resampled, square = [], torch.zeros_like(difference[0])
+    for differences in line.cdf_differences(drawn, scene):
+        resampled.append(line.integrate(differences))
+        square += (differences - difference).square().sum(0)
+    centre = resolved(difference, square / resamples)
+    raised = [
+        line.integrate(line.subtract_median(centre + differences - difference))
+        for differences in line.cdf_differences(drawn, scene)
+    ]
+    excess = torch.cat(raised) - line.integrate(line.subtract_median(centre))
+    return convex_interval(value, torch.cat(resampled), excess, level)
 
 
 def attribute_noise_floor(
-    target: Measured,
-    num_target: int,
-    n: int,
+    target: AttributeSample,
+    num_scenes: int,
     period: float | None,
     *,
     generator: torch.Generator,
     resamples: int = 100,
 ) -> float:
-    """Mean W1 between the values of n scenes drawn with replacement from the target and those of the target itself.
+    """Estimate the noise floor: mean W1 between the target and n scenes bootstrapped from it.
 
-    What a perfect model still shows when n of its scenes are measured, in the unit of the values; arguments as in
-    `compare_attributes`. NaN where the target has no values. Draws in which no scene has any are repeated.
-    ValueError as there, and if n < 1.
+    This is what a perfect model shows when so many of its scenes are measured, in the unit of the values; arguments as
+    in `compare_attributes`. NaN where the target has no values. Resamples without a value are drawn again. ValueError
+    as there, and if there are no scenes.
     """
-    if n < 1 or resamples < 1:
-        raise ValueError(f"n={n} and resamples={resamples} were given, but both must be at least 1: raise them.")
-    y = _checked("target", target, num_target, generator.device)
+    if num_scenes < 1 or resamples < 1:
+        raise ValueError(
+            f"num_scenes={num_scenes} and resamples={resamples} were given, but both must be at least 1: raise them."
+        )
+    y = _checked("target", target, generator.device)
     if not len(y.values):
         return math.nan
-    ordered = _in_order(y.values, period)
-    counts = torch.bincount(y.scene, minlength=num_target)
-    masses = _mass(_draw(counts, n, resamples, generator), counts) - 1 / len(y.values)
-    return float(torch.cat([ordered.size(gaps) for gaps in ordered.gaps(masses, y.scene[ordered.order])]).mean())
+    line = _sorted_values(y.values, period)
+    counts = torch.bincount(y.scene, minlength=y.num_scenes)
+    masses = _mass_per_value(_resample_scenes(counts, num_scenes, resamples, generator), counts) - 1 / len(y.values)
+    differences = line.cdf_differences(masses, y.scene[line.order])
+    return float(torch.cat([line.integrate(part) for part in differences]).mean())
 
 
-class _Ordered(NamedTuple):
-    """Places of values on a line or a circle.
+class _SortedValues(NamedTuple):
+    """Sorted values on a line or a circle.
 
     Attributes:
-        order: Their numbers, by place.
-        lengths: From each to the next. The last has 0 on a line, and the rest of the way to the first on a circle.
+        order: Their indices, by place.
+        lengths: From each to the next. The last has 0 on a line, and the arc to the first on a circle.
         circular: Whether it is a circle.
     """
 
@@ -151,31 +158,33 @@ class _Ordered(NamedTuple):
     lengths: Float[Tensor, " k"]
     circular: bool
 
-    def gaps(self, masses: Float[Tensor, "r s"], owner: Int[Tensor, " k"]) -> Iterator[Float[Tensor, "c k"]]:
-        """F - G between each place and the next, less its median on a circle: a few rows of all r at a time.
+    def cdf_differences(
+        self, masses: Float[Tensor, "r s"], mass_index: Int[Tensor, " k"]
+    ) -> Iterator[Float[Tensor, "c k"]]:
+        """Compute F - G on each interval between sorted values, less its median on a circle, in chunks of the r rows.
 
-        `masses` are those that F has more than G at the places of each of s owners; places are in their order.
+        `masses` are the probabilities of single values, of F less G; `mass_index` is the column of each sorted value.
         """
-        for part in masses.split(max(1, CHUNK // len(owner))):
-            yield self.levelled(part[:, owner].cumsum(1))
+        for part in masses.split(max(1, MAX_VALUES_PER_CHUNK // len(mass_index))):
+            yield self.subtract_median(part[:, mass_index].cumsum(1))
 
-    def levelled(self, gaps: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
-        """The same on a line, and less its weighted median on a circle."""
+    def subtract_median(self, differences: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
+        """Subtract the weighted median on a circle; return the differences unchanged on a line."""
         if not self.circular:
-            return gaps
-        return gaps - torch.stack([_weighted_median(gap, self.lengths) for gap in gaps])[:, None]
+            return differences
+        return differences - torch.stack([_weighted_median(row, self.lengths) for row in differences])[:, None]
 
-    def size(self, gaps: Float[Tensor, "r k"]) -> Float[Tensor, " r"]:
-        """The integral of |F - G|."""
-        return gaps.abs() @ self.lengths
+    def integrate(self, differences: Float[Tensor, "r k"]) -> Float[Tensor, " r"]:
+        """Integrate |F - G|."""
+        return differences.abs() @ self.lengths
 
 
-def _in_order(values: Float[Tensor, " k"], period: float | None) -> _Ordered:
+def _sorted_values(values: Float[Tensor, " k"], period: float | None) -> _SortedValues:
     if period is not None and not 0 < period < math.inf:
         raise ValueError(f"period={period} was given, but a circle has a positive circumference: 360 for degrees.")
     places, order = (values if period is None else values % period).sort(stable=True)
-    round_ = places[-1:] if period is None else places[:1] + period
-    return _Ordered(order, torch.diff(places, append=round_), period is not None)
+    end = places[-1:] if period is None else places[:1] + period
+    return _SortedValues(order, torch.diff(places, append=end), period is not None)
 
 
 def _weighted_median(values: Float[Tensor, " k"], weights: Float[Tensor, " k"]) -> Float[Tensor, ""]:
@@ -186,8 +195,8 @@ def _weighted_median(values: Float[Tensor, " k"], weights: Float[Tensor, " k"]) 
     low, high = values.aminmax()
     if low == high:
         return low
-    part = ((values - low) / (high - low) * (BINS - 1)).long()
-    below = weights.new_zeros(BINS).index_add_(0, part, weights).cumsum(0)
+    part = ((values - low) / (high - low) * (MEDIAN_BINS - 1)).long()
+    below = weights.new_zeros(MEDIAN_BINS).index_add_(0, part, weights).cumsum(0)
     half = below[-1:] / 2
     middle = torch.searchsorted(below, half)
     inside = (part == middle).nonzero()[:, 0]
@@ -218,14 +227,14 @@ def _wasserstein(
     (x, p), (y, q) = sides
     if not len(x) or not len(y):
         return math.nan
-    ordered = _in_order(torch.cat([x, y]), period)
-    (gap,) = ordered.gaps(torch.cat([p, -q])[None], ordered.order)
-    return float(ordered.size(gap))
+    line = _sorted_values(torch.cat([x, y]), period)
+    (difference,) = line.cdf_differences(torch.cat([p, -q])[None], line.order)
+    return float(line.integrate(difference))
 
 
-def _checked(name: str, measured: Measured, num: int, device: torch.device) -> Measured:
-    """In double precision on a device."""
-    values, scene = measured.values.to(device).double(), measured.scene.to(device)
+def _checked(name: str, sample: AttributeSample, device: torch.device) -> AttributeSample:
+    """The sample on a device, in double precision."""
+    values, scene, num = sample.values.to(device).double(), sample.scene.to(device), sample.num_scenes
     if len(values) != len(scene):
         raise ValueError(
             f"{name} has {len(values)} values from {len(scene)} scenes, but each needs its scene's number."
@@ -237,19 +246,16 @@ def _checked(name: str, measured: Measured, num: int, device: torch.device) -> M
             f"{name} has values of scenes {int(scene.min())}..{int(scene.max())}, but {num} scenes have the numbers "
             f"0..{num - 1}: pass the number of all scenes that were measured."
         )
-    return Measured(values, scene)
+    return AttributeSample(values, scene, num)
 
 
-def _draw(counts: Int[Tensor, " s"], n: int, resamples: int, generator: torch.Generator) -> Float[Tensor, "r s"]:
+def _resample_scenes(
+    counts: Int[Tensor, " s"], n: int, resamples: int, generator: torch.Generator
+) -> Float[Tensor, "r s"]:
     """How often each scene is among n that are drawn with replacement, of which at least one has a value."""
-    rows: list[Tensor] = []
-    while len(rows) < resamples:
-        drawn = torch.randint(len(counts), (n,), generator=generator, device=generator.device)
-        if bool(counts[drawn].any()):
-            rows.append(torch.bincount(drawn, minlength=len(counts)).double())
-    return torch.stack(rows)
+    return torch.cat(list(resampled_counts(len(counts), n, resamples, generator, accept=counts > 0)))
 
 
-def _mass(times: Float[Tensor, "r s"], counts: Int[Tensor, " s"]) -> Float[Tensor, "r s"]:
-    """Share of a law that one value of each scene has."""
+def _mass_per_value(times: Float[Tensor, "r s"], counts: Int[Tensor, " s"]) -> Float[Tensor, "r s"]:
+    """Probability of one value of each scene."""
     return times / (times @ counts.double())[:, None]

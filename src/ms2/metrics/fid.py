@@ -7,31 +7,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ms2.metrics.intervals import Found, Interval
+from ms2.metrics.intervals import Interval, PriorAndLearned
 
-DEVIATIONS = 1.96
-"""Of the normal law, on either side, for that level."""
-GROUPS = 20
-"""Parts that are left out in turn for the interval of FID."""
+Z_95 = 1.96
+"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
+MAX_GROUPS = 20
+"""Groups of images that the jackknife leaves out, one at a time."""
 
 
 def fid(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
-    """|μx - μy|² + tr(Σx + Σy - 2 (Σx Σy)^½) of the means and covariances (over n - 1) of two sets."""
+    """Compute |μx - μy|² + tr(Σx + Σy - 2 (Σx Σy)^½) from the means and covariances (over n - 1) of two sets."""
     return float(_frechet(_normal(x.double()), _normal(y.double())))
 
 
-# --- FID ---
+def fid_intervals(
+    prior: Float[Tensor, "n d"], learned: Float[Tensor, "k d"], real: Float[Tensor, "m d"]
+) -> PriorAndLearned:
+    """Compute the FID of the prior's and the learned model's images to real ones, and its change, with intervals.
 
-
-class _Normal(NamedTuple):
-    """Mean, and a root R of the covariance RᵀR."""
-
-    mean: Float[Tensor, " d"]
-    root: Float[Tensor, "k d"]
-
-
-def _fids(prior: Float[Tensor, "n d"], learned: Float[Tensor, "k d"], real: Float[Tensor, "m d"]) -> Found:
-    """With intervals by the jackknife, which leaves out a group of one set at a time.
+    The intervals are by the jackknife, which leaves out a group of images of one set at a time.
 
     A bootstrap sample has fewer different images, hence a FID that is higher by more than the interval is wide, and
     with fewer images than features twice the deviation. The jackknife has about the right one: with 100 and 60 images
@@ -42,14 +36,21 @@ def _fids(prior: Float[Tensor, "n d"], learned: Float[Tensor, "k d"], real: Floa
     value = _both_and_change(whole)
     variance = torch.zeros(3, dtype=torch.float64)
     for i, x in enumerate(sets):
-        groups = min(GROUPS, len(x))
+        groups = min(MAX_GROUPS, len(x))
         group = torch.arange(len(x)) % groups
         rest = [_normal(x[group != k]) for k in range(groups)]
         without = torch.stack([_both_and_change([*whole[:i], part, *whole[i + 1 :]]) for part in rest])
         variance += (groups - 1) * without.var(0, correction=0)
-    half = DEVIATIONS * variance.sqrt()
+    half = Z_95 * variance.sqrt()
     now, before, change = (Interval(v, v - h, v + h) for v, h in zip(value.tolist(), half.tolist(), strict=True))
-    return now, before, change if before.low > 0 else None
+    return PriorAndLearned(now, before, change if before.low > 0 else None)
+
+
+class _Normal(NamedTuple):
+    """Mean, and a root R of the covariance RᵀR."""
+
+    mean: Float[Tensor, " d"]
+    root: Float[Tensor, "k d"]
 
 
 def _both_and_change(laws: Sequence[_Normal]) -> Float[Tensor, "3"]:

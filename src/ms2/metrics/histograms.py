@@ -4,18 +4,15 @@ import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
-from ms2.metrics.intervals import Interval, _check_options
+from ms2.metrics.bootstrap import check_options, convex_interval, excess, resampled_counts
+from ms2.metrics.intervals import Interval
 
-# Added to each bin's probability before a logarithm: one part in 10,000 is below what 1,000 scenes can resolve.
 SMOOTHING = 1e-4
-# A bin whose two probabilities differ by less than this many standard errors may well not differ at all.
-UNRESOLVED = 3.0
-# Draws, or distances between rows, held at once by the bootstrap: 16 bytes each, so about 32 MB.
-CHUNK = 2_000_000
+"""Added to each bin's probability before a logarithm: one part in 10,000 is below what 1,000 scenes can resolve."""
 
 
 def one_hot_counts(values: Int[Tensor, " n"], bins: int | None = None) -> Float[Tensor, "n k"]:
-    """Table of a statistic with one whole number per scene, such as its object count: row i is 1 in bin `values[i]`.
+    """One-hot encode one whole number per scene, such as its object count: row i is 1 in bin `values[i]`.
 
     `bins` is k, by default the largest value + 1. ValueError if there is no scene or a value lies outside 0..k-1.
     """
@@ -29,17 +26,17 @@ def one_hot_counts(values: Int[Tensor, " n"], bins: int | None = None) -> Float[
 
 
 def distribution(table: Real[Tensor, "*r n k"]) -> Float[Tensor, "*r k"]:
-    """Column sums divided by their total: the share of each bin; all zeros, not NaN, where nothing was counted."""
+    """Compute the share of each bin from the counts per scene; all zeros, not NaN, where nothing was counted."""
     return _normalise((table if table.is_floating_point() else table.float()).sum(-2))
 
 
 def total_variation(p: Float[Tensor, "*#r k"], q: Float[Tensor, "*#r k"]) -> Float[Tensor, "*r"]:
-    """Half the summed absolute difference, 0..1: the share of the mass that sits in the wrong bin."""
+    """Compute half the summed absolute difference, 0..1: the share of the mass in the wrong bin."""
     return _gap(p, q).abs().sum(-1) / 2
 
 
 def wasserstein(p: Float[Tensor, "*#r k"], q: Float[Tensor, "*#r k"]) -> Float[Tensor, "*r"]:
-    """W1 in bins, 0..k, with bin i at position i: how far the mass must move on average.
+    """Compute W1 in bins, 0..k, with bin i at position i: the mean distance that the mass has to be moved.
 
     In one dimension it is the summed absolute CDF difference (Vallender 1974). Only for bins with an order.
     """
@@ -49,17 +46,17 @@ def wasserstein(p: Float[Tensor, "*#r k"], q: Float[Tensor, "*#r k"]) -> Float[T
 def kl_divergence(
     p: Float[Tensor, "*#r k"], q: Float[Tensor, "*#r k"], smoothing: float = SMOOTHING
 ) -> Float[Tensor, "*r"]:
-    """KL(p || q) in nats, >= 0: large where p has mass in bins that q lacks.
+    """Compute KL(p || q) in nats, >= 0: large where p has mass in bins that q lacks.
 
     Each bin of both gets `smoothing` (a probability) added and is normalised again, so a bin that only q lacks costs
     about p ln(p / smoothing) and not infinity. With `smoothing=0` the result is exact and may be infinite.
     """
-    smooth_p, smooth_q = (_normalise(_with_nothing(x) + smoothing) for x in (p, q))
+    smooth_p, smooth_q = (_normalise(_with_empty_bin(x) + smoothing) for x in (p, q))
     # Rounding can leave a sum of about -1e-8 where p all but equals q.
     return (torch.xlogy(smooth_p, smooth_p) - torch.xlogy(smooth_p, smooth_q)).sum(-1).clamp(min=0)
 
 
-def compare(
+def compare_histograms(
     generated: Real[Tensor, "n k"],
     target: Real[Tensor, "m j"],
     *,
@@ -67,7 +64,7 @@ def compare(
     resamples: int = 500,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Distances `tv`, `kl` (generated || target, nats) and `wasserstein` (bins), each with a bootstrap interval.
+    """Compute `tv`, `kl` (generated || target, nats) and `wasserstein` (bins), each with a bootstrap interval.
 
     The narrower table is padded with empty bins. `value` is the distance of the two full samples. The interval holds
     the distance of the underlying distributions with probability of about `level`, near 0 more often. Scenes of both
@@ -75,37 +72,35 @@ def compare(
 
     All three distances are convex, so sampling noise raises them, and resampling adds that noise once more: near 0
     the plain percentile interval lies wholly above the truth. Its upper end only becomes cautious (most of all that of
-    `kl` with rare bins), so it is kept. The lower end is `value` minus the upper quantile of the excess (resampled -
-    measured), clipped at 0: the basic bootstrap. For `tv` and `wasserstein` that still misses 0 when there are many
-    bins, since |x| has a kink at 0: there the excess takes unresolved bins as equal (Fang and Santos 2019, "Inference
-    on Directionally Differentiable Functions"). No bootstrap knows of bins that neither sample shows; one scene per
-    set yields a width of 0.
+    `kl` with rare bins), so it is kept; the lower end is that of the basic bootstrap (`convex_interval`). For `tv` and
+    `wasserstein` that still misses 0 when there are many bins, so bins that do not differ by much count as equal
+    (`excess`). Bins that neither sample shows are not accounted for; one scene per set yields a width of 0.
 
     ValueError for a table without scenes or with negative or not finite entries, `resamples` < 1 or `level` outside
     (0, 1).
     """
-    _check_options(resamples, level)
+    check_options(resamples, level)
     width = max(generated.shape[1], target.shape[1])
     tables = [_prepare("generated", generated, width, generator), _prepare("target", target, width, generator)]
     p, q = (distribution(table) for table in tables)
     ps, qs = (_resample(table, len(table), resamples, generator) for table in tables)
     value, values = _distances(p, q), _distances(ps, qs)
     gap, gaps = _gap(p, q), _gap(ps, qs)
-    excess = {
-        "tv": _excess(gap, gaps) / 2,
+    raised = {
+        "tv": excess(gap, gaps) / 2,
         "kl": values["kl"] - value["kl"],
-        "wasserstein": _excess(gap.cumsum(-1), gaps.cumsum(-1)),
+        "wasserstein": excess(gap.cumsum(-1), gaps.cumsum(-1)),
     }
-    return {name: _interval(value[name], values[name], excess[name], level) for name in value}
+    return {name: convex_interval(value[name], values[name], raised[name], level) for name in value}
 
 
-def noise_floor(
+def histogram_noise_floor(
     target: Real[Tensor, "m k"], n: int, *, generator: torch.Generator, resamples: int = 200
 ) -> dict[str, float]:
-    """Mean `tv`, `kl` and `wasserstein` between n scenes drawn with replacement from the target and the target itself.
+    """Estimate the noise floor: mean `tv`, `kl` and `wasserstein` between the target and n scenes bootstrapped from it.
 
-    What a perfect model still shows when n of its scenes are measured; units as in `compare`. ValueError as there,
-    and if n < 1.
+    This is what a perfect model shows when n of its scenes are measured; units as in `compare_histograms`. ValueError
+    as there, and if n < 1.
     """
     if n < 1 or resamples < 1:
         raise ValueError(f"n={n} and resamples={resamples} were given, but both must be at least 1: raise them.")
@@ -119,13 +114,13 @@ def _normalise(mass: Float[Tensor, "*r k"]) -> Float[Tensor, "*r k"]:
     return mass / total.where(total > 0, torch.ones_like(total))
 
 
-def _with_nothing(p: Float[Tensor, "*r k"]) -> Float[Tensor, "*r k+1"]:
-    """The distribution with the bin "nothing" after the last."""
+def _with_empty_bin(p: Float[Tensor, "*r k"]) -> Float[Tensor, "*r k+1"]:
+    """Append a bin that holds all mass where nothing was counted."""
     return torch.cat([p, (p.sum(-1, keepdim=True) == 0).to(p)], dim=-1)
 
 
 def _gap(p: Float[Tensor, "*#r k"], q: Float[Tensor, "*#r k"]) -> Float[Tensor, "*r k+1"]:
-    return _with_nothing(p) - _with_nothing(q)
+    return _with_empty_bin(p) - _with_empty_bin(q)
 
 
 def _distances(p: Float[Tensor, "*#r k"], q: Float[Tensor, "*#r k"]) -> dict[str, Float[Tensor, "*r"]]:
@@ -152,28 +147,5 @@ def _resample(
     table: Float[Tensor, "m k"], n: int, resamples: int, generator: torch.Generator
 ) -> Float[Tensor, "{resamples} k"]:
     """Distributions of `resamples` sets of n scenes, each drawn from the table's rows with replacement."""
-    rows = []
-    chunk = max(1, CHUNK // max(n, len(table)))
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        drawn = torch.randint(len(table), (size, n), generator=generator, device=generator.device)
-        times = table.new_zeros(size, len(table)).scatter_add_(1, drawn, table.new_ones(()).expand(size, n))
-        rows.append(times @ table)
-    return _normalise(torch.cat(rows))
-
-
-def _excess(gap: Float[Tensor, " k"], gaps: Float[Tensor, "r k"]) -> Float[Tensor, " r"]:
-    """How far noise lifts the sum of |gap|, per resample, if gaps that the noise can explain are 0 in truth."""
-    noise = gaps - gap
-    resolved = gap.abs() > UNRESOLVED * noise.square().mean(0).sqrt()
-    centre = gap * resolved
-    return (centre + noise).abs().sum(-1) - centre.abs().sum()
-
-
-def _interval(
-    value: Float[Tensor, ""], values: Float[Tensor, " r"], excess: Float[Tensor, " r"], level: float
-) -> Interval:
-    upper = (1 + level) / 2
-    low = (value - excess.quantile(upper)).clamp(min=0).minimum(value)
-    high = values.quantile(upper).maximum(value)
-    return Interval(float(value), float(low), float(high))
+    counts = resampled_counts(len(table), n, resamples, generator, dtype=table.dtype)
+    return _normalise(torch.cat([times @ table for times in counts]))

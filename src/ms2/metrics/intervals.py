@@ -1,7 +1,8 @@
-"""Values with intervals."""
+"""Values with confidence intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -18,8 +19,22 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+class PriorAndLearned(NamedTuple):
+    """A distance to the target before and after learning.
+
+    Attributes:
+        learned: Distance of the learned model.
+        prior: Distance of the prior.
+        change: Relative change, -0.5 for half of the prior's; None where the prior's distance might be 0.
+    """
+
+    learned: Interval
+    prior: Interval
+    change: Interval | None
+
+
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean of independent measurements, and its interval by Student's t; that of a single one has no width."""
+    """Compute the mean of independent measurements, and its interval by Student's t, of width 0 for a single one."""
     numbers = torch.tensor(values, dtype=torch.double)
     mean = float(numbers.mean())
     if len(values) < 2:
@@ -28,15 +43,3 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
     half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * float(numbers.std()) / len(values) ** 0.5
     return Interval(mean, mean - half, mean + half)
-
-
-def _check_options(resamples: int, level: float) -> None:
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(
-            f"resamples={resamples} and level={level} were given, but resamples must be at least 1 and level between "
-            "0 and 1: try resamples=500, level=0.95."
-        )
-
-
-Found = tuple[Interval, Interval, Interval | None]
-"""The model's distance, the prior's, and the relative change, None where the prior's distance might be 0."""

@@ -6,20 +6,43 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ms2.metrics.intervals import Found, Interval
+from ms2.metrics.bootstrap import basic_interval, resampled_counts
+from ms2.metrics.intervals import Interval, PriorAndLearned
 
 LEVEL = 0.95
-CHUNK = 4_000_000
+"""Confidence of the intervals."""
+MAX_KERNEL_VALUES_PER_CHUNK = 4_000_000
 """Kernel values held at once: 8 bytes each, so 32 MB."""
 
 
 def kid(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
-    """Squared MMD of two sets with the kernel (x·y / d + 1)^3, without bias, so it may be negative."""
+    """Compute the unbiased squared MMD of two sets of features with the kernel (x·y / d + 1)^3; it may be negative."""
     once = [_Sample(s.double(), torch.ones(1, len(s), dtype=torch.float64)) for s in (x, y)]
     return float(_within(once[0])[0] + _within(once[1])[0] - 2 * _cross(*once))
 
 
-# --- KID ---
+def kid_intervals(
+    prior: Float[Tensor, "n d"],
+    learned: Float[Tensor, "k d"],
+    real: Float[Tensor, "m d"],
+    resamples: int,
+    generator: torch.Generator,
+) -> PriorAndLearned:
+    """Compute the KID of the prior's and the learned model's images to real ones, and its change, with intervals.
+
+    The intervals are of the basic bootstrap over images; both distances share the resamples of the real images.
+    """
+    target = _resampled(real, resamples, generator)
+    (value, error), (before, error_before) = (
+        _value_and_error(_resampled(x, resamples, generator), target) for x in (learned, prior)
+    )
+    change = None
+    interval, interval_before = _interval(value, error), _interval(before, error_before)
+    draws, draws_before = value - error, before - error_before
+    if interval_before.low > 0 and bool((draws_before > 0).all()):
+        relative = value / before - 1
+        change = _interval(relative, relative - (draws / draws_before - 1))
+    return PriorAndLearned(interval, interval_before, change)
 
 
 class _Sample(NamedTuple):
@@ -29,35 +52,21 @@ class _Sample(NamedTuple):
     counts: Float[Tensor, "r n"]
 
 
-def _kids(
-    prior: Float[Tensor, "n d"],
-    learned: Float[Tensor, "k d"],
-    real: Float[Tensor, "m d"],
-    resamples: int,
-    generator: torch.Generator,
-) -> Found:
-    target = _Sample(real, _multiplicities(len(real), resamples, generator))
-    (value, draws), (before, draws_before) = (
-        _kid_draws(_Sample(x, _multiplicities(len(x), resamples, generator)), target) for x in (learned, prior)
-    )
-    interval, interval_before = _interval(value, draws), _interval(before, draws_before)
-    if interval_before.low <= 0 or not bool((draws_before > 0).all()):
-        return interval, interval_before, None
-    return interval, interval_before, _interval(value / before - 1, draws / draws_before - 1)
+def _resampled(features: Float[Tensor, "n d"], resamples: int, generator: torch.Generator) -> _Sample:
+    counts = resampled_counts(len(features), len(features), resamples, generator)
+    return _Sample(features, torch.cat([part.cpu() for part in counts]))
 
 
-def _kid_draws(sample: _Sample, real: _Sample) -> tuple[float, Float[Tensor, " r"]]:
-    """The value, and draws about it.
+def _value_and_error(sample: _Sample, real: _Sample) -> tuple[float, Float[Tensor, " r"]]:
+    """KID, and the error of each resample.
 
-    A resample follows the empirical laws, whose squared MMD counts the pairs of an image with itself and is known:
-    a resample's error is its own unbiased estimate less that, and a draw is the value less the error (the basic
-    bootstrap, as in `ms2.metrics.vectors.compare_vectors`).
+    A resample follows the empirical distributions, whose squared MMD counts the pairs of an image with itself and is
+    known; its error is its own unbiased estimate less that, as in `ms2.metrics.vectors.compare_vectors`.
     """
     (within, law), (real_within, real_law) = _within(sample), _within(real)
     once = [_Sample(s.features, torch.ones(1, len(s.features), dtype=torch.float64)) for s in (sample, real)]
     error = within + real_within - 2 * _cross(sample, real) - (law + real_law - 2 * _cross(*once))
-    value = kid(sample.features, real.features)
-    return value, value - error
+    return kid(sample.features, real.features), error
 
 
 def _within(sample: _Sample) -> tuple[Float[Tensor, " r"], float]:
@@ -87,18 +96,10 @@ def _kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "
 
 
 def _parts(rows: int, columns: int) -> list[slice]:
-    step = max(1, CHUNK // columns)
+    step = max(1, MAX_KERNEL_VALUES_PER_CHUNK // columns)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def _multiplicities(n: int, resamples: int, generator: torch.Generator) -> Float[Tensor, "r n"]:
-    """How often resamples of n images have each of them."""
-    drawn = torch.randint(n, (resamples, n), generator=generator, device=generator.device).cpu()
-    ones = torch.ones((), dtype=torch.float64).expand(resamples, n)
-    return torch.zeros(resamples, n, dtype=torch.float64).scatter_add_(1, drawn, ones)
-
-
-def _interval(value: float, draws: Float[Tensor, " r"]) -> Interval:
-    """Quantiles of the draws. The upper end takes the larger of the two tails, as squares are skewed near 0."""
-    low, high = (float(draws.quantile(q)) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return Interval(value, min(low, value), max(high, 2 * value - low, value))
+def _interval(value: float, error: Float[Tensor, " r"]) -> Interval:
+    low, high = basic_interval(torch.tensor(value, dtype=torch.float64), error, LEVEL)
+    return Interval(value, min(float(low), value), max(float(high), value))

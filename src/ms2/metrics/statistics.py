@@ -1,7 +1,7 @@
-"""Statistics of scene structure: what histograms are made of, and distances between them taken."""
+"""Statistics of scene structure: counts per histogram bin, and vectors of counts."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -9,133 +9,204 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
-from ms2.core.registry import Plugin
+from ms2.metrics.base import SHOWN_ROWS, Statistic, round_shares
+from ms2.metrics.histograms import compare_histograms, distribution, histogram_noise_floor
+from ms2.metrics.intervals import Interval
+from ms2.metrics.results import HistogramResult
+from ms2.metrics.vectors import compare_vectors, vector_noise_floor
 from ms2.scene.batch import SceneBatch
 
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
-class Statistic(Plugin, ABC, kind="statistics"):
-    """What each scene adds to the bins of a histogram.
+MIN_VISIBLE_SHARE = 0.002
+"""Share of a bin below which its bar can't be seen."""
+
+
+class StructureStatistic(Statistic[Int[Tensor, "n k"]], kind="statistics"):
+    """Base class of statistics of structure: the counts that each scene adds to a histogram's bins.
 
     Attributes:
-        name: Short name, the prefix of its distances in ``metrics.json``.
-        title: What its histogram shows.
         ordered: Whether bin i stands for the number i, so that a mean makes sense.
-        histogram: Whether its table is that of a histogram at all; if not, each scene has a vector of numbers, and
-            distributions of those are compared by their energy distance.
     """
 
-    name: str
-    title: str
     ordered: bool = True
-    histogram: bool = True
 
-    @abstractmethod
-    def table(self, scenes: SceneBatch, classes: Sequence[str]) -> Int[Tensor, "b k"]:
-        """What each scene adds to each bin; the width may differ between sets of scenes."""
+    def bin_names(self, class_names: Sequence[str], num_bins: int) -> list[str]:
+        """Return the names of the bins."""
+        return [str(i) for i in range(num_bins)]
 
-    def bins(self, classes: Sequence[str], width: int) -> list[str]:
-        """Names of the bins."""
-        return [str(i) for i in range(width)]
+    def compare(
+        self, generated: Int[Tensor, "n k"], target: Int[Tensor, "m j"], *, generator: torch.Generator
+    ) -> dict[str, Interval]:
+        """Compute total variation, KL divergence and Wasserstein distance."""
+        return compare_histograms(generated, target, generator=generator)
+
+    def noise_floor(
+        self, target: Int[Tensor, "n k"], num_scenes: int, *, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Estimate the same distances of a perfect model."""
+        return histogram_noise_floor(target, num_scenes, generator=generator)
+
+    def mean(self, sample: Int[Tensor, "n k"]) -> float | None:
+        """Compute the mean number, where bins have an order."""
+        share = distribution(sample)
+        return float(share @ torch.arange(share.shape[0], dtype=share.dtype)) if self.ordered else None
+
+    def histogram(
+        self, samples: Mapping[str, Int[Tensor, "_ _"]], class_names: Sequence[str]
+    ) -> HistogramResult | None:
+        """Compute the share of each bin, up to the last one that can be seen."""
+        shares = {row: distribution(samples[row]) for row in SHOWN_ROWS if row in samples}
+        width = max(len(share) for share in shares.values())
+        table = torch.stack([F.pad(share, (0, width - len(share))) for share in shares.values()])
+        if self.ordered:
+            seen = (table.amax(0) > MIN_VISIBLE_SHARE).nonzero()
+            table = table[:, : int(seen.max()) + 1 if len(seen) else 1]
+        bins = self.bin_names(class_names, table.shape[1])
+        return HistogramResult(
+            self.name,
+            self.title,
+            bins,
+            {row: round_shares(share) for row, share in zip(shares, table.tolist(), strict=True)},
+        )
+
+    def validation_metric(self, target: Int[Tensor, "n k"]) -> "tuple[str, Metric] | None":
+        """Make a metric that accumulates the total variation."""
+        from ms2.metrics.accumulated import TotalVariation
+
+        return "tv", TotalVariation(target)
 
 
-class ObjectCount(Statistic):
-    """The number of objects in a scene, of one class or of all.
+class ObjectCount(StructureStatistic):
+    """Number of objects per scene, of one class or of all.
 
     Args:
-        classes: The class; all objects by default.
-        name: Short name.
+        classes: Class to count; all objects by default.
+        name: Short name, the key in ``metrics.json`` and on figures.
     """
 
     def __init__(self, classes: str | None = None, name: str = "count") -> None:
         self.classes, self.name = classes, name
         self.title = f"{classes or 'objects'} per scene"
 
-    def table(self, scenes: SceneBatch, classes: Sequence[str]) -> Int[Tensor, "b k"]:
-        """One-hot of the number of objects."""
-        counted = scenes.mask if self.classes is None else scenes.classes == number_of(self.classes, classes)
+    def measure(self, scenes: SceneBatch, class_names: Sequence[str]) -> Int[Tensor, "b k"]:
+        """One-hot encode the number of objects."""
+        counted = scenes.mask if self.classes is None else scenes.classes == class_index(self.classes, class_names)
         return F.one_hot(counted.sum(1))
 
 
-class ChildCount(Statistic):
-    """The number of objects of a class that belong to one, as of the cars on the first road.
+class ChildCount(StructureStatistic):
+    """Number of children of a class per parent, such as cars on the first road.
 
     Args:
-        child: The class that is counted.
-        parent: The class that they belong to.
-        items: Which of their parents count, in the order in which the grammar makes them, from 1.
-        name: Short name.
+        child_class: Class to count.
+        parent_class: Class of the parents.
+        parent_indices: Parents to include, in the order of the grammar, from 1.
+        name: Short name, the key in ``metrics.json`` and on figures.
     """
 
-    def __init__(self, child: str, parent: str, items: Sequence[int], name: str) -> None:
-        if not items or min(items) < 1:
-            raise UserError(f"items count from 1, as in [1] or [2, 3, 4], so they can't be {list(items)}")
-        self.child, self.parent, self.items, self.name = child, parent, list(items), name
-        self.title = f"{child} on {parent} {', '.join(map(str, items))}"
+    def __init__(self, child_class: str, parent_class: str, parent_indices: Sequence[int], name: str) -> None:
+        if not parent_indices or min(parent_indices) < 1:
+            raise UserError(
+                f"parent_indices count from 1, as in [1] or [2, 3, 4], so they can't be {list(parent_indices)}"
+            )
+        self.child_class, self.parent_class, self.name = child_class, parent_class, name
+        self.parent_indices = list(parent_indices)
+        self.title = f"{child_class} on {parent_class} {', '.join(map(str, parent_indices))}"
 
-    def table(self, scenes: SceneBatch, classes: Sequence[str]) -> Int[Tensor, "b k"]:
-        """One for the number of objects of each of these parents that a scene has."""
-        counts, there = children(scenes, number_of(self.child, classes), number_of(self.parent, classes))
-        chosen = [item - 1 for item in self.items if item <= counts.shape[1]]
+    def measure(self, scenes: SceneBatch, class_names: Sequence[str]) -> Int[Tensor, "b k"]:
+        """One-hot encode the number of children, summed over the parents that a scene has."""
+        child, parent = (class_index(name, class_names) for name in (self.child_class, self.parent_class))
+        counts, exists = count_children(scenes, child, parent)
+        chosen = [index - 1 for index in self.parent_indices if index <= counts.shape[1]]
         if not chosen:
             return counts.new_zeros(len(counts), 1)
-        return (F.one_hot(counts[:, chosen]) * there[:, chosen, None]).sum(1)
+        return (F.one_hot(counts[:, chosen]) * exists[:, chosen, None]).sum(1)
 
 
-class Joint(Statistic):
-    """The whole structure as one vector: the number of parents, and how many objects belong to each of the first.
+class StructureVector(StructureStatistic):
+    """Vector of the number of parents, and of the children of each of the first parents.
+
+    Distributions of vectors are compared by their energy distance; there is no histogram.
 
     Args:
-        child: The class that is counted.
-        parent: The class that they belong to.
-        items: How many of their parents are told apart.
-        name: Short name.
+        child_class: Class of the children.
+        parent_class: Class of the parents.
+        num_parents: Number of parents counted separately.
+        name: Short name, the key in ``metrics.json`` and on figures.
     """
 
-    histogram, ordered = False, False
+    ordered = False
 
-    def __init__(self, child: str, parent: str, items: int = 4, name: str = "joint") -> None:
-        self.child, self.parent, self.items, self.name = child, parent, items, name
-        self.title = f"{parent} and {child} on each"
+    def __init__(self, child_class: str, parent_class: str, num_parents: int = 4, name: str = "joint") -> None:
+        self.child_class, self.parent_class, self.name = child_class, parent_class, name
+        self.num_parents = num_parents
+        self.title = f"{parent_class} and {child_class} on each"
 
-    def table(self, scenes: SceneBatch, classes: Sequence[str]) -> Int[Tensor, "b k"]:
-        """Number of parents, then of objects that belong to the first, second, ..."""
-        counts, there = children(scenes, number_of(self.child, classes), number_of(self.parent, classes))
-        counts = F.pad(counts, (0, self.items))[:, : self.items]
-        return torch.cat([there.sum(1, keepdim=True), counts], 1)
+    def measure(self, scenes: SceneBatch, class_names: Sequence[str]) -> Int[Tensor, "b k"]:
+        """Compute the vectors: number of parents, then of children of the first, second, ..."""
+        child, parent = (class_index(name, class_names) for name in (self.child_class, self.parent_class))
+        counts, exists = count_children(scenes, child, parent)
+        counts = F.pad(counts, (0, self.num_parents))[:, : self.num_parents]
+        return torch.cat([exists.sum(1, keepdim=True), counts], 1)
+
+    def compare(
+        self, generated: Int[Tensor, "n k"], target: Int[Tensor, "m k"], *, generator: torch.Generator
+    ) -> dict[str, Interval]:
+        """Compute the energy distance."""
+        return {"energy": compare_vectors(generated, target, generator=generator)}
+
+    def noise_floor(
+        self, target: Int[Tensor, "n k"], num_scenes: int, *, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Estimate the energy distance of a perfect model."""
+        return {"energy": vector_noise_floor(target, num_scenes, generator=generator)}
+
+    def histogram(
+        self, samples: Mapping[str, Int[Tensor, "_ _"]], class_names: Sequence[str]
+    ) -> HistogramResult | None:
+        """Return None: vectors have no histogram."""
+        return None
+
+    def validation_metric(self, target: Int[Tensor, "n k"]) -> "tuple[str, Metric] | None":
+        """Return None: the energy distance takes all pairs of scenes, too many for each validation."""
+        return None
 
 
-class ClassFrequency(Statistic):
-    """The classes of all objects together."""
+class ClassFrequency(StructureStatistic):
+    """Histogram of the classes of all objects."""
 
     name, title, ordered = "class", "classes of objects", False
 
-    def table(self, scenes: SceneBatch, classes: Sequence[str]) -> Int[Tensor, "b k"]:
-        """Number of objects of each class."""
-        return scenes.counts(len(classes))
+    def measure(self, scenes: SceneBatch, class_names: Sequence[str]) -> Int[Tensor, "b k"]:
+        """Count the objects of each class."""
+        return scenes.counts(len(class_names))
 
-    def bins(self, classes: Sequence[str], width: int) -> list[str]:
-        """The classes."""
-        return list(classes)
+    def bin_names(self, class_names: Sequence[str], num_bins: int) -> list[str]:
+        """Return the class names."""
+        return list(class_names)
 
 
-def children(scenes: SceneBatch, child: int, parent: int) -> tuple[Int[Tensor, "b p"], Int[Tensor, "b p"]]:
-    """Number of children of each of a scene's parents, in their order, and 1 for each parent that there is."""
+def count_children(scenes: SceneBatch, child: int, parent: int) -> tuple[Int[Tensor, "b p"], Int[Tensor, "b p"]]:
+    """Count the children of each parent in the order of the parents, and mark which parents exist (1 or 0)."""
     is_parent, is_child = scenes.classes == parent, scenes.classes == child
-    most = max(1, int(is_parent.sum(1).max())) if len(scenes) else 1
+    max_parents = max(1, int(is_parent.sum(1).max())) if len(scenes) else 1
     number = (is_parent.cumsum(1) - 1).gather(1, scenes.parents.clamp(min=0))
     is_child = is_child & is_parent.gather(1, scenes.parents.clamp(min=0)) & (scenes.parents >= 0)
-    counts = torch.zeros(len(scenes), most, dtype=torch.long, device=number.device)
-    counts.scatter_add_(1, number.clamp(0, most - 1), is_child.long())
-    there = torch.arange(most, device=number.device) < is_parent.sum(1, keepdim=True)
-    return counts, there.long()
+    counts = torch.zeros(len(scenes), max_parents, dtype=torch.long, device=number.device)
+    counts.scatter_add_(1, number.clamp(0, max_parents - 1), is_child.long())
+    exists = torch.arange(max_parents, device=number.device) < is_parent.sum(1, keepdim=True)
+    return counts, exists.long()
 
 
-def number_of(name: str, classes: Sequence[str]) -> int:
-    """The number of a class.
+def class_index(name: str, class_names: Sequence[str], *others: str) -> int:
+    """Return a class's index; `others` are further names that a person may have meant.
 
     Raises:
-        UserError: If the grammar has none of that name.
+        UserError: If there is no class of that name.
     """
-    if name not in classes:
-        raise UserError(f"a statistic counts {name!r}, which the grammar lacks. {suggest(name, classes)}")
-    return list(classes).index(name)
+    if name not in class_names:
+        near = suggest(name, [*class_names, *others])
+        raise UserError(f"a statistic measures the class {name!r}, but there is no such class. {near}")
+    return list(class_names).index(name)

@@ -6,12 +6,15 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
-from ms2.metrics.histograms import CHUNK
-from ms2.metrics.intervals import Interval, _check_options
+from ms2.metrics.bootstrap import basic_interval, check_options, resampled_counts
+from ms2.metrics.intervals import Interval
+
+MAX_DISTANCES_PER_CHUNK = 2_000_000
+"""Distances between rows held at once: 8 bytes each, so 16 MB."""
 
 
-class _Atoms(NamedTuple):
-    """Two sets of vectors as the u different ones of both, and how often each set has each of them.
+class _UniqueRows(NamedTuple):
+    """Two sets of vectors as their u different rows, and how often each set has each of them.
 
     Double precision throughout: near 0 the distance is the small difference of large means.
     """
@@ -21,16 +24,17 @@ class _Atoms(NamedTuple):
 
 
 def energy_distance(x: Real[Tensor, "n d"], y: Real[Tensor, "m e"]) -> float:
-    """sqrt(2 E|X-Y| - E|X-X'| - E|Y-Y'|) of the laws of two sets of vectors, in the unit of the vectors; e = d.
+    """Compute the energy distance of two samples of vectors, in their unit: sqrt(2 E|X-Y| - E|X-X'| - E|Y-Y'|).
 
-    Székely and Rizzo 2013, "Energy statistics", with Euclidean norms. The means within a set leave out the pairs of a
-    row with itself, so the estimate of the square has no bias; where it comes out negative, the distance is 0.
+    Székely and Rizzo 2013, "Energy statistics", with Euclidean norms; both have as many columns (e = d). The means
+    within a set leave out the pairs of a row with itself, so the estimate of the square has no bias; where it comes out
+    negative, the distance is 0.
 
     ValueError for fewer than two rows, no columns, numbers of columns that differ, or entries that are not finite.
     """
-    atoms = _atoms(x, y, x.device)
-    times_x, times_y = atoms.times
-    return float(_root(_energy_squared(atoms.points, times_x[None], times_y[None], len(x), len(y))))
+    unique = _unique_rows(x, y, x.device)
+    times_x, times_y = unique.times
+    return float(_root(_energy_squared(unique.points, times_x[None], times_y[None], len(x), len(y))))
 
 
 def compare_vectors(
@@ -41,57 +45,60 @@ def compare_vectors(
     resamples: int = 200,
     level: float = 0.95,
 ) -> Interval:
-    """Energy distance of two sets of structure vectors, a row per scene, with a bootstrap interval.
+    """Compute the energy distance of two sets of vectors, a row per scene, with a bootstrap interval.
 
     `value` is the `energy_distance` of the two full samples. The interval holds the distance of the underlying laws
     with probability of about `level`, near 0 more often, where it begins at 0. Scenes of both sets are resampled; the
     work is done on the generator's device. The distances between rows are computed once for all resamples, and between
     different rows only: many scenes have the same structure.
 
-    It is the basic bootstrap of the squared distance, which is smooth at 0, so unlike in `compare` nothing has to be
-    taken as equal: the error (resampled - mean of the resampled) replaces (measured - true). That mean is known: a
-    resample is drawn from the empirical laws, whose squared distance counts the pairs of a row with itself. The upper
-    end takes the larger of the error's two tails, as the square is skewed near 0.
+    It is the basic bootstrap of the squared distance, which is smooth at 0, so unlike in `compare_histograms` nothing
+    has to be taken as equal: the error (resampled - mean of the resampled) replaces (measured - true). That mean is
+    known: a resample is drawn from the empirical distributions, whose squared distance counts the pairs of a row with
+    itself.
 
     ValueError as in `energy_distance`, for `resamples` < 1 or `level` outside (0, 1).
     """
-    _check_options(resamples, level)
-    atoms = _atoms(generated, target, generator.device)
+    check_options(resamples, level)
+    unique = _unique_rows(generated, target, generator.device)
     sizes = (len(generated), len(target))
-    drawn = [_multiplicities(times, size, resamples, generator) for times, size in zip(atoms.times, sizes, strict=True)]
+    drawn = [
+        _multiplicities(times, size, resamples, generator) for times, size in zip(unique.times, sizes, strict=True)
+    ]
     # the last row is the sample itself
-    both = [torch.cat([rows, times[None]]) for rows, times in zip(drawn, atoms.times, strict=True)]
-    cross, within_x, within_y = _mean_distances(atoms.points, *both)
+    both = [torch.cat([rows, times[None]]) for rows, times in zip(drawn, unique.times, strict=True)]
+    cross, within_x, within_y = _mean_distances(unique.points, *both)
     squares = 2 * cross - _unbiased(within_x, sizes[0]) - _unbiased(within_y, sizes[1])
     empirical = (2 * cross - within_x - within_y)[-1]
     square, error = squares[-1], squares[:-1] - empirical
-    below, above = error.quantile((1 - level) / 2), error.quantile((1 + level) / 2)
     value = _root(square)
-    low, high = _root(square - above), _root(square + torch.maximum(above, -below))
+    low, high = (_root(end) for end in basic_interval(square, error, level))
     return Interval(float(value), float(low.minimum(value)), float(high.maximum(value)))
 
 
 def vector_noise_floor(
     target: Real[Tensor, "m d"], n: int, *, generator: torch.Generator, resamples: int = 200
 ) -> float:
-    """Mean energy distance between n rows and m rows, both drawn with replacement from the m rows of the target.
+    """Estimate the noise floor: mean energy distance of n to m rows, both bootstrapped from the m rows of the target.
 
-    What a perfect model still shows when n of its scenes are compared with the m of the target. The target is redrawn
-    too, unlike in `noise_floor`: the estimate has no bias only between independent samples, and would come out below 0
-    between the target and rows of its own. ValueError as in `energy_distance`, for n < 2 or `resamples` < 1.
+    This is what a perfect model shows when n of its scenes are compared with the m of the target. The target is drawn
+    again too, unlike in `histogram_noise_floor`: the estimate has no bias only between independent samples, and would
+    come out below 0 between the target and rows of its own.
+
+    ValueError as in `energy_distance`, for n < 2 or `resamples` < 1.
     """
     if n < 2 or resamples < 1:
         raise ValueError(
             f"n={n} and resamples={resamples} were given, but n must be at least 2, since rows of one set are compared "
             "in pairs, and resamples at least 1: raise them."
         )
-    atoms = _atoms(target, target, generator.device)
+    unique = _unique_rows(target, target, generator.device)
     m = len(target)
-    xs, ys = (_multiplicities(atoms.times[1], size, resamples, generator) for size in (n, m))
-    return float(_root(_energy_squared(atoms.points, xs, ys, n, m)).mean())
+    xs, ys = (_multiplicities(unique.times[1], size, resamples, generator) for size in (n, m))
+    return float(_root(_energy_squared(unique.points, xs, ys, n, m)).mean())
 
 
-def _atoms(x: Real[Tensor, "n d"], y: Real[Tensor, "m e"], device: torch.device) -> _Atoms:
+def _unique_rows(x: Real[Tensor, "n d"], y: Real[Tensor, "m e"], device: torch.device) -> _UniqueRows:
     """The checked sets on a device."""
     for name, rows in (("the first set", x), ("the second set", y)):
         if rows.shape[0] < 2 or rows.shape[1] == 0:
@@ -108,21 +115,15 @@ def _atoms(x: Real[Tensor, "n d"], y: Real[Tensor, "m e"], device: torch.device)
         )
     points, place = torch.cat([x.to(device).double(), y.to(device).double()]).unique(dim=0, return_inverse=True)
     times_x, times_y = (torch.bincount(p, minlength=len(points)).double() for p in place.split([len(x), len(y)]))
-    return _Atoms(points, (times_x, times_y))
+    return _UniqueRows(points, (times_x, times_y))
 
 
 def _multiplicities(
     times: Float[Tensor, " u"], n: int, resamples: int, generator: torch.Generator
 ) -> Float[Tensor, "{resamples} u"]:
     """How often `resamples` sets of n rows, drawn with replacement, have each of the u different rows."""
-    place = torch.arange(len(times), device=times.device).repeat_interleave(times.long())
-    rows = []
-    chunk = max(1, CHUNK // max(n, len(times)))
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        drawn = place[torch.randint(len(place), (size, n), generator=generator, device=generator.device)]
-        rows.append(times.new_zeros(size, len(times)).scatter_add_(1, drawn, times.new_ones(()).expand(size, n)))
-    return torch.cat(rows)
+    row = torch.arange(len(times), device=times.device).repeat_interleave(times.long())
+    return torch.cat(list(resampled_counts(len(row), n, resamples, generator, group=row, num_groups=len(times))))
 
 
 def _mean_distances(
@@ -132,7 +133,7 @@ def _mean_distances(
     x, y = (times / times.sum(1, keepdim=True) for times in (times_x, times_y))
     cross, within_x, within_y = (points.new_zeros(len(x)) for _ in range(3))
     # A few rows of the u x u distances at a time: with 10,000 different rows in each set, all of them take 3.2 GB.
-    step = max(1, CHUNK // len(points))
+    step = max(1, MAX_DISTANCES_PER_CHUNK // len(points))
     for start in range(0, len(points), step):
         part = slice(start, start + step)
         # Not by way of a matrix product, which rounds the distance of a row to itself to about 1e-7.

@@ -26,10 +26,10 @@ from ms2.evaluation.detectors.detector import Detector, evaluate_detector, load_
 from ms2.evaluation.image_distances import ImageDistances
 from ms2.metrics.comparison import ComparisonResult, load_comparison, save_comparison, summarise
 from ms2.metrics.fid import fid
-from ms2.metrics.histograms import compare
+from ms2.metrics.histograms import compare_histograms
 from ms2.metrics.intervals import Interval
 from ms2.metrics.kid import kid
-from ms2.metrics.statistics import ClassFrequency, ObjectCount, Statistic
+from ms2.metrics.statistics import ClassFrequency, ObjectCount, StructureStatistic, StructureVector
 from ms2.metrics.vectors import compare_vectors
 from ms2.models.checkpoints import CheckpointError
 from ms2.models.opening import Learned, Source, build, find, parser, read
@@ -82,7 +82,7 @@ class Rows(NamedTuple):
     name: str
     sources: dict[str, Source]
     target: Target
-    statistics: Sequence[Statistic]
+    statistics: Sequence[StructureStatistic]
     realism: ImageDistances | None
 
 
@@ -102,7 +102,7 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
     reader = parser("ms2 compare")
     reader.add_subclass_arguments(Target, "target")
     reader.link_arguments("world", "target.init_args.world", apply_on="instantiate")
-    reader.add_argument("--statistics", type=list[Statistic] | None)
+    reader.add_argument("--statistics", type=list[StructureStatistic] | None)
     reader.add_argument("--image_distances", type=ImageDistances | None)
     model = picked(found, "model")
     given = {"world": found["world"], "structure": model.get("structure"), "target": picked(found, "data", "target")}
@@ -235,10 +235,10 @@ def _distances(rows: Rows, job: Job) -> Measured:
     scenes = _structures(job, target.annotated)
     found = {}
     for statistic in rows.statistics:
-        ours, theirs = statistic.table(scenes, classes).float(), statistic.table(target.truth, classes).float()
+        ours, theirs = statistic.measure(scenes, classes).float(), statistic.measure(target.truth, classes).float()
         draw = torch.Generator().manual_seed(0)
-        if statistic.histogram:
-            found[f"{statistic.name} TV"] = compare(ours, theirs, generator=draw)["tv"].value
+        if not isinstance(statistic, StructureVector):
+            found[f"{statistic.name} TV"] = compare_histograms(ours, theirs, generator=draw)["tv"].value
         else:
             found[f"{statistic.name} distance"] = compare_vectors(ours, theirs, generator=draw).value
     return found

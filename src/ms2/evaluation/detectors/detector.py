@@ -122,7 +122,7 @@ class Detector(Configured, LightningModule):
             _freeze(self.model.backbone.body)
 
     def forward(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[Annotations]:
-        """What is seen in each image: ``boxes``, ``scores`` and ``labels``, as `ms2.average_precision` reads them."""
+        """Detect objects in each image: ``boxes``, ``scores`` and ``labels``, see `ms2.metrics.average_precision`."""
         found = self.model([image / 255 for image in images])
         return [{name: one[name] for name in ("boxes", "scores", "labels")} for one in found]
 
