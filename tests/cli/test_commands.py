@@ -1,0 +1,161 @@
+"""The table of commands: help, examples, exit codes, and what a command has to import."""
+
+import importlib
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from ms2.cli import plugins
+from ms2.cli.commands import COMMANDS, main
+from ms2.cli.configs import with_settings
+from ms2.core.configurations import experiments, load, load_all
+from ms2.core.errors import UserError
+from ms2.core.registry import KINDS, available
+
+HEAVY = ("torch", "pytorch_lightning", "torchvision", "torchmetrics", "matplotlib", "scipy", "sklearn", "wandb")
+
+
+def said(words: Sequence[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> tuple[str, str]:
+    """What a command prints, and what it says to standard error."""
+    try:
+        main(words)
+        found: object = 0
+    except SystemExit as end:
+        found = end.code or 0
+    assert found == code
+    printed = capsys.readouterr()
+    return printed.out, printed.err
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]], ids=str)
+def test_the_help_names_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = said(words, capsys)
+    for name, command in COMMANDS.items():
+        assert f"  {name:8}  {command.help}\n" in out
+    assert all(len(line) <= 120 for line in out.splitlines())
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = said(["--version"], capsys)
+    assert out == f"ms2 {importlib.import_module('ms2').__version__}\n"
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest_and_all(capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = said(["ft"], capsys, code=2)
+    assert err == f"ms2: there is no command 'ft'. Did you mean 'fit'? Available: {', '.join(sorted(COMMANDS))}.\n"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_explains_itself_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out, err = said([name, "--help"], capsys)
+    flat = " ".join(out.split())
+    assert f"{COMMANDS[name].help}." in flat and f"Example: {COMMANDS[name].example}" in flat and not err
+    assert f"ms2 {name}" in flat.partition(COMMANDS[name].help)[0] or name in ("fit", "validate", "test", "predict")
+    program, command, *_ = shlex.split(COMMANDS[name].example)
+    assert (program, command) == ("ms2", name)
+
+
+@pytest.mark.parametrize("name", ["generate", "render", "compare", "report", "configs", "list", "lint"])
+def test_an_unknown_option_is_an_error_that_names_the_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = said([name, "x", "--nonsense", "1"], capsys, code=2)
+    assert err.startswith("ms2: ") and "nonsense" in err and err.endswith(f"All options: ms2 {name} --help\n")
+
+
+# --- what is imported ---
+
+
+def modules_of(words: Sequence[str]) -> set[str]:
+    """Top-level modules that a command imports, in a process of its own."""
+    code = f"import sys; from ms2.cli.commands import main; main({list(words)!r}); print(*sys.modules, file=sys.stderr)"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    return {name.partition(".")[0] for name in done.stderr.split()}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"]], ids=str)
+def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
+    assert not modules_of(words) & {*HEAVY, "jsonargparse", "numpy", "yaml"}
+
+
+def test_configurations_are_listed_without_torch() -> None:
+    assert not modules_of(["configs"]) & {*HEAVY, "numpy"}
+
+
+def test_plugins_are_listed_without_what_takes_seconds_to_import() -> None:
+    assert not modules_of(["list"]) & set(HEAVY[1:])
+
+
+# --- list, lint, configs ---
+
+
+def test_every_plugin_is_listed_though_little_is_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a process of its own, which has not imported what the tests have."""
+    code = "from ms2.cli.commands import main; main(['list'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    plugins.load()
+    listed: dict[str, set[str]] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith(" "):
+            listed[kind].add(line.split()[0])
+        else:
+            kind = line
+            listed[kind] = set()
+    ours = {
+        kind: {name for name, cls in available(kind).items() if cls.__module__.startswith("ms2.")}
+        for kind, base in KINDS.items()
+        if base.__module__.startswith("ms2.")
+    }
+    assert {kind: names & ours.get(kind, set()) for kind, names in listed.items() if kind in ours} == ours
+
+
+def test_some_kinds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = said(["list", "objectives", "grammars"], capsys)
+    assert out.startswith("objectives\n  ") and "\ngrammars\n" in out and "  KDE  " in out and "renderers" not in out
+    _, err = said(["list", "objektives"], capsys, code=2)
+    assert "Did you mean 'objectives'?" in err
+
+
+def test_a_grammar_is_linted_by_name_and_as_a_file(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = said(["lint", "MultiMNIST"], capsys)
+    assert "nothing suspicious" in out and "13 rules" in out
+    _, err = said(["lint", "MultiMNST"], capsys, code=2)
+    assert "Did you mean 'MultiMNIST'?" in err
+
+
+def test_a_grammar_that_cannot_be_used_is_a_failure(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
+    from pathlib import Path
+
+    file = Path(str(tmp_path)) / "grammar.txt"
+    file.write_text("Scene -> Scene car\n")
+    out, _ = said(["lint", str(file)], capsys, code=1)
+    assert "error" in out
+
+
+def test_every_configuration_is_listed_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = said(["configs"], capsys)
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == list(experiments())
+    assert all(len(line.split()) > 4 for line in lines)
+    _, err = said(["configs", "kitti_quik"], capsys, code=2)
+    assert "Did you mean 'kitti_quick'?" in err
+
+
+# --- --config ---
+
+
+def test_configurations_on_a_command_line_become_one_text_before_all_else() -> None:
+    words = ["--name", "x", "--config", "multimnist_quick", "--model.lr=1", "--config=base", "-c", "worlds/aerial2d"]
+    key, text, *others = with_settings(words)
+    assert key == "--config" and others == ["--name", "x", "--model.lr=1"]
+    import yaml
+
+    assert yaml.safe_load(text) == load_all(["multimnist_quick", "base", "worlds/aerial2d"])
+    assert with_settings(["--name", "x"]) == ["--name", "x"]
+    assert yaml.safe_load(with_settings(["-c", "multimnist"])[1]) == load("multimnist")
+    with pytest.raises(UserError, match="no configuration called ''"):
+        with_settings(["--config"])
