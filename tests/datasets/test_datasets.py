@@ -486,7 +486,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("asset_licence", FOREIGN.values(), ids=FOREIGN)
 def test_what_is_no_scene_is_refused(foreign: dict[str, Any]) -> None:
     with pytest.raises(
         RecordError, match=r"^(this is no record of a scene: |the world has no |the scene has 2 objects|some objects)"

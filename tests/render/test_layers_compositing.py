@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from ms2.render.compositing.layers import CLEAR, Fragments, blend, boxes, joined, peel, rasterise, turn, uppermost
+from ms2.render.compositing.layers import (
+    TRANSPARENT_ALPHA,
+    Fragments,
+    blend,
+    concatenate_fragments,
+    cos_sin,
+    fragment_boxes,
+    peel,
+    rasterise,
+    topmost,
+)
 
 SIDE = 20
 
@@ -23,15 +33,15 @@ def rectangles(n: int, seed: int = 0) -> tuple[Tensor, ...]:
     return draw[0] * 30 - 5, draw[1] * 30 - 5, angle, 0.3 + 6 * draw[3], 0.3 + 4 * draw[4], torch.arange(n) % 3
 
 
-def cut(x: Tensor, y: Tensor, angle: Tensor, ahead: Tensor, aside: Tensor, canvas: Tensor) -> Fragments:
-    return rasterise(x, y, *turn(angle), ahead, aside, canvas, SIDE, SIDE)
+def cut(x: Tensor, y: Tensor, angle: Tensor, half_length: Tensor, half_width: Tensor, canvas: Tensor) -> Fragments:
+    return rasterise(x, y, *cos_sin(angle), half_length, half_width, canvas, SIDE, SIDE)
 
 
 def test_fragments_are_the_pixels_whose_centres_lie_within() -> None:
-    x, y, angle, ahead, aside, canvas = rectangles(60)
-    fragments = cut(x, y, angle, ahead, aside, canvas)
+    x, y, angle, half_length, half_width, canvas = rectangles(60)
+    fragments = cut(x, y, angle, half_length, half_width, canvas)
     found = torch.zeros(60, 3 * SIDE * SIDE, dtype=torch.bool)
-    found[fragments.per_fragment(torch.arange(60)), fragments.pixel] = True
+    found[fragments.expand_to_fragments(torch.arange(60)), fragments.pixel] = True
     assert found.sum() == len(fragments.pixel), "a pixel came twice"
     for i in range(60):
         for row in range(SIDE):
@@ -40,51 +50,53 @@ def test_fragments_are_the_pixels_whose_centres_lie_within() -> None:
                 cos, sin = math.cos(angle[i]), math.sin(angle[i])
                 along, across = abs(cos * dx - sin * dy), abs(sin * dx + cos * dy)
                 here = bool(found[i, (int(canvas[i]) * SIDE + row) * SIDE + column])
-                if along <= ahead[i] and across <= aside[i]:
+                if along <= half_length[i] and across <= half_width[i]:
                     assert here
-                elif along > ahead[i] + 0.1 or across > aside[i] + 0.1:
+                elif along > half_length[i] + 0.1 or across > half_width[i] + 0.1:
                     assert not here
 
 
 def test_fragments_come_sprite_by_sprite_row_by_row_from_left_to_right() -> None:
     fragments = cut(*rectangles(40))
-    sprite = fragments.per_fragment(torch.arange(40))
+    sprite = fragments.expand_to_fragments(torch.arange(40))
     key = (sprite * 3 * SIDE * SIDE) + fragments.pixel
     assert (key[1:] > key[:-1]).all()
     assert torch.equal(fragments.pixel % SIDE + 0.5, fragments.across)
     counts = sprite.bincount(minlength=40).cumsum(0).tolist()
-    assert [fragments.up_to(i) for i in range(41)] == [0, *counts]
+    assert [fragments.num_fragments_up_to(i) for i in range(41)] == [0, *counts]
 
 
 def test_an_affine_map_is_taken_at_the_centres_of_pixels() -> None:
     fragments = cut(*rectangles(10))
     x, y, start = torch.randn(3, 10, generator=rng(1))
-    sprite = fragments.per_fragment(torch.arange(10))
+    sprite = fragments.expand_to_fragments(torch.arange(10))
     row, column = fragments.pixel // SIDE % SIDE, fragments.pixel % SIDE
     wanted = start[sprite] + x[sprite] * (column + 0.5) + y[sprite] * (row + 0.5)
-    torch.testing.assert_close(fragments.affine(x, y, start), wanted)
+    torch.testing.assert_close(fragments.affine_at_pixels(x, y, start), wanted)
 
 
 def test_joined_lists_keep_their_sprites() -> None:
     one, other = cut(*rectangles(7)), cut(*rectangles(5, seed=1))
-    both = joined(one, other, 7)
+    both = concatenate_fragments(one, other, 7)
     assert torch.equal(both.pixel, torch.cat([one.pixel, other.pixel]))
-    wanted = torch.cat([one.per_fragment(torch.arange(7)), other.per_fragment(torch.arange(7, 12))])
-    assert torch.equal(both.per_fragment(torch.arange(12)), wanted)
+    wanted = torch.cat([one.expand_to_fragments(torch.arange(7)), other.expand_to_fragments(torch.arange(7, 12))])
+    assert torch.equal(both.expand_to_fragments(torch.arange(12)), wanted)
 
 
 def test_angles_are_rounded_alike_wherever_they_stand() -> None:
     angle = (torch.rand(1001, generator=rng()) * 2 - 1) * math.pi
-    cos, sin = turn(angle)
+    cos, sin = cos_sin(angle)
     for start in (1, 3, 990):
-        assert torch.equal(turn(angle[start:])[0], cos[start:]) and torch.equal(turn(angle[start:])[1], sin[start:])
+        assert torch.equal(cos_sin(angle[start:])[0], cos[start:]) and torch.equal(
+            cos_sin(angle[start:])[1], sin[start:]
+        )
     torch.testing.assert_close(cos, angle.cos())
     torch.testing.assert_close(sin, angle.sin())
 
 
 def test_the_last_that_counts_is_uppermost() -> None:
     pixel, counts = torch.tensor([2, 0, 2, 2]), torch.tensor([True, True, True, False])
-    top, seen = uppermost(pixel, counts, 4)
+    top, seen = topmost(pixel, counts, 4)
     assert top.tolist() == [1, -1, 2, -1]
     assert seen.tolist() == [False, True, True, False]
 
@@ -103,7 +115,7 @@ def test_layers_blend_like_painting_one_after_the_other(opaque: float) -> None:
             plane[pixel[k]] = plane[pixel[k]] * (1 - opacity[k]) + values[k]
     layers = peel(pixel, opacity, 30)
     blend(planes, layers, pixel, opacity, colour)
-    torch.testing.assert_close(planes, wanted, atol=20 * CLEAR if not opaque else 1e-2, rtol=0)
+    torch.testing.assert_close(planes, wanted, atol=20 * TRANSPARENT_ALPHA if not opaque else 1e-2, rtol=0)
 
 
 def test_peeling_leaves_out_what_is_clear_or_buried() -> None:
@@ -130,8 +142,8 @@ def test_blending_has_the_gradient_of_the_formula() -> None:
 def test_boxes_are_tight_around_chosen_fragments() -> None:
     fragments = cut(*rectangles(30))
     chosen = torch.rand(len(fragments.pixel), generator=rng(3)) < 0.3
-    box, number = boxes(fragments, chosen, 30)
-    sprite = fragments.per_fragment(torch.arange(30))
+    box, number = fragment_boxes(fragments, chosen, 30)
+    sprite = fragments.expand_to_fragments(torch.arange(30))
     for i in range(30):
         pixel = fragments.pixel[chosen & (sprite == i)]
         row, column = pixel // SIDE % SIDE, pixel % SIDE
@@ -143,5 +155,5 @@ def test_boxes_are_tight_around_chosen_fragments() -> None:
 def test_nothing_at_all_is_drawn_without_sprites() -> None:
     fragments = cut(*(values[:0] for values in rectangles(5)))
     assert len(fragments.pixel) == 0
-    box, number = boxes(fragments, torch.zeros(0, dtype=torch.bool), 0)
+    box, number = fragment_boxes(fragments, torch.zeros(0, dtype=torch.bool), 0)
     assert box.shape == (0, 4) and number.shape == (0,)

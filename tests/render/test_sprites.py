@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ms2.render.compositing.sprites import Sprites, blend_lighter, boxes_of, lightest, place, window_size
+from ms2.render.compositing.sprites import (
+    Sprites,
+    blend_maximum,
+    mask_boxes,
+    place_sprites,
+    visible_sprites,
+    window_size,
+)
 
 SIDES = st.integers(2, 9)
 SEEDS = st.integers(0, 1000)
@@ -23,7 +30,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def draw(pictures: Tensor, x: Tensor, y: Tensor, angle: Tensor | None = None, size: int = CANVAS) -> Tensor:
     """Each picture on a canvas of its own."""
     canvas = torch.arange(len(pictures))
-    return blend_lighter(place(pictures, x, y, angle, canvas), len(pictures), size, size)
+    return blend_maximum(place_sprites(pictures, x, y, angle, canvas), len(pictures), size, size)
 
 
 def draw_one(picture: Tensor, x: float, y: float, angle: float | None = None, size: int = CANVAS) -> Tensor:
@@ -100,7 +107,7 @@ def test_windows_are_wide_enough(side: int, angle: float | None) -> None:
 @pytest.mark.parametrize("turning", [False, True])
 def test_window_size_is_the_size_of_the_window(turning: bool) -> None:
     angle = torch.zeros(1) if turning else None
-    placed = place(noise(1, 6, 6), torch.tensor([9.3]), torch.tensor([4.0]), angle, torch.tensor([0]))
+    placed = place_sprites(noise(1, 6, 6), torch.tensor([9.3]), torch.tensor([4.0]), angle, torch.tensor([0]))
     assert placed.values.shape == (1, window_size(6, turning), window_size(6, turning))
 
 
@@ -111,8 +118,8 @@ def test_gradients_of_place_angle_and_intensity_match_finite_differences() -> No
 
     def value(x: Tensor, y: Tensor, angle: Tensor, brightness: Tensor) -> Tensor:
         canvas = torch.tensor([0, 1])
-        sprites = place(brightness[:, None, None] * blob, x, y, angle, canvas)
-        return (weight * blend_lighter(sprites, 2, CANVAS, CANVAS)).square().sum()
+        sprites = place_sprites(brightness[:, None, None] * blob, x, y, angle, canvas)
+        return (weight * blend_maximum(sprites, 2, CANVAS, CANVAS)).square().sum()
 
     def double(*values: float) -> Tensor:
         return torch.tensor(values, dtype=torch.float64, requires_grad=True)
@@ -132,7 +139,7 @@ def test_without_an_angle_place_has_gradients_too() -> None:
     assert torch.autograd.gradcheck(value, (x, y))
 
 
-# --- blend_lighter ---
+# --- blend_maximum ---
 
 
 def crowd(seed: int, n: int = 9, batch: int = 3, turning: bool = True) -> tuple[Tensor, ...]:
@@ -151,7 +158,7 @@ def pick(rows: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
 def test_the_lightest_pixel_wins(seed: int) -> None:
     """The same as drawing every sprite alone, and taking the maximum."""
     rows = crowd(seed)
-    image = blend_lighter(place(*rows), 3, CANVAS, CANVAS)
+    image = blend_maximum(place_sprites(*rows), 3, CANVAS, CANVAS)
     alone = draw(*rows[:4])
     for canvas in range(3):
         on_it = alone[rows[4] == canvas]
@@ -163,24 +170,24 @@ def test_the_lightest_pixel_wins(seed: int) -> None:
 @settings(max_examples=20, deadline=None)
 def test_blending_depends_neither_on_order_nor_on_the_batch(seed: int) -> None:
     rows = crowd(seed)
-    image = blend_lighter(place(*rows), 3, CANVAS, CANVAS)
+    image = blend_maximum(place_sprites(*rows), 3, CANVAS, CANVAS)
     order = torch.randperm(len(rows[0]), generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(blend_lighter(place(*pick(rows, order)), 3, CANVAS, CANVAS), image)
+    assert torch.equal(blend_maximum(place_sprites(*pick(rows, order)), 3, CANVAS, CANVAS), image)
     for canvas in range(3):
         *few, on = pick(rows, (rows[4] == canvas).nonzero()[:, 0])
-        alone = blend_lighter(place(*few, torch.zeros_like(on)), 1, CANVAS, CANVAS)
+        alone = blend_maximum(place_sprites(*few, torch.zeros_like(on)), 1, CANVAS, CANVAS)
         torch.testing.assert_close(alone[0], image[canvas], atol=0, rtol=0)
 
 
 def test_canvases_without_sprites_are_black() -> None:
-    nothing = place(torch.zeros(0, 5, 5), *torch.zeros(3, 0), torch.zeros(0, dtype=torch.long))
-    assert torch.equal(blend_lighter(nothing, 2, 4, 6), torch.zeros(2, 4, 6))
+    nothing = place_sprites(torch.zeros(0, 5, 5), *torch.zeros(3, 0), torch.zeros(0, dtype=torch.long))
+    assert torch.equal(blend_maximum(nothing, 2, 4, 6), torch.zeros(2, 4, 6))
 
 
 def test_canvases_may_be_wider_than_high() -> None:
     picture = noise(4, 4)
-    placed = place(picture[None], torch.tensor([13.0]), torch.tensor([5.0]), None, torch.tensor([1]))
-    image = blend_lighter(placed, 2, 8, 16)
+    placed = place_sprites(picture[None], torch.tensor([13.0]), torch.tensor([5.0]), None, torch.tensor([1]))
+    image = blend_maximum(placed, 2, 8, 16)
     assert not image[0].any()
     torch.testing.assert_close(image[1, 3:7, 11:15], picture, atol=1e-5, rtol=0)
     assert image.sum().item() == pytest.approx(picture.sum().item(), rel=1e-4)
@@ -197,7 +204,7 @@ def coarse_sprites(seed: int, n: int = 7, batch: int = 2, window: int = 4) -> Sp
 
 
 def lightest_by_pixel(sprites: Sprites, shape: tuple[int, int, int], ink: float, index: list[int]) -> Tensor:
-    """Reference: for each pixel the lightest sprite, of equally light ones that with the greatest index."""
+    """Reference: for each pixel the visible_sprites sprite, of equally light ones that with the greatest index."""
     batch, height, width = shape
     out = torch.full(shape, -1)
     for b in range(batch):
@@ -219,14 +226,16 @@ def test_lightest_names_the_sprite_seen_at_each_pixel(seed: int) -> None:
     sprites = coarse_sprites(seed)
     shape = (2, 7, 9)
     index = torch.tensor([3, 0, 5, 1, 4, 2, 6])
-    image = blend_lighter(sprites, *shape)
-    assert torch.equal(lightest(sprites, image, 0.25, index), lightest_by_pixel(sprites, shape, 0.25, index.tolist()))
+    image = blend_maximum(sprites, *shape)
+    assert torch.equal(
+        visible_sprites(sprites, image, 0.25, index), lightest_by_pixel(sprites, shape, 0.25, index.tolist())
+    )
 
 
 def test_lightest_leaves_faint_pixels_to_the_background() -> None:
     one = torch.tensor([0])
     sprites = Sprites(torch.tensor([[[0.2, 0.25], [0.3, 0.0]]]), one, one, one)
-    found = lightest(sprites, blend_lighter(sprites, 1, 2, 3), 0.25, torch.tensor([8]))
+    found = visible_sprites(sprites, blend_maximum(sprites, 1, 2, 3), 0.25, torch.tensor([8]))
     assert found.tolist() == [[[-1, 8, -1], [8, -1, -1]]]
 
 
@@ -237,11 +246,11 @@ def test_boxes_are_tight_from_edge_to_edge(bits: int, shape: tuple[int, int]) ->
     pixels = [(i, j) for i in range(shape[0]) for j in range(shape[1]) if mask[0, i, j]]
     rows, columns = [i for i, _ in pixels], [j for _, j in pixels]
     expected = [min(columns), min(rows), max(columns) + 1, max(rows) + 1] if pixels else [0, 0, 0, 0]
-    assert boxes_of(mask)[0].tolist() == expected
+    assert mask_boxes(mask)[0].tolist() == expected
 
 
 def test_boxes_of_several_masks_are_independent() -> None:
     mask = torch.zeros(3, 5, 6, dtype=torch.bool)
     mask[0, 1:3, 2:5] = True
     mask[2, 4, 0] = True
-    assert boxes_of(mask).tolist() == [[2, 1, 5, 3], [0, 0, 0, 0], [0, 4, 1, 5]]
+    assert mask_boxes(mask).tolist() == [[2, 1, 5, 3], [0, 0, 0, 0], [0, 4, 1, 5]]

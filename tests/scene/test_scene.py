@@ -261,8 +261,8 @@ def test_packing_moves_objects_up_with_their_parents_and_attributes():
         attributes={"x": torch.tensor([[9.0, 1, 9, 2, 3], [9, 9, 9, 9, 9]])},
         environment={"sun": torch.tensor([1.0, 2.0])},
     )
-    packed = scenes.packed()
+    packed = scenes.compact()
     assert packed.classes.tolist() == [[0, 1, 1], [-1, -1, -1]]
     assert packed.parents.tolist() == [[-1, 0, 0], [-1, -1, -1]]
     assert packed.attributes["x"][0].tolist() == [1, 2, 3] and packed.environment["sun"].tolist() == [1, 2]
-    assert packed.packed().classes.equal(packed.classes)
+    assert packed.compact().classes.equal(packed.classes)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ms2.core.errors import UserError
 from ms2.render.base import Rendering
-from ms2.render.compositing.sprites import boxes_of
+from ms2.render.compositing.sprites import mask_boxes
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.aerial2d.assets import KINDS, LANES, SOILS, drawn, make_grounds
 from ms2.worlds.aerial2d.renderer import AerialView
@@ -219,7 +219,7 @@ def test_labels_agree_with_objects_drawn_one_by_one() -> None:
     assert torch.equal(labels.instances, instances)
     seen = mask & (instances[:, None] == torch.arange(mask.shape[1])[:, None, None])
     for found, wanted in ((labels.boxes, mask), (labels.visible_boxes, seen)):
-        assert torch.equal(found.flatten(0, 1), boxes_of(wanted.flatten(0, 1)))
+        assert torch.equal(found.flatten(0, 1), mask_boxes(wanted.flatten(0, 1)))
     share = seen.sum((2, 3)) / mask.sum((2, 3)).clamp(min=1)
     torch.testing.assert_close(labels.visibility, share)
     assert 0 < int((share == 0).sum()) < share.numel()

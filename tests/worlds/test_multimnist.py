@@ -16,7 +16,7 @@ from torch import Tensor
 from ms2.core.errors import UserError
 from ms2.priors.parameters import ParameterPrior
 from ms2.render.base import Rendering
-from ms2.render.compositing.sprites import place
+from ms2.render.compositing.sprites import place_sprites
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 from ms2.worlds.multimnist.digits import load_digits
@@ -404,7 +404,7 @@ def test_pictures_are_placed_where_attributes_say() -> None:
     first, count = SMALL.digits.first[[1, 5]], SMALL.digits.number[[1, 5]]
     pictures = SMALL.digits.pictures[first + torch.stack([count[0] // 2, torch.tensor(0)])]
     x, y = 6 + 28 * torch.tensor([0.25, 0.9]), 6 + 28 * torch.tensor([0.6, 0.1])
-    sprites = place(pictures, x, y, None, torch.tensor([0, 0]))
+    sprites = place_sprites(pictures, x, y, None, torch.tensor([0, 0]))
     expected = torch.zeros(40, 40)
     for values, left, top in zip(sprites.values, sprites.left, sprites.top, strict=True):
         window = expected[top : top + 13, left : left + 13]

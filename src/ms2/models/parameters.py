@@ -318,12 +318,12 @@ class ParameterModel(Configured, nn.Module):
 
     def _inputs(self, scenes: SceneBatch, graph: "Graph", generator: torch.Generator) -> Float[Tensor, "b N i"]:
         """What each node is told: attributes, also beside those of parent and siblings, place in its row, noise."""
-        own = [column for a in self.given for column in a.numbers(scenes.attributes[a.name])]
+        own = [column for a in self.given for column in a.encode(scenes.attributes[a.name])]
         mine = torch.where(scenes.mask[..., None], torch.stack(own, 2), 0.0)
         theirs = mine.gather(1, scenes.parents.clamp(min=0)[..., None].expand_as(mine))
         beside = NEAR * (mine - theirs) * (scenes.parents >= 0)[..., None]
         objects = F.pad(torch.cat([mine, beside, self._ranks(scenes, graph)], 2), (0, 0, 1, 0))
-        around = [column for a in self.around for column in a.numbers(scenes.environment[a.name])]
+        around = [column for a in self.around for column in a.encode(scenes.environment[a.name])]
         scene = torch.stack(around, 1) if around else objects.new_zeros(len(scenes), 0)
         noise = torch.randn(*graph.kinds.shape, self.noise, generator=generator, device=objects.device)
         return torch.cat([objects, scene[:, None].expand(-1, objects.shape[1], -1), graph.places, noise], 2)

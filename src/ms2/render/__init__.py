@@ -1,5 +1,5 @@
-"""Renderers."""
+"""Renderers: images and labels of scenes."""
 
-from ms2.render.base import Renderer, Rendering, foreign
+from ms2.render.base import Renderer, Rendering, asset_licence
 
-__all__ = ["Renderer", "Rendering", "foreign"]
+__all__ = ["Renderer", "Rendering", "asset_licence"]

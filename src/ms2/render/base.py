@@ -1,4 +1,4 @@
-"""What a renderer takes and gives: scenes in, images and labels out."""
+"""Interface of renderers: scenes to images and labels."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from ms2.scene.batch import SceneBatch
 
 @dataclass(frozen=True)
 class Rendering:
-    """Images of b scenes with the labels of their at most n objects.
+    """Images and labels of b rendered scenes of at most n objects; labels are zero for unused entries.
 
     Attributes:
         image: Pixels in [0, 1].
-        classes: Class number of each object; -1 where there is none.
-        parents: Place of the object that each belongs to, the road of a car say, or -1.
-        boxes: Amodal boxes x0, y0, x1, y1 in pixels, from edge to edge: what the object covers, or would cover if
-            nothing stood before it. Zeros where there is no object.
+        classes: Class index of each object; -1 for unused entries.
+        parents: Index of each object's parent, such as the road of a car, or -1.
+        boxes: Amodal boxes x0, y0, x1, y1 in pixels, edge to edge: what the object covers, occluded or not, within the
+            image.
         corners: Oriented boxes: the four corners x, y of each object in pixels, clockwise on the image from its front
-            left one, within the image or not. Zeros where there is no object.
-        visible_boxes: The same of the visible pixels alone; zeros for an object that is wholly hidden.
-        instances: For each pixel, the index of the object seen there, or -1 for the background.
-        visibility: Visible share of each object's pixels, 0 where there is no object.
+            left one; not clipped to the image.
+        visible_boxes: Boxes of the visible pixels alone; zeros for a fully occluded object.
+        instances: Index of the object visible at each pixel; -1 for the background.
+        visibility: Visible fraction of each object's pixels.
     """
 
     image: Float[Tensor, "b c h w"]
@@ -39,15 +39,15 @@ class Rendering:
 
 
 class Renderer(Plugin, ABC, kind="renderers"):
-    """Draws scenes. All randomness lies in the scenes' attributes: the same scenes give the same pixels.
+    """Base class of renderers; images are a deterministic function of the scenes.
 
     Attributes:
         channels: Channels of an image, c.
         size: Height and width of an image in pixels.
-        attributes: What the renderer reads of every object, with bounds.
-        environment: What it reads of the scene as a whole, with bounds.
-        differentiable: Names of the attributes in which images are differentiable.
-        licence: Whose pictures and models it draws with, and what one may do with them.
+        attributes: Attributes of objects that the renderer uses, with their bounds.
+        environment: Attributes of the scene as a whole that it uses, with their bounds.
+        differentiable: Names of the attributes with respect to which images are differentiable.
+        licence: Licence of the images: that of the sprites and meshes in them.
     """
 
     channels: int
@@ -59,20 +59,20 @@ class Renderer(Plugin, ABC, kind="renderers"):
 
     @abstractmethod
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b c h w"]:
-        """Images alone, as fast as can be: what learning needs."""
+        """Render images without labels."""
 
     def centres(self, scenes: SceneBatch) -> Float[Tensor, "b n 2"] | None:
-        """Where objects are on the image, as shares of its width and height; differentiable. None if that is unknown.
+        """Compute object centres x, y as fractions of the image's width and height; None if unsupported.
 
-        For learning of places without a derivative of pixels, see `ms2.gradients.StraightThrough`.
+        Differentiable in the scenes' attributes: `ms2.gradients.StraightThrough` needs no derivative of pixels.
         """
         return None
 
     @abstractmethod
     def render_labelled(self, scenes: SceneBatch) -> Rendering:
-        """The same images, with labels."""
+        """Render the images of `render` with labels."""
 
 
-def foreign(folder: str) -> str:
-    """The licence of images that show what a person put into a folder."""
+def asset_licence(folder: str) -> str:
+    """Return the licence of images with user-supplied sprites or meshes."""
     return f"Drawn with the files in `{folder}`, under whatever licences these have, and by ms2's own code, Apache-2.0."

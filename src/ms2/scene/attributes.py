@@ -1,4 +1,4 @@
-"""Hand-made priors: over structures as samplers of derivations, and over the parameters of objects."""
+"""Attributes of objects and scenes, with their bounds."""
 
 from typing import NamedTuple
 
@@ -6,18 +6,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 EVERY, ENVIRONMENT = "*", "environment"
-"""Whose attributes may be learned, beside single classes: all of the grammar's, and the scene as a whole."""
+"""Owners of attributes besides single classes: all classes of the grammar, and the scene as a whole."""
 
 
 class Attribute(NamedTuple):
-    """A parameter of every object, or of the scene: what a renderer reads, and what may be learned.
+    """A continuous attribute of objects, or of the scene as a whole.
 
     Attributes:
-        name: Its name.
-        low: Least value.
-        high: Greatest value.
-        periodic: Whether it is an angle, so that ``high`` is ``low`` again.
-        relative: Whether its bounds are those of its difference to the parent's, which it then follows.
+        name: Name of the attribute.
+        low: Lower bound.
+        high: Upper bound.
+        periodic: Whether it is an angle, for which ``high`` equals ``low``.
+        relative: Whether the bounds apply to the difference to the parent's value; the attribute then moves with it.
     """
 
     name: str
@@ -26,8 +26,8 @@ class Attribute(NamedTuple):
     periodic: bool = False
     relative: bool = False
 
-    def numbers(self, value: Float[Tensor, "*b"]) -> list[Float[Tensor, "*b"]]:
-        """A value as numbers from -1 to 1, for a network: of an angle its cosine and sine."""
+    def encode(self, value: Float[Tensor, "*b"]) -> list[Float[Tensor, "*b"]]:
+        """Encode values in [-1, 1] for a network: linearly between the bounds, angles as cosine and sine."""
         if self.periodic:
             return [value.cos(), value.sin()]
         return [2 * (value - self.low) / (self.high - self.low) - 1]

@@ -1,4 +1,4 @@
-"""Scenes in batches: objects with attributes and parents, as tensors."""
+"""Batches of scenes: objects with attributes and parents, as padded tensors."""
 
 from dataclasses import dataclass, field, replace
 
@@ -13,16 +13,15 @@ from ms2.scene.attributes import Attribute
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """b scenes of at most n objects: what the grammar generates, with parameters as attributes.
+    """b scenes of at most n objects with attributes.
 
-    Objects stand in the order in which the derivation made them; places after a scene's last object have
-    class -1 and are to be ignored.
+    Objects are in the order of the derivation; unused entries, after a scene's last object, have class -1.
 
     Attributes:
-        classes: Class number of each object, an index into the grammar's ``classes``.
-        parents: Index of the nearest renderable ancestor, or -1.
-        attributes: Continuous parameters of each object by name.
-        environment: Continuous parameters of the scene as a whole by name: its ground, its light.
+        classes: Class of each object, an index into the grammar's ``classes``.
+        parents: Index of the parent object, the nearest renderable ancestor, or -1.
+        attributes: Attributes of each object by name.
+        environment: Attributes of the scene as a whole by name, such as its ground and light.
     """
 
     classes: Int[Tensor, "b n"]
@@ -34,60 +33,60 @@ class SceneBatch:
         return len(self.classes)
 
     def __getitem__(self, index: Tensor | slice) -> "SceneBatch":
-        """Some of the scenes."""
+        """Select scenes."""
         attributes = {name: values[index] for name, values in self.attributes.items()}
         environment = {name: values[index] for name, values in self.environment.items()}
         return SceneBatch(self.classes[index], self.parents[index], attributes, environment)
 
     def to(self, device: torch.device) -> "SceneBatch":
-        """The same scenes on a device."""
+        """Move to a device."""
         attributes = {name: values.to(device) for name, values in self.attributes.items()}
         environment = {name: values.to(device) for name, values in self.environment.items()}
         return SceneBatch(self.classes.to(device), self.parents.to(device), attributes, environment)
 
     @property
     def mask(self) -> Bool[Tensor, "b n"]:
-        """Which places hold an object."""
+        """Return which entries are objects."""
         return self.classes >= 0
 
     def parent_values(self, values: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        """What of each object's values its parent has; 0 without a parent."""
+        """Gather the parent's value for each object; 0 without a parent."""
         return torch.where(self.parents >= 0, values.gather(1, self.parents.clamp(min=0)), 0.0)
 
     def value(self, attribute: Attribute) -> Float[Tensor, "b n"]:
-        """An attribute of the objects, less the parent's where it is relative."""
+        """Return the values of an attribute; the difference to the parent's if it is relative."""
         values = self.attributes[attribute.name]
         return values - self.parent_values(values) if attribute.relative else values
 
     def with_attributes(self, **attributes: Float[Tensor, "b n"]) -> "SceneBatch":
-        """The same scenes with these parameters beside or instead of theirs."""
+        """Return the scenes with attributes of objects added or replaced."""
         return replace(self, attributes=self.attributes | attributes)
 
     def with_environment(self, **environment: Float[Tensor, " b"]) -> "SceneBatch":
-        """The same scenes with these parameters of the whole beside or instead of theirs."""
+        """Return the scenes with attributes of the scene as a whole added or replaced."""
         return replace(self, environment=self.environment | environment)
 
-    def packed(self) -> "SceneBatch":
-        """The same scenes with every scene's objects moved up to its first places, in their order."""
-        most = max(1, int(self.mask.sum(1).max())) if len(self) else 1
+    def compact(self) -> "SceneBatch":
+        """Move each scene's objects to the first entries, in order."""
+        width = max(1, int(self.mask.sum(1).max())) if len(self) else 1
         order = (~self.mask).long().argsort(dim=1, stable=True)
         parents = torch.where(self.parents >= 0, order.argsort(1).gather(1, self.parents.clamp(min=0)), -1)
 
-        def moved(values: Tensor) -> Tensor:
-            return values.gather(1, order)[:, :most]
+        def sorted_values(values: Tensor) -> Tensor:
+            return values.gather(1, order)[:, :width]
 
-        attributes = {name: moved(values) for name, values in self.attributes.items()}
-        return SceneBatch(moved(self.classes), moved(parents), attributes, self.environment)
+        attributes = {name: sorted_values(values) for name, values in self.attributes.items()}
+        return SceneBatch(sorted_values(self.classes), sorted_values(parents), attributes, self.environment)
 
     def counts(self, num_classes: int) -> Int[Tensor, "b c"]:
-        """Objects of each class in each scene."""
+        """Count the objects of each class in each scene."""
         counts = self.classes.new_zeros(len(self), num_classes + 1)
         index = torch.where(self.mask, self.classes, num_classes)
         return counts.scatter_add_(1, index, torch.ones_like(index))[:, :num_classes]
 
 
 def scenes_from_derivations(grammar: Grammar, rules: Int[Tensor, "b t"]) -> SceneBatch:
-    """The scenes that derivations describe: of the derivation's nodes, only renderable symbols stay."""
+    """Convert derivations to scenes: the renderable symbols of their trees are the objects."""
     batch, steps = rules.shape
     frontier = DerivationStack(grammar, batch, steps, rules.device)
     tables = frontier.tables
@@ -100,12 +99,12 @@ def scenes_from_derivations(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Scen
         owner = frontier.owner
         new = tables.emit[rule]
         inside = torch.where(tables.owns[rule], size, owner)
-        # the expanded symbol's own node hangs from its owner, the rule's terminals from that node
+        # the parent of the expanded symbol's own node is the stack's, that of the rule's terminals is this node
         above = torch.where(tables.owns[rule][:, None] & (offsets == 0), owner[:, None], inside[:, None])
         columns = size[:, None] + offsets
         classes.scatter_(1, columns, new)
         parents.scatter_(1, columns, torch.where(new >= 0, above, -1))
         size = size + (new >= 0).sum(1)
         frontier.expand(rule, inside)
-    most = max(1, int(size.max())) if batch else 1
-    return SceneBatch(classes[:, :most].contiguous(), parents[:, :most].contiguous())
+    used = max(1, int(size.max())) if batch else 1
+    return SceneBatch(classes[:, :used].contiguous(), parents[:, :used].contiguous())

@@ -1,4 +1,4 @@
-"""Scene graphs of single scenes, and their derivations."""
+"""Scene graphs of single scenes, and conversion from and to derivations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from ms2.grammar.trees import to_tree
 
 @dataclass
 class SceneGraph:
-    """One scene as a person reads it: an object and what hangs from it, in order.
+    """A scene graph: an object with its ordered children.
 
-    The root is the scene itself, and carries the grammar's start symbol.
+    The root is the scene itself, with the grammar's start symbol.
     """
 
     symbol: str
@@ -26,10 +26,10 @@ class SceneGraph:
 
 
 def scene_graph(grammar: Grammar, rules: Sequence[int]) -> SceneGraph:
-    """The scene graph of one derivation.
+    """Build the scene graph of one derivation.
 
     Raises:
-        GrammarError: If ``rules`` is no finished derivation.
+        GrammarError: If ``rules`` is not a complete derivation.
     """
     root = SceneGraph(grammar.start)
     stack = [(to_tree(grammar, rules), root)]
@@ -43,15 +43,14 @@ def scene_graph(grammar: Grammar, rules: Sequence[int]) -> SceneGraph:
 
 
 def derivation_from_graph(grammar: Grammar, graph: SceneGraph) -> list[int]:
-    """The shortest derivation whose scene graph is ``graph``: the inverse of `scene_graph`.
+    """Find the shortest derivation with a given scene graph: the inverse of `scene_graph`.
 
-    Exact wherever different derivations have different scene graphs; an ambiguous grammar loses which of
-    them it was.
+    The inverse is unique if different derivations have different scene graphs, not for an ambiguous grammar.
 
     Raises:
-        GrammarError: If the grammar derives no such scene.
+        GrammarError: If the grammar has no derivation with this scene graph.
     """
-    found = _Chart(grammar, graph.children).ends(grammar.start, 0)
+    found = _Chart(grammar, graph.children).derivations_covering(grammar.start, 0)
     if len(graph.children) not in found:
         raise GrammarError(f"the grammar derives no scene\n{graph}")
     rules: list[int] = []
@@ -65,7 +64,7 @@ def derivation_from_graph(grammar: Grammar, graph: SceneGraph) -> list[int]:
 
 
 class _Part(NamedTuple):
-    """A derivation of one symbol: its steps, its first rule (none for a terminal), and the parts of that rule."""
+    """A derivation of one symbol: its length, its first rule (None for a terminal), and those of the rule's symbols."""
 
     steps: int = 0
     rule: int | None = None
@@ -73,10 +72,10 @@ class _Part(NamedTuple):
 
 
 class _Chart:
-    """Shortest derivations of every symbol from every place in a row of siblings, by where they end.
+    """Chart of the shortest derivations of every symbol that cover siblings start ... end - 1.
 
-    Filled from the right, because what starts at a place needs only what starts there or further right; at one
-    place until nothing gets shorter, because a symbol may need itself (left recursion).
+    Filled from right to left, since derivations from a position use only those from there or further right; at one
+    position until none gets shorter, since a symbol may derive itself (left recursion).
     """
 
     def __init__(self, grammar: Grammar, row: list[SceneGraph]) -> None:
@@ -89,16 +88,16 @@ class _Chart:
             before = None
             while (now := [{end: p.steps for end, p in self.best[key].items()} for key in here]) != before:
                 before = now
-                self.best |= {key: self.alternatives(*key) for key in here}
+                self.best |= {key: self.expand_alternatives(*key) for key in here}
 
     def _inside(self, node: SceneGraph) -> _Part | None:
-        """The derivation below an object, if the grammar has one with these children."""
+        """Return the derivation of an object's children, or None if the grammar has none."""
         if node.symbol not in self.grammar.nonterminals:
             return None if node.children else _Part()
-        return _Chart(self.grammar, node.children).alternatives(node.symbol, 0).get(len(node.children))
+        return _Chart(self.grammar, node.children).expand_alternatives(node.symbol, 0).get(len(node.children))
 
-    def ends(self, symbol: str, start: int) -> dict[int, _Part]:
-        """Derivations of a symbol that cover the siblings from ``start`` on."""
+    def derivations_covering(self, symbol: str, start: int) -> dict[int, _Part]:
+        """Return the derivations of a symbol that cover siblings from ``start`` on, by their end."""
         if (symbol, start) in self.best:
             return self.best[symbol, start]
         if symbol not in self.grammar.classes:
@@ -106,15 +105,15 @@ class _Chart:
         part = self.inside[start] if start < len(self.row) and self.row[start].symbol == symbol else None
         return {} if part is None else {start + 1: part}
 
-    def alternatives(self, symbol: str, start: int) -> dict[int, _Part]:
-        """The same of a non-terminal, by its rules."""
+    def expand_alternatives(self, symbol: str, start: int) -> dict[int, _Part]:
+        """Return the derivations of a non-terminal that cover siblings from ``start`` on, by their end."""
         best: dict[int, _Part] = {}
         for number in self.grammar.expansions(symbol):
             ends = {start: _Part(1, number)}
             for s in self.grammar.rules[number].rhs:
                 longer: dict[int, _Part] = {}
                 for middle, so_far in ends.items():
-                    for end, part in self.ends(s, middle).items():
+                    for end, part in self.derivations_covering(s, middle).items():
                         steps = so_far.steps + part.steps
                         if end not in longer or steps < longer[end].steps:
                             longer[end] = _Part(steps, number, (*so_far.parts, part))

@@ -12,7 +12,7 @@ from ms2.core.errors import UserError
 from ms2.grammar.grammar import Grammar
 from ms2.priors.parameters import ParameterPrior, uniform
 from ms2.render.base import Renderer, Rendering
-from ms2.render.compositing.sprites import boxes_of, corners_of
+from ms2.render.compositing.sprites import mask_boxes, rectangle_corners
 from ms2.scene.attributes import EVERY, Attribute
 from ms2.scene.batch import SceneBatch
 
@@ -78,9 +78,9 @@ class ShapeCanvas(Renderer):
             image=self._paint(scenes, front),
             classes=scenes.classes,
             parents=scenes.parents,
-            boxes=boxes_of(masks.flatten(0, 1)).unflatten(0, scenes.classes.shape),
-            corners=corners_of(*self._centres(scenes), 0.0, self.side, self.side) * scenes.mask[..., None, None],
-            visible_boxes=boxes_of(visible.flatten(0, 1)).unflatten(0, scenes.classes.shape),
+            boxes=mask_boxes(masks.flatten(0, 1)).unflatten(0, scenes.classes.shape),
+            corners=rectangle_corners(*self._centres(scenes), 0.0, self.side, self.side) * scenes.mask[..., None, None],
+            visible_boxes=mask_boxes(visible.flatten(0, 1)).unflatten(0, scenes.classes.shape),
             instances=front,
             visibility=visible.sum((2, 3)) / masks.sum((2, 3)).clamp(min=1),
         )

@@ -1,1 +1,1 @@
-"""Compositing in 2D: batched sprites and layers."""
+"""Batched 2D compositing: `layers` of rotated rectangles with transparency, and `sprites` blended by maximum."""

@@ -1,7 +1,7 @@
-"""Batched layers of turned rectangles: cut into fragments, peeled by depth, blended with their transparency.
+"""Batched compositing of rotated rectangles: rasterisation to fragments, depth peeling, alpha blending.
 
-A fragment is one pixel of one sprite. All sprites of all canvases become one flat list of fragments, as on a graphics
-card; what a sprite does not touch costs nothing, and no pixel depends on what else is in the batch.
+A fragment is one pixel of one sprite. All sprites of all canvases form one flat list of fragments, as on a graphics
+card; pixels outside of a sprite cost nothing, and no pixel depends on other canvases of the batch.
 """
 
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-OPAQUE = 0.999
-"""Opacity from which on nothing below is looked at; bilinear weights add up to 1 only nearly."""
-CLEAR = 0.002
-"""Opacity, half a level of 8 bits, up to which a fragment is not drawn."""
-SLACK = 0.05
-"""Pixels by which rectangles are cut too large, because a span's ends divide by a sine that may be tiny."""
+OPAQUE_ALPHA = 0.999
+"""Opacity from which on fragments below are skipped; bilinear weights add up to 1 only approximately."""
+TRANSPARENT_ALPHA = 0.002
+"""Opacity up to which a fragment is skipped: half a level of 8 bits."""
+EDGE_TOLERANCE = 0.05
+"""Pixels by which rectangles are enlarged: row ends are divided by a sine that may be tiny, and so imprecise."""
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """k pixels of s sprites on canvases of equal size, sprite by sprite, row by row, from left to right.
+    """k fragments (pixels) of s sprites on canvases of equal size, ordered by sprite, row and column.
 
     Attributes:
-        sprite: Sprite of each of the r rows that sprites are cut into.
+        sprite: Sprite of each of the r rows of fragments.
         line: Row of the canvas on which each of those rows lies.
-        stop: Number of fragments up to each row's last.
-        row: Row that each fragment belongs to.
-        across: Column of each fragment's pixel, at the pixel's centre: a half more than its number.
-        pixel: Place of each fragment's pixel in the flat stack of canvases.
+        stop: Number of fragments up to and including each row's last.
+        row: Row of fragments that each fragment belongs to, 0 to r - 1.
+        across: Column of each fragment's pixel centre: its index plus 0.5.
+        pixel: Index of each fragment's pixel in the flattened canvases.
     """
 
     sprite: Int[Tensor, " r"]
@@ -38,24 +38,26 @@ class Fragments:
     across: Float[Tensor, " k"]
     pixel: Int[Tensor, " k"]
 
-    def per_fragment(self, of_sprite: Tensor) -> Tensor:
-        """What holds for sprites (s), told to each of their fragments (k)."""
-        return of_sprite.index_select(0, self.sprite).index_select(0, self.row)
+    def expand_to_fragments(self, values: Tensor) -> Tensor:
+        """Expand per-sprite values (s, ...) to fragments (k, ...)."""
+        return values.index_select(0, self.sprite).index_select(0, self.row)
 
-    def affine(self, x: Float[Tensor, " s"], y: Float[Tensor, " s"], start: Float[Tensor, " s"]) -> Float[Tensor, " k"]:
-        """``start + x * column + y * row`` at the centres of pixels; differentiable in all three."""
+    def affine_at_pixels(
+        self, x: Float[Tensor, " s"], y: Float[Tensor, " s"], start: Float[Tensor, " s"]
+    ) -> Float[Tensor, " k"]:
+        """Evaluate ``start + x * column + y * row`` at pixel centres; differentiable in all three."""
         at_zero = start.index_select(0, self.sprite) + y.index_select(0, self.sprite) * (self.line + 0.5)
         step = x.index_select(0, self.sprite).index_select(0, self.row)
         return at_zero.index_select(0, self.row) + step * self.across
 
-    def up_to(self, sprite: int) -> int:
-        """Number of fragments of the first so many sprites."""
+    def num_fragments_up_to(self, sprite: int) -> int:
+        """Count the fragments of the first ``sprite`` sprites."""
         rows = int(torch.searchsorted(self.sprite, sprite))
         return int(torch.searchsorted(self.row, rows))
 
 
-def joined(lower: Fragments, upper: Fragments, sprites: int) -> Fragments:
-    """The fragments of two lists of sprites, of which the lower one has so many."""
+def concatenate_fragments(lower: Fragments, upper: Fragments, sprites: int) -> Fragments:
+    """Concatenate the fragments of two lists of sprites, the lower of which has ``sprites`` entries."""
     return Fragments(
         torch.cat([lower.sprite, upper.sprite + sprites]),
         torch.cat([lower.line, upper.line]),
@@ -66,8 +68,8 @@ def joined(lower: Fragments, upper: Fragments, sprites: int) -> Fragments:
     )
 
 
-def turn(angle: Float[Tensor, " s"]) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
-    """Cosine and sine, rounded alike wherever in a tensor an angle stands (float32's own depend on the place)."""
+def cos_sin(angle: Float[Tensor, " s"]) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
+    """Compute cosine and sine with rounding that does not depend on the position in the tensor, as float32's does."""
     wide = angle.double()
     return wide.cos().to(angle.dtype), wide.sin().to(angle.dtype)
 
@@ -78,36 +80,36 @@ def rasterise(
     y: Float[Tensor, " s"],
     cos: Float[Tensor, " s"],
     sin: Float[Tensor, " s"],
-    ahead: Float[Tensor, " s"],
-    aside: Float[Tensor, " s"],
+    half_length: Float[Tensor, " s"],
+    half_width: Float[Tensor, " s"],
     canvas: Int[Tensor, " s"],
     height: int,
     width: int,
 ) -> Fragments:
-    """The pixels of canvases whose centres lie within turned rectangles, or hardly outside.
+    """Rasterise rotated rectangles: find the pixels whose centres lie within, or less than a tenth of a pixel outside.
 
     Args:
         x: Column of each rectangle's centre, from the canvas's left edge.
         y: Row of the centre, from the upper edge.
-        cos: Cosine of the angle by which the rectangle is turned counter-clockwise on the image.
-        sin: Its sine.
-        ahead: Half the rectangle's side along its heading, in pixels.
-        aside: Half the other side.
+        cos: Cosine of the rectangle's counter-clockwise angle on the image.
+        sin: Sine of the angle.
+        half_length: Half of the rectangle's side along its heading, in pixels.
+        half_width: Half of the other side, in pixels.
         canvas: Canvas on which each rectangle lies.
         height: Rows of a canvas.
         width: Columns of a canvas.
     """
-    ahead, aside = ahead + SLACK, aside + SLACK
-    reach = ahead * sin.abs() + aside * cos.abs()
+    half_length, half_width = half_length + EDGE_TOLERANCE, half_width + EDGE_TOLERANCE
+    reach = half_length * sin.abs() + half_width * cos.abs()
     first, number = _within(y - reach, y + reach, height)
     sprite = torch.repeat_interleave(number)
     line = torch.arange(len(sprite), device=x.device) + (first - number.cumsum(0) + number).index_select(0, sprite)
-    rows = torch.stack([x, y, _nonzero(cos), _nonzero(sin), ahead, aside]).index_select(1, sprite)
-    x, y, cos, sin, ahead, aside = rows.unbind()
+    rows = torch.stack([x, y, _nonzero(cos), _nonzero(sin), half_length, half_width]).index_select(1, sprite)
+    x, y, cos, sin, half_length, half_width = rows.unbind()
     dy = line + 0.5 - y
-    # where a row runs into and out of the two strips of which the rectangle is the common part
-    lengthwise = _strip(dy * sin, ahead, cos)
-    crosswise = _strip(-dy * cos, aside, sin)
+    # columns at which a row enters and leaves the two strips whose intersection is the rectangle
+    lengthwise = _strip(dy * sin, half_length, cos)
+    crosswise = _strip(-dy * cos, half_width, sin)
     left = torch.maximum(lengthwise[0], crosswise[0])
     right = torch.minimum(lengthwise[1], crosswise[1])
     first, number = _within(x + left, x + right, width)
@@ -119,14 +121,14 @@ def rasterise(
 
 
 def _within(low: Tensor, high: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """First pixel with its centre from ``low`` on, and the number of them up to ``high``, within 0 ... size - 1."""
+    """Return the first of the pixels 0 ... size - 1 with centres in [low, high], and their number."""
     first = (low - 0.5).ceil().clamp(0, size)
     last = (high - 0.5).floor().clamp(-1, size - 1)
     return first.long(), (last - first + 1).clamp(min=0).long()
 
 
 def _nonzero(value: Tensor) -> Tensor:
-    """The value, moved off zero by less than matters, so that it can be divided by."""
+    """Replace values near zero by a small positive one, to divide by."""
     return torch.where(value.abs() < 1e-4, 1e-4, value)
 
 
@@ -136,29 +138,29 @@ def _strip(middle: Tensor, half: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def uppermost(
-    pixel: Int[Tensor, " k"], counts: Bool[Tensor, " k"], pixels: int
+def topmost(
+    pixel: Int[Tensor, " k"], valid: Bool[Tensor, " k"], pixels: int
 ) -> tuple[Int[Tensor, " p"], Bool[Tensor, " k"]]:
-    """The last of the fragments that count at each pixel, -1 where there is none; and which fragments those are."""
+    """Find the topmost (last) valid fragment of each pixel, -1 for none; also return which fragments are topmost."""
     index = torch.arange(len(pixel), device=pixel.device)
-    top = pixel.new_full((pixels,), -1).scatter_reduce_(0, pixel, torch.where(counts, index, -1), "amax")
+    top = pixel.new_full((pixels,), -1).scatter_reduce_(0, pixel, torch.where(valid, index, -1), "amax")
     return top, top.index_select(0, pixel) == index
 
 
 @torch.no_grad()
 def peel(pixel: Int[Tensor, " k"], opacity: Float[Tensor, " k"], pixels: int) -> list[Int[Tensor, " _"]]:
-    """Fragments in layers, the uppermost first: a layer has at most one of each pixel.
+    """Depth-peel fragments into layers from top to bottom; each layer has at most one fragment per pixel.
 
-    What is clear, or lies under something opaque, is in none. As many layers come back as lie over one another
-    somewhere.
+    Transparent fragments and those below opaque ones are left out. The number of layers is the maximum number of
+    remaining fragments at a pixel.
     """
     found = []
-    rest, drawn = torch.arange(len(pixel), device=pixel.device), opacity > CLEAR
+    rest, drawn = torch.arange(len(pixel), device=pixel.device), opacity > TRANSPARENT_ALPHA
     while len(rest):
-        top, here = uppermost(pixel, drawn, pixels)
+        top, here = topmost(pixel, drawn, pixels)
         found.append(rest.masked_select(here))
-        over = top.index_select(0, pixel).clamp_(min=0)  # it is -1 only where nothing is drawn
-        below = (drawn & ~here & (opacity.index_select(0, over) < OPAQUE)).nonzero()[:, 0]
+        over = top.index_select(0, pixel).clamp_(min=0)  # it is -1 only where all fragments are transparent
+        below = (drawn & ~here & (opacity.index_select(0, over) < OPAQUE_ALPHA)).nonzero()[:, 0]
         rest, pixel, opacity, drawn = (values.index_select(0, below) for values in (rest, pixel, opacity, drawn))
     return found
 
@@ -170,7 +172,7 @@ def blend(
     opacity: Float[Tensor, " k"],
     colour: list[Float[Tensor, " k"]],
 ) -> None:
-    """Lay peeled fragments over the planes of images, in place; colours are multiplied by their opacity already.
+    """Alpha-blend peeled fragments with premultiplied colours onto the planes of images, in place.
 
     Differentiable in the planes, the opacity and the colour.
     """
@@ -181,13 +183,13 @@ def blend(
             plane.scatter_(0, place, below + values.index_select(0, chosen))
 
 
-def boxes(
+def fragment_boxes(
     fragments: Fragments, chosen: Bool[Tensor, " k"], sprites: int
 ) -> tuple[Float[Tensor, "s 4"], Int[Tensor, " s"]]:
-    """The tight box x0, y0, x1, y1 around each sprite's chosen fragments, and their number; zeros if it has none."""
+    """Compute the tight box x0, y0, x1, y1 of each sprite's chosen fragments, and their number; zeros for none."""
     chosen = torch.cat([chosen.new_zeros(1), chosen])
     before, place = chosen.cumsum(0), chosen.nonzero()[:, 0] - 1
-    # a row's fragments stand from left to right: its first and last are enough
+    # a row's fragments are sorted by column: its first and last suffice
     stops = before.index_select(0, fragments.stop)
     starts = torch.cat([stops.new_zeros(1), stops])[: len(stops)]
     used = (stops > starts).nonzero()[:, 0]

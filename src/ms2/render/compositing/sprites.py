@@ -1,4 +1,4 @@
-"""Batched 2D compositing: small pictures placed, turned and blended onto many canvases at once."""
+"""Batched compositing of small greyscale sprites by per-pixel maximum."""
 
 import math
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sprites:
-    """s small pictures, each with the window of pixels that it covers on its canvas.
+    """s sprites resampled to pixel windows of their canvases.
 
     Attributes:
         values: Intensities in the window.
-        left: Column of the window's first pixel; windows may reach over the canvas's edge.
+        left: Column of the window's first pixel; windows may extend beyond the canvas.
         top: Row of the window's first pixel.
         canvas: Canvas on which each sprite lies.
     """
@@ -26,7 +26,7 @@ class Sprites:
     canvas: Int[Tensor, " s"]
 
     def indices(self, height: int, width: int) -> tuple[Int[Tensor, "s w w"], Bool[Tensor, "s w w"]]:
-        """Place of each window's pixel in the flat stack of canvases, and whether it lies on its canvas."""
+        """Compute each window pixel's index in the flattened canvases, and whether it lies on its canvas."""
         offsets = torch.arange(self.values.shape[-1], device=self.left.device)
         x = self.left[:, None, None] + offsets
         y = self.top[:, None, None] + offsets[:, None]
@@ -35,28 +35,35 @@ class Sprites:
         return flat, inside
 
 
-def window_size(side: int, turning: bool) -> int:
-    """Side of a window that holds a picture of ``side`` pixels at any subpixel place (and any angle)."""
-    # bilinear interpolation spreads a picture by half a pixel at each edge
-    return math.ceil((side + 1) * math.sqrt(2)) if turning else side + 1
+def window_size(side: int, rotation: bool) -> int:
+    """Return the side of a window that fits a sprite of ``side`` pixels at any subpixel position (and any angle)."""
+    # bilinear interpolation extends a sprite by half a pixel at each edge
+    return math.ceil((side + 1) * math.sqrt(2)) if rotation else side + 1
 
 
-def place(
-    pictures: Float[Tensor, "s p p"],
+def place_sprites(
+    images: Float[Tensor, "s p p"],
     x: Float[Tensor, " s"],
     y: Float[Tensor, " s"],
     angle: Float[Tensor, " s"] | None,
     canvas: Int[Tensor, " s"],
 ) -> Sprites:
-    """Pictures with their centres at (x, y) pixels, turned counter-clockwise by ``angle`` radians.
+    """Resample images to windows, with their centres at (x, y) pixels and rotated counter-clockwise by ``angle``.
 
-    Differentiable in place, angle and intensities (bilinear interpolation).
+    Differentiable in position, angle and intensities (bilinear interpolation).
+
+    Args:
+        images: Square sprites.
+        x: Column of the centre, from the canvas's left edge.
+        y: Row of the centre, from the upper edge.
+        angle: Angle in radians; None for no rotation.
+        canvas: Canvas on which each sprite lies.
     """
-    side = pictures.shape[-1]
+    side = images.shape[-1]
     size = window_size(side, angle is not None)
     left, top = (x.detach() - size / 2).round(), (y.detach() - size / 2).round()
     offsets = torch.arange(size, device=x.device) + 0.5
-    # centres of the window's pixels relative to the picture's centre, in units of half its side
+    # centres of the window's pixels relative to the sprite's centre
     dx = (left - x)[:, None] + offsets
     dy = (top - y)[:, None] + offsets
     if angle is None:
@@ -66,37 +73,44 @@ def place(
         u = cos * dx[:, None, :] - sin * dy[:, :, None]
         v = sin * dx[:, None, :] + cos * dy[:, :, None]
     grid = torch.stack([u, v], -1) * (2 / side)
-    values = F.grid_sample(pictures[:, None], grid, align_corners=False)[:, 0]
+    values = F.grid_sample(images[:, None], grid, align_corners=False)[:, 0]
     return Sprites(values, left.long(), top.long(), canvas)
 
 
-def blend_lighter(sprites: Sprites, batch: int, height: int, width: int) -> Float[Tensor, "b h w"]:
-    """Black canvases on which the lightest sprite shows at each pixel, whatever the order."""
+def blend_maximum(sprites: Sprites, batch: int, height: int, width: int) -> Float[Tensor, "b h w"]:
+    """Composite sprites on black canvases by per-pixel maximum, which does not depend on their order."""
     flat, inside = sprites.indices(height, width)
     values = sprites.values * inside
     canvas = values.new_zeros(batch * height * width)
     return canvas.scatter_reduce(0, flat.flatten(), values.flatten(), "amax").view(batch, height, width)
 
 
-def lightest(
-    sprites: Sprites, image: Float[Tensor, "b h w"], ink: float, index: Int[Tensor, " s"]
+def visible_sprites(
+    sprites: Sprites, image: Float[Tensor, "b h w"], threshold: float, index: Int[Tensor, " s"]
 ) -> Int[Tensor, "b h w"]:
-    """The ``index`` of the sprite seen at each pixel of a lighter-blended image, -1 where there is under ``ink``."""
+    """Return the ``index`` of the sprite with the maximum at each pixel; -1 where it is below ``threshold``.
+
+    Args:
+        sprites: The sprites.
+        image: Canvases composited by `blend_maximum`.
+        threshold: Minimum intensity of a sprite's mask.
+        index: Value to return for each sprite; the largest wins where sprites are equal.
+    """
     flat, inside = sprites.indices(*image.shape[1:])
-    seen = inside & (sprites.values >= ink) & (sprites.values >= image.flatten()[flat])
+    seen = inside & (sprites.values >= threshold) & (sprites.values >= image.flatten()[flat])
     owner = torch.where(seen, index[:, None, None], -1)
     found = torch.full((image.numel(),), -1, device=image.device)
     return found.scatter_reduce(0, flat.flatten(), owner.flatten(), "amax").view(image.shape)
 
 
-def corners_of(
+def rectangle_corners(
     x: Float[Tensor, "*s"],
     y: Float[Tensor, "*s"],
     angle: Float[Tensor, "*s"] | float,
     length: Float[Tensor, "*s"] | float,
     width: Float[Tensor, "*s"] | float,
 ) -> Float[Tensor, "*s 4 2"]:
-    """Corners of turned rectangles, clockwise on the image from the front left one; y points down.
+    """Compute the corners of rotated rectangles, clockwise on the image from the front left one; y points down.
 
     The front of a rectangle is where its length points: to the right at angle 0, upwards at a quarter turn.
     """
@@ -109,8 +123,8 @@ def corners_of(
     return torch.stack([corner_x, corner_y], -1)
 
 
-def boxes_of(mask: Bool[Tensor, "s h w"]) -> Float[Tensor, "s 4"]:
-    """The tight box x0, y0, x1, y1 around each mask, from edge to edge; zeros around an empty one."""
+def mask_boxes(mask: Bool[Tensor, "s h w"]) -> Float[Tensor, "s 4"]:
+    """Compute tight boxes x0, y0, x1, y1 of masks, edge to edge; zeros for empty masks."""
     height, width = mask.shape[1:]
 
     def span(line: Bool[Tensor, "s l"], size: int) -> tuple[Tensor, Tensor]:

@@ -241,7 +241,7 @@ class ParallelRoads(ParameterPrior):
         )
         spacing = Lanes.of(everything, self.extent).spacing(x)
         everything = everything.with_attributes(spacing=spacing)
-        return everything.with_environment(**self._weather(len(scenes), generator)).packed()
+        return everything.with_environment(**self._weather(len(scenes), generator)).compact()
 
     def arrange(self, scenes: SceneBatch) -> SceneBatch:
         """Cars at the places that follow from their spacing, in the order in which they stand on their lane."""

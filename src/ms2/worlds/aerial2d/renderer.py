@@ -11,9 +11,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
-from ms2.render.base import Renderer, Rendering, foreign
-from ms2.render.compositing.layers import Fragments, blend, boxes, joined, peel, rasterise, turn, uppermost
-from ms2.render.compositing.sprites import corners_of
+from ms2.render.base import Renderer, Rendering, asset_licence
+from ms2.render.compositing.layers import (
+    Fragments,
+    blend,
+    concatenate_fragments,
+    cos_sin,
+    fragment_boxes,
+    peel,
+    rasterise,
+    topmost,
+)
+from ms2.render.compositing.sprites import rectangle_corners
 from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.aerial2d.assets import (
@@ -78,7 +87,7 @@ class Objects(NamedTuple):
         """Some of them."""
         return Objects(*(values[which] for values in self))
 
-    def up_to(self, level: int) -> int:
+    def count_up_to(self, level: int) -> int:
         """Number of objects up to this level."""
         return int((self.level <= level).sum())
 
@@ -128,7 +137,7 @@ class AerialView(Renderer):
                 )
         if assets is not None:
             check_assets(assets)
-            self.licence = foreign(assets)
+            self.licence = asset_licence(assets)
         self.canvas_size, self.extent, self.classes = canvas_size, extent, tuple(classes)
         self.size = (canvas_size, canvas_size)
         self.attributes = (
@@ -160,10 +169,10 @@ class AerialView(Renderer):
     def _labelled(self, scenes: SceneBatch) -> Rendering:
         image, objects, fragments, opacity = self._draw(scenes)
         solid = opacity >= SOLID
-        top, seen = uppermost(fragments.pixel, solid, len(scenes) * self.canvas_size**2)
-        owner = torch.cat([top.new_full((1,), -1), fragments.per_fragment(objects.place)])
-        whole, area = boxes(fragments, solid, len(objects.place))
-        visible, shown = boxes(fragments, seen, len(objects.place))
+        top, seen = topmost(fragments.pixel, solid, len(scenes) * self.canvas_size**2)
+        owner = torch.cat([top.new_full((1,), -1), fragments.expand_to_fragments(objects.place)])
+        whole, area = fragment_boxes(fragments, solid, len(objects.place))
+        visible, shown = fragment_boxes(fragments, seen, len(objects.place))
 
         def per_object(values: Tensor) -> Tensor:
             out = values.new_zeros(*scenes.classes.shape, *values.shape[1:])
@@ -185,7 +194,9 @@ class AerialView(Renderer):
         names = ("x", "y", "angle", "length", "width")
         x, y, angle, length, width = (torch.where(scenes.mask, scenes.attributes[name], 0) for name in names)
         scale = self.canvas_size / self.extent
-        return corners_of(x * scale, y * scale, angle, length * scale, width * scale) * scenes.mask[..., None, None]
+        return (
+            rectangle_corners(x * scale, y * scale, angle, length * scale, width * scale) * scenes.mask[..., None, None]
+        )
 
     # --- drawing ---
 
@@ -193,7 +204,7 @@ class AerialView(Renderer):
         """Images, objects, their fragments, and how opaque each fragment is."""
         atlas, grounds = self._on(scenes.classes.device)
         objects = self._objects(scenes, atlas)
-        number = objects.up_to(ROAD)
+        number = objects.count_up_to(ROAD)
         roads, things = objects.part(slice(number)), objects.part(slice(number, None))
         planes = [plane.clone() for plane in self._ground(scenes, grounds).view(3, -1)]  # views can't be drawn on
         low = self._draw_roads(planes, roads, atlas)
@@ -202,14 +213,14 @@ class AerialView(Renderer):
         dark, shaded = self._shadows(things, fragments, atlas, len(scenes))
         bright = (1 - DARKNESS * dark).view(-1, self.canvas_size**2) * light[:, None]
         planes = [plane * bright.view(-1) for plane in planes]
-        lit = fragments.per_fragment(light[things.scene]) * (1 - DARKNESS * shaded)
+        lit = fragments.expand_to_fragments(light[things.scene]) * (1 - DARKNESS * shaded)
         own, painted = sample[:3], sample[4] * self._roundness(things, fragments)
-        paint = [fragments.per_fragment(channel) for channel in things.paint.unbind(1)]
+        paint = [fragments.expand_to_fragments(channel) for channel in things.paint.unbind(1)]
         colour = [(o + painted * p) * lit for o, p in zip(own, paint, strict=True)]
         blend(planes, peel(fragments.pixel, sample[3], len(dark)), fragments.pixel, sample[3], colour)
         image = torch.stack([plane.view(len(scenes), *self.size) for plane in planes], 1).clamp_(0, 1)
         opacity = torch.cat([low[1], sample[3]]).detach()
-        return image, objects, joined(low[0], fragments, number), opacity
+        return image, objects, concatenate_fragments(low[0], fragments, number), opacity
 
     def _objects(self, scenes: SceneBatch, atlas: Atlas) -> Objects:
         # the number of a place that holds no object, -1, is the last of the table
@@ -222,7 +233,7 @@ class AerialView(Renderer):
         number = atlas.number[kind]
         chosen = torch.where(level == ROAD, road_lanes(of["width"]), (of["model"] * number).long().minimum(number - 1))
         scale, colours = self.canvas_size / self.extent, atlas.colours[kind]
-        sun_x, sun_y = turn(-scenes.environment["sun"])
+        sun_x, sun_y = cos_sin(-scenes.environment["sun"])
         return Objects(
             scene,
             order - scene * scenes.classes.shape[1],
@@ -231,7 +242,7 @@ class AerialView(Renderer):
             atlas.first[kind] + chosen,
             of["x"] * scale,
             of["y"] * scale,
-            *turn(of["angle"]),
+            *cos_sin(of["angle"]),
             of["length"] * scale,
             of["width"] * scale,
             atlas.palette[kind, (of["colour"] * colours).long().minimum(colours - 1)],
@@ -257,7 +268,7 @@ class AerialView(Renderer):
         with torch.no_grad():
             cover = torch.zeros_like(planes[0]).scatter_add_(0, fragments.pixel, sample[3])
             bare = (2 * (cover.index_select(0, fragments.pixel) - sample[3]) - 1).clamp_(0, 1)
-        paint = [fragments.per_fragment(channel) for channel in roads.paint.unbind(1)]
+        paint = [fragments.expand_to_fragments(channel) for channel in roads.paint.unbind(1)]
         colour = [
             torch.lerp(own, sample[0] * p, bare) + sample[4] * p for own, p in zip(sample[:3], paint, strict=True)
         ]
@@ -283,8 +294,8 @@ class AerialView(Renderer):
         dark = sample.new_zeros(batch * self.canvas_size**2)
         shaded: list[Tensor] = []
         for level in range(LEVELS - 1, ROAD, -1):
-            first, last = things.up_to(level - 1), things.up_to(level)
-            on, by = (slice(f.up_to(first), f.up_to(last)) for f in (fragments, thrown))
+            first, last = things.count_up_to(level - 1), things.count_up_to(level)
+            on, by = (slice(f.num_fragments_up_to(first), f.num_fragments_up_to(last)) for f in (fragments, thrown))
             shaded.insert(0, dark.index_select(0, fragments.pixel[on]))
             dark = dark.scatter_reduce(0, thrown.pixel[by], sample[0, by], "amax")
         return dark, torch.cat(shaded)
@@ -293,7 +304,7 @@ class AerialView(Renderer):
         """Light on the paint of fragments: trees are lighter where they face the sun."""
         slope = torch.where(things.level == TREE, -2 * ROUNDNESS, 0.0) / things.length.detach()
         x, y = slope * things.sun[:, 0], slope * things.sun[:, 1]
-        return 1 + fragments.affine(x, y, -x * things.x - y * things.y)
+        return 1 + fragments.affine_at_pixels(x, y, -x * things.x - y * things.y)
 
     def _looked_up(
         self,
@@ -342,4 +353,4 @@ def _parts(scenes: SceneBatch) -> Iterator[SceneBatch]:
 
 def _turned(fragments: Fragments, x: Tensor, y: Tensor, centre: Tensor, objects: Objects) -> Float[Tensor, " k"]:
     """A coordinate that is ``centre`` at objects' centres and grows by x and y with each column and row."""
-    return fragments.affine(x, y, centre - x * objects.x - y * objects.y)
+    return fragments.affine_at_pixels(x, y, centre - x * objects.x - y * objects.y)

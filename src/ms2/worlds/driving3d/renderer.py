@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import typed_path
-from ms2.render.base import Renderer, Rendering, foreign
+from ms2.render.base import Renderer, Rendering, asset_licence
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.calibration import read_projection
 from ms2.render.scene3d.camera import Camera
@@ -160,7 +160,7 @@ class StreetView(Renderer):
         self.size, self.classes, self.on_error = (size[0], size[1]), tuple(classes), on_error
         self.assets = None if assets is None else str(typed_path(assets))
         if assets is not None:
-            self.licence = foreign(assets)
+            self.licence = asset_licence(assets)
         self.engine = WarpEngine() if engine is None else engine
         p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(typed_path(calibration))
         self.projection = _resized(p2, self.size)

@@ -54,14 +54,14 @@ class DigitCanvas(Renderer):
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 1 h w"]:
         """Images alone."""
-        return sprites.blend_lighter(self._sprites(scenes), len(scenes), *self.size)[:, None]
+        return sprites.blend_maximum(self._sprites(scenes), len(scenes), *self.size)[:, None]
 
     def render_labelled(self, scenes: SceneBatch) -> Rendering:
         """Images with boxes, masks and visibility; a digit's mask is where it has ink."""
         placed = self._sprites(scenes)
-        image = sprites.blend_lighter(placed, len(scenes), *self.size)
+        image = sprites.blend_maximum(placed, len(scenes), *self.size)
         scene, place = scenes.mask.nonzero(as_tuple=True)
-        instances = sprites.lightest(placed, image, INK, place)
+        instances = sprites.visible_sprites(placed, image, INK, place)
         flat, inside = placed.indices(*self.size)
         mask = inside & (placed.values >= INK)
         seen = mask & (instances.flatten()[flat] == place[:, None, None])
@@ -73,7 +73,7 @@ class DigitCanvas(Renderer):
             return out
 
         def boxes(mask: Tensor) -> Tensor:
-            box = sprites.boxes_of(mask)
+            box = sprites.mask_boxes(mask)
             return per_object((box + corner) * (box[:, 2:] > 0).any(1, keepdim=True))
 
         area = mask.sum((1, 2))
@@ -100,7 +100,7 @@ class DigitCanvas(Renderer):
         number = digits.number[classes]
         picture = digits.first[classes] + (of["example"] * number).long().clamp(max=number - 1)
         angle = of["angle"] if self.rotation else None
-        return sprites.place(digits.pictures[picture], self._pixel(of["x"]), self._pixel(of["y"]), angle, scene)
+        return sprites.place_sprites(digits.pictures[picture], self._pixel(of["x"]), self._pixel(of["y"]), angle, scene)
 
     def _pixel(self, place: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         return self.digit_size / 2 + (self.canvas_size - self.digit_size) * place
@@ -108,7 +108,7 @@ class DigitCanvas(Renderer):
     def _corners(self, scenes: SceneBatch) -> Float[Tensor, "b n 4 2"]:
         of = scenes.attributes
         x, y = self._pixel(of["x"]), self._pixel(of["y"])
-        return sprites.corners_of(x, y, of["angle"] if self.rotation else 0.0, self.digit_size, self.digit_size)
+        return sprites.rectangle_corners(x, y, of["angle"] if self.rotation else 0.0, self.digit_size, self.digit_size)
 
     def _digits_on(self, device: torch.device) -> Digits:
         if device not in self._copies:
