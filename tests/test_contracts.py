@@ -363,7 +363,7 @@ def test_what_is_learned_stays_within_the_renderers_bounds(world: World) -> None
     """At either end of what may be learned, for relative attributes beside every parent that the prior draws."""
     scenes = world.sample_prior(100, rng(2))
     for owner, attribute, reads in mutable_of(world):
-        if reads is None or attribute.name in world.parameter_prior.arranges:
+        if reads is None or attribute.name in world.parameter_prior.derived_attributes:
             continue
         least = most = torch.zeros(1)
         if attribute.relative:
@@ -377,20 +377,23 @@ def test_what_is_learned_stays_within_the_renderers_bounds(world: World) -> None
 def test_what_the_prior_draws_is_arranged_already(world: World) -> None:
     """And what is arranged of any value of a mutable attribute stays within bounds."""
     scenes = world.sample_prior(100, rng(2))
-    arranged, arranges = world.parameter_prior.arrange(scenes), world.parameter_prior.arranges
-    assert arranges.keys() <= {attribute.name for _, attribute, _ in mutable_of(world)}
+    arranged, derived_attributes = (
+        world.parameter_prior.derive_attributes(scenes),
+        world.parameter_prior.derived_attributes,
+    )
+    assert derived_attributes.keys() <= {attribute.name for _, attribute, _ in mutable_of(world)}
     assert torch.equal(arranged.classes, scenes.classes) and torch.equal(arranged.parents, scenes.parents)
     for name, values in scenes.attributes.items():
         torch.testing.assert_close(arranged.attributes[name], values, atol=1e-3, rtol=1e-5)
     for owner, attribute, reads in mutable_of(world):
-        if attribute.name not in arranges:
+        if attribute.name not in derived_attributes:
             continue
         assert reads is not None and not attribute.relative
         own = owned(world, owner, scenes)
         part = torch.rand(scenes.classes.shape, generator=rng(3))
         for value in (torch.zeros_like(part), torch.ones_like(part), part):
             value = torch.where(own, attribute.low + (attribute.high - attribute.low) * value, 0.0)
-            made = world.parameter_prior.arrange(scenes.with_attributes(**{attribute.name: value}))
+            made = world.parameter_prior.derive_attributes(scenes.with_attributes(**{attribute.name: value}))
             found = made.attributes[reads.name][scenes.mask]
             assert (found >= reads.low).all() and (found <= reads.high).all()
             assert not torch.equal(found, scenes.attributes[reads.name][scenes.mask])

@@ -64,7 +64,7 @@ class World(Configured):
 
     def drawn_as(self, attribute: Attribute) -> str:
         """Name of what a renderer reads of a mutable attribute of objects: mostly its own."""
-        return self.parameter_prior.arranges.get(attribute.name, attribute.name)
+        return self.parameter_prior.derived_attributes.get(attribute.name, attribute.name)
 
     def _drawn(self, attributes: Iterable[Attribute], read: Iterable[Attribute]) -> list[Attribute]:
         names, found = {attribute.name for attribute in read}, dict[str, Attribute]()

@@ -631,7 +631,7 @@ def test_what_follows_from_learned_attributes_is_arranged() -> None:
     scenes, car = aerial.sample_prior(20, rng()), aerial.sample_prior(20, rng()).classes == 1
     values = torch.full((20, scenes.classes.shape[1] + 1, 1), 0.7).logit().requires_grad_()
     changed = model.applied(scenes, values)
-    expected = aerial.parameters.arrange(scenes.with_attributes(spacing=torch.where(car, 0.7, 0.0)))
+    expected = aerial.parameters.derive_attributes(scenes.with_attributes(spacing=torch.where(car, 0.7, 0.0)))
     torch.testing.assert_close(changed.attributes["x"], expected.attributes["x"])
     assert not torch.equal(changed.attributes["x"], scenes.attributes["x"])
     changed.attributes["x"].sum().backward()

@@ -263,7 +263,7 @@ def row(*spacing: float, extent: float = 64.0) -> list[float]:
     x = torch.tensor([[extent / 2, *[float(k) for k in range(n)]]])
     y = torch.tensor([[20.0, *[21.8] * n]])
     scenes_ = SceneBatch(classes, parents, {"x": x, "y": y, "spacing": torch.tensor([[0.0, *spacing]])})
-    return ScatteredCars(extent).arrange(scenes_).attributes["x"][0, 1:].tolist()
+    return ScatteredCars(extent).derive_attributes(scenes_).attributes["x"][0, 1:].tolist()
 
 
 def test_the_spacing_of_scattered_cars_is_uniform_and_that_of_neighbours_independent() -> None:
@@ -306,7 +306,7 @@ def test_places_are_differentiable_in_spacing(layout: ParameterPrior) -> None:
     ahead = torch.randn(spacing.shape, generator=rng(1), dtype=torch.double)
 
     def total(spacing: Tensor) -> Tensor:
-        return (layout.arrange(drawn.with_attributes(spacing=spacing)).attributes["x"] * ahead).sum()
+        return (layout.derive_attributes(drawn.with_attributes(spacing=spacing)).attributes["x"] * ahead).sum()
 
     (gradient,) = torch.autograd.grad(total(spacing), spacing)
     step = 1e-6 * torch.randn(spacing.shape, generator=rng(2), dtype=torch.double)

@@ -36,4 +36,4 @@ def sample_block(
     """
     draw = generator(seed, "dataset", block, device=torch.device(device))
     rules = sampler(BLOCK_SIZE, draw).rules
-    return rules, model.scenes(rules, draw).packed()
+    return rules, model.scenes(rules, draw).compact()

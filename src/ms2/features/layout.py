@@ -242,7 +242,7 @@ class DenseLayout(DenseCounts, AttributeExtractor):
                 blocks[block] = torch.einsum("bn,bnf->bf", there, first)
         if self.around:
             blocks["environment"] = torch.stack(
-                [v for a in self.around for v in a.numbers(scenes.environment[a.name])], 1
+                [v for a in self.around for v in a.encode(scenes.environment[a.name])], 1
             )
         return blocks
 
@@ -263,7 +263,7 @@ class DenseLayout(DenseCounts, AttributeExtractor):
         if self.learned:
             loss = loss + self._error(maps, labels, scenes)
         if self.around:
-            true = torch.stack([v for a in self.around for v in a.numbers(scenes.environment[a.name])], 1)
+            true = torch.stack([v for a in self.around for v in a.encode(scenes.environment[a.name])], 1)
             loss = loss + F.mse_loss(self._judged(images, maps), true)
         return loss
 
@@ -303,7 +303,7 @@ class DenseLayout(DenseCounts, AttributeExtractor):
     def _numbers(self, attribute: Attribute, value: Tensor) -> list[Tensor]:
         """What the network is taught to say of a value: of an angle, whose mean says nothing, cosines and sines."""
         if not attribute.periodic:
-            return attribute.numbers(value)
+            return attribute.encode(value)
         # each multiple by itself: an 8 may stand on its head, but twice its angle can be told
         return [f(k * value) for k in range(1, self.harmonics + 1) for f in (torch.cos, torch.sin)]
 

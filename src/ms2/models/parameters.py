@@ -196,9 +196,9 @@ class ParameterModel(Configured, nn.Module):
         for name in ("low", "high"):
             bounds = torch.tensor([float(getattr(a, name)) for a in self.columns.attributes])
             self.register_buffer(name, bounds, persistent=False)
-        spaced = [a for a in world.mutable if a.name in world.parameter_prior.arranges]
+        spaced = [a for a in world.mutable if a.name in world.parameter_prior.derived_attributes]
         self.given, self.around = (*world.renderer.attributes, *spaced), world.renderer.environment
-        self.arrange = world.parameter_prior.arrange
+        self.derive_attributes = world.parameter_prior.derive_attributes
         own = sum(1 + a.periodic for a in self.given)
         self.ranked = [a.name for a in self.given if not a.periodic]
         inputs = 2 * own + len(self.ranked) + sum(1 + a.periodic for a in self.around) + 5 + noise
@@ -262,7 +262,7 @@ class ParameterModel(Configured, nn.Module):
                 own = own + scenes.parent_values(attributes[name])
                 own = _turned(own) if attribute.periodic else own
             attributes[name] = torch.where(active[:, 1:, k], own, attributes[name])
-        return self.arrange(scenes.with_attributes(**attributes).with_environment(**environment))
+        return self.derive_attributes(scenes.with_attributes(**attributes).with_environment(**environment))
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Scenes with learned parameters, from scenes with parameters of the prior."""
@@ -351,11 +351,11 @@ class LearnedParameters(ParameterPrior, selectable=False):
 
     def __init__(self, prior: ParameterPrior, model: ParameterModel) -> None:
         self.prior, self.model = prior, model
-        self.scenery, self.mutable, self.arranges = prior.scenery, prior.mutable, prior.arranges
+        self.scenery, self.mutable, self.derived_attributes = prior.scenery, prior.mutable, prior.derived_attributes
 
-    def arrange(self, scenes: SceneBatch) -> SceneBatch:
+    def derive_attributes(self, scenes: SceneBatch) -> SceneBatch:
         """As the prior does."""
-        return self.prior.arrange(scenes)
+        return self.prior.derive_attributes(scenes)
 
     @torch.no_grad()
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:

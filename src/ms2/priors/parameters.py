@@ -21,19 +21,19 @@ class ParameterPrior(Plugin, ABC, kind="parameter_priors"):
         mutable: By class (``EVERY`` for all of the grammar's, ``ENVIRONMENT`` for the scene as a whole), the
             attributes that may be learned, with the bounds in which learning keeps them. None are unless a prior says
             so.
-        arranges: Mutable attributes of objects that no renderer reads, such as how a car is spaced, with what
-            `arrange` makes of each, such as its place.
+        derived_attributes: Mutable attributes of objects that no renderer reads, such as how a car is spaced, with what
+            `derive_attributes` makes of each, such as its place.
     """
 
     scenery: tuple[str, ...] = ()
     mutable: Mapping[str, Sequence[Attribute]] = {}
-    arranges: Mapping[str, str] = {}
+    derived_attributes: Mapping[str, str] = {}
 
     @abstractmethod
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """The same scenes with attributes drawn for every place, used or not."""
 
-    def arrange(self, scenes: SceneBatch) -> SceneBatch:
+    def derive_attributes(self, scenes: SceneBatch) -> SceneBatch:
         """The same scenes with what follows from their mutable attributes; differentiable in these."""
         return scenes
 

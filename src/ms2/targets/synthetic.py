@@ -82,7 +82,7 @@ class Synthetic(Target):
         """Return the images with the renderer's labels, or held-out images of the hidden distribution."""
         n = self.num_images if num_held_out is None else num_held_out
         if num_held_out is None:
-            blocks = [self.scenes[i : i + BLOCK_SIZE].packed() for i in range(0, n, BLOCK_SIZE)]
+            blocks = [self.scenes[i : i + BLOCK_SIZE].compact() for i in range(0, n, BLOCK_SIZE)]
         else:
             model = SceneModel(self.hidden)
             blocks = [

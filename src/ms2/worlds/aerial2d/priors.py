@@ -185,7 +185,7 @@ class ParallelRoads(ParameterPrior):
     """
 
     scenery = ("house", "tree")
-    arranges: Mapping[str, str] = {"spacing": "x"}
+    derived_attributes: Mapping[str, str] = {"spacing": "x"}
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class ParallelRoads(ParameterPrior):
         everything = everything.with_attributes(spacing=spacing)
         return everything.with_environment(**self._weather(len(scenes), generator)).compact()
 
-    def arrange(self, scenes: SceneBatch) -> SceneBatch:
+    def derive_attributes(self, scenes: SceneBatch) -> SceneBatch:
         """Cars at the places that follow from their spacing, in the order in which they stand on their lane."""
         lanes = Lanes.of(scenes, self.extent)
         places = lanes.places(scenes.attributes["spacing"])
