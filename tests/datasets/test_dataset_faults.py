@@ -423,7 +423,7 @@ TYPED: dict[str, tuple[tuple[object, ...], str]] = {
     "a misspelt world": (
         ("multimnst",),
         "multimnst is neither a run's folder, nor a checkpoint, nor a configuration, nor a world. "
-        "Did you mean 'multimnist'? Available: aerial2d, driving3d, multimnist",
+        "Did you mean 'multimnist'? Available: aerial",
     ),
     "a misspelt format": (
         (*DIGITS, "--format", "yol"),
@@ -442,12 +442,15 @@ TYPED: dict[str, tuple[tuple[object, ...], str]] = {
     ),
     "no scenes": ((*DIGITS, "--num_scenes", "0"), "a data set has at least one scene, not 0"),
     "fewer than no scenes": ((*DIGITS, "--num_scenes", "-3"), "a data set has at least one scene, not -3"),
-    "scenes in words": ((*DIGITS, "--num_scenes", "ten"), "argument --num_scenes: invalid int value: 'ten'"),
+    "scenes in words": (
+        (*DIGITS, "--num_scenes", "ten"),
+        "\"num_scenes\":\n  Expected a <class 'int'>. Got value: ten",
+    ),
     "more than all visible": (
         (*DIGITS, "--min_visibility", "20"),
         "min_visibility is a fraction, from 0 to 1, and can't be",
     ),
-    "no share": ((*DIGITS, "--min_visibility", "nan"), "min_visibility is a fraction, from 0 to 1, and can't be nan"),
+    "no share": ((*DIGITS, "--min_visibility", "nan"), "Got value: nan"),
     "no pixels": (
         (*DIGITS, "--min_pixels", "0"),
         "min_pixels is at least 1, not 0: an object without pixels has no box",
@@ -493,15 +496,16 @@ CONFIGURATIONS: dict[str, tuple[str | bytes, str]] = {
     "an empty one": ("", "describes no world: it has no section 'world'"),
     "no YAML": ("{ world: [", "can't be read as a configuration"),
     "bytes": (bytes(range(256)), "can't be read as a configuration"),
-    "a list": ("- world\n- model\n", "describes no world"),
-    "a word": ("world\n", "describes no world"),
+    "a list": ("- world\n- model\n", "is no configuration: it must hold settings by name"),
+    "a word": ("world\n", "is no configuration: it must hold settings by name"),
     "no world": ("model: {lr: 1}\n", "describes no world"),
     "a world that is a word": ("world: multimnist\n", "world"),
     "a world of another kind": ("world: {grammar: Aerial2D}\n", "world"),
     "a model that is a word": ("world: {grammar: MultiMNIST}\nmodel: best\n", "world"),
     "an unknown prior": (
-        "world: {grammar: MultiMNIST, prior: UniformDigit, parameters: UniformPlacement, renderer: DigitCanvas}\n",
-        "No plug-in among the priors is called 'UniformDigit'. Did you mean 'UniformDigits'?",
+        "world: {grammar: MultiMNIST, structure_prior: UniformDigit, parameter_prior: UniformPlacement, "
+        "renderer: DigitCanvas}\n",
+        "No plug-in among the structure_priors is called 'UniformDigit'. Did you mean 'UniformDigits'?",
     ),
 }
 

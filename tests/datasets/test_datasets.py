@@ -29,6 +29,7 @@ from ms2.datasets.rendering import render_record
 from ms2.datasets.scene_graphs import check_renderable, scene_batch, scene_graph
 from ms2.grammar.grammar import Grammar
 from ms2.models.checkpoints import note_grammar
+from ms2.models.networks import LSTM
 from ms2.models.opening import Source, open_source
 from ms2.models.structure import StructureModel
 from ms2.scene.batch import SceneBatch
@@ -62,12 +63,13 @@ def changed_files(found: dict[str, bytes], expected: dict[str, bytes]) -> list[s
 
 def run_folder(folder: Path, grammar: Grammar | None = None, seed: int = 0, **settings: Any) -> Path:
     """What `ms2 fit` leaves of a run on small MultiMNIST, with weights of chance."""
-    grammar, settings = grammar or MultiMNIST(), {"hidden": 8, "t_max": 40} | settings
+    grammar, settings = grammar or MultiMNIST(), {"t_max": 40} | settings
     torch.manual_seed(seed)
-    model = StructureModel(grammar, **settings)
+    model = StructureModel(grammar, network=LSTM(8), **settings)
     with torch.no_grad():
         model.head.weight.mul_(6)  # so that it differs from the prior
     world = small("multimnist").configuration["world"]
+    settings["network"] = {"class_path": "LSTM", "init_args": {"hidden": 8}}
     structure = {"class_path": "ms2.models.structure.StructureModel", "init_args": settings}
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"world": world, "model": {"structure": structure}}))
