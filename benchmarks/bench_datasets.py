@@ -13,7 +13,7 @@ from ms2.datasets.blocks import BLOCK_SIZE
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
-from ms2.models.opening import open_source
+from ms2.models.opening import open_model
 
 SIZES = {"multimnist": 1024, "driving3d": 256}
 
@@ -22,8 +22,8 @@ SIZES = {"multimnist": 1024, "driving3d": 256}
 @pytest.mark.parametrize("name", SIZES)
 def test_generating_a_data_set(name: str, benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """Images, masks and COCO file, against scenes drawn and rendered with their labels alone; one process."""
-    source, number = open_source(name), SIZES[name]
-    world = source.world
+    source, number = open_model(name), SIZES[name]
+    world = source.model.world
 
     def write() -> None:
         shutil.rmtree(tmp_path, ignore_errors=True)

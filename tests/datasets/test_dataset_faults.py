@@ -28,7 +28,7 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.models.conditional.sampling import sample_prior_given
-from ms2.models.opening import Source, open_source
+from ms2.models.opening import OpenedModel, open_model
 from ms2.worlds.aerial2d.grammar import Aerial2D
 
 pytestmark = EXPECTED
@@ -67,7 +67,7 @@ def kill_at_random(folder: Path) -> dict[str, Any]:
     Returns:
         How many were made, and of each kill how many files there were, and whether all were as they should be.
     """
-    source = open_source("multimnist", arguments=TINY)
+    source = open_model("multimnist", arguments=TINY)
 
     def make(name: str) -> None:
         generate(Job(source, Plan(40, formats=FORMATS), folder / name), progress=False)
@@ -181,7 +181,7 @@ class Half:
         self.file.close()
 
 
-def job(root: Path, number: int = 6, source: Source | None = None, **settings: Any) -> Job:
+def job(root: Path, number: int = 6, source: OpenedModel | None = None, **settings: Any) -> Job:
     return Job(source or small("multimnist"), Plan(number, **({"formats": FORMATS} | settings)), root)
 
 
@@ -333,7 +333,7 @@ def test_a_worker_that_is_killed_is_not_the_end(
 
 
 def test_a_renderer_that_contradicts_itself_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    renderer = small("multimnist").world.renderer
+    renderer = small("multimnist").model.world.renderer
     draw = type(renderer).render_labelled
 
     def wrong(self: Any, scenes: Any) -> Any:
@@ -357,7 +357,7 @@ def test_a_renderer_that_contradicts_itself_writes_nothing(tmp_path: Path, monke
 
 def as_nobody(folder: Path) -> None:
     """Note what somebody is told who may do little here: in a locked folder, below it, and where one may only look."""
-    source = open_source("multimnist", arguments=TINY)
+    source = open_model("multimnist", arguments=TINY)
     generate(Job(source, Plan(3), folder / "warm"), progress=False)  # loads what nobody may read
     with (folder / "said.txt").open("w") as said:
         if os.getuid() == 0:

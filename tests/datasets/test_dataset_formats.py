@@ -62,7 +62,7 @@ class Made:
 
     @property
     def world(self) -> World:
-        return self.job.source.world
+        return self.job.source.model.world
 
     @property
     def solid(self) -> bool:
@@ -150,7 +150,7 @@ def test_records_hold_what_the_image_shows(made: Made) -> None:
 
 
 def test_provenance_is_the_source_s(made: Made) -> None:
-    hashes = made.job.source.hashes()
+    hashes = made.job.source.fingerprints()
     assert set(hashes) == {"grammar", "checkpoint", "structure_prior", "parameter_prior", "renderer"}
     for record in made.records:
         assert hashes.items() <= record["provenance"].items()
@@ -161,7 +161,7 @@ def test_provenance_is_the_source_s(made: Made) -> None:
 def test_every_image_can_be_drawn_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """One from settings alone, the others by the source at hand, which takes no time to make."""
     assert render_record(made.root / "scenes" / "000007.json")[2]
-    monkeypatch.setattr(importlib.import_module("ms2.datasets.rendering"), "build", lambda *_: made.job.source)
+    monkeypatch.setattr(importlib.import_module("ms2.datasets.rendering"), "build_model", lambda *_: made.job.source)
     for record in made.records:
         content, name, same = render_record(made.root / "scenes" / f"{record['provenance']['index']:06d}.json")
         assert same and content == (made.root / "images" / name).read_bytes()
@@ -483,7 +483,7 @@ def test_the_card_counts_right(made: Made) -> None:
 def test_the_card_says_where_it_all_comes_from(made: Made) -> None:
     card = (made.root / "README.md").read_text()
     rows = dict(re.findall(r"^\| (\w+) \| (\S+) \|$", card, re.M))
-    hashes = {name: value for name, value in made.job.source.hashes().items() if value}
+    hashes = {name: value for name, value in made.job.source.fingerprints().items() if value}
     assert hashes.items() <= rows.items() and rows["seed"] == "1" and rows["device"] == "cpu"
     assert made.world.renderer.licence in card
     with Image.open(made.root / "sample.png") as sample:

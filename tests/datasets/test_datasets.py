@@ -28,9 +28,9 @@ from ms2.datasets.records import RecordError, SceneGraph
 from ms2.datasets.rendering import render_record
 from ms2.datasets.scene_graphs import check_renderable, scene_batch, scene_graph
 from ms2.grammar.grammar import Grammar
-from ms2.models.checkpoints import note_grammar
-from ms2.models.networks import LSTM
-from ms2.models.opening import Source, open_source
+from ms2.models.checkpoints import grammar_metadata
+from ms2.models.networks.recurrent import LSTM
+from ms2.models.opening import OpenedModel, open_model
 from ms2.models.structure import StructureModel
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.multimnist.grammar import MultiMNIST
@@ -46,9 +46,9 @@ FORMATS = ("coco", "kitti", "yolo")
 
 
 @cache
-def small(name: str) -> Source:
+def small(name: str) -> OpenedModel:
     """One of the worlds that come along, with small images."""
-    return open_source(name, arguments=SMALL[name])
+    return open_model(name, arguments=SMALL[name])
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -68,14 +68,16 @@ def run_folder(folder: Path, grammar: Grammar | None = None, seed: int = 0, **se
     model = StructureModel(grammar, network=LSTM(8), **settings)
     with torch.no_grad():
         model.head.weight.mul_(6)  # so that it differs from the prior
-    world = small("multimnist").configuration["world"]
-    settings["network"] = {"class_path": "LSTM", "init_args": {"hidden": 8}}
-    structure = {"class_path": "ms2.models.structure.StructureModel", "init_args": settings}
+    world = small("multimnist").settings["world"]
+    network = {"network": {"class_path": "LSTM", "init_args": {"hidden": 8}}}
+    structure = {"class_path": "ms2.models.structure.StructureModel", "init_args": settings | network}
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"world": world, "model": {"structure": structure}}))
     weights = {f"structure.{name}": value for name, value in model.state_dict().items()}
     other = {"features.weight": torch.zeros(2)}
-    torch.save({"state_dict": weights | other, "grammar": note_grammar(grammar)}, folder / "checkpoints" / "last.ckpt")
+    torch.save(
+        {"state_dict": weights | other, "grammar": grammar_metadata(grammar)}, folder / "checkpoints" / "last.ckpt"
+    )
     return folder
 
 
@@ -171,7 +173,7 @@ def test_what_is_there_is_not_drawn_again(whole: Path, monkeypatch: pytest.Monke
     root = Path(shutil.copytree(whole, tmp_path / "set"))
     (root / "images" / "000033.png").unlink()
     drawn: list[int] = []
-    renderer = small("multimnist").world.renderer
+    renderer = small("multimnist").model.world.renderer
     draw = type(renderer).render_labelled
     monkeypatch.setattr(type(renderer), "render_labelled", lambda self, s: drawn.append(len(s)) or draw(self, s))
     again = job(root)
@@ -182,7 +184,7 @@ def test_what_is_there_is_not_drawn_again(whole: Path, monkeypatch: pytest.Monke
 
 def test_one_thread_draws_and_the_others_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums would depend on their number."""
-    renderer, used = type(small("multimnist").world.renderer), []
+    renderer, used = type(small("multimnist").model.world.renderer), []
     draw = renderer.render_labelled
     monkeypatch.setattr(renderer, "render_labelled", lambda *a: used.append(torch.get_num_threads()) or draw(*a))
     before = torch.get_num_threads()
@@ -228,8 +230,8 @@ def test_some_classes_alone(tmp_path: Path) -> None:
 
 
 def test_scenes_of_a_model_meet_conditions(tmp_path: Path) -> None:
-    source = open_source(str(run_folder(tmp_path / "run")))
-    assert source.structure is not None
+    source = open_model(str(run_folder(tmp_path / "run")))
+    assert source.model.structure is not None
     where = ("3 == 2", "7 + 8 >= 1", "0 < 1")
     generate(Job(source, Plan(40, where=where), tmp_path / "set"), progress=False)
     found = [counts(record) for record in records(tmp_path / "set")]
@@ -253,9 +255,9 @@ def mean_digits(root: Path) -> float:
 def test_a_model_is_not_the_prior(tmp_path: Path) -> None:
     """The number of digits is the model's; from the same run, the prior can be asked for."""
     run = run_folder(tmp_path / "run", fixed_rule_weights={"Digits": [9.0, 1.0]})
-    learned = open_source(str(run))
+    learned = open_model(str(run))
     generate(Job(learned, Plan(64), tmp_path / "learned"), progress=False)
-    generate(Job(open_source(str(run), "prior"), Plan(64), tmp_path / "prior"), progress=False)
+    generate(Job(open_model(str(run), "prior"), Plan(64), tmp_path / "prior"), progress=False)
     expected = sum(n * 0.9**n * 0.1 for n in range(20)) / sum(0.9**n * 0.1 for n in range(20))
     assert mean_digits(tmp_path / "learned") == pytest.approx(expected, abs=4 * 5.3 / 8)
     assert mean_digits(tmp_path / "prior") == pytest.approx(5, abs=4 * 3.2 / 8)
@@ -268,14 +270,14 @@ def test_a_model_is_not_the_prior(tmp_path: Path) -> None:
 def test_a_run_can_be_named_in_several_ways(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "mine")
     ways = [
-        open_source(str(run)),
-        open_source(str(run / "checkpoints" / "last.ckpt")),
-        open_source(str(run / "config.yaml"), checkpoint=str(run / "checkpoints" / "last.ckpt")),
+        open_model(str(run)),
+        open_model(str(run / "checkpoints" / "last.ckpt")),
+        open_model(str(run / "config.yaml"), checkpoint=str(run / "checkpoints" / "last.ckpt")),
     ]
     for source in ways:
-        assert source.structure is not None and source.name == "mine"
-        assert source.hashes() == ways[0].hashes() == source.rebuild().hashes()
-    assert open_source(str(run / "config.yaml")).structure is None
+        assert source.model.structure is not None and source.name == "mine"
+        assert source.fingerprints() == ways[0].fingerprints() == source.rebuild().fingerprints()
+    assert open_model(str(run / "config.yaml")).model.structure is None
 
 
 def test_a_run_of_ms2_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -590,6 +592,6 @@ def test_no_path_of_a_record_is_trusted(whole: Path, tmp_path: Path, name: objec
 
 
 def test_scenes_without_objects_can_be_drawn() -> None:
-    renderer = small("multimnist").world.renderer
+    renderer = small("multimnist").model.world.renderer
     empty = check_renderable(read_scene({"objects": [], "environment": {}}), renderer)
     assert not renderer.render(empty).any()

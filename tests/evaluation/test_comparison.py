@@ -27,7 +27,7 @@ from ms2.metrics.comparison import ComparisonResult, load_comparison, summarise
 from ms2.metrics.fid import fid
 from ms2.metrics.intervals import mean_interval
 from ms2.metrics.kid import kid
-from ms2.models.checkpoints import note_grammar
+from ms2.models.checkpoints import grammar_metadata
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
 from ms2.worlds.multimnist.grammar import MultiMNIST
@@ -57,13 +57,19 @@ def run(tmp_path: Path) -> Path:
     configuration = {
         "world": WORLD,
         "data": {"target": TARGET},
-        "model": {"structure": {"t_max": 12, "hidden": 8, "max_length": {"Digits": 4}}},
+        "model": {
+            "structure": {
+                "t_max": 12,
+                "network": {"class_path": "LSTM", "init_args": {"hidden": 8}},
+                "max_length": {"Digits": 4},
+            }
+        },
     }
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
     weights = {f"structure.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"state_dict": weights, "grammar": note_grammar(grammar)}, folder / "checkpoints" / "last.ckpt")
+    torch.save({"state_dict": weights, "grammar": grammar_metadata(grammar)}, folder / "checkpoints" / "last.ckpt")
     return folder
 
 
@@ -110,12 +116,12 @@ def test_a_comparison_in_small(run, monkeypatch):
 
 def test_rows_differ_in_structure_alone(run):
     rows = open_rows(str(run))
-    assert rows.sources["prior"].structure is None
-    assert rows.sources["learned structure"].structure is not None
+    assert rows.sources["prior"].model.structure is None
+    assert rows.sources["learned structure"].model.structure is not None
     assert rows.hidden is not None
     assert type(rows.hidden.world.structure_prior).__name__ == "RandomDigits"
     assert type(rows.hidden.world.parameter_prior).__name__ == "LinePlacement"
-    hashes = [source.hashes() for source in rows.sources.values()]
+    hashes = [source.fingerprints() for source in rows.sources.values()]
     assert hashes[0]["renderer"] == hashes[1]["renderer"]
     assert hashes[0]["checkpoint"] is None
     assert hashes[1]["checkpoint"] is not None
@@ -123,7 +129,7 @@ def test_rows_differ_in_structure_alone(run):
 
 def test_settings_of_the_run_may_be_typed(run):
     rows = open_rows(str(run), ["--world.renderer.canvas_size=60"])
-    assert rows.sources["prior"].world.renderer.size == rows.hidden.world.renderer.size == (60, 60)
+    assert rows.sources["prior"].model.world.renderer.size == rows.hidden.world.renderer.size == (60, 60)
 
 
 def test_what_cannot_be_compared_is_said(run):

@@ -37,7 +37,7 @@ from ms2.learning.stages import run_stage
 from ms2.metrics.attribute_distances import attribute_w1
 from ms2.metrics.attributes import AttributeValue
 from ms2.models.networks.recurrent import LSTM
-from ms2.models.opening import open_source
+from ms2.models.opening import open_model
 from ms2.models.parameters import ParameterModel
 from ms2.models.structure import StructureModel
 from ms2.objectives.kde import KDE
@@ -453,10 +453,13 @@ def test_results_have_a_row_for_each_part(run: Path) -> None:
 
 
 def test_data_sets_have_learned_parameters_unless_asked_otherwise(run: Path, tmp_path: Path) -> None:
-    learned, prior = open_source(str(run)), open_source(str(run), parameters="prior")
-    assert learned.parameters is not None and prior.parameters is None
-    assert learned.hashes()["parameters"] != prior.hashes()["parameters"]
-    assert learned.hashes() == learned.rebuild().hashes() and prior.hashes() == prior.rebuild().hashes()
+    learned, prior = open_model(str(run)), open_model(str(run), parameters="prior")
+    assert learned.model.parameters is not None and prior.model.parameters is None
+    assert learned.fingerprints()["parameter_prior"] != prior.fingerprints()["parameter_prior"]
+    assert (
+        learned.fingerprints() == learned.rebuild().fingerprints()
+        and prior.fingerprints() == prior.rebuild().fingerprints()
+    )
     plan = Plan(num_scenes=4, formats=("coco",), min_pixels=1, min_visibility=0.0)
     for name, source in (("learned", learned), ("prior", prior)):
         generate(Job(source, plan, tmp_path / name), workers=2 if name == "learned" else 1, progress=False)
@@ -469,12 +472,12 @@ def test_data_sets_have_learned_parameters_unless_asked_otherwise(run: Path, tmp
 
 def test_what_was_not_learned_can_not_be_asked_for() -> None:
     with pytest.raises(UserError, match=r"multimnist has no trained parameter model"):
-        open_source("multimnist", parameters="learned")
+        open_model("multimnist", parameters="learned")
 
 
 def test_comparisons_have_a_row_for_each_part(run: Path) -> None:
     rows = open_rows(str(run)).sources
-    assert {title: tuple(source.learned) for title, source in rows.items()} == {
+    assert {title: tuple(source.model.learned) for title, source in rows.items()} == {
         "prior": (False, False),
         "learned structure": (True, False),
         "learned structure and parameters": (True, True),

@@ -10,7 +10,7 @@ import torch
 
 from ms2.core.errors import UserError
 from ms2.grammar.grammar import Grammar
-from ms2.models.checkpoints import CheckpointError, check_grammar, load_structure, note_grammar
+from ms2.models.checkpoints import CheckpointError, check_grammar, grammar_metadata, load_structure
 from ms2.models.networks.recurrent import GRU, LSTM
 from ms2.models.structure import StructureModel
 from ms2.worlds.aerial2d.grammar import Aerial2D
@@ -26,7 +26,9 @@ def save(path: Path, structure: StructureModel, **more: Any) -> Path:
     """A checkpoint of a run, with weights of other parts as well."""
     weights = {f"structure.{name}": value for name, value in structure.state_dict().items()}
     others = {"features.weight": torch.ones(3), "restructure.weight": torch.ones(2)}
-    torch.save({"state_dict": weights | others, "grammar": note_grammar(structure.grammar), "epoch": 3} | more, path)
+    torch.save(
+        {"state_dict": weights | others, "grammar": grammar_metadata(structure.grammar), "epoch": 3} | more, path
+    )
     return path
 
 
@@ -67,7 +69,7 @@ def test_weights_of_half_precision_are_loaded(path: Path) -> None:
 
 
 def test_the_grammar_is_noted_in_words() -> None:
-    noted = note_grammar(MultiMNIST())
+    noted = grammar_metadata(MultiMNIST())
     assert noted["text"] == str(MultiMNIST()) and "Digits -> Digit Digits" in noted["text"]
     check_grammar({"grammar": noted}, MultiMNIST())
 

@@ -14,7 +14,7 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import render_record
-from ms2.models.opening import open_source
+from ms2.models.opening import open_model
 
 if TYPE_CHECKING:
     from ms2.cli.commands import Command
@@ -55,7 +55,7 @@ def generate_command(command: "Command", argv: list[str]) -> None:
     options(parser)
     own, settings = separate_settings(argv)
     args = parser.parse_args(own)
-    source = open_source(args.source, args.structure, args.checkpoint, settings, args.parameters)
+    source = open_model(args.source, args.structure, args.checkpoint, settings, args.parameters)
     plan = Plan(
         num_scenes=args.num_scenes,
         seed=args.seed,

@@ -17,7 +17,8 @@ from ms2.datasets.blocks import block_indices
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import single_threaded
-from ms2.models.opening import Learned, build
+from ms2.models.opening import build_model
+from ms2.models.scene_model import Row
 
 
 def generate(job: Job, workers: int = 1, rank: int = 0, world_size: int = 1, progress: bool = True) -> bool:
@@ -56,7 +57,8 @@ def _generate_blocks(job: Job, blocks: range, workers: int) -> Iterator[int]:
         with single_threaded():
             yield from map(job.generate_block, blocks)
         return
-    start = partial(_start_worker, job.source.configuration, job.source.weights, job.source.name, job.source.learned)
+    source = job.source
+    start = partial(_start_worker, source.settings, source.weights, source.name, source.model.learned)
     plan = replace(job.plan, formats=())  # workers write no formats, and do not know those of a script or a notebook
     context = multiprocessing.get_context("spawn")  # forks of a process with threads, or with a GPU, hang
     with ProcessPoolExecutor(workers, context, start, (plan, job.root, str(job.device))) as pool:
@@ -78,10 +80,10 @@ _job: Job | None = None
 
 
 def _start_worker(
-    configuration: dict[str, Any],
+    settings: dict[str, Any],
     weights: Path | None,
     name: str,
-    learned: Learned,
+    row: Row,
     plan: Plan,
     root: Path,
     device: str,
@@ -91,7 +93,7 @@ def _start_worker(
     from ms2.core.registry import load_entry_points
 
     load_entry_points()
-    _job = Job(build(configuration, weights, name, learned), plan, root, device)
+    _job = Job(build_model(settings, weights, name, row), plan, root, device)
 
 
 def _generate_block(block: int) -> int:

@@ -23,8 +23,7 @@ from ms2.datasets.rendering import depth_arrays, describe_image, image_arrays
 from ms2.datasets.scene_graphs import scene_graph
 from ms2.grammar.derivations import lengths
 from ms2.models.conditional.condition import Condition
-from ms2.models.opening import Source
-from ms2.models.scene_model import SceneModel
+from ms2.models.opening import OpenedModel
 
 
 class Job:
@@ -40,21 +39,22 @@ class Job:
         UserError: If the plan does not fit the source: unknown classes or formats, or conditions that no scene meets.
     """
 
-    def __init__(self, source: Source, plan: Plan, root: Path, device: torch.device | str = "cpu") -> None:
+    def __init__(self, source: OpenedModel, plan: Plan, root: Path, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.source, self.plan, self.root = source.to(self.device), plan, root
+        self.source, self.plan, self.root = source, plan, root
         self.files = DataSetFolder(root)
         self.record_files = RecordFiles(self.files, plan.image, plan.depth)
         self.formats: list[Format] = [format_named(name) for name in plan.formats]
         for each in self.formats:
             each.check(plan)
-        self.model = SceneModel(source.world, source.structure)
-        grammar, classes = source.world.grammar, source.world.classes
+        self.model = source.model.to(self.device)
+        self.world = self.model.world
+        grammar, classes = self.world.grammar, self.world.classes
         self.sampler = self.model.sampler(conditions=[Condition.parse(text, grammar) for text in plan.where])
         for name in plan.classes or ():
             if name not in classes:
                 raise UserError(f"this world has no class {name!r}. {suggest(name, classes)}")
-        categories = tuple(name for name in classes if name in (plan.classes or default_categories(source.world)))
+        categories = tuple(name for name in classes if name in (plan.classes or default_categories(self.world)))
         self.label_filter = LabelFilter(categories, plan.min_visibility, plan.min_pixels)
 
     @property
@@ -92,7 +92,7 @@ class Job:
         rules, scenes = sample_block(self.model, self.sampler, self.plan.seed, block, self.device)
         chosen = torch.tensor([i - indices.start for i in missing], device=self.device)
         rules, scenes = rules[chosen], scenes[chosen]
-        world = self.source.world
+        world = self.world
         rendering = world.renderer.render_labelled(scenes)
         depths = depth_arrays(rendering) if self.plan.depth else None
         steps = lengths(world.grammar, rules).tolist()
@@ -117,7 +117,7 @@ class Job:
         return len(indices)
 
     def _provenance(self, index: int, block: int) -> Provenance:
-        return Provenance(index, block, self.plan.seed, ms2.__version__, self.device.type, self.source.hashes())
+        return Provenance(index, block, self.plan.seed, ms2.__version__, self.device.type, self.source.fingerprints())
 
     # -- the data set ----------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Job:
         Raises:
             UserError: If no scene meets the conditions, or the renderer has no depth.
         """
-        draw, world = generator(self.plan.seed, "trial", device=self.device), self.source.world
+        draw, world = generator(self.plan.seed, "trial", device=self.device), self.world
         rendering = world.renderer.render_labelled(self.model.scenes(self.sampler(1, draw).rules, draw))
         if self.plan.depth and depth_arrays(rendering) is None:
             raise UserError(f"images of {type(world.renderer).__name__} have no depth: leave --depth out")
@@ -139,12 +139,12 @@ class Job:
             **{key: value for key, value in about.items() if key not in ("index", "block")},
             **self.plan.to_json(),
             "categories": list(self.categories),
-            "size": list(self.source.world.renderer.size),
+            "size": list(self.world.renderer.size),
             "source": self.source.name,
-            "structure": "prior" if self.source.structure is None else "learned",
-            "parameters": "prior" if self.source.parameters is None else "learned",
-            "world": self.source.configuration["world"],
-            "model": None if self.source.structure is None else self.source.configuration["structure"],
+            "structure": "prior" if self.model.structure is None else "learned",
+            "parameters": "prior" if self.model.parameters is None else "learned",
+            "world": self.source.settings["world"],
+            "model": None if self.model.structure is None else self.source.settings["structure"],
         }
 
     def claim_folder(self) -> None:
@@ -183,7 +183,7 @@ class Job:
         """Write the format files and the card from the records, and remove temporary files."""
         for each in self.formats:
             each.write(self.files, self.plan, self.categories, self.records)
-        write_card(self.files, self.description(), self.formats, self.label_filter, self.source.world, self.records)
+        write_card(self.files, self.description(), self.formats, self.label_filter, self.world, self.records)
         self.files.clean()
 
 

@@ -14,7 +14,7 @@ from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.native import IMAGE_SUFFIXES
 from ms2.datasets.records import ImageFile, RecordError, SceneGraph
 from ms2.datasets.scene_graphs import check_renderable, scene_batch
-from ms2.models.opening import build
+from ms2.models.opening import build_model
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 
@@ -86,7 +86,7 @@ def render_record(path: Path) -> tuple[bytes, str, bool]:
         raise RecordError(
             f"{path} lies outside of a data set: {root / 'dataset.json'}, which describes its world, is missing"
         )
-    world = build({"world": about["world"]}, None, root.name).world
+    world = build_model({"world": about["world"]}, None, root.name).model.world
     graph = SceneGraph.from_json(record["scene"])
     scenes: SceneBatch = check_renderable(scene_batch(graph, world.classes), world.renderer)
     with single_threaded(), torch.no_grad():

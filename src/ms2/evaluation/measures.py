@@ -18,7 +18,7 @@ from ms2.metrics.attribute_distances import AttributeSample, attribute_noise_flo
 from ms2.metrics.histograms import compare_histograms, distribution, histogram_noise_floor
 from ms2.metrics.statistics import StructureVector
 from ms2.metrics.vectors import compare_vectors, vector_noise_floor
-from ms2.models.opening import Learned
+from ms2.models.scene_model import Row as Learned
 from ms2.priors.structure import fit_pcfg
 from ms2.scene.batch import SceneBatch
 from ms2.targets.base import Target

@@ -29,7 +29,7 @@ from ms2.metrics.attribute_distances import attribute_w1
 from ms2.metrics.attributes import AttributeStatistic
 from ms2.metrics.histograms import distribution, total_variation
 from ms2.metrics.statistics import ClassFrequency, ObjectCount, StructureStatistic, StructureVector
-from ms2.models.checkpoints import check_grammar, note_grammar
+from ms2.models.checkpoints import check_grammar, grammar_metadata
 from ms2.models.parameters import LearnedParameters, ParameterModel
 from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
@@ -495,7 +495,7 @@ class MetaSim2(Configured, LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which grammar the weights speak."""
-        checkpoint["grammar"] = note_grammar(self.world.grammar)
+        checkpoint["grammar"] = grammar_metadata(self.world.grammar)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another grammar.

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the grammar that its weights speak, and the models in it."""
+"""Load weights of models from checkpoints, and check the grammar that they were trained with."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from ms2.grammar.grammar import Grammar
 from ms2.models.structure import StructureModel
 
 STRUCTURE, PARAMETERS = "structure.", "parameter_model."
-"""What the names of the weights of each model of a run begin with."""
+"""Prefixes of the names of each model's weights in a run's checkpoint."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that can't be read, or belongs to something else."""
+    """A checkpoint can't be read, or was made for another model."""
 
 
-def note_grammar(grammar: Grammar) -> dict[str, str]:
-    """What to keep of a grammar beside weights."""
+def grammar_metadata(grammar: Grammar) -> dict[str, str]:
+    """Return what identifies a grammar, to be stored with weights under the key ``grammar``."""
     return {"text": str(grammar), "fingerprint": grammar.fingerprint}
 
 
 def check_grammar(checkpoint: Mapping[str, Any], grammar: Grammar) -> None:
-    """Refuse the weights of another grammar.
+    """Raise an error if a checkpoint was made with another grammar.
 
     Raises:
         CheckpointError: If the checkpoint's rules are not this grammar's.
@@ -50,11 +50,17 @@ def load_structure(path: Path, structure: StructureModel) -> str:
     Raises:
         CheckpointError: If there is no such file, or it holds no structure model, or one of another grammar or size.
     """
-    return load_part(path, structure, STRUCTURE, structure.grammar)
+    return load_model_weights(path, structure, STRUCTURE, structure.grammar)
 
 
-def load_part(path: Path, model: nn.Module, name: str, grammar: Grammar) -> str:
-    """Load the weights of one of the models in a run's checkpoint, ``STRUCTURE`` or ``PARAMETERS``.
+def load_model_weights(path: Path, model: nn.Module, prefix: str, grammar: Grammar) -> str:
+    """Load the weights of one model from a run's checkpoint.
+
+    Args:
+        path: The checkpoint.
+        model: The model, whose weights are replaced.
+        prefix: ``STRUCTURE`` or ``PARAMETERS``.
+        grammar: The grammar that the checkpoint must have been trained with.
 
     Returns:
         A hash of the weights.
@@ -66,8 +72,8 @@ def load_part(path: Path, model: nn.Module, name: str, grammar: Grammar) -> str:
         raise CheckpointError(f"there is no checkpoint {path}: run 'ms2 fit' first, or give another file")
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-        found = {k.removeprefix(name): v for k, v in checkpoint["state_dict"].items() if k.startswith(name)}
-    except Exception as error:  # whatever a broken file makes of the unpickler
+        found = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    except Exception as error:  # a broken file may raise anything
         raise CheckpointError(f"{path} can't be read as a checkpoint of 'ms2 fit': {error}") from error
     check_grammar(checkpoint, grammar)
     try:
@@ -78,6 +84,6 @@ def load_part(path: Path, model: nn.Module, name: str, grammar: Grammar) -> str:
             "with, such as the config.yaml of its run."
         ) from error
     digest = hashlib.blake2b(digest_size=8)
-    for key, value in sorted(model.state_dict().items()):  # in full precision, whatever the checkpoint's is
+    for key, value in sorted(model.state_dict().items()):  # after loading: the hash must not depend on stored dtypes
         digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

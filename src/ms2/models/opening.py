@@ -1,221 +1,181 @@
-"""Where scenes come from: a trained run, a configuration, or one of the worlds that come along."""
+"""Open a scene model from a run, a checkpoint, a configuration or the name of a world."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import torch
 import yaml
-from jaxtyping import Int
-from torch import Tensor
 
 from ms2.core import configurations, registry
 from ms2.core.errors import UserError, suggest
 from ms2.core.parsing import Parser, picked
 from ms2.core.settings import code, fingerprint
-from ms2.models.checkpoints import PARAMETERS, STRUCTURE, load_part
-from ms2.models.conditional.condition import Condition
-from ms2.models.conditional.sampling import Conditioned, sample_prior_given
-from ms2.models.parameters import LearnedParameters, ParameterModel
+from ms2.models.checkpoints import PARAMETERS, STRUCTURE, load_model_weights
+from ms2.models.parameters import ParameterModel
+from ms2.models.scene_model import LEARNED, Row, SceneModel
 from ms2.models.structure import StructureModel
 from ms2.world import World
 
-Which = Literal["learned", "prior"]
-Sampler = Callable[[int, torch.Generator], Int[Tensor, "n t"]]
+LearnedOrPrior = Literal["learned", "prior"]
 
 
-class Learned(NamedTuple):
-    """Which parts of a trained run are used; the prior stands for the others."""
+@dataclass(frozen=True)
+class OpenedModel:
+    """A scene model with what it was built from, which is enough to build it again in another process.
 
-    structure: bool = True
-    parameters: bool = True
-
-
-class Source:
-    """Draws scenes: structures from a trained model or from a prior, parameters likewise.
-
-    Args:
-        world: What may exist and how it looks, with learned parameters where these are used.
-        structure: The trained structure model; None draws from the world's structure prior.
-        parameters: The trained parameter model; None draws from the parameter prior.
-        checkpoint: Hashes of the two models' weights; None where there is no model.
-        configuration: The settings of world and models as plain data, from which `rebuild` makes them again.
-        weights: File of the weights.
-        name: What a person calls the source.
+    Attributes:
+        model: The scene model.
+        name: Display name.
+        settings: Settings of world and models as plain data, with defaults filled in.
+        weights: File of the weights; None for the priors.
+        weight_hashes: Hashes of the weights of structure model and parameter model; None where there is no model.
     """
 
-    def __init__(
-        self,
-        world: World,
-        structure: StructureModel | None,
-        parameters: ParameterModel | None,
-        checkpoint: tuple[str | None, str | None],
-        configuration: dict[str, Any],
-        weights: Path | None,
-        name: str,
-    ) -> None:
-        self.world, self.structure, self.parameters, self.checkpoint = world, structure, parameters, checkpoint
-        self.configuration, self.weights, self.name = configuration, weights, name
+    model: SceneModel
+    name: str
+    settings: dict[str, Any]
+    weights: Path | None
+    weight_hashes: tuple[str | None, str | None]
 
-    def sampler(self, conditions: Sequence[Condition] = ()) -> Sampler:
-        """Draws derivations that meet all conditions, by their number and a generator.
-
-        Raises:
-            UserError: If the conditions can't be met; from the sampler, if they hardly ever are.
-        """
-        if self.structure is None:
-            prior, grammar = self.world.structure_prior, self.world.grammar
-            return lambda n, generator: sample_prior_given(prior, grammar, conditions, n, generator).rules
-        model = Conditioned(self.structure, conditions)
-        return lambda n, generator: model.sample(n, generator).rules
-
-    def to(self, device: torch.device) -> "Source":
-        """The same on a device."""
-        for model in (self.structure, self.parameters):
-            if model is not None:
-                model.to(device)
-        return self
-
-    def hashes(self) -> dict[str, str | None]:
-        """What scenes and images depend on: equal hashes mean equal images."""
-        world = self.world
+    def fingerprints(self) -> dict[str, str | None]:
+        """Compute hashes of everything that images depend on: equal hashes mean equal images."""
+        world, (structure, parameters) = self.model.world, self.weight_hashes
+        prior = None if structure is not None else fingerprint(code(world.structure_prior), world.structure_prior)
+        drawn_by = [thing for thing in (world.parameter_prior, self.model.parameters) if thing is not None]
         return {
             "grammar": world.grammar.fingerprint,
-            "checkpoint": self.checkpoint[0],
-            "structure_prior": None
-            if self.structure is not None
-            else fingerprint(code(world.structure_prior), world.structure_prior),
-            "parameter_prior": fingerprint(
-                code(world.parameter_prior), world.parameter_prior, *filter(None, self.checkpoint[1:])
-            ),
+            "checkpoint": structure,
+            "structure_prior": prior,
+            "parameter_prior": fingerprint(code(*drawn_by), *drawn_by, *filter(None, [parameters])),
             "renderer": fingerprint(code(world.renderer), world.renderer),
         }
 
-    def rebuild(self) -> "Source":
-        """The same source made anew, as other processes do."""
-        return build(self.configuration, self.weights, self.name, self.learned)
-
-    @property
-    def learned(self) -> Learned:
-        """Which parts are learned."""
-        return Learned(self.structure is not None, self.parameters is not None)
+    def rebuild(self) -> "OpenedModel":
+        """Build the scene model again from settings and weights."""
+        return build_model(self.settings, self.weights, self.name, self.model.learned)
 
 
-def parser(prog: str = "ms2 generate") -> Parser:
-    """Reads a world, and the settings of its structure and parameter models."""
-    registry.load_entry_points()  # the worlds, whose classes are named here
-    made = Parser(prog=prog)
-    made.add_class_arguments(World, "world")
-    made.add_subclass_arguments(StructureModel, "structure")
-    made.link_arguments("world", "structure.init_args.grammar", lambda world: world.grammar, apply_on="instantiate")
-    made.set_defaults({"structure": {"class_path": "ms2.models.structure.StructureModel"}})
-    made.add_argument("--parameters", type=ParameterModel | None)
-    made.link_arguments("world", "parameters.init_args.world", apply_on="instantiate")
-    return made
-
-
-def open_source(
+def open_model(
     source: str,
-    structure: Which | None = None,
+    structure: LearnedOrPrior | None = None,
     checkpoint: str | None = None,
     arguments: list[str] | None = None,
-    parameters: Which | None = None,
-) -> Source:
-    """Find what a person names.
+    parameters: LearnedOrPrior | None = None,
+) -> OpenedModel:
+    """Open a scene model by the name or path of what it is stored in.
 
     Args:
         source: The folder of a run, a checkpoint in it, a configuration, or the name of a world.
         structure: ``learned`` or ``prior``; by default learned where there is a checkpoint.
-        checkpoint: File of weights, where a configuration is named.
+        checkpoint: File of weights, where ``source`` is a configuration.
         arguments: More settings as on a command line: ``["--world.renderer.canvas_size", "96"]``.
-        parameters: ``learned`` or ``prior``; by default learned where they were.
+        parameters: ``learned`` or ``prior``; by default learned where the run has learned them.
 
     Raises:
-        UserError: If there is no such thing, or no checkpoint where something learned is asked for.
+        UserError: If there is no such source, or no checkpoint where something learned is asked for.
     """
-    found, name, weights = find(source)
+    configuration, name, weights = find_configuration(source)
     weights = Path(checkpoint) if checkpoint else weights
     if structure == "learned" and weights is None:
         raise UserError(
             f"{source} has no trained structure model: name the folder of a run, add --checkpoint FILE, or draw from "
             "the prior with --structure prior"
         )
-    given = _of_source(found)
-    if parameters == "learned" and (weights is None or not given.get("parameters")):
+    models = {key: picked(configuration, "model", key) for key in ("structure", "parameters")}
+    if parameters == "learned" and (weights is None or not models["parameters"]):
         raise UserError(
             f"{source} has no trained parameter model: name the folder of a run that learned parameters (its "
             "configuration has model.parameters), or leave them to the prior with --parameters prior"
         )
-    learned = Learned(structure != "prior", parameters != "prior")
-    return build(given, weights, name, learned, arguments)
+    settings = {"world": configuration["world"]} | {key: model for key, model in models.items() if model}
+    return build_model(settings, weights, name, Row(structure != "prior", parameters != "prior"), arguments)
 
 
-def find(source: str) -> tuple[dict[str, Any], str, Path | None]:
-    """The configuration that a person names, what to call it, and the weights beside it.
+def find_configuration(source: str) -> tuple[dict[str, Any], str, Path | None]:
+    """Find the configuration of a source, its display name, and the weights beside it.
 
     Raises:
-        UserError: If there is no such thing.
+        UserError: If there is no such source, or its configuration has no world.
     """
-    file, weights = _find(source)
-    found = configurations.load(file)
-    if not picked(found, "world"):
+    file, weights = _find_files(source)
+    configuration = configurations.load(file)
+    if not picked(configuration, "world"):
         example = configurations.worlds()["multimnist"]
         raise UserError(f"{file} describes no world: it has no section 'world'. See {example}")
-    return found, file.parent.name if file.name in ("config.yaml", "world.yaml") else file.stem, weights
+    name = file.parent.name if file.name in ("config.yaml", "world.yaml") else file.stem
+    return configuration, name, weights
 
 
-def _of_source(found: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that a source is made of."""
-    models = {key: picked(found, "model", key) for key in ("structure", "parameters")}
-    return {"world": found["world"]} | {key: model for key, model in models.items() if model}
-
-
-def build(
-    given: dict[str, Any],
+def build_model(
+    settings: dict[str, Any],
     weights: Path | None,
     name: str,
-    learned: Learned = Learned(),  # noqa: B008 - a tuple
+    row: Row = LEARNED,
     arguments: list[str] | None = None,
-) -> Source:
-    """A source by its settings; without weights, of the priors alone.
+) -> OpenedModel:
+    """Build a scene model from its settings.
+
+    Args:
+        settings: Settings of ``world``, and of ``structure`` and ``parameters`` where there are weights.
+        weights: Checkpoint of a run; None builds the priors.
+        name: Display name.
+        row: Which learned models to use; the priors stand for the others.
+        arguments: More settings as on a command line.
 
     Raises:
         UserError: If settings are wrong, or the weights are of another world.
     """
-    plain, made = read(parser(), given, arguments)
-    world, grammar = made.world, made.world.grammar
-    structure = made.structure.eval() if weights is not None and learned.structure else None
-    parameters = made.parameters.eval() if weights is not None and learned.parameters and made.parameters else None
-    parts = ((structure, STRUCTURE), (parameters, PARAMETERS))
-    hashes = [load_part(weights, part, which, grammar) if weights and part else None for part, which in parts]
-    if parameters is not None:
-        world = World(
-            grammar, world.structure_prior, LearnedParameters(world.parameter_prior, parameters), world.renderer
-        )
-    return Source(world, structure, parameters, (hashes[0], hashes[1]), plain, weights, name)
+    plain, made = parse_settings(scene_model_parser(), settings, arguments)
+    structure = made.structure.eval() if weights is not None and row.structure else None
+    parameters = made.parameters.eval() if weights is not None and row.parameters and made.parameters else None
+    grammar = made.world.grammar
+    structure_hash, parameters_hash = (
+        load_model_weights(weights, model, prefix, grammar) if weights and model else None
+        for model, prefix in ((structure, STRUCTURE), (parameters, PARAMETERS))
+    )
+    model = SceneModel(made.world, structure, parameters)
+    return OpenedModel(model, name, plain, weights, (structure_hash, parameters_hash))
 
 
-def read(reader: Parser, given: dict[str, Any], arguments: list[str] | None = None) -> tuple[dict[str, Any], Any]:
-    """Settings with all defaults filled in as plain data, and what they make.
+def scene_model_parser(prog: str = "ms2 generate") -> Parser:
+    """Build a parser of the settings of a world, its structure model and its parameter model."""
+    registry.load_entry_points()  # worlds, whose classes the settings name
+    parser = Parser(prog=prog)
+    parser.add_class_arguments(World, "world")
+    parser.add_subclass_arguments(StructureModel, "structure")
+    parser.link_arguments("world", "structure.init_args.grammar", lambda world: world.grammar, apply_on="instantiate")
+    parser.set_defaults({"structure": {"class_path": "ms2.models.structure.StructureModel"}})
+    parser.add_argument("--parameters", type=ParameterModel | None)
+    parser.link_arguments("world", "parameters.init_args.world", apply_on="instantiate")
+    return parser
+
+
+def parse_settings(
+    parser: Parser, settings: dict[str, Any], arguments: list[str] | None = None
+) -> tuple[dict[str, Any], Any]:
+    """Fill in default settings, and instantiate the objects that they describe.
+
+    Returns:
+        All settings as plain data, and the objects by name.
 
     Raises:
         UserError: If settings are wrong.
     """
-    reader.exit_on_error = False
+    parser.exit_on_error = False
     with warnings.catch_warnings():
         # jsonargparse 4.50 has new names for what 4.49 and Lightning 2.6 still call by these
         warnings.simplefilter("ignore", DeprecationWarning)
         # what a run's configuration links on instantiation is not among the structure model's own settings
-        configuration = reader.parse_object(given)
+        configuration = parser.parse_object(settings)
         if arguments:
-            configuration = reader.parse_args(arguments, namespace=configuration)
-        plain = yaml.safe_load(reader.dump(configuration, skip_none=False, skip_link_targets=True))
-        return plain, reader.instantiate_classes(configuration)
+            configuration = parser.parse_args(arguments, namespace=configuration)
+        plain = yaml.safe_load(parser.dump(configuration, skip_none=False, skip_link_targets=True))
+        return plain, parser.instantiate_classes(configuration)
 
 
-def _find(source: str) -> tuple[Path, Path | None]:
-    """The configuration that a person names, and the weights beside it."""
+def _find_files(source: str) -> tuple[Path, Path | None]:
+    """Find the configuration file of a source, and the weights beside it."""
     worlds, experiments = configurations.worlds(), configurations.experiments()
     if source in worlds:
         return worlds[source], None
@@ -239,5 +199,5 @@ def _find(source: str) -> tuple[Path, Path | None]:
         return experiments[source], None
     raise UserError(
         f"{source} is neither a run's folder, nor a checkpoint, nor a configuration, nor a world. "
-        f"{suggest(source, [*worlds, *experiments])}"
+        f"{suggest(source, {*worlds, *experiments})}"
     )

@@ -32,7 +32,8 @@ from ms2.metrics.kid import kid
 from ms2.metrics.statistics import ClassFrequency, ObjectCount, StructureStatistic, StructureVector
 from ms2.metrics.vectors import compare_vectors
 from ms2.models.checkpoints import CheckpointError
-from ms2.models.opening import Learned, Source, build, find, parser, read
+from ms2.models.opening import OpenedModel, build_model, find_configuration, parse_settings, scene_model_parser
+from ms2.models.scene_model import LEARNED, LEARNED_PARAMETERS, LEARNED_STRUCTURE, PRIOR, Row
 from ms2.scene.batch import SceneBatch
 from ms2.targets.base import Target
 
@@ -80,7 +81,7 @@ class Rows(NamedTuple):
     """
 
     name: str
-    sources: dict[str, Source]
+    sources: dict[str, OpenedModel]
     target: Target
     statistics: Sequence[StructureStatistic]
     realism: ImageDistances | None
@@ -96,10 +97,10 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
     Raises:
         UserError: If it is no finished run.
     """
-    found, name, weights = find(run)
+    found, name, weights = find_configuration(run)
     if weights is None:
         raise UserError(f"{run} has learned nothing to compare: name the folder of a run of 'ms2 fit'")
-    reader = parser("ms2 compare")
+    reader = scene_model_parser("ms2 compare")
     reader.add_subclass_arguments(Target, "target")
     reader.link_arguments("world", "target.init_args.world", apply_on="instantiate")
     reader.add_argument("--statistics", type=list[StructureStatistic] | None)
@@ -107,25 +108,25 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
     model = picked(found, "model")
     given = {"world": found["world"], "structure": model.get("structure"), "target": picked(found, "data", "target")}
     given |= {key: model[key] for key in ("parameters", "statistics", "image_distances") if model.get(key)}
-    plain, made = read(reader, given, arguments)
+    plain, made = parse_settings(reader, given, arguments)
     ours = {key: plain[key] for key in ("world", "structure", "parameters") if plain.get(key)}
     return Rows(
         name,
-        {title: build(ours, weights, name, learned) for title, learned in _learned(model).items()},
+        {title: build_model(ours, weights, name, row) for title, row in _learned(model).items()},
         made.target,
         made.statistics or [ObjectCount(), ClassFrequency()],
         made.image_distances,
     )
 
 
-def _learned(model: dict[str, Any]) -> dict[str, Learned]:
+def _learned(model: dict[str, Any]) -> dict[str, Row]:
     """What is learned in each row, as a run's settings say."""
-    rows = {"prior": Learned(False, False), "learned structure": Learned(True, False)}
+    rows = {"prior": PRIOR, "learned structure": LEARNED_STRUCTURE}
     if not model.get("parameters"):
         return rows
     if picked(model, "parameter_learning", "init_args").get("parameter_fraction") == 1:
-        return {"prior": rows["prior"], "learned parameters": Learned(False, True)}
-    return rows | {"learned structure and parameters": Learned(True, True)}
+        return {"prior": rows["prior"], "learned parameters": LEARNED_PARAMETERS}
+    return rows | {"learned structure and parameters": LEARNED}
 
 
 def measure_rows(
@@ -156,7 +157,7 @@ def measure_rows(
     Raises:
         UserError: If nobody knows the labels of the target's images.
     """
-    world = rows.sources["prior"].world
+    world = rows.sources["prior"].model.world
     every = tuple(name for name in world.grammar.classes if name in world.grammar.terminals)
     classes = budget.classes or every
     # structure is counted by labels where the target's was annotated: also that of classes that nobody detects
@@ -229,7 +230,7 @@ def _precision(detector: Detector, test: LabelledSet, seed: int, more: dict[str,
 
 def _distances(rows: Rows, job: Job) -> Measured:
     """Distance of a data set's structure to the target's, where that is known."""
-    target, classes = rows.target, job.source.world.grammar.classes
+    target, classes = rows.target, job.source.model.world.grammar.classes
     if target.truth is None:
         return {}
     scenes = _structures(job, target.annotated)
@@ -246,7 +247,7 @@ def _distances(rows: Rows, job: Job) -> Measured:
 
 def _structures(job: Job, annotated: bool) -> SceneBatch:
     """The scenes of a data set: all objects of the grammar, or those that somebody would annotate."""
-    classes = job.source.world.grammar.classes
+    classes = job.source.model.world.grammar.classes
     rows, parents = [], []
     for record in job.records():
         things = [(thing.class_name, thing.parent) for thing in record.scene.objects]
@@ -294,7 +295,7 @@ def table(summary: dict[str, dict[str, Interval]]) -> str:
 
 def folder_of(run: Path, rows: Rows, budget: Budget) -> Path:
     """Where what is made for a comparison goes: another place for other budgets, weights, targets, or measures."""
-    hashes = [source.hashes() for source in rows.sources.values()]
+    hashes = [source.fingerprints() for source in rows.sources.values()]
     return run / "compare" / fingerprint(vars(budget), hashes, rows.target.key(), rows.statistics, rows.realism)
 
 
