@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import ms2
 import ms2.worlds
 from ms2.core.registry import KINDS, available
-from ms2.core.settings import Configured, describe
+from ms2.core.settings import Configured, settings_of
 from ms2.features.backbone import Backbone
 from ms2.features.pretrained import PretrainedCounts
 from ms2.grammar.derivations import valid
@@ -225,7 +225,7 @@ def make(cls: type, folder: Path) -> Any:
 
 @every_plugin
 def test_every_plugin_can_be_made_and_its_settings_written_down(cls: type, tmp_path: Path) -> None:
-    settings = json.loads(json.dumps(describe(make(cls, tmp_path))))
+    settings = json.loads(json.dumps(settings_of(make(cls, tmp_path))))
     assert settings.pop("class") == f"{cls.__module__}.{cls.__qualname__}"
     assert {p.name for p in arguments(cls)} <= set(settings)
 

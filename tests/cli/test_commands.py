@@ -6,8 +6,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import yaml
 
 from ms2.cli import plugins
 from ms2.cli.commands import COMMANDS, main
@@ -120,17 +122,15 @@ def test_some_kinds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'objectives'?" in err
 
 
-def test_a_grammar_is_linted_by_name_and_as_a_file(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_grammar_is_linted_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = said(["lint", "MultiMNIST"], capsys)
     assert "nothing suspicious" in out and "13 rules" in out
     _, err = said(["lint", "MultiMNST"], capsys, code=2)
     assert "Did you mean 'MultiMNIST'?" in err
 
 
-def test_a_grammar_that_cannot_be_used_is_a_failure(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
-    from pathlib import Path
-
-    file = Path(str(tmp_path)) / "grammar.txt"
+def test_a_grammar_that_cannot_be_used_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "grammar.txt"
     file.write_text("Scene -> Scene car\n")
     out, _ = said(["lint", str(file)], capsys, code=1)
     assert "error" in out
@@ -152,8 +152,6 @@ def test_configurations_on_a_command_line_become_one_text_before_all_else() -> N
     words = ["--name", "x", "--config", "multimnist_quick", "--model.lr=1", "--config=base", "-c", "worlds/aerial2d"]
     key, text, *others = with_settings(words)
     assert key == "--config" and others == ["--name", "x", "--model.lr=1"]
-    import yaml
-
     assert yaml.safe_load(text) == load_all(["multimnist_quick", "base", "worlds/aerial2d"])
     assert with_settings(["--name", "x"]) == ["--name", "x"]
     assert yaml.safe_load(with_settings(["-c", "multimnist"])[1]) == load("multimnist")

@@ -12,7 +12,7 @@ import pytest
 from ms2.core import registry
 from ms2.core.errors import UserError, suggest
 from ms2.core.registry import Plugin, UnknownPluginError, available, load_entry_points, look_up
-from ms2.core.settings import Configured, describe, fingerprint
+from ms2.core.settings import Configured, fingerprint, settings_of
 from ms2.grammar.grammar import Grammar
 from ms2.priors.structure import Repetition
 
@@ -267,7 +267,7 @@ def test_copies_keep_their_settings(duplicate: Any):
 def test_settings_as_plain_data_all_the_way_down():
     lamp = Lamp(3, friends={"left": Lamp(1.5), 2: (None, True, Path("a") / "b")})
     name = f"{__name__}.Lamp"
-    assert describe(lamp) == {
+    assert settings_of(lamp) == {
         "class": name,
         "watts": 3,
         "colour": "white",
@@ -280,7 +280,7 @@ def test_settings_as_plain_data_all_the_way_down():
 
 def test_what_has_no_settings_cannot_be_described():
     with pytest.raises(TypeError) as error:
-        describe(Lamp(1, friends=[1j]))
+        settings_of(Lamp(1, friends=[1j]))
     assert str(error.value) == "1j has no settings: derive its class from ms2.core.settings.Configured"
 
 

@@ -18,7 +18,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from torchvision import models
 
 from ms2.core.errors import UserError
-from ms2.core.settings import describe
+from ms2.core.settings import settings_of
 from ms2.evaluation import measures as evaluation
 from ms2.evaluation.image_distances import ImageDistances
 from ms2.features.backbone import Backbone
@@ -236,7 +236,7 @@ def test_settings_that_make_no_sense(make: Any, said: str) -> None:
 
 
 def test_settings_can_be_written_down() -> None:
-    assert describe(ImageDistances(Gaze(), 50))["features"]["class"].endswith("Gaze")
+    assert settings_of(ImageDistances(Gaze(), 50))["features"]["class"].endswith("Gaze")
 
 
 # --- in a run ---

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ms2.cli.generate import chosen_device, default_workers, separate_settings
-from ms2.core.parsing import Parser
+from ms2.core.files import write_text
+from ms2.core.parsing import ArgumentParser
 from ms2.evaluation.callbacks import StageBar
 from ms2.evaluation.detectors.comparison import Budget, measure_runs
 from ms2.evaluation.detectors.detector import ARCHITECTURES
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ms2.cli.commands import Command
 
 
-def options(parser: Parser) -> None:
+def options(parser: ArgumentParser) -> None:
     """Add the options of ``ms2 compare``."""
     add = parser.add_argument
     add("runs", nargs="+", type=str, metavar="RUN", help="folder of a run, or of several: one for each seed")
@@ -47,5 +48,5 @@ def compare_command(command: "Command", argv: list[str]) -> None:
     _, table = measure_runs(args.runs, args.seeds, budget, settings, workers, device, StageBar)
     print(table)
     last = Path(args.runs[-1]) / "compare" / "table.md"
-    last.write_text(table + "\n")
+    write_text(last, table + "\n")
     print(f"this table: {last}")

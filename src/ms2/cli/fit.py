@@ -17,7 +17,7 @@ from ms2.cli import plugins
 from ms2.cli.configs import with_settings
 from ms2.cli.run import Run
 from ms2.cli.run_folder import RunFolder
-from ms2.core.parsing import explain
+from ms2.core.parsing import explain_error
 from ms2.core.settings import fingerprint
 from ms2.evaluation.callbacks import SaveImages
 from ms2.learning.data import TargetImages
@@ -55,12 +55,12 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-class FitParser(LightningArgumentParser):
+class TrainerParser(LightningArgumentParser):
     """Adds the names that may be typed to the error on a misspelt plug-in."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message alone: the usage is some hundred lines, and --help shows it."""
-        message = explain(message)
+        message = explain_error(message)
         if not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"ms2: {message}\nAll options: ms2 fit --help\n")
@@ -74,7 +74,7 @@ class CLI(LightningCLI):
         super().__init__(
             MetaSim2,
             TargetImages,
-            parser_class=FitParser,
+            parser_class=TrainerParser,
             save_config_callback=None,  # the folder of a run is known only here, so it is saved here
             seed_everything_default=0,
             auto_configure_optimizers=False,

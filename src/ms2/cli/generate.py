@@ -8,7 +8,7 @@ import torch
 
 from ms2.core import configurations
 from ms2.core.errors import UserError
-from ms2.core.parsing import Parser
+from ms2.core.parsing import ArgumentParser
 from ms2.datasets.formats.base import format_names
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ms2.cli.commands import Command
 
 
-def options(parser: Parser) -> None:
+def options(parser: ArgumentParser) -> None:
     """Add the options of ``ms2 generate``."""
     add, worlds = parser.add_argument, ", ".join(configurations.worlds())
     add(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ms2.core.errors import UserError
-from ms2.core.files import write_json
+from ms2.core.files import write_json, write_text
 
 
 class RunFolder:
@@ -69,7 +69,7 @@ class RunFolder:
                     message = f"an earlier run called {self.path.name} is kept as {kept}"
                     message += ": it had other settings" if other else ""
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "config.yaml").write_text(configuration)
+            write_text(self.path / "config.yaml", configuration)
             if self.identity is None:
                 self.note(identity, finished=False)
         except OSError as error:

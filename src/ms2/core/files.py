@@ -1,25 +1,68 @@
-"""Callbacks: what a run shows while it learns, and what it leaves behind."""
+"""Files: written in one piece or not at all, and paths as a person types them."""
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ms2.core.errors import UserError
 
 
+@contextlib.contextmanager
+def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """Give a temporary path to write to, and rename it to ``path`` if all went well.
+
+    A crash, or a full disk, leaves the old file or the new one, never half of one.
+
+    Args:
+        path: The file.
+        temporary: The temporary path, in the same file system; by default beside the file.
+    """
+    temporary = temporary or path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # where the folder is no folder, there is nothing to remove either
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes in one piece."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str, errors: str = "strict") -> None:
+    """Write text as UTF-8 in one piece.
+
+    Args:
+        path: The file.
+        content: The text.
+        errors: What is done with characters that UTF-8 can't hold, such as halves of some in JSON: see `str.encode`.
+    """
+    write_bytes(path, content.encode(errors=errors))
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a crash leaves the old file or the new one."""
-    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    half.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(half, path)
+    """Write plain values as JSON in one piece."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def typed_path(path: str | Path) -> Path:
-    """A path with ``~`` and environment variables such as ``$MS2_DATA`` filled in.
+def write_tensors(path: Path, content: Any) -> None:
+    """Write tensors and plain values in one piece, for ``torch.load``; folders are made."""
+    import torch  # takes seconds to import
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def expand_path(path: str | Path) -> Path:
+    """Return a path with ``~`` and environment variables such as ``$MS2_DATA`` filled in.
 
     Raises:
         UserError: If a variable is not set.
@@ -31,14 +74,3 @@ def typed_path(path: str | Path) -> Path:
             f"{path} needs the environment variable {missing[1]}, which is not set. Try: export {missing[1]}=FOLDER"
         )
     return Path(found)
-
-
-def save_atomically(path: Path, content: Any) -> None:
-    """Save tensors and plain values so that a crash leaves the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(content, half)
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import jsonargparse
 from ms2.core import registry
 from ms2.core.errors import UserError, suggest
 
-KEYS = {
+KIND_OF_KEY = {
     "grammar": "grammars",
     "structure_prior": "structure_priors",
     "parameter_prior": "parameter_priors",
@@ -26,29 +26,29 @@ KEYS = {
 """Kind of the plug-in that is named under each key of a configuration."""
 
 
-def explain(message: str) -> str:
+def explain_error(message: str) -> str:
     """The parser's message, with the names one may type where a plug-in was misspelt."""
     found = re.search(r'Parser key "(?:[\w.]+\.)?(\w+)"', message)
     typed = re.search(r"Expected a dot import path string: ([\w.]+)", message)
-    if found and typed and found[1] in KEYS:
-        kind = KEYS[found[1]]
+    if found and typed and found[1] in KIND_OF_KEY:
+        kind = KIND_OF_KEY[found[1]]
         names = registry.available(kind)
         if typed[1] not in names:
             message += f"\nNo plug-in among the {kind} is called {typed[1]!r}. {suggest(typed[1], names)}"
     return message
 
 
-class Parser(jsonargparse.ArgumentParser):
+class ArgumentParser(jsonargparse.ArgumentParser):
     """Ends with the message alone: the usage is long, and --help shows it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with code 2."""
         if not self.exit_on_error:
-            raise UserError(explain(message)) from ex
-        self.exit(2, f"ms2: {explain(message)}\nAll options: {self.prog} --help\n")
+            raise UserError(explain_error(message)) from ex
+        self.exit(2, f"ms2: {explain_error(message)}\nAll options: {self.prog} --help\n")
 
 
-def picked(configuration: Any, *keys: str) -> Any:
+def get_nested(configuration: Any, *keys: str) -> Any:
     """A part of a configuration by the keys that lead to it; empty where there is none."""
     for key in keys:
         configuration = (configuration.get(key) or {}) if isinstance(configuration, dict) else {}

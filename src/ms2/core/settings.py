@@ -1,21 +1,29 @@
-"""Settings of objects as plain data, and fingerprints of settings and code."""
+"""Settings of objects as plain data, and fingerprints of settings and source code."""
 
-import hashlib
+import ast
 import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
+from ms2.core.hashing import digest
+
 
 class Configured:
-    """Remembers the arguments that an object was made with, so that results can be found by their settings."""
+    """Records the arguments that an object was made with, so that results can be found by their settings.
+
+    Attributes:
+        settings: Arguments by name, with defaults filled in.
+    """
 
     settings: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Note the arguments, with defaults filled in."""
+        """Record the arguments, with defaults filled in."""
         self = super().__new__(cls)
         try:
             # object.__init__ has a signature that takes anything, but nothing is what it takes
@@ -28,19 +36,19 @@ class Configured:
         return self
 
 
-def describe(thing: Any) -> Any:
-    """Settings as plain data: what an object is and was made with, all the way down.
+def settings_of(thing: Any) -> Any:
+    """Return settings as plain data: an object's class and arguments, and those of its arguments.
 
     Raises:
         TypeError: If something has neither settings nor a plain value.
     """
     if isinstance(thing, Configured):
         name = f"{type(thing).__module__}.{type(thing).__qualname__}"
-        return {"class": name, **{key: describe(value) for key, value in thing.settings.items()}}
+        return {"class": name, **{key: settings_of(value) for key, value in thing.settings.items()}}
     if isinstance(thing, Mapping):
-        return {str(key): describe(value) for key, value in thing.items()}
+        return {str(key): settings_of(value) for key, value in thing.items()}
     if isinstance(thing, (list, tuple)):
-        return [describe(value) for value in thing]
+        return [settings_of(value) for value in thing]
     if thing is None or isinstance(thing, (str, int, float, bool)):
         return thing
     if isinstance(thing, Path):
@@ -49,16 +57,15 @@ def describe(thing: Any) -> Any:
 
 
 def fingerprint(*things: Any) -> str:
-    """A hash of the settings of things, equal for things that were made alike."""
-    text = json.dumps([describe(thing) for thing in things], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    """Return a hash of settings, equal for objects that were made with equal arguments."""
+    return digest(json.dumps([settings_of(thing) for thing in things], sort_keys=True))
 
 
-def code(*things: Any) -> str:
-    """A hash of the source code that defines things and what they were made with.
+def source_fingerprint(*things: Any) -> str:
+    """Return a hash of the source code of objects' classes, and of all that their modules import.
 
-    It covers the modules of their classes and base classes, so that what is kept for its settings is made anew when
-    a plug-in has been edited; not the helpers that those modules import from elsewhere.
+    What is cached for an object's settings is thus made anew when a plug-in has been edited. Imports are followed
+    within the package of a class and within ms2, whose `UNRELATED` modules change no number.
     """
     modules: set[str] = set()
     queue = list(things)
@@ -71,11 +78,69 @@ def code(*things: Any) -> str:
             queue += thing.values()
         elif isinstance(thing, (list, tuple)):
             queue += thing
-    return hashlib.blake2b("".join(map(_source, sorted(modules))).encode(), digest_size=8).hexdigest()
+    return digest(_source(module) or module for module in sorted(_with_imports(modules)))
 
 
-def _source(module: str) -> str:
-    try:
-        return inspect.getsource(sys.modules[module])
-    except (OSError, TypeError):  # a notebook's cells, say
+UNRELATED = {f"ms2.core.{name}" for name in ("errors", "files", "hashing", "parsing", "registry", "settings")}
+"""Modules whose code has no influence on what is computed."""
+
+
+def _with_imports(modules: set[str]) -> set[str]:
+    """Modules, and those that they import, directly or not."""
+    found: set[str] = set()
+    queue = list(modules)
+    while queue:
+        module = queue.pop()
+        if module not in found | UNRELATED:
+            found.add(module)
+            queue += _imports(module)
+    return found
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    """Modules of the same package, or of ms2, that a module imports, at its top or within functions."""
+    source = _source(module)
+    if source is None:
+        return ()
+    near = (module.partition(".")[0], "ms2")
+    found = {name for name in _imported(ast.parse(source), module) if name.partition(".")[0] in near}
+    return tuple(sorted(found))
+
+
+def _imported(tree: ast.AST, module: str) -> Iterator[str]:
+    """Names of imported modules; of what a package only passes on, that of the module that defines it."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module if _is_package(module) else module.rpartition(".")[0]
+            base = resolve_name("." * node.level + (node.module or ""), package) if node.level else str(node.module)
+            for alias in node.names:
+                yield _definer(base, alias.name)
+        elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            yield from _imported(node, module)
+
+
+def _definer(module: str, name: str) -> str:
+    """The module that defines what is imported by a name from a module or a package."""
+    if not _is_package(module):
         return module
+    if f"{module}.{name}" in sys.modules or (module in sys.modules and find_spec(f"{module}.{name}")):
+        return f"{module}.{name}"
+    return getattr(getattr(sys.modules.get(module), name, None), "__module__", None) or module
+
+
+def _is_package(module: str) -> bool:
+    return hasattr(sys.modules.get(module), "__path__")
+
+
+def _source(module: str) -> str | None:
+    """The source code of a module; None if it has no file, as a notebook's cells."""
+    try:
+        if module in sys.modules:
+            return inspect.getsource(sys.modules[module])
+        spec = find_spec(module)  # one that a function imports, which has not been called
+        return Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else None
+    except (OSError, TypeError, ValueError, ImportError):
+        return None

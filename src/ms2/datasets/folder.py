@@ -1,6 +1,5 @@
 """The folder of a data set, with atomic writes."""
 
-import contextlib
 import errno
 import os
 import secrets
@@ -12,6 +11,7 @@ from typing import Any
 import orjson
 
 from ms2.core.errors import UserError
+from ms2.core.files import replacing
 
 TEMPORARY_FOLDER = ".partial"
 """Folder of files while they are written."""
@@ -45,13 +45,10 @@ class DataSetFolder:
         path, half = self.root / name, self._temporary()
         try:
             self._make_folders(path, half)
-            with half.open("wb") as file:
+            with replacing(path, half), half.open("wb") as file:
                 for part in [content] if isinstance(content, bytes | str) else content:
                     file.write(part.encode() if isinstance(part, str) else part)
-            os.replace(half, path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                half.unlink()
             self._made.clear()  # a folder may be gone
             if isinstance(error, FileNotFoundError) and path.exists():
                 return  # another machine wrote the same file, completed the data set and removed temporary files
@@ -86,8 +83,8 @@ class DataSetFolder:
             return
         try:
             self._make_folders(path, half)
-            os.link(source, half)
-            os.replace(half, path)
+            with replacing(path, half):
+                os.link(source, half)
         except OSError:
             self.write(name, source.read_bytes())
 

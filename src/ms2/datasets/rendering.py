@@ -1,7 +1,6 @@
 """Image files of a data set: encoding, metadata, and re-rendering from a record."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8, UInt16
 
+from ms2.core.hashing import digest
 from ms2.core.images import encode, to_pixels
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.native import IMAGE_SUFFIXES
@@ -38,7 +38,7 @@ def depth_arrays(rendering: Rendering) -> list[UInt16[np.ndarray, "h w"]] | None
 
 def content_hash(content: bytes) -> str:
     """Compute the hash of an image file's content that its record holds."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return digest(content, 16)
 
 
 def describe_image(name: str, content: bytes, rendering: Rendering, i: int) -> ImageFile:

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 import ms2
-from ms2.core.files import save_atomically, write_json
+from ms2.core.files import write_json, write_tensors, write_text
 from ms2.core.images import image_grid, to_pixels
 from ms2.evaluation import measures as evaluation
 from ms2.evaluation.measures import Example
@@ -32,7 +32,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside the file, then rename."""
-        save_atomically(Path(path), checkpoint)
+        write_tensors(Path(path), checkpoint)
 
 
 class StageBar(TQDMProgressBar):
@@ -164,7 +164,7 @@ class Results(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, pixels in pictures.items():
             Image.fromarray(pixels).save(self.folder / f"{name}.png")
-        (self.folder / "moved.csv").write_text(to_csv(moved), encoding="utf-8")
+        write_text(self.folder / "moved.csv", to_csv(moved))
         write_json(self.folder / "histograms.json", evaluation.histogram_table(histograms))
         save_examples(self.folder / "examples", evaluation.examples(model, target))
         about = {

@@ -1,6 +1,5 @@
 """FID and KID of prior and learned images to the target's, in the features of a network trained elsewhere."""
 
-import hashlib
 import inspect
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import typed_path
-from ms2.core.settings import Configured, describe
+from ms2.core.files import expand_path
+from ms2.core.hashing import sha256
+from ms2.core.settings import Configured, settings_of
 from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor, weight_bytes
 from ms2.metrics.fid import fid_intervals
 from ms2.metrics.kid import kid_intervals
@@ -96,7 +96,7 @@ class ImageDistances(Configured):
         usual = inspect.signature(cls.__init__).parameters
         plain = [str(given[key]) for key in ("architecture", "layer") if key in given]
         rest = [
-            f"{key} {describe(value)}"
+            f"{key} {settings_of(value)}"
             for key, value in given.items()
             if key not in ("architecture", "layer", "weights") and value != usual[key].default
         ]
@@ -148,14 +148,9 @@ def _check_number(who: str, n: int) -> None:
 def _weights(features: FeatureExtractor) -> str:
     """Name of the weights, and the first digits of the SHA-256 of their file, or of the weights themselves."""
     given = features.settings.get("weights", "")
-    path = typed_path(given) if isinstance(given, (str, Path)) and str(given) else None
-    digest = hashlib.sha256()
+    path = expand_path(given) if isinstance(given, (str, Path)) and str(given) else None
     if path is not None and path.is_file():
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return f"{path.name} (sha256 {digest.hexdigest()[:8]})"
-    for part in weight_bytes(features):
-        digest.update(part)
+            return f"{path.name} (sha256 {sha256(iter(lambda: file.read(1 << 20), b''))[:8]})"
     which = "random weights" if given is None else f"{given} weights".strip()
-    return f"{which} (sha256 {digest.hexdigest()[:8]})"
+    return f"{which} (sha256 {sha256(weight_bytes(features))[:8]})"

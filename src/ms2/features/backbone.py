@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import typed_path
+from ms2.core.files import expand_path
 from ms2.features.base import Blocks, FeatureExtractor
 
 TIMM = "timm/"
@@ -190,7 +190,7 @@ def _up_to(network: nn.Module, architecture: str, layers: Sequence[str]) -> torc
 def _weights(architecture: str, weights: str) -> Mapping[str, Tensor]:
     if weights == "imagenet":
         return _imagenet(architecture)
-    path = typed_path(weights)
+    path = expand_path(weights)
     if not path.is_file():
         raise WeightsError(f"there are no weights {path.absolute()}: give a file of a state dict, or 'imagenet'")
     try:

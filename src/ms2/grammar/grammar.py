@@ -1,6 +1,5 @@
 """The language of scenes: context-free grammars, their tables for batched expansion, lint and enumeration."""
 
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
+from ms2.core.hashing import digest
 from ms2.core.registry import Plugin
 
 EMPTY = "ε"
@@ -105,7 +105,7 @@ class Grammar(Plugin, kind="grammars"):
     @cached_property
     def fingerprint(self) -> str:
         """A hash of rules and classes: equal for grammars whose derivations mean the same."""
-        return hashlib.blake2b(f"{self}\n{self.classes}".encode(), digest_size=8).hexdigest()
+        return digest(f"{self}\n{self.classes}")
 
     def class_id(self, symbol: str) -> int:
         """The class number of a renderable symbol.

@@ -10,8 +10,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
 import ms2
-from ms2.core.files import save_atomically
-from ms2.core.settings import code, fingerprint
+from ms2.core.files import write_tensors
+from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.learning.autoencoding import Autoencoding
 from ms2.learning.extractor import ExtractorTraining
 from ms2.learning.pretraining import Pretraining
@@ -47,7 +47,7 @@ def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Pat
         make_trainer: Makes the stage's trainer; called only if the result is not in the cache.
         cache: Folder of finished stages; a file is named after the stage and a hash of its settings and code.
     """
-    path = cache / f"{type(stage).__name__}-{fingerprint(ms2.__version__, code(stage), stage)}.pt"
+    path = cache / f"{type(stage).__name__}-{fingerprint(ms2.__version__, source_fingerprint(stage), stage)}.pt"
     if path.exists():
         saved = torch.load(path, weights_only=True, map_location="cpu")
         stage.product.load_state_dict(saved["weights"])
@@ -60,6 +60,6 @@ def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Pat
     result = StageResult(time.monotonic() - start, False, metrics)
     if trainer.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in stage.product.state_dict().items()}
-        save_atomically(path, {"weights": weights, "seconds": result.seconds, "metrics": dict(metrics)})
+        write_tensors(path, {"weights": weights, "seconds": result.seconds, "metrics": dict(metrics)})
     trainer.strategy.barrier()
     return result

@@ -1,6 +1,5 @@
 """Load weights of models from checkpoints, and check the grammar that they were trained with."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from ms2.core.errors import UserError
+from ms2.core.hashing import digest
 from ms2.grammar.grammar import Grammar
 from ms2.models.structure import StructureModel
 
@@ -83,7 +83,5 @@ def load_model_weights(path: Path, model: nn.Module, prefix: str, grammar: Gramm
             f"{path} holds a {type(model).__name__} of another shape: {error}\nGive the settings that it was trained "
             "with, such as the config.yaml of its run."
         ) from error
-    digest = hashlib.blake2b(digest_size=8)
-    for key, value in sorted(model.state_dict().items()):  # after loading: the hash must not depend on stored dtypes
-        digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    weights = sorted(model.state_dict().items())  # in full precision, whatever the checkpoint's is
+    return digest(key.encode() + value.cpu().contiguous().numpy().tobytes() for key, value in weights)

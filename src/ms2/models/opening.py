@@ -9,8 +9,8 @@ import yaml
 
 from ms2.core import configurations, registry
 from ms2.core.errors import UserError, suggest
-from ms2.core.parsing import Parser, picked
-from ms2.core.settings import code, fingerprint
+from ms2.core.parsing import ArgumentParser, get_nested
+from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.models.checkpoints import PARAMETERS, STRUCTURE, load_model_weights
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import LEARNED, Row, SceneModel
@@ -41,14 +41,14 @@ class OpenedModel:
     def fingerprints(self) -> dict[str, str | None]:
         """Compute hashes of everything that images depend on: equal hashes mean equal images."""
         world, (structure, parameters) = self.model.world, self.weight_hashes
-        prior = None if structure is not None else fingerprint(code(world.structure_prior), world.structure_prior)
+        prior = None if structure is not None else fingerprint(source_fingerprint(world.structure_prior), world.structure_prior)
         drawn_by = [thing for thing in (world.parameter_prior, self.model.parameters) if thing is not None]
         return {
             "grammar": world.grammar.fingerprint,
             "checkpoint": structure,
             "structure_prior": prior,
-            "parameter_prior": fingerprint(code(*drawn_by), *drawn_by, *filter(None, [parameters])),
-            "renderer": fingerprint(code(world.renderer), world.renderer),
+            "parameter_prior": fingerprint(source_fingerprint(*drawn_by), *drawn_by, *filter(None, [parameters])),
+            "renderer": fingerprint(source_fingerprint(world.renderer), world.renderer),
         }
 
     def rebuild(self) -> "OpenedModel":
@@ -82,7 +82,7 @@ def open_model(
             f"{source} has no trained structure model: name the folder of a run, add --checkpoint FILE, or draw from "
             "the prior with --structure prior"
         )
-    models = {key: picked(configuration, "model", key) for key in ("structure", "parameters")}
+    models = {key: get_nested(configuration, "model", key) for key in ("structure", "parameters")}
     if parameters == "learned" and (weights is None or not models["parameters"]):
         raise UserError(
             f"{source} has no trained parameter model: name the folder of a run that learned parameters (its "
@@ -100,7 +100,7 @@ def find_configuration(source: str) -> tuple[dict[str, Any], str, Path | None]:
     """
     file, weights = _find_files(source)
     configuration = configurations.load(file)
-    if not picked(configuration, "world"):
+    if not get_nested(configuration, "world"):
         example = configurations.worlds()["multimnist"]
         raise UserError(f"{file} describes no world: it has no section 'world'. See {example}")
     name = file.parent.name if file.name in ("config.yaml", "world.yaml") else file.stem
@@ -138,10 +138,10 @@ def build_model(
     return OpenedModel(model, name, plain, weights, (structure_hash, parameters_hash))
 
 
-def scene_model_parser(prog: str = "ms2 generate") -> Parser:
+def scene_model_parser(prog: str = "ms2 generate") -> ArgumentParser:
     """Build a parser of the settings of a world, its structure model and its parameter model."""
     registry.load_entry_points()  # worlds, whose classes the settings name
-    parser = Parser(prog=prog)
+    parser = ArgumentParser(prog=prog)
     parser.add_class_arguments(World, "world")
     parser.add_subclass_arguments(StructureModel, "structure")
     parser.link_arguments("world", "structure.init_args.grammar", lambda world: world.grammar, apply_on="instantiate")
@@ -152,7 +152,7 @@ def scene_model_parser(prog: str = "ms2 generate") -> Parser:
 
 
 def parse_settings(
-    parser: Parser, settings: dict[str, Any], arguments: list[str] | None = None
+    parser: ArgumentParser, settings: dict[str, Any], arguments: list[str] | None = None
 ) -> tuple[dict[str, Any], Any]:
     """Fill in default settings, and instantiate the objects that they describe.
 

@@ -1,10 +1,9 @@
 """``ms2 report``: one HTML page of a run or of a data set, which holds all that it shows."""
 
-import contextlib
-import os
 from pathlib import Path
 
 from ms2.core.errors import UserError, suggest
+from ms2.core.files import write_text
 from ms2.report.dataset import report_dataset
 from ms2.report.run import report_run
 
@@ -28,14 +27,10 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
     path = output or folder / "report.html"
     if path.is_dir():
         path = path / "report.html"
-    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text(text, encoding="utf-8", errors="replace")  # JSON may hold halves of characters
-        os.replace(half, path)
+        write_text(path, text, errors="replace")  # JSON may hold halves of characters
     except OSError as error:
-        with contextlib.suppress(OSError):  # where the folder is no folder, there is nothing to remove either
-            half.unlink()
         raise UserError(
             f"can't write {path.absolute()}: {error.strerror or error}. Make room or permission there, or give another "
             "file with --output"

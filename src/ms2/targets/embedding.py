@@ -1,6 +1,5 @@
 """Distributed embedding: each process embeds its part of the images, and all of them get all features in order."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from tqdm import tqdm
 import ms2
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
-from ms2.core.files import save_atomically
-from ms2.core.settings import code, fingerprint
+from ms2.core.files import write_tensors
+from ms2.core.hashing import digest
+from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.features.base import Blocks, FeatureExtractor, weight_bytes
 from ms2.targets.base import Target
 
@@ -95,17 +95,15 @@ def embed_target(
         return saved
     blocks = embed(features, batches, "embedding the target", device, processes, limit, on_first_batch)
     if path is not None and processes.rank == 0:
-        save_atomically(path, {name: block.cpu() for name, block in blocks.items()})
+        write_tensors(path, {name: block.cpu() for name, block in blocks.items()})
     return blocks
 
 
 def target_key(target: Target, features: FeatureExtractor, limit: int | None = None) -> str:
     """Return a hash of everything that the target's features depend on: images, extractor, and its weights."""
-    weights = hashlib.blake2b(digest_size=8)
-    for part in weight_bytes(features):
-        weights.update(part)
-    source = code(target, features)
-    return fingerprint(ms2.__version__, target.key(), source, features, weights.hexdigest(), limit)
+    weights = digest(weight_bytes(features))
+    source = source_fingerprint(target, features)
+    return fingerprint(ms2.__version__, target.key(), source, features, weights, limit)
 
 
 def _with_all_blocks(parts: list[dict[str, Tensor]], processes: Processes, device: torch.device | str) -> Blocks:

@@ -1,6 +1,5 @@
 """A folder of images of any origin as a dataset of 8-bit tensors."""
 
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,8 @@ from torch.utils.data import Dataset
 from tqdm.contrib.concurrent import thread_map
 
 from ms2.core.errors import UserError
-from ms2.core.files import typed_path
+from ms2.core.files import expand_path
+from ms2.core.hashing import sha256
 from ms2.core.images import EXTENSIONS, Channels, Fit, ImageError, _check_choice, _check_size, _reason, read_image
 
 MAX_ASPECT_DIFFERENCE = 0.05
@@ -104,7 +104,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         """
         files = [(path.relative_to(self.root).as_posix(), *_stamp(path)) for path in self.paths]
         facts = json.dumps([self.size, self.channels, self.fit, files])
-        return hashlib.sha256(facts.encode()).hexdigest()
+        return sha256(facts)
 
     def _find(self) -> list[Path]:
         unlisted: list[OSError] = []
@@ -207,7 +207,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _check_folder(root: str | Path) -> Path:
     if not str(root):
         raise UserError("root is empty: give the folder that holds the images.")
-    folder = typed_path(root).absolute()
+    folder = expand_path(root).absolute()
     if folder.is_dir():
         return folder
     if folder.exists():

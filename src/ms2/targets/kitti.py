@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ms2.core.files import typed_path
+from ms2.core.files import expand_path
 from ms2.core.images import Fit
 from ms2.datasets.formats.kitti import CLASS_BY_TYPE, KittiSet, frames_of_list, read_labels, training_folder
 from ms2.render.scene3d.calibration import KittiError
@@ -49,7 +49,7 @@ class Kitti(Folder):
         limit: int | None = None,
     ) -> None:
         self.world, self.on_error, self.split, self.types = world, on_error, split, types or CLASS_BY_TYPE
-        self.root = typed_path(root)
+        self.root = expand_path(root)
         self.folder = training_folder(self.root)
         super().__init__(world, self.folder / "image_2", fit, on_error)
         if split is not None:

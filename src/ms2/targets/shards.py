@@ -1,7 +1,6 @@
 """Target images in shards, tar files that are read from front to back: for sets that outgrow a disk."""
 
 import contextlib
-import hashlib
 import json
 import tarfile
 import warnings
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ms2.core.errors import UserError
+from ms2.core.hashing import sha256
 from ms2.core.images import EXTENSIONS, Fit, ImageError, read_image
 from ms2.targets.base import Target
 from ms2.targets.image_folder import MAX_LISTED, OnError, format_examples, warn_about_shapes
@@ -106,7 +106,7 @@ class Shards(Target):
     def key(self) -> str:
         """Hash of the addresses, and of sizes and times of local files."""
         facts = [self.frame, self.channels, self.fit, self.on_error, self.num_images, *map(_facts, self.urls)]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return sha256(json.dumps(facts))
 
     def verify(self) -> None:
         """Decode the first few images, and say what becomes of their shape."""

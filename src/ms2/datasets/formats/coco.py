@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from ms2.core.errors import UserError
-from ms2.core.files import typed_path
+from ms2.core.files import expand_path
 from ms2.core.images import read_image
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.base import Format, Records
@@ -104,8 +104,8 @@ class CocoSet(LabelledSet):
 
         if masks and size is not None:
             raise UserError("masks are not scaled: leave size out, or masks")
-        self.folder, self.masks, self.size = typed_path(images).absolute(), masks, size
-        path = typed_path(annotations)
+        self.folder, self.masks, self.size = expand_path(images).absolute(), masks, size
+        path = expand_path(annotations)
         if not path.is_file():
             raise DataSetError(f"there is no file {path.absolute()}: give the annotations of a COCO set")
         with reading(path):

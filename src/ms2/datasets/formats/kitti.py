@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from ms2.core.errors import UserError
-from ms2.core.files import typed_path
+from ms2.core.files import expand_path
 from ms2.core.images import read_image
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.base import Format, Records
@@ -254,7 +254,7 @@ class KittiSet(LabelledSet):
         neighbours: Sequence[str] = NEIGHBOURS,
         limit: int | None = None,
     ) -> None:
-        root = typed_path(root)
+        root = expand_path(root)
         types = types or CLASS_BY_TYPE
         self.categories = choose_categories(categories, list(dict.fromkeys(types.values())), "types")
         self.labels = {name: self.categories.index(own) + 1 for name, own in types.items() if own in self.categories}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from ms2.core.files import typed_path
+from ms2.core.files import expand_path
 from ms2.core.images import read_image
 from ms2.datasets.folder import DataSetFolder, FolderError
 from ms2.datasets.labelled_set import (
@@ -136,7 +136,7 @@ class GeneratedSet(LabelledSet):
         limit: int | None = None,
         scale: float = 1.0,
     ) -> None:
-        self.folder, self.masks, self.amodal, self.scale = typed_path(folder).absolute(), masks, amodal, scale
+        self.folder, self.masks, self.amodal, self.scale = expand_path(folder).absolute(), masks, amodal, scale
         about = self._read_description()
         number, available = about.get("num_scenes"), about.get("categories")
         if not (isinstance(number, int) and isinstance(available, list) and all(isinstance(n, str) for n in available)):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ms2.core.errors import UserError
-from ms2.core.parsing import picked
+from ms2.core.parsing import get_nested
 from ms2.core.settings import fingerprint
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.native import GeneratedSet
@@ -105,8 +105,12 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
     reader.link_arguments("world", "target.init_args.world", apply_on="instantiate")
     reader.add_argument("--statistics", type=list[StructureStatistic] | None)
     reader.add_argument("--image_distances", type=ImageDistances | None)
-    model = picked(found, "model")
-    given = {"world": found["world"], "structure": model.get("structure"), "target": picked(found, "data", "target")}
+    model = get_nested(found, "model")
+    given = {
+        "world": found["world"],
+        "structure": model.get("structure"),
+        "target": get_nested(found, "data", "target"),
+    }
     given |= {key: model[key] for key in ("parameters", "statistics", "image_distances") if model.get(key)}
     plain, made = parse_settings(reader, given, arguments)
     ours = {key: plain[key] for key in ("world", "structure", "parameters") if plain.get(key)}

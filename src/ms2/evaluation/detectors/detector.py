@@ -19,9 +19,9 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import save_atomically, typed_path
+from ms2.core.files import expand_path, write_tensors
 from ms2.core.seeding import generator
-from ms2.core.settings import Configured, describe
+from ms2.core.settings import Configured, settings_of
 from ms2.datasets.labelled_set import Annotations, LabelledSet, collate
 from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, network_up_to
 from ms2.metrics.average_precision import kitti_ap, mean_ap
@@ -115,7 +115,7 @@ class Detector(Configured, LightningModule):
             torch.manual_seed(seed)
             self.model = _build(architecture, len(self.categories), enlarge, smallest)
         if fine_tune_from is not None:
-            self._go_on_from(typed_path(fine_tune_from))
+            self._go_on_from(expand_path(fine_tune_from))
         elif weights is not None:
             _begin_with(self.model.backbone.body, architecture, weights)
         if self.frozen:
@@ -185,7 +185,7 @@ class Detector(Configured, LightningModule):
             more: Plain values to keep with them.
         """
         weights = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
-        save_atomically(path, {**more, "detector": describe(self.settings), "weights": weights})
+        write_tensors(path, {**more, "detector": settings_of(self.settings), "weights": weights})
 
     def _go_on_from(self, path: Path) -> None:
         saved = _read(path)
@@ -204,7 +204,7 @@ def load_detector(path: Path | str) -> Detector:
     Raises:
         CheckpointError: If the file holds none.
     """
-    saved = _read(typed_path(path))
+    saved = _read(expand_path(path))
     settings = {**saved["detector"], "weights": None, "fine_tune_from": None}  # all weights are in the file
     detector = Detector(**settings)
     detector.load_state_dict(saved["weights"])

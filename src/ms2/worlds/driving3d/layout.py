@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import typed_path
+from ms2.core.files import expand_path
 from ms2.priors.parameters import ParameterPrior, uniform
 from ms2.scene.attributes import ENVIRONMENT, Attribute
 from ms2.scene.batch import SceneBatch
@@ -264,7 +264,7 @@ class StreetLayout(ParameterPrior):
         self.off_street_fraction = off_street_fraction
         self.light_ranges = {**LIGHT, "clouds": cloud_range, **(light_ranges or {})}
         self.max_distance, self.max_curvature, self.on_error = max_distance, max_curvature, on_error
-        self.assets = None if assets is None else str(typed_path(assets))
+        self.assets = None if assets is None else str(expand_path(assets))
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
         """Lay out the street, place everything on it, and draw the light."""

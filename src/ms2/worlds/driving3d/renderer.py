@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import typed_path
+from ms2.core.files import expand_path
 from ms2.render.base import Renderer, Rendering, asset_licence
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.calibration import read_projection
@@ -158,11 +158,11 @@ class StreetView(Renderer):
                     "names, each of which is one of these or a scenario."
                 )
         self.size, self.classes, self.on_error = (size[0], size[1]), tuple(classes), on_error
-        self.assets = None if assets is None else str(typed_path(assets))
+        self.assets = None if assets is None else str(expand_path(assets))
         if assets is not None:
             self.licence = asset_licence(assets)
         self.engine = WarpEngine() if engine is None else engine
-        p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(typed_path(calibration))
+        p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(expand_path(calibration))
         self.projection = _resized(p2, self.size)
         self._copies: dict[torch.device, Assets] = {}
         self._on(torch.device("cpu"))  # bad assets are named now

@@ -1,0 +1,33 @@
+"""Hashes, which name what is kept in caches and checked in files."""
+
+import hashlib
+from collections.abc import Iterable
+
+Content = bytes | str | Iterable[bytes | str]
+"""Bytes or text, or parts of them, which are hashed as if they were one."""
+
+
+def digest(content: Content, size: int = 8) -> str:
+    """Return the BLAKE2b hash of content as hexadecimal digits.
+
+    Args:
+        content: What is hashed; text as UTF-8.
+        size: Length of the hash in bytes.
+    """
+    found = hashlib.blake2b(digest_size=size)
+    for part in _parts(content):
+        found.update(part)
+    return found.hexdigest()
+
+
+def sha256(content: Content) -> str:
+    """Return the SHA-256 of content as hexadecimal digits, which other programs compute too."""
+    found = hashlib.sha256()
+    for part in _parts(content):
+        found.update(part)
+    return found.hexdigest()
+
+
+def _parts(content: Content) -> Iterable[bytes]:
+    for part in [content] if isinstance(content, bytes | str) else content:
+        yield part.encode() if isinstance(part, str) else part
