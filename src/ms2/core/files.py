@@ -25,9 +25,10 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    finally:
+    except (Exception, KeyboardInterrupt):
         with contextlib.suppress(OSError):  # where the folder is no folder, there is nothing to remove either
-            temporary.unlink(missing_ok=True)
+            temporary.unlink()
+        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
