@@ -50,7 +50,7 @@ class OpenedModel:
         return {
             "grammar": world.grammar.fingerprint,
             "checkpoint": structure,
-            "structure_prior": prior,
+            "structure_prior": of_prior,
             "parameter_prior": fingerprint(source_fingerprint(*drawn_by), *drawn_by, *filter(None, [parameters])),
             "renderer": fingerprint(source_fingerprint(world.renderer), world.renderer),
         }
