@@ -41,11 +41,8 @@ class OpenedModel:
     def fingerprints(self) -> dict[str, str | None]:
         """Compute hashes of everything that images depend on: equal hashes mean equal images."""
         world, (structure, parameters) = self.model.world, self.weight_hashes
-        prior = (
-            None
-            if structure is not None
-            else fingerprint(source_fingerprint(world.structure_prior), world.structure_prior)
-        )
+        prior = world.structure_prior
+        of_prior = None if structure is not None else fingerprint(source_fingerprint(prior), prior)
         drawn_by = [thing for thing in (world.parameter_prior, self.model.parameters) if thing is not None]
         return {
             "grammar": world.grammar.fingerprint,
