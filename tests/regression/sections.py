@@ -1,0 +1,15 @@
+"""All recorded sections, by the name of their file."""
+
+import record_measures
+import record_parts
+from recording import Section, Tolerance
+
+SECTIONS = {
+    "structure_priors": Section(record_parts.structure_priors),
+    "parameter_priors": Section(record_parts.parameter_priors, Tolerance(1e-4, 1e-4)),
+    "structure_models": Section(record_parts.structure_models),
+    "learning_parts": Section(record_parts.learning_parts, Tolerance(1e-4, 1e-5), {"gradients": Tolerance(1e-3, 1e-4)}),
+    "features": Section(record_parts.features, Tolerance(1e-4, 1e-5)),
+    "distances": Section(record_measures.distances),
+    "average_precision": Section(record_measures.average_precision),
+}
