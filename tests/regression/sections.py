@@ -2,7 +2,8 @@
 
 import record_measures
 import record_parts
-from recording import Section, Tolerance
+import record_sets
+from recording import PIXELS, Section, Tolerance
 
 SECTIONS = {
     "structure_priors": Section(record_parts.structure_priors),
@@ -12,4 +13,6 @@ SECTIONS = {
     "features": Section(record_parts.features, Tolerance(1e-4, 1e-5)),
     "distances": Section(record_measures.distances),
     "average_precision": Section(record_measures.average_precision),
+    "driving": Section(record_sets.driving, Tolerance(1e-3, 1e-3), PIXELS),
+    "data_sets": Section(record_sets.data_sets, Tolerance(1e-3, 1e-3), PIXELS),
 }
