@@ -15,9 +15,11 @@ PACKAGES = (
     "ms2.grammar",
     "ms2.gradients",
     "ms2.metrics",
+    "ms2.models",
     "ms2.objectives",
     "ms2.priors",
     "ms2.render",
+    "ms2.render.engines.warp",
     "ms2.targets",
 )
 """Packages whose plug-ins come along; those of worlds, and of other packages, are found by their entry points."""

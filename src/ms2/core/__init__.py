@@ -1,1 +1,1 @@
-"""What knows nothing of scenes: errors, plug-ins, settings, seeding, files, images, parsing."""
+"""Utilities that are independent of scenes: errors, plug-ins, settings, seeding, files, images, configurations."""

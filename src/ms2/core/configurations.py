@@ -1,4 +1,4 @@
-"""Configurations in layers: YAML files that name their bases, found by name and merged to one set of settings.
+"""Configurations in layers: YAML files that name their bases, found by name and merged into one set of settings.
 
 A file names its bases in the key ``base``, one or a list; what it says itself is merged on top of them, in order::
 
@@ -39,7 +39,7 @@ Loader.add_implicit_resolver(
 
 
 def folder() -> Path:
-    """The folder of the configurations that come with the program.
+    """Return the folder of the configurations that come with the program.
 
     A wheel carries them inside the package; a checkout, also one installed with ``pip install -e``, has them in the
     folder ``configs`` at its top, and nowhere else.
@@ -50,12 +50,12 @@ def folder() -> Path:
 
 
 def experiments() -> dict[str, Path]:
-    """Configurations of whole runs, by name."""
+    """Return the configurations of whole runs, by name."""
     return {path.stem: path for path in sorted((folder() / "experiments").glob("*.yaml"))}
 
 
 def worlds() -> dict[str, Path]:
-    """Configurations of worlds by name: those that come along, and the ``world.yaml`` of installed plug-ins."""
+    """Return the configurations of worlds by name: those of ms2, and the ``world.yaml`` of installed plug-ins."""
     found = {path.stem: path for path in sorted((folder() / "worlds").glob("*.yaml"))}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         package = find_spec(entry.module.partition(".")[0])  # the packages above a module would be imported
@@ -69,14 +69,14 @@ def worlds() -> dict[str, Path]:
 
 
 def find(name: str, beside: Path | None = None) -> Path:
-    """The file of a configuration.
+    """Find the file of a configuration.
 
     Args:
         name: The name of a configuration, or the path of a file.
         beside: Folder that paths are relative to; the working directory by default.
 
     Raises:
-        UserError: If there is none; the message names the nearest and all others.
+        UserError: If there is none; the message has the nearest name and all names.
     """
     path = (beside or Path()) / Path(name).expanduser()
     if path.suffix in (".yaml", ".yml") or path.is_file():
@@ -95,7 +95,7 @@ def find(name: str, beside: Path | None = None) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a file itself says, without its bases.
+    """Read the settings of a file itself, without those of its bases.
 
     Raises:
         UserError: If it can't be read, or is not a mapping from names to settings.
@@ -110,7 +110,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def load(name: str | Path) -> dict[str, Any]:
-    """All settings of a configuration: those of its bases, with its own on top.
+    """Read all settings of a configuration: those of its bases, with its own merged on top.
 
     Raises:
         UserError: If it or a base can't be found or read, or is based on itself.
@@ -119,7 +119,7 @@ def load(name: str | Path) -> dict[str, Any]:
 
 
 def load_all(names: Iterable[str | Path]) -> dict[str, Any]:
-    """The settings of several configurations, merged in order."""
+    """Read several configurations and merge them in order."""
     found: dict[str, Any] = {}
     for name in names:
         found = merge(found, load(name))
@@ -138,7 +138,7 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merge(below: Any, above: Any) -> Any:
-    """Settings with others on top of them.
+    """Merge settings on top of others.
 
     Mappings are merged key by key; lists and single values are replaced. Where another class is named, the arguments
     of the one below are dropped: they belong to that class.
@@ -159,6 +159,6 @@ def _same_class(below: Any, name: Any) -> bool:
 
 
 def first_comment(path: Path) -> str:
-    """The first line of a configuration, which says what it is for."""
+    """Return the first line of a configuration, which says what it is for."""
     with path.open(encoding="utf-8") as lines:
         return next((line.lstrip("# ").strip() for line in lines if line.startswith("#")), "")

@@ -1,15 +1,15 @@
-"""Errors for the person who typed: what was given, what is possible, the nearest name, the next action."""
+"""Errors about user input: what was given, what is possible, the nearest name, and what to do next."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Bad input. The message is for the person who gave it: what is wrong, what is possible, what to do next."""
+    """Invalid user input; the message says what is wrong, what is possible, and what to do next."""
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
-    """One line for someone who typed ``name``: the nearest of ``names``, and all of them."""
+    """Format a suggestion: the name nearest to the one given, and all names that are possible."""
     names = sorted(names)
     lower = {n.lower(): n for n in names}
     near = difflib.get_close_matches(name.lower(), lower, n=1)

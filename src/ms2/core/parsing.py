@@ -1,4 +1,4 @@
-"""Command lines and configurations: typed arguments by name, with errors that say which names there are."""
+"""Parsing of command lines and configurations, with errors that list the names there are."""
 
 import re
 from typing import Any, NoReturn
@@ -14,6 +14,7 @@ KIND_OF_KEY = {
     "parameter_prior": "parameter_priors",
     "probe_priors": "parameter_priors",
     "renderer": "renderers",
+    "engine": "engines",
     "network": "networks",
     "features": "features",
     "objective": "objectives",
@@ -23,11 +24,11 @@ KIND_OF_KEY = {
     "gradient": "gradients",
     "target": "targets",
 }
-"""Kind of the plug-in that is named under each key of a configuration."""
+"""Kind of plug-in that each key of a configuration names."""
 
 
 def explain_error(message: str) -> str:
-    """The parser's message, with the names one may type where a plug-in was misspelt."""
+    """Return the parser's message, with a list of plug-ins where one was misspelt."""
     found = re.search(r'Parser key "(?:[\w.]+\.)?(\w+)"', message)
     typed = re.search(r"Expected a dot import path string: ([\w.]+)", message)
     if found and typed and found[1] in KIND_OF_KEY:
@@ -39,17 +40,17 @@ def explain_error(message: str) -> str:
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):
-    """Ends with the message alone: the usage is long, and --help shows it."""
+    """Argument parser whose errors are the message alone: the usage is long, and --help shows it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with code 2."""
+        """Print the message and exit with code 2."""
         if not self.exit_on_error:
             raise UserError(explain_error(message)) from ex
         self.exit(2, f"ms2: {explain_error(message)}\nAll options: {self.prog} --help\n")
 
 
 def get_nested(configuration: Any, *keys: str) -> Any:
-    """A part of a configuration by the keys that lead to it; empty where there is none."""
+    """Return a nested part of a configuration by the keys that lead to it; empty if there is none."""
     for key in keys:
         configuration = (configuration.get(key) or {}) if isinstance(configuration, dict) else {}
     return configuration

@@ -1,4 +1,4 @@
-"""Plug-ins by name: a class is registered by subclassing the base class of its kind."""
+"""Registry of plug-ins: a subclass of a kind's base class is registered by its class name."""
 
 import inspect
 import warnings
@@ -12,7 +12,7 @@ ENTRY_POINT_GROUP = "ms2.plugins"
 """Group of entry points under which packages declare plug-ins."""
 
 KINDS: dict[str, type] = {}
-"""Base class of every kind of plug-in, by the kind's name in the plural (``ms2 list`` shows them)."""
+"""Base class of each kind of plug-in, by the kind's name in the plural, as ``ms2 list`` shows it."""
 
 
 _LOADED: set[EntryPoint] = set()
@@ -23,14 +23,14 @@ class UnknownPluginError(UserError, LookupError):
 
 
 class Plugin(Configured):
-    """Base of everything that is swapped by name.
+    """Base class of all plug-ins.
 
     A base class declares its kind, ``class Renderer(Plugin, kind="renderers")``; every concrete subclass
     that has been imported can then be named on the command line and in YAML by its class name. A class that only
-    the program makes is declared with ``selectable=False``, and not offered to anyone; its subclasses are again.
+    the program itself makes is declared with ``selectable=False``; its subclasses are selectable again.
 
     Attributes:
-        selectable: Whether a person may name the class.
+        selectable: Whether the class can be named in a configuration.
     """
 
     selectable = True
@@ -45,8 +45,8 @@ class Plugin(Configured):
 def load_entry_points() -> None:
     """Import the modules that installed packages declare under the entry-point group ``ms2.plugins``.
 
-    A package that fails to import is named in a warning and left out, so that it cannot stop a run
-    which does not need it. Further calls load what has been installed since.
+    A package that can't be imported is named in a warning and left out: a run may not need it. Further calls load
+    what has been installed since.
     """
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry in _LOADED:
@@ -54,12 +54,15 @@ def load_entry_points() -> None:
         _LOADED.add(entry)
         try:
             entry.load()
-        except Exception as error:  # whatever a stranger's module raises, the program goes on
+        except Exception as error:  # whatever the package raises
             warnings.warn(f"plug-in {entry.name!r} ({entry.value}) did not load: {error!r}", stacklevel=2)
 
 
 def available(kind: str | type) -> dict[str, type]:
-    """Concrete plug-ins of a kind (its name or its base class) by class name, in alphabetical order.
+    """Return the concrete plug-ins of a kind by class name, in alphabetical order.
+
+    Args:
+        kind: The kind's name, or its base class.
 
     Raises:
         UnknownPluginError: If there is no such kind.
@@ -85,10 +88,10 @@ def available(kind: str | type) -> dict[str, type]:
 
 
 def look_up(kind: str | type, name: str) -> type:
-    """The plug-in of a kind with that name.
+    """Return the plug-in of a kind with a name.
 
     Raises:
-        UnknownPluginError: If there is none; the message names the nearest and all the others.
+        UnknownPluginError: If there is none; the message has the nearest name and all names.
     """
     names = available(kind)
     if name not in names:

@@ -81,7 +81,7 @@ def source_fingerprint(*things: Any) -> str:
     return digest(_source(module) or module for module in sorted(_with_imports(modules)))
 
 
-UNRELATED = {f"ms2.core.{name}" for name in ("errors", "files", "hashing", "parsing", "registry", "settings")}
+UNRELATED = {f"ms2.core.{name}" for name in ("errors", "files", "parsing", "registry", "settings")}
 """Modules whose code has no influence on what is computed."""
 
 
