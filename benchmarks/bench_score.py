@@ -16,9 +16,11 @@ from ms2.objectives.mmd import BatchMMD, MMDWitness
 @pytest.mark.parametrize("objective", [KDE, MMDWitness, BatchMMD], ids=lambda cls: cls.__name__)
 def test_score(objective: type[Objective], quick: CLI, benchmark: BenchmarkFixture) -> None:
     size = quick.datamodule.batch_size
-    generated = quick.model.draw(size, generator("benchmark", "score")).features
+    generated = quick.model.structure_learner.sample(
+        quick.model.scene_model, quick.model.features, size, generator("benchmark", "score")
+    ).features
     real = {name: block[:size] for name, block in quick.model.target_features.items()}
-    score = objective(quick.model.objective.bandwidth)
+    score = objective(quick.model.structure_learner.objective.bandwidth)
     own = torch.arange(size)
     title = f"{objective.__name__} of {size} images against {size}"
     measure(benchmark, lambda: score(generated, generated, own, real), title, size, "images", rounds=50)

@@ -13,19 +13,19 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.cli.fit import CLI
 from ms2.core.seeding import generator
+from ms2.learning.learner import Learner
 from ms2.learning.metasim2 import MetaSim2
 
 
-def step_of(
-    model: MetaSim2, loss_of: Callable[[dict[str, torch.Tensor]], torch.Tensor], number: int, draw: torch.Generator
-) -> Callable[[], None]:
+def step_of(model: MetaSim2, learner: Learner, number: int, draw: torch.Generator) -> Callable[[], None]:
     """A step that draws target images, computes a loss, and follows its gradient."""
     optimizer = model.configure_optimizers()
     population = len(next(iter(model.target_features.values())))
 
     def step() -> None:
         batch = torch.randint(population, (number,), generator=draw)
-        loss = loss_of({name: block[batch] for name, block in model.target_features.items()})
+        real = {name: block[batch] for name, block in model.target_features.items()}
+        loss, _ = learner.loss(model.scene_model, model.features, real, draw)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -44,7 +44,7 @@ def test_training_step(quick: CLI, benchmark: BenchmarkFixture) -> None:
     def forward() -> None:
         model.features(images)
 
-    step = step_of(model, lambda real: model.loss(model.draw(size, draw), real), size, draw)
+    step = step_of(model, model.structure_learner, size, draw)
     title = f"training step, {size} images of {' × '.join(map(str, model.world.renderer.size))} pixels"
     to = Reference(forward, "{} × the time of the extractor's forward pass", faster=False)
     measure(benchmark, step, title, size, "images", rounds=20, to=to)
@@ -57,8 +57,8 @@ def test_parameter_step(config: str, benchmark: BenchmarkFixture) -> None:
     cli = program(config)
     model, size = cli.model, cli.datamodule.batch_size
     draw = generator("benchmark", "parameters")
-    structure = step_of(model, lambda real: model.loss(model.draw(size, draw), real), size, draw)
-    parameters = step_of(model, lambda real: model.parameter_loss(size, real, draw), size, draw)
+    structure = step_of(model, model.structure_learner, size, draw)
+    parameters = step_of(model, model.parameter_learner, size, draw)
     title = f"parameter step of {config}, {size} images"
     to = Reference(structure, "{} × the time of a structure step", faster=False)
     measure(benchmark, parameters, title, size, "images", rounds=6, to=to)

@@ -61,6 +61,6 @@ def program(config: str) -> CLI:
     pretrain(cli.model.structure, cli.model.world)
     with warnings.catch_warnings():  # the extractor is untrained, which costs the same time
         warnings.filterwarnings("ignore", ".* of the target images hold more than block")
-        cli.model.embed_target(cli.datamodule)
+        cli.model.target_features = cli.model.embed(cli.datamodule)
     cli.model.setup("fit")
     return cli

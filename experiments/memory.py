@@ -19,7 +19,7 @@ SETTINGS = {
     "fresh": "true",
     "wandb": "disabled",
     "data.batch_size": "32",
-    "model.lr": "1e-5",  # so low that scenes stay as small as they are: larger ones would take more memory
+    "model.structure_learner.lr": "1e-5",  # so low that scenes stay as small as they are
     "data.target.init_args.num_images": "500",
     "extractor.max_steps": "20",
     "pretraining.max_steps": "50",

@@ -1,5 +1,6 @@
 """Runs and worlds small enough for a test, and functions run in processes of their own, which may be killed."""
 
+import inspect
 import json
 import multiprocessing as mp
 import os
@@ -21,8 +22,9 @@ from ms2.core import configurations
 from ms2.features.base import Blocks, CountPrediction, FeatureExtractor, TrainedExtractor
 from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.learning.data import TargetImages
-from ms2.learning.metasim2 import MetaSim2
+from ms2.learning.measured import MeasuredMetaSim2 as MetaSim2
 from ms2.learning.stage import Stage
+from ms2.learning.structure_learner import StructureLearner
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
@@ -225,12 +227,17 @@ def structure(t_max: int = 12, **more: Any) -> StructureModel:
 def learner(
     world: World,
     objective: Objective | None = None,
-    estimator: Advantage | None = None,
+    advantage: Advantage | None = None,
     features: FeatureExtractor | None = None,
     **more: Any,
 ) -> MetaSim2:
-    """Structure learning, if nothing is said with exact features."""
-    return MetaSim2(world, structure(), features or Beads(), objective or KDE(0.5), estimator or LeaveOneOut(), **more)
+    """Structure learning, by default with exact features; further arguments are the learner's or the model's."""
+    of_learner = {key: more.pop(key) for key in LEARNER_SETTINGS & more.keys()}
+    how = StructureLearner(objective or KDE(0.5), advantage or LeaveOneOut(), **of_learner)
+    return MetaSim2(world, structure(), features or Beads(), how, **more)
+
+
+LEARNER_SETTINGS = inspect.signature(StructureLearner.__init__).parameters.keys()
 
 
 def images(world: World, num_images: int = 40, **more: Any) -> TargetImages:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+import nltk
 import torch
 from hypothesis import assume
 from hypothesis import strategies as st
@@ -96,3 +97,15 @@ def fit(drawn: Iterable[object], law: dict[object, float]) -> float:
     if len(expected) == 1:
         return 1.0  # nothing could be otherwise
     return float(stats.chisquare(observed.numpy(), expected.numpy()).pvalue)
+
+
+def nltk_grammar(grammar: Grammar) -> nltk.CFG:
+    symbol = {s: nltk.Nonterminal(s) for s in grammar.nonterminals}
+    productions = [nltk.Production(symbol[r.lhs], [symbol.get(s, s) for s in r.rhs]) for r in grammar.rules]
+    return nltk.CFG(symbol[grammar.start], productions)
+
+
+def accepted(grammar: nltk.CFG, string: list[str]) -> bool:
+    """Whether the chart has an edge from the start symbol over the whole string."""
+    chart = nltk.ChartParser(grammar).chart_parse(string)
+    return any(True for _ in chart.select(start=0, end=len(string), is_complete=True, lhs=grammar.start()))

@@ -149,14 +149,14 @@ def test_a_finished_run_is_left_alone(mine: Path, capsys: pytest.CaptureFixture[
 
 def test_other_settings_keep_the_earlier_run_aside(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, aside = files(mine), mine.with_name("whole.1")
-    ms2(command(mine.parent, name="whole", model__lr=1e-3, **SETTINGS))
+    ms2(command(mine.parent, name="whole", model__structure_learner__lr=1e-3, **SETTINGS))
     assert f"an earlier run called whole is kept as {aside}: it had other settings" in capsys.readouterr().out
     assert files(aside) == before
     assert last(mine)["global_step"] == STEPS
     assert any(
         not torch.equal(ours, last(aside)["state_dict"][name]) for name, ours in last(mine)["state_dict"].items()
     )
-    ms2(command(mine.parent, name="whole", model__lr=2e-3, stage="pretraining", **SETTINGS))
+    ms2(command(mine.parent, name="whole", model__structure_learner__lr=2e-3, stage="pretraining", **SETTINGS))
     assert mine.with_name("whole.2").exists() and files(aside) == before
 
 
@@ -179,7 +179,8 @@ def test_what_changes_nothing_that_is_learned_goes_on_in_the_same_folder(mine: P
 @pytest.mark.parametrize("name", ["other", "whole"])
 def test_the_typed_learning_rate_wins_over_the_checkpoints(mine: Path, name: str) -> None:
     """Under another name, and under the same one, which then goes on in its folder."""
-    changed: dict[str, Any] = {"trainer__max_steps": STEPS + 4, "model__lr": 3e-4, "model__lr_decay": "false"}
+    learner = {"model__structure_learner__lr": 3e-4, "model__structure_learner__lr_decay": "false"}
+    changed: dict[str, Any] = {"trainer__max_steps": STEPS + 4, **learner}
     checkpoint = mine / "checkpoints" / "last.ckpt"
     ms2(command(mine.parent, name=name, ckpt_path=checkpoint, **(SETTINGS | changed)))
     run = mine.with_name(name)

@@ -1,7 +1,7 @@
 """Gradients of parameters against quadrature, closed forms, central differences, and one another."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from helpers import rng
 from torch import Tensor
 
+from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.gradients.advantages import MovingAverage, Normalised
@@ -19,8 +20,9 @@ from ms2.gradients.finite_difference import FiniteDifference
 from ms2.gradients.pathwise import Pathwise
 from ms2.gradients.score_function import ScoreFunction
 from ms2.grammar.grammar import Grammar
-from ms2.learning.parameter_learner import ParameterLearning
+from ms2.learning.parameter_learner import ParameterLearner
 from ms2.models.parameters import ParameterModel, Proposal
+from ms2.models.scene_model import SceneModel
 from ms2.objectives.base import Objective
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import BatchMMD, MMDWitness
@@ -286,7 +288,9 @@ def test_scenes_are_compared_with_those_that_were_drawn(gradient: Gradient, call
     model, prior, real, heard = model_of().double(), dots(8), features_of(dots(8, 1)), Overheard()
     model.coins = torch.randn(8, 2, 2, generator=rng())
     drawn = features_of(model.applied(prior, model.draw(model.propose(prior, rng()), rng())))["pixels"].detach()
-    loss, score, *_ = ParameterLearning(heard, gradient).loss(model, DOT, Pixels(), prior, real, rng())
+    loss, score, *_ = ParameterLearner(heard, gradient).surrogate(
+        SceneModel(DOT, parameters=model), Pixels(), prior, real, rng()
+    )
     assert len(heard.asked) == calls and loss.requires_grad
     for number, (features, population, own, target) in enumerate(heard.asked):
         assert torch.equal(population["pixels"], drawn) and not population["pixels"].requires_grad
@@ -297,6 +301,11 @@ def test_scenes_are_compared_with_those_that_were_drawn(gradient: Gradient, call
     torch.testing.assert_close(score, expected)
     if isinstance(gradient, Pathwise):
         torch.testing.assert_close(loss, expected.mean())
+
+
+def dot(model: ParameterModel) -> SceneModel:
+    """The world of one dot, with a parameter model."""
+    return SceneModel(DOT, parameters=model)
 
 
 def weights_gradient(loss: Tensor, model: ParameterModel) -> Tensor:
@@ -310,33 +319,38 @@ def weights_gradient(loss: Tensor, model: ParameterModel) -> Tensor:
 def test_two_processes_have_the_gradient_of_one(objective: Objective, gradient: Gradient) -> None:
     """Also where costs are compared with each other: each process would divide by a deviation of its own."""
     model, prior, real = model_of().double(), dots(8), features_of(dots(8, 1))
-    learning, coins = ParameterLearning(objective, gradient), torch.randn(8, 2, 2, generator=rng())
+    learning, coins = ParameterLearner(objective, gradient), torch.randn(8, 2, 2, generator=rng())
     everyone: list[Tensor] = []
 
-    def listen(block: Tensor) -> Tensor:
-        everyone.append(block)
-        return block
+    class Listening(Processes):
+        """One process, whose rows are kept."""
+
+        def gather(self, rows: Tensor) -> Tensor:
+            everyone.append(rows)
+            return rows
+
+    class Half(Processes):
+        """Half of the rows; the others are those that were kept."""
+
+        def gather(self, rows: Tensor) -> Tensor:
+            whole, part = next(asked), halves_of[self.rank]
+            torch.testing.assert_close(rows, whole[part])
+            assert not rows.requires_grad
+            return torch.cat([rows, whole[4:]] if self.rank == 0 else [whole[:4], rows])
 
     model.coins = coins
-    loss, scores, *_ = learning.loss(model, DOT, Pixels(), prior, real, rng(), listen)
+    loss, scores, *_ = learning.surrogate(dot(model), Pixels(), prior, real, rng(), Listening())
     whole = weights_gradient(loss, model)
     assert whole.norm() > 1e-3
-    halves, alone = [], []
-    for part in (slice(4), slice(4, 8)):
+    halves, alone, halves_of = [], [], (slice(4), slice(4, 8))
+    for rank, part in enumerate(halves_of):
         asked = iter(everyone)
-
-        def gather(block: Tensor, part: slice = part, asked: Iterator[Tensor] = asked) -> Tensor:
-            whole = next(asked)
-            torch.testing.assert_close(block, whole[part])
-            assert not block.requires_grad
-            return torch.cat([block, whole[4:]] if part.start is None else [whole[:4], block])
-
         model.coins = coins[part]
-        own = torch.arange(8)[part]
-        loss, found, *_ = learning.loss(model, DOT, Pixels(), prior[part], real, rng(), gather, own)
+        here = dot(model), Pixels(), prior[part], real, rng()
+        loss, found, *_ = learning.surrogate(*here, Half(rank, 2))
         torch.testing.assert_close(found, scores[part])
         halves.append(weights_gradient(loss, model))
-        loss, *_ = learning.loss(model, DOT, Pixels(), prior[part], real, rng())
+        loss, *_ = learning.surrogate(*here)
         alone.append(weights_gradient(loss, model))
     torch.testing.assert_close(sum(halves) / 2, whole)
     assert (sum(alone) / 2 - whole).norm() > 0.01 * whole.norm()
@@ -356,7 +370,9 @@ def squared_mmd(x: Tensor, y: Tensor, variance: float) -> Tensor:
 def test_the_witness_has_half_the_gradient_of_the_squared_mmd() -> None:
     model, prior, real = model_of().double(), dots(12), features_of(dots(12, 1))
     model.coins = torch.randn(12, 2, 2, generator=rng())
-    loss, *_ = ParameterLearning(MMDWitness(0.05), Pathwise()).loss(model, DOT, Pixels(), prior, real, rng())
+    loss, *_ = ParameterLearner(MMDWitness(0.05), Pathwise()).surrogate(
+        SceneModel(DOT, parameters=model), Pixels(), prior, real, rng()
+    )
     new = model.applied(prior, model.draw(model.propose(prior, rng()), rng()))
     features = features_of(new)["pixels"]
     mmd = squared_mmd(features, real["pixels"], 0.05 * 4)
@@ -369,16 +385,16 @@ def test_the_witness_has_half_the_gradient_of_the_squared_mmd() -> None:
 
 def test_what_an_estimator_remembers_is_kept_with_the_weights() -> None:
     """So that a run that goes on has the baseline that it had."""
-    learning, other = (ParameterLearning(KDE(), ScoreFunction(MovingAverage(0.5))) for _ in range(2))
+    learning, other = (ParameterLearner(KDE(), ScoreFunction(MovingAverage(0.5))) for _ in range(2))
     model, real = model_of().double(), features_of(dots(8, 1))
-    learning.loss(model, DOT, Pixels(), dots(8), real, rng())
+    learning.surrogate(dot(model), Pixels(), dots(8), real, rng())
     other.load_state_dict(learning.state_dict())
     ours, theirs = (
-        one.loss(model, DOT, Pixels(), dots(8, 2), features_of(dots(8, 3)), rng(1))[0] for one in (learning, other)
+        one.surrogate(dot(model), Pixels(), dots(8, 2), features_of(dots(8, 3)), rng(1))[0] for one in (learning, other)
     )
     assert torch.equal(ours, theirs)
-    fresh = ParameterLearning(KDE(), ScoreFunction(MovingAverage(0.5)))
-    assert fresh.loss(model, DOT, Pixels(), dots(8, 2), features_of(dots(8, 3)), rng(1))[0] != ours
+    fresh = ParameterLearner(KDE(), ScoreFunction(MovingAverage(0.5)))
+    assert fresh.surrogate(dot(model), Pixels(), dots(8, 2), features_of(dots(8, 3)), rng(1))[0] != ours
 
 
 # --- scores as functions of features ---
@@ -440,7 +456,7 @@ def test_gradients_through_images_are_those_of_central_differences(
 ) -> None:
     """Of one attribute of one object at a time; the largest of each attribute, among what moves and what turns."""
     world, n = make(), 6
-    model, pixels, learning = model_of(world), Pixels(4), ParameterLearning(objective, Pathwise())
+    model, pixels, learning = model_of(world), Pixels(4), ParameterLearner(objective, Pathwise())
     prior = world.sample_prior(n, rng())
     real = pixels(world.renderer.render(world.sample_prior(n, rng(1))))
     active = model.active(prior)
@@ -449,12 +465,15 @@ def test_gradients_through_images_are_those_of_central_differences(
     population: list[Tensor] = []
 
     def cost(mean: Tensor) -> Tensor:
-        def hold(block: Tensor) -> Tensor:
-            population.append(block)
-            return population[0]
+        class First(Processes):
+            """One process, whose rows are those of the first call."""
+
+            def gather(self, rows: Tensor) -> Tensor:
+                population.append(rows)
+                return population[0]
 
         model.told = Proposal(mean, deviation, active)
-        return learning.loss(model, world, pixels, prior, real, rng(), hold)[0]
+        return learning.surrogate(SceneModel(world, parameters=model), pixels, prior, real, rng(), First())[0]
 
     mean = start.clone().requires_grad_()
     (slopes,) = torch.autograd.grad(cost(mean), mean)

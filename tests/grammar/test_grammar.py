@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import TRICKY, grammars, samples, unpadded
+from oracles import TRICKY, accepted, grammars, nltk_grammar, samples, unpadded
 
 from ms2.grammar.derivations import pad, valid
 from ms2.grammar.grammar import Finding, Grammar, GrammarError, Rule
@@ -352,18 +352,6 @@ def test_corrupted_derivations_are_judged_alike(sample: tuple[Grammar, list[list
             case "any":
                 row[:] = data.draw(st.lists(number, min_size=width, max_size=width))
     assert valid(grammar, torch.tensor(rows)).tolist() == [judge(grammar, row) for row in rows]
-
-
-def nltk_grammar(grammar: Grammar) -> nltk.CFG:
-    symbol = {s: nltk.Nonterminal(s) for s in grammar.nonterminals}
-    productions = [nltk.Production(symbol[r.lhs], [symbol.get(s, s) for s in r.rhs]) for r in grammar.rules]
-    return nltk.CFG(symbol[grammar.start], productions)
-
-
-def accepted(grammar: nltk.CFG, string: list[str]) -> bool:
-    """Whether the chart has an edge from the start symbol over the whole string."""
-    chart = nltk.ChartParser(grammar).chart_parse(string)
-    return any(True for _ in chart.select(start=0, end=len(string), is_complete=True, lhs=grammar.start()))
 
 
 def num_parses(grammar: nltk.CFG, string: list[str]) -> int:

@@ -3,29 +3,28 @@
 import itertools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
-from helpers import EXPECTED, Abacus, Beads, rng
+from helpers import EXPECTED, rng
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracles import TRICKY, grammars, unpadded
-from test_grammar import accepted, nltk_grammar
+from oracles import TRICKY, accepted, grammars, nltk_grammar, unpadded
 from torch import Tensor
 
+from ms2.features.base import Blocks
 from ms2.gradients.advantages import Advantage, LeaveOneOut, MovingAverage, Normalised
 from ms2.grammar.derivations import Derivations, pad, valid
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.trees import to_tree
-from ms2.learning.metasim2 import MetaSim2, Samples
+from ms2.learning.structure_learner import Samples, StructureLearner
 from ms2.models.networks.recurrent import GRU, LSTM
 from ms2.models.structure import SamplingError, StructureModel
 from ms2.objectives.base import Objective
 from ms2.objectives.forward_kl import ForwardKL
 from ms2.objectives.kde import KDE
 from ms2.priors.structure import Repetition
-from ms2.world import World
-from ms2.worlds.multimnist.priors import UniformPlacement
 
 pytestmark = EXPECTED
 
@@ -52,13 +51,27 @@ def perturbed(model: StructureModel, scale: float, seed: int = 0) -> StructureMo
     return model
 
 
-def learner(grammar: Grammar, t_max: int, objective: Objective, estimator: Advantage, **more: int | bool) -> MetaSim2:
-    """Structure learning in double precision; what is rendered does not matter."""
+class Learning(NamedTuple):
+    """A structure model and how it is learned."""
+
+    structure: StructureModel
+    learner: StructureLearner
+
+    def loss(self, samples: Samples, real: Blocks) -> Tensor:
+        return self.learner.surrogate(self.structure, samples, real)[0]
+
+    @property
+    def advantage(self) -> Advantage:
+        (advantage,) = self.learner.advantages
+        return advantage
+
+
+def learning(grammar: Grammar, t_max: int, objective: Objective, advantage: Advantage, **more: int | bool) -> Learning:
+    """Structure learning in double precision."""
     structure = perturbed(
         StructureModel(grammar, t_max, network=LSTM(5), num_latents=int(more.pop("num_latents", 1))), 0.6
     )
-    world = World(grammar, Repetition(), UniformPlacement(), Abacus())
-    return MetaSim2(world, structure, Beads(), objective, estimator, **more).double()
+    return Learning(structure.double(), StructureLearner(objective, advantage, **more).double())
 
 
 def enumerated(model: StructureModel) -> Tensor:
@@ -86,8 +99,8 @@ def accepted_law(model: StructureModel) -> Tensor:
         return model.log_prob(enumerated(model)).softmax(0)
 
 
-def expected_gradient(model: MetaSim2, size: int) -> Tensor:
-    """Mean gradient of the loss over all batches of accepted derivations; the estimator forgets each batch again."""
+def expected_gradient(model: Learning, size: int) -> Tensor:
+    """Mean gradient of the loss over all batches of accepted derivations; the advantage forgets each batch again."""
     rules, law = enumerated(model.structure), accepted_law(model.structure)
     state, total = {k: v.clone() for k, v in model.advantage.state_dict().items()}, torch.zeros(()).double()
     for batch in itertools.product(range(len(rules)), repeat=size):
@@ -108,7 +121,7 @@ every_law = pytest.mark.parametrize(
 @every_law
 def test_the_laws_are_what_they_are_said_to_be(law: tuple[Grammar, int, int]) -> None:
     grammar, t_max, z = law
-    model = learner(grammar, t_max, Given(), LeaveOneOut(), num_latents=z).structure
+    model = learning(grammar, t_max, Given(), LeaveOneOut(), num_latents=z).structure
     end = model.log_prob(enumerated(model)).exp().sum().item()
     assert len(enumerated(model)) == len(COSTS)
     assert end == pytest.approx(1) if grammar is FINITE else 0.2 < end < 0.95
@@ -123,7 +136,7 @@ def test_leaving_one_out_descends_the_expected_cost_of_accepted_scenes(
 ) -> None:
     """Centred as it is, nothing is left to correct."""
     grammar, t_max, z = law
-    model = learner(grammar, t_max, Given(), LeaveOneOut(), correct_rejection=correct, num_latents=z)
+    model = learning(grammar, t_max, Given(), LeaveOneOut(), correct_rejection=correct, num_latents=z)
     torch.testing.assert_close(expected_gradient(model, size), exact_gradient(model.structure))
 
 
@@ -135,7 +148,7 @@ def test_a_corrected_moving_average_descends_the_expected_cost_of_accepted_scene
 ) -> None:
     """Whatever its baseline is; NaN is that of the first batch."""
     grammar, t_max, z = law
-    model = learner(grammar, t_max, Given(), MovingAverage(0.75), num_latents=z)
+    model = learning(grammar, t_max, Given(), MovingAverage(0.75), num_latents=z)
     model.advantage.baseline.fill_(baseline)
     torch.testing.assert_close(expected_gradient(model, size), exact_gradient(model.structure))
 
@@ -148,7 +161,7 @@ def test_an_uncorrected_baseline_moves_the_chance_to_end_in_time(
 ) -> None:
     """By decay (E s - b) grad log P; besides, the share (1 - decay) / m of each sample's own score is lost."""
     grammar, t_max, z = law
-    model, decay = learner(grammar, t_max, Given(), MovingAverage(0.75), correct_rejection=False, num_latents=z), 0.75
+    model, decay = learning(grammar, t_max, Given(), MovingAverage(0.75), correct_rejection=False, num_latents=z), 0.75
     model.advantage.baseline.fill_(baseline)
     mean = (accepted_law(model.structure) * COSTS).sum()
     log_p = model.structure.log_prob(enumerated(model.structure)).logsumexp(0)
@@ -160,7 +173,7 @@ def test_an_uncorrected_baseline_moves_the_chance_to_end_in_time(
 
 def test_grad_log_p_is_the_mean_of_grad_log_q_over_accepted_scenes() -> None:
     """Why centring is the correction."""
-    model = learner(THINGS, 5, Given(), LeaveOneOut()).structure
+    model = learning(THINGS, 5, Given(), LeaveOneOut()).structure
     log_q = model.log_prob(enumerated(model))
     log_p = gradient(log_q.logsumexp(0), model)
     log_q = model.log_prob(enumerated(model))
@@ -168,11 +181,11 @@ def test_grad_log_p_is_the_mean_of_grad_log_q_over_accepted_scenes() -> None:
     assert log_p.norm() > 0.1
 
 
-@pytest.mark.parametrize("estimator", [LeaveOneOut, Normalised])
-def test_centring_twice_changes_nothing(estimator: type[Advantage]) -> None:
+@pytest.mark.parametrize("advantage", [LeaveOneOut, Normalised])
+def test_centring_twice_changes_nothing(advantage: type[Advantage]) -> None:
     losses = []
     for correct in (False, True):
-        model = learner(THINGS, 5, Given(), estimator(), correct_rejection=correct)
+        model = learning(THINGS, 5, Given(), advantage(), correct_rejection=correct)
         rules = enumerated(model.structure)
         samples = Samples(Derivations(rules, torch.zeros(4, dtype=torch.long)), {"cost": COSTS[:, None]})
         losses.append(model.loss(samples, {"cost": torch.zeros(2, 1).double()}).item())
@@ -194,14 +207,14 @@ def expected_normalised(model: StructureModel, size: int) -> Tensor:
 
 def test_normalised_advantages_take_the_gradient_by_the_deviation_in_large_batches() -> None:
     """Dividing by the batch's deviation is a bias, of the order of 1 / m."""
-    model = learner(THINGS, 5, Given(), Normalised()).structure
+    model = learning(THINGS, 5, Given(), Normalised()).structure
     law = accepted_law(model)
     deviation = ((law * COSTS.square()).sum() - (law * COSTS).sum().square()).sqrt()
     limit = exact_gradient(model) / deviation
     off = {m: (expected_normalised(model, m) - limit).norm().item() / limit.norm().item() for m in (12, 24)}
     torch.testing.assert_close(
         expected_normalised(model, 3),
-        expected_gradient(learner(THINGS, 5, Given(), Normalised()), 3),
+        expected_gradient(learning(THINGS, 5, Given(), Normalised()), 3),
     )
     assert off[24] < 0.08
     assert off[24] < 0.55 * off[12]
@@ -307,8 +320,7 @@ def learned(objective: Objective, seed: int, steps: int = 120, size: int = 128, 
         (-structure.log_prob(narrow.sample(THINGS, 64, draw)).mean()).backward()
         optimiser.step()
     assert accepted_law(structure)[:3].sum() > 0.9
-    world = World(THINGS, narrow, UniformPlacement(), Abacus())
-    model = MetaSim2(world, structure, Beads(), objective, Normalised())
+    model = Learning(structure, StructureLearner(objective, Normalised()))
     every, no_rejections = enumerated(structure), torch.zeros(size, dtype=torch.long)
     optimiser = torch.optim.Adam(structure.parameters(), lr)
     for step in range(steps):

@@ -42,10 +42,10 @@ def tensors() -> int:
 def stepper(model: MetaSim2) -> Callable[[int], None]:
     """Steps of learning, without a trainer."""
     optimizer = model.configure_optimizers()
-    real = model.embed_target(images(model.world, BATCH))
+    real = model.embed(images(model.world, BATCH))
 
     def step(number: int) -> None:
-        loss = model.loss(model.draw(BATCH, rng(number)), real)
+        loss, _ = model.structure_learner.loss(model.scene_model, model.features, real, rng(number))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

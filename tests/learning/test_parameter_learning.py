@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -30,15 +30,18 @@ from ms2.gradients.straight_through import StraightThrough
 from ms2.grammar.grammar import Grammar
 from ms2.learning.autoencoding import Autoencoding
 from ms2.learning.data import TargetImages
-from ms2.learning.metasim2 import MetaSim2
-from ms2.learning.parameter_learner import Order, ParameterLearning
+from ms2.learning.measured import MeasuredMetaSim2 as MetaSim2
+from ms2.learning.parameter_learner import ParameterLearner
 from ms2.learning.reward import TaskReward
 from ms2.learning.stages import run_stage
+from ms2.learning.structure_learner import StructureLearner
+from ms2.learning.turns import Order, Turns
 from ms2.metrics.attribute_distances import attribute_w1
 from ms2.metrics.attributes import AttributeValue
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.opening import open_model
 from ms2.models.parameters import ParameterModel
+from ms2.models.scene_model import LEARNED, PRIOR
 from ms2.models.structure import StructureModel
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import MMDWitness
@@ -111,18 +114,34 @@ def target(world: World) -> TargetImages:
     return TargetImages(Synthetic(world, Repetition(), Around(0.75, 0.05), num_images=400), batch_size=64)
 
 
-def learning(gradient: Gradient | None = None, **settings: Any) -> ParameterLearning:
-    settings = {"order": "after", "parameter_fraction": 1.0, "lr": 1e-2} | settings
-    return ParameterLearning(KDE(0.003), gradient or Pathwise(), **settings)
+class How(NamedTuple):
+    """How parameters are learned, and when."""
+
+    learner: ParameterLearner
+    turns: Turns
 
 
-def learner(world: World, how: ParameterLearning, **settings: Any) -> MetaSim2:
+def learning(
+    gradient: Gradient | None = None,
+    order: Order = "after",
+    parameter_fraction: float = 1.0,
+    ema_steps: int = 1,
+    **settings: Any,
+) -> How:
+    learner = ParameterLearner(KDE(0.003), gradient or Pathwise(), **({"lr": 1e-2} | settings))
+    return How(learner, Turns(order, parameter_fraction, ema_steps))
+
+
+def learner(world: World, how: How, attribute_statistics: Any = None, **settings: Any) -> MetaSim2:
+    """Structure and parameters; further settings are those of the structure learner."""
     torch.manual_seed(0)
     model = ParameterModel(world, hidden=16, layers=1, heads=2)
     structure = StructureModel(world.grammar, 4, network=LSTM(8))
+    structure_learner = StructureLearner(KDE(0.05), LeaveOneOut(), **settings)
     return MetaSim2(
-        world, structure, DialReader(), KDE(0.05), LeaveOneOut(), parameters=model, parameter_learning=how, **settings
-    )
+        world, structure, DialReader(), structure_learner, model, how.learner, how.turns,
+        attribute_statistics=attribute_statistics,
+    )  # fmt: skip
 
 
 # --- turns ---
@@ -168,14 +187,14 @@ def test_structure_sees_the_priors_parameters_until_some_are_learned(
     """The prior's places end at 0.4; those of the parameter model, which nobody has trained, are about a half."""
     world, seen = dial(), list[str]()
     model = learner(world, learning(order=order, parameter_fraction=0.5, lr=0.0))
-    draw = model.draw
+    sample = model.structure_learner.sample
 
-    def watched(n: int, generator: torch.Generator) -> Any:
-        samples = draw(n, generator)
+    def watched(*args: Any) -> Any:
+        samples = sample(*args)
         seen.append("p" if float(samples.features["far"].max()) <= 0.4 else "l")
         return samples
 
-    monkeypatch.setattr(model, "draw", watched)
+    monkeypatch.setattr(model.structure_learner, "sample", watched)
     trainer(tmp_path, 6).fit(model, datamodule=target(world))
     assert "".join(seen) == expected
 
@@ -296,8 +315,8 @@ def test_the_targets_distribution_is_learned(tmp_path: Path, gradient: Gradient,
     trainer(tmp_path, steps).fit(model, datamodule=data)
     rules = world.structure_prior.sample(world.grammar, 2000, rng(3))
     far = {
-        name: some.scenes(rules, rng(4)).attributes["far"][:, 0]
-        for name, some in (("prior", world), ("learned", model.learned_world))
+        name: model.scene_model.scenes(rules, rng(4), row).attributes["far"][:, 0]
+        for name, row in (("prior", PRIOR), ("learned", LEARNED))
     }
     true = data.target.scenes.attributes["far"][:, 0]  # type: ignore[attr-defined]
     assert attribute_w1(far["learned"], true, None) < share_left * attribute_w1(far["prior"], true, None)
@@ -308,9 +327,9 @@ def test_reading_is_exact_where_features_read_without_error() -> None:
     real = {"far": torch.rand(32, 1, generator=rng(9))}
     for gradient in (Pathwise(), StraightThrough()):
         model = learner(world, learning(gradient))
-        assert model.parameter_model is not None and model.parameter_learning is not None
+        assert model.parameter_model is not None and model.parameter_learner is not None
         prior = world.sample_prior(32, rng())
-        loss, *_ = model.parameter_learning.loss(model.parameter_model, world, DialReader(), prior, real, rng(1))
+        loss, *_ = model.parameter_learner.surrogate(model.scene_model, DialReader(), prior, real, rng(1))
         found.append(
             torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameter_model.parameters()))])
         )
@@ -353,20 +372,33 @@ def test_structure_learns_from_scenes_with_learned_parameters() -> None:
         for weight in model.parameter_model.decoder.parameters():
             weight.zero_()
         model.parameter_model.decoder[-1].bias[0] = 20.0  # as far as it goes
-    features = model.draw(8, rng()).features["far"]
+    features = model.structure_learner.sample(model.scene_model, model.features, 8, rng()).features["far"]
     assert features.min() > 0.99
 
 
 def test_what_can_not_be_learned_is_said() -> None:
     world = dial()
-    with pytest.raises(UserError, match=r"model.parameters is given without model.parameter_learning"):
-        MetaSim2(world, StructureModel(world.grammar, 4, network=LSTM(8)), DialReader(), KDE(), LeaveOneOut(),
-                 parameters=ParameterModel(world, hidden=8))  # fmt: skip
+    parts = (
+        world,
+        StructureModel(world.grammar, 4, network=LSTM(8)),
+        DialReader(),
+        StructureLearner(KDE(), LeaveOneOut()),
+    )
+    parameters, how = ParameterModel(world, hidden=8), learning().learner
+    for given, missing, some in (
+        ("parameters", "parameter_learner", {"parameters": parameters}),
+        ("parameter_learner", "parameters", {"parameter_learner": how}),
+        ("turns", "parameters", {"turns": Turns()}),
+    ):
+        with pytest.raises(UserError, match=rf"model\.{given} is given without model\.{missing}"):
+            MetaSim2(*parts, **some)
+    with pytest.raises(UserError, match="parameter_fraction is 0, so no step"):
+        MetaSim2(*parts, parameters, how, Turns(parameter_fraction=0))
     model = learner(world, learning(StraightThrough()))
-    assert model.parameter_model is not None and model.parameter_learning is not None
+    assert model.parameter_learner is not None
     plain = DenseCounts(1, world.classes)
     with pytest.raises(UserError, match="StraightThrough goes through what features read, and DenseCounts reads no"):
-        model.parameter_learning.loss(model.parameter_model, world, plain, world.sample_prior(4, rng()), {}, rng())
+        model.parameter_learner.surrogate(model.scene_model, plain, world.sample_prior(4, rng()), {}, rng())
 
 
 # --- a task's reward ---
@@ -382,8 +414,8 @@ def test_a_reward_makes_its_scenes_likelier() -> None:
     world = digits()
     reward = TaskReward(DenseCounts(1, world.classes, widths=(4, 4, 4)), weight=0.5)
     log_prob = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
-    assert reward.loss(torch.tensor(0.4), log_prob) == 0  # the first reward is its own baseline
-    reward.loss(torch.tensor(0.9), log_prob).backward()
+    assert reward.surrogate(torch.tensor(0.4), log_prob) == 0  # the first reward is its own baseline
+    reward.surrogate(torch.tensor(0.9), log_prob).backward()
     expected = -0.5 * (0.9 - (0.9 * 0.4 + 0.1 * 0.9)) / 3
     torch.testing.assert_close(log_prob.grad, torch.full((3,), expected))
 
@@ -394,8 +426,8 @@ def test_a_task_network_learns_from_generated_images() -> None:
     world = digits()
     reward = TaskReward(DenseCounts(1, world.classes, widths=(8, 16, 16), max_count=1), steps=100, lr=5e-3)
     data = Synthetic(world, Repetition(), num_images=100)
-    shown = reward.validation(data)
-    first, later = (float(reward.accuracy(world, world.sample_prior(n, rng(n)), shown)) for n in (100, 1600))
+    reward.prepare(data)
+    first, later = (float(reward.accuracy(world, world.sample_prior(n, rng(n)))) for n in (100, 1600))
     assert 0 <= first < later <= 1 and later > 0.6  # chance is a third
 
 
@@ -417,9 +449,9 @@ def test_a_reward_is_compared_with_earlier_ones() -> None:
 def test_scenes_that_a_task_network_can_not_count_are_said() -> None:
     world = World(MultiMNIST(), UniformDigits(4), NormalPlacement(), DigitCanvas(40, 12, rotation=True))
     reward = TaskReward(DenseCounts(1, world.classes, widths=(4, 4, 4), max_count=1))
-    shown = world.renderer.render_labelled(world.sample_prior(2, rng()))
+    reward.prepare(Synthetic(world, UniformDigits(1), num_images=2))
     with pytest.raises(UserError, match=r"more than model.reward.network can count: raise its max_count"):
-        reward.accuracy(world, world.sample_prior(32, rng()), shown)
+        reward.accuracy(world, world.sample_prior(32, rng()))
 
 
 # --- a run with parameters ---
@@ -435,7 +467,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     realism = {"class_path": "ImageDistances", "init_args": {"features": random, "num_images": 12, "batch_size": 6}}
     config = CONFIGS / "multimnist_parameters.yaml"
-    ms2(command(folder, config, name="both", model__realism=json.dumps(realism)))
+    ms2(command(folder, config, name="both", model__image_distances=json.dumps(realism)))
     return folder / "both"
 
 
@@ -502,7 +534,6 @@ def test_a_run_without_an_end_has_no_share(tmp_path: Path) -> None:
 
 def test_the_witness_learns_too(tmp_path: Path) -> None:
     world = dial()
-    how = ParameterLearning(MMDWitness(0.05), Pathwise(), parameter_fraction=1.0, lr=1e-2)
-    model = learner(world, how)
+    model = learner(world, learning()._replace(learner=ParameterLearner(MMDWitness(0.05), Pathwise(), lr=1e-2)))
     trainer(tmp_path, 3).fit(model, datamodule=target(world))
     assert Watch.weights(model)[1].isfinite().all()

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import EXPECTED, abacus, command, images, learner, on_two_ranks, trainer
+from helpers import EXPECTED, Beads, abacus, command, images, learner, on_two_ranks, trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ms2.core.distributed import Processes
+from ms2.features.base import FeatureExtractor
 from ms2.gradients.advantages import LeaveOneOut, MovingAverage, Normalised
 from ms2.grammar.derivations import Derivations
-from ms2.learning.metasim2 import MetaSim2, Samples
+from ms2.learning.structure_learner import Samples, StructureLearner
+from ms2.models.scene_model import SceneModel
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import BatchMMD, MMDWitness
 
@@ -38,27 +41,31 @@ class Gradient(Callback):
         self.steps.append(torch.cat([p.grad.flatten() for p in model.structure.parameters()]))
 
 
-class Half(MetaSim2):
+class Half(StructureLearner):
     """Draws its process's part of scenes that are the same however many processes there are."""
 
-    def draw(self, n: int, generator: torch.Generator) -> Samples:
-        size = n * self.trainer.world_size
-        whole = super().draw(size, torch.Generator().manual_seed(self.global_step))
-        mine = slice(self.global_rank * n, (self.global_rank + 1) * n)
+    step = 0
+
+    def sample(self, model: SceneModel, features: FeatureExtractor, n: int, generator: torch.Generator) -> Samples:
+        here = Processes.current()
+        size = n * here.world_size
+        whole = super().sample(model, features, size, torch.Generator().manual_seed(self.step))
+        self.step += 1
+        mine = slice(here.rank * n, (here.rank + 1) * n)
         rejections = (torch.arange(size) % 3)[mine]
         derivations = Derivations(whole.derivations.rules[mine], rejections)
         return Samples(derivations, {name: block[mine] for name, block in whole.features.items()})
 
 
 def gradients(folder: Path, parts: str, processes: int) -> dict[str, Any]:
-    """Gradients of three steps, and what the estimator remembers."""
-    objective, estimator = PARTS[parts]
-    model, keep = learner(abacus(), objective(0.5), estimator(), reject_weight=0.2, lr=0.05), Gradient()
-    model.__class__ = Half
+    """Gradients of three steps, and what the baseline remembers."""
+    objective, advantage = PARTS[parts]
+    model, keep = learner(abacus(), objective(0.5), advantage(), reject_weight=0.2, lr=0.05), Gradient()
+    model.structure_learner.__class__ = Half
     strategy = "ddp" if processes == 2 else "auto"
     run = trainer(folder, 3, devices=processes, strategy=strategy, callbacks=[keep])
     run.fit(model, datamodule=images(model.world, 20, batch_size=12))
-    return {"gradients": torch.stack(keep.steps), **model.advantage.state_dict()}
+    return {"gradients": torch.stack(keep.steps), **model.structure_learner.advantages[0].state_dict()}
 
 
 @pytest.mark.parametrize("parts", PARTS)
@@ -78,7 +85,7 @@ def embedded(folder: Path, num_images: int) -> dict[str, Tensor]:
 
 def test_an_odd_number_of_images_is_embedded_in_order_by_two_processes(tmp_path: Path) -> None:
     data = images(abacus(), 15)
-    expected = learner(abacus()).embed_target(data)
+    expected = data.embedded(Beads())
     assert len(expected["classes"]) == 15
     for rank in on_two_ranks(embedded, tmp_path, tmp_path, 15):
         torch.testing.assert_close(rank, expected)

@@ -20,10 +20,10 @@ from ms2.grammar.derivations import Derivations
 from ms2.grammar.grammar import GrammarError
 from ms2.learning.data import TargetImages
 from ms2.learning.extractor import ExtractorTraining
-from ms2.learning.metasim2 import Samples
 from ms2.learning.pretraining import Pretraining
 from ms2.learning.probe import probe
 from ms2.learning.stages import run_stage
+from ms2.learning.structure_learner import Samples
 from ms2.objectives.base import Objective
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import MMDWitness
@@ -45,20 +45,21 @@ def gradient(loss: Tensor, model: torch.nn.Module) -> Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
 
-def by_hand(estimator: Advantage, score: Tensor) -> Tensor:
+def by_hand(advantage: Advantage, score: Tensor) -> Tensor:
     """Advantages of a first batch."""
-    if isinstance(estimator, LeaveOneOut):
+    if isinstance(advantage, LeaveOneOut):
         return torch.stack([s - torch.cat([score[:j], score[j + 1 :]]).mean() for j, s in enumerate(score)])
     centred = score - score.sum() / len(score)
-    return centred / (centred**2).mean().sqrt() if isinstance(estimator, Normalised) else centred
+    return centred / (centred**2).mean().sqrt() if isinstance(advantage, Normalised) else centred
 
 
-@pytest.mark.parametrize("estimator", [LeaveOneOut, Normalised, MovingAverage])
+@pytest.mark.parametrize("advantage", [LeaveOneOut, Normalised, MovingAverage])
 @pytest.mark.parametrize("objective", [KDE, MMDWitness])
-def test_the_loss_has_the_gradient_of_reinforce(objective: type[Objective], estimator: type[Advantage]) -> None:
+def test_the_loss_has_the_gradient_of_reinforce(objective: type[Objective], advantage: type[Advantage]) -> None:
     """mean_j advantage_j * grad log q(T_j), with one backward pass for each scene."""
     n, weight = 10, 0.3
-    model = learner(abacus(), objective(0.5), estimator(), reject_weight=weight, correct_rejection=False)
+    model = learner(abacus(), objective(0.5), advantage(), reject_weight=weight, correct_rejection=False)
+    how = model.structure_learner
     rules = model.world.structure_prior.sample(model.world.grammar, n, rng())
     features = model.features(model.world.images(rules, rng()))
     features = {name: block.detach() for name, block in features.items()}
@@ -66,19 +67,19 @@ def test_the_loss_has_the_gradient_of_reinforce(objective: type[Objective], esti
     rejections = torch.arange(n) % 4
     score = torch.cat(
         [
-            model.objective({k: f[j : j + 1] for k, f in features.items()}, features, torch.tensor([j]), real)[0]
+            how.objective({k: f[j : j + 1] for k, f in features.items()}, features, torch.tensor([j]), real)[0]
             for j in range(n)
         ]
     )
     score = score + torch.tensor([weight if r > 1 else 0.0 for r in rejections])
     assert score.std() > 0.05
     grads = [gradient(model.structure.log_prob(rules[j : j + 1])[0], model.structure) for j in range(n)]
-    expected = (by_hand(model.advantage, score)[:, None] * torch.stack(grads)).mean(0)
+    expected = (by_hand(how.advantages[0], score)[:, None] * torch.stack(grads)).mean(0)
 
-    loss = model.loss(Samples(Derivations(rules, rejections), features), real)
+    loss, _ = how.surrogate(model.structure, Samples(Derivations(rules, rejections), features), real)
     torch.testing.assert_close(gradient(loss, model.structure), expected, atol=1e-6, rtol=1e-4)
-    assert model.last_score is not None
-    torch.testing.assert_close(model.last_score, score)
+    assert how.last_score is not None
+    torch.testing.assert_close(how.last_score, score)
 
 
 def test_learning_moves_towards_the_target(tmp_path: Path) -> None:
@@ -152,11 +153,11 @@ def credited_gradient(credit: dict[str, list[str]] | None, blocks: list[str] | N
     """Gradient of one step on the same samples."""
     world = abacus()
     model = learner(world, KDE(0.2, blocks=blocks), credit_assignment=credit)
-    samples = model.draw(40, rng())
+    samples = model.structure_learner.sample(model.scene_model, model.features, 40, rng())
     real = model.features.requires_grad_(False)(
         world.images(RandomDigits(3, 3).sample(world.grammar, 40, rng(1)), rng(1))
     )
-    model.loss(samples, real).backward()
+    model.structure_learner.surrogate(model.structure, samples, real)[0].backward()
     return {name: p.grad.clone() for name, p in model.structure.named_parameters() if p.grad is not None}
 
 
@@ -190,11 +191,12 @@ def test_credit_that_makes_no_sense(credit: dict[str, list[str]], said: str) -> 
 def test_each_group_of_symbols_has_a_baseline_of_its_own() -> None:
     world = abacus()
     model = learner(world, KDE(0.2), MovingAverage(), credit_assignment=CREDIT)
-    samples = model.draw(40, rng())
+    samples = model.structure_learner.sample(model.scene_model, model.features, 40, rng())
     model.features.requires_grad_(False)
-    model.loss(samples, model.features(world.images(RandomDigits(3, 3).sample(world.grammar, 40, rng(1)), rng(1))))
+    real = model.features(world.images(RandomDigits(3, 3).sample(world.grammar, 40, rng(1)), rng(1)))
+    model.structure_learner.surrogate(model.structure, samples, real)
     baselines = {float(value) for name, value in model.state_dict().items() if name.endswith("baseline")}
-    assert len(baselines) == len(model.credited) == 3 and not any(map(math.isnan, baselines))
+    assert len(baselines) == len(model.structure_learner.advantages) == 3 and not any(map(math.isnan, baselines))
 
 
 def test_credit_finds_the_target(tmp_path: Path) -> None:
@@ -325,7 +327,7 @@ def test_the_extractor_is_trained(tmp_path: Path) -> None:
 
 def test_an_extractor_that_isnt_trainable_is_left_alone(tmp_path: Path) -> None:
     assert not ExtractorTraining(abacus(), Plain()).needed
-    settings = {"model__features": "Plain", "model__objective__init_args__bandwidth": 1.0}
+    settings = {"model__features": "Plain", "model__structure_learner__init_args__objective__init_args__bandwidth": 1.0}
     fit(tmp_path, "plain", **settings, without=["model.features.init_args.widths"])
     kept = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()}
     assert kept == {"Pretraining", "TargetFeatures"}

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -16,29 +15,18 @@ from torch import Tensor
 from torch.distributions import AffineTransform, Normal, SigmoidTransform, TransformedDistribution
 
 from ms2.core.errors import UserError
-from ms2.gradients.finite_difference import FiniteDifference
-from ms2.gradients.pathwise import Pathwise
-from ms2.gradients.score_function import ScoreFunction
 from ms2.grammar.grammar import Grammar
-from ms2.learning.parameter_learner import Order, ParameterLearning
 from ms2.models.graph_network import Graph
 from ms2.models.parameters import GREATEST, LEAST, Columns, LearnedParameters, ParameterError, ParameterModel, Proposal
-from ms2.objectives.forward_kl import ForwardKL
-from ms2.objectives.kde import KDE
-from ms2.objectives.mmd import BatchMMD, MMDWitness
 from ms2.priors.parameters import ParameterPrior, uniform
 from ms2.priors.structure import Repetition
 from ms2.render.base import Renderer, Rendering
-from ms2.render.engines.warp.engine import WarpEngine
 from ms2.scene.attributes import ENVIRONMENT, EVERY, Attribute
 from ms2.scene.batch import SceneBatch
 from ms2.world import World
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.aerial2d.priors import ScatteredCars, UniformTraffic
 from ms2.worlds.aerial2d.renderer import AerialView
-from ms2.worlds.driving3d.grammar import Driving
-from ms2.worlds.driving3d.layout import StreetLayout
-from ms2.worlds.driving3d.priors import SimpleStreets
 from ms2.worlds.driving3d.renderer import StreetView
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
@@ -768,76 +756,3 @@ def test_values_beyond_their_bounds_are_refused() -> None:
     fine = scenes.attributes["size"].clone()
     fine[0, 1], fine[0, 0] = 5.0, 0.7 + 1e-5
     model.propose(scenes.with_attributes(size=fine, angle=scenes.attributes["angle"] + 7), rng())
-
-
-# --- when parameters are learned ---
-
-
-ORDERS: list[Order] = ["after", "before", "alternating"]
-
-
-@settings(max_examples=100)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 150), st.sampled_from(ORDERS))
-def test_whose_turn_it_is(some: int, of: int, steps: int, order: Order) -> None:
-    share = Fraction(min(some, of), of)
-    learning = ParameterLearning(KDE(), Pathwise(), order, float(share))
-    turns = [learning.its_turn(step, steps) for step in range(steps)]
-    number = math.floor(share * steps)
-    assert sum(turns) == number
-    assert [learning.before(step, steps) for step in range(steps + 1)] == [sum(turns[:s]) for s in range(steps + 1)]
-    if order == "after":
-        assert turns == [False] * (steps - number) + [True] * number
-    elif order == "before":
-        assert turns == [True] * number + [False] * (steps - number)
-    else:
-        assert all(-1 < sum(turns[:step]) - share * step <= 0 for step in range(steps + 1))
-    if share == 1:
-        assert all(turns)
-
-
-@pytest.mark.parametrize("share", [0, -0.1, 1.01])
-def test_a_share_of_the_steps_is_one(share: float) -> None:
-    with pytest.raises(UserError, match=r"share is that of the steps .* above 0 and at most 1, and can't be"):
-        ParameterLearning(KDE(), Pathwise(), share=share)
-
-
-def test_an_average_is_of_some_steps() -> None:
-    with pytest.raises(UserError, match="average is a number of steps, at least 1, and can't be 0"):
-        ParameterLearning(KDE(0.1), Pathwise(), average=0)
-
-
-@pytest.mark.parametrize("objective", [ForwardKL, BatchMMD])
-def test_scores_without_a_gradient_need_another_way(objective: type) -> None:
-    said = f"Exact needs an objective .* and {objective.__name__} is none: take KDE or MMDWitness, or another gradient"
-    with pytest.raises(UserError, match=said):
-        ParameterLearning(objective(), Pathwise())
-    for gradient in (ScoreFunction(), FiniteDifference()):
-        ParameterLearning(objective(), gradient)
-    for other in (KDE(), MMDWitness()):
-        ParameterLearning(other, Pathwise())
-
-
-def test_only_the_decoder_learns_where_the_encoder_is_frozen() -> None:
-    model = parameter_model()
-    every = {id(p) for p in model.parameters()}
-    decoder = {id(p) for name, p in model.named_parameters() if name.startswith("decoder.")}
-    assert {id(p) for p in ParameterLearning(KDE(), Pathwise()).trained(model)} == every
-    frozen = ParameterLearning(KDE(), Pathwise(), freeze_encoder=True).trained(model)
-    assert {id(p) for p in frozen} == decoder and 0 < len(decoder) < len(every)
-
-
-def test_images_without_a_derivative_need_another_gradient() -> None:
-    view = StreetView((32, 104), classes=["car"], engine=WarpEngine(shadow_size=0))
-    streets = World(Driving(), SimpleStreets(), StreetLayout(max_distance=30), view)
-    model = parameter_model(streets, only={ENVIRONMENT: ["haze", "exposure"], "car": ["length"]})
-    said = (
-        "Exact needs images that are differentiable in what is learned, and those of StreetView are not in "
-        r"'exposure', 'haze', 'length'\. Take another gradient \(.*FiniteDifference, .*ScoreFunction.*\), or learn"
-    )
-    with pytest.raises(UserError, match=said) as error:
-        Pathwise().check(view, model)
-    assert str(error.value).count("Pathwise") == 1
-    for gradient in (ScoreFunction(), FiniteDifference()):
-        gradient.check(view, model)
-    digits = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(24, 8, rotation=True))
-    Pathwise().check(digits.renderer, parameter_model(digits))

@@ -130,7 +130,7 @@ def usage() -> str:
             "Options and an example of each: ms2 COMMAND --help. The version: ms2 --version.",
             "",
             "All settings of a configuration can be given on the command line too, and take precedence:",
-            "  ms2 fit --config multimnist_quick --model.objective MMDWitness",
+            "  ms2 fit --config multimnist_quick --model.structure_learner.objective MMDWitness",
             "Those of a plug-in: ms2 fit --model.features.help ResNet",
         ]
     )

@@ -21,7 +21,7 @@ from ms2.core.parsing import explain_error
 from ms2.core.settings import fingerprint
 from ms2.evaluation.callbacks import SaveImages
 from ms2.learning.data import TargetImages
-from ms2.learning.metasim2 import MetaSim2
+from ms2.learning.measured import MeasuredMetaSim2
 from ms2.learning.stages import STAGES, say
 from ms2.world import World
 
@@ -72,7 +72,7 @@ class CLI(LightningCLI):
     def __init__(self, args: ArgsType = None, run: bool = True, **kwargs: Any) -> None:
         plugins.load()
         super().__init__(
-            MetaSim2,
+            MeasuredMetaSim2,
             TargetImages,
             parser_class=TrainerParser,
             save_config_callback=None,  # the folder of a run is known only here, so it is saved here

@@ -23,7 +23,7 @@ from ms2.core.images import image_grid, to_pixels
 from ms2.evaluation import measures as evaluation
 from ms2.evaluation.measures import Example
 from ms2.evaluation.rule_changes import Move, as_table, moves, picture, to_csv
-from ms2.learning.metasim2 import MetaSim2
+from ms2.learning.measured import MeasuredMetaSim2 as MetaSim2
 from ms2.learning.stages import StageResult, say
 
 
@@ -84,8 +84,9 @@ class Gallery(Callback):
             for who, share in histogram.shares.items():
                 edges = np.arange(len(share) + 1) - 0.5
                 media[f"histograms/{histogram.title}/{who}"] = wandb.Histogram(np_histogram=(share.numpy(), edges))
-        if pl_module.last_score is not None:
-            media["train/score_histogram"] = wandb.Histogram(pl_module.last_score.tolist())
+        score = pl_module.structure_learner.last_score
+        if score is not None:
+            media["train/score_histogram"] = wandb.Histogram(score.tolist())
         for logger in loggers:
             logger.experiment.log({**media, "trainer/global_step": trainer.global_step})
 

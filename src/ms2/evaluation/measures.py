@@ -13,12 +13,12 @@ from ms2.core.seeding import generator
 from ms2.evaluation.image_distances import ImageDistances
 from ms2.evaluation.plots import Histogram, summary
 from ms2.learning.data import TargetImages
-from ms2.learning.metasim2 import MetaSim2
+from ms2.learning.measured import MeasuredMetaSim2 as MetaSim2
 from ms2.metrics.attribute_distances import AttributeSample, attribute_noise_floor, compare_attributes
 from ms2.metrics.histograms import compare_histograms, distribution, histogram_noise_floor
 from ms2.metrics.statistics import StructureVector
 from ms2.metrics.vectors import compare_vectors, vector_noise_floor
-from ms2.models.scene_model import Row as Learned
+from ms2.models.scene_model import Row
 from ms2.priors.structure import fit_pcfg
 from ms2.scene.batch import SceneBatch
 from ms2.targets.base import Target
@@ -65,26 +65,8 @@ def structure_tables(
     return {who: {key: table.cpu() for key, table in model.tables(some).items()} for who, some in scenes.items()}
 
 
-def rows(model: MetaSim2) -> dict[str, Learned]:
-    """What is learned in each row of the paper's tables: nothing, all, and where that is both parts, each alone."""
-    learning = model.parameter_learning
-    between = {} if learning is None or learning.parameter_fraction == 1 else BETWEEN
-    return {"prior": Learned(False, False), **between, "learned": Learned(True, True)}
-
-
-BETWEEN = {"learned_structure": Learned(True, False), "learned_parameters": Learned(False, True)}
+BETWEEN = ("learned_structure", "learned_parameters")
 """Rows of which only one part is learned."""
-
-
-@torch.no_grad()
-def sample_scenes(model: MetaSim2, row: Learned, n: int, generator: torch.Generator) -> SceneBatch:
-    """n scenes with parameters, as of a row."""
-    grammar = model.world.grammar
-    if row.structure:
-        rules = model.structure.sample(n, generator).rules
-    else:
-        rules = model.world.structure_prior.sample(grammar, n, generator)
-    return (model.learned_world if row.parameters else model.world).scenes(rules, generator)
 
 
 def attribute_values(model: MetaSim2, target: Target) -> dict[str, dict[str, AttributeSample]]:
@@ -92,9 +74,9 @@ def attribute_values(model: MetaSim2, target: Target) -> dict[str, dict[str, Att
     if not model.attribute_statistics or not isinstance(target, Synthetic):
         return {}
     scenes = {"target": target.scenes}
-    for who, row in rows(model).items():
+    for who, row in model.scene_model.rows.items():
         draw = generator(model.seed, "attributes", who, device=model.device)
-        scenes[who] = sample_scenes(model, row, min(model.eval_scenes, MEASURED), draw)
+        scenes[who] = model.scene_model.sample(min(model.eval_scenes, MEASURED), draw, row)
     classes = model.world.classes
     return {
         who: {m.name: m.measure(some.to(torch.device("cpu")), classes) for m in model.attribute_statistics}
@@ -110,7 +92,7 @@ def attribute_metrics(
     for measure in model.attribute_statistics if values else ():
         name, true = measure.name, values["target"][measure.name]
         n = min(model.eval_scenes, MEASURED)
-        for who in rows(model):
+        for who in model.scene_model.rows:
             key = f"{name}_w1" + ("" if who == "learned" else f"_{who}")
             interval = compare_attributes(values[who][name], true, measure.period, generator=draw)
             found |= {key: interval.value, f"{key}_interval": [interval.low, interval.high]}
@@ -253,7 +235,7 @@ def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
                 Processes.current(),
             )
         )
-        for who, row in rows(model).items()
+        for who, row in model.scene_model.rows.items()
     }
     if model.global_rank > 0:
         return {}
@@ -267,7 +249,7 @@ def realism(model: MetaSim2, data: TargetImages) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _generated(model: MetaSim2, measure: ImageDistances, row: Learned) -> Iterator[tuple[Int[Tensor, " b"], Tensor]]:
+def _generated(model: MetaSim2, measure: ImageDistances, row: Row) -> Iterator[tuple[Int[Tensor, " b"], Tensor]]:
     """This process's share of the images of a row, rounded to 8 bits as files are."""
     processes = Processes.current()
     rank, world_size = processes.rank, processes.world_size
@@ -276,7 +258,7 @@ def _generated(model: MetaSim2, measure: ImageDistances, row: Learned) -> Iterat
     for first in range(rank * measure.batch_size, measure.num_images, world_size * measure.batch_size):
         places = torch.arange(first, min(first + measure.batch_size, measure.num_images), device=model.device)
         draw = generator(model.seed, "realism", who, first, device=model.device)
-        scenes = sample_scenes(model, row, len(places), draw)
+        scenes = model.scene_model.sample(len(places), draw, row)
         yield places, (model.world.renderer.render(scenes) * 255).round() / 255
 
 
@@ -290,8 +272,8 @@ def sample_images(model: MetaSim2, target: Target, n: int = 16) -> dict[str, Ten
 def _sample_scenes(model: MetaSim2, n: int) -> dict[str, SceneBatch]:
     """The scenes of sample images, which are the same whenever they are asked for."""
     draw = generator(model.seed, "pictures", device=model.device)
-    shown = {who: row for who, row in rows(model).items() if who != "learned_parameters"}
-    return {who.replace("_", " "): sample_scenes(model, row, n, draw) for who, row in shown.items()}
+    shown = {who: row for who, row in model.scene_model.rows.items() if who != "learned_parameters"}
+    return {who.replace("_", " "): model.scene_model.sample(n, draw, row) for who, row in shown.items()}
 
 
 class Example(NamedTuple):

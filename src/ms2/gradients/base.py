@@ -1,7 +1,7 @@
 """The interface of gradients: from costs of images to a loss of the parameter model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ms2.core.errors import UserError
 from ms2.core.registry import Plugin, available
 from ms2.models.parameters import ParameterModel, Proposal
-from ms2.render.base import Renderer
 from ms2.scene.batch import SceneBatch
 
 Cost = Callable[[SceneBatch], Float[Tensor, " b"]]
@@ -64,19 +63,23 @@ class Gradient(Plugin, nn.Module, ABC, kind="gradients"):
             everyone: Applies what wants the costs of all processes together.
         """
 
-    def check(self, renderer: Renderer, model: ParameterModel) -> None:
-        """Refuse what this can't differentiate.
+    def check(self, learned: Collection[str], differentiable: Collection[str]) -> None:
+        """Check that images have the derivatives that this estimator needs.
+
+        Args:
+            learned: Names of the attributes that are learned.
+            differentiable: Names of the attributes in which the renderer's images are differentiable.
 
         Raises:
-            UserError: If the images have no derivative in one of the model's attributes.
+            UserError: If images have no derivative in a learned attribute.
         """
-        flat = sorted(model.columns.drawn - renderer.differentiable)
+        flat = sorted(set(learned) - set(differentiable))
         if self.through_images and flat:
             others = {name: cls for name, cls in _others().items() if not cls.through_images}
             raise UserError(
-                f"{type(self).__name__} needs images that are differentiable in what is learned, and those of "
-                f"{type(renderer).__name__} are not in {', '.join(map(repr, flat))}. Take another gradient "
-                f"({', '.join(others)}), or learn other attributes (model.parameters.model.only)."
+                f"{type(self).__name__} needs images that are differentiable in what is learned, and the renderer's "
+                f"are not in {', '.join(map(repr, flat))}. Take another gradient ({', '.join(others)}), or learn other "
+                "attributes (model.parameters.only)."
             )
 
 

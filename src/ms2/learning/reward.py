@@ -1,4 +1,4 @@
-"""The reward of a task: how well a network does on labelled images of the target that was trained on generated ones."""
+"""Downstream task reward: accuracy on labelled target images of a network that is trained on generated ones."""
 
 import copy
 
@@ -10,6 +10,8 @@ from ms2.core.errors import UserError
 from ms2.core.settings import Configured
 from ms2.features.base import CountError, TrainedExtractor, class_counts
 from ms2.gradients.advantages import Advantage, MovingAverage
+from ms2.gradients.base import Drawn
+from ms2.models.scene_model import SceneModel
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 from ms2.targets.base import Target
@@ -18,20 +20,20 @@ from ms2.world import World
 
 
 class TaskReward(Configured, nn.Module):
-    """Meta-Sim's second objective: generated images should be good to learn a task from.
+    """Meta-Sim's second objective: networks that are trained on generated images should do well on the target.
 
-    Now and then a task network is trained on labelled generated images, and its accuracy on a few labelled images of
-    the target is the reward of all of these together; REINFORCE makes parameters of such scenes more likely. Labels of
-    the target are looked at here, which distribution matching does without.
+    Every few parameter steps a task network is trained on labelled generated images. Its accuracy on a few labelled
+    images of the target is the reward of all of these images together, and REINFORCE makes the parameters of rewarded
+    scenes more likely. This uses labels of the target, which the other objectives do without.
 
     Args:
-        network: The task network: an extractor, whose task is to tell how many objects of each class an image holds.
+        network: The task network: an extractor, whose task is to count the objects of each class in an image.
         every: Parameter steps from one reward to the next.
-        steps: Steps that the network goes on training for each reward.
-        num_validation: Labelled images of the target.
-        weight: Weight of the reward beside the objective.
+        steps: Training steps of the network for each reward.
+        num_validation: Number of labelled target images.
+        weight: Weight of the reward relative to the objective.
         lr: Learning rate of the network (AdamW).
-        baseline: What rewards are compared with.
+        baseline: Baseline that is subtracted from rewards.
     """
 
     def __init__(
@@ -56,12 +58,13 @@ class TaskReward(Configured, nn.Module):
         self.network, self.baseline = network, baseline or MovingAverage()
         self.every, self.steps, self.num_validation = every, steps, num_validation
         self.weight, self.lr = weight, lr
+        self.validation: Rendering | None = None
 
     def check(self, target: Target) -> None:
-        """Refuse a target without labels.
+        """Check that the target has labels.
 
         Raises:
-            UserError: If nobody knows what its images show.
+            UserError: If it has none.
         """
         if not isinstance(target, Synthetic):
             raise UserError(
@@ -69,53 +72,69 @@ class TaskReward(Configured, nn.Module):
                 f"{type(target).__name__} have no labels that it could use: leave out model.reward"
             )
 
-    def validation(self, target: Target) -> Rendering:
-        """The labelled images of the target.
+    def prepare(self, target: Target) -> None:
+        """Render the labelled target images, on which rewards are measured.
 
         Raises:
-            UserError: If nobody knows what its images show.
+            UserError: If the target has no labels.
         """
         self.check(target)
         assert isinstance(target, Synthetic)
         device = next(self.network.parameters()).device
-        return target.world.renderer.render_labelled(target.scenes[: self.num_validation].to(device))
+        self.validation = target.world.renderer.render_labelled(target.scenes[: self.num_validation].to(device))
 
-    def accuracy(self, world: World, scenes: SceneBatch, validation: Rendering) -> Float[Tensor, ""]:
-        """Train on scenes, a batch for each step, and measure the network on labelled images.
+    def is_due(self, parameter_steps: int) -> bool:
+        """Return whether there is a reward after a number of parameter steps."""
+        return parameter_steps % self.every == 0
+
+    def forward(self, model: SceneModel, drawn: Drawn) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Compute the loss of drawn scenes by their reward, and what to log."""
+        assert model.parameters is not None
+        values = drawn.values.detach()
+        accuracy = self.accuracy(model.world, model.parameters.applied(drawn.prior, values))
+        loss = self.surrogate(accuracy, model.parameters.log_prob(drawn.proposal, values))
+        return loss, {"parameters/reward": accuracy}
+
+    def accuracy(self, world: World, scenes: SceneBatch) -> Float[Tensor, ""]:
+        """Train the network on scenes, in one batch per step, and measure its accuracy on the target images.
 
         Returns:
-            Of all classes that an image holds, or is said to hold, the share whose number is right.
+            Among the classes that an image holds, or is predicted to hold, the fraction whose number is right.
 
         Raises:
-            UserError: If the network can't count, or not as far as scenes go.
+            UserError: If the network can't count, or not as many objects as a scene holds.
         """
+        assert self.validation is not None, "prepare must be called first"
         network = copy.deepcopy(self.network).train().requires_grad_(True)
-        optimizer = torch.optim.AdamW(network.parameters(), self.lr)
-        with torch.enable_grad():
-            for part in torch.arange(len(scenes), device=scenes.classes.device).tensor_split(self.steps):
-                if not len(part):
-                    continue
-                labels = world.renderer.render_labelled(scenes[part])
-                try:
-                    loss = network.loss(labels.image, labels, scenes[part])
-                except CountError as error:
-                    raise UserError(
-                        "a generated scene holds more than model.reward.network can count: raise its max_count "
-                        f"({error})"
-                    ) from error
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+        self._train(network, world, scenes)
         self.network.load_state_dict(network.state_dict())
         network.eval()
-        read = network.read(validation.image).counts
+        with torch.no_grad():
+            read = network.read(self.validation.image).counts
         if read is None:
             raise UserError(f"{type(network).__name__} counts nothing: give the reward a network that does")
         counted = ~read.isnan().any(0)
-        said, true = read.round()[:, counted], class_counts(validation, read.shape[1])[:, counted]
-        named = (said > 0) | (true > 0)  # that most classes are nowhere is easily said
-        return ((said == true) & named).sum() / named.sum().clamp(min=1)
+        predicted, true = read.round()[:, counted], class_counts(self.validation, read.shape[1])[:, counted]
+        named = (predicted > 0) | (true > 0)  # most classes are absent from an image, which is easily predicted
+        return ((predicted == true) & named).sum() / named.sum().clamp(min=1)
 
-    def loss(self, accuracy: Float[Tensor, ""], log_prob: Float[Tensor, " b"]) -> Float[Tensor, ""]:
-        """REINFORCE's surrogate: all images of a reward share it."""
+    @torch.enable_grad()
+    def _train(self, network: TrainedExtractor, world: World, scenes: SceneBatch) -> None:
+        optimizer = torch.optim.AdamW(network.parameters(), self.lr)
+        for part in torch.arange(len(scenes), device=scenes.classes.device).tensor_split(self.steps):
+            if not len(part):
+                continue
+            labels = world.renderer.render_labelled(scenes[part])
+            try:
+                loss = network.loss(labels.image, labels, scenes[part])
+            except CountError as error:
+                raise UserError(
+                    f"a generated scene holds more than model.reward.network can count: raise its max_count ({error})"
+                ) from error
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def surrogate(self, accuracy: Float[Tensor, ""], log_prob: Float[Tensor, " b"]) -> Float[Tensor, ""]:
+        """Compute REINFORCE's surrogate loss of scenes that share one reward."""
         return -self.weight * self.baseline(accuracy[None])[0] * log_prob.mean()

@@ -128,7 +128,7 @@ def _learned(model: dict[str, Any]) -> dict[str, Row]:
     rows = {"prior": PRIOR, "learned structure": LEARNED_STRUCTURE}
     if not model.get("parameters"):
         return rows
-    if get_nested(model, "parameter_learning", "init_args").get("parameter_fraction") == 1:
+    if get_nested(model, "turns", "init_args").get("parameter_fraction") == 1:
         return {"prior": rows["prior"], "learned parameters": LEARNED_PARAMETERS}
     return rows | {"learned structure and parameters": LEARNED}
 

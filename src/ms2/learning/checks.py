@@ -1,0 +1,71 @@
+"""Checks before learning: parts that belong together, settings of the trainer, and what features can count."""
+
+import warnings
+
+from jaxtyping import Float
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+from ms2.core.errors import UserError
+from ms2.features.base import FeatureExtractor, TrainedExtractor
+from ms2.learning.turns import Turns
+from ms2.targets.embedding import Inspect
+
+MAX_OVERFLOW = 0.02
+"""Fraction of target images with more objects than the features count, above which to warn."""
+
+
+def check_parts(parameters: object, parameter_learner: object, turns: Turns | None, reward: object) -> None:
+    """Check that the parts of parameter learning, which are None where they are not given, are given together.
+
+    Raises:
+        UserError: If one part is given without another.
+    """
+    needed = {"parameters": parameters, "parameter_learner": parameter_learner}
+    missing = [name for name, part in needed.items() if part is None]
+    given = [name for name, part in (needed | {"turns": turns, "reward": reward}).items() if part is not None]
+    if missing and given:
+        raise UserError(
+            f"model.{given[0]} is given without model.{missing[0]}: parameters are learned with model.parameters and "
+            "model.parameter_learner, as in multimnist_parameters.yaml, or not at all"
+        )
+    if turns is not None and turns.parameter_fraction == 0:
+        raise UserError("model.turns.parameter_fraction is 0, so no step would train model.parameters: raise it")
+
+
+def check_trainer(trainer: Trainer, learns_parameters: bool, has_reward: bool) -> None:
+    """Check that the trainer's settings allow learning.
+
+    Raises:
+        UserError: If they don't.
+    """
+    if learns_parameters and trainer.max_steps < 1:
+        raise UserError("give trainer.max_steps: which of the steps learn parameters depends on how many there are")
+    if trainer.accumulate_grad_batches != 1:
+        raise UserError(
+            "trainer.accumulate_grad_batches must be 1: scores compare the scenes of a batch with each other, so "
+            "that two halves are not a whole. Raise data.batch_size instead"
+        )
+    if has_reward and trainer.world_size > 1:
+        raise UserError(
+            "model.reward trains its network on the scenes of one process: leave it out, or train with "
+            "trainer.devices 1"
+        )
+
+
+def overflow_warning(features: FeatureExtractor) -> Inspect | None:
+    """Return a function of target images that warns if they hold more than the features can count."""
+    if not isinstance(features, TrainedExtractor):
+        return None
+
+    def warn(images: Float[Tensor, "b c h w"]) -> None:
+        for name, fraction in features.beyond(images).items():
+            if fraction > MAX_OVERFLOW:
+                warnings.warn(
+                    f"{fraction:.0%} of the target images hold more than block {name!r} of the features can tell "
+                    "apart, so the largest numbers won't be learned: raise model.features.max_count (and let "
+                    "extractor.structure_prior draw as many)",
+                    stacklevel=2,
+                )
+
+    return warn

@@ -1,0 +1,183 @@
+"""Structure learning: REINFORCE on costs in feature space (section 3.3 of the paper)."""
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from ms2.core.distributed import Processes
+from ms2.features.base import Blocks, FeatureExtractor
+from ms2.gradients.advantages import Advantage, LeaveOneOut
+from ms2.grammar.derivations import Derivations
+from ms2.learning.credit_assignment import CreditAssignment
+from ms2.learning.learner import Learner, Log, Real, local_number
+from ms2.models.scene_model import SceneModel
+from ms2.models.structure import StructureModel
+from ms2.objectives.base import Objective
+
+MIN_SHARPNESS, MAX_SHARPNESS = 0.02, 200.0
+"""Mean kernel exponents beyond which a kernel is called degenerate."""
+
+
+class Samples(NamedTuple):
+    """Generated scenes of one process: their derivations and the features of their images."""
+
+    derivations: Derivations
+    features: Blocks
+
+
+class StructureLearner(Learner):
+    """Trains the structure model q(T) by REINFORCE on costs in feature space.
+
+    Each step draws as many scenes as there are target images in its batch, renders and embeds them, scores each
+    against both sets of features, and descends mean_j advantage_j * grad log q(T_j) (eq. 2).
+
+    Args:
+        objective: Scores samples: a cost, low where the target has more of a sample's kind than the model.
+        advantage: Computes advantages from scores.
+        credit_assignment: Non-terminals by feature block, for blocks that depend on these alone:
+            ``{"count_car": ["Cars"]}``. A block's score then weighs only the steps that expand them, which spares the
+            other steps its noise; blocks that are not named weigh all steps, and steps of symbols that no block names
+            are weighed by all blocks. The paper weighs all steps by the whole score. This neglects that, say, more
+            trees may hide a car: the gradient differs, but is zero too where all blocks agree with the target's.
+        lr: Learning rate (Adam).
+        lr_decay: Whether the learning rate falls linearly to zero, which ends the jitter of the policy.
+        max_gradient: Norm to which gradients are clipped; null for no clipping.
+        reject_weight: Added to the score of scenes that were rejected too often, lambda.
+        reject_threshold: Rejections without penalty, epsilon.
+        correct_rejection: Whether to centre advantages, so that the gradient is that of the distribution after
+            rejection, q(T) / P(end in time); the paper ignores rejection.
+
+    Example:
+        >>> learner = StructureLearner(KDE(bandwidth=0.1), Normalised(), lr=5e-3)
+        >>> loss, log = learner.loss(SceneModel(world, structure), features, real, generator(0, "example"))
+        >>> loss.backward()
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        advantage: Advantage,
+        credit_assignment: dict[str, list[str]] | None = None,
+        lr: float = 2e-3,
+        lr_decay: bool = True,
+        max_gradient: float | None = None,
+        reject_weight: float = 1e-2,
+        reject_threshold: int = 1,
+        correct_rejection: bool = True,
+    ) -> None:
+        super().__init__(lr, lr_decay, max_gradient)
+        self.objective, self.credit = objective, CreditAssignment(credit_assignment or {})
+        self.advantages = nn.ModuleList([advantage, *(copy.deepcopy(advantage) for _ in self.credit.block_sets[1:])])
+        self.reject_weight, self.reject_threshold = reject_weight, reject_threshold
+        self.correct_rejection = correct_rejection
+        self.last_score: Tensor | None = None
+        """Scores of all processes in the last step."""
+
+    def check(self, model: SceneModel) -> None:
+        """Check that the grammar has the symbols of the credit assignment."""
+        self.credit.groups(model.world.grammar)
+
+    def weights(self, model: SceneModel) -> list[nn.Parameter]:
+        """Return the weights of the structure model."""
+        return list(_structure(model).parameters())
+
+    def loss(
+        self,
+        model: SceneModel,
+        features: FeatureExtractor,
+        real: Real,
+        generator: Generator,
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
+    ) -> tuple[Float[Tensor, ""], Log]:
+        """Compute the REINFORCE surrogate loss of new samples, see `Learner.loss`."""
+        samples = self.sample(model, features, local_number(real, processes), generator)
+        return self.surrogate(_structure(model), samples, real, processes)
+
+    @torch.no_grad()
+    def sample(self, model: SceneModel, features: FeatureExtractor, n: int, generator: Generator) -> Samples:
+        """Sample n scenes, render and embed them."""
+        derivations = model.derivations(n, generator)
+        scenes = model.scenes(derivations.rules, generator)
+        return Samples(derivations, features(model.world.renderer.render(scenes)))
+
+    def surrogate(
+        self,
+        structure: StructureModel,
+        samples: Samples,
+        real: Real,
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
+    ) -> tuple[Float[Tensor, ""], Log]:
+        """Compute the surrogate loss of samples, whose gradient is REINFORCE's, and what to log.
+
+        Scores and advantages are those of the samples of all processes together, so that the mean of the
+        processes' gradients is the gradient of one process with all samples.
+
+        Rejected scenes were drawn again, so samples follow q(T) / P(end in time), and the gradient of their mean score
+        s is E[s (grad log q - grad log P)] = E[(s - E s) grad log q], because grad log P is the mean of grad log q
+        over them. Centred advantages estimate that; a moving average, centred, equals leaving one out.
+        """
+        derivations, blocks = samples
+        rules, rejections = derivations.rules, derivations.rejections
+        own = processes.own(len(derivations), rules.device)
+        population = {name: processes.gather(block) for name, block in blocks.items()}
+        scores, sharpness = self.objective.by_block(blocks, population, own, real)
+        scores["rejection"] = self.reject_weight * (rejections > self.reject_threshold).float()
+        everyone = processes.gather(torch.stack(list(scores.values()), 1))  # one call, as processes wait in each
+        total = everyone.sum(1)
+        if self.last_score is None:
+            self._warn_if_degenerate(total, sharpness)
+        self.last_score = total
+        groups, block_sets = self.credit.groups(structure.grammar)
+        by_block = dict(zip(scores, everyone.unbind(1), strict=True))
+        advantages = [self._advantage(by_block, block_set) for block_set in block_sets]
+        log_prob = structure.log_prob_and_entropy(rules, groups.to(rules.device) if self.credit else None)
+        loss = (torch.stack(advantages, 1)[own] * log_prob.group_log_prob).sum(1).mean()
+        score = total[own]
+        log = {
+            "train/score": score.mean(),
+            **{f"kernel/{name}_sharpness": value for name, value in sharpness.items()},
+            "train/score_deviation": score.std(correction=0),
+            "train/entropy": log_prob.entropy.mean(),
+            "train/rejection_rate": rejections.float().mean(),
+        }
+        return loss, log
+
+    def _advantage(self, scores: Mapping[str, Float[Tensor, " m"]], blocks: frozenset[str] | None) -> Tensor:
+        """Compute the advantages of all samples for the steps that a set of blocks weighs."""
+        module = self.advantages[self.credit.block_sets.index(blocks)]
+        assert isinstance(module, Advantage)
+        advantage: Tensor = module(self.credit.scores(scores, blocks))
+        # A baseline b other than the mean leaves (E score - b) grad log P(end in time): all accepted scenes alike
+        # are made likelier, or less likely.
+        if self.correct_rejection and not module.centred:
+            advantage = LeaveOneOut()(advantage)
+        return advantage
+
+    def _warn_if_degenerate(self, score: Float[Tensor, " m"], sharpness: Mapping[str, Tensor]) -> None:
+        """Warn if kernels are too wide or too narrow for scores to mean anything."""
+        for name, value in sharpness.items():
+            if not MIN_SHARPNESS <= float(value) <= MAX_SHARPNESS:
+                wide = value < MIN_SHARPNESS
+                what, do = ("wide", "lower") if wide else ("narrow", "raise")
+                effect = "only the features' means are matched" if wide else "each sample is compared with itself alone"
+                warnings.warn(
+                    f"the kernel of block {name!r} is too {what} (sharpness {float(value):.2g}, good are 0.5 to 10): "
+                    f"{effect}. Perhaps {do} model.structure_learner.objective.bandwidth.",
+                    stacklevel=2,
+                )
+        if float(score.std(correction=0)) < self.reject_weight:
+            warnings.warn(
+                f"the score's deviation is {float(score.std(correction=0)):.2g}, less than reject_weight = "
+                f"{self.reject_weight}: rejections alone would decide what is learned",
+                stacklevel=2,
+            )
+
+
+def _structure(model: SceneModel) -> StructureModel:
+    assert model.structure is not None
+    return model.structure
