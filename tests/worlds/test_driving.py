@@ -20,13 +20,12 @@ from ms2.grammar.derivations import lengths
 from ms2.priors.structure import Repetition, StructurePrior
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.scene.graph import derivation_from_graph, scene_graph
-from ms2.worlds.driving3d.assets.folder import ON_POSTS
-from ms2.worlds.driving3d.assets.kinds import kinds
-from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS, Driving, plural
-from ms2.worlds.driving3d.layout import BOUNDS, FIRST, KINDS, NEAREST, OWN_LANE, STRIPS, StreetLayout
+from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
+from ms2.worlds.driving3d.declaration import FIRST_OBJECT, OBJECT_CLASSES, OBJECTS, SCENARIO_SETTINGS, SCENARIOS
+from ms2.worlds.driving3d.grammar import Driving, plural
+from ms2.worlds.driving3d.layout import StreetLayout
 from ms2.worlds.driving3d.priors import (
     DISPERSION,
-    TYPICAL,
     RandomStreets,
     Rural,
     ScenarioPrior,
@@ -36,6 +35,7 @@ from ms2.worlds.driving3d.priors import (
     negative_binomial,
 )
 from ms2.worlds.driving3d.renderer import StreetView
+from ms2.worlds.driving3d.strips import EGO_LANE_WEIGHT, MIN_DISTANCE, STRIPS
 
 GRAMMAR = Driving()
 NUMBER = {name: i for i, name in enumerate(GRAMMAR.classes)}
@@ -61,7 +61,7 @@ def street(scenario: str, *objects: str) -> SceneBatch:
 
 def test_the_grammar_has_29_rules_and_these_classes() -> None:
     assert GRAMMAR.num_rules == 29
-    assert GRAMMAR.classes == (*SCENARIOS, *OBJECTS) and NUMBER["car"] == FIRST
+    assert GRAMMAR.classes == (*SCENARIOS, *OBJECTS) and NUMBER["car"] == FIRST_OBJECT
     assert [str(finding) for finding in GRAMMAR.lint()] == []
 
 
@@ -72,13 +72,13 @@ def test_plurals(name: str, many: str) -> None:
 
 def test_n_objects_take_14_and_n_steps() -> None:
     rules = SimpleStreets(0, 4).sample(GRAMMAR, 200, rng())
-    objects = (scenes_from_derivations(GRAMMAR, rules).classes >= FIRST).sum(1)
+    objects = (scenes_from_derivations(GRAMMAR, rules).classes >= FIRST_OBJECT).sum(1)
     assert torch.equal(lengths(GRAMMAR, rules), 14 + objects)
 
 
 def test_everything_belongs_to_the_scenario() -> None:
     scenes = scenes_from_derivations(GRAMMAR, SimpleStreets().sample(GRAMMAR, 50, rng()))
-    assert (scenes.classes[:, 0] < FIRST).all() and (scenes.parents[:, 0] == -1).all()
+    assert (scenes.classes[:, 0] < FIRST_OBJECT).all() and (scenes.parents[:, 0] == -1).all()
     assert (scenes.parents[:, 1:][scenes.mask[:, 1:]] == 0).all()
 
 
@@ -95,8 +95,8 @@ def test_a_scene_graph_gives_its_derivation_back() -> None:
 
 def test_simple_streets_have_every_number_alike_in_every_scenario() -> None:
     counts = scenes_from_derivations(GRAMMAR, SimpleStreets(1, 4).sample(GRAMMAR, 3000, rng())).counts(len(NUMBER))
-    assert stats.chisquare(counts[:, :FIRST].sum(0).numpy()).pvalue > 1e-3
-    for i in range(FIRST, len(NUMBER)):
+    assert stats.chisquare(counts[:, :FIRST_OBJECT].sum(0).numpy()).pvalue > 1e-3
+    for i in range(FIRST_OBJECT, len(NUMBER)):
         table = counts[:, i].bincount(minlength=5)
         assert table[0] == 0 and len(table) == 5 and stats.chisquare(table[1:].numpy()).pvalue > 1e-4
 
@@ -123,8 +123,8 @@ def test_a_mean_of_zero_is_none() -> None:
 def test_scenarios_have_their_means(prior: StructurePrior) -> None:
     scenario = type(prior).__name__
     counts = scenes_from_derivations(GRAMMAR, prior.sample(GRAMMAR, 2000, rng())).counts(len(NUMBER)).double()
-    assert counts[:, :FIRST].sum(0).tolist() == [2000 * (name == scenario) for name in SCENARIOS]
-    for name, mean in zip(OBJECTS, TYPICAL[scenario], strict=True):
+    assert counts[:, :FIRST_OBJECT].sum(0).tolist() == [2000 * (name == scenario) for name in SCENARIOS]
+    for name, mean in SCENARIO_SETTINGS[scenario].mean_counts.items():
         deviation = math.sqrt(mean * (1 + DISPERSION * mean) / 2000)
         assert float(counts[:, NUMBER[name]].mean()) == pytest.approx(mean, abs=4 * deviation + 2e-3 * mean)
 
@@ -158,7 +158,7 @@ def test_hidden_streets_are_known_by_their_seed() -> None:
         (lambda: Rural(dispersion=-0.1), "can't be negative"),
         (lambda: StreetLayout(max_distance=10), "max_distance must exceed 12 m"),
         (lambda: StreetLayout(max_curvature=0.1), "max_curvature must lie between 0 and 1/80"),
-        (lambda: StreetLayout(off_street_fraction=1.1), "off_street_fraction is a share between 0 and 1"),
+        (lambda: StreetLayout(off_street_fraction=1.1), "off_street_fraction must lie between 0 and 1"),
         (lambda: StreetLayout(light_ranges={"clouds": (0, 5)}), "set cloud_range instead"),
         (
             lambda: StreetLayout(light_ranges={"contrast": (-3, -2)}),
@@ -166,7 +166,10 @@ def test_hidden_streets_are_known_by_their_seed() -> None:
         ),
         (lambda: StreetLayout(max_distance=100, max_curvature=1 / 80), "below 1/max_distance"),
         (lambda: StreetLayout(cloud_range=(0.5, 0.2)), "cloud_range must be two fractions"),
-        (lambda: StreetLayout(assets="/no/such/folder").sample(street("Rural", "car"), rng()), "there is no folder"),
+        (
+            lambda: StreetLayout(assets="/no/such/folder").sample(street("Rural", "car"), rng()),
+            "there is no assets folder",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(make: Callable[[], object], said: str) -> None:
@@ -183,10 +186,10 @@ def footprints() -> list[list[tuple[float, float]]]:
     found = []
     for name in OBJECTS:
         rows = []
-        for mesh, (width, length, height) in zip(kinds()[name].models, kinds()[name].sizes, strict=True):
+        for mesh, (width, length, height) in zip(mesh_classes()[name].models, mesh_classes()[name].sizes, strict=True):
             low = mesh.vertices[mesh.vertices[:, 2] <= 0.05 * height][:, :2]
             across = 2 * float(abs(low).max())
-            rows.append((across, across) if name in ON_POSTS else (width, length))
+            rows.append((across, across) if OBJECT_CLASSES[name].post_mounted else (width, length))
         found.append(rows)
     return found
 
@@ -194,8 +197,8 @@ def footprints() -> list[list[tuple[float, float]]]:
 def ground(scenes: SceneBatch) -> tuple[Tensor, Tensor]:
     """Half width and length of each object on the ground, and its middle."""
     of, half = scenes.attributes, torch.zeros(*scenes.classes.shape, 2)
-    for i, j in (scenes.classes >= FIRST).nonzero().tolist():
-        models = footprints()[int(scenes.classes[i, j]) - FIRST]
+    for i, j in (scenes.classes >= FIRST_OBJECT).nonzero().tolist():
+        models = footprints()[int(scenes.classes[i, j]) - FIRST_OBJECT]
         width, length = models[min(int(of["model"][i, j] * len(models)), len(models) - 1)]
         half[i, j] = torch.tensor([width * of["width"][i, j], length * of["length"][i, j]]) / 2
     return half, torch.stack([of["x"], of["y"]], -1)
@@ -209,7 +212,8 @@ def depths(scenes: SceneBatch) -> Tensor:
     """
     half, middle = ground(scenes)
     yaw = scenes.attributes["yaw"]
-    posts = torch.tensor([False] * FIRST + [name in ON_POSTS for name in OBJECTS])[scenes.classes]
+    post_mounted = [False] * FIRST_OBJECT + [cls.post_mounted for cls in OBJECT_CLASSES.values()]
+    posts = torch.tensor(post_mounted)[scenes.classes]
     axes = torch.stack([torch.stack([yaw.cos(), yaw.sin()], -1), torch.stack([-yaw.sin(), yaw.cos()], -1)], -2)
     between = middle[:, None] - middle[:, :, None]  # b i j 2
     apart = between.norm(dim=-1)
@@ -223,7 +227,7 @@ def depths(scenes: SceneBatch) -> Tensor:
     first, second = posts[:, :, None], posts[:, None]
     gap = torch.where(second, disc, torch.where(first, disc.transpose(1, 2), boxes))
     gap = torch.where(first & second, apart - half[:, :, None, 0] - half[:, None, :, 0], gap)
-    real = scenes.classes >= FIRST
+    real = scenes.classes >= FIRST_OBJECT
     pairs = real[:, :, None] & real[:, None] & ~torch.eye(real.shape[1], dtype=torch.bool)
     return torch.where(pairs, -gap, -torch.inf)
 
@@ -236,7 +240,7 @@ def beside(scenes: SceneBatch) -> Tensor:
 
 def test_the_measure_of_overlap_knows_what_overlaps() -> None:
     two = street("Rural", "car", "car", "tree")
-    size = kinds()["car"].sizes[0]
+    size = mesh_classes()["car"].sizes[0]
     zero = torch.zeros(1, 4)
     of = dict.fromkeys(("width", "length"), zero + 1) | {"model": zero, "yaw": zero.clone()}
 
@@ -286,14 +290,14 @@ def test_all_is_in_view_and_within_bounds(prior: Repetition, seed: int, reach: f
     for attribute in view[0]:
         values = scenes.attributes[attribute.name]
         assert values.shape == scenes.classes.shape and values.isfinite().all()
-        used = values[scenes.classes >= FIRST]
+        used = values[scenes.classes >= FIRST_OBJECT]
         assert ((used >= attribute.low) & (used <= attribute.high)).all(), attribute.name
     for attribute in view[1]:
         values = scenes.environment[attribute.name]
         assert ((values >= attribute.low) & (values <= attribute.high)).all(), attribute.name
-    real = scenes.classes >= FIRST
+    real = scenes.classes >= FIRST_OBJECT
     x, y = scenes.attributes["x"][real], scenes.attributes["y"][real]
-    assert (y > NEAREST).all()
+    assert (y > MIN_DISTANCE).all()
     # KITTI's camera sees 0.845 m to the left for each metre ahead, and is turned by 0.02 at most
     assert (x.abs() / y).max() <= 0.82
 
@@ -301,7 +305,7 @@ def test_all_is_in_view_and_within_bounds(prior: Repetition, seed: int, reach: f
 def test_objects_stand_within_reach_where_there_is_room() -> None:
     for prior, share in ((Rural(), 0.02), (SimpleStreets(), 0.02), (Suburban(), 0.05), (Urban(), 0.12)):
         scenes = drawn(prior, 200)
-        far = scenes.attributes["y"][scenes.classes >= FIRST] > 60
+        far = scenes.attributes["y"][scenes.classes >= FIRST_OBJECT] > 60
         assert far.float().mean() <= share
 
 
@@ -372,18 +376,18 @@ def test_streets_have_their_scenarios_sections() -> None:
     scenes = drawn(SimpleStreets(), 2000)
     env = scenes.environment
     for i, name in enumerate(SCENARIOS):
-        mine, bounds = scenes.classes[:, 0] == i, BOUNDS[name]
+        mine, bounds = scenes.classes[:, 0] == i, SCENARIO_SETTINGS[name]
         width = torch.where(env["lanes"] == 4, env["road_width"] / 1.8, env["road_width"])[mine]
-        assert width.min() >= bounds.width[0] and width.max() <= bounds.width[1]
-        uniform = stats.uniform(bounds.width[0], bounds.width[1] - bounds.width[0])
+        assert width.min() >= bounds.road_width.low and width.max() <= bounds.road_width.high
+        uniform = stats.uniform(bounds.road_width.low, bounds.road_width.high - bounds.road_width.low)
         assert stats.kstest(width.numpy(), uniform.cdf).pvalue > 1e-3
         assert float((env["lanes"][mine] == 4).float().mean()) == pytest.approx(bounds.four_lanes, abs=0.06)
         for side in ("left", "right"):
             assert float((env[f"parking_{side}"][mine] > 0).float().mean()) == pytest.approx(bounds.parking, abs=0.06)
             walk, verge = env[f"walk_{side}"][mine], env[f"verge_{side}"][mine]
             assert float((walk > 0).float().mean()) == pytest.approx(bounds.pavement, abs=0.06)
-            assert walk.max() <= bounds.walk[1] and walk[walk > 0].min() >= bounds.walk[0]
-            assert verge.min() >= bounds.verge[0] and verge.max() <= bounds.verge[1]
+            assert walk.max() <= bounds.pavement_width.high and walk[walk > 0].min() >= bounds.pavement_width.low
+            assert verge.min() >= bounds.verge_width.low and verge.max() <= bounds.verge_width.high
 
 
 def test_the_camera_drives_on_the_right() -> None:
@@ -398,12 +402,12 @@ def test_places_of_one_car_alone_are_uniform_along_its_strip() -> None:
     layout = StreetLayout(max_curvature=0.0)
     found = layout.sample(many, rng())
     y, at = found.attributes["y"][:, 1], beside(found)[:, 1]
-    # on the right two-lane strip, which is seen from NEAREST on, its middle is 3 m behind that
+    # on the right two-lane strip, which is seen from MIN_DISTANCE on, its middle is 3 m behind that
     two = found.environment["lanes"] == 2
     mine = (at > 0) & two
-    share = (y[mine] - NEAREST - 3) / (60 - NEAREST - 6)
+    share = (y[mine] - MIN_DISTANCE - 3) / (60 - MIN_DISTANCE - 6)
     assert stats.kstest(share.numpy(), "uniform").statistic < 0.06
-    own = OWN_LANE / (1 + OWN_LANE)
+    own = EGO_LANE_WEIGHT / (1 + EGO_LANE_WEIGHT)
     assert stats.binomtest(int(mine.sum()), int(two.sum()), own).pvalue > 1e-3
 
 
@@ -458,7 +462,7 @@ def test_models_of_ones_own_have_the_room_that_they_need(tmp_path: Path) -> None
 
 
 def test_every_strip_is_used() -> None:
-    assert {strip for kind in KINDS.values() for strip in kind.strips} == set(STRIPS)
+    assert {strip for cls in OBJECT_CLASSES.values() for strip in cls.strips} == set(STRIPS)
 
 
 def test_a_tail_mixes_a_geometric_number_in() -> None:

@@ -18,11 +18,19 @@ from ms2.datasets.formats.kitti import read_labels
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.calibration import read_projection
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
-from ms2.worlds.driving3d.assets.kinds import kinds
-from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS, Driving
+from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
+from ms2.worlds.driving3d.declaration import OBJECTS, SCENARIOS
+from ms2.worlds.driving3d.grammar import Driving
 from ms2.worlds.driving3d.layout import StreetLayout
 from ms2.worlds.driving3d.priors import SimpleStreets
-from ms2.worlds.driving3d.renderer import FAR, KITTI_P2, KITTI_SIZE, Rendering3D, StreetView, _resized
+from ms2.worlds.driving3d.renderer import (
+    FAR_DISTANCE,
+    KITTI_P2,
+    KITTI_SIZE,
+    Rendering3D,
+    StreetView,
+    resized_projection,
+)
 
 GRAMMAR = Driving()
 NUMBER = {name: i for i, name in enumerate(GRAMMAR.classes)}
@@ -91,7 +99,7 @@ def box_of(box: Tensor, p2: Tensor) -> Tensor:
 
 def outline(name: str, model: float, found: Rendering3D) -> Tensor:
     """Left, top, right, bottom of a mesh's own vertices in the image, from its 3D box alone."""
-    meshes = kinds()[name].models
+    meshes = mesh_classes()[name].models
     mesh = meshes[min(int(model * len(meshes)), len(meshes) - 1)]
     low, high = torch.tensor(mesh.vertices.min(0)), torch.tensor(mesh.vertices.max(0))
     place = (torch.tensor(mesh.vertices) - (low + high) / 2) / (high - low)  # -0.5 to 0.5 within the box
@@ -212,7 +220,7 @@ def test_what_is_not_drawn_has_no_labels() -> None:
 
 
 def test_trees_far_away_have_fewer_triangles_in_the_same_box() -> None:
-    trees = kinds()["tree"]
+    trees = mesh_classes()["tree"]
     for near, far in zip(trees.models, trees.far, strict=True):
         assert len(far.triangles) <= len(near.triangles)
         for end in ("min", "max"):
@@ -220,7 +228,9 @@ def test_trees_far_away_have_fewer_triangles_in_the_same_box() -> None:
     assert sum(len(m.triangles) for m in trees.far) < 0.6 * sum(len(m.triangles) for m in trees.models)
     # what they hide of a street stays much the same
     for model in (0.05, 0.35, 0.75):
-        near, far = (VIEW.render_labelled(scene(("tree", -2.0, FAR + step, 0.0, model))) for step in (-0.01, 0.01))
+        near, far = (
+            VIEW.render_labelled(scene(("tree", -2.0, FAR_DISTANCE + step, 0.0, model))) for step in (-0.01, 0.01)
+        )
         assert (near.boxes[0, 1] - far.boxes[0, 1]).abs().max() < 6.0  # of 75 pixels
         areas = [float((found.instances == 1).sum()) for found in (near, far)]
         assert areas[0] != areas[1] and 0.75 < areas[1] / areas[0] < 1.33
@@ -311,7 +321,7 @@ def test_the_projection_is_that_of_a_resized_photograph(size: tuple[int, int], t
     image = torch.as_tensor(image).float().reshape(size)
     rows, columns = torch.arange(size[0]).float(), torch.arange(size[1]).float()
     found = torch.stack([(image.sum(0) * columns).sum(), (image.sum(1) * rows).sum()]) / image.sum()
-    assert (found - projected(point, _resized(p2, size))).abs().max() < 0.3
+    assert (found - projected(point, resized_projection(p2, size))).abs().max() < 0.3
 
 
 # --- streets ---
@@ -385,7 +395,7 @@ def test_the_pictures_settings() -> None:
 
 
 def test_classes_that_cannot_be_drawn() -> None:
-    with pytest.raises(UserError, match=r"cannot draw a 'cars'\. Did you mean 'car'"):
+    with pytest.raises(UserError, match=r"cannot render a 'cars'\. Did you mean 'car'"):
         StreetView((32, 104), classes=["cars"])
 
 

@@ -1,36 +1,20 @@
-"""The grammar of driving scenes (section 4.3; the paper never published its own)."""
+"""Grammar of driving scenes (section 4.3; the paper did not publish its own)."""
 
 from ms2.grammar.grammar import Grammar
-
-SCENARIOS = ("Rural", "Suburban", "Urban")
-"""What kind of place a scene is, after Structured Domain Randomisation (Prakash et al. 2019)."""
-OBJECTS = (
-    "car",
-    "truck",
-    "cyclist",
-    "pedestrian",
-    "tree",
-    "bush",
-    "house",
-    "building",
-    "sign",
-    "light",
-    "pole",
-)
-"""What stands in it; a class's list is its plural."""
+from ms2.worlds.driving3d.declaration import OBJECTS, SCENARIOS
 
 
 def plural(name: str) -> str:
-    """Name of the list of a class, such as ``Cars``."""
+    """Return the list non-terminal of a class, such as ``Cars``."""
     return name.capitalize() + ("es" if name.endswith("sh") else "s")
 
 
 class Driving(Grammar):
-    """One scenario, and any number of each kind of object. K = 29 rules; n objects take 14 + n steps.
+    """Grammar of driving scenes: one scenario, then a list of objects per class; K = 29 rules.
 
-    The scenario is an object of its own, to which all others belong: it has no picture, but the parameter prior lays
-    out the street by it. One model learns all scenarios, each in its own context, and their frequencies with them;
-    fix those with the structure model's ``fixed`` where they are not to be learned.
+    A derivation with n objects has 14 + n steps. The scenario is an object, the parent of all others: it is not
+    rendered, but the parameter prior chooses the street's cross-section by it. One model learns all scenarios with
+    their frequencies; set the structure model's ``fixed_rule_weights`` to keep the frequencies fixed.
     """
 
     def __init__(self) -> None:

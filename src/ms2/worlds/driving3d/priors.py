@@ -8,21 +8,15 @@ import torch
 
 from ms2.core.errors import UserError, suggest
 from ms2.priors.structure import Repetition
-from ms2.worlds.driving3d.grammar import OBJECTS, SCENARIOS, plural
+from ms2.worlds.driving3d.declaration import OBJECTS, SCENARIO_SETTINGS, SCENARIOS
+from ms2.worlds.driving3d.grammar import plural
 
-TYPICAL: Mapping[str, tuple[float, ...]] = {
-    #            car truck cyclist pedestrian tree bush house building sign light pole
-    "Rural": (3.0, 0.2, 0.3, 0.4, 28.0, 10.0, 1.0, 0.0, 1.0, 0.1, 2.0),
-    "Suburban": (5.0, 0.2, 0.6, 1.5, 14.0, 7.0, 5.0, 0.5, 1.5, 0.3, 2.5),
-    "Urban": (8.0, 0.4, 1.0, 4.0, 8.0, 2.0, 0.5, 7.0, 2.5, 1.5, 3.0),
-}
-"""Mean number of each of ``OBJECTS`` in a scene; ours, since nobody has published theirs."""
 DISPERSION = 0.1
-"""A number varies by mean * (1 + DISPERSION * mean): streets differ more than by Poisson's law."""
+"""Dispersion of counts, whose variance is mean * (1 + DISPERSION * mean): larger than Poisson's."""
 
 
 class SimpleStreets(Repetition):
-    """The simple prior: a few of each kind of object, every number alike, in every scenario.
+    """The simple prior: uniform object counts per class, in every scenario.
 
     Args:
         min_count: Minimum number of objects of each class.
@@ -46,17 +40,17 @@ class SimpleStreets(Repetition):
         few, wide = [0.0] * min_count + [1 / (max_count - min_count + 1)] * (max_count - min_count + 1), [0.0]
         if tail_fraction:
             wide = negative_binomial(tail_mean, 1.0)  # with a dispersion of 1, that is geometric
-        numbers = [(1 - tail_fraction) * a + tail_fraction * b for a, b in zip_longest(few, wide, fillvalue=0.0)]
-        super().__init__(lengths={plural(name): numbers for name in OBJECTS})
+        counts = [(1 - tail_fraction) * a + tail_fraction * b for a, b in zip_longest(few, wide, fillvalue=0.0)]
+        super().__init__(lengths={plural(name): counts for name in OBJECTS})
 
 
 class ScenarioPrior(Repetition):
-    """Scenes of one scenario, each number from a negative binomial distribution: as Poisson's, but wider.
+    """One scenario, with negative binomial object counts per class.
 
     Args:
-        scenario: Which of the scenarios.
-        mean_counts: Mean numbers by class, where they are to differ from the scenario's.
-        dispersion: Variance of a number is mean * (1 + dispersion * mean); 0 is Poisson's.
+        scenario: Name of the scenario.
+        mean_counts: Mean counts by class, overriding the scenario's.
+        dispersion: The variance of a count is mean * (1 + dispersion * mean); 0 gives Poisson's distribution.
     """
 
     def __init__(
@@ -64,20 +58,20 @@ class ScenarioPrior(Repetition):
     ) -> None:
         if scenario not in SCENARIOS:
             raise UserError(f"there is no scenario {scenario!r}. {suggest(scenario, SCENARIOS)}")
-        _check(mean_counts or {})
-        numbers = dict(zip(OBJECTS, TYPICAL[scenario], strict=True)) | dict(mean_counts or {})
+        _check_classes(mean_counts or {})
+        means = dict(SCENARIO_SETTINGS[scenario].mean_counts) | dict(mean_counts or {})
         super().__init__(
-            lengths={plural(name): negative_binomial(mean, dispersion) for name, mean in numbers.items()},
+            lengths={plural(name): negative_binomial(means[name], dispersion) for name in OBJECTS},
             weights={"Scene": [float(name == scenario) for name in SCENARIOS]},
         )
 
 
 class Rural(ScenarioPrior):
-    """Country roads: trees and bushes, few cars, hardly a house.
+    """Country roads: many trees and bushes, few cars, hardly any houses.
 
     Args:
-        mean_counts: Mean numbers by class, where they are to differ from the scenario's.
-        dispersion: Variance of a number is mean * (1 + dispersion * mean); 0 is Poisson's.
+        mean_counts: Mean counts by class, overriding the scenario's.
+        dispersion: The variance of a count is mean * (1 + dispersion * mean); 0 gives Poisson's distribution.
     """
 
     def __init__(self, mean_counts: dict[str, float] | None = None, dispersion: float = DISPERSION) -> None:
@@ -88,8 +82,8 @@ class Suburban(ScenarioPrior):
     """Residential streets: houses, gardens, parked cars.
 
     Args:
-        mean_counts: Mean numbers by class, where they are to differ from the scenario's.
-        dispersion: Variance of a number is mean * (1 + dispersion * mean); 0 is Poisson's.
+        mean_counts: Mean counts by class, overriding the scenario's.
+        dispersion: The variance of a count is mean * (1 + dispersion * mean); 0 gives Poisson's distribution.
     """
 
     def __init__(self, mean_counts: dict[str, float] | None = None, dispersion: float = DISPERSION) -> None:
@@ -97,11 +91,11 @@ class Suburban(ScenarioPrior):
 
 
 class Urban(ScenarioPrior):
-    """Inner cities: rows of buildings, traffic, people.
+    """Inner cities: rows of buildings, traffic, pedestrians.
 
     Args:
-        mean_counts: Mean numbers by class, where they are to differ from the scenario's.
-        dispersion: Variance of a number is mean * (1 + dispersion * mean); 0 is Poisson's.
+        mean_counts: Mean counts by class, overriding the scenario's.
+        dispersion: The variance of a count is mean * (1 + dispersion * mean); 0 gives Poisson's distribution.
     """
 
     def __init__(self, mean_counts: dict[str, float] | None = None, dispersion: float = DISPERSION) -> None:
@@ -109,7 +103,7 @@ class Urban(ScenarioPrior):
 
 
 class RandomStreets(Repetition):
-    """A target to be found again: irregular random distributions of every class's number, and of the scenarios.
+    """Random count distributions per class, and random weights of the scenarios, as a hidden target distribution.
 
     Args:
         seed: Seed of the distributions.
@@ -117,7 +111,7 @@ class RandomStreets(Repetition):
     """
 
     def __init__(self, seed: int = 0, max_counts: dict[str, int] | None = None) -> None:
-        _check(max_counts or {})
+        _check_classes(max_counts or {})
         generator = torch.Generator().manual_seed(seed)
         limits = {name: (max_counts or {}).get(name, 2 if name == "truck" else 6) for name in OBJECTS}
         super().__init__(
@@ -129,12 +123,7 @@ class RandomStreets(Repetition):
         )
 
 
-def _check(names: Iterable[str]) -> None:
-    """Names of classes, as a person gave them.
-
-    Raises:
-        UserError: If there is no such class.
-    """
+def _check_classes(names: Iterable[str]) -> None:
     for name in names:
         if name not in OBJECTS:
             raise UserError(f"there is no class {name!r} in driving scenes. {suggest(name, OBJECTS)}")
@@ -149,7 +138,7 @@ def negative_binomial(mean: float, dispersion: float) -> list[float]:
         UserError: If the mean or the dispersion is negative.
     """
     if mean < 0 or dispersion < 0:
-        raise UserError(f"a mean number and its dispersion can't be negative, as {mean} and {dispersion} are")
+        raise UserError(f"a mean count and its dispersion can't be negative, as {mean} and {dispersion} are")
     if mean == 0:
         return [1.0]
     size = 1 / dispersion if dispersion else math.inf

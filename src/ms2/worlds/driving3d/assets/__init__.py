@@ -1,6 +1,6 @@
-"""What stands on and beside a street, as low-poly meshes: made by code, or read from a folder of one's own."""
+"""Low-poly meshes of street objects and grounds, procedural or from files."""
 
-from ms2.worlds.driving3d.assets.ground import CURVES, FIELDS, KERB, RIBBONS, field, grounds, ribbon
-from ms2.worlds.driving3d.assets.kinds import Kind, kinds
+from ms2.worlds.driving3d.assets.ground import CURVATURES, FIELDS, GROUND_STRIPS, KERB_HEIGHT, ground_meshes
+from ms2.worlds.driving3d.assets.mesh_classes import MeshClass, mesh_classes
 
-__all__ = ["CURVES", "FIELDS", "KERB", "RIBBONS", "Kind", "field", "grounds", "kinds", "ribbon"]
+__all__ = ["CURVATURES", "FIELDS", "GROUND_STRIPS", "KERB_HEIGHT", "MeshClass", "ground_meshes", "mesh_classes"]

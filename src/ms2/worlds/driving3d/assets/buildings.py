@@ -6,14 +6,14 @@ from functools import lru_cache
 import numpy as np
 
 from ms2.render.scene3d.meshes import Mesh, TextureImage
-from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Point, Sculpture
-from ms2.worlds.driving3d.assets.textures import Wall, shop_front, storeys, tiles
+from ms2.worlds.driving3d.assets.mesh_builder import Colour, Material, MeshBuilder, Point
+from ms2.worlds.driving3d.assets.textures import WallTexture, shop_front, storeys, tiles
 
 RED_TILES, BROWN_TILES, DARK_TILES = (0.52, 0.29, 0.22), (0.41, 0.28, 0.23), (0.32, 0.32, 0.34)
-WOOD = Look((0.35, 0.25, 0.18))
-TRIM = Look((0.86, 0.85, 0.82))
-ZINC = Look((0.45, 0.46, 0.48), gloss=0.1)
-CHIMNEY = Look((0.48, 0.31, 0.26))
+WOOD = Material((0.35, 0.25, 0.18))
+TRIM = Material((0.86, 0.85, 0.82))
+ZINC = Material((0.45, 0.46, 0.48), gloss=0.1)
+CHIMNEY = Material((0.48, 0.31, 0.26))
 TILE_METRES = 3.0
 GREEN, OCHRE, BROWN = (0.24, 0.33, 0.27), (0.55, 0.42, 0.28), (0.33, 0.23, 0.17)
 
@@ -36,7 +36,7 @@ def _front(
     big: bool = False,
 ) -> TextureImage:
     """One side of a house."""
-    wall = Wall(width, height, (256, 128 if height < 4.5 else 256), seed)
+    wall = WallTexture(width, height, (256, 128 if height < 4.5 else 256), seed)
     if brick:
         wall.bricks((0.92, 0.68, 0.58))
     wall.plinth()
@@ -61,7 +61,7 @@ def _front(
     return wall.picture()
 
 
-def _roof(into: Sculpture, corners: Sequence[Point], colour: Colour) -> None:
+def _roof(into: MeshBuilder, corners: Sequence[Point], colour: Colour) -> None:
     """A plane of tiles; its first two corners are the eaves."""
     places = np.array(corners, float)
     along = places[1] - places[0]
@@ -71,11 +71,11 @@ def _roof(into: Sculpture, corners: Sequence[Point], colour: Colour) -> None:
     up /= np.linalg.norm(up)
     offset = places - places[0]
     uv = np.stack([offset @ along, offset @ up], 1) / TILE_METRES
-    into.face(corners, Look(picture=_tiles(colour)), uv)
+    into.face(corners, Material(picture=_tiles(colour)), uv)
 
 
 def _walls(
-    into: Sculpture,
+    into: MeshBuilder,
     low: tuple[float, float],
     high: tuple[float, float],
     height: float,
@@ -87,11 +87,14 @@ def _walls(
     runs = [((a, b), (c, b)), ((c, b), (c, d)), ((c, d), (a, d)), ((a, d), (a, b))]
     for ((x, y), (u, v)), picture in zip(runs, sides, strict=True):
         if picture is not None:
-            into.face([(x, y, foot), (u, v, foot), (u, v, height), (x, y, height)], Look(paint=1.0, picture=picture))
+            into.face(
+                [(x, y, foot), (u, v, foot), (u, v, height), (x, y, height)],
+                Material(paint=1.0, picture=picture),
+            )
 
 
 def _gable(
-    into: Sculpture,
+    into: MeshBuilder,
     low: tuple[float, float],
     high: tuple[float, float],
     eaves: float,
@@ -133,15 +136,18 @@ def _gable(
             into.face([*edge, turn(x, d + over, eaves - drop - 0.16), turn(x, b - over, eaves - drop - 0.16)], TRIM)
         else:
             gable = [turn(face, b, eaves), turn(face, d, eaves), turn(face, middle, ridge - 0.05)]
-            into.face(gable, Look((0.95, 0.95, 0.94), paint=1.0))
+            into.face(gable, Material((0.95, 0.95, 0.94), paint=1.0))
             for y in (b - over, d + over):
                 foot, peak = turn(x, y, eaves - drop), turn(x, middle, ridge)
                 into.face([foot, peak, (peak[0], peak[1], ridge - 0.2), (foot[0], foot[1], eaves - drop - 0.2)], WOOD)
 
 
-def _gable_window(into: Sculpture, x: float, z: float, y: float, way: float, axis: int) -> None:
+def _gable_window(into: MeshBuilder, x: float, z: float, y: float, way: float, axis: int) -> None:
     """A window in a gable; along x (0) or y (1)."""
-    for half, top, out, look in ((0.55, 1.2, 0.015, TRIM), (0.46, 1.1, 0.025, Look((0.2, 0.23, 0.27), gloss=0.3))):
+    for half, top, out, look in (
+        (0.55, 1.2, 0.015, TRIM),
+        (0.46, 1.1, 0.025, Material((0.2, 0.23, 0.27), gloss=0.3)),
+    ):
         corners = []
         for a, b in ((-half, 0.6 - top / 2), (half, 0.6 - top / 2), (half, 0.6 + top / 2), (-half, 0.6 + top / 2)):
             p = (x + a, y + out * way, z + b)
@@ -149,16 +155,16 @@ def _gable_window(into: Sculpture, x: float, z: float, y: float, way: float, axi
         into.face(corners, look)
 
 
-def _chimney(into: Sculpture, x: float, y: float, low: float, top: float) -> None:
-    into.box((x - 0.3, y - 0.3, low), (x + 0.3, y + 0.3, top), CHIMNEY, tops=Look((0.2, 0.2, 0.2)))
+def _chimney(into: MeshBuilder, x: float, y: float, low: float, top: float) -> None:
+    into.box((x - 0.3, y - 0.3, low), (x + 0.3, y + 0.3, top), CHIMNEY, tops=Material((0.2, 0.2, 0.2)))
 
 
 def _dormer(
-    into: Sculpture, x: float, y: float, z: float, way: float, deep: float, colour: Colour, wide: float = 0.8
+    into: MeshBuilder, x: float, y: float, z: float, way: float, deep: float, colour: Colour, wide: float = 0.8
 ) -> None:
     """A small gable with a window that looks towards y * way."""
     front, back, top = y, y - way * deep, z + 1.25
-    wall = Look((0.93, 0.93, 0.92), paint=1.0)
+    wall = Material((0.93, 0.93, 0.92), paint=1.0)
     into.face(
         [
             (x - wide, front, z),
@@ -198,7 +204,7 @@ def make_houses() -> list[Mesh]:
 
 
 def _cottage() -> Mesh:
-    into = Sculpture()
+    into = MeshBuilder()
     low, high = (-5.0, -4.0), (5.0, 4.0)
     front, side = _front(10, 5.4, 1, 4, 2, 1, GREEN), _front(8, 5.4, 2, 3, 2, None, GREEN)
     _walls(into, low, high, 5.4, [front, side, front, side])
@@ -211,7 +217,7 @@ def _cottage() -> Mesh:
 
 
 def _villa() -> Mesh:
-    into = Sculpture()
+    into = MeshBuilder()
     low, high = (-5.5, -5.0), (5.5, 5.0)
     front, side = _front(11, 6.0, 3, 4, 2, 2, big=True), _front(10, 6.0, 4, 3, 2)
     _walls(into, low, high, 6.0, [front, side, front, side])
@@ -223,7 +229,7 @@ def _villa() -> Mesh:
 
 
 def _angled() -> Mesh:
-    into = Sculpture()
+    into = MeshBuilder()
     front, side = _front(12, 5.2, 5, 5, 2, 3, BROWN), _front(7, 5.2, 6, 2, 2, None, BROWN)
     wing, short = _front(5.5, 5.2, 7, 2, 2, None, BROWN), _front(4, 5.2, 8, 1, 2, None, BROWN)
     _walls(into, (-6, -1.5), (6, 5.5), 5.2, [front, side, front, side])
@@ -236,7 +242,7 @@ def _angled() -> Mesh:
 
 
 def _street_gable() -> Mesh:
-    into = Sculpture()
+    into = MeshBuilder()
     low, high = (-4.0, -5.5), (4.0, 5.5)
     front, side = _front(8, 5.6, 9, 3, 2, 1), _front(11, 5.6, 10, 4, 2)
     _walls(into, low, high, 5.6, [front, side, front, side])
@@ -249,7 +255,7 @@ def _street_gable() -> Mesh:
 
 
 def _tall() -> Mesh:
-    into = Sculpture()
+    into = MeshBuilder()
     low, high = (-5.0, -5.0), (5.0, 5.0)
     front, side = _front(10, 8.4, 11, 4, 3, 2, OCHRE), _front(10, 8.4, 12, 3, 3)
     _walls(into, low, high, 8.4, [front, side, front, side])
@@ -262,7 +268,7 @@ def _tall() -> Mesh:
 
 
 def _bungalow() -> Mesh:
-    into = Sculpture()
+    into = MeshBuilder()
     low, high = (-7.0, -4.5), (7.0, 4.5)
     front, side = _front(14, 3.0, 14, 5, 1, 2, garage=True, brick=True, big=True), _front(9, 3.0, 15, 3, 1, brick=True)
     _walls(into, low, high, 3.0, [front, side, front, side])
@@ -273,7 +279,7 @@ def _bungalow() -> Mesh:
 
 def _double() -> Mesh:
     """Two halves under one roof, in brick."""
-    into = Sculpture()
+    into = MeshBuilder()
     low, high = (-7.0, -4.5), (7.0, 4.5)
     front, side = _front(14, 5.5, 17, 6, 2, 2, brick=True), _front(9, 5.5, 18, 3, 2, brick=True)
     _walls(into, low, high, 5.5, [front, side, front, side])
@@ -313,7 +319,7 @@ def _block(
     balconies: bool = False,
 ) -> Mesh:
     """A town house of that many floors above the ground floor."""
-    into = Sculpture()
+    into = MeshBuilder()
     x, y, storey = width / 2, depth / 2, 3.1
     ground = 3.8 if shops else 0.0
     eaves = ground + storey * floors + (0 if shops else storey)
@@ -326,12 +332,12 @@ def _block(
         if shops:
             into.face(
                 [(a, b, 0), (c, d, 0), (c, d, ground), (a, b, ground)],
-                Look(picture=lower),
+                Material(picture=lower),
                 [(0, 0), (bays, 0), (bays, 1), (0, 1)],
             )
         into.face(
             [(a, b, ground), (c, d, ground), (c, d, eaves), (a, b, eaves)],
-            Look(paint=1.0, picture=upper),
+            Material(paint=1.0, picture=upper),
             [(0, 0), (bays, 0), (bays, rows / 2), (0, rows / 2)],
         )
     if shops:
@@ -348,14 +354,14 @@ def _block(
     else:
         into.face(
             [(-x, -y, eaves - 0.3), (x, -y, eaves - 0.3), (x, y, eaves - 0.3), (-x, y, eaves - 0.3)],
-            Look((0.45, 0.44, 0.43)),
+            Material((0.45, 0.44, 0.43)),
         )
-        into.box((-2.2, -1.5, eaves - 0.3), (2.0, 1.8, eaves + 1.8), Look((0.7, 0.7, 0.69)))
+        into.box((-2.2, -1.5, eaves - 0.3), (2.0, 1.8, eaves + 1.8), Material((0.7, 0.7, 0.69)))
     for a in (-0.3, 0.35):
         if top != "flat":
             _chimney(into, a * width, 0.4, eaves + 1.5, eaves + 0.36 * depth + 0.9)
     if balconies:
-        rail = Look((0.55, 0.56, 0.58))
+        rail = Material((0.55, 0.56, 0.58))
         for row in range(1, floors):
             z = ground + row * storey + 0.25
             for a in (-0.25, 0.25):
@@ -365,19 +371,19 @@ def _block(
                         (a * width - 1.4, b, z - 0.15),
                         (a * width + 1.4, c, z + 0.95),
                         rail,
-                        tops=Look((0.3, 0.3, 0.31)),
+                        tops=Material((0.3, 0.3, 0.31)),
                         bottom=True,
                     )
     return into.mesh()
 
 
-def _band(into: Sculpture, x: float, y: float, low: float, high: float, look: Look) -> None:
+def _band(into: MeshBuilder, x: float, y: float, low: float, high: float, look: Material) -> None:
     """A cornice around the house."""
     rings = [[(-x, -y, z), (x, -y, z), (x, y, z), (-x, y, z)] for z in (low, high)]
     into.loft(rings, look, ends=(True, True))
 
 
-def _mansard(into: Sculpture, x: float, y: float, eaves: float, colour: Colour) -> None:
+def _mansard(into: MeshBuilder, x: float, y: float, eaves: float, colour: Colour) -> None:
     """A steep roof with dormers, and a flat one above."""
     deep, top = 1.3, eaves + 3.0
     low = [
@@ -396,7 +402,7 @@ def _mansard(into: Sculpture, x: float, y: float, eaves: float, colour: Colour) 
         j = (i + 1) % 4
         _roof(into, [low[i], low[j], high[j], high[i]], colour)
     peak = [(-x * 0.5, 0, top + 1.0), (x * 0.5, 0, top + 1.0)]
-    dark = Look((0.36, 0.36, 0.38))
+    dark = Material((0.36, 0.36, 0.38))
     into.face([high[0], high[1], peak[1], peak[0]], dark)
     into.face([high[2], high[3], peak[0], peak[1]], dark)
     into.face([high[1], high[2], peak[1]], dark)

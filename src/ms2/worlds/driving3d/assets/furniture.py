@@ -9,12 +9,12 @@ from collections.abc import Callable
 import numpy as np
 
 from ms2.render.scene3d.meshes import Mesh, TextureImage
-from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Sculpture
-from ms2.worlds.driving3d.assets.textures import to_picture
+from ms2.worlds.driving3d.assets.mesh_builder import Colour, Material, MeshBuilder
+from ms2.worlds.driving3d.assets.textures import to_uint8
 
-STEEL = Look((0.55, 0.56, 0.57), gloss=0.15)
-BACK = Look((0.50, 0.51, 0.52), gloss=0.1)
-DARK = Look((0.13, 0.14, 0.14))
+STEEL = Material((0.55, 0.56, 0.57), gloss=0.15)
+BACK = Material((0.50, 0.51, 0.52), gloss=0.1)
+DARK = Material((0.13, 0.14, 0.14))
 RED, BLUE, YELLOW, WHITE = (0.78, 0.08, 0.10), (0.08, 0.28, 0.62), (0.95, 0.75, 0.08), (0.95, 0.95, 0.94)
 SIDE = 64
 
@@ -27,7 +27,7 @@ def _sign_picture(*layers: tuple[Mask, Colour]) -> TextureImage:
     canvas = np.full((SIDE, SIDE, 3), 0.9)
     for mask, colour in layers:
         canvas[mask(x, z)] = colour
-    return to_picture(canvas)
+    return to_uint8(canvas)
 
 
 def _everywhere(x: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -46,14 +46,14 @@ def _triangle(size: float, way: float = 1.0) -> Mask:
     return lambda x, z: (z * way > -0.5 * size) & (math.sqrt(3) * abs(x) + z * way < size)
 
 
-def _post(into: Sculpture, height: float, radius: float = 0.035) -> None:
+def _post(into: MeshBuilder, height: float, radius: float = 0.035) -> None:
     into.tube([(0, 0, 0), (0, 0, height)], [radius, radius], STEEL, 6)
 
 
-def _plate(into: Sculpture, corners: list[tuple[float, float]], z: float, half: float, picture: TextureImage) -> None:
+def _plate(into: MeshBuilder, corners: list[tuple[float, float]], z: float, half: float, picture: TextureImage) -> None:
     """A plate in front of the post; its corners in units of half its width."""
     front = [(x * half, -0.06, z + y * half) for x, y in corners]
-    into.face(front, Look(picture=picture), [((x + 1) / 2, (y + 1) / 2) for x, y in corners])
+    into.face(front, Material(picture=picture), [((x + 1) / 2, (y + 1) / 2) for x, y in corners])
     into.face([(x, -0.045, y) for x, _, y in front[::-1]], BACK)
 
 
@@ -111,7 +111,7 @@ def make_signs() -> list[Mesh]:
         (SQUARE, parking, 0.30),
         (octagon, stop, 0.36),
     ):
-        into = Sculpture()
+        into = MeshBuilder()
         z = 2.35
         _post(into, z + half * 0.8)
         _plate(into, corners, z, half, picture)
@@ -126,30 +126,30 @@ def make_signs() -> list[Mesh]:
 
 def _direction() -> Mesh:
     """A large yellow signpost with arrows, on two posts."""
-    into = Sculpture()
+    into = MeshBuilder()
     lines = [(_bar(0.5, 0.07, 0.1, z), (0.1, 0.1, 0.1)) for z in (0.55, 0.0, -0.5)]
     arrows = [(_bar(0.07, 0.12, -0.72, z), (0.1, 0.1, 0.1)) for z in (0.55, 0.0, -0.5)]
     picture = _sign_picture((_everywhere, (0.1, 0.1, 0.1)), (_bar(0.96, 0.94), YELLOW), *lines, *arrows)
     for x in (-0.6, 0.6):
         into.tube([(x, 0, 0), (x, 0, 3.0)], [0.05, 0.05], STEEL, 5)
     front = [(-0.95, -0.08, 1.75), (0.95, -0.08, 1.75), (0.95, -0.08, 3.05), (-0.95, -0.08, 3.05)]
-    into.face(front, Look(picture=picture))
+    into.face(front, Material(picture=picture))
     into.face([(x, -0.065, z) for x, _, z in front[::-1]], BACK)
     return into.mesh(stand=False)
 
 
 def _street_name() -> Mesh:
     """A slim blade at right angles to the street."""
-    into = Sculpture()
+    into = MeshBuilder()
     letters = [(_bar(0.07, 0.35, x), WHITE) for x in np.arange(-0.75, 0.8, 0.25)]
     picture = _sign_picture((_everywhere, BLUE), *letters)
     _post(into, 2.75)
     for y in (-0.045, 0.045):
-        into.face([(-0.42, y, 2.45), (0.42, y, 2.45), (0.42, y, 2.68), (-0.42, y, 2.68)], Look(picture=picture))
+        into.face([(-0.42, y, 2.45), (0.42, y, 2.45), (0.42, y, 2.68), (-0.42, y, 2.68)], Material(picture=picture))
     return into.mesh(stand=False)
 
 
-def _heads(into: Sculpture, x: float, y: float, z: float, lit: int) -> None:
+def _heads(into: MeshBuilder, x: float, y: float, z: float, lit: int) -> None:
     """Red, amber and green in a housing with its board; the lowest part at z."""
     into.box((x - 0.15, y - 0.1, z), (x + 0.15, y + 0.12, z + 0.95), DARK, bottom=True)
     into.face(
@@ -165,18 +165,18 @@ def _heads(into: Sculpture, x: float, y: float, z: float, lit: int) -> None:
         bright = 1.0 if n == lit else 0.25
         centre = z + 0.18 + 0.3 * n
         corners = [(x + 0.11 * a, y - 0.112, centre + 0.11 * b) for a, b in _round(8)]
-        into.face(corners, Look((colour[0] * bright, colour[1] * bright, colour[2] * bright)))
+        into.face(corners, Material((colour[0] * bright, colour[1] * bright, colour[2] * bright)))
 
 
 def make_lights() -> list[Mesh]:
     """Traffic lights: two on posts, and one with a mast over the lane to its left."""
     found = []
     for lit in (2, 0):
-        into = Sculpture()
+        into = MeshBuilder()
         into.tube([(0, 0, 0), (0, 0, 3.3)], [0.06, 0.055], STEEL, 6)
         _heads(into, 0, -0.12, 2.3, lit)
         found.append(into.mesh(stand=False))
-    into = Sculpture()
+    into = MeshBuilder()
     into.tube([(0, 0, 0), (0, 0, 5.2), (-0.5, 0, 5.75), (-4.2, 0, 5.9)], [0.11, 0.09, 0.08, 0.06], STEEL, 6)
     _heads(into, -4.0, -0.1, 5.1, 0)
     _heads(into, 0, -0.16, 2.3, 0)
@@ -186,10 +186,10 @@ def make_lights() -> list[Mesh]:
 
 def make_poles() -> list[Mesh]:
     """Street lamps with an arm, with two, with a globe; a wooden utility pole, and a bollard."""
-    lamp = Look((0.85, 0.86, 0.84), gloss=0.2)
+    lamp = Material((0.85, 0.86, 0.84), gloss=0.2)
     found = []
     for arms in ((-1,), (-1, 1)):
-        into = Sculpture()
+        into = MeshBuilder()
         into.tube([(0, 0, 0), (0, 0, 1.0), (0, 0, 7.6)], [0.09, 0.075, 0.05], STEEL, 6)
         for side in arms:
             into.tube([(0, 0, 7.4), (side * 0.5, 0, 7.9), (side * 1.5, 0, 8.05)], [0.05, 0.045, 0.035], STEEL, 5)
@@ -197,22 +197,22 @@ def make_poles() -> list[Mesh]:
             into.box((a, -0.13, 7.98), (b, 0.13, 8.12), STEEL)
             into.face([(a, -0.12, 7.975), (b, -0.12, 7.975), (b, 0.12, 7.975), (a, 0.12, 7.975)], lamp)
         found.append(into.mesh(stand=False))
-    into = Sculpture(crease=70)
-    green = Look((0.14, 0.20, 0.17))
+    into = MeshBuilder(crease=70)
+    green = Material((0.14, 0.20, 0.17))
     into.tube([(0, 0, 0), (0, 0, 0.6), (0, 0, 3.5)], [0.09, 0.05, 0.04], green, 6)
     into.tube(
         [(0, 0, 3.45), (0, 0, 3.6), (0, 0, 3.85), (0, 0, 4.02)],
         [0.08, 0.22, 0.22, 0.08],
-        Look((0.95, 0.95, 0.92), gloss=0.3),
+        Material((0.95, 0.95, 0.92), gloss=0.3),
         8,
     )
     found.append(into.mesh(stand=False))
-    into = Sculpture(crease=70)
-    wood = Look((0.36, 0.29, 0.22))
+    into = MeshBuilder(crease=70)
+    wood = Material((0.36, 0.29, 0.22))
     into.tube([(0, 0, 0), (0, 0, 8.5)], [0.15, 0.10], wood, 7)
     for z, half in ((7.9, 1.0), (7.2, 0.75)):
         into.box((-half, -0.16, z), (half, -0.05, z + 0.12), wood, bottom=True)
         for x in (-half + 0.1, -half / 2, half / 2, half - 0.1):
-            into.tube([(x, -0.1, z + 0.12), (x, -0.1, z + 0.28)], [0.04, 0.03], Look((0.7, 0.75, 0.75)), 4)
+            into.tube([(x, -0.1, z + 0.12), (x, -0.1, z + 0.28)], [0.04, 0.03], Material((0.7, 0.75, 0.75)), 4)
     found.append(into.mesh(stand=False))
     return found

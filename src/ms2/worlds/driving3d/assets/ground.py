@@ -1,4 +1,4 @@
-"""Roads, pavements, verges and fields: ribbons along the street and planes to the horizon, with worn textures."""
+"""Procedural ground meshes: strips of road, pavement and verge along the street, and fields to the horizon."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -7,33 +7,33 @@ import numpy as np
 from jaxtyping import Float
 
 from ms2.render.scene3d.meshes import Mesh, TextureImage
-from ms2.worlds.driving3d.assets.textures import Canvas, Numbers, noise, to_picture
+from ms2.worlds.driving3d.assets.textures import Canvas, Numbers, noise, to_uint8
 
-CURVES = (0.0, *(1e-5 * 2**k for k in range(13)))
-"""Bends of the ribbons in 1/m, for a width of 1: any other is had by stretching the nearest of them a little."""
-START, END, PIECES = -10.0, 150.0, 32
-"""Metres along y between which ribbons lie, and pieces that they are made of."""
-KERB = 0.15
+CURVATURES = (0.0, *(1e-5 * 2**k for k in range(13)))
+"""Curvatures of the strips in 1/m, for a width of 1 m; others are obtained by scaling the nearest of them."""
+START, END, SEGMENTS = -10.0, 150.0, 32
+"""Extent of strips along y in metres, and number of their segments."""
+KERB_HEIGHT = 0.15
 """Height of a kerb in metres."""
-FIELD = (400.0, 300.0)
-"""Metres of a field along x and y; its middle is at y = `FIELD_MIDDLE`, a little below the road."""
+FIELD_SIZE = (400.0, 300.0)
+"""Extent of a field along x and y in metres; it is centred at y = `FIELD_MIDDLE`, `FIELD_DEPTH` above the road."""
 FIELD_MIDDLE, FIELD_DEPTH = 120.0, -0.06
 
 
-def bend(y: Numbers | float, curve: float) -> Float[np.ndarray, "..."]:
-    """Metres to the right of the centre line of a ribbon at y: curve y^2 / 2 ahead of the origin, 0 behind it."""
+def lateral_offset(y: Numbers | float, curve: float) -> Float[np.ndarray, "..."]:
+    """Compute the lateral offset of a strip's centre line at y: curve y^2 / 2 ahead of the origin, 0 behind it."""
     ahead = np.maximum(np.asarray(y, float), 0.0)
     return curve * ahead * ahead / 2
 
 
-def stations() -> Float[np.ndarray, " n"]:
-    """Places along y where a ribbon's pieces meet: near ones are shorter, as they fill more of an image."""
-    share = np.linspace(0, 1, PIECES - 1)
+def segment_positions() -> Float[np.ndarray, " n"]:
+    """Return the y positions of a strip's segments, shorter near the camera, where they fill more of the image."""
+    share = np.linspace(0, 1, SEGMENTS - 1)
     return np.concatenate([[START], 150.0 * (0.35 * share + 0.65 * share**2)])
 
 
-def ribbon(
-    picture: TextureImage,
+def ground_strip(
+    texture: TextureImage,
     period: float,
     width: float = 1.0,
     curve: float = 0.0,
@@ -44,17 +44,17 @@ def ribbon(
     """A strip of ground along y, from `START` to `END`; it throws no shadow, and takes on the instance's colour.
 
     Args:
-        picture: Its texture, which goes once across it.
+        texture: Its texture, which goes once across it.
         period: Metres along y after which the texture repeats.
         width: Metres along x.
         curve: Curvature: the centre line is at x = curve y^2 / 2 for y >= 0, and straight behind.
         across: Repetitions of the texture across.
-        kerb: Whether it is a kerb: `KERB` high, with faces on both sides.
+        kerb: Whether it is a kerb: `KERB_HEIGHT` high, with faces on both sides.
         colour: Factor on the texture.
     """
-    y = stations()
-    x = bend(y, curve)
-    top = KERB if kerb else 0.0
+    y = segment_positions()
+    x = lateral_offset(y, curve)
+    top = KERB_HEIGHT if kerb else 0.0
     half = width / 2
     lines = [(-half, top, 0.0, 0, 1), (half, top, across, 0, 1)]
     if kerb:  # vertical faces, with normals of their own
@@ -86,18 +86,18 @@ def ribbon(
         colour,
         paint=1.0,
         texture=0,
-        textures=(picture,),
+        textures=(texture,),
         casts_shadow=False,
     )
 
 
-def field(picture: TextureImage, period: float, seed: int, patches: float = 0.12) -> Mesh:
+def field(texture: TextureImage, period: float, seed: int, patches: float = 0.12) -> Mesh:
     """A plane to the horizon. Large patches are in its vertices, not in the texture, whose repetition they hide."""
     rng = np.random.default_rng(seed)
     columns, rows = 16, 14
-    x = np.linspace(-FIELD[0] / 2, FIELD[0] / 2, columns + 1)
+    x = np.linspace(-FIELD_SIZE[0] / 2, FIELD_SIZE[0] / 2, columns + 1)
     share = np.linspace(0, 1, rows + 1) ** 1.6  # near ones smaller
-    y = FIELD_MIDDLE - FIELD[1] / 2 + FIELD[1] * share
+    y = FIELD_MIDDLE - FIELD_SIZE[1] / 2 + FIELD_SIZE[1] * share
     grid = np.stack(np.meshgrid(x, y), 2).reshape(-1, 2)
     light = 1 + patches * rng.standard_normal((len(grid), 1)).clip(-1.5, 1.5)
     warm = 1 + patches * 0.35 * rng.standard_normal((len(grid), 1)) * np.array([1.0, 0.2, -0.6])
@@ -112,7 +112,7 @@ def field(picture: TextureImage, period: float, seed: int, patches: float = 0.12
         (light * warm).clip(0, 1.3).astype(np.float32),
         paint=1.0,
         texture=0,
-        textures=(picture,),
+        textures=(texture,),
         casts_shadow=False,
     )
 
@@ -183,13 +183,13 @@ def _mark(
 
 
 ROAD_PERIOD = 18.0
-"""Metres along a road after which its texture repeats: two periods of the dashes of German streets, 3 m and 6 m."""
-DASHES = ((0.0, 3.0), (9.0, 12.0))
+"""Period of a road's texture in metres: two periods of German lane markings, dashes of 3 m and gaps of 6 m."""
+LANE_DASHES = ((0.0, 3.0), (9.0, 12.0))
 
 
 @lru_cache(maxsize=1)
-def _pictures() -> dict[str, tuple[TextureImage, float, float]]:
-    """Texture, metres along y after which it repeats, and repetitions across, of each kind of ribbon."""
+def _strip_textures() -> dict[str, tuple[TextureImage, float, float]]:
+    """Draw each ground strip's texture; also return its period along y in metres, and its repetitions across."""
     rng = np.random.default_rng(100)
     found: dict[str, tuple[TextureImage, float, float]] = {}
 
@@ -201,8 +201,8 @@ def _pictures() -> dict[str, tuple[TextureImage, float, float]]:
         gutter = np.clip(1 - np.minimum(np.arange(columns), np.arange(columns)[::-1]) / columns * metres / 0.35, 0, 1)
         canvas *= (1 - 0.16 * gutter)[None, :, None]
         for x, dashed in lines:
-            _mark(canvas, rng, x, 0.14, size, DASHES if dashed else ((0.0, 1e9),))
-        found[name] = to_picture(canvas), ROAD_PERIOD, 1.0
+            _mark(canvas, rng, x, 0.14, size, LANE_DASHES if dashed else ((0.0, 1e9),))
+        found[name] = to_uint8(canvas), ROAD_PERIOD, 1.0
 
     road("road_plain", 1, 6.0, 256, ())
     road("road_two", 2, 7.0, 256, ((0.25, False), (3.5, True), (6.75, False)))
@@ -219,16 +219,16 @@ def _pictures() -> dict[str, tuple[TextureImage, float, float]]:
     _mark(canvas, rng, 0.12, 0.10, (2.5, ROAD_PERIOD))
     for start in (0.0, 6.0, 12.0):
         _mark(canvas, rng, 1.25, 2.4, (2.5, ROAD_PERIOD), ((start, start + 0.1),), 0.7)
-    found["parking"] = to_picture(canvas), ROAD_PERIOD, 1.0
-    found["walk"] = to_picture(_paving(11, 256, 6, 24, (0.60, 0.58, 0.56))), 8.0, 1.0
-    found["kerb"] = to_picture(_kerb(12)), 8.0, 1.0
-    found["grass"] = to_picture(_grass(13, (0.30, 0.37, 0.17), (0.42, 0.45, 0.24))), 8.0, 1.0
-    found["gravel"] = to_picture(_gravel(14, (0.56, 0.53, 0.48))), 8.0, 1.0
+    found["parking"] = to_uint8(canvas), ROAD_PERIOD, 1.0
+    found["walk"] = to_uint8(_paving(11, 256, 6, 24, (0.60, 0.58, 0.56))), 8.0, 1.0
+    found["kerb"] = to_uint8(_kerb(12)), 8.0, 1.0
+    found["grass"] = to_uint8(_grass(13, (0.30, 0.37, 0.17), (0.42, 0.45, 0.24))), 8.0, 1.0
+    found["gravel"] = to_uint8(_gravel(14, (0.56, 0.53, 0.48))), 8.0, 1.0
     return found
 
 
 def _paving(seed: int, side: int, across: int, along: int, colour: Numbers) -> Canvas:
-    """Slabs in rows, each second one shifted by half a slab."""
+    """Draw slabs in rows, every second row shifted by half a slab."""
     rng = np.random.default_rng(seed)
     y, x = (n / side for n in np.mgrid[:side, :side])
     row = (y * along).astype(int)
@@ -242,7 +242,7 @@ def _paving(seed: int, side: int, across: int, along: int, colour: Numbers) -> C
 
 
 def _kerb(seed: int) -> Canvas:
-    """Light stones of a metre."""
+    """Draw light kerbstones of 1 m."""
     rng = np.random.default_rng(seed)
     rows, columns = 256, 16
     y = np.arange(rows) / rows * 8
@@ -253,7 +253,7 @@ def _kerb(seed: int) -> Canvas:
 
 
 def _grass(seed: int, low: Numbers, high: Numbers, tufts: float = 0.12) -> Canvas:
-    """Blades and tufts, without large patches, that would be seen to repeat."""
+    """Draw blades and tufts of grass, without large patches, whose repetition would be visible."""
     rng = np.random.default_rng(seed)
     shape = (256, 256)
     share = np.clip(0.5 + 0.22 * noise(rng, shape, (28, 28)) + 0.14 * noise(rng, shape, (11, 11)), 0, 1)[..., None]
@@ -272,26 +272,25 @@ def _gravel(seed: int, colour: Numbers) -> Canvas:
 
 
 FIELDS = ("grass", "dry", "dirt", "paving")
-RIBBONS = ("road_plain", "road_two", "road_four", "road_one", "walk", "kerb", "grass", "gravel", "parking")
+GROUND_STRIPS = ("road_plain", "road_two", "road_four", "road_one", "walk", "kerb", "grass", "gravel", "parking")
 
 
 @lru_cache(maxsize=1)
-def grounds() -> dict[str, Mesh]:
-    """All grounds by name: `<ribbon>_<i>` of unit width and with bend ``CURVES[i]``, and `field_<name>`.
+def ground_meshes() -> dict[str, Mesh]:
+    """Build all ground meshes by name: `<strip>_<i>` of 1 m width with curvature ``CURVATURES[i]``, and `field_<name>`.
 
-    They take on the instance's colour: white leaves them as they are, a grey makes other asphalt of it. Callers must
-    not change what they are given: it is kept.
+    The instance's colour tints them. The result is cached; do not modify it.
     """
     found = {}
-    for name, (picture, period, across) in _pictures().items():
-        for i, curve in enumerate(CURVES):
-            found[f"{name}_{i}"] = ribbon(picture, period, 1.0, curve, across, kerb=name == "kerb")
-    soils = {
+    for name, (texture, period, across) in _strip_textures().items():
+        for i, curve in enumerate(CURVATURES):
+            found[f"{name}_{i}"] = ground_strip(texture, period, 1.0, curve, across, kerb=name == "kerb")
+    fields = {
         "grass": (_grass(21, (0.29, 0.36, 0.16), (0.40, 0.43, 0.22)), 9.0, 0.12),
         "dry": (_grass(22, (0.46, 0.42, 0.25), (0.58, 0.53, 0.34)), 9.0, 0.10),
         "dirt": (_gravel(23, (0.47, 0.40, 0.32)), 7.0, 0.10),
         "paving": (_paving(24, 256, 12, 24, (0.54, 0.53, 0.51)), 6.0, 0.05),
     }
-    for seed, (name, (canvas, period, patches)) in enumerate(soils.items()):
-        found[f"field_{name}"] = field(to_picture(canvas), period, seed, patches)
+    for seed, (name, (canvas, period, patches)) in enumerate(fields.items()):
+        found[f"field_{name}"] = field(to_uint8(canvas), period, seed, patches)
     return found

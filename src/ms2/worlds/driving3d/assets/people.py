@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ms2.render.scene3d.meshes import Mesh
-from ms2.worlds.driving3d.assets.sculpture import Colour, Look, Point, Sculpture, shifted
+from ms2.worlds.driving3d.assets.mesh_builder import Colour, Material, MeshBuilder, Point, translate
 
-SHIRT = Look(paint=1.0)
+SHIRT = Material(paint=1.0)
 JEANS, CHINOS, BLACK, GREY = (0.20, 0.26, 0.38), (0.52, 0.45, 0.35), (0.11, 0.11, 0.12), (0.34, 0.34, 0.35)
 FAIR, TAN, BROWN = (0.84, 0.66, 0.55), (0.72, 0.54, 0.42), (0.42, 0.29, 0.22)
 DARK_HAIR, BLOND, RED_HAIR, GREY_HAIR = (0.12, 0.09, 0.07), (0.62, 0.48, 0.28), (0.42, 0.20, 0.10), (0.58, 0.57, 0.55)
 
 
 @dataclass(frozen=True)
-class Style:
+class Outfit:
     """Clothes and hair; what covers the chest takes on the colour of the instance.
 
     Attributes:
@@ -85,11 +85,11 @@ def _walking(stride: float, arms: float = 0.8, lean: float = 0.03) -> Pose:
 
 
 def _figure(
-    into: Sculpture, pose: Pose, style: Style, scale: float = 1.0, head: float = 1.0, width: float = 1.0
+    into: MeshBuilder, pose: Pose, style: Outfit, scale: float = 1.0, head: float = 1.0, width: float = 1.0
 ) -> None:
     """Add a person; children have larger heads for their height."""
     start = len(into)
-    skin, legs, shoes = Look(style.skin), Look(style.trousers), Look(style.shoes)
+    skin, legs, shoes = Material(style.skin), Material(style.trousers), Material(style.shoes)
     pelvis, neck = np.array(pose.pelvis), np.array(pose.neck)
     spine = neck - pelvis
     fore = np.cross([1.0, 0, 0], spine / np.linalg.norm(spine)) * -1.0
@@ -115,7 +115,7 @@ def _figure(
             shade=(0.8, 0.9, 1),
         )
     for side, knee, foot in zip((-1, 1), pose.knees, pose.feet, strict=True):
-        hip = shifted(pelvis, side * pose.hip, 0, -0.02)
+        hip = translate(pelvis, side * pose.hip, 0, -0.02)
         ankle = np.array(foot)
         shin = skin if style.shorts or style.skirt else legs
         into.tube([tuple(hip), knee, tuple(ankle)], [0.088 * width, 0.062, 0.045], [legs, shin], 5, (False, False))
@@ -139,26 +139,34 @@ def _figure(
             ends=(False, True),
         )
     for side, elbow, hand in zip((-1, 1), pose.elbows, pose.hands, strict=True):
-        shoulder = shifted(neck, side * pose.shoulder * width, 0, -0.05)
+        shoulder = translate(neck, side * pose.shoulder * width, 0, -0.05)
         way = np.array(hand) - np.array(elbow)
         tip = np.array(hand) + way / np.linalg.norm(way) * 0.09
         looks = [SHIRT, SHIRT if style.sleeves else skin, skin]
-        top = shifted(neck, side * 0.10 * width, 0, -0.015)
+        top = translate(neck, side * 0.10 * width, 0, -0.015)
         points = [tuple(top), tuple(shoulder), elbow, hand, tuple(tip)]
         into.tube(points, [0.04, 0.062, 0.048, 0.038, 0.03], [SHIRT, *looks], 5)
     _head(into, np.array(pose.head), style, head)
     if style.bag == "back":
-        a, b = shifted(neck, 0, -0.10, -0.42), shifted(neck, 0, -0.27, -0.04)
+        a, b = translate(neck, 0, -0.10, -0.42), translate(neck, 0, -0.27, -0.04)
         into.box(
-            (-0.14, float(b[1]), float(a[2])), (0.14, float(a[1]), float(b[2])), Look((0.17, 0.19, 0.22)), bottom=True
+            (-0.14, float(b[1]), float(a[2])),
+            (0.14, float(a[1]), float(b[2])),
+            Material((0.17, 0.19, 0.22)),
+            bottom=True,
         )
     elif style.bag == "hand":
         x, y, z = pose.hands[1]
-        into.box((x - 0.05, y - 0.17, z - 0.42), (x + 0.05, y + 0.17, z - 0.1), Look((0.36, 0.22, 0.14)), bottom=True)
+        into.box(
+            (x - 0.05, y - 0.17, z - 0.42),
+            (x + 0.05, y + 0.17, z - 0.1),
+            Material((0.36, 0.22, 0.14)),
+            bottom=True,
+        )
     into.scale(scale, start)
 
 
-def _head(into: Sculpture, at: np.ndarray, style: Style, size: float) -> None:
+def _head(into: MeshBuilder, at: np.ndarray, style: Outfit, size: float) -> None:
     """Face and hair, or a helmet."""
     rows = [(-0.14, 0.052, 0.02), (-0.07, 0.070, 0.018), (0.01, 0.082, 0.005), (0.10, 0.05, -0.005)]
     angle = 2 * math.pi * (np.arange(7) + 0.25) / 7
@@ -168,8 +176,8 @@ def _head(into: Sculpture, at: np.ndarray, style: Style, size: float) -> None:
         found: np.ndarray = at + size * circle
         return found
 
-    into.loft([ring(*row) for row in rows], Look(style.skin), ends=(False, True))
-    cover = Look(style.helmet, gloss=0.2) if style.helmet else Look(style.hair)
+    into.loft([ring(*row) for row in rows], Material(style.skin), ends=(False, True))
+    cover = Material(style.helmet, gloss=0.2) if style.helmet else Material(style.hair)
     k = 1.22 if style.helmet else 1.1
     low = 0.045 if style.helmet else -0.01
     cap = [ring(low, 0.084 * k, -0.03), ring(0.07, 0.082 * k, -0.016), ring(0.125, 0.046 * k, -0.01)]
@@ -182,27 +190,27 @@ def make_pedestrians() -> list[Mesh]:
     """Men, women and children, walking and standing."""
     walk, stroll, stand = _walking(0.42), _walking(0.28), _walking(0.03)
     people = [
-        (walk, Style(), 1.02, 1.0, 1.0),
-        (walk, Style(BLACK, TAN, BLOND, long_hair=True, bag="hand"), 0.95, 1.0, 0.9),
-        (stand, Style(CHINOS, FAIR, GREY_HAIR), 1.0, 1.0, 1.06),
-        (stroll, Style(GREY, FAIR, RED_HAIR, long_hair=True, coat=0.38), 0.94, 1.0, 0.92),
-        (stroll, Style((0.30, 0.34, 0.42), BROWN, DARK_HAIR, sleeves=False, bag="back"), 1.03, 1.0, 1.0),
-        (walk, Style(CHINOS, FAIR, BLOND, (0.8, 0.8, 0.8), sleeves=False, shorts=True), 1.0, 1.0, 1.0),
-        (stroll, Style(JEANS, FAIR, BLOND, (0.6, 0.2, 0.2), bag="back"), 0.70, 1.25, 1.0),
-        (stand, Style((0.45, 0.18, 0.22), TAN, DARK_HAIR, long_hair=True, skirt=True), 0.93, 1.0, 0.9),
-        (walk, Style((0.13, 0.14, 0.17), TAN, DARK_HAIR, coat=0.30), 1.04, 1.0, 1.04),
+        (walk, Outfit(), 1.02, 1.0, 1.0),
+        (walk, Outfit(BLACK, TAN, BLOND, long_hair=True, bag="hand"), 0.95, 1.0, 0.9),
+        (stand, Outfit(CHINOS, FAIR, GREY_HAIR), 1.0, 1.0, 1.06),
+        (stroll, Outfit(GREY, FAIR, RED_HAIR, long_hair=True, coat=0.38), 0.94, 1.0, 0.92),
+        (stroll, Outfit((0.30, 0.34, 0.42), BROWN, DARK_HAIR, sleeves=False, bag="back"), 1.03, 1.0, 1.0),
+        (walk, Outfit(CHINOS, FAIR, BLOND, (0.8, 0.8, 0.8), sleeves=False, shorts=True), 1.0, 1.0, 1.0),
+        (stroll, Outfit(JEANS, FAIR, BLOND, (0.6, 0.2, 0.2), bag="back"), 0.70, 1.25, 1.0),
+        (stand, Outfit((0.45, 0.18, 0.22), TAN, DARK_HAIR, long_hair=True, skirt=True), 0.93, 1.0, 0.9),
+        (walk, Outfit((0.13, 0.14, 0.17), TAN, DARK_HAIR, coat=0.30), 1.04, 1.0, 1.04),
     ]
     found = []
     for pose, style, scale, head, width in people:
-        into = Sculpture(crease=65)
+        into = MeshBuilder(crease=65)
         _figure(into, pose, style, scale, head, width)
         found.append(into.mesh())
     return found
 
 
-def _bicycle(into: Sculpture, colour: Colour, basket: bool) -> None:
+def _bicycle(into: MeshBuilder, colour: Colour, basket: bool) -> None:
     """A city bicycle whose wheels stand at y = -0.53 and 0.53."""
-    radius, tyre, frame = 0.34, Look((0.10, 0.10, 0.10)), Look(colour, gloss=0.2)
+    radius, tyre, frame = 0.34, Material((0.10, 0.10, 0.10)), Material(colour, gloss=0.2)
     angle = 2 * math.pi * np.arange(14) / 14
     for y in (-0.53, 0.53):
         ring = np.stack([0 * angle, np.cos(angle), np.sin(angle)], 1)
@@ -211,7 +219,9 @@ def _bicycle(into: Sculpture, colour: Colour, basket: bool) -> None:
         into.loft([at + ring * radius + [-0.025, 0, 0], at + ring * radius + [0.025, 0, 0], inner], tyre)
         guard = [at + ring[k] * (radius + 0.025) for k in range(0, 9, 2)]
         into.loft(
-            [[shifted(p, -0.03, 0, 0), shifted(p, 0.03, 0, 0)] for p in guard], Look((0.35, 0.36, 0.38)), closed=False
+            [[translate(p, -0.03, 0, 0), translate(p, 0.03, 0, 0)] for p in guard],
+            Material((0.35, 0.36, 0.38)),
+            closed=False,
         )
     saddle, crank, bars, fork = (0, -0.22, 0.90), (0, -0.07, 0.30), (0, 0.40, 1.02), (0, 0.37, 0.80)
     rods: list[tuple[Point, Point]] = [
@@ -225,20 +235,21 @@ def _bicycle(into: Sculpture, colour: Colour, basket: bool) -> None:
         into.tube([a, b], [0.02, 0.02], frame, 3, (False, False))
     into.box((-0.07, -0.36, 0.90), (0.07, -0.10, 0.95), tyre)
     into.face(
-        [(-0.04, -0.88, 0.5), (0.04, -0.88, 0.5), (0.04, -0.88, 0.58), (-0.04, -0.88, 0.58)], Look((0.7, 0.05, 0.05))
+        [(-0.04, -0.88, 0.5), (0.04, -0.88, 0.5), (0.04, -0.88, 0.58), (-0.04, -0.88, 0.58)],
+        Material((0.7, 0.05, 0.05)),
     )
     if basket:
-        into.box((-0.17, 0.48, 0.82), (0.17, 0.76, 1.06), Look((0.38, 0.28, 0.18)), bottom=True)
+        into.box((-0.17, 0.48, 0.82), (0.17, 0.76, 1.06), Material((0.38, 0.28, 0.18)), bottom=True)
 
 
 def _riding(upright: float, turn: float) -> Pose:
     """On the saddle; the pedals turned by an angle."""
     pelvis = np.array([0, -0.22, 0.98])
-    neck = shifted(pelvis, 0, 0.52 * math.sin(upright), 0.52 * math.cos(upright))
+    neck = translate(pelvis, 0, 0.52 * math.sin(upright), 0.52 * math.cos(upright))
     knees, feet = [], []
     for side, phase in ((-1, turn), (1, turn + math.pi)):
         pedal = np.array([side * 0.11, -0.07 + 0.17 * math.cos(phase), 0.30 + 0.17 * math.sin(phase) + 0.07])
-        hip = shifted(pelvis, side * 0.095, 0, -0.02)
+        hip = translate(pelvis, side * 0.095, 0, -0.02)
         way = pedal - hip
         reach = float(np.linalg.norm(way))
         out = np.cross([1.0, 0, 0], way / reach)
@@ -249,25 +260,25 @@ def _riding(upright: float, turn: float) -> Pose:
     elbows = tuple(
         tuple((neck + h) / 2 + [math.copysign(0.08, h[0]) + h[0] * 0.1, -0.06, -0.09]) for h in np.array(hands)
     )
-    head = shifted(neck, 0, 0.07, 0.16)
+    head = translate(neck, 0, 0.07, 0.16)
     return Pose(tuple(pelvis), tuple(neck), tuple(head), tuple(knees), tuple(feet), elbows, hands)  # type: ignore[arg-type]
 
 
 def make_cyclists() -> list[Mesh]:
     """People on bicycles, upright and sporty."""
     riders = [
-        (_riding(0.30, 0.6), Style(), (0.15, 0.20, 0.35), False, 1.0),
-        (_riding(0.22, 2.2), Style(CHINOS, FAIR, BLOND, long_hair=True), (0.55, 0.10, 0.10), True, 0.92),
+        (_riding(0.30, 0.6), Outfit(), (0.15, 0.20, 0.35), False, 1.0),
+        (_riding(0.22, 2.2), Outfit(CHINOS, FAIR, BLOND, long_hair=True), (0.55, 0.10, 0.10), True, 0.92),
         (
             _riding(0.62, 4.0),
-            Style(BLACK, TAN, sleeves=False, shorts=True, helmet=(0.85, 0.86, 0.88)),
+            Outfit(BLACK, TAN, sleeves=False, shorts=True, helmet=(0.85, 0.86, 0.88)),
             (0.75, 0.76, 0.78),
             False,
             1.0,
         ),
         (
             _riding(0.35, 5.2),
-            Style(GREY, FAIR, GREY_HAIR, bag="back", helmet=(0.15, 0.16, 0.2)),
+            Outfit(GREY, FAIR, GREY_HAIR, bag="back", helmet=(0.15, 0.16, 0.2)),
             (0.12, 0.12, 0.13),
             False,
             1.0,
@@ -275,7 +286,7 @@ def make_cyclists() -> list[Mesh]:
     ]
     found = []
     for pose, style, colour, basket, width in riders:
-        into = Sculpture(crease=65)
+        into = MeshBuilder(crease=65)
         _bicycle(into, colour, basket)
         _figure(into, pose, style, 1.0, 1.0, width)
         found.append(into.mesh())

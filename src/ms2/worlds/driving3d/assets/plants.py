@@ -10,18 +10,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ms2.render.scene3d.meshes import Mesh, TextureImage, concatenate_meshes
-from ms2.worlds.driving3d.assets.sculpture import Look, Point, Sculpture
+from ms2.worlds.driving3d.assets.mesh_builder import Material, MeshBuilder, Point
 from ms2.worlds.driving3d.assets.textures import bark, leaves
 
 Vertices = Float[np.ndarray, "v 3"]
 LEAF_METRES = 1.5
 """Metres of a crown that the picture of leaves covers."""
-FAR_SHARE = 0.3
+FAR_FRACTION = 0.3
 """Triangles of a plant that is drawn far away, as a share of those that it has nearby."""
 
 
 @dataclass(frozen=True)
-class Blob:
+class CrownEllipsoid:
     """A part of a crown: an ellipsoid in metres."""
 
     centre: Point
@@ -58,7 +58,7 @@ def _spheres() -> tuple[tuple[Vertices, Int[np.ndarray, "t 3"]], ...]:
 
 def _foliage(
     rng: np.random.Generator,
-    blobs: Sequence[Blob],
+    blobs: Sequence[CrownEllipsoid],
     most: int,
     size: float,
     picture: TextureImage,
@@ -80,7 +80,7 @@ def _foliage(
         far: Whether to make do with coarser blobs and fewer leaves.
     """
     if far:
-        blobs, most, dent = [replace(blob, fine=0) for blob in blobs], int(most * FAR_SHARE), dent / 2
+        blobs, most, dent = [replace(blob, fine=0) for blob in blobs], int(most * FAR_FRACTION), dent / 2
     parts, outward = [], []
     for blob in blobs:
         vertices, triangles = _spheres()[blob.fine]
@@ -137,7 +137,7 @@ def _foliage(
     )
 
 
-def _inside(places: Vertices, blobs: Sequence[Blob]) -> Bool[np.ndarray, " v"]:
+def _inside(places: Vertices, blobs: Sequence[CrownEllipsoid]) -> Bool[np.ndarray, " v"]:
     """Which places are so far inside of blobs that nobody sees them."""
     found = np.zeros(len(places), bool)
     for blob in blobs:
@@ -149,8 +149,8 @@ def _trunk(
     rng: np.random.Generator, top: float, radius: float, picture: TextureImage, boughs: Sequence[Point] = ()
 ) -> Mesh:
     """A trunk that bends a little, and boughs from two thirds of it to where they end."""
-    into = Sculpture(crease=80)
-    look = Look(picture=picture)
+    into = MeshBuilder(crease=80)
+    look = Material(picture=picture)
     bend = rng.normal(0, 0.05, 2) * top / 3
     fork = (float(bend[0]), float(bend[1]), top * 0.62)
     into.tube(
@@ -188,9 +188,11 @@ def _deciduous(
         out = spread * rng.uniform(0.38, 0.52)
         z = clear + tall * rng.uniform(0.72, 1.12)
         at = (out * math.cos(angle), out * math.sin(angle), z)
-        blobs.append(Blob(at, (spread * 0.60 * slim, spread * 0.60 * slim, tall * rng.uniform(0.52, 0.66))))
+        blobs.append(CrownEllipsoid(at, (spread * 0.60 * slim, spread * 0.60 * slim, tall * rng.uniform(0.52, 0.66))))
         boughs.append((at[0], at[1], z))
-    blobs.append(Blob((0, 0, height - tall * 0.72), (spread * 0.62 * slim, spread * 0.62 * slim, tall * 0.68)))
+    blobs.append(
+        CrownEllipsoid((0, 0, height - tall * 0.72), (spread * 0.62 * slim, spread * 0.62 * slim, tall * 0.68))
+    )
     crown = _foliage(rng, blobs, 432, 0.19 * spread + 0.16, leaves(seed % 3), far=far)
     trunk = _trunk(rng, clear + tall * 0.9, 0.024 * height**0.9, bark(1), boughs[:3])
     return concatenate_meshes(trunk, crown)
@@ -205,7 +207,7 @@ def _conifer(seed: int, height: float, spread: float) -> Mesh:
         share = n / (tiers - 0.3)
         radius = spread * (1 - share) ** 0.85
         z = height * (0.12 + 0.80 * share)
-        blobs.append(Blob((0, 0, z), (radius * 0.8, radius * 0.8, height * 0.13), 0))
+        blobs.append(CrownEllipsoid((0, 0, z), (radius * 0.8, radius * 0.8, height * 0.13), 0))
         angle = 2 * math.pi * (np.arange(18) + rng.uniform(-0.3, 0.3, 18)) / 18 + n
         reach = radius * np.where(np.arange(18) % 2, 0.62, 1.0) * rng.uniform(0.85, 1.15, 18)
         droop = z - height * 0.055 * np.where(np.arange(18) % 2, 0.3, 1.0)
@@ -245,12 +247,12 @@ def _birch(far: bool, seed: int, height: float) -> Mesh:
     rng = np.random.default_rng(seed)
     trunk = _trunk(rng, height * 0.88, 0.013 * height, bark(2, birch=True))
     blobs = [
-        Blob((0.1, 0.0, height * 0.80), (0.75, 0.75, height * 0.19)),
-        Blob((-0.35, 0.25, height * 0.62), (1.0, 0.95, height * 0.16)),
+        CrownEllipsoid((0.1, 0.0, height * 0.80), (0.75, 0.75, height * 0.19)),
+        CrownEllipsoid((-0.35, 0.25, height * 0.62), (1.0, 0.95, height * 0.16)),
     ]
     blobs += [
-        Blob((0.45, -0.30, height * 0.52), (1.0, 0.95, height * 0.15)),
-        Blob((-0.2, -0.4, height * 0.38), (0.7, 0.65, height * 0.10), 0),
+        CrownEllipsoid((0.45, -0.30, height * 0.52), (1.0, 0.95, height * 0.15)),
+        CrownEllipsoid((-0.2, -0.4, height * 0.38), (0.7, 0.65, height * 0.10), 0),
     ]
     return concatenate_meshes(trunk, _foliage(rng, blobs, 440, 0.40, leaves(1), 0.16, far))
 
@@ -260,10 +262,10 @@ def _poplar(far: bool, seed: int, height: float) -> Mesh:
     rng = np.random.default_rng(seed)
     trunk = _trunk(rng, height * 0.6, 0.016 * height, bark(1))
     blobs = [
-        Blob((0.1, 0, height * 0.34), (1.0, 1.0, height * 0.24)),
-        Blob((-0.1, 0.1, height * 0.58), (1.05, 1.0, height * 0.24)),
+        CrownEllipsoid((0.1, 0, height * 0.34), (1.0, 1.0, height * 0.24)),
+        CrownEllipsoid((-0.1, 0.1, height * 0.58), (1.05, 1.0, height * 0.24)),
     ]
-    blobs += [Blob((0.05, -0.05, height * 0.80), (0.72, 0.75, height * 0.2))]
+    blobs += [CrownEllipsoid((0.05, -0.05, height * 0.80), (0.72, 0.75, height * 0.2))]
     return concatenate_meshes(trunk, _foliage(rng, blobs, 430, 0.40, leaves(2), 0.17, far))
 
 
@@ -291,12 +293,15 @@ def make_trees(far: bool = False) -> list[Mesh]:
 def make_bushes() -> list[Mesh]:
     """A round bush, a wide one, a tall one, and a cut hedge of 3 m."""
     rng = np.random.default_rng(5)
-    small = [Blob((0, 0, 0.5), (0.65, 0.6, 0.55), 1)]
-    wide = [Blob((-0.55, 0, 0.55), (0.7, 0.65, 0.6), 0), Blob((0.5, 0.1, 0.65), (0.75, 0.7, 0.75), 0)]
-    tall = [Blob((0, 0, 0.9), (0.8, 0.8, 1.0), 1)]
+    small = [CrownEllipsoid((0, 0, 0.5), (0.65, 0.6, 0.55), 1)]
+    wide = [
+        CrownEllipsoid((-0.55, 0, 0.55), (0.7, 0.65, 0.6), 0),
+        CrownEllipsoid((0.5, 0.1, 0.65), (0.75, 0.7, 0.75), 0),
+    ]
+    tall = [CrownEllipsoid((0, 0, 0.9), (0.8, 0.8, 1.0), 1)]
     found = [
         _foliage(rng, small, 125, 0.17, leaves(0)),
-        _foliage(rng, [*wide, Blob((0, 0.35, 0.5), (0.6, 0.5, 0.55), 0)], 145, 0.20, leaves(1)),
+        _foliage(rng, [*wide, CrownEllipsoid((0, 0.35, 0.5), (0.6, 0.5, 0.55), 0)], 145, 0.20, leaves(1)),
     ]
     found.append(_foliage(rng, tall, 145, 0.2, leaves(2), 0.16))
     return [*map(_grown, found), _hedge(rng)]
@@ -304,8 +309,8 @@ def make_bushes() -> list[Mesh]:
 
 def _hedge(rng: np.random.Generator) -> Mesh:
     """A hedge that was cut, along y."""
-    into = Sculpture(crease=20)
-    look = Look(paint=1.0, picture=leaves(0))
+    into = MeshBuilder(crease=20)
+    look = Material(paint=1.0, picture=leaves(0))
     rings = []
     for y in np.linspace(-1.5, 1.5, 7):
         k = 0.93 if abs(y) > 1.4 else 1.0

@@ -38,13 +38,13 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, in
     return grid * 1.5  # between grains noise is weaker than at them
 
 
-def to_picture(canvas: Canvas) -> TextureImage:
+def to_uint8(canvas: Canvas) -> TextureImage:
     """Colours from 0 to 1 as bytes."""
     return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 @dataclass
-class Wall:
+class WallTexture:
     """A wall to draw on, in metres from its lower left corner; white plaster with stains at first.
 
     Args:
@@ -141,7 +141,7 @@ class Wall:
 
     def picture(self) -> TextureImage:
         """What was drawn."""
-        return to_picture(self.canvas)
+        return to_uint8(self.canvas)
 
 
 SIGNS: tuple[tuple[float, float, float], ...] = (
@@ -156,7 +156,7 @@ SIGNS += ((0.20, 0.20, 0.22), (0.82, 0.45, 0.12))
 
 def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8) -> TextureImage:
     """Display windows, doors and signs of a row of shops; it joins itself left and right."""
-    wall = Wall(bays * bay, height, (512, 128), seed)
+    wall = WallTexture(bays * bay, height, (512, 128), seed)
     rng = wall.rng
     wall.canvas *= np.array([0.80, 0.78, 0.75])
     sign = SIGNS[0]
@@ -207,7 +207,7 @@ def storeys(
         bay: Metres of each.
         floor: Metres of each.
     """
-    wall = Wall(bays * bay, floors * floor, (256, 256), seed)
+    wall = WallTexture(bays * bay, floors * floor, (256, 256), seed)
     if style == "brick":
         wall.bricks((0.86, 0.60, 0.50))
     for row in range(floors):
@@ -246,7 +246,7 @@ def tiles(seed: int, colour: Numbers) -> TextureImage:
     each = rng.uniform(0.82, 1.12, (side // high, side // wide))[row, column]
     light = each * (0.72 + 0.38 * (y % high) / high) * (0.9 + 0.14 * np.sin(np.pi * (x % wide) / wide))
     light = light * (1 + 0.05 * noise(rng, (side, side), (4, 4)))
-    return to_picture(light[..., None] * np.asarray(colour))
+    return to_uint8(light[..., None] * np.asarray(colour))
 
 
 @lru_cache(maxsize=8)
@@ -269,7 +269,7 @@ def leaves(seed: int, needles: bool = False) -> TextureImage:
         light[patch] = np.where(inside, level * (1 - 0.15 * np.sign(across)), light[patch])
         hue[patch] = np.where(inside, rng.normal(0, 1), hue[patch])
     colour = np.stack([1 + 0.10 * hue, 1 + 0.03 * hue, 1 - 0.08 * hue], 2)
-    return to_picture(np.clip(light, 0.25, 1.05)[..., None] * colour * 0.95)
+    return to_uint8(np.clip(light, 0.25, 1.05)[..., None] * colour * 0.95)
 
 
 @lru_cache(maxsize=4)
@@ -279,6 +279,6 @@ def bark(seed: int, birch: bool = False) -> TextureImage:
     if birch:
         marks = noise(rng, shape, (24, 4)) > 1.2
         light = np.where(marks, 0.25, 0.86 + 0.04 * noise(rng, shape, (8, 4)))
-        return to_picture(light[..., None] * np.array([1.0, 0.98, 0.94]))
+        return to_uint8(light[..., None] * np.array([1.0, 0.98, 0.94]))
     light = 0.36 + 0.07 * noise(rng, shape, (6, 32)) + 0.03 * noise(rng, shape, (16, 16))
-    return to_picture(light[..., None] * np.array([1.0, 0.87, 0.73]))
+    return to_uint8(light[..., None] * np.array([1.0, 0.87, 0.73]))

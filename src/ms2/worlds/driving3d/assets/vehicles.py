@@ -7,21 +7,21 @@ from itertools import pairwise
 import numpy as np
 
 from ms2.render.scene3d.meshes import Mesh
-from ms2.worlds.driving3d.assets.sculpture import Look, Point, Sculpture, shifted
+from ms2.worlds.driving3d.assets.mesh_builder import Material, MeshBuilder, Point, translate
 
-BODY = Look(paint=1.0, gloss=0.55)
-GLASS = Look((0.10, 0.12, 0.14), gloss=0.9)
-BLACK = Look((0.10, 0.10, 0.11))
-DARK = Look((0.16, 0.16, 0.17), gloss=0.1)
-TYRE = Look((0.09, 0.09, 0.095))
-GAP = Look((0.35, 0.35, 0.35), paint=1.0)
-RIM = Look((0.62, 0.63, 0.65), gloss=0.3)
-STEEL = Look((0.40, 0.40, 0.41))
-LAMP = Look((0.80, 0.82, 0.85), gloss=0.6)
-TAIL = Look((0.55, 0.04, 0.04), gloss=0.3)
-AMBER = Look((0.90, 0.45, 0.08), gloss=0.3)
-PLATE = Look((0.84, 0.84, 0.82))
-WHITE = Look((0.92, 0.92, 0.91), gloss=0.15)
+BODY = Material(paint=1.0, gloss=0.55)
+GLASS = Material((0.10, 0.12, 0.14), gloss=0.9)
+BLACK = Material((0.10, 0.10, 0.11))
+DARK = Material((0.16, 0.16, 0.17), gloss=0.1)
+TYRE = Material((0.09, 0.09, 0.095))
+GAP = Material((0.35, 0.35, 0.35), paint=1.0)
+RIM = Material((0.62, 0.63, 0.65), gloss=0.3)
+STEEL = Material((0.40, 0.40, 0.41))
+LAMP = Material((0.80, 0.82, 0.85), gloss=0.6)
+TAIL = Material((0.55, 0.04, 0.04), gloss=0.3)
+AMBER = Material((0.90, 0.45, 0.08), gloss=0.3)
+PLATE = Material((0.84, 0.84, 0.82))
+WHITE = Material((0.92, 0.92, 0.91), gloss=0.15)
 SEGMENTS = 10
 """Corners of a wheel."""
 
@@ -148,14 +148,14 @@ def make_cars() -> list[Mesh]:
     return [_car(shape) for shape in CARS.values()]
 
 
-def _wheel(into: Sculpture, x: float, y: float, radius: float, width: float, rim: float = 0.66) -> None:
+def _wheel(into: MeshBuilder, x: float, y: float, radius: float, width: float, rim: float = 0.66) -> None:
     """A wheel at the right: its outer face at x."""
     angle = 2 * math.pi * (np.arange(SEGMENTS) + 0.5) / SEGMENTS
     ring = np.stack([0 * angle, np.cos(angle), np.sin(angle)], 1)
     at = np.array([0, y, radius])
     outer, inner = ring * radius + at + [x, 0, 0], ring * radius + at + [x - width, 0, 0]
     into.loft([inner, outer], TYRE, ends=(False, True))
-    hub = shifted(at, x + 0.012)
+    hub = translate(at, x + 0.012)
     disc = hub + ring * radius * rim
     for i in range(SEGMENTS):
         shades = (0.75, 0.95, 0.62) if i % 2 else (0.75, 0.62, 0.95)
@@ -163,7 +163,7 @@ def _wheel(into: Sculpture, x: float, y: float, radius: float, width: float, rim
 
 
 def _car(s: CarShape) -> Mesh:
-    into = Sculpture(crease=38)
+    into = MeshBuilder(crease=38)
     half, end = s.width / 2, s.length / 2
     _shell(into, s)
     start = len(into)
@@ -193,7 +193,7 @@ def _car(s: CarShape) -> Mesh:
 
 
 def _lamps(
-    into: Sculpture, s: CarShape, look: Look, way: float, face: tuple[float, float, float], reach: float
+    into: MeshBuilder, s: CarShape, look: Material, way: float, face: tuple[float, float, float], reach: float
 ) -> None:
     """A lamp at the right corner, ahead (way 1) or behind (-1): on the end, and so far along the side.
 
@@ -218,7 +218,7 @@ def _lamps(
         )
 
 
-def _doors(into: Sculpture, s: CarShape) -> None:
+def _doors(into: MeshBuilder, s: CarShape) -> None:
     """Gaps beside the doors of the right side, and their handles."""
     half, waist = s.width / 2, 0.76 * s.belt
     joints = [s.cowl - 0.16, s.pillars[0], *(p for p in s.pillars[1:2] if p > s.axles[0] + s.wheel)]
@@ -250,7 +250,7 @@ def _upright(y: float, half: float, low: float, high: float) -> list[Point]:
     return [(-half, y, low), (half, y, low), (half, y, high), (-half, y, high)]
 
 
-def _shell(into: Sculpture, s: CarShape) -> None:
+def _shell(into: MeshBuilder, s: CarShape) -> None:
     """Sheet metal with its wheel arches, the greenhouse, and the darkness inside."""
     half, end = s.width / 2, s.length / 2
     arch = s.wheel + 0.05
@@ -305,7 +305,7 @@ def _shell(into: Sculpture, s: CarShape) -> None:
     _screen(into, s, (s.foot, s.back), -1.0)
 
 
-def _screen(into: Sculpture, s: CarShape, ys: tuple[float, float], way: float) -> None:
+def _screen(into: MeshBuilder, s: CarShape, ys: tuple[float, float], way: float) -> None:
     """Windscreen or rear window, from foot to head, a little before the sheet metal."""
     half = s.width / 2 * 0.87
     rise = s.height - s.belt
@@ -322,7 +322,7 @@ def _screen(into: Sculpture, s: CarShape, ys: tuple[float, float], way: float) -
     into.face(corners, GLASS)
 
 
-def _side_windows(into: Sculpture, s: CarShape) -> None:
+def _side_windows(into: MeshBuilder, s: CarShape) -> None:
     """Panes between the pillars of the right side."""
     low, high = s.belt + 0.035, s.height - 0.125
     rise = s.height - s.belt
@@ -356,14 +356,14 @@ def make_trucks() -> list[Mesh]:
     return [_box_truck(6.8, 2.3, 3.2, False), _box_truck(9.2, 2.5, 3.7, True), _tanker(), _tipper(), _bus(), _tram()]
 
 
-def _wheels(into: Sculpture, half: float, places: tuple[float, ...], radius: float = 0.5, width: float = 0.3) -> None:
+def _wheels(into: MeshBuilder, half: float, places: tuple[float, ...], radius: float = 0.5, width: float = 0.3) -> None:
     start = len(into)
     for y in places:
         _wheel(into, half, y, radius, width, 0.55)
     into.mirror(start)
 
 
-def _cab(into: Sculpture, y: float, half: float, top: float, deep: float = 2.0, look: Look = BODY) -> None:
+def _cab(into: MeshBuilder, y: float, half: float, top: float, deep: float = 2.0, look: Material = BODY) -> None:
     """A lorry's cab whose front is at y."""
     foot, belt = 0.45, 1.55
     profile = [
@@ -401,7 +401,7 @@ def _cab(into: Sculpture, y: float, half: float, top: float, deep: float = 2.0, 
     into.mirror(start)
 
 
-def _rear(into: Sculpture, y: float, half: float, z: float = 0.62) -> None:
+def _rear(into: MeshBuilder, y: float, half: float, z: float = 0.62) -> None:
     """Lamps and the bar at the rear end y."""
     into.box((-half + 0.05, y, z - 0.1), (half - 0.05, y + 0.1, z + 0.1), DARK)
     start = len(into)
@@ -418,13 +418,13 @@ def _rear(into: Sculpture, y: float, half: float, z: float = 0.62) -> None:
     into.face(_upright(y - 0.015, 0.26, z - 0.06, z + 0.06), PLATE)
 
 
-def _chassis(into: Sculpture, rear: float, front: float, half: float) -> None:
+def _chassis(into: MeshBuilder, rear: float, front: float, half: float) -> None:
     into.box((-half * 0.55, rear + 0.1, 0.5), (half * 0.55, front - 0.4, 0.95), BLACK, bottom=True)
 
 
 def _box_truck(length: float, width: float, height: float, painted: bool) -> Mesh:
     """A truck whose box has its colour, or is white with a band in it."""
-    into = Sculpture(crease=30)
+    into = MeshBuilder(crease=30)
     half, end = width / 2, length / 2
     _chassis(into, -end, end, half)
     _cab(into, end, half * 0.97, min(2.75, height - 0.45))
@@ -432,7 +432,7 @@ def _box_truck(length: float, width: float, height: float, painted: bool) -> Mes
     into.box(
         (-half, -end, low),
         (half, front, height),
-        Look((0.93, 0.93, 0.92), paint=float(painted), gloss=0.1),
+        Material((0.93, 0.93, 0.92), paint=float(painted), gloss=0.1),
         bottom=True,
     )
     for z0, z1 in ((low, low + 0.12), (height - 0.1, height)):  # its frame
@@ -446,12 +446,12 @@ def _box_truck(length: float, width: float, height: float, painted: bool) -> Mes
                 ]
                 for z in (z0, z1)
             ],
-            Look((0.72, 0.73, 0.74)),
+            Material((0.72, 0.73, 0.74)),
         )
     start = len(into)
     x = half + 0.016
     mid = (front - end) / 2
-    band = Look((0.90, 0.89, 0.85)) if painted else Look(paint=1.0)
+    band = Material((0.90, 0.89, 0.85)) if painted else Material(paint=1.0)
     into.face([(x, front - 0.5, 1.75), (x, mid, 1.75), (x, mid, 2.35), (x, front - 0.5, 2.35)], band)
     into.face(
         [
@@ -460,7 +460,7 @@ def _box_truck(length: float, width: float, height: float, painted: bool) -> Mes
             (x - 0.05, front - 0.3, 0.95),
             (x - 0.05, -end + 2.6, 0.95),
         ],
-        Look((0.45, 0.46, 0.47)),
+        Material((0.45, 0.46, 0.47)),
     )
     into.mirror(start)
     into.face(_upright(-end - 0.016, 0.02, low + 0.14, height - 0.12), DARK)
@@ -471,7 +471,7 @@ def _box_truck(length: float, width: float, height: float, painted: bool) -> Mes
 
 
 def _tanker() -> Mesh:
-    into = Sculpture(crease=40)
+    into = MeshBuilder(crease=40)
     half, end = 1.25, 4.6
     _chassis(into, -end, end, half)
     _cab(into, end, half * 0.97, 2.85, 2.1)
@@ -481,31 +481,32 @@ def _tanker() -> Mesh:
     rings = [
         (ring - middle) * k + middle + [0, y, 0] for y, k in ((-end, 0.75), (-end + 0.2, 1), (2.1, 1), (2.3, 0.75))
     ]
-    into.loft(rings, Look((0.80, 0.81, 0.83), gloss=0.5), ends=(True, True))
+    into.loft(rings, Material((0.80, 0.81, 0.83), gloss=0.5), ends=(True, True))
     for y in (-2.9, -1.1, 0.8):
         band = (ring - middle) * 1.012 + middle
-        into.loft([shifted(band, 0, y), shifted(band, 0, y + 0.12)], Look((0.5, 0.51, 0.53)))
+        into.loft([translate(band, 0, y), translate(band, 0, y + 0.12)], Material((0.5, 0.51, 0.53)))
     into.box((-0.3, -3.6, 3.0), (0.3, 1.4, 3.12), STEEL)
     into.face(_upright(-end - 0.03, 0.4, 1.85, 2.25), AMBER)
-    into.box((-1.2, -3.0, 0.95), (1.2, 1.9, 1.2), Look(paint=1.0), bottom=True)
+    into.box((-1.2, -3.0, 0.95), (1.2, 1.9, 1.2), Material(paint=1.0), bottom=True)
     _rear(into, -end, half)
     _wheels(into, half - 0.03, (-3.3, -2.2, 3.3))
     return into.mesh()
 
 
 def _tipper() -> Mesh:
-    into = Sculpture(crease=30)
+    into = MeshBuilder(crease=30)
     half, end = 1.25, 3.9
     _chassis(into, -end, end, half)
     _cab(into, end, half * 0.97, 2.9, 2.0)
     low, high = [(-1.1, -end + 0.3), (1.1, -end + 0.3), (1.1, 1.6), (-1.1, 1.6)], 2.6
     top = [(-1.25, -end), (1.25, -end), (1.25, 1.75), (-1.25, 1.75)]
-    skin = Look((0.88, 0.88, 0.88), paint=1.0)
+    skin = Material((0.88, 0.88, 0.88), paint=1.0)
     into.loft([[(x, y, 1.05) for x, y in low], [(x, y, high) for x, y in top]], skin, ends=(True, False))
     into.loft(
-        [[(x * 1.02, y * 1.01, z) for x, y in top] for z in (high - 0.14, high)], Look((0.65, 0.65, 0.65), paint=1.0)
+        [[(x * 1.02, y * 1.01, z) for x, y in top] for z in (high - 0.14, high)],
+        Material((0.65, 0.65, 0.65), paint=1.0),
     )
-    load = Look((0.50, 0.42, 0.33))
+    load = Material((0.50, 0.42, 0.33))
     ridge = [(0.1, -2.6, 2.95), (0.0, 0.6, 2.9)]
     rim = [(x, y, high - 0.1) for x, y in top]
     into.face([rim[0], rim[1], ridge[0]], load)
@@ -516,7 +517,7 @@ def _tipper() -> Mesh:
     for y in (-3.0, -1.9, -0.8, 0.3, 1.4):
         into.face(
             [(1.13, y, 1.05), (1.13, y + 0.12, 1.05), (1.275, y + 0.12, high), (1.275, y, high)],
-            Look((0.65, 0.65, 0.65), paint=1.0),
+            Material((0.65, 0.65, 0.65), paint=1.0),
         )
     into.mirror(start)
     _rear(into, -end + 0.2, half, 0.75)
@@ -524,7 +525,7 @@ def _tipper() -> Mesh:
     return into.mesh()
 
 
-def _coach_body(into: Sculpture, half: float, ends: tuple[float, float], low: float, top: float, belt: float) -> None:
+def _coach_body(into: MeshBuilder, half: float, ends: tuple[float, float], low: float, top: float, belt: float) -> None:
     """A bus's or a tram's shell with rounded roof edges."""
     rear, front = ends
     ring = [(-half, low), (-half, top - 0.25), (-half + 0.22, top), (half - 0.22, top), (half, top - 0.25), (half, low)]
@@ -550,7 +551,7 @@ def _coach_body(into: Sculpture, half: float, ends: tuple[float, float], low: fl
 
 
 def _panes(
-    into: Sculpture, half: float, ends: tuple[float, float], low: float, high: float, number: int, doors: set[int]
+    into: MeshBuilder, half: float, ends: tuple[float, float], low: float, high: float, number: int, doors: set[int]
 ) -> None:
     """Windows along both sides; doors, at the right, reach down."""
     rear, front = ends
@@ -564,12 +565,12 @@ def _panes(
 
 
 def _bus() -> Mesh:
-    into = Sculpture(crease=50)
+    into = MeshBuilder(crease=50)
     half, end = 1.275, 5.9
     _coach_body(into, half, (-end, end), 0.32, 3.0, 1.0)
     _panes(into, half, (-end + 0.5, end - 0.35), 1.25, 2.45, 8, {2, 5, 7})
     into.face(_upright(end + 0.014, half * 0.88, 1.05, 2.35), GLASS)
-    into.face(_upright(end + 0.016, half * 0.7, 2.42, 2.72), Look((0.12, 0.10, 0.05)))
+    into.face(_upright(end + 0.016, half * 0.7, 2.42, 2.72), Material((0.12, 0.10, 0.05)))
     into.face(_upright(end + 0.02, half * 0.45, 2.5, 2.64), AMBER)
     into.face(_upright(-end - 0.014, half * 0.8, 1.6, 2.45), GLASS)
     into.face(_upright(-end - 0.014, half * 0.6, 0.7, 1.2), DARK)
@@ -591,9 +592,9 @@ def _bus() -> Mesh:
 
 
 def _tram() -> Mesh:
-    into = Sculpture(crease=50)
+    into = MeshBuilder(crease=50)
     half, end = 1.2, 7.0
-    grey = Look((0.33, 0.34, 0.35))
+    grey = Material((0.33, 0.34, 0.35))
     for rear, front in ((-end, -0.35), (0.35, end)):
         _coach_body(into, half, (rear, front), 0.35, 3.25, 1.0)
         _panes(into, half, (rear + 0.4, front - 0.5), 1.25, 2.5, 4, {1, 2})

@@ -1,4 +1,4 @@
-"""The classes of a street: their models, true sizes and colours, made by code or read from a folder."""
+"""Mesh classes of the driving world: meshes, sizes and colours, procedural or from files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,9 +9,9 @@ import numpy as np
 from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.assets.buildings import make_blocks, make_houses
 from ms2.worlds.driving3d.assets.furniture import make_lights, make_poles, make_signs
+from ms2.worlds.driving3d.assets.mesh_builder import Colour
 from ms2.worlds.driving3d.assets.people import make_cyclists, make_pedestrians
 from ms2.worlds.driving3d.assets.plants import make_bushes, make_trees
-from ms2.worlds.driving3d.assets.sculpture import Colour
 from ms2.worlds.driving3d.assets.vehicles import make_cars, make_trucks
 
 WHITE: tuple[Colour, ...] = ((1.0, 1.0, 1.0),)
@@ -24,7 +24,7 @@ CAR_PAINT: tuple[Colour, ...] = (
     (0.52, 0.07, 0.08), (0.62, 0.09, 0.09), (0.36, 0.06, 0.09),  # red
     (0.12, 0.25, 0.18), (0.32, 0.38, 0.28), (0.50, 0.42, 0.30), (0.80, 0.62, 0.14),  # green, beige, yellow
 )  # fmt: skip
-"""Car colours as often as on Central European roads: mostly black, grey, silver and white."""
+"""Car colours with about the frequencies of Central European roads: mostly black, grey, silver and white."""
 TRUCK_PAINT: tuple[Colour, ...] = (
     (0.90, 0.90, 0.89), (0.90, 0.90, 0.89), (0.88, 0.88, 0.86), (0.70, 0.71, 0.72), (0.14, 0.27, 0.52),
     (0.62, 0.10, 0.10), (0.85, 0.68, 0.14), (0.30, 0.32, 0.34), (0.16, 0.36, 0.25), (0.80, 0.42, 0.12),
@@ -40,7 +40,7 @@ LEAVES: tuple[Colour, ...] = (
     (0.65, 0.73, 0.42), (0.49, 0.65, 0.32), (0.37, 0.52, 0.36), (0.70, 0.73, 0.46), (0.55, 0.62, 0.38),
     (0.77, 0.72, 0.41), (0.73, 0.66, 0.38),
 )  # fmt: skip
-"""Greens of a dry summer, and some first yellow, as light as KITTI's trees come out under the same contrast."""
+"""Greens of a dry summer and some yellow, about as bright as KITTI's trees under the same contrast."""
 PLASTER: tuple[Colour, ...] = (
     (0.90, 0.88, 0.83), (0.88, 0.83, 0.72), (0.92, 0.90, 0.87), (0.84, 0.77, 0.64), (0.80, 0.79, 0.77),
     (0.87, 0.78, 0.66), (0.78, 0.70, 0.60), (0.86, 0.81, 0.60), (0.74, 0.60, 0.50), (0.70, 0.72, 0.70),
@@ -49,14 +49,14 @@ PLASTER: tuple[Colour, ...] = (
 
 
 @dataclass(frozen=True, eq=False)
-class Kind:
-    """The models of one class.
+class MeshClass:
+    """Meshes, sizes and palette of one class.
 
     Attributes:
-        models: Meshes of true size in metres, z up, that face +y; the middle of the foot is the origin.
-        sizes: Width along x, length along y and height along z of each, as its vertices have it.
-        palette: Colours that its paint may have, common ones several times.
-        far: What stands for each model far away; none where it does so itself.
+        models: Meshes of true size in metres, z up, front at +y, base centred at the origin.
+        sizes: Width along x, length along y and height along z of each mesh.
+        palette: Colours of its paint, common ones several times.
+        far: Meshes of lower detail that replace ``models`` at a distance; empty for none.
     """
 
     models: tuple[Mesh, ...]
@@ -65,39 +65,52 @@ class Kind:
     far: tuple[Mesh, ...] = ()
 
     @classmethod
-    def of(cls, models: list[Mesh], palette: tuple[Colour, ...]) -> "Kind":
-        """A kind with the sizes that its models have."""
+    def from_meshes(cls, models: list[Mesh], palette: tuple[Colour, ...]) -> "MeshClass":
+        """Build a mesh class with the sizes of its meshes."""
         spans = [np.ptp(mesh.vertices, axis=0) for mesh in models]
         return cls(tuple(models), tuple((float(x), float(y), float(z)) for x, y, z in spans), palette)
 
 
-MAKERS: dict[str, tuple[Callable[[], list[Mesh]], tuple[Colour, ...]]] = {
-    "car": (make_cars, CAR_PAINT),
-    "truck": (make_trucks, TRUCK_PAINT),
-    "pedestrian": (make_pedestrians, CLOTHES),
-    "cyclist": (make_cyclists, CLOTHES),
-    "tree": (make_trees, LEAVES),
-    "bush": (make_bushes, LEAVES),
-    "house": (make_houses, PLASTER),
-    "building": (make_blocks, PLASTER),
-    "sign": (make_signs, WHITE),
-    "light": (make_lights, WHITE),
-    "pole": (make_poles, WHITE),
+@dataclass(frozen=True)
+class Procedure:
+    """How the meshes of a class are made.
+
+    Attributes:
+        make: Function that builds the meshes.
+        palette: Colours of their paint.
+    """
+
+    make: Callable[[], list[Mesh]]
+    palette: tuple[Colour, ...]
+
+
+PROCEDURES: dict[str, Procedure] = {
+    "car": Procedure(make_cars, CAR_PAINT),
+    "truck": Procedure(make_trucks, TRUCK_PAINT),
+    "cyclist": Procedure(make_cyclists, CLOTHES),
+    "pedestrian": Procedure(make_pedestrians, CLOTHES),
+    "tree": Procedure(make_trees, LEAVES),
+    "bush": Procedure(make_bushes, LEAVES),
+    "house": Procedure(make_houses, PLASTER),
+    "building": Procedure(make_blocks, PLASTER),
+    "sign": Procedure(make_signs, WHITE),
+    "light": Procedure(make_lights, WHITE),
+    "pole": Procedure(make_poles, WHITE),
 }
-"""What makes the models of each class, and its colours."""
+"""How the meshes of each class are made."""
 
 
 @lru_cache(maxsize=1)
-def built_in() -> dict[str, Kind]:
-    """All classes with the models that code makes."""
-    found = {name: Kind.of(make(), palette) for name, (make, palette) in MAKERS.items()}
-    trees = found["tree"]  # a wood has more triangles than all else
-    far = tuple(_filling(mesh, box_of) for mesh, box_of in zip(make_trees(far=True), trees.models, strict=True))
+def procedural_classes() -> dict[str, MeshClass]:
+    """Build all classes with procedural meshes."""
+    found = {name: MeshClass.from_meshes(one.make(), one.palette) for name, one in PROCEDURES.items()}
+    trees = found["tree"]  # a wood has more triangles than everything else
+    far = tuple(_fitted_to(mesh, box_of) for mesh, box_of in zip(make_trees(far=True), trees.models, strict=True))
     return found | {"tree": replace(trees, far=far)}
 
 
-def _filling(mesh: Mesh, box_of: Mesh) -> Mesh:
-    """A mesh, stretched into the box of another."""
+def _fitted_to(mesh: Mesh, box_of: Mesh) -> Mesh:
+    """Scale a mesh to the bounding box of another."""
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
     wanted_low, wanted_high = box_of.vertices.min(0), box_of.vertices.max(0)
     vertices = (mesh.vertices - low) / (high - low) * (wanted_high - wanted_low) + wanted_low
@@ -105,21 +118,21 @@ def _filling(mesh: Mesh, box_of: Mesh) -> Mesh:
 
 
 @lru_cache(maxsize=4)
-def kinds(assets: str | None = None, on_error: str = "raise") -> dict[str, Kind]:
-    """All classes by name. What is returned is kept: callers must not change it.
+def mesh_classes(assets: str | None = None, on_error: str = "raise") -> dict[str, MeshClass]:
+    """Return all mesh classes by name (cached; do not modify).
 
     Args:
-        assets: A folder with subfolders named by class whose GLB and OBJ files replace the models made by code;
-            None for these alone.
-        on_error: What to do about a file that can't be read: "raise", or "skip" it with a warning.
+        assets: Folder with user meshes, which replace procedural ones: GLB and OBJ files in subfolders named by class;
+            None for procedural meshes alone.
+        on_error: How to handle unreadable files: "raise", or "skip" with a warning.
 
     Raises:
-        UserError: If the folder or a file in it is of no use; it says which, and what to do.
+        UserError: If the folder is missing, or it or a file in it cannot be used.
     """
-    found = dict(built_in())
+    found = dict(procedural_classes())
     if assets is not None:
         from ms2.worlds.driving3d.assets.folder import read_models
 
-        for name, models in read_models(assets, tuple(MAKERS), on_error).items():
-            found[name] = Kind.of(models, found[name].palette)
+        for name, models in read_models(assets, tuple(PROCEDURES), on_error).items():
+            found[name] = MeshClass.from_meshes(models, found[name].palette)
     return found

@@ -14,13 +14,13 @@ Colour = tuple[float, float, float]
 Point = tuple[float, float, float]
 
 
-def shifted(at: Numbers, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Float[np.ndarray, "... 3"]:
+def translate(at: Numbers, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Float[np.ndarray, "... 3"]:
     """A point, or points, moved by so many metres."""
     return np.asarray(at, float) + np.array([x, y, z])
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Material:
     """What a surface looks like; see `ms2.render.scene3d.Mesh`.
 
     Attributes:
@@ -36,7 +36,7 @@ class Look:
     picture: TextureImage | None = None
 
 
-class Sculpture:
+class MeshBuilder:
     """A mesh that grows face by face, in metres.
 
     Args:
@@ -49,7 +49,7 @@ class Sculpture:
         self._corners: list[Float[np.ndarray, "3 3"]] = []
         self._uv: list[Float[np.ndarray, "3 2"]] = []
         self._shade: list[Float[np.ndarray, "3 1"]] = []
-        self._look: list[Look] = []
+        self._look: list[Material] = []
         self._piece: list[int] = []
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class Sculpture:
     def face(
         self,
         corners: Numbers,
-        look: Look,
+        look: Material,
         uv: Numbers | None = None,
         shade: Numbers | None = None,
         piece: int | None = None,
@@ -97,7 +97,7 @@ class Sculpture:
     def loft(
         self,
         rings: Sequence[Numbers],
-        looks: Look | Sequence[Look],
+        looks: Material | Sequence[Material],
         closed: bool = True,
         ends: tuple[bool, bool] = (False, False),
         shade: Numbers | None = None,
@@ -112,7 +112,7 @@ class Sculpture:
             shade: Factor on the colour at each ring, or at each point of each.
         """
         points = [np.asarray(ring, float) for ring in rings]
-        each = [looks] * (len(points) - 1) if isinstance(looks, Look) else list(looks)
+        each = [looks] * (len(points) - 1) if isinstance(looks, Material) else list(looks)
         number = len(points[0])
         given = np.ones(len(points)) if shade is None else np.asarray(shade, float)
         lights = np.broadcast_to(given.reshape(len(points), -1), (len(points), number))
@@ -130,7 +130,7 @@ class Sculpture:
         self,
         points: Sequence[Point],
         radii: Sequence[float],
-        looks: Look | Sequence[Look],
+        looks: Material | Sequence[Material],
         sides: int = 6,
         ends: tuple[bool, bool] = (False, True),
         flat: float = 1.0,
@@ -158,7 +158,7 @@ class Sculpture:
             rings.append(at + radius * (np.cos(angle)[:, None] * first + flat * np.sin(angle)[:, None] * second))
         self.loft(rings, looks, ends=ends)
 
-    def box(self, low: Point, high: Point, look: Look, bottom: bool = False, tops: Look | None = None) -> None:
+    def box(self, low: Point, high: Point, look: Material, bottom: bool = False, tops: Material | None = None) -> None:
         """Add a box between two corners, with its underside only if wanted."""
         (a, b, c), (d, e, f) = low, high
         foot = [(a, b), (d, b), (d, e), (a, e)]

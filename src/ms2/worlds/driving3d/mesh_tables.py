@@ -1,0 +1,75 @@
+"""The meshes of the driving world in one library, with tables that select them by class and attributes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ms2.render.scene3d.meshes import MeshLibrary
+from ms2.worlds.driving3d.assets.ground import CURVATURES, FIELDS, GROUND_STRIPS, ground_meshes
+from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
+from ms2.worlds.driving3d.declaration import OBJECTS
+
+
+class MeshTables(NamedTuple):
+    """Meshes of k classes of objects and of the ground, with tables on one device.
+
+    Attributes:
+        library: All meshes; m of them are of objects, the first ones.
+        first: Index of each class's first mesh.
+        number: Number of each class's meshes.
+        far: Index of the mesh that replaces each mesh at a distance.
+        size: Width, length and height of each mesh in metres.
+        middle: Centre of each mesh's box relative to its origin; crowns and arms may extend to one side.
+        palette: Colours of each class, padded.
+        colours: Number of each class's colours.
+        strip: Index of each ground strip's meshes, straight first, then with increasing curvature.
+        curvatures: Curvature of those per metre.
+        field: Index of each field's mesh.
+    """
+
+    library: MeshLibrary
+    first: Int[Tensor, " k"]
+    number: Int[Tensor, " k"]
+    far: Int[Tensor, " m"]
+    size: Float[Tensor, "m 3"]
+    middle: Float[Tensor, "m 2"]
+    palette: Float[Tensor, "k p 3"]
+    colours: Int[Tensor, " k"]
+    strip: dict[str, Int[Tensor, " c"]]
+    curvatures: Float[Tensor, " c"]
+    field: Int[Tensor, " f"]
+
+    @classmethod
+    def load(cls, assets: str | None, on_error: str, device: torch.device) -> "MeshTables":
+        """Collect the meshes, procedural or from the folder ``assets``; arguments as of `mesh_classes`."""
+        found = mesh_classes(assets, on_error)
+        meshes = {f"{name}_{i}": mesh for name in OBJECTS for i, mesh in enumerate(found[name].models)}
+        far_meshes = {f"{name}_{i}_far": mesh for name in OBJECTS for i, mesh in enumerate(found[name].far)}
+        numbers = [len(found[name].models) for name in OBJECTS]
+        library = MeshLibrary(meshes | far_meshes | ground_meshes())
+        names = list(library.meshes)
+
+        def indices(chosen: Sequence[str]) -> Int[Tensor, " c"]:
+            return torch.tensor([names.index(name) for name in chosen], device=device)
+
+        first = torch.tensor([0, *numbers]).cumsum(0)[:-1]
+        sizes = [size for name in OBJECTS for size in found[name].sizes]
+        middles = [(m.vertices.min(0) + m.vertices.max(0))[:2] / 2 for name in OBJECTS for m in found[name].models]
+        palettes = [torch.tensor(found[name].palette) for name in OBJECTS]
+        return cls(
+            library,
+            first.to(device),
+            torch.tensor(numbers, device=device),
+            indices([f"{name}_far" if f"{name}_far" in far_meshes else name for name in meshes]),
+            torch.tensor(sizes, device=device, dtype=torch.float32),
+            torch.tensor(np.stack(middles), device=device, dtype=torch.float32),
+            torch.nn.utils.rnn.pad_sequence(palettes, batch_first=True).to(device, torch.float32),
+            torch.tensor([len(palette) for palette in palettes], device=device),
+            {name: indices([f"{name}_{c}" for c in range(len(CURVATURES))]) for name in GROUND_STRIPS},
+            torch.tensor(CURVATURES, device=device),
+            indices([f"field_{name}" for name in FIELDS]),
+        )
