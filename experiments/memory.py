@@ -14,19 +14,7 @@ from pathlib import Path
 
 RUN = Path("runs/memory")
 EVERY = 200
-SETTINGS = {
-    "name": RUN.name,
-    "fresh": "true",
-    "wandb": "disabled",
-    "data.batch_size": "32",
-    "model.structure_learner.lr": "1e-5",  # so low that scenes stay as small as they are
-    "data.target.init_args.num_images": "500",
-    "extractor.max_steps": "20",
-    "pretraining.max_steps": "50",
-    "model.eval_scenes": "1000",
-    "trainer.val_check_interval": str(EVERY),
-    "trainer.enable_progress_bar": "false",
-}
+CONFIGURATION = Path(__file__).with_suffix(".yaml")
 
 
 def main() -> None:
@@ -60,9 +48,8 @@ def draw(number: int, batch: int = 25, rows: int = 10) -> None:
 def learn() -> None:
     """Run, watch, and print."""
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    settings = SETTINGS | {"trainer.max_steps": str(steps)}
-    words = [word for key, value in settings.items() for word in (f"--{key}", value)]
-    run = subprocess.Popen([sys.executable, "-m", "ms2", "fit", "--config", "multimnist_quick", *words])
+    settings = ("--config", CONFIGURATION, "--trainer.max_steps", steps, "--trainer.val_check_interval", EVERY)
+    run = subprocess.Popen([sys.executable, "-m", "ms2", "fit", *map(str, settings)])
     seen: dict[int, int] = {}
     while run.poll() is None:
         step, memory = last_step(), resident(run.pid)

@@ -1,241 +1,162 @@
-"""The results tables of the README: every configuration of a world with three seeds, each run through the command line.
+"""The results tables: every configuration of a world with three seeds, each run through the command line.
 
-Usage: python experiments/results.py multimnist|aerial2d|driving|kitti [CONFIG ...] [OPTIONS], see --help
+Usage: python experiments/results.py multimnist|aerial2d|driving|kitti|digits [CONFIG ...] [OPTIONS], see --help
 
-A seed stands for everything that is drawn: the target's images (and its hidden distribution, where that is drawn too),
-the extractor's training, pretraining, and learning. Runs that are finished are not run again.
+What is run and shown stands in experiments/tables.yaml. A seed stands for everything that is drawn: the target's images
+(and its hidden distribution, where that is drawn too), the extractor's training, pretraining, and learning. Runs that
+are finished are not run again.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from ms2.core.configurations import read
 from ms2.metrics.intervals import mean_interval
+from ms2.metrics.results import LEARNED, PRIOR, Results, load_results
 
-SEEDS = (0, 1, 2)
+HERE = Path(__file__).parent
 RUNS = Path("runs")
-
-
-class Experiment(NamedTuple):
-    """What is run on a world, and what is told of it.
-
-    Attributes:
-        configs: Titles of the rows by the ending of their configuration's name.
-        columns: Titles by the key in ``metrics.json``.
-        references: Titles of rows that every run measures, by the ending of their keys.
-        settings: Further settings of each seed's run.
-        attributes: Titles of further columns of runs that learn parameters, by the key in ``metrics.json``.
-    """
-
-    configs: Mapping[str, str]
-    columns: Mapping[str, str]
-    references: Mapping[str, str]
-    settings: Mapping[int, Mapping[str, str]]
-    attributes: Mapping[str, str] = {}
-
-
-MNIST = {
-    "world.renderer.source": "mnist",
-    "world.renderer.digit_size": "10",
-    "world.renderer.canvas_size": "128",
-    "extractor.max_steps": "6000",
-    "extractor.parameter_prior": "UniformPlacement",
-    "extractor.parameter_prior.row_fraction": "0.5",
+REAL_DIGITS, IMAGE_DISTANCES = HERE / "real_digits.yaml", HERE / "image_distances.yaml"
+BOTH = {
+    PRIOR: ("prior", "prior"),
+    "learned_parameters": ("prior", "learned"),
+    "learned_structure": ("learned", "prior"),
+    LEARNED: ("learned", "learned"),
 }
-"""Real digits are harder to read than scikit-learn's: at 8 pixels they are taken for one another, and extractors that
-never saw a row of them miscount those that stand side by side."""
-
-EXPERIMENTS = {
-    "multimnist": Experiment(
-        configs={"quick": "default", "paper": "paper mode", "mmd": "batch MMD (Fig. 7)"},
-        columns={"count_tv": "count TV", "class_tv": "class TV"},
-        references={"_prior": "prior", "_pcfg_oracle": "best PCFG (sees the labels)", "_noise_floor": "noise floor"},
-        # irregular hidden distributions, far from the prior in number and class
-        settings={
-            s: {"data.target.init_args.seed": str(s), "data.target.init_args.structure_prior.init_args.seed": str(t)}
-            for s, t in ((0, 13), (1, 3), (2, 4))
-        },
-        attributes={"x_w1": "x", "y_w1": "y"},
-    ),
-    "aerial2d": Experiment(
-        configs={"quick": "default", "paper": "paper mode", "mmd": "batch MMD"},
-        columns={
-            "roads_tv": "roads TV",
-            "cars_road1_mean": "cars on road 1",
-            "cars_other_mean": "cars on others",
-            "cars_road1_tv": "road 1 TV",
-            "cars_other_tv": "others TV",
-            "joint_distance": "joint distance",
-        },
-        references={
-            "_target": "target",
-            "_prior": "prior",
-            "_pcfg_oracle": "best PCFG (sees the labels)",
-            "_noise_floor": "noise floor",
-        },
-        settings={seed: {"data.target.init_args.seed": str(seed)} for seed in SEEDS},
-        attributes={"heading_w1": "heading (°)", "gap_w1": "gap (m)"},
-    ),
-    "driving": Experiment(
-        configs={"quick": "default"},
-        columns={
-            f"{things}_tv": f"{things} TV"
-            for things in ("cars", "trucks", "pedestrians", "trees", "buildings", "class")
-        },
-        references={"_prior": "prior", "_pcfg_oracle": "best PCFG (sees the labels)", "_noise_floor": "noise floor"},
-        settings={
-            s: {"data.target.init_args.seed": str(s), "data.target.init_args.structure_prior.init_args.seed": str(t)}
-            for s, t in ((0, 1), (1, 2), (2, 3))
-        },
-        attributes={f"{name}_w1": name for name in ("exposure", "contrast", "saturation", "haze")},
-    ),
-    "kitti": Experiment(
-        configs={"quick": "default"},
-        columns={"cars_tv": "cars TV", "cars_mean": "cars", "kid": "KID", "fid": "FID"},
-        references={"_target": "KITTI", "_prior": "prior", "_noise_floor": "noise floor"},
-        settings={seed: {} for seed in SEEDS},
-    ),
-    "digits": Experiment(
-        configs={"rotated": "turned", "translated": "turned and moved"},
-        columns={},
-        references={},
-        settings={seed: {"data.target.init_args.seed": str(seed)} for seed in SEEDS},
-        attributes={"angle_w1": "angle (°)", "x_w1": "x", "y_w1": "y"},
-    ),
-}
-PARAMETERS = ("parameters", "rotated", "translated")
-"""Configurations that learn parameters, and have a table of their own: a row for each part that is learned."""
-ROWS = {
-    "_prior": ("prior", "prior"),
-    "_learned_parameters": ("prior", "learned"),
-    "_learned_structure": ("learned", "prior"),
-    "": ("learned", "learned"),
-}
-"""Where structure and parameters come from, by the ending of the keys in ``metrics.json``."""
-ALONE = {"_prior": ("prior", "prior"), "": ("prior", "learned")}
+"""Where structure and parameters come from in each row of results."""
+PARAMETERS_ALONE = {PRIOR: ("prior", "prior"), LEARNED: ("prior", "learned")}
 """The same where parameters alone are learned."""
-REALISM = {
-    "class_path": "ImageDistances",
-    "init_args": {
-        "features": {
-            "class_path": "Backbone",
-            "init_args": {
-                "architecture": "squeezenet1_1",
-                "layer": "features.12",
-                "weights": "$MS2_DATA/weights/squeezenet1_1_imagenet.pt",
-            },
-        },
-        "num_images": 500,
-    },
-}
-"""What KID and FID are measured with where parameters are learned, if the weights are there."""
 
 
-def run(world: str, config: str, seed: int, mnist: str | None) -> None:
-    """One run, unless it is there."""
-    settings = dict(EXPERIMENTS[world].settings[seed])
+def words(settings: Mapping[str, Any], key: str = "-") -> Iterator[str]:
+    """Yield nested settings as words of a command line."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from words(value, f"{key}{'.' if key != '-' else '-'}{name}")
+        else:
+            yield from (f"{key}{'.' if key != '-' else '-'}{name}", str(value))
+
+
+def run(world: str, table: Mapping[str, Any], config: str, seed: int, mnist: str | None) -> None:
+    """Train a configuration with a seed, unless it has been trained."""
+    configs = [f"{world}_{config}"]
     if mnist:
-        settings |= MNIST | {"world.renderer.mnist_root": mnist}
-    if config == "parameters" and "MS2_DATA" in os.environ:
-        settings["model.image_distances"] = json.dumps(REALISM)
+        configs.append(str(REAL_DIGITS))
+    if config in table["parameters"] and "MS2_DATA" in os.environ:
+        configs.append(str(IMAGE_DISTANCES))
     command = [
-        *(sys.executable, "-m", "ms2", "fit", "--config", f"{world}_{config}"),
+        *(sys.executable, "-m", "ms2", "fit", *(word for name in configs for word in ("--config", name))),
         *("--name", run_name(world, config, seed, mnist), "--seed_everything", str(seed)),
-        *(word for key, value in settings.items() for word in (f"--{key}", value)),
+        *words(table["seeds"][seed]),
+        *(("--world.renderer.init_args.mnist_root", mnist) if mnist else ()),
     ]
     print("$", " ".join(command), flush=True)
     subprocess.run(command, check=True)
 
 
 def run_name(world: str, config: str, seed: int, mnist: str | None) -> str:
-    """Name of a run."""
+    """Name a run."""
     return f"table_{world}_{config}{'_mnist' if mnist else ''}_seed{seed}"
 
 
-def interval(values: list[float]) -> str:
-    """Mean and 95 % interval over seeds."""
-    found = mean_interval(values)
-    return f"{found.value:.3f}" + (f" ± {found.high - found.value:.3f}" if len(values) > 1 else "")
+def finished(world: str, config: str, seeds: Sequence[int], mnist: str | None) -> list[Results]:
+    """Read the results of a configuration's finished runs."""
+    files = [RUNS / run_name(world, config, seed, mnist) / "metrics.json" for seed in seeds]
+    return [load_results(file) for file in files if file.exists()]
 
 
-def table(world: str, configs: list[str], mnist: str | None) -> str:
-    """Markdown of the finished runs."""
-    experiment = EXPERIMENTS[world]
-    lines: list[str] = []
-    for config in (config for config in configs if config in PARAMETERS):
-        lines += [*parameter_table(world, config), ""]
-    configs = [config for config in configs if config not in PARAMETERS]
-    if not configs:
-        return "\n".join(lines)
-    lines += [
-        f"| | {' | '.join(experiment.columns.values())} | seconds | seeds |",
-        "|---" * (len(experiment.columns) + 3) + "|",
-    ]
+def number(results: Results, column: str, row: str) -> float | None:
+    """Return a number of a run: ``count.tv``, ``cars.mean`` or ``kid`` of a row; None if it was not measured."""
+    name, _, distance = column.partition(".")
+    if not distance:
+        found = {} if results.images is None else results.images.distances.get(name, {})
+    elif distance == "mean":
+        return results.statistics[name].means.get(row) if name in results.statistics else None
+    else:
+        found = results.statistics[name].distances.get(distance, {}) if name in results.statistics else {}
+    return found[row].value if row in found else None
+
+
+def cell(found: Sequence[Results], column: str, row: str) -> str:
+    """Format the mean and the 95 % interval of a number over seeds; empty if it was not measured."""
+    values = [value for results in found if (value := number(results, column, row)) is not None]
+    if not values:
+        return ""
+    interval = mean_interval(values)
+    return f"{interval.value:.3f}" + (f" ± {interval.high - interval.value:.3f}" if len(values) > 1 else "")
+
+
+def seconds(found: Sequence[Results]) -> str:
+    """Format the mean duration of runs."""
+    return f"{sum(results.seconds['total'] for results in found) / len(found):.0f}"
+
+
+def line(*cells: object) -> str:
+    """Format a row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def structure_table(world: str, table: Mapping[str, Any], configs: Sequence[str], mnist: str | None) -> list[str]:
+    """Format the runs that learned structure: a row for each configuration, below those that every run measures."""
+    columns: Mapping[str, str] = table["columns"]
+    lines = [line("", *columns, "seconds", "seeds"), "|---" * (len(columns) + 3) + "|"]
     for config in configs:
-        files = [RUNS / run_name(world, config, seed, mnist) / "metrics.json" for seed in SEEDS]
-        found = [json.loads(file.read_text()) for file in files if file.exists()]
-        if not found:
-            continue
-        if config == configs[0]:
-            lines += [row(title, found, experiment, ending) for ending, title in experiment.references.items()]
-        lines.append(row(experiment.configs[config], found, experiment))
-    return "\n".join(lines)
+        found = finished(world, config, list(table["seeds"]), mnist)
+        if found and len(lines) == 2:
+            for row, title in table["references"].items():
+                lines.append(line(title, *(cell(found, column, row) for column in columns.values()), "", len(found)))
+        if found:
+            cells = [cell(found, column, LEARNED) for column in columns.values()]
+            lines.append(line(table["experiments"][config], *cells, seconds(found), len(found)))
+    return lines
 
 
-def parameter_table(world: str, config: str) -> list[str]:
-    """Markdown of runs that learned parameters: the shape of the paper's Tables 1 and 2."""
-    experiment = EXPERIMENTS[world]
-    files = [RUNS / run_name(world, config, seed, None) / "metrics.json" for seed in SEEDS]
-    found = [json.loads(file.read_text()) for file in files if file.exists()]
+def parameter_table(world: str, table: Mapping[str, Any], config: str) -> list[str]:
+    """Format the runs that learned parameters, in the shape of the paper's Tables 1 and 2."""
+    found = finished(world, config, list(table["seeds"]), None)
     if not found:
         return []
-    columns = {**experiment.columns, **experiment.attributes, "kid": "KID", "fid": "FID"}
-    columns = {key: title for key, title in columns.items() if key in found[0]}
-    lines = [f"| structure | parameters | {' | '.join(columns.values())} |", "|---" * (len(columns) + 2) + "|"]
-    both = any(key.endswith("_learned_structure") for key in found[0])
-    for ending, (structure, parameters) in (ROWS if both else ALONE).items():
-        cells = []
-        for key in columns:
-            # what structure is like does not depend on parameters
-            of_structure = key in experiment.columns
-            own = ("_prior" if structure == "prior" else "") if of_structure else ending
-            known = [m[key + own] for m in found if key + own in m]
-            cells.append(interval(known) if known else "")
-        if any(cells[len(experiment.columns) :]):
-            lines.append(f"| {structure} | {parameters} | {' | '.join(cells)} |")
-    seconds = sum(m["seconds_total"] for m in found) / len(found)
-    return [*lines, "", f"{len(found)} seeds, {seconds:.0f} seconds each."]
-
-
-def row(title: str, found: list[dict[str, Any]], experiment: Experiment, ending: str = "") -> str:
-    """One row: mean and interval of each column, where it was measured."""
-    cells = [
-        interval([m[key + ending] for m in found]) if key + ending in found[0] else "" for key in experiment.columns
-    ]
-    seconds = "" if ending else f"{sum(m['seconds_total'] for m in found) / len(found):.0f}"
-    return f"| {title} | {' | '.join(cells)} | {seconds} | {len(found)} |"
+    of_structure: Mapping[str, str] = table["columns"]
+    columns = {**of_structure, **table["attributes"]}
+    columns = {title: column for title, column in columns.items() if cell(found, column, LEARNED)}
+    lines = [line("structure", "parameters", *columns), "|---" * (len(columns) + 2) + "|"]
+    both = any("learned_structure" in s.distances[s.main] for s in found[0].attributes.values())
+    for row, (structure, parameters) in (BOTH if both else PARAMETERS_ALONE).items():
+        # structure does not depend on how parameters are drawn
+        rows = [(PRIOR if structure == "prior" else LEARNED) if title in of_structure else row for title in columns]
+        cells = [cell(found, column, own) for column, own in zip(columns.values(), rows, strict=True)]
+        if any(text for title, text in zip(columns, cells, strict=True) if title not in of_structure):
+            lines.append(line(structure, parameters, *cells))
+    return [*lines, "", f"{len(found)} seeds, {seconds(found)} seconds each."]
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run what is missing, then print the tables."""
+    tables = read(HERE / "tables.yaml")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("world", choices=list(EXPERIMENTS), help="whose table")
-    parser.add_argument("configs", nargs="*", help="some of quick, paper, mmd, parameters")
+    parser.add_argument("world", choices=list(tables), help="whose table")
+    parser.add_argument("configs", nargs="*", help="some of quick, paper, mmd, parameters, rotated, translated")
     parser.add_argument("--mnist", help="folder that holds MNIST/raw: use the real MNIST digits")
-    parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="run these seeds only")
-    parser.add_argument("--table-only", action="store_true", help="only print the table of the runs there are")
+    parser.add_argument("--seeds", nargs="*", type=int, help="run these seeds only")
+    parser.add_argument("--table-only", action="store_true", help="only print the tables of the runs there are")
     args = parser.parse_args()
-    configs = args.configs or list(EXPERIMENTS[args.world].configs)
+    table = tables[args.world]
+    configs = args.configs or list(table["experiments"]) or table["parameters"]
     if not args.table_only:
         for config in configs:
-            for seed in args.seeds:
-                run(args.world, config, seed, args.mnist)
-    print(table(args.world, configs, args.mnist))
+            for seed in table["seeds"] if args.seeds is None else args.seeds:
+                run(args.world, table, config, seed, args.mnist)
+    for config in configs:
+        if config in table["parameters"]:
+            print(*parameter_table(args.world, table, config), "", sep="\n")
+    of_structure = [config for config in configs if config not in table["parameters"]]
+    if of_structure:
+        print(*structure_table(args.world, table, of_structure, args.mnist), sep="\n")
 
 
 if __name__ == "__main__":
