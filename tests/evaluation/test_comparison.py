@@ -164,7 +164,7 @@ def test_fid_and_kid_are_those_of_the_rows_images(run):
         with torch.no_grad():
             return rows.realism.pick(rows.realism.features(pixels.float() / 255))
 
-    real = embedded(rows.target.first(20))
+    real = embedded(rows.target.preview(20))
     for title, folder in (("prior", "prior"), ("learned structure", "learned_structure")):
         files = sorted((run / "compare" / "seed0" / folder / "data" / "images").iterdir())
         ours = embedded(torch.stack([pil_to_tensor(Image.open(file)) for file in files]))

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
-from ms2.data import images as module
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from ms2.core import images as module
 from ms2.core.errors import UserError
 from ms2.core.images import ImageError, read_image
 from ms2.targets.image_folder import ImageFolder
@@ -673,7 +673,7 @@ def folder_of(tmp_path: Path, *sizes: tuple[int, int]) -> Path:
 
 @pytest.mark.parametrize(
     ("fit", "happens"),
-    [("crop", "up to 75% of an image is cut away"), ("pad", "black bars fill up to 75%"), ("stretch", "are distorted")],
+    [("crop", "up to 75% of an image is cropped"), ("pad", "black bars fill up to 75%"), ("stretch", "are distorted")],
 )
 def test_images_of_another_aspect_are_told_with_what_becomes_of_them(tmp_path: Path, fit: Any, happens: str) -> None:
     folder = folder_of(tmp_path, (64, 64), (128, 64), (256, 64))

@@ -170,7 +170,7 @@ def test_learning_does_not_read_labels(root: Path, monkeypatch: pytest.MonkeyPat
     """Images and their key come without a label being opened."""
     monkeypatch.setattr("ms2.targets.kitti.read_labels", lambda path: pytest.fail("a label was read"))
     target = Kitti(WORLD, root)
-    assert target[0].shape == (3, 24, 80) and target.key()
+    assert target[0].shape == (3, 24, 80) and target.fingerprint()
 
 
 @pytest.mark.skipif("MS2_DATA" not in os.environ, reason="MS2_DATA, with the folder kitti, is not set")

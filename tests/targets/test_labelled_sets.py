@@ -15,7 +15,7 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendered_set import RenderedSet
-from ms2.models.opening import open_source
+from ms2.models.opening import open_model
 from ms2.targets.folder import Folder
 from ms2.targets.kitti import Kitti
 from ms2.targets.synthetic import HELD_OUT_SEED, Synthetic
@@ -26,7 +26,7 @@ AERIAL = ["--world.renderer.canvas_size", "64"]
 
 @pytest.fixture(scope="module")
 def target() -> Synthetic:
-    world = open_source("aerial2d", arguments=AERIAL).world
+    world = open_model("aerial2d", arguments=AERIAL).model.world
     assert isinstance(world.renderer, AerialView)
     return Synthetic(world, world.structure_prior, num_images=BLOCK_SIZE + 3)
 
@@ -36,7 +36,7 @@ def test_held_out_images_equal_a_data_set_on_disk(target: Synthetic, tmp_path: P
     """Of the same prior and seed: pixels, boxes and everything else, to the bit."""
     number = BLOCK_SIZE + 5
     plan = Plan(number, seed=HELD_OUT_SEED, classes=("car", "tree"), formats=())
-    assert generate(Job(open_source("aerial2d", arguments=AERIAL), plan, tmp_path / "set"), progress=False)
+    assert generate(Job(open_model("aerial2d", arguments=AERIAL), plan, tmp_path / "set"), progress=False)
     theirs = GeneratedSet(tmp_path / "set", ["tree", "car"], masks=masks)
     ours = target.labelled_set(["tree", "car"], num_held_out=number)
     ours.masks = masks

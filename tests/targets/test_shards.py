@@ -22,7 +22,7 @@ from ms2.features.base import Blocks
 from ms2.learning.data import TargetImages
 from ms2.targets.base import Target
 from ms2.targets.folder import Folder
-from ms2.targets.shards import ShardError, Shards, _members
+from ms2.targets.shards import ShardError, Shards, _image_members
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
@@ -110,7 +110,7 @@ def test_the_places_are_those_of_one_reader(tmp_path: Path, readers: int) -> Non
 @pytest.mark.parametrize("readers", [1, 2, 3])
 def test_a_limit_takes_the_first_images(tmp_path: Path, limit: int, readers: int) -> None:
     folder = str(packed(tmp_path, [5, 1, 8]))
-    for target, asked in ((Shards(world(), folder, num_images=limit), None), (Shards(world(), folder), limit)):
+    for target, asked in ((Shards(world(), folder, limit=limit), None), (Shards(world(), folder), limit)):
         parts = [seen(target, rank, readers, limit=asked) for rank in range(readers)]
         assert sorted(level for part in parts for level in part.values()) == list(range(min(limit, 14)))
 
@@ -121,9 +121,9 @@ def test_whole_shards_are_read_by_one_reader_each(tmp_path: Path) -> None:
 
     def members(url: str) -> Any:
         opened.append(url)
-        return _members(url)
+        return _image_members(url)
 
-    with mock.patch("ms2.targets.shards._members", members):
+    with mock.patch("ms2.targets.shards._image_members", members):
         for rank in range(4):
             seen(target, rank, 4)
     assert sorted(opened) == target.urls
@@ -173,7 +173,7 @@ def test_features_are_those_of_the_same_images_in_a_folder(tmp_path: Path, worke
         for target, n in ((shards, workers), (folder, 0))
     )
     assert len(found) == 9 and torch.equal(found, expected)
-    assert torch.equal(shards.first(4), folder.first(4)) and len(shards.first(99)) == 9
+    assert torch.equal(shards.preview(4), folder.preview(4)) and len(shards.preview(99)) == 9
 
 
 def on_a_rank(folder: Path, tars: Path) -> dict[str, Tensor]:
@@ -243,12 +243,12 @@ def test_shards_are_named_by_folder_pattern_or_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", ["file://", "pipe:cat "])
 def test_other_addresses_are_opened_by_webdataset(tmp_path: Path, prefix: str) -> None:
     path = packed(tmp_path, [3]) / "part-000.tar"
-    assert levels(Shards(world(), f"{prefix}{path}").first(9)) == [0, 1, 2]
+    assert levels(Shards(world(), f"{prefix}{path}").preview(9)) == [0, 1, 2]
 
 
 def test_compressed_shards(tmp_path: Path) -> None:
     pack(tmp_path / "a.tar.gz", {"a.jpg": encoded(9, extension="jpg")}, "w:gz")
-    assert levels(Shards(world(), str(tmp_path)).first(1)) == [9]
+    assert levels(Shards(world(), str(tmp_path)).preview(1)) == [9]
 
 
 def test_missing_shards_are_named_before_anything_is_trained(tmp_path: Path) -> None:
@@ -256,15 +256,15 @@ def test_missing_shards_are_named_before_anything_is_trained(tmp_path: Path) -> 
     with pytest.raises(ShardError, match=r"(?s)2 of 4 shards are missing:\n  .*part-002\.tar\n.*part-003\.tar\n.*has "
                        r"part-000\.tar, part-001\.tar\. Correct urls, or fetch"):  # fmt: skip
         Shards(world(), f"{tmp_path}/part-{{000..003}}.tar")
-    with pytest.raises(ShardError, match="no /nowhere"):
+    with pytest.raises(ShardError, match="no folder /nowhere"):
         Shards(world(), "/nowhere/a.tar")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ShardError, match=r"holds no shards.*use the target Folder"):
         Shards(world(), str(tmp_path / "empty"))
     with pytest.raises(ShardError, match="names no shards"):
         Shards(world(), [])
-    with pytest.raises(UserError, match="num_images is 0"):
-        Shards(world(), str(tmp_path), num_images=0)
+    with pytest.raises(UserError, match="limit is 0"):
+        Shards(world(), str(tmp_path), limit=0)
 
 
 def test_a_command_that_fails_is_named_with_its_status(tmp_path: Path) -> None:
@@ -276,15 +276,15 @@ def test_a_command_that_fails_is_named_with_its_status(tmp_path: Path) -> None:
 def test_the_key_follows_names_sizes_times_and_settings(tmp_path: Path) -> None:
     path = packed(tmp_path, [2]) / "part-000.tar"
     os.utime(path, ns=(10**18, 10**18))
-    keys = {Shards(world(), str(path)).key()}
-    assert Shards(world(), str(tmp_path)).key() in keys
-    keys |= {Shards(world(), str(path), **more).key() for more in ({"fit": "pad"}, {"num_images": 1})}  # type: ignore[arg-type]
-    keys.add(Shards(world(), [str(path), "https://example.org/a.tar"]).key())
+    keys = {Shards(world(), str(path)).fingerprint()}
+    assert Shards(world(), str(tmp_path)).fingerprint() in keys
+    keys |= {Shards(world(), str(path), **more).fingerprint() for more in ({"fit": "pad"}, {"limit": 1})}  # type: ignore[arg-type]
+    keys.add(Shards(world(), [str(path), "https://example.org/a.tar"]).fingerprint())
     os.utime(path, ns=(10**18, 10**18 + 1))
-    keys.add(Shards(world(), str(path)).key())
+    keys.add(Shards(world(), str(path)).fingerprint())
     path.write_bytes(path.read_bytes() + bytes(512))
     os.utime(path, ns=(10**18, 10**18))
-    keys.add(Shards(world(), str(path)).key())
+    keys.add(Shards(world(), str(path)).fingerprint())
     assert len(keys) == 6
 
 
@@ -307,8 +307,8 @@ def test_a_shard_that_breaks_off_stops_the_run_even_if_images_are_skipped(tmp_pa
     path = pack(tmp_path / "a.tar", {"0.png": encoded(0), "1.png": encoded(1), "2.png": bytes(2000)})
     path.write_bytes(path.read_bytes()[:cut])
     target = Shards(world(), str(path), on_error="skip")
-    with pytest.raises(ShardError, match=r"a\.tar: the shard can't be read, or breaks off, (before|after '\d\.png')"):
-        list(target.read())
+    with pytest.raises(ShardError, match=r"a\.tar: the shard can't be read, or is truncated, (before|after '\d\.png')"):
+        list(target.iterate())
 
 
 def test_a_header_of_noise_is_not_the_end(tmp_path: Path) -> None:
@@ -316,8 +316,8 @@ def test_a_header_of_noise_is_not_the_end(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[1024:1536] = b"\x07" * 512
     path.write_bytes(content)
-    with pytest.raises(ShardError, match=r"breaks off, after '0\.png'"):
-        list(_members(str(path)))
+    with pytest.raises(ShardError, match=r"is truncated, after '0\.png'"):
+        list(_image_members(str(path)))
 
 
 def test_what_is_no_tar_is_named(tmp_path: Path) -> None:
@@ -329,10 +329,10 @@ def test_what_is_no_tar_is_named(tmp_path: Path) -> None:
 def test_shards_without_images_say_what_was_looked_for(tmp_path: Path) -> None:
     pack(tmp_path / "a.tar", {"a.txt": b"1", ".hidden.png": encoded(1), "__MACOSX/._a.png": encoded(1)})
     target = Shards(world(), str(tmp_path))
-    with pytest.raises(ShardError, match=r"a\.tar hold no image.*\.jpg"):
+    with pytest.raises(ShardError, match=r"a\.tar hold no usable image.*\.jpg"):
         target.verify()
-    with pytest.raises(ShardError, match="hold no image"):
-        target.first(3)
+    with pytest.raises(ShardError, match="hold no usable image"):
+        target.preview(3)
     with pytest.raises(UserError, match="not one image"):
         TargetImages(target).embedded(Grey())
 
@@ -355,7 +355,7 @@ def test_names_open_nothing(tmp_path: Path) -> None:
             info.size = len(encoded(5))
             tar.addfile(info, io.BytesIO(encoded(5)))
     before = sorted(tmp_path.rglob("*"))
-    assert levels(Shards(world(), str(tmp_path)).first(9)) == [5, 5]
+    assert levels(Shards(world(), str(tmp_path)).preview(9)) == [5, 5]
     assert sorted(tmp_path.rglob("*")) == before
 
 

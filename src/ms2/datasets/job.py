@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,12 @@ class Job:
             self.record_files.write(record, content, depth)
         return len(indices)
 
+    @cached_property
+    def _fingerprints(self) -> dict[str, str | None]:
+        return self.source.fingerprints()
+
     def _provenance(self, index: int, block: int) -> Provenance:
-        return Provenance(index, block, self.plan.seed, ms2.__version__, self.device.type, self.source.fingerprints())
+        return Provenance(index, block, self.plan.seed, ms2.__version__, self.device.type, self._fingerprints)
 
     # -- the data set ----------------------------------------------------------------------------------
 

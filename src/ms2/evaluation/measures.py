@@ -266,7 +266,7 @@ def _generated(model: MetaSim2, measure: ImageDistances, row: Row) -> Iterator[t
 def sample_images(model: MetaSim2, target: Target, n: int = 16) -> dict[str, Tensor]:
     """n images of the prior, of the model, and of the target."""
     images = {who: model.world.renderer.render(scenes) for who, scenes in _sample_scenes(model, n).items()}
-    return images | {"target": target.first(n).float() / 255}
+    return images | {"target": target.preview(n).float() / 255}
 
 
 def _sample_scenes(model: MetaSim2, n: int) -> dict[str, SceneBatch]:
@@ -296,7 +296,7 @@ def examples(model: MetaSim2, target: Target, n: int = 16) -> dict[str, list[Exa
     if isinstance(target, Synthetic):
         found["target"] = _labelled(target.hidden, target.scenes[:n])
     else:
-        found["target"] = [Example(image.float() / 255, None) for image in target.first(n)]
+        found["target"] = [Example(image.float() / 255, None) for image in target.preview(n)]
     return found
 
 

@@ -78,8 +78,8 @@ class TargetImages(Configured, LightningDataModule):
 
         The order of the places is that of the images; a stream's come in another where there are workers.
         """
-        share = self.target.share(rank, world_size, limit)
-        return DataLoader(share, self.read_batch_size, num_workers=self.num_workers)
+        partition = self.target.partition(rank, world_size, limit)
+        return DataLoader(partition, self.read_batch_size, num_workers=self.num_workers)
 
     def embedded(
         self,
@@ -114,7 +114,7 @@ class TargetImages(Configured, LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[int]:
         """Places for the images that are drawn."""
-        places = range(self.predict_images or self.target.size or PREDICTED_FROM_A_STREAM)
+        places = range(self.predict_images or self.target.num_images or PREDICTED_FROM_A_STREAM)
         return DataLoader(places, batch_size=self.read_batch_size)  # type: ignore[arg-type]
 
     test_dataloader = val_dataloader

@@ -18,7 +18,7 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
     """A set of target images, of the renderer's size and channels.
 
     A map-style target defines ``__len__`` and ``__getitems__``. A stream, which can only be read from beginning to end,
-    defines ``share``, ``first`` and ``size`` instead.
+    defines ``partition``, ``preview`` and ``num_images`` instead.
 
     Attributes:
         truth: Structure of the scenes in the images, if known. For evaluation only: learning must not read it.
@@ -43,28 +43,28 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
         return self.__getitems__([index])[0]
 
     @property
-    def size(self) -> int | None:
+    def num_images(self) -> int | None:
         """Number of images; None if unknown until all are read."""
         return len(self)
 
-    def share(self, rank: int = 0, world_size: int = 1, limit: int | None = None) -> Dataset[Any]:
-        """Return a process's share of the images; the shares of all processes hold each image once.
+    def partition(self, rank: int = 0, world_size: int = 1, limit: int | None = None) -> Dataset[Any]:
+        """Return a process's partition of the images; the partitions of all processes hold each image once.
 
         Args:
             rank: Number of the process.
             world_size: Number of processes.
-            limit: Number of images in all shares together, spread evenly; null for all.
+            limit: Number of images in all partitions together, spread evenly; None for all.
 
         Returns:
             Pairs of a position and an image, map-style or as a stream. Positions increase in the order of the images.
         """
         size = len(self)
         n = size if limit is None else min(limit, size)
-        return _Share(
+        return _Partition(
             self, range(rank, size, world_size) if n == size else [i * size // n for i in range(rank, n, world_size)]
         )
 
-    def first(self, n: int) -> UInt8[Tensor, "m c h w"]:
+    def preview(self, n: int) -> UInt8[Tensor, "m c h w"]:
         """Return the first n images, or all if there are fewer."""
         return torch.stack([self[i] for i in range(min(n, len(self)))])
 
@@ -87,7 +87,7 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
         return None
 
     @abstractmethod
-    def key(self) -> str:
+    def fingerprint(self) -> str:
         """Compute a hash that changes when the images do, as a cache key of their features."""
 
     def verify(self) -> None:
@@ -98,7 +98,7 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
         """
 
 
-class _Share(Dataset[tuple[int, UInt8[Tensor, "c h w"]]]):
+class _Partition(Dataset[tuple[int, UInt8[Tensor, "c h w"]]]):
     """Some of a target's images with their positions."""
 
     def __init__(self, target: Target, positions: Sequence[int]) -> None:

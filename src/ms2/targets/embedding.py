@@ -103,7 +103,7 @@ def target_key(target: Target, features: FeatureExtractor, limit: int | None = N
     """Return a hash of everything that the target's features depend on: images, extractor, and its weights."""
     weights = digest(weight_bytes(features))
     source = source_fingerprint(target, features)
-    return fingerprint(ms2.__version__, target.key(), source, features, weights, limit)
+    return fingerprint(ms2.__version__, target.fingerprint(), source, features, weights, limit)
 
 
 def _with_all_blocks(parts: list[dict[str, Tensor]], processes: Processes, device: torch.device | str) -> Blocks:

@@ -43,7 +43,7 @@ class Folder(Target):
         """Read several images from disk."""
         return [self.images[i] for i in indices]
 
-    def key(self) -> str:
+    def fingerprint(self) -> str:
         """Compute a hash of names, sizes and times of the files."""
         return self.images.fingerprint()
 

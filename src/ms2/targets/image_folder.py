@@ -1,4 +1,4 @@
-"""A folder of images of any origin as a dataset of 8-bit tensors."""
+"""Dataset of 8-bit images in a folder."""
 
 import json
 import math
@@ -19,6 +19,7 @@ from ms2.core.errors import UserError
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
 from ms2.core.images import EXTENSIONS, Channels, Fit, ImageError, _check_choice, _check_size, _reason, read_image
+from ms2.datasets.labelled_set import check_limit
 
 MAX_ASPECT_DIFFERENCE = 0.05
 """Largest |log(a / b)| of two aspect ratios that count as equal."""
@@ -28,22 +29,22 @@ OnError = Literal["raise", "skip"]
 
 
 class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
-    """The images in a folder and its subfolders, sorted by path; hidden files and folders are left out.
+    """The images in a folder and its subfolders, sorted by path, without hidden files and folders.
 
-    Opening it only lists the files. Call `verify` once to decode them all, and so meet a corrupt one now instead of
-    in hour three. With `size=None`, images of different sizes cannot be batched.
+    Creating it only lists the files; `verify` decodes them all. With `size=None`, images of different sizes cannot be
+    batched.
 
     Args:
         root: Folder to search, with its subfolders, for png, jpg, bmp, gif, webp, tif, ppm and pgm files.
         size: Height and width of the images in pixels; null keeps each image's own.
         channels: 3 for colour, 1 for grey.
-        fit: Other aspects: "crop" covers the frame and cuts, "pad" adds black bars, "stretch" distorts.
-        on_error: Unreadable files: "raise" stops and names them, "skip" warns and leaves them out.
-        limit: Use only the first so many images (counted before any are skipped); null uses all.
+        fit: Images of another aspect: "crop" covers the frame and crops, "pad" adds black bars, "stretch" distorts.
+        on_error: How to handle unreadable files: "raise" or "skip" with a warning.
+        limit: Use only the first n files (counted before any are skipped); null for all.
 
     Raises:
         ImageError: The folder is missing, is not a folder, holds no images, or holds a folder that cannot be listed.
-        UserError: Another argument is impossible.
+        UserError: Another argument has an invalid value.
     """
 
     def __init__(
@@ -59,36 +60,35 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         _check_choice("fit", fit, get_args(Fit))
         _check_choice("on_error", on_error, get_args(OnError))
         _check_size(size)
-        if limit is not None and limit < 1:
-            raise UserError(f"limit is {limit}: give the number of images to use, 1 or more, or null for all.")
+        check_limit(limit)
         self.root = _check_folder(root)
         self.size, self.channels, self.fit, self.on_error = size, channels, fit, on_error
         self.paths: list[Path] = self._find()[:limit]
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "c h w"]:
-        """The pixels of one image, 0 to 255; raises `ImageError` if it cannot be read, whatever `on_error` says."""
+        """Read one image; raise `ImageError` if it cannot be read, whatever `on_error` is."""
         return read_image(self.paths[index], self.channels, self.size, self.fit)
 
     def verify(self) -> list[ImageError]:
-        """Decode every image once, with a progress bar on a terminal; with `on_error="skip"`, drop the bad ones.
+        """Decode every image once, with a progress bar; with `on_error="skip"`, drop the unreadable ones.
 
         Returns:
-            What was wrong with each image left out; empty if all can be read.
+            The errors of the images that were dropped.
 
         Raises:
-            ImageError: Some cannot be read and `on_error` is "raise", or none can. Names up to 10, with reasons.
+            ImageError: Some cannot be read and `on_error` is "raise", or none can. Lists up to 10, with reasons.
         """
-        # Pillow decodes outside Python's lock, so threads help; more of them would only hold more images in memory.
+        # Pillow releases Python's lock while it decodes, so threads help; more of them only need more memory.
         threads = min(8, os.cpu_count() or 1)
         found = thread_map(
-            self._look, self.paths, max_workers=threads, desc="Checking images", unit="image", disable=None
+            self._image_size, self.paths, max_workers=threads, desc="Checking images", unit="image", disable=None
         )
         bad = [error for error in found if isinstance(error, ImageError)]
-        self._leave_out(bad, f"{len(bad)} of {len(self)} images cannot be read")
+        self._report(bad, f"{len(bad)} of {len(self)} images cannot be read")
         if len(bad) == len(self):
             raise ImageError(self.root, f"no image is left; none of the {len(self)} can be read.")
         good = {path: size for path, size in zip(self.paths, found, strict=True) if not isinstance(size, ImageError)}
@@ -98,9 +98,9 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         return bad
 
     def fingerprint(self) -> str:
-        """A hash of the images' names, sizes, modification times and settings: a cache key for what is made of them.
+        """Compute a hash of file names, sizes, modification times and settings, as a cache key.
 
-        It stays the same when the folder moves, as long as modification times do.
+        It does not depend on the folder's own path.
         """
         files = [(path.relative_to(self.root).as_posix(), *_stamp(path)) for path in self.paths]
         facts = json.dumps([self.size, self.channels, self.fit, files])
@@ -110,7 +110,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         unlisted: list[OSError] = []
         files = list(_walk(self.root, unlisted.append))
         errors = [ImageError(str(error.filename), _reason(error)) for error in unlisted]
-        self._leave_out(errors, f"{len(errors)} folders cannot be listed")
+        self._report(errors, f"{len(errors)} folders cannot be listed")
         images = sorted(file for file in files if file.suffix.lower() in EXTENSIONS)
         if not images:
             kinds = Counter(file.suffix.lower() or "(no extension)" for file in files).most_common(MAX_LISTED)
@@ -119,27 +119,27 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
             raise ImageError(self.root, f"no images: {looked} (hidden files aside). Point root at a folder of images.")
         return images
 
-    def _look(self, path: Path) -> ImageError | tuple[int, int]:
-        """Height and width of an image, or what is wrong with it."""
+    def _image_size(self, path: Path) -> ImageError | tuple[int, int]:
+        """Return height and width of an image, or the error if it cannot be read."""
         try:
             height, width = read_image(path, self.channels).shape[1:]
         except ImageError as error:
-            return ImageError(error.path, error.reason)  # without the traceback, which would hold on to the pixels
+            return ImageError(error.path, error.reason)  # without the traceback, which references the pixels
         return height, width
 
-    def _leave_out(self, bad: Sequence[ImageError], what: str) -> None:
+    def _report(self, bad: Sequence[ImageError], message: str) -> None:
         if not bad:
             return
-        text = format_examples(what, bad)
+        text = format_examples(message, bad)
         if self.on_error == "raise":
             raise ImageError(self.root, f"{text}\nRepair or remove them, or leave them out with `on_error: skip`.")
         warnings.warn(f"{self.root}: left out, {text}", stacklevel=3)
 
 
-def format_examples(what: str, bad: Sequence[object]) -> str:
-    """What is wrong, and below it the first of the things that are."""
-    more = [f"and {len(bad) - MAX_LISTED} more"] if len(bad) > MAX_LISTED else []
-    return "\n  ".join([f"{what}:", *map(str, bad[:MAX_LISTED]), *more])
+def format_examples(message: str, items: Sequence[object]) -> str:
+    """Format a message with the first few items that it is about."""
+    more = [f"and {len(items) - MAX_LISTED} more"] if len(items) > MAX_LISTED else []
+    return "\n  ".join([f"{message}:", *map(str, items[:MAX_LISTED]), *more])
 
 
 def warn_about_shapes(
@@ -157,16 +157,15 @@ def warn_about_shapes(
         path = max(odd, key=lambda p: abs(math.log(odd[p])))
         h, w = sizes[path]
         lost = 1 - min(odd[path], 1 / odd[path])
-        happens = {
-            "crop": f"up to {lost:.0%} of an image is cut away",
+        effect = {
+            "crop": f"up to {lost:.0%} of an image is cropped",
             "pad": f"black bars fill up to {lost:.0%} of an image",
             "stretch": "they are distorted",
         }[fit]
         warnings.warn(
             f"{root}: {len(odd)} of {len(sizes)} images have another aspect than the renderer's {width} x {height} "
-            f"pixels, most of all {path.name} ({w} x {h}). With fit: {fit}, {happens}, which rendered images don't "
-            "show: features will differ for it. Cut the images yourself, choose another fit, or give the renderer "
-            "their aspect.",
+            f"pixels, most of all {path.name} ({w} x {h}). With fit: {fit}, {effect}. Rendered images don't show that, "
+            "so features will differ. Crop the images yourself, choose another fit, or give the renderer their aspect.",
             stacklevel=4,
         )
     small = [path for path, (h, w) in sizes.items() if h < height and w < width]
@@ -174,15 +173,15 @@ def warn_about_shapes(
         h, w = sizes[small[0]]
         warnings.warn(
             f"{root}: {len(small)} of {len(sizes)} images are smaller than the renderer's {width} x {height} pixels, "
-            f"such as {small[0].name} ({w} x {h}). Enlarged they are blurred, which rendered images aren't: lower the "
+            f"such as {small[0].name} ({w} x {h}). Enlarged images are blurred, and rendered ones are not: lower the "
             "renderer's size.",
             stacklevel=4,
         )
 
 
 def _walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[Path]:
-    # Linked folders are followed, as data sets often are links, but each real folder is visited once, and the root's
-    # parents never, so that loops end.
+    # Linked folders are followed, as data sets often are links; but each real folder is visited once, and the root's
+    # parents never, so that loops of links terminate.
     real = root.resolve()
     seen = {real, *real.parents}
     for folder, subfolders, names in os.walk(root, onerror=onerror, followlinks=True):
@@ -199,7 +198,7 @@ def _walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[Path]:
 def _stamp(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
-    except OSError:  # a missing file is for verify() to report
+    except OSError:  # verify() reports a missing file
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
 
@@ -218,7 +217,7 @@ def _check_folder(root: str | Path) -> Path:
 
 
 def _nearest(path: Path) -> tuple[Path, bool]:
-    """The existing folder spelled most like `path`, as deep as it goes, and whether it is just the start of `path`."""
+    """Find the deepest existing folder that is spelled like `path`; return it, and whether it is a prefix of `path`."""
     near, exact = Path(path.anchor), True
     for part in path.parts[1:]:
         if not (near / part).is_dir():

@@ -44,7 +44,7 @@ class Synthetic(Target):
     ) -> None:
         if num_images < 2:
             raise UserError(f"a target needs at least 2 images, not {num_images}")
-        self.world, self.num_images = world, num_images
+        self.world, self._num_images = world, num_images
         self.hidden = World(world.grammar, structure_prior, parameter_prior or world.parameter_prior, world.renderer)
         self.seed = seed
 
@@ -52,7 +52,7 @@ class Synthetic(Target):
     def _sampled(self) -> tuple[Int[Tensor, "n t"], SceneBatch]:
         """Derivations, and their scenes with parameters."""
         draw = generator(self.seed, "target")
-        rules = self.hidden.structure_prior.sample(self.hidden.grammar, self.num_images, draw)
+        rules = self.hidden.structure_prior.sample(self.hidden.grammar, len(self), draw)
         return rules, self.hidden.scenes(rules, draw)
 
     @property
@@ -72,7 +72,7 @@ class Synthetic(Target):
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return self.num_images
+        return self._num_images
 
     def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
         """Render several images."""
@@ -80,7 +80,7 @@ class Synthetic(Target):
 
     def labelled_set(self, categories: Sequence[str] | None = None, num_held_out: int | None = None) -> RenderedSet:
         """Return the images with the renderer's labels, or held-out images of the hidden distribution."""
-        n = self.num_images if num_held_out is None else num_held_out
+        n = len(self) if num_held_out is None else num_held_out
         if num_held_out is None:
             blocks = [self.scenes[i : i + BLOCK_SIZE].compact() for i in range(0, n, BLOCK_SIZE)]
         else:
@@ -91,7 +91,7 @@ class Synthetic(Target):
             ]
         return RenderedSet(self.hidden, blocks, categories)
 
-    def key(self) -> str:
+    def fingerprint(self) -> str:
         """Compute a hash of the settings."""
         return fingerprint(self)
 

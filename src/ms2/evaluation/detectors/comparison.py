@@ -270,7 +270,7 @@ def _images(data: LabelledSet, channels: int) -> Iterator[UInt8[Tensor, "b c h w
 
 
 def _target_images(target: Target, realism: ImageDistances) -> Iterator[UInt8[Tensor, "b c h w"]]:
-    for _, images in DataLoader(target.share(limit=realism.max_real), realism.batch_size):
+    for _, images in DataLoader(target.partition(limit=realism.max_real), realism.batch_size):
         yield images
 
 
@@ -300,7 +300,7 @@ def table(summary: dict[str, dict[str, Interval]]) -> str:
 def folder_of(run: Path, rows: Rows, budget: Budget) -> Path:
     """Where what is made for a comparison goes: another place for other budgets, weights, targets, or measures."""
     hashes = [source.fingerprints() for source in rows.sources.values()]
-    return run / "compare" / fingerprint(vars(budget), hashes, rows.target.key(), rows.statistics, rows.realism)
+    return run / "compare" / fingerprint(vars(budget), hashes, rows.target.fingerprint(), rows.statistics, rows.realism)
 
 
 def measure_runs(
