@@ -27,10 +27,11 @@ from ms2.gradients import (
     ScoreFunction,
     StraightThrough,
 )
-from ms2.learning.parameter_learner import ParameterLearning
+from ms2.learning.parameter_learner import ParameterLearner
 from ms2.models.conditional import Condition, Conditioned, sample_prior_given
 from ms2.models.networks import GRU, LSTM
 from ms2.models.parameters import ParameterModel
+from ms2.models.scene_model import SceneModel
 from ms2.models.structure import StructureModel
 from ms2.objectives import KDE, BatchMMD, ForwardKL, MMDWitness
 from ms2.priors import Mixture
@@ -253,8 +254,8 @@ def gradients() -> Iterator[tuple[str, Any]]:
         real = {
             block: v.detach() for block, v in features(world.renderer.render(world.sample_prior(6, rng(1)))).items()
         }
-        learning = ParameterLearning(objective(PLACE_BANDWIDTHS), gradient())
-        loss, score, drawn = learning.loss(model, world, features, world.sample_prior(6, rng()), real, rng(2))
+        learner, scene_model = ParameterLearner(objective(PLACE_BANDWIDTHS), gradient()), SceneModel(world, None, model)
+        loss, score, drawn = learner.surrogate(scene_model, features, world.sample_prior(6, rng()), real, rng(2))
         loss.backward()
         norms = {part: weights.grad.norm() for part, weights in model.named_parameters() if weights.grad is not None}
         yield (

@@ -2,6 +2,7 @@
 
 import record_measures
 import record_parts
+import record_runs
 import record_sets
 from recording import PIXELS, Section, Tolerance
 
@@ -15,4 +16,14 @@ SECTIONS = {
     "average_precision": Section(record_measures.average_precision),
     "driving": Section(record_sets.driving, Tolerance(1e-3, 1e-3), PIXELS),
     "data_sets": Section(record_sets.data_sets, Tolerance(1e-3, 1e-3), PIXELS),
+    "structure_runs": Section(record_runs.structure_runs, record_runs.LEARNED, record_runs.RUN),
+    "parameter_runs": Section(record_runs.parameter_runs, record_runs.LEARNED, record_runs.RUN),
+    "run_data_sets": Section(record_runs.run_data_sets, Tolerance(1e-3, 1e-3), PIXELS),
+    # a detector that has hardly begun to learn finds one object more or less on other processors
+    "comparison": Section(
+        record_runs.comparison,
+        record_runs.LEARNED,
+        {"AP": Tolerance(0, 0.3), "FID": Tolerance(0.02, 2e-4), "KID": Tolerance(0.02, 2e-5)},
+    ),
+    "report": Section(record_runs.report, Tolerance(2e-3, 2e-3)),
 }
