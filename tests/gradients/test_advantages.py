@@ -25,21 +25,21 @@ def exact_gradient() -> Tensor:
     return logits.grad
 
 
-def expected_gradient(estimator: Advantage, size: int, costs: Tensor = COSTS, coupling: Tensor | None = None) -> Tensor:
-    """E[mean_j advantage_j grad log q(T_j)] over all batches; the estimator forgets each batch again.
+def expected_gradient(advantage: Advantage, size: int, costs: Tensor = COSTS, coupling: Tensor | None = None) -> Tensor:
+    """E[mean_j advantage_j grad log q(T_j)] over all batches; the advantage forgets each batch again.
 
     With a symmetric coupling, a sample's score is its cost plus its mean coupling with the batch's others.
     """
-    q, state = LOGITS.softmax(0), {k: v.clone() for k, v in estimator.state_dict().items()}
+    q, state = LOGITS.softmax(0), {k: v.clone() for k, v in advantage.state_dict().items()}
     total = torch.zeros_like(q)
     for batch in itertools.product(range(len(q)), repeat=size):
         t = torch.tensor(batch)
         score = costs[t]
         if coupling is not None:
             score = score + (coupling[t][:, t].sum(1) - coupling[t, t]) / (size - 1)
-        estimator.load_state_dict(state)
+        advantage.load_state_dict(state)
         grad_log_q = torch.nn.functional.one_hot(t, len(q)) - q
-        total += q[t].prod() * (estimator(score)[:, None] * grad_log_q).mean(0)
+        total += q[t].prod() * (advantage(score)[:, None] * grad_log_q).mean(0)
     return total
 
 
@@ -67,17 +67,17 @@ def test_leaving_one_out_of_scores_that_depend_on_one_another_is_biased_by_one_o
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_fresh_moving_average_shortens_the_gradient(size: int) -> None:
     """Its first baseline is the batch's own mean, whose share 1/b of each sample's score is lost."""
-    estimator = MovingAverage().double()
-    torch.testing.assert_close(expected_gradient(estimator, size), (1 - 1 / size) * exact_gradient())
+    advantage = MovingAverage().double()
+    torch.testing.assert_close(expected_gradient(advantage, size), (1 - 1 / size) * exact_gradient())
 
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("baseline", [0.0, -3.0])
 def test_a_moving_average_shortens_the_gradient_by_the_share_of_this_batch(size: int, baseline: float) -> None:
     """Whatever it was before, the baseline holds a sample's own score with weight (1 - decay) / b."""
-    estimator = MovingAverage(decay=0.75).double()
-    estimator.baseline.fill_(baseline)
-    torch.testing.assert_close(expected_gradient(estimator, size), (1 - 0.25 / size) * exact_gradient())
+    advantage = MovingAverage(decay=0.75).double()
+    advantage.baseline.fill_(baseline)
+    torch.testing.assert_close(expected_gradient(advantage, size), (1 - 0.25 / size) * exact_gradient())
 
 
 def test_normalising_batches_of_two_keeps_only_which_is_better() -> None:
@@ -99,7 +99,7 @@ def test_normalising_keeps_the_direction_of_two_outcomes() -> None:
     assert gradient.norm() > 0.1
 
 
-# --- each estimator's formula ---
+# --- each advantage's formula ---
 
 
 @given(SCORES)
@@ -127,7 +127,7 @@ def test_normalising_takes_off_shift_and_positive_scale(seed: int, shift: float,
 
 
 def test_least_is_added_to_the_deviation() -> None:
-    assert Normalised(least=0.5)(torch.tensor([1.0, 2.0])).tolist() == pytest.approx([-0.5, 0.5])
+    assert Normalised(eps=0.5)(torch.tensor([1.0, 2.0])).tolist() == pytest.approx([-0.5, 0.5])
 
 
 @pytest.mark.parametrize("make", [LeaveOneOut, Normalised, MovingAverage])
@@ -140,45 +140,45 @@ def test_equal_scores_give_no_gradient(make: type[Advantage], value: float, n: i
 
 
 def test_the_moving_average_starts_at_the_first_mean_and_follows() -> None:
-    estimator = MovingAverage(decay=0.75)
-    assert estimator.baseline.isnan()
-    assert estimator(torch.tensor([1.0, 3.0])).tolist() == [-1, 1]  # baseline 2
-    assert estimator(torch.tensor([6.0, 6.0])).tolist() == [3, 3]  # baseline 0.75 * 2 + 0.25 * 6 = 3
-    assert estimator(torch.tensor([-2.0, 0.0])).tolist() == [-4, -2]  # baseline 0.75 * 3 - 0.25 = 2
-    assert estimator.baseline.item() == 2
+    advantage = MovingAverage(decay=0.75)
+    assert advantage.baseline.isnan()
+    assert advantage(torch.tensor([1.0, 3.0])).tolist() == [-1, 1]  # baseline 2
+    assert advantage(torch.tensor([6.0, 6.0])).tolist() == [3, 3]  # baseline 0.75 * 2 + 0.25 * 6 = 3
+    assert advantage(torch.tensor([-2.0, 0.0])).tolist() == [-4, -2]  # baseline 0.75 * 3 - 0.25 = 2
+    assert advantage.baseline.item() == 2
 
 
 @given(st.lists(SCORES, min_size=1, max_size=6), st.sampled_from([0.0, 0.5, 0.99]))
 @settings(max_examples=30, deadline=None)
 def test_the_moving_average_is_a_weighted_sum_of_means(batches: list[list[float]], decay: float) -> None:
-    estimator = MovingAverage(decay).double()
+    advantage = MovingAverage(decay).double()
     for batch in batches:
-        estimator(torch.tensor(batch, dtype=torch.float64))
+        advantage(torch.tensor(batch, dtype=torch.float64))
     means = [sum(batch) / len(batch) for batch in batches]
     steps = len(means)
     weights = [decay ** (steps - 1)] + [(1 - decay) * decay ** (steps - 1 - t) for t in range(1, steps)]
     expected = sum(w * m for w, m in zip(weights, means, strict=True))
-    assert estimator.baseline.item() == pytest.approx(expected, abs=1e-6)
+    assert advantage.baseline.item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("batches", [0, 3])
 def test_the_moving_average_survives_a_checkpoint(batches: int) -> None:
-    estimator, copy = MovingAverage(), MovingAverage()
+    advantage, copy = MovingAverage(), MovingAverage()
     for i in range(batches):
-        estimator(torch.tensor([float(i), 2.0]))
-    copy.load_state_dict(estimator.state_dict())
+        advantage(torch.tensor([float(i), 2.0]))
+    copy.load_state_dict(advantage.state_dict())
     score = torch.tensor([4.0, 7.0])
-    assert copy(score).tolist() == estimator(score).tolist()
-    assert copy.baseline.item() == estimator.baseline.item()
+    assert copy(score).tolist() == advantage(score).tolist()
+    assert copy.baseline.item() == advantage.baseline.item()
 
 
 def test_only_the_moving_average_has_memory() -> None:
     assert set(MovingAverage().state_dict()) == {"baseline"}
-    for estimator in (LeaveOneOut(), Normalised()):
-        before = estimator(torch.tensor([1.0, 2.0, 4.0]))
-        estimator(torch.tensor([50.0, 7.0]))
-        assert torch.equal(estimator(torch.tensor([1.0, 2.0, 4.0])), before)
-        assert not estimator.state_dict()
+    for advantage in (LeaveOneOut(), Normalised()):
+        before = advantage(torch.tensor([1.0, 2.0, 4.0]))
+        advantage(torch.tensor([50.0, 7.0]))
+        assert torch.equal(advantage(torch.tensor([1.0, 2.0, 4.0])), before)
+        assert not advantage.state_dict()
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])

@@ -15,7 +15,7 @@ from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.gradients.advantages import MovingAverage, Normalised
-from ms2.gradients.base import Drawn, Gradient
+from ms2.gradients.base import Gradient, SampledScenes
 from ms2.gradients.finite_difference import FiniteDifference
 from ms2.gradients.pathwise import Pathwise
 from ms2.gradients.score_function import ScoreFunction
@@ -180,7 +180,7 @@ def gradient_of_each(gradient: Gradient, cost: Cost, n: int, model: ParameterMod
     columns = [(PLACE, ANGLE).index(a) for a in model.columns.attributes]
     mean, deviation = (v[columns].expand(active.shape).clone().requires_grad_() for v in (MEAN, DEVIATION))
     proposal = Proposal(mean, deviation, active)
-    drawn = Drawn(prior, proposal, model.draw(proposal, rng(3)))
+    drawn = SampledScenes(prior, proposal, model.draw(proposal, rng(3)))
     loss, costs = gradient.loss(model, drawn, cost, rng(4))
     torch.testing.assert_close(costs, cost(model.applied(prior, drawn.values.detach())))
     assert not costs.requires_grad
@@ -383,7 +383,7 @@ def test_the_witness_has_half_the_gradient_of_the_squared_mmd() -> None:
     torch.testing.assert_close(found, expected / 2)
 
 
-def test_what_an_estimator_remembers_is_kept_with_the_weights() -> None:
+def test_what_a_baseline_remembers_is_kept_with_the_weights() -> None:
     """So that a run that goes on has the baseline that it had."""
     learning, other = (ParameterLearner(KDE(), ScoreFunction(MovingAverage(0.5))) for _ in range(2))
     model, real = model_of().double(), features_of(dots(8, 1))
@@ -520,7 +520,7 @@ def test_sampling_and_differences_agree_on_streets() -> None:
     for gradient in (ScoreFunction(), FiniteDifference(0.05)):
         middle = torch.zeros(shape, requires_grad=True)
         proposal = Proposal(middle, deviation, model.active(prior))
-        drawn = Drawn(prior, proposal, middle + deviation * noise)
+        drawn = SampledScenes(prior, proposal, middle + deviation * noise)
         loss, _ = gradient.loss(model, drawn, cost_of, rng(4))
         each = torch.autograd.grad(loss, middle)[0][:, 0, 0] * size
         found[type(gradient).__name__] = float(each.mean()), float(each.std()) / size**0.5

@@ -351,7 +351,7 @@ def test_probing_a_perfect_extractor() -> None:
 
 
 def test_probing_one_that_counts_one_too_many() -> None:
-    said = r"layout 'prior': objects by \+1\.00 where there are \d and 3 more"
+    said = r"parameter prior 'prior': objects by \+1\.00 where there are \d and 3 more"
     with pytest.warns(UserWarning, match=said):
         found = probed(Beads(too_many=1))
     assert found["probe/prior/count_accuracy"] == 0 and found["probe/prior/class_error"] == pytest.approx(0, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Estimators: from scores to advantages, the weights of the score-function gradient (REINFORCE)."""
+"""Advantages: a batch's costs less a baseline, the weights of the score-function gradient (REINFORCE)."""
 
 from abc import ABC, abstractmethod
 
@@ -11,7 +11,7 @@ from ms2.core.registry import Plugin
 
 
 class Advantage(Plugin, nn.Module, ABC, kind="advantages"):
-    """Turns the scores of a batch into advantages; the loss is mean_j advantage_j log q(T_j).
+    """Computes advantages from the costs of a batch; the loss is mean_j advantage_j * log_prob_j.
 
     Attributes:
         centred: Whether the advantages of a batch sum to zero.
@@ -21,14 +21,25 @@ class Advantage(Plugin, nn.Module, ABC, kind="advantages"):
 
     @abstractmethod
     def forward(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Advantages of a whole batch, that of all processes together."""
+        """Compute the advantages of a whole batch, that of all processes together.
+
+        Args:
+            score: Cost of each sample: low is good.
+        """
 
 
 class MovingAverage(Advantage):
-    """The paper's baseline: a moving average of the mean score, initialised at its first value.
+    """Subtracts a moving average of the mean cost, which starts at its first value: the paper's baseline.
 
     Args:
-        decay: Weight of the past.
+        decay: Weight of the earlier average.
+
+    Example:
+        >>> advantage = MovingAverage(decay=0.75)
+        >>> advantage(torch.tensor([1.0, 3.0]))  # baseline 2
+        tensor([-1.,  1.])
+        >>> advantage(torch.tensor([6.0, 6.0]))  # baseline 0.75 * 2 + 0.25 * 6
+        tensor([3., 3.])
     """
 
     baseline: Tensor
@@ -41,7 +52,7 @@ class MovingAverage(Advantage):
         self.register_buffer("baseline", torch.tensor(torch.nan))
 
     def forward(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Scores less the moving average, this batch included."""
+        """Subtract the moving average, updated with this batch."""
         mean = score.mean()
         self.baseline.copy_(
             torch.where(self.baseline.isnan(), mean, self.decay * self.baseline + (1 - self.decay) * mean)
@@ -50,34 +61,42 @@ class MovingAverage(Advantage):
 
 
 class LeaveOneOut(Advantage):
-    """Each sample's baseline is the mean score of the others: without memory.
+    """Subtracts from each sample's cost the mean cost of the other samples (RLOO).
 
-    Unbiased for scores that depend on their own sample alone. Scores by kernels depend on the others a little too,
-    which leaves a bias of the order of 1 / batch size.
+    Unbiased for costs that depend on their own sample alone. Costs by kernels depend on the others a little too, which
+    leaves a bias of the order of 1 / batch size.
+
+    Example:
+        >>> LeaveOneOut()(torch.tensor([1.0, 2.0, 6.0]))
+        tensor([-3.0000, -1.5000,  4.5000])
     """
 
     centred = True
 
     def forward(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Scores less the mean of the other scores."""
+        """Subtract the mean cost of the other samples."""
         return (score - score.mean()) * (len(score) / max(1, len(score) - 1))
 
 
 class Normalised(Advantage):
-    """The batch's mean taken off and its deviation divided out, so that learning rates carry over.
+    """Standardises costs by the batch's mean and standard deviation, so that learning rates suit any objective.
 
     Args:
-        least: Added to the deviation, so that a batch of equal scores gives no gradient rather than noise.
+        eps: Added to the standard deviation, so that a batch of equal costs gives no gradient rather than noise.
+
+    Example:
+        >>> Normalised()(torch.tensor([1.0, 2.0, 3.0]))
+        tensor([-1.2247,  0.0000,  1.2247])
     """
 
     centred = True
 
-    def __init__(self, least: float = 1e-8) -> None:
+    def __init__(self, eps: float = 1e-8) -> None:
         super().__init__()
-        self.least = least
+        self.eps = eps
 
     def forward(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Standardised scores."""
-        # equal scores stay equal to the last bit, where their mean would differ by rounding
+        """Standardise the costs."""
+        # Equal costs stay equal to the last bit, where their mean would differ by rounding.
         score = score - score[0]
-        return (score - score.mean()) / (score.std(correction=0) + self.least)
+        return (score - score.mean()) / (score.std(correction=0) + self.eps)

@@ -1,4 +1,4 @@
-"""The interface of gradients: from costs of images to a loss of the parameter model."""
+"""The interface of gradient estimators: from costs of images to a loss of the parameter model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
@@ -8,29 +8,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
 from ms2.core.registry import Plugin, available
 from ms2.models.parameters import ParameterModel, Proposal
 from ms2.scene.batch import SceneBatch
 
-Cost = Callable[[SceneBatch], Float[Tensor, " b"]]
-"""Cost of each of b scenes, the j-th compared with all but the j-th of those that it was first asked of."""
-Everyone = Callable[[Callable[[Float[Tensor, " m"]], Float[Tensor, " m"]], Float[Tensor, " b"]], Float[Tensor, " b"]]
-"""Applies a function of the values of all processes to this one's, and gives its part of the result."""
+CostFunction = Callable[[SceneBatch], Float[Tensor, " b"]]
+"""Computes the cost of each of b scenes, compared with the scenes of its first call other than the scene itself."""
 
 
-def alone(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """`Everyone` where there is one process."""
-    return function(values)
-
-
-class Drawn(NamedTuple):
-    """Scenes of a step.
+class SampledScenes(NamedTuple):
+    """Scenes of a step, sampled from the parameter model.
 
     Attributes:
-        prior: With the prior's parameters.
-        proposal: What the model makes of these.
-        values: What was drawn from that.
+        prior: The scenes with the prior's attributes.
+        proposal: Distribution of their new attributes.
+        values: Attributes sampled from it.
     """
 
     prior: SceneBatch
@@ -39,11 +33,12 @@ class Drawn(NamedTuple):
 
 
 class Gradient(Plugin, nn.Module, ABC, kind="gradients"):
-    """Makes a loss whose gradient estimates that of the mean cost.
+    """Builds a surrogate loss whose gradient estimates that of the mean cost.
 
     Attributes:
-        through_images: Whether it differentiates images and costs.
-        straight_through: Whether it differentiates costs, but what features read in place of images.
+        through_images: Whether it differentiates costs through features and images.
+        straight_through: Whether it differentiates costs through the true features of scenes, in place of those of
+            images.
     """
 
     through_images = False
@@ -51,16 +46,21 @@ class Gradient(Plugin, nn.Module, ABC, kind="gradients"):
 
     @abstractmethod
     def loss(
-        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator, everyone: Everyone = alone
+        self,
+        model: ParameterModel,
+        samples: SampledScenes,
+        cost: CostFunction,
+        generator: torch.Generator,
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
-        """A surrogate of the mean cost, and the costs of the scenes.
+        """Compute the surrogate loss, and the costs of the sampled scenes without gradients.
 
         Args:
-            model: What the scenes were drawn from.
-            drawn: The scenes.
-            cost_of: Cost of scenes, to be asked first of those that were drawn.
-            generator: Draws what the estimate needs.
-            everyone: Applies what wants the costs of all processes together.
+            model: What the scenes were sampled from.
+            samples: The scenes.
+            cost: Cost of scenes, to be called with the sampled scenes first.
+            generator: Draws the random numbers of the estimate.
+            processes: The processes that share the step, each with as many scenes.
         """
 
     def check(self, learned: Collection[str], differentiable: Collection[str]) -> None:
@@ -75,13 +75,9 @@ class Gradient(Plugin, nn.Module, ABC, kind="gradients"):
         """
         flat = sorted(set(learned) - set(differentiable))
         if self.through_images and flat:
-            others = {name: cls for name, cls in _others().items() if not cls.through_images}
+            others = [name for name, cls in available(Gradient).items() if not getattr(cls, "through_images", False)]
             raise UserError(
                 f"{type(self).__name__} needs images that are differentiable in what is learned, and the renderer's "
                 f"are not in {', '.join(map(repr, flat))}. Take another gradient ({', '.join(others)}), or learn other "
                 "attributes (model.parameters.only)."
             )
-
-
-def _others() -> dict[str, type[Gradient]]:
-    return {name: cls for name, cls in available(Gradient).items() if issubclass(cls, Gradient)}

@@ -1,25 +1,29 @@
-"""Finite differences through any renderer."""
+"""Finite differences of the cost, through any renderer."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
-from ms2.gradients.base import Cost, Drawn, Everyone, Gradient, alone
+from ms2.gradients.base import CostFunction, Gradient, SampledScenes
 from ms2.models.parameters import ParameterModel
 
 
 class FiniteDifference(Gradient):
-    """Central differences of the cost along random directions of a scene's attributes, and backwards from there.
+    """Central differences of the cost along random directions of a scene's attributes.
 
-    A direction moves all attributes of a scene at once, each a step to either side by the toss of a coin (Spall 1992,
-    simultaneous perturbation): two more images for each direction, however many attributes there are. Meta-Sim moves
-    one attribute at a time, and its public code multiplies by the step where it has to divide.
+    A direction changes all attributes of a scene at once, each by a step of random sign (Spall 1992, simultaneous
+    perturbation): two more images for each direction, however many attributes there are. Meta-Sim changes one
+    attribute at a time, and its public code multiplies by the step where it has to divide.
 
     Args:
-        step: Half the distance of the two images, in the units of `Proposal`: radians of angles, of other attributes
-            1 is at most a quarter of the way between their bounds.
-        directions: Directions for each scene.
+        step: Half the difference between the two values, in the units of `Proposal`: radians of angles; of other
+            attributes 1 is at most a quarter of the range between their bounds.
+        directions: Number of directions for each scene.
+
+    Example:
+        >>> learner = ParameterLearner(KDE(bandwidth=0.01), FiniteDifference(step=0.05))  # doctest: +SKIP
     """
 
     def __init__(self, step: float = 0.05, directions: int = 1) -> None:
@@ -29,16 +33,21 @@ class FiniteDifference(Gradient):
         self.step, self.directions = step, directions
 
     def loss(
-        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator, everyone: Everyone = alone
+        self,
+        model: ParameterModel,
+        samples: SampledScenes,
+        cost: CostFunction,
+        generator: torch.Generator,
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
-        """The surrogate mean_j of (dcost_j / dV_j) V_j, its first factor held."""
-        values = drawn.values.detach()
+        """Return the surrogate mean_j (dcost_j / dV_j) V_j with a constant first factor, and the costs."""
+        prior, values = samples.prior, samples.values.detach()
         slope = torch.zeros_like(values)
         with torch.no_grad():
-            cost = cost_of(model.applied(drawn.prior, values))
+            costs = cost(model.applied(prior, values))
             for _ in range(self.directions):
                 coin = torch.rand(values.shape, generator=generator, device=values.device) < 0.5
-                ahead = torch.where(coin, 1.0, -1.0)
-                up, down = (cost_of(model.applied(drawn.prior, values + sign * self.step * ahead)) for sign in (1, -1))
-                slope += ((up - down) / (2 * self.step * self.directions))[:, None, None] * ahead
-        return (slope * drawn.values * drawn.proposal.active).sum((1, 2)).mean(), cost
+                direction = torch.where(coin, 1.0, -1.0)
+                up, down = (cost(model.applied(prior, values + sign * self.step * direction)) for sign in (1, -1))
+                slope += ((up - down) / (2 * self.step * self.directions))[:, None, None] * direction
+        return (slope * samples.values * samples.proposal.active).sum((1, 2)).mean(), costs

@@ -1,24 +1,33 @@
-"""Pathwise gradient, through the pixels of a differentiable renderer."""
+"""Pathwise (reparameterisation) gradient, through the pixels of a differentiable renderer."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ms2.gradients.base import Cost, Drawn, Everyone, Gradient, alone
+from ms2.core.distributed import Processes
+from ms2.gradients.base import CostFunction, Gradient, SampledScenes
 from ms2.models.parameters import ParameterModel
 
 
 class Pathwise(Gradient):
-    """The pathwise gradient: through features, image and attributes, back to the weights.
+    """Pathwise gradient: through features, image and attributes to the weights.
 
-    As in Meta-Sim where the renderer is differentiable. It is exact for the scenes at hand.
+    Meta-Sim's, where the renderer is differentiable. It is exact for the sampled scenes.
+
+    Example:
+        >>> learner = ParameterLearner(KDE(bandwidth=0.01), Pathwise())  # doctest: +SKIP
     """
 
     through_images = True
 
     def loss(
-        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator, everyone: Everyone = alone
+        self,
+        model: ParameterModel,
+        samples: SampledScenes,
+        cost: CostFunction,
+        generator: torch.Generator,
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
-        """The mean cost itself."""
-        cost = cost_of(model.applied(drawn.prior, drawn.values))
-        return cost.mean(), cost.detach()
+        """Return the mean cost itself, and the costs."""
+        costs = cost(model.applied(samples.prior, samples.values))
+        return costs.mean(), costs.detach()

@@ -1,11 +1,12 @@
-"""Score-function gradient (REINFORCE) of parameters."""
+"""Score-function gradient (REINFORCE) of attributes."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ms2.core.distributed import Processes
 from ms2.gradients.advantages import Advantage, LeaveOneOut
-from ms2.gradients.base import Cost, Drawn, Everyone, Gradient, alone
+from ms2.gradients.base import CostFunction, Gradient, SampledScenes
 from ms2.models.parameters import ParameterModel
 
 
@@ -13,18 +14,28 @@ class ScoreFunction(Gradient):
     """REINFORCE: E[(cost - baseline) grad log q(V | T)], for any renderer.
 
     Args:
-        estimator: Turns costs into advantages; leaving one out by default.
+        advantage: Computes advantages from costs; `LeaveOneOut` by default.
+
+    Example:
+        >>> learner = ParameterLearner(KDE(bandwidth=0.01), ScoreFunction(Normalised()))  # doctest: +SKIP
     """
 
-    def __init__(self, estimator: Advantage | None = None) -> None:
+    def __init__(self, advantage: Advantage | None = None) -> None:
         super().__init__()
-        self.estimator = estimator or LeaveOneOut()
+        self.advantage = advantage or LeaveOneOut()
 
     def loss(
-        self, model: ParameterModel, drawn: Drawn, cost_of: Cost, generator: torch.Generator, everyone: Everyone = alone
+        self,
+        model: ParameterModel,
+        samples: SampledScenes,
+        cost: CostFunction,
+        generator: torch.Generator,
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
-        """The surrogate mean_j advantage_j log q(V_j)."""
-        values = drawn.values.detach()
+        """Return the surrogate mean_j advantage_j * log q(V_j), and the costs."""
+        values = samples.values.detach()
         with torch.no_grad():
-            cost = cost_of(model.applied(drawn.prior, values))
-        return (everyone(self.estimator, cost) * model.log_prob(drawn.proposal, values)).mean(), cost
+            costs = cost(model.applied(samples.prior, values))
+            # Each process would have a baseline of its own if advantages were not those of all samples.
+            advantage = self.advantage(processes.gather(costs))[processes.own(len(costs), costs.device)]
+        return (advantage * model.log_prob(samples.proposal, values)).mean(), costs

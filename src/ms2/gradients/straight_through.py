@@ -1,17 +1,19 @@
-"""Straight-through gradient, past the pixels."""
+"""Straight-through gradient: the costs of images, the derivative of true features."""
 
 from ms2.gradients.pathwise import Pathwise
 
 
 class StraightThrough(Pathwise):
-    """As if features were what they read: through the scenes' own parameters, past the image.
+    """Straight-through gradient: costs use the features of images, derivatives those of the scenes' true attributes.
 
-    An extractor that was trained to read parameters off images follows them, give or take its errors, which for small
-    objects change from pixel to pixel: the derivative through its pixels is then mostly that of its errors. For digits
-    of 8 pixels, how far right they are read to be has a derivative of -0.9 by their place, with a deviation of 16
-    through the image, and of none through what is read. Costs are those of the images all the same; what is neglected
-    is that one object may hide another. It needs no derivative of the renderer, nor the time that one takes, and
-    features that are a `AttributeExtractor`.
+    An extractor that was trained to read attributes off images follows them up to errors, which for small objects
+    change from pixel to pixel: the derivative through its pixels is then mostly that of its errors. For digits of
+    8 pixels, the predicted column has a derivative of -0.9 by the true one, with a deviation of 16, through the image,
+    and the derivative of the truth has no such noise. What is neglected is that one object may hide another. It needs
+    no derivative of the renderer, nor the time to compute one, but features that are an `AttributeExtractor`.
+
+    Example:
+        >>> learner = ParameterLearner(KDE({"columns": 0.01}), StraightThrough())  # doctest: +SKIP
     """
 
     through_images = False

@@ -17,33 +17,33 @@ from ms2.learning.steps import Steps
 from ms2.targets.base import Target
 from ms2.targets.embedding import Inspect, embed_target
 
-PREDICTED_FROM_A_STREAM = 1000
-"""Images that are drawn beside a target of which nobody knows how many it has."""
+PREDICT_IMAGES = 1000
+"""Images that ``ms2 predict`` generates where the number of target images is unknown."""
 
 
 class IndexBatches(Steps):
-    """For each step, which target images to compare with: drawn with replacement, by step and seed alone."""
+    """Loads indices of the target images of each step, drawn with replacement from the step's number and the seed."""
 
     def __init__(self, steps: int, population: int, batch_size: int, seed: int) -> None:
         super().__init__(steps)
         self.population, self.batch_size, self.seed = population, batch_size, seed
 
     def batch(self, step: int) -> Int[Tensor, " m"]:
-        """Indices of target images."""
+        """Draw the indices of a step's target images."""
         return torch.randint(self.population, (self.batch_size,), generator=generator(self.seed, "target batch", step))
 
 
 class TargetImages(Configured, LightningDataModule):
-    """Streams target images once, to embed them, and then tells each step which of them to compare with.
+    """Loads target images once, to embed them, and then indices of the target images of each training step.
 
     Args:
-        target: Where the images come from.
-        batch_size: Target images, and generated ones, of a training step, over all processes together.
-        read_batch_size: Images read at a time when embedding the target.
-        num_workers: Processes that read images.
-        seed: Seed of the batches.
-        predict_images: Images that ``ms2 predict`` draws; null for as many as there are target images, or 1000 where
-            the target is a stream.
+        target: The target images.
+        batch_size: Target images, and generated ones, of a training step, over all processes.
+        read_batch_size: Images per batch when embedding the target.
+        num_workers: Worker processes that load images.
+        seed: Seed of the training batches.
+        predict_images: Images that ``ms2 predict`` generates; null for as many as there are target images, or 1000
+            where the target is a stream.
 
     Attributes:
         num_images: Number of target images; of a stream it is known once its images are embedded.
@@ -68,15 +68,15 @@ class TargetImages(Configured, LightningDataModule):
         self._verified = False
 
     def setup(self, stage: str) -> None:
-        """Check the images once, before anything is trained on them."""
+        """Check the target images once, before anything is trained on them."""
         if not self._verified:
             self.target.verify()
             self._verified = True
 
     def image_loader(self, rank: int = 0, world_size: int = 1, limit: int | None = None) -> DataLoader[Any]:
-        """One of ``world_size`` parts of the images, as batches of places ``int64[b]`` and ``uint8[b c h w]``.
+        """Load one of ``world_size`` parts of the images, as batches of indices ``int64[b]`` and ``uint8[b c h w]``.
 
-        The order of the places is that of the images; a stream's come in another where there are workers.
+        Indices are in the order of the images; several workers load a stream in another order.
         """
         partition = self.target.partition(rank, world_size, limit)
         return DataLoader(partition, self.read_batch_size, num_workers=self.num_workers)
@@ -101,7 +101,7 @@ class TargetImages(Configured, LightningDataModule):
         return embed_target(self.target, features, batches, device, processes, limit, on_first_batch, self.cache)
 
     def train_dataloader(self) -> IndexBatches:
-        """For each step, the target images to compare with."""
+        """Load the indices of each step's target images."""
         population = self.num_images or len(self.target)
         steps = self.trainer.max_steps if self.trainer and self.trainer.max_steps > 0 else -1
         if steps < 0:
@@ -109,12 +109,12 @@ class TargetImages(Configured, LightningDataModule):
         return IndexBatches(steps, population, self.batch_size, self.seed)
 
     def val_dataloader(self) -> DataLoader[int]:
-        """One empty batch: validation draws its own scenes."""
+        """Load one empty batch: validation draws its own scenes."""
         return DataLoader([0])  # type: ignore[arg-type]
 
     def predict_dataloader(self) -> DataLoader[int]:
-        """Places for the images that are drawn."""
-        places = range(self.predict_images or self.target.num_images or PREDICTED_FROM_A_STREAM)
+        """Load the indices of the images to generate."""
+        places = range(self.predict_images or self.target.num_images or PREDICT_IMAGES)
         return DataLoader(places, batch_size=self.read_batch_size)  # type: ignore[arg-type]
 
     test_dataloader = val_dataloader

@@ -9,15 +9,15 @@ from torch import Generator, Tensor, nn
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError, suggest
 from ms2.features.base import AttributeExtractor, Blocks, FeatureExtractor
-from ms2.gradients.base import Drawn, Gradient
+from ms2.gradients.base import Gradient, SampledScenes
 from ms2.learning.learner import Learner, Log, Real, local_number
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import LEARNED_STRUCTURE, SceneModel
 from ms2.objectives.base import Objective
 from ms2.scene.batch import SceneBatch
 
-Reward = Callable[[SceneModel, Drawn], tuple[Float[Tensor, ""], Log]]
-"""Computes a loss of drawn scenes that is added to the objective's, and what to log."""
+Reward = Callable[[SceneModel, SampledScenes], tuple[Float[Tensor, ""], Log]]
+"""Computes a loss of sampled scenes that is added to the objective's, and what to log."""
 
 
 class ParameterLearner(Learner):
@@ -83,15 +83,15 @@ class ParameterLearner(Learner):
             real: Features of target images, of as many as all processes together sample scenes.
             generator: Draws the scenes of this process.
             processes: The processes that share the step.
-            reward: Computes a loss of the drawn scenes that is added.
+            reward: Computes a loss of the sampled scenes that is added.
         """
         rules = model.derivations(local_number(real, processes), generator).rules
         prior = model.scenes(rules, generator, LEARNED_STRUCTURE)
-        loss, score, drawn = self.surrogate(model, features, prior, real, generator, processes)
+        loss, score, samples = self.surrogate(model, features, prior, real, generator, processes)
         log = {"parameters/score": score.mean()}
         if reward is None:
             return loss, log
-        more, found = reward(model, drawn)
+        more, found = reward(model, samples)
         return loss + more, log | found
 
     def surrogate(
@@ -102,28 +102,25 @@ class ParameterLearner(Learner):
         real: Real,
         generator: Generator,
         processes: Processes = Processes(),  # noqa: B008 (immutable)
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"], Drawn]:
-        """Draw new attributes for scenes with attributes of the prior, and compute their surrogate loss.
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"], SampledScenes]:
+        """Sample new attributes for scenes with attributes of the prior, and compute their surrogate loss.
 
         Returns:
-            The loss, the scores of the images, and the drawn scenes.
+            The loss, the scores of the images, and the sampled scenes.
         """
         parameters = _parameters(model)
         proposal = parameters.propose(prior, generator)
-        drawn = Drawn(prior, proposal, parameters.draw(proposal, generator))
+        samples = SampledScenes(prior, proposal, parameters.draw(proposal, generator))
         own = processes.own(len(prior), proposal.mean.device)
         population: Blocks = {}
 
-        def cost_of(scenes: SceneBatch) -> Float[Tensor, " b"]:
+        def cost(scenes: SceneBatch) -> Float[Tensor, " b"]:
             found = self._embed(features, model, scenes)
             if not population:
                 population.update({name: processes.gather(block.detach()) for name, block in found.items()})
             return self.objective(found, population, own, real)[0]
 
-        def everyone(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-            return function(processes.gather(values))[own]
-
-        return (*self.gradient.loss(parameters, drawn, cost_of, generator, everyone), drawn)
+        return (*self.gradient.loss(parameters, samples, cost, generator, processes), samples)
 
     def _embed(self, features: FeatureExtractor, model: SceneModel, scenes: SceneBatch) -> Blocks:
         """Compute features of the images of scenes, with the derivative that the gradient asks for."""

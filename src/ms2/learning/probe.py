@@ -1,4 +1,4 @@
-"""Probe: how accurately, and with what bias, an extractor's features count; learning can get no better than that."""
+"""Probe: accuracy and bias of an extractor's counts, which bound the accuracy of learning."""
 
 import warnings
 from collections.abc import Mapping
@@ -16,46 +16,46 @@ from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 
 MAX_BIAS = 0.25
-"""Mean error, in objects, of the count of images with a given number of them, above which the probe warns."""
+"""Mean error in objects, of images with a given number of objects, above which the probe warns."""
 MIN_IMAGES = 20
-"""Fewer images than this tell too little of a bias."""
+"""Images with a given number of objects that an estimate of the bias needs."""
 
 
 @torch.no_grad()
 def probe(
     features: TrainedExtractor,
     world: World,
-    layouts: dict[str, ParameterPrior],
+    probe_priors: dict[str, ParameterPrior],
     images: int = 2000,
     seed: int = 0,
-    prior: StructurePrior | None = None,
+    structure_prior: StructurePrior | None = None,
 ) -> dict[str, float]:
-    """Compare what the extractor reads off images with what is in them, over the whole range of the prior.
+    """Compare predicted with true counts of objects, over the whole range of the prior.
 
-    What it was not told of, because too little of it is visible, does not count.
+    Objects that are less visible than the extractor's ``least_visible`` are not counted.
 
     Args:
         features: The extractor.
-        world: Whose grammar and renderer make the images.
-        layouts: Parameter priors by name; besides the world's own, one unlike it shows whether the features
-            read the structure or the layout.
-        images: Images per layout.
+        world: The world whose grammar and renderer make the images.
+        probe_priors: Parameter priors by name; one unlike the world's own shows whether counts depend on where
+            objects are.
+        images: Images per parameter prior.
         seed: Seed of the images.
-        prior: Prior of their structure, the world's by default; a wider one shows whether counts are read beyond
-            what the world's prior holds, as the target may need.
+        structure_prior: Structure prior of the images, the world's by default; a wider one shows whether the
+            extractor counts as many objects as the target may hold.
 
     Returns:
-        By layout, as ``probe/<layout>/<what>``: accuracy of presence, mean absolute error per class, accuracy
-        of the total rounded, the total's mean error for images with n objects (``bias_n``), and the same for
-        each slot, such as ``car_1/bias_n``.
+        By parameter prior, as ``probe/<name>/<what>``: ``presence_accuracy``, mean absolute error per class
+        (``class_error``), accuracy of the rounded total (``count_accuracy``), mean error of the total for images with
+        n objects (``bias_n``), and the mean error of each slot, such as ``car_1/bias_n``.
     """
     found: dict[str, float] = {}
     device = next(features.parameters()).device
-    prior = prior or world.structure_prior
-    for name, parameters in layouts.items():
+    structure_prior = structure_prior or world.structure_prior
+    for name, parameters in probe_priors.items():
         draw = generator(seed, "probe", name, device=device)
         scenes = parameters.sample(
-            scenes_from_derivations(world.grammar, prior.sample(world.grammar, images, draw)), draw
+            scenes_from_derivations(world.grammar, structure_prior.sample(world.grammar, images, draw)), draw
         )
         parts, visibility = [], []
         for i in range(0, images, 128):
@@ -99,11 +99,11 @@ def _slots(
 
 
 def _bias(error: Float[Tensor, " n"], true: Int[Tensor, " n"], least: int) -> dict[str, float]:
-    """Mean error of images with n objects, where there are enough of those."""
+    """Compute the mean error of images with n objects, for each n with at least ``least`` images."""
     return {f"bias_{n}": float(error[true == n].mean()) for n, m in enumerate(true.bincount().tolist()) if m >= least}
 
 
-def _warn(layout: str, row: Mapping[str, float]) -> None:
+def _warn(name: str, row: Mapping[str, float]) -> None:
     worst: dict[str, list[tuple[float, str]]] = {}
     for key, value in row.items():
         what, found, n = key.rpartition("bias_")
@@ -112,8 +112,8 @@ def _warn(layout: str, row: Mapping[str, float]) -> None:
     if worst:
         listed = "; ".join(f"{what} {_in_words(errors)}" for what, errors in worst.items())
         warnings.warn(
-            f"the features miscount on the layout {layout!r}: {listed}. The learned distribution moves by that much. "
-            "Train the extractor longer or wider, or on a larger canvas.",
+            f"the features miscount on the parameter prior {name!r}: {listed}. The learned distribution will be biased "
+            "by that much. Train the extractor longer or wider, or on a larger canvas.",
             stacklevel=3,
         )
 

@@ -10,7 +10,7 @@ from ms2.core.errors import UserError
 from ms2.core.settings import Configured
 from ms2.features.base import CountError, TrainedExtractor, class_counts
 from ms2.gradients.advantages import Advantage, MovingAverage
-from ms2.gradients.base import Drawn
+from ms2.gradients.base import SampledScenes
 from ms2.models.scene_model import SceneModel
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
@@ -87,12 +87,12 @@ class TaskReward(Configured, nn.Module):
         """Return whether there is a reward after a number of parameter steps."""
         return parameter_steps % self.every == 0
 
-    def forward(self, model: SceneModel, drawn: Drawn) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Compute the loss of drawn scenes by their reward, and what to log."""
+    def forward(self, model: SceneModel, samples: SampledScenes) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Compute the loss of sampled scenes by their reward, and what to log."""
         assert model.parameters is not None
-        values = drawn.values.detach()
-        accuracy = self.accuracy(model.world, model.parameters.applied(drawn.prior, values))
-        loss = self.surrogate(accuracy, model.parameters.log_prob(drawn.proposal, values))
+        values = samples.values.detach()
+        accuracy = self.accuracy(model.world, model.parameters.applied(samples.prior, values))
+        loss = self.surrogate(accuracy, model.parameters.log_prob(samples.proposal, values))
         return loss, {"parameters/reward": accuracy}
 
     def accuracy(self, world: World, scenes: SceneBatch) -> Float[Tensor, ""]:

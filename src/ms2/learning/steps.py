@@ -1,16 +1,16 @@
-"""Numbered steps, for training that makes its own data."""
+"""A resumable loader of step numbers, for training that draws its own data."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 class Steps:
-    """The numbers of a run's steps, as a resumable data loader.
+    """Loads the numbers of a run's steps, and resumes at the step where a run was interrupted.
 
-    What a step works on follows from its number and the seed, so an interrupted run goes on as if it had not been.
+    A step's data depend on its number and the seed alone, so a resumed run equals one without an interruption.
 
     Args:
-        steps: Number of steps of an epoch.
+        steps: Number of steps per epoch.
     """
 
     def __init__(self, steps: int) -> None:
@@ -20,19 +20,19 @@ class Steps:
         return self.steps
 
     def __iter__(self) -> Iterator[Any]:
-        end = (self.position // self.steps + 1) * self.steps  # of the epoch that is under way
+        end = (self.position // self.steps + 1) * self.steps  # of the current epoch
         while self.position < end:
             self.position += 1
             yield self.batch(self.position - 1)
 
     def batch(self, step: int) -> Any:
-        """What a step is given: its number."""
+        """Return what a step is given: its number."""
         return step
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps it has begun, over all epochs."""
+        """Return the number of steps that have begun, over all epochs."""
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue after a number of steps."""
         self.position = state["position"]

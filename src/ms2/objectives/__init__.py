@@ -1,4 +1,4 @@
-"""Objectives: a score for each generated sample, low where the target has more of its kind than the model."""
+"""Objectives: a score of each generated sample, which is a cost: low where the target's density is the higher one."""
 
 from ms2.objectives.base import Objective
 from ms2.objectives.forward_kl import ForwardKL

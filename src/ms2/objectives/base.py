@@ -1,4 +1,4 @@
-"""The interface of objectives: a score of each generated sample, low where the target has more of its kind."""
+"""The interface of objectives: a score of each generated sample, low where the target's density is the higher one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,26 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.registry import Plugin
 
 Blocks = Mapping[str, Float[Tensor, "_ _"]]
+"""Features of images in named blocks."""
 
 
 class Objective(Plugin, ABC, kind="objectives"):
-    """A cost of each generated sample, given other generated and real ones, summed over feature blocks.
+    """Scores each generated sample against other generated samples and real ones, summed over feature blocks.
 
-    It is the derivative of a divergence with respect to how much there is of such samples, so that its mean's gradient
-    with the other samples held is that of the divergence: by the score function (structure), or through the features
-    themselves (parameters), where ``pathwise`` says that it depends on these smoothly.
+    The score is a cost, to be descended: the derivative of a divergence between the two distributions with respect to
+    the model's density at the sample. Its mean's gradient, with all other samples constant, is therefore that of the
+    divergence: by the score function (structure), or through the sample's features (parameters), of which it must then
+    be a smooth function (``pathwise``).
 
     Args:
         bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
             for all blocks, or one per block. The paper has 1.
-        blocks: Feature blocks to compare; None for those named in ``bandwidth``, or all.
-        relative: Whether bandwidths are in units of the mean variance of the real samples' features, whatever their
-            scale, as those of a network trained elsewhere; the paper's are not.
+        blocks: Feature blocks to compare; by default those named in ``bandwidth``, or all.
+        relative: Whether bandwidths are multiples of the mean feature variance of the real samples, for features of
+            any scale, such as those of a network trained elsewhere; the paper's are not.
+
+    Attributes:
+        pathwise: Whether scores have a gradient through the samples' features.
     """
 
     pathwise = True
@@ -47,26 +52,26 @@ class Objective(Plugin, ABC, kind="objectives"):
     def __call__(
         self, features: Blocks, population: Blocks, own: Int[Tensor, " b"], real: Blocks
     ) -> tuple[Float[Tensor, " b"], dict[str, Float[Tensor, ""]]]:
-        """Score of each sample, the sum of `by_block`, and the sharpness of each block's kernel."""
+        """Compute the score of each sample, the sum of `by_block`, and the sharpness of each block's kernel."""
         scores, sharpness = self.by_block(features, population, own, real)
         return torch.stack(list(scores.values())).sum(0), sharpness
 
     def by_block(
         self, features: Blocks, population: Blocks, own: Int[Tensor, " b"], real: Blocks
     ) -> tuple[dict[str, Float[Tensor, " b"]], dict[str, Float[Tensor, ""]]]:
-        """Score of each sample from each block, and the sharpness of the block's kernel.
+        """Compute the score of each sample from each block, and the sharpness of the block's kernel.
 
-        Sharpness is the mean squared distance to the population over 2 H, the kernel's exponent: near 0 the
-        density ratio is all but linear and matches only means; far above 1 each sample sees only itself.
+        Sharpness is the mean exponent of the kernel, the squared distance to the population over 2 H: near 0 the
+        density ratio is almost linear and matches only means; far above 1 each sample is compared with itself alone.
 
         Args:
-            features: The samples to score.
-            population: All generated samples, those of other processes included; b of them are ``features``.
-            own: Place of each sample of ``features`` in the population.
-            real: As many real samples as there are in the population.
+            features: Features of the b samples to score.
+            population: Features of all generated samples, also of other processes, the b scored ones among them.
+            own: Index of each scored sample in the population.
+            real: Features of as many real samples as there are in the population.
 
         Raises:
-            UserError: If a block is asked for that the extractor does not give.
+            UserError: If a block is named that the features do not have.
         """
         if min(len(block) for block in (*population.values(), *real.values())) < 2:
             raise UserError("a score compares samples, so it needs at least two: raise data.batch_size")
@@ -77,7 +82,7 @@ class Objective(Plugin, ABC, kind="objectives"):
             variance = self._variance(name, features[name].shape[1])
             if self.relative:
                 variance *= float(real[name].var(0).mean().clamp(min=1e-12))
-            # scores are functions of a sample's own features: all others are held, also where there are gradients
+            # A score is a function of the sample's own features: the others are constants, also under autograd.
             others = population[name].detach()
             to_population = -torch.cdist(features[name], others).square() / (2 * variance)
             to_real = -torch.cdist(features[name], real[name]).square() / (2 * variance)
@@ -93,7 +98,14 @@ class Objective(Plugin, ABC, kind="objectives"):
         own: Int[Tensor, " b"],
         context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
     ) -> Float[Tensor, " b"]:
-        """Score from one block: the kernel's exponents to the population and to the real samples."""
+        """Compute the scores from one block.
+
+        Args:
+            to_population: The kernel's exponents between each scored sample and the population.
+            to_real: The kernel's exponents between each scored sample and the real samples.
+            own: Index of each scored sample in the population.
+            context: Features of the population and of the real samples, and the kernel's variance.
+        """
 
     def _variance(self, block: str, dimension: int) -> float:
         if not isinstance(self.bandwidth, dict):

@@ -1,4 +1,4 @@
-"""Forward KL, a mode-covering objective."""
+"""Forward KL divergence, a mode-covering objective."""
 
 import math
 
@@ -10,7 +10,7 @@ from ms2.objectives.base import Objective
 
 
 class ForwardKL(Objective):
-    """A mode-covering score, from KL(p || q~): low wherever the target has more than the model covers.
+    """Scores samples by the gradient of the forward KL divergence KL(p || q~), which is mode-covering.
 
     With K the kernel, F_1..F_m the generated and y_1..y_m the real samples,
 
@@ -20,24 +20,31 @@ class ForwardKL(Objective):
     since the kernel smooths the model and not the target. The first term is the same under the generated samples, so
     that the expected score is K[(q - p) / q~]. Its mean under q is 0, so it is constant only where it is 0: where
     features identify the structure, q = p is the only stationary point of full support, and descent near it leads to
-    it. No noise has to be drawn.
+    it.
 
-    Each real sample hands out one unit of credit over the generated ones, by a softmax of the kernels' exponents,
-    however far away they are: to a mode that the model never draws, the nearest samples are drawn by its full mass,
-    where the reverse KL (`KDE`) asks nothing of what is not drawn. In the same way each generated sample hands out a
-    debit, so scores have mean 0 in each block and lie between -(m - 1) and m - 1.
+    Each real sample distributes one unit of (negative) score over the generated samples, by a softmax of the kernel's
+    exponents, however far away they are: the samples nearest to a mode that the model never draws are attracted by its
+    full mass, whereas the reverse KL (`KDE`) ignores such modes. Each generated sample distributes one positive unit in
+    the same way, so scores have mean 0 in each block and lie between -(m - 1) and m - 1.
 
-    A sample's own kernel is left out of the first term (k = j) and of its densities (n = k): where it is isolated it
-    would pay for itself. To match, one generated sample is left out of each density of the second term, averaged over
-    which. With that the expected score of every sample is exactly 0 at q = p, for each batch size. Batches of two have
-    no score but 0.
+    A sample's own kernel is left out of the first term (k = j) and of its densities (n = k), where an isolated sample
+    would raise its own score. To match, one generated sample is left out of each density of the second term, averaged
+    over which. With that the expected score of every sample is exactly 0 at q = p, for each batch size. In batches of
+    two all scores are 0.
 
-    The cost is variance: the few samples in a mode that is hardly covered share the credit of its whole mass, of the
-    order m, where `KDE` takes a logarithm. Normalise advantages or cut gradients, and take large batches. With n
-    samples of each set under a kernel, and q near p, both scores deviate by about (2 / n)^(1/2).
+    The price is variance: the few samples in a mode that is hardly covered share the unit scores of its whole mass, of
+    the order m, where `KDE` takes a logarithm. Normalise advantages or clip gradients, and use large batches. With n
+    samples of each set under a kernel, and q near p, the scores of both have a deviation of about (2 / n)^(1/2).
 
-    Features must tell how far a sample is from what is missing: a one-hot of a count finds all other counts equally
-    far, and no credit leads from 2 towards 7; the count itself, or Gaussian bumps of it, do.
+    Features must tell how far a sample is from what is missing: in a one-hot encoding of a count all other counts are
+    equally far, so that nothing leads from 2 towards 7; the count itself, or Gaussian bumps of it, do.
+
+    Example:
+        >>> generated = {"count": torch.tensor([[1.0], [1.0], [2.0]])}
+        >>> real = {"count": torch.tensor([[1.0], [7.0], [7.0]])}  # a mode that the model does not draw
+        >>> scores, sharpness = ForwardKL(bandwidth=1.0)(generated, generated, torch.arange(3), real)
+        >>> scores.argmin()  # the sample that is nearest to it has the lowest score
+        tensor(2)
     """
 
     pathwise = False
@@ -49,22 +56,22 @@ class ForwardKL(Objective):
         own: Int[Tensor, " b"],
         context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
     ) -> Float[Tensor, " b"]:
-        """Debit from the other generated samples less credit from the real ones, see the class."""
-        # Every process hands out the credit of all samples, of which it scores only some: a sample's share depends on
-        # all those it is shared with.
+        """Compute what generated samples add to each score, minus what real samples subtract, see the class."""
+        # Every process distributes the units of all samples, though it scores only some: a sample's part depends on
+        # all others.
         population, real, variance = context
         size = len(population)
         among = -torch.cdist(population, population).square() / (2 * variance)
-        debit = among.fill_diagonal_(-math.inf).softmax(1).sum(0)
-        credit = _shares_leaving_one_out(-torch.cdist(real, population).square() / (2 * variance)).mean(0) * size
-        return (debit - credit)[own]
+        added = among.fill_diagonal_(-math.inf).softmax(1).sum(0)
+        subtracted = _shares_leaving_one_out(-torch.cdist(real, population).square() / (2 * variance)).mean(0) * size
+        return (added - subtracted)[own]
 
 
 def _shares_leaving_one_out(exponents: Float[Tensor, "l m"]) -> Float[Tensor, "l m"]:
-    """Softmax of each row over all but one of its places, averaged over which one is left out; m is at least 2.
+    """Compute the softmax of each row over all but one of its entries, averaged over which is left out; m >= 2.
 
-    With r the softmax of the whole row, place j has r_j / (1 - r_n) where n != j is left out. Taking the largest place
-    out of the sum would cancel its digits, so that row is normalised anew; the others have r_n at most 1/2.
+    With r the softmax of the whole row, entry j has r_j / (1 - r_n) where n != j is left out. Subtracting the largest
+    entry from the sum would cancel digits, so that case is normalised anew; the other r_n are at most 1/2.
     """
     largest = exponents.argmax(1, keepdim=True)
     without_largest = exponents.scatter(1, largest, -math.inf).softmax(1)

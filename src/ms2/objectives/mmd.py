@@ -8,10 +8,16 @@ from ms2.objectives.base import Objective
 
 
 class MMDWitness(Objective):
-    """The witness function of the maximum mean discrepancy, a bounded score for each sample.
+    """Scores samples by the witness function of the maximum mean discrepancy, which is bounded by -1 and 1.
 
-    Half the derivative of MMD^2 with respect to the sample's weight: mean kernel to the other generated samples
-    less mean kernel to the real ones.
+    It is half the derivative of MMD^2 with respect to the sample's weight: mean kernel to the other generated samples
+    minus mean kernel to the real ones.
+
+    Example:
+        >>> generated = {"count": torch.tensor([[1.0], [1.0], [3.0]])}
+        >>> real = {"count": torch.tensor([[1.0], [3.0], [3.0]])}
+        >>> MMDWitness(bandwidth=0.1)(generated, generated, torch.arange(3), real)[0]
+        tensor([ 0.1667,  0.1667, -0.6667])
     """
 
     def block_score(
@@ -21,16 +27,22 @@ class MMDWitness(Objective):
         own: Int[Tensor, " b"],
         context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
     ) -> Float[Tensor, " b"]:
-        """Mean kernel to the others less mean kernel to the real samples."""
+        """Compute the witness function."""
         others = to_population.exp().scatter(1, own[:, None], 0.0).sum(1) / (to_population.shape[1] - 1)
         return others - to_real.exp().mean(1)
 
 
 class BatchMMD(Objective):
-    """The paper's comparison (Fig. 7): one squared MMD of the two batches as every sample's score.
+    """Gives every sample the squared MMD of the two batches as its score: the paper's comparison (Fig. 7).
 
-    The unbiased estimate of Gretton et al. (2012, lemma 6). It has no gradient through a sample's features; that of the
-    squared MMD is twice the `MMDWitness`'s.
+    The estimate is unbiased (Gretton et al. 2012, lemma 6). It has no gradient through a sample's features; the
+    gradient of the squared MMD is twice that of `MMDWitness`.
+
+    Example:
+        >>> generated = {"count": torch.tensor([[1.0], [1.0], [3.0]])}
+        >>> real = {"count": torch.tensor([[1.0], [3.0], [3.0]])}
+        >>> BatchMMD(bandwidth=0.1)(generated, generated, torch.arange(3), real)[0]
+        tensor([-0.2222, -0.2222, -0.2222])
     """
 
     pathwise = False
@@ -42,13 +54,13 @@ class BatchMMD(Objective):
         own: Int[Tensor, " b"],
         context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
     ) -> Float[Tensor, " b"]:
-        """The same number for every sample."""
+        """Compute the squared MMD, and return it for every sample."""
         generated, real, variance = context
 
         def kernel(x: Tensor, y: Tensor) -> Tensor:
             return torch.exp(-torch.cdist(x, y).square() / (2 * variance))
 
-        def within(x: Tensor) -> Tensor:  # the mean over pairs of different samples; each has kernel 1 to itself
+        def within(x: Tensor) -> Tensor:  # mean over pairs of different samples; each sample has kernel 1 to itself
             return (kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1))
 
         mmd = within(generated) + within(real) - 2 * kernel(generated, real).mean()
