@@ -5,7 +5,7 @@ from measuring import measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.core.seeding import generator
-from ms2.priors.structure import Mixture, StructurePrior
+from ms2.priors.structure import MixturePrior, StructurePrior
 from ms2.scene.batch import scenes_from_derivations
 from ms2.worlds.driving3d.grammar import Driving
 from ms2.worlds.driving3d.layout import StreetLayout
@@ -13,7 +13,7 @@ from ms2.worlds.driving3d.priors import Rural, SimpleStreets, Suburban, Urban
 from ms2.worlds.driving3d.renderer import StreetView
 
 LAID_OUT, DRAWN = 256, 16
-PRIORS = {"simple": SimpleStreets(), "mixture": Mixture([Rural(), Suburban(), Urban()])}
+PRIORS = {"simple": SimpleStreets(), "mixture": MixturePrior([Rural(), Suburban(), Urban()])}
 every_prior = pytest.mark.parametrize("name", PRIORS)
 
 

@@ -30,7 +30,7 @@ def draw(model: StructureModel, generator: torch.Generator) -> list[int] | None:
     stack = [start(model.grammar)]
     while stack and len(rules) < model.t_max:
         place = stack.pop()
-        allowed = model.grammar.expansions(model.grammar.nonterminals[place[0]])
+        allowed = model.grammar.rules_of(model.grammar.nonterminals[place[0]])
         output, state = model.network.step(embed(model, previous, place)[None], state)
         probability = model.head(output[0])[allowed].softmax(0)
         previous = allowed[int(torch.multinomial(probability, 1, generator=generator))]
@@ -45,7 +45,7 @@ def score(model: StructureModel, rules: Sequence[int]) -> Tensor:
     inputs = torch.stack([embed(model, *step) for step in steps])[None]
     shut = torch.full((len(rules), model.grammar.num_rules), -math.inf)
     for row, (_, (symbol, *_)) in zip(shut, steps, strict=True):
-        row[model.grammar.expansions(model.grammar.nonterminals[symbol])] = 0
+        row[model.grammar.rules_of(model.grammar.nonterminals[symbol])] = 0
     found = []
     for latent in model.latents:
         output, _ = model.network.extend(inputs, initial_state(model, latent))
@@ -73,7 +73,7 @@ def pushed(grammar: Grammar, rule: int, place: Place) -> list[Place]:
     """The non-terminals of a rule, in the order in which they go onto the stack."""
     head, parent, position, item = place
     name = grammar.nonterminals[head]
-    is_list = any(name in grammar.rules[k].rhs for k in grammar.expansions(name))
+    is_list = any(name in grammar.rules[k].rhs for k in grammar.rules_of(name))
     above = position if is_list else item
     symbols = [grammar.nonterminals.index(s) for s in reversed(grammar.rules[rule].rhs) if s in grammar.nonterminals]
     return [(s, parent, position + 1, item) if s == head else (s, head, 0, above) for s in symbols]

@@ -28,14 +28,14 @@ def main() -> None:
 def draw(number: int, batch: int = 25, rows: int = 10) -> None:
     """Draw so many driving scenes, other ones each time, and print memory at intervals."""
     from ms2.core.seeding import generator
-    from ms2.priors.structure import Mixture
+    from ms2.priors.structure import MixturePrior
     from ms2.world import World
     from ms2.worlds.driving3d.grammar import Driving
     from ms2.worlds.driving3d.layout import StreetLayout
     from ms2.worlds.driving3d.priors import Rural, Suburban, Urban
     from ms2.worlds.driving3d.renderer import StreetView
 
-    world = World(Driving(), Mixture([Rural(), Suburban(), Urban()]), StreetLayout(), StreetView((128, 416)))
+    world = World(Driving(), MixturePrior([Rural(), Suburban(), Urban()]), StreetLayout(), StreetView((128, 416)))
     rng, every = generator("memory", "driving"), max(batch, number // rows // batch * batch)
     print("| scenes | MiB |\n|---:|---:|")
     for done in range(0, number + 1, batch):

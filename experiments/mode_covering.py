@@ -18,12 +18,12 @@ from ms2.objectives.base import Objective
 from ms2.objectives.forward_kl import ForwardKL
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import MMDWitness
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 from ms2.scene.batch import scenes_from_derivations
 
 GRAMMAR = Grammar("Scene -> Things\nThings -> thing Things | ε")
-PRIOR = Repetition(lengths={"Things": [1, 1, 1]})
-TARGET = Repetition(lengths={"Things": [0, 1, 0, 0, 0, 0, 0, 1]})
+PRIOR = ListLengthPrior(lengths={"Things": [1, 1, 1]})
+TARGET = ListLengthPrior(lengths={"Things": [0, 1, 0, 0, 0, 0, 0, 1]})
 OBJECTIVES: dict[str, type[Objective]] = {"KDE": KDE, "MMDWitness": MMDWitness, "ForwardKL": ForwardKL}
 BATCH, STEPS, LR, BANDWIDTH = 128, 150, 0.01, 0.3
 

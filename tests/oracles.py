@@ -58,7 +58,7 @@ def derivations(draw: st.DrawFn, grammar: Grammar, t_max: int = T_MAX) -> list[i
         symbol, left = stack.pop(), t_max - len(done)
         pushed = {
             k: [s for s in reversed(grammar.rules[k].rhs) if s in grammar.nonterminals]
-            for k in grammar.expansions(symbol)
+            for k in grammar.rules_of(symbol)
         }
         rule = draw(st.sampled_from([k for k, push in pushed.items() if 1 + steps(grammar, [*stack, *push]) <= left]))
         done.append(rule)
@@ -67,7 +67,7 @@ def derivations(draw: st.DrawFn, grammar: Grammar, t_max: int = T_MAX) -> list[i
 
 
 def steps(grammar: Grammar, stack: Sequence[str]) -> float:
-    return sum(grammar.shortest[s] for s in stack)
+    return sum(grammar.shortest_derivation[s] for s in stack)
 
 
 @st.composite

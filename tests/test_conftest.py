@@ -5,19 +5,19 @@ import torch
 from hypothesis import settings
 from jaxtyping import TypeCheckError
 
-from ms2.grammar.derivations import Derivations, valid
+from ms2.grammar.derivations import Derivations, is_valid
 from ms2.grammar.grammar import Grammar
 from ms2.scene.batch import SceneBatch
 
 
 def test_a_wrong_number_of_axes_is_refused(digits: Grammar):
-    with pytest.raises(TypeCheckError, match=r"ms2\.derivation\.valid"):
-        valid(digits, torch.zeros(3, dtype=torch.long))
+    with pytest.raises(TypeCheckError, match=r"ms2\.grammar\.derivations\.is_valid"):
+        is_valid(digits, torch.zeros(3, dtype=torch.long))
 
 
 def test_a_wrong_dtype_is_refused(digits: Grammar):
-    with pytest.raises(TypeCheckError, match=r"ms2\.derivation\.valid"):
-        valid(digits, torch.zeros(3, 4))
+    with pytest.raises(TypeCheckError, match=r"ms2\.grammar\.derivations\.is_valid"):
+        is_valid(digits, torch.zeros(3, 4))
 
 
 def test_fields_of_dataclasses_must_agree_in_shape():
@@ -34,7 +34,7 @@ def test_attributes_must_have_the_shape_of_the_objects():
 
 
 def test_an_int_passes_for_a_float(digits: Grammar):
-    assert digits.shortest == {"Scene": 2, "Digits": 1, "Digit": 1}  # declared dict[str, float]
+    assert digits.shortest_derivation == {"Scene": 2, "Digits": 1, "Digit": 1}  # declared dict[str, float]
 
 
 def test_runs_are_reproducible_and_leave_a_core_to_others():

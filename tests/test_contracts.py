@@ -21,9 +21,9 @@ from ms2.core.registry import KINDS, available
 from ms2.core.settings import Configured, settings_of
 from ms2.features.backbone import Backbone
 from ms2.features.pretrained import PretrainedCounts
-from ms2.grammar.derivations import valid
+from ms2.grammar.derivations import is_valid
 from ms2.metrics.statistics import StructureStatistic
-from ms2.priors.structure import Mixture, StructurePrior
+from ms2.priors.structure import MixturePrior, StructurePrior
 from ms2.render.base import Rendering
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.scene.attributes import ENVIRONMENT, EVERY, Attribute
@@ -76,7 +76,7 @@ WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each f
         ),
         lambda: World(
             Driving(),
-            Mixture([Rural(), Suburban(), Urban(), ScenarioPrior("Urban", dispersion=0), RandomStreets()]),
+            MixturePrior([Rural(), Suburban(), Urban(), ScenarioPrior("Urban", dispersion=0), RandomStreets()]),
             StreetLayout(max_curvature=1 / 80),
             StreetView((48, 96), engine=WarpEngine(1, shadow_size=0)),
         ),
@@ -93,7 +93,7 @@ REQUIRED = {
         ("Synthetic", "structure_prior"),
         ("StructureVector", "child_class"),
         ("StructureVector", "parent_class"),
-        ("Mixture", "priors"),
+        ("MixturePrior", "priors"),
         ("ScenarioPrior", "scenario"),
     ),
     *(("AttributeValue", name) for name in ("attribute", "name")),
@@ -253,7 +253,7 @@ def test_every_world_has_an_entry() -> None:
 
 def members(prior: StructurePrior) -> list[StructurePrior]:
     """A prior, and those that it is mixed of."""
-    return [prior, *(prior.priors if isinstance(prior, Mixture) else [])]
+    return [prior, *(prior.priors if isinstance(prior, MixturePrior) else [])]
 
 
 def test_every_part_of_every_world_is_tried_here() -> None:
@@ -277,7 +277,7 @@ def test_the_grammar_has_no_faults(world: World) -> None:
 @every_world
 def test_prior_samples_are_finished_derivations_that_differ(world: World) -> None:
     rules = world.structure_prior.sample(world.grammar, 200, rng())
-    assert valid(world.grammar, rules).all()
+    assert is_valid(world.grammar, rules).all()
     assert len(rules.unique(dim=0)) > 10
     log_p = world.structure_prior.log_prob(world.grammar, rules)
     assert log_p is None or (log_p.isfinite().all() and (log_p <= 0).all())
@@ -313,7 +313,7 @@ def mutable_of(world: World) -> Iterator[tuple[str, Attribute, Attribute | None]
     for owner, attributes in world.parameter_prior.mutable.items():
         read = world.renderer.environment if owner == ENVIRONMENT else world.renderer.attributes
         for attribute in attributes:
-            yield owner, attribute, next((a for a in read if a.name == world.drawn_as(attribute)), None)
+            yield owner, attribute, next((a for a in read if a.name == world.renderer_attribute(attribute)), None)
 
 
 def neighbours(world: World) -> list[Callable[[], World]]:

@@ -14,7 +14,7 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.registry import Plugin, UnknownPluginError, available, load_entry_points, look_up
 from ms2.core.settings import Configured, fingerprint, settings_of
 from ms2.grammar.grammar import Grammar
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 
 
 @pytest.fixture(autouse=True)
@@ -286,7 +286,7 @@ def test_what_has_no_settings_cannot_be_described():
 
 def test_fingerprints_are_equal_for_what_was_made_alike():
     def make(weight: float) -> list[object]:
-        return [Grammar("S -> a | b"), Repetition(weights={"S": [1, weight]}), Lamp(watts=1)]
+        return [Grammar("S -> a | b"), ListLengthPrior(weights={"S": [1, weight]}), Lamp(watts=1)]
 
     assert fingerprint(*make(2)) == fingerprint(*make(2))
     different = [make(2), make(3), make(2)[::-1], make(2)[:2], [*make(2)[:2], Chandelier(1)], [*make(2)[:2], Lamp(2)]]

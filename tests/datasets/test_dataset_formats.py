@@ -31,7 +31,7 @@ from ms2.datasets.plan import Plan
 from ms2.datasets.records import SceneGraph
 from ms2.datasets.rendering import render_record
 from ms2.datasets.scene_graphs import check_renderable, scene_batch
-from ms2.grammar.derivations import valid
+from ms2.grammar.derivations import is_valid
 from ms2.render.base import Rendering
 from ms2.render.scene3d.calibration import read_projection
 from ms2.scene.batch import scenes_from_derivations
@@ -136,7 +136,7 @@ def test_records_hold_what_the_image_shows(made: Made) -> None:
         about = record["provenance"]
         assert (about["index"], about["block"], about["seed"]) == (index, index // 32, 1)
         rules = torch.tensor([record["derivation"]])
-        assert valid(made.world.grammar, rules).all()
+        assert is_valid(made.world.grammar, rules).all()
         objects = record["scene"]["objects"]
         structure = scenes_from_derivations(made.world.grammar, rules)
         names = [made.world.classes[number] for number in structure.classes[0][structure.mask[0]].tolist()]

@@ -19,7 +19,7 @@ import yaml
 
 from ms2.core.errors import UserError
 from ms2.core.registry import available
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 from ms2.render.base import Renderer
 from ms2.scene.batch import SceneBatch
 from ms2.world import World
@@ -119,7 +119,7 @@ CONTRACTS = [
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__.removeprefix("test_"))
 def test_the_example_keeps_what_worlds_must_keep_to(acme: ModuleType, contract: Callable[[World], None]) -> None:
-    prior = Repetition({"Shapes": [1, 1, 1, 1, 1, 1]})
+    prior = ListLengthPrior({"Shapes": [1, 1, 1, 1, 1, 1]})
     contract(World(acme.Shapes(), prior, acme.Scatter(), acme.ShapeCanvas(canvas=30, side=9)))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ms2.evaluation.rule_changes import Move, as_table, moves, picture, to_csv, wilson
 from ms2.grammar.derivations import contexts, pad
 from ms2.grammar.grammar import Grammar
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 
 DRAWS = 4000
 LENGTHS = {"Roads": [0, 1, 2, 1], "Cars": [2, 1, 1]}
@@ -27,7 +27,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def drawn(grammar: Grammar, lengths: dict[str, list[float]], seed: int, n: int = DRAWS) -> Tensor:
-    return Repetition(lengths=lengths, max_steps=60).sample(grammar, n, rng(seed))
+    return ListLengthPrior(lengths=lengths, t_max=60).sample(grammar, n, rng(seed))
 
 
 def goes_on(weights: list[float], position: int) -> float:
@@ -103,7 +103,7 @@ def test_counts_equal_a_walk_in_plain_python(data: st.DataObject):
                     taken = counts.setdefault(key, {})
                     taken[str(grammar.rules[rule])] = taken.get(str(grammar.rules[rule]), 0) + 1
     found = moves(grammar, before, after, least_visits=1)
-    choices = {s: len(grammar.expansions(s)) for s in grammar.nonterminals}
+    choices = {s: len(grammar.rules_of(s)) for s in grammar.nonterminals}
     expected = {key for key in count[1] if choices[str(key[0])] > 1}
     assert {move[1:5] for move in found} == expected
     assert len(found) == sum({1: 0, 2: 1}.get(choices[str(k[0])], choices[str(k[0])]) for k in expected)

@@ -15,7 +15,7 @@ from ms2.core.errors import UserError
 from ms2.features.dense import DenseCounts
 from ms2.features.layout import DenseLayout
 from ms2.grammar.grammar import Grammar
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 from ms2.render.base import Rendering
 from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
@@ -749,7 +749,7 @@ STEPS = 150
 def sevens() -> World:
     """One 7 in each scene, anywhere, turned anyhow."""
     grammar = Grammar("Scene -> 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9")
-    prior = Repetition(weights={"Scene": [0.0] * 7 + [1.0] + [0.0] * 2})
+    prior = ListLengthPrior(weights={"Scene": [0.0] * 7 + [1.0] + [0.0] * 2})
     return World(grammar, prior, UniformPlacement(180), DigitCanvas(32, 14, rotation=True))
 
 
@@ -757,7 +757,7 @@ def sevens() -> World:
 def trained(sevens: World) -> DenseLayout:
     torch.manual_seed(0)
     reads = {"turn": ["angle"], "columns": ["column"]}
-    extractor = DenseLayout(1, sevens.classes, sevens.mutable, attribute_blocks=reads, widths=(8, 16, 32))
+    extractor = DenseLayout(1, sevens.classes, sevens.mutable_attributes, attribute_blocks=reads, widths=(8, 16, 32))
     optimizer = torch.optim.AdamW(extractor.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=STEPS)
     draw = rng(1)

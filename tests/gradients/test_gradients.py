@@ -27,7 +27,7 @@ from ms2.objectives.base import Objective
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import BatchMMD, MMDWitness
 from ms2.priors.parameters import ParameterPrior
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 from ms2.render.base import Renderer, Rendering
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.scene.attributes import Attribute
@@ -86,7 +86,7 @@ class Pixels(FeatureExtractor):
         return {"pixels": F.avg_pool2d(images, self.pool).flatten(1)}
 
 
-DOT = World(Grammar("Scene -> dot"), Repetition(), Anyhow(), Shade())
+DOT = World(Grammar("Scene -> dot"), ListLengthPrior(), Anyhow(), Shade())
 
 
 def dots(n: int, seed: int = 0) -> SceneBatch:
@@ -445,7 +445,7 @@ def digits() -> World:
 
 
 def streets() -> World:
-    prior = Repetition({"Roads": [0, 1], "Cars": [0, 0, 1]})
+    prior = ListLengthPrior({"Roads": [0, 1], "Cars": [0, 0, 1]})
     return World(Aerial2D(), prior, ScatteredCars(32, max_houses=1, max_trees=2), AerialView(48, 32))
 
 

@@ -6,19 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import TRICKY, grammars, samples
 
-from ms2.grammar.derivations import Derivations, DerivationStack, contexts, lengths, pad, valid
-from ms2.grammar.grammar import Grammar, GrammarError
-from ms2.grammar.trees import Tree, from_tree, to_tree
+from ms2.grammar.derivations import Derivations, DerivationStack, contexts, is_valid, lengths, pad
+from ms2.grammar.grammar import Grammar
+from ms2.grammar.rules import GrammarError
+from ms2.grammar.trees import DerivationTree, from_tree, to_tree
 
 
 class Stack:
-    """The frontier of one scene, in plain Python: a list of (symbol, parent, position, item, owner)."""
+    """The stack of one scene, in plain Python: a list of (symbol, parent, position, item, parent object)."""
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
         self.items = [(grammar.start, None, 0, 0, -1)]
 
-    def expand(self, number: int, owner: int | None = None) -> None:
+    def expand(self, number: int, parent_object: int | None = None) -> None:
         if number == self.grammar.num_rules:
             return
         symbol, parent, position, item, inherited = self.items.pop()
@@ -26,48 +27,48 @@ class Stack:
         for s in reversed(self.grammar.rules[number].rhs):
             if s in self.grammar.nonterminals:
                 here = (s, parent, position + 1, item) if s == symbol else (s, symbol, 0, position if is_list else item)
-                self.items.append((*here, inherited if owner is None else owner))
+                self.items.append((*here, inherited if parent_object is None else parent_object))
 
 
-def shown(frontier: DerivationStack, grammar: Grammar) -> list[tuple[str, str | None, int, int, int] | None]:
-    """What the frontier shows of every scene, as the last item of a `Stack`; None for an empty one."""
+def shown(batched: DerivationStack, grammar: Grammar) -> list[tuple[str, str | None, int, int, int] | None]:
+    """The top of every scene's stack, as the last item of a `Stack`; None for an empty one."""
     names = [*grammar.nonterminals, None]
-    columns = (values.tolist() for values in (*frontier.top, frontier.owner))
+    columns = (values.tolist() for values in (*batched.top, batched.parent_object))
     return [None if names[s] is None else (names[s], names[p], *rest) for s, p, *rest in zip(*columns, strict=True)]  # type: ignore[misc]
 
 
 @given(samples(), st.data())
-def test_frontier_is_a_stack(sample: tuple[Grammar, list[list[int]]], data: st.DataObject):
-    """With scenes of different lengths in a batch, with and without owners handed down."""
+def test_the_batched_stack_is_a_stack_for_each_scene(sample: tuple[Grammar, list[list[int]]], data: st.DataObject):
+    """With scenes of different lengths in a batch, with and without parent objects passed on."""
     grammar, batch = sample
     rules = pad(grammar, batch)
-    frontier, stacks = DerivationStack(grammar, len(batch), rules.shape[1]), [Stack(grammar) for _ in batch]
+    batched, stacks = DerivationStack(grammar, len(batch), rules.shape[1]), [Stack(grammar) for _ in batch]
     for step, rule in enumerate([*rules.unbind(1), torch.full((len(batch),), grammar.num_rules)]):
-        assert shown(frontier, grammar) == [stack.items[-1] if stack.items else None for stack in stacks]
-        assert frontier.finished.tolist() == [not stack.items for stack in stacks]
-        assert frontier.depth.tolist() == [len(stack.items) for stack in stacks]
+        assert shown(batched, grammar) == [stack.items[-1] if stack.items else None for stack in stacks]
+        assert batched.finished.tolist() == [not stack.items for stack in stacks]
+        assert batched.depth.tolist() == [len(stack.items) for stack in stacks]
         if step == rules.shape[1]:
             break
-        owner = data.draw(st.none() | st.lists(st.integers(0, 99), min_size=len(batch), max_size=len(batch)))
-        frontier.expand(rule, None if owner is None else torch.tensor(owner))
+        parent_object = data.draw(st.none() | st.lists(st.integers(0, 99), min_size=len(batch), max_size=len(batch)))
+        batched.expand(rule, None if parent_object is None else torch.tensor(parent_object))
         for i, stack in enumerate(stacks):
-            stack.expand(int(rule[i]), None if owner is None else owner[i])
-    assert bool(frontier.finished.all())
+            stack.expand(int(rule[i]), None if parent_object is None else parent_object[i])
+    assert bool(batched.finished.all())
 
 
 @given(st.sampled_from(TRICKY) | grammars(), st.integers(1, 12), st.data())
-def test_frontier_has_room_for_what_does_not_end_in_time(grammar: Grammar, t_max: int, data: st.DataObject):
+def test_the_stack_has_room_for_derivations_that_do_not_end_in_time(grammar: Grammar, t_max: int, data: st.DataObject):
     """As in sampling, where a scene may grow up to the last step."""
-    frontier, stack = DerivationStack(grammar, 1, t_max), Stack(grammar)
+    batched, stack = DerivationStack(grammar, 1, t_max), Stack(grammar)
     for _ in range(t_max):
         if not stack.items:
             break
-        choices = grammar.expansions(stack.items[-1][0])
+        choices = grammar.rules_of(stack.items[-1][0])
         number = max(choices, key=lambda k: len(grammar.rules[k].rhs)) if data.draw(st.booleans()) else choices[0]
-        frontier.expand(torch.tensor([number]))
+        batched.expand(torch.tensor([number]))
         stack.expand(number)
-    assert int(frontier.depth[0]) == len(stack.items)
-    assert shown(frontier, grammar) == [stack.items[-1] if stack.items else None]
+    assert int(batched.depth[0]) == len(stack.items)
+    assert shown(batched, grammar) == [stack.items[-1] if stack.items else None]
 
 
 @given(samples())
@@ -123,12 +124,12 @@ def test_valid_tells_what_is_finished_and_padded(digits: Grammar):
         [0, 2, -1, 5],
         [-1, 0, 2, 5],
     ]
-    assert valid(digits, torch.tensor(rules)).tolist() == [True, True] + [False] * 8
+    assert is_valid(digits, torch.tensor(rules)).tolist() == [True, True] + [False] * 8
 
 
 def test_valid_takes_batches_of_no_rows_and_of_no_steps(digits: Grammar):
-    assert valid(digits, torch.zeros(0, 3, dtype=torch.long)).tolist() == []
-    assert valid(digits, torch.zeros(2, 0, dtype=torch.long)).tolist() == [False, False]
+    assert is_valid(digits, torch.zeros(0, 3, dtype=torch.long)).tolist() == []
+    assert is_valid(digits, torch.zeros(2, 0, dtype=torch.long)).tolist() == [False, False]
 
 
 def test_derivations_have_a_length():
@@ -154,15 +155,17 @@ def test_a_tree_and_its_leftmost_derivation_convert_both_ways(sample: tuple[Gram
         tree = to_tree(grammar, rules)
         assert from_tree(tree) == rules
         assert to_tree(grammar, padded) == tree
-        assert list(tree.leaves()) == rewrite(grammar, rules)
+        assert list(tree.terminals()) == rewrite(grammar, rules)
 
 
 def test_the_tree_of_a_scene_with_a_digit(digits: Grammar):
     tree = to_tree(digits, [0, 1, 4, 2])
-    one = Tree("Digit", 4, [Tree("one")])
-    assert tree == Tree("Scene", 0, [Tree("bg"), Tree("Digits", 1, [one, Tree("Digits", 2)])])
+    one = DerivationTree("Digit", 4, [DerivationTree("one")])
+    assert tree == DerivationTree(
+        "Scene", 0, [DerivationTree("bg"), DerivationTree("Digits", 1, [one, DerivationTree("Digits", 2)])]
+    )
     assert str(tree) == "(Scene bg (Digits (Digit one) (Digits ε)))"
-    assert list(tree.leaves()) == ["bg", "one"]
+    assert list(tree.terminals()) == ["bg", "one"]
 
 
 def test_rules_may_come_as_a_tensor(digits: Grammar):

@@ -1,4 +1,4 @@
-"""Grammars: their text, lint, tables and enumeration, against closed forms, counting series and NLTK's parser."""
+"""Grammars: their text, lint, tensors and enumeration, against closed forms, counting series and NLTK's parser."""
 
 import math
 from collections import Counter
@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import TRICKY, accepted, grammars, nltk_grammar, samples, unpadded
 
-from ms2.grammar.derivations import pad, valid
-from ms2.grammar.grammar import Finding, Grammar, GrammarError, Rule
+from ms2.grammar.derivations import is_valid, pad
+from ms2.grammar.grammar import Grammar, LintFinding
+from ms2.grammar.rules import GrammarError, Rule
 from ms2.grammar.trees import to_tree
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 
 # -- text --------------------------------------------------------------------------------------------------
 
@@ -46,12 +47,12 @@ def test_text_format():
     assert grammar.terminals == ("bg", "zero", "one", "two", "three")
     assert grammar.classes == grammar.terminals
     assert grammar.num_rules == 6
-    assert grammar.expansions("Digits") == [1, 2]
+    assert grammar.rules_of("Digits") == [1, 2]
 
 
 def test_rules_of_one_symbol_may_stand_apart():
     grammar = Grammar("S -> a T\nT -> b\nS -> c")
-    assert grammar.expansions("S") == [0, 2]
+    assert grammar.rules_of("S") == [0, 2]
     assert grammar.nonterminals == ("S", "T")
 
 
@@ -126,7 +127,7 @@ def test_unknown_symbols_are_answered_with_the_nearest(aerial: Grammar):
         aerial.class_id("Roads")
     assert str(error.value) == "'Roads' is not a renderable symbol. Did you mean 'Road'? Available: Road, car."
     with pytest.raises(GrammarError) as error:
-        aerial.expansions("cars")
+        aerial.rules_of("cars")
     assert str(error.value) == "'cars' is not a non-terminal. Did you mean 'Cars'? Available: Cars, Road, Roads, Scene."
 
 
@@ -169,7 +170,7 @@ def test_fingerprint_tells_meanings_apart(other: Grammar):
 )
 def test_lint_finds(text: str, level: str, message: str):
     findings = Grammar(text, []).lint()
-    assert findings == [Finding(level, message)]
+    assert findings == [LintFinding(level, message)]
     assert str(findings[0]) == f"{level}: {message}"
 
 
@@ -180,8 +181,8 @@ def test_lint_finds_nothing_in_the_grammars_of_the_paper(digits: Grammar, aerial
 
 def test_lint_names_classes_that_are_never_generated():
     assert Grammar("S -> a\nA -> b").lint() == [
-        Finding("warning", "unreachable from S: A, b"),
-        Finding("warning", "renderable but never generated: b"),
+        LintFinding("warning", "unreachable from S: A, b"),
+        LintFinding("warning", "renderable but never generated: b"),
     ]
 
 
@@ -220,15 +221,15 @@ def test_check_raises_errors_only():
 )
 def test_shortest_and_longest(text: str, shortest: dict[str, float], longest: float):
     grammar = Grammar(text)
-    assert grammar.shortest == shortest
-    assert grammar.longest == longest
+    assert grammar.shortest_derivation == shortest
+    assert grammar.longest_derivation == longest
 
 
 def test_lengths_of_the_grammars_of_the_paper(digits: Grammar, aerial: Grammar):
     """Section 2 of METHOD.md: 2 + 2n for n digits, 2 + sum over roads of (3 + cars)."""
-    lengths = {len(d) - 2 for d in digits.derivations(8)}
+    lengths = {len(d) - 2 for d in digits.enumerate_derivations(8)}
     assert lengths == {0, 2, 4, 6}
-    for rules in aerial.derivations(12):
+    for rules in aerial.enumerate_derivations(12):
         assert len(rules) == 2 + 3 * rules.count(3) + rules.count(4)
 
 
@@ -236,7 +237,7 @@ def test_lengths_of_the_grammars_of_the_paper(digits: Grammar, aerial: Grammar):
 def test_lengths_against_all_derivations(grammar: Grammar):
     series = counts_by_length(grammar, 40)  # three levels below S with three symbols each: 1 + 3 + 9 + 27
     possible = [n for n, count in enumerate(series) if count]
-    assert (grammar.shortest[grammar.start], grammar.longest) == (possible[0], possible[-1])
+    assert (grammar.shortest_derivation[grammar.start], grammar.longest_derivation) == (possible[0], possible[-1])
 
 
 @given(st.sampled_from(TRICKY) | grammars())
@@ -245,7 +246,7 @@ def test_longest_is_infinite_where_a_useful_symbol_reaches_itself(grammar: Gramm
     edges = {
         (rule.lhs, s)
         for rule in grammar.rules
-        if all(grammar.shortest.get(t, 0) < math.inf for t in rule.rhs)
+        if all(grammar.shortest_derivation.get(t, 0) < math.inf for t in rule.rhs)
         for s in rule.rhs
         if s in grammar.nonterminals
     }
@@ -253,7 +254,7 @@ def test_longest_is_infinite_where_a_useful_symbol_reaches_itself(grammar: Gramm
         into, out = {a for a, b in edges if b == middle}, {b for a, b in edges if a == middle}
         edges |= {(a, b) for a in into for b in out}
     looping = any((s, s) in edges and (s == grammar.start or (grammar.start, s) in edges) for s, _ in edges)
-    assert math.isinf(grammar.longest) == looping
+    assert math.isinf(grammar.longest_derivation) == looping
 
 
 # -- enumeration -------------------------------------------------------------------------------------------
@@ -282,14 +283,14 @@ def test_number_of_scenes_with_digits(c: int):
     """n digits of c classes: c^n."""
     grammar = Grammar("Scene -> Digits\nDigits -> Digit Digits | ε\nDigit -> " + " | ".join(f"d{i}" for i in range(c)))
     for n in range(6):
-        found = list(grammar.derivations(2 + 2 * n))
+        found = list(grammar.enumerate_derivations(2 + 2 * n))
         assert len(found) == sum(c**i for i in range(n + 1))
-        assert len(list(grammar.derivations(3 + 2 * n))) == len(found)  # an odd step admits none
+        assert len(list(grammar.enumerate_derivations(3 + 2 * n))) == len(found)  # an odd step admits none
 
 
 def test_number_of_binary_trees():
     """S -> S S | a has Catalan(n) derivations with n + 1 leaves, which take 2n + 1 steps."""
-    lengths = Counter(len(d) for d in Grammar("S -> S S | a").derivations(17))
+    lengths = Counter(len(d) for d in Grammar("S -> S S | a").enumerate_derivations(17))
     assert lengths == {2 * n + 1: math.comb(2 * n, n) // (n + 1) for n in range(9)}
 
 
@@ -297,13 +298,13 @@ def test_number_of_binary_trees():
 def test_enumeration_is_complete_and_without_repetition(grammar: Grammar):
     expected = counts_by_length(grammar, 8)
     t_max = max(t for t in range(9) if sum(expected[: t + 1]) <= 2000)
-    found = list(grammar.derivations(t_max))
+    found = list(grammar.enumerate_derivations(t_max))
     assert len(set(found)) == len(found)
     assert Counter(map(len, found)) == {n: count for n, count in enumerate(expected[: t_max + 1]) if count}
 
 
 def test_enumeration_ends_where_a_symbol_never_does():
-    assert list(Grammar("S -> a | T\nT -> t T").derivations(10)) == [(0,)]
+    assert list(Grammar("S -> a | T\nT -> t T").enumerate_derivations(10)) == [(0,)]
 
 
 # -- judged by others --------------------------------------------------------------------------------------
@@ -326,10 +327,10 @@ def judge(grammar: Grammar, rules: list[int]) -> bool:
 
 @given(st.sampled_from(TRICKY) | grammars())
 def test_what_is_enumerated_is_valid(grammar: Grammar):
-    found = list(islice(grammar.derivations(8), 300))
+    found = list(islice(grammar.enumerate_derivations(8), 300))
     assert all(judge(grammar, [*rules]) for rules in found)
     if found:
-        assert bool(valid(grammar, pad(grammar, found)).all())
+        assert bool(is_valid(grammar, pad(grammar, found)).all())
 
 
 @given(samples(), st.data())
@@ -351,7 +352,7 @@ def test_corrupted_derivations_are_judged_alike(sample: tuple[Grammar, list[list
                 row[place], row[-1] = row[-1], row[place]
             case "any":
                 row[:] = data.draw(st.lists(number, min_size=width, max_size=width))
-    assert valid(grammar, torch.tensor(rows)).tolist() == [judge(grammar, row) for row in rows]
+    assert is_valid(grammar, torch.tensor(rows)).tolist() == [judge(grammar, row) for row in rows]
 
 
 def num_parses(grammar: nltk.CFG, string: list[str]) -> int:
@@ -363,7 +364,7 @@ def test_nltk_accepts_the_string_of_every_derivation(sample: tuple[Grammar, list
     grammar, batch = sample
     judge = nltk_grammar(grammar)
     for rules in batch:
-        assert accepted(judge, list(to_tree(grammar, rules).leaves()))
+        assert accepted(judge, list(to_tree(grammar, rules).terminals()))
 
 
 @pytest.mark.parametrize("source", ["prior", "model"])
@@ -371,14 +372,14 @@ def test_nltk_accepts_what_is_sampled(digits: Grammar, aerial: Grammar, source: 
     generator = torch.Generator().manual_seed(0)
     for grammar in (digits, aerial, Grammar("S -> ( S ) S | ε")):
         if source == "prior":
-            weights = {s: [1.0, 1.5] for s in grammar.nonterminals if len(grammar.expansions(s)) == 2}
-            rules = Repetition(weights=weights).sample(grammar, 40, generator)
+            weights = {s: [1.0, 1.5] for s in grammar.nonterminals if len(grammar.rules_of(s)) == 2}
+            rules = ListLengthPrior(weights=weights).sample(grammar, 40, generator)
         else:
             rules = StructureModel(grammar, t_max=20, network=LSTM(4)).sample(40, generator).rules
         judge = nltk_grammar(grammar)
         assert len(set(unpadded(grammar, rules))) > 5
         for row in unpadded(grammar, rules):
-            assert accepted(judge, list(to_tree(grammar, row).leaves()))
+            assert accepted(judge, list(to_tree(grammar, row).terminals()))
 
 
 def test_nltk_refuses_strings_outside_the_language(digits: Grammar):
@@ -400,7 +401,7 @@ def test_nltk_refuses_strings_outside_the_language(digits: Grammar):
 def test_strings_of_unambiguous_grammars_have_one_parse(text: str, t_max: int):
     grammar = Grammar(text)
     judge = nltk_grammar(grammar)
-    strings = [tuple(to_tree(grammar, rules).leaves()) for rules in grammar.derivations(t_max)]
+    strings = [tuple(to_tree(grammar, rules).terminals()) for rules in grammar.enumerate_derivations(t_max)]
     assert len(set(strings)) == len(strings) > 5
     assert all(num_parses(judge, [*string]) == 1 for string in strings)
 
@@ -408,29 +409,29 @@ def test_strings_of_unambiguous_grammars_have_one_parse(text: str, t_max: int):
 @given(grammars(finite=True))
 def test_as_many_derivations_as_nltk_finds_parses(grammar: Grammar):
     """Of every string of a finite grammar that has no more than 300 derivations."""
-    found = list(islice(grammar.derivations(40), 301))
+    found = list(islice(grammar.enumerate_derivations(40), 301))
     if len(found) > 300:
         return
     judge = nltk_grammar(grammar)
-    strings = Counter(tuple(to_tree(grammar, rules).leaves()) for rules in found)
+    strings = Counter(tuple(to_tree(grammar, rules).terminals()) for rules in found)
     for string, count in strings.most_common(5):
         assert num_parses(judge, [*string]) == count
 
 
-# -- tables ------------------------------------------------------------------------------------------------
+# -- tensors -----------------------------------------------------------------------------------------------
 
 
-def test_tables_of_a_grammar_small_enough_to_write_them_down():
+def test_tensors_of_a_grammar_small_enough_to_write_them_down():
     """Non-terminals S 0, L 1, none 2; rules S -> x L L, L -> y L, L -> ε, padding; classes L 0, y 1, x 2."""
-    tables = Grammar("S -> x L L\nL -> y L | ε", ["L", "y", "x"]).tables()
-    assert tables.allowed.tolist() == [[True, False, False], [False, True, True], [False, False, False]]
-    assert tables.lhs.tolist() == [0, 1, 1, 2]
-    assert tables.push.tolist() == [[1, 1], [1, 2], [2, 2], [2, 2]]
-    assert tables.grow.tolist() == [1, 0, -1, 0]
-    assert tables.repeats.tolist() == [[False, False], [True, False], [False, False], [False, False]]
-    assert tables.emit.tolist() == [[2, -1], [0, 1], [0, -1], [-1, -1]]
-    assert tables.owns.tolist() == [False, True, True, False]
+    tensors = Grammar("S -> x L L\nL -> y L | ε", ["L", "y", "x"]).tensors()
+    assert tensors.allowed.tolist() == [[True, False, False], [False, True, True], [False, False, False]]
+    assert tensors.lhs.tolist() == [0, 1, 1, 2]
+    assert tensors.push.tolist() == [[1, 1], [1, 2], [2, 2], [2, 2]]
+    assert tensors.grow.tolist() == [1, 0, -1, 0]
+    assert tensors.repeats.tolist() == [[False, False], [True, False], [False, False], [False, False]]
+    assert tensors.emit.tolist() == [[2, -1], [0, 1], [0, -1], [-1, -1]]
+    assert tensors.owns.tolist() == [False, True, True, False]
 
 
 def test_tables_are_made_once(digits: Grammar):
-    assert digits.tables("cpu") is digits.tables(torch.device("cpu"))
+    assert digits.tensors("cpu") is digits.tensors(torch.device("cpu"))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ms2.features.base import Blocks
 from ms2.gradients.advantages import Advantage, LeaveOneOut, MovingAverage, Normalised
-from ms2.grammar.derivations import Derivations, pad, valid
+from ms2.grammar.derivations import Derivations, is_valid, pad
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.trees import to_tree
 from ms2.learning.structure_learner import Samples, StructureLearner
@@ -24,7 +24,7 @@ from ms2.models.structure import SamplingError, StructureModel
 from ms2.objectives.base import Objective
 from ms2.objectives.forward_kl import ForwardKL
 from ms2.objectives.kde import KDE
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 
 pytestmark = EXPECTED
 
@@ -76,7 +76,7 @@ def learning(grammar: Grammar, t_max: int, objective: Objective, advantage: Adva
 
 def enumerated(model: StructureModel) -> Tensor:
     """Rules of all derivations that end in time."""
-    return pad(model.grammar, list(model.grammar.derivations(model.t_max)))
+    return pad(model.grammar, list(model.grammar.enumerate_derivations(model.t_max)))
 
 
 def gradient(value: Tensor, model: StructureModel) -> Tensor:
@@ -313,7 +313,7 @@ def learned(objective: Objective, seed: int, steps: int = 120, size: int = 128, 
     """
     torch.manual_seed(seed)
     structure = StructureModel(THINGS, T_MAX, network=GRU(16))
-    narrow, draw = Repetition(lengths={"Things": [1, 1, 1]}), rng(seed)
+    narrow, draw = ListLengthPrior(lengths={"Things": [1, 1, 1]}), rng(seed)
     optimiser = torch.optim.Adam(structure.parameters(), 1e-2)
     for _ in range(60):
         optimiser.zero_grad()
@@ -359,14 +359,14 @@ def test_perturbed_models_of_any_grammar_draw_what_another_parser_accepts(
     grammar: Grammar, scale: float, seed: int
 ) -> None:
     """From all rules alike to choices all but certain, which extreme logits must not let slip past the mask."""
-    model = StructureModel(grammar, int(grammar.shortest[grammar.start]) + 3, network=LSTM(4), max_tries=200)
+    model = StructureModel(grammar, int(grammar.shortest_derivation[grammar.start]) + 3, network=LSTM(4), max_tries=200)
     if scale:
         perturbed(model, scale, seed)
     try:
         rules = model.sample(20, rng(seed)).rules
     except SamplingError:  # such weights may never let a scene end
         assume(False)
-    assert valid(grammar, rules).all()
+    assert is_valid(grammar, rules).all()
     assert model.log_prob(rules).isfinite().all()
     judge = nltk_grammar(grammar)
     for row in set(unpadded(grammar, rules)):

@@ -46,7 +46,7 @@ from ms2.models.structure import StructureModel
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import MMDWitness
 from ms2.priors.parameters import ParameterPrior
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 from ms2.render.base import Renderer, Rendering
 from ms2.scene.attributes import EVERY, Attribute
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
@@ -107,11 +107,11 @@ class DialReader(AttributeExtractor):
 
 
 def dial() -> World:
-    return World(Grammar("Scene -> red | blue"), Repetition(), Around(), Dial())
+    return World(Grammar("Scene -> red | blue"), ListLengthPrior(), Around(), Dial())
 
 
 def target(world: World) -> TargetImages:
-    return TargetImages(Synthetic(world, Repetition(), Around(0.75, 0.05), num_images=400), batch_size=64)
+    return TargetImages(Synthetic(world, ListLengthPrior(), Around(0.75, 0.05), num_images=400), batch_size=64)
 
 
 class How(NamedTuple):
@@ -342,7 +342,7 @@ def test_truth_is_what_a_perfect_reader_reads() -> None:
     world = World(MultiMNIST(), UniformDigits(3), NormalPlacement((0.5, 0.2), (0.4, 0.2), (20.0, 40.0)), DigitCanvas(
         60, 12, rotation=True))  # fmt: skip
     reads = {"columns": ["column"], "turned": ["row", "angle"]}
-    features = DenseLayout(1, world.classes, world.mutable, attribute_blocks=reads, bins=5, harmonics=2)
+    features = DenseLayout(1, world.classes, world.mutable_attributes, attribute_blocks=reads, bins=5, harmonics=2)
     scenes = world.sample_prior(6, rng())
     truth = features.truth(scenes, world.renderer.centres(scenes))
 
@@ -406,7 +406,7 @@ def test_what_can_not_be_learned_is_said() -> None:
 
 def digits() -> World:
     grammar = Grammar("Scene -> 0 | 1")
-    return World(grammar, Repetition(), NormalPlacement(), DigitCanvas(24, 12, rotation=True))
+    return World(grammar, ListLengthPrior(), NormalPlacement(), DigitCanvas(24, 12, rotation=True))
 
 
 def test_a_reward_makes_its_scenes_likelier() -> None:
@@ -425,7 +425,7 @@ def test_a_task_network_learns_from_generated_images() -> None:
     torch.manual_seed(0)
     world = digits()
     reward = TaskReward(DenseCounts(1, world.classes, widths=(8, 16, 16), max_count=1), steps=100, lr=5e-3)
-    data = Synthetic(world, Repetition(), num_images=100)
+    data = Synthetic(world, ListLengthPrior(), num_images=100)
     reward.prepare(data)
     first, later = (float(reward.accuracy(world, world.sample_prior(n, rng(n)))) for n in (100, 1600))
     assert 0 <= first < later <= 1 and later > 0.6  # chance is a third

@@ -17,7 +17,7 @@ from ms2.evaluation import measures as evaluation
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.gradients.advantages import Advantage, LeaveOneOut, MovingAverage, Normalised
 from ms2.grammar.derivations import Derivations
-from ms2.grammar.grammar import GrammarError
+from ms2.grammar.rules import GrammarError
 from ms2.learning.data import TargetImages
 from ms2.learning.extractor import ExtractorTraining
 from ms2.learning.pretraining import Pretraining
@@ -28,7 +28,7 @@ from ms2.objectives.base import Objective
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import MMDWitness
 from ms2.priors.parameters import ParameterPrior
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 from ms2.render.base import Renderer, Rendering
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.targets.synthetic import Synthetic
@@ -85,7 +85,7 @@ def test_the_loss_has_the_gradient_of_reinforce(objective: type[Objective], adva
 def test_learning_moves_towards_the_target(tmp_path: Path) -> None:
     """Every scene of the target has two digits; the model, untrained, ends half of its scenes after none."""
     world = abacus()
-    two = Repetition(lengths={"Digits": [0, 0, 1.0]})
+    two = ListLengthPrior(lengths={"Digits": [0, 0, 1.0]})
     model = learner(world, KDE(0.2, blocks=["count"]), lr=2e-2)
     rules = two.sample(world.grammar, 100, rng())
     before = model.structure.log_prob(rules).mean()
@@ -174,7 +174,7 @@ def test_each_block_weighs_the_steps_of_its_symbols_alone() -> None:
     split = credited_gradient(CREDIT, ["count", "classes"])["head.bias"]
     for block, (symbol,) in CREDIT.items():
         alone = credited_gradient(None, [block])["head.bias"]
-        rows = list(grammar.expansions(symbol))
+        rows = list(grammar.rules_of(symbol))
         torch.testing.assert_close(split[rows], alone[rows])
         assert split[rows].any()
 

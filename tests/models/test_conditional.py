@@ -12,7 +12,7 @@ from oracles import NETWORKS, TRICKY, fit, grammars, unpadded
 from scipy import stats
 from torch import Tensor
 
-from ms2.grammar.derivations import Derivations, pad, valid
+from ms2.grammar.derivations import Derivations, is_valid, pad
 from ms2.grammar.grammar import Grammar
 from ms2.models.conditional import reachability as outlook
 from ms2.models.conditional import sampling
@@ -20,7 +20,7 @@ from ms2.models.conditional.condition import OPERATORS, Condition, ConditionErro
 from ms2.models.conditional.reachability import Outlook, outlooks, possible_counts
 from ms2.models.conditional.sampling import Conditioned, sample_given, sample_prior_given
 from ms2.models.structure import SamplingError, StructureModel
-from ms2.priors.structure import Mixture, Repetition
+from ms2.priors.structure import ListLengthPrior, MixturePrior
 from ms2.scene.batch import scenes_from_derivations
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.driving3d.grammar import Driving
@@ -53,7 +53,7 @@ def read(grammar: Grammar, *texts: str) -> list[Condition]:
 @torch.no_grad()
 def law(model: StructureModel, asked: Sequence[Condition] = ()) -> dict[tuple[int, ...], float]:
     """q(T) of every derivation that ends in time and meets the conditions; their sum is P(C)."""
-    rules = pad(model.grammar, list(model.grammar.derivations(model.t_max)))
+    rules = pad(model.grammar, list(model.grammar.enumerate_derivations(model.t_max)))
     rules = rules[model.in_support(rules) & meets(model.grammar, rules, asked)]
     return dict(zip(unpadded(model.grammar, rules), model.log_prob(rules).exp().tolist(), strict=True))
 
@@ -118,13 +118,13 @@ def asked_of(draw: st.DrawFn, grammar: Grammar, most: int = 4) -> list[Condition
 @st.composite
 def bounds(draw: st.DrawFn, grammar: Grammar) -> dict[str, int]:
     """Most items of some of the lists."""
-    lists = [s for s in grammar.nonterminals if {s in grammar.rules[k].rhs for k in grammar.expansions(s)} == {0, 1}]
+    lists = [s for s in grammar.nonterminals if {s in grammar.rules[k].rhs for k in grammar.rules_of(s)} == {0, 1}]
     return draw(st.dictionaries(st.sampled_from(lists), st.integers(0, 3))) if lists else {}
 
 
 def small(grammar: Grammar, t_max: int, at_most: int = 1500) -> list[tuple[int, ...]]:
     """All derivations, unless there are too many."""
-    every = list(itertools.islice(grammar.derivations(t_max), at_most + 1))
+    every = list(itertools.islice(grammar.enumerate_derivations(t_max), at_most + 1))
     assume(len(every) <= at_most)
     return every
 
@@ -182,7 +182,7 @@ def one_step_more(model: StructureModel, prefixes: Sequence[tuple[int, ...]]) ->
 @settings(max_examples=60)
 @given(st.data(), st.sampled_from([*TRICKY, ROADS, DIGITS]) | grammars())
 def test_an_outlook_sees_exactly_what_can_still_become_of_a_derivation(data: st.DataObject, grammar: Grammar):
-    t_max = int(grammar.shortest[grammar.start]) + data.draw(st.integers(0, 5))
+    t_max = int(grammar.shortest_derivation[grammar.start]) + data.draw(st.integers(0, 5))
     model = make(grammar, t_max, max_length=data.draw(bounds(grammar)))
     asked = data.draw(asked_of(grammar))
     expected = ways(model, small(grammar, t_max), asked)
@@ -198,7 +198,7 @@ def test_several_outlooks_never_cut_off_what_is_possible(asked: list[str], monke
     model, wanted = make(DIGITS, 10), read(DIGITS, *asked)
     views = outlooks(DIGITS, wanted, 10, model.max_lengths.tolist())
     assert len(views) == len({c.classes for c in wanted})
-    expected = ways(model, list(DIGITS.derivations(10)), wanted)
+    expected = ways(model, list(DIGITS.enumerate_derivations(10)), wanted)
     for prefix, (good, bad) in ahead(model, views, list(expected)).items():
         assert good <= expected[prefix][0]
         assert bad == expected[prefix][1]  # an end is bad if it is for one of them
@@ -221,7 +221,7 @@ def test_conditions_are_divided_only_where_they_are_many():
 @given(st.data(), st.sampled_from([*TRICKY, ROADS, STREET]) | grammars())
 def test_possible_counts_are_those_of_all_derivations(data: st.DataObject, grammar: Grammar):
     assume(grammar.classes)
-    t_max = int(grammar.shortest[grammar.start]) + data.draw(st.integers(0, 5))
+    t_max = int(grammar.shortest_derivation[grammar.start]) + data.draw(st.integers(0, 5))
     model = make(grammar, t_max, max_length=data.draw(bounds(grammar)))
     rules = pad(grammar, small(grammar, t_max))
     rules = rules[model.in_support(rules)]
@@ -357,7 +357,7 @@ def test_the_law_is_the_same_however_tries_are_batched(lanes: int, monkeypatch: 
 @settings(max_examples=40)
 @given(st.data(), st.sampled_from(TRICKY) | grammars())
 def test_the_law_of_any_grammar(data: st.DataObject, grammar: Grammar):
-    t_max = int(grammar.shortest[grammar.start]) + data.draw(st.integers(0, 4))
+    t_max = int(grammar.shortest_derivation[grammar.start]) + data.draw(st.integers(0, 4))
     model = make(
         grammar, t_max, scale=0.2, num_latents=data.draw(st.integers(1, 2)), max_length=data.draw(bounds(grammar))
     )
@@ -402,7 +402,7 @@ def test_a_prefix_is_settled_only_if_no_end_is_bad(monkeypatch: pytest.MonkeyPat
 def test_ten_cars_are_drawn_without_a_retry_however_rare():
     model = make(STREET, 40, max_length={"Cars": 15, "Trucks": 3})
     with torch.no_grad():
-        model.head.bias[STREET.expansions("Cars")[0]] -= 3
+        model.head.bias[STREET.rules_of("Cars")[0]] -= 3
     asked = read(STREET, "car == 10")
     every = law(model, asked)
     assert len(every) == 4
@@ -486,7 +486,7 @@ def test_conditions_that_exclude_each_other_where_they_are_divided(monkeypatch: 
 def test_conditions_that_are_too_rare():
     model = make(STREET, 40)
     with torch.no_grad():
-        model.head.bias[STREET.expansions("Trucks")[0]] -= 20
+        model.head.bias[STREET.rules_of("Trucks")[0]] -= 20
     sampler = Conditioned(model, read(STREET, "truck == 3"), leaves=1, max_tries=5000)
     with pytest.raises(SamplingError) as error:
         sampler.sample(10, rng())
@@ -549,7 +549,7 @@ def test_shipped_grammars(grammar: Grammar, t_max: int, kind: dict[str, object],
     model = StructureModel(grammar, t_max, NETWORKS[kind.pop("network", "lstm")](16), **kind)
     asked = read(grammar, *texts)
     drawn = Conditioned(model, asked, leaves=500).sample(64, rng())
-    assert bool(valid(grammar, drawn.rules).all())
+    assert bool(is_valid(grammar, drawn.rules).all())
     assert bool(model.in_support(drawn.rules).all())
     assert bool(meets(grammar, drawn.rules, asked).all())
     assert bool(model.log_prob(drawn.rules).isfinite().all())
@@ -559,15 +559,17 @@ def test_shipped_grammars(grammar: Grammar, t_max: int, kind: dict[str, object],
 
 
 def test_a_prior_given_conditions():
-    prior = Mixture([Repetition(lengths={"L": [1, 2, 3]}), Repetition(lengths={"L": [0, 1, 0, 1]})], [1.0, 2.0])
+    prior = MixturePrior(
+        [ListLengthPrior(lengths={"L": [1, 2, 3]}), ListLengthPrior(lengths={"L": [0, 1, 0, 1]})], [1.0, 2.0]
+    )
     asked = read(DIGITS, "a == 1", "b <= 1")
-    rules = pad(DIGITS, list(DIGITS.derivations(8)))
+    rules = pad(DIGITS, list(DIGITS.enumerate_derivations(8)))
     rules = rules[meets(DIGITS, rules, asked)]
     p = prior.log_prob(DIGITS, rules)
     assert p is not None
     drawn = sample_prior_given(prior, DIGITS, asked, DRAWS, rng()).rules
     assert len(drawn) == DRAWS
-    assert bool(valid(DIGITS, drawn).all())
+    assert bool(is_valid(DIGITS, drawn).all())
     assert fit(unpadded(DIGITS, drawn), dict(zip(unpadded(DIGITS, rules), p.exp().tolist(), strict=True))) > 1e-3
     assert sample_prior_given(prior, DIGITS, asked, 50, rng(1)).rules.equal(
         sample_prior_given(prior, DIGITS, asked, 50, rng(1)).rules
@@ -577,18 +579,18 @@ def test_a_prior_given_conditions():
 
 
 def test_conditions_that_a_prior_never_meets():
-    prior = Repetition(lengths={"Cars": [0, 1, 1, 0, 1], "Trucks": [1]})
+    prior = ListLengthPrior(lengths={"Cars": [0, 1, 1, 0, 1], "Trucks": [1]})
     with pytest.raises(SamplingError) as error:
         sample_prior_given(prior, STREET, read(STREET, "car == 3", "truck < 5"), 10, rng(), max_tries=100)
     assert str(error.value) == (
-        "'car == 3' and 'truck < 5' is too rare for the prior Repetition: none of 110 draws met it. In them, car was "
-        "1 to 2, 4; truck was 0. Ask for less, or raise max_tries."
+        "'car == 3' and 'truck < 5' is too rare for the prior ListLengthPrior: none of 110 draws met it. In them, car "
+        "was 1 to 2, 4; truck was 0. Ask for less, or raise max_tries."
     )
 
 
 def test_the_share_of_a_prior_that_meets_a_condition():
     """With 0 to 3 digits alike, and both alike, P(no b) = (1 + 1/2 + 1/4 + 1/8) / 4."""
-    prior = Repetition(lengths={"L": [1, 1, 1, 1]})
+    prior = ListLengthPrior(lengths={"L": [1, 1, 1, 1]})
     rules = prior.sample(DIGITS, DRAWS, rng())
     met = int(satisfied(DIGITS, rules, read(DIGITS, "b == 0")).sum())
     assert stats.binomtest(met, DRAWS, 1.875 / 4).pvalue > 1e-3

@@ -18,8 +18,8 @@ from ms2.core.errors import UserError
 from ms2.grammar.grammar import Grammar
 from ms2.models.graph_network import Graph
 from ms2.models.parameters import GREATEST, LEAST, Columns, LearnedParameters, ParameterError, ParameterModel, Proposal
-from ms2.priors.parameters import ParameterPrior, uniform
-from ms2.priors.structure import Repetition
+from ms2.priors.parameters import ParameterPrior, sample_uniform
+from ms2.priors.structure import ListLengthPrior
 from ms2.render.base import Renderer, Rendering
 from ms2.scene.attributes import ENVIRONMENT, EVERY, Attribute
 from ms2.scene.batch import SceneBatch
@@ -92,12 +92,12 @@ class Strewn(ParameterPrior):
         self.mutable, self.scenery = mutable, tuple(scenery)
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
-        x, angle = uniform(scenes, 0, 10, generator), uniform(scenes, -PI, PI, generator)
+        x, angle = sample_uniform(scenes, 0, 10, generator), sample_uniform(scenes, -PI, PI, generator)
         for kind, far in ((THING, 1), (PART, 0.5)):
-            near = scenes.parent_values(x) + uniform(scenes, -far, far, generator)
+            near = scenes.parent_values(x) + sample_uniform(scenes, -far, far, generator)
             x = torch.where(scenes.classes == kind, near, x)
         light, wind, haze = torch.rand(3, len(scenes), generator=generator)
-        size, hue = uniform(scenes, 0.2, 0.7, generator), uniform(scenes, 0, 1, generator)
+        size, hue = sample_uniform(scenes, 0.2, 0.7, generator), sample_uniform(scenes, 0, 1, generator)
         return scenes.with_attributes(x=x, angle=angle, size=size, hue=hue).with_environment(
             light=0.5 + light, wind=2 * PI * wind - PI, haze=haze
         )
@@ -105,7 +105,7 @@ class Strewn(ParameterPrior):
 
 def world(mutable: Mapping[str, Sequence[Attribute]] = MUTABLE, scenery: Sequence[str] = ()) -> World:
     """One to three groups of up to three things and pebbles."""
-    prior = Repetition({"Groups": [0, 1, 1, 1], "Items": [1, 1, 1, 1]})
+    prior = ListLengthPrior({"Groups": [0, 1, 1, 1], "Items": [1, 1, 1, 1]})
     return World(GROUPS, prior, Strewn(mutable, scenery), Unseen())
 
 

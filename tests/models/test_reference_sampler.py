@@ -33,7 +33,7 @@ def model(request: pytest.FixtureRequest, digits: Grammar) -> StructureModel:
 
 
 def test_reference_and_model_draw_from_the_same_law(model: StructureModel) -> None:
-    every = list(model.grammar.derivations(model.t_max))
+    every = list(model.grammar.enumerate_derivations(model.t_max))
     law = dict(zip(every, model.log_prob(pad(model.grammar, every)).exp().tolist(), strict=True))
     assert len(law) == 15 and 0.3 < sum(law.values()) < 0.9, "some draws, but not most, must be rejected"
     draw = torch.Generator().manual_seed(2)
@@ -42,7 +42,7 @@ def test_reference_and_model_draw_from_the_same_law(model: StructureModel) -> No
 
 
 def test_reference_and_model_give_the_same_scores_and_gradients(model: StructureModel) -> None:
-    every = list(model.grammar.derivations(model.t_max))
+    every = list(model.grammar.enumerate_derivations(model.t_max))
     ours = model.log_prob(pad(model.grammar, every))
     theirs = torch.stack([reference.score(model, rules) for rules in every])
     torch.testing.assert_close(theirs, ours)

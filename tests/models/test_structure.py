@@ -13,8 +13,9 @@ from oracles import NETWORKS, TRICKY, fit, grammars, unpadded
 from scipy import stats
 from torch import Tensor
 
-from ms2.grammar.derivations import lengths, pad, valid
-from ms2.grammar.grammar import Grammar, GrammarError
+from ms2.grammar.derivations import is_valid, lengths, pad
+from ms2.grammar.grammar import Grammar
+from ms2.grammar.rules import GrammarError
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import SamplingError, SequenceLogProb, StructureModel
 
@@ -54,7 +55,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def all_rules(grammar: Grammar, t_max: int) -> Tensor:
-    return pad(grammar, list(grammar.derivations(t_max)))
+    return pad(grammar, list(grammar.enumerate_derivations(t_max)))
 
 
 @torch.no_grad()
@@ -124,10 +125,10 @@ def step_by_step(model: StructureModel, rules: tuple[int, ...], z: Tensor) -> fl
         else:
             h = cell(x[None], h)
         weights = model.head(h)[0].exp()
-        probability *= float(weights[rule] / weights[grammar.expansions(symbol)].sum())
+        probability *= float(weights[rule] / weights[grammar.rules_of(symbol)].sum())
         for s in reversed(grammar.rules[rule].rhs):
             if s in grammar.nonterminals:
-                is_list = any(symbol in grammar.rules[k].rhs for k in grammar.expansions(symbol))
+                is_list = any(symbol in grammar.rules[k].rhs for k in grammar.rules_of(symbol))
                 again = s == symbol
                 stack.append((s, parent, index + 1, item) if again else (s, number, 0, index if is_list else item))
         previous = rule
@@ -156,7 +157,7 @@ def test_samples_after_rejection_follow_the_law_of_what_ends_in_time(kind: dict[
     every = law(model)
     drawn = model.sample(DRAWS, rng())
     assert drawn.rules.shape == (DRAWS, 6)
-    assert bool(valid(RECURSIVE, drawn.rules).all())
+    assert bool(is_valid(RECURSIVE, drawn.rules).all())
     rows, again = unpadded(RECURSIVE, drawn.rules), (drawn.rejections > 0).tolist()
     assert sum(again) > 500
     assert fit(rows, every) > 1e-3
@@ -188,7 +189,7 @@ def test_each_choice_is_free_where_the_network_is_indifferent():
 @settings(max_examples=40)
 @given(st.sampled_from(TRICKY) | grammars(), st.integers(0, 3))
 def test_samples_of_any_grammar_are_valid_and_as_likely_as_their_law_says(grammar: Grammar, extra: int):
-    t_max = int(grammar.shortest[grammar.start]) + extra
+    t_max = int(grammar.shortest_derivation[grammar.start]) + extra
     model = make(grammar, t_max, max_tries=100_000)
     with torch.no_grad():
         for weights in model.parameters():
@@ -196,7 +197,7 @@ def test_samples_of_any_grammar_are_valid_and_as_likely_as_their_law_says(gramma
     every = law(model)
     assert sum(every.values()) <= 1 + 1e-9
     drawn = model.sample(300, rng())
-    assert bool(valid(grammar, drawn.rules).all())
+    assert bool(is_valid(grammar, drawn.rules).all())
     assert fit(unpadded(grammar, drawn.rules), every) > 1e-5  # 40 grammars, and few draws
 
 
@@ -388,7 +389,7 @@ def test_samples_are_as_wide_as_t_max(t_max: int):
     """Around the step at which the sampler asks whether all are done; FINITE takes 7 steps at the most."""
     drawn = make(FINITE, t_max).sample(50, rng())
     assert drawn.rules.shape == (50, t_max)
-    assert bool(valid(FINITE, drawn.rules).all())
+    assert bool(is_valid(FINITE, drawn.rules).all())
 
 
 def test_a_derivation_may_use_the_last_step():
@@ -449,12 +450,12 @@ def test_given_weights_are_the_probabilities_whatever_the_network_says(kind: dic
     rules = all_rules(FINITE, 12)
     q = scored(model, rules).log_prob.exp()
     assert float(q.sum()) == pytest.approx(1, abs=1e-9)
-    first = FINITE.expansions("S")
+    first = FINITE.rules_of("S")
     start = torch.stack([q[rules[:, 0] == rule].sum() for rule in first])
     for i, derivation in enumerate(rules.tolist()):
         p = start[first.index(derivation[0])]
         for symbol, given_weights in weights.items():
-            numbers = FINITE.expansions(symbol)
+            numbers = FINITE.rules_of(symbol)
             for rule in derivation[1:]:
                 if rule in numbers:
                     p = p * given_weights[numbers.index(rule)] / sum(given_weights)
@@ -469,7 +470,7 @@ def test_gradients_leave_given_weights_alone():
 
     def start() -> Tensor:
         q = scored(model, rules).log_prob.exp()
-        return torch.stack([q[rules[:, 0] == rule].sum() for rule in FINITE.expansions("S")])
+        return torch.stack([q[rules[:, 0] == rule].sum() for rule in FINITE.rules_of("S")])
 
     before = scored(model, rules).log_prob
     for _ in range(5):
@@ -486,9 +487,9 @@ def test_gradients_leave_given_weights_alone():
 
 def test_a_weight_of_zero_is_never_drawn():
     model = make(FINITE, 12, fixed_rule_weights={"S": [0.0, 1.0, 0.0], "B": [1.0, 0.0, 1.0]})
-    none, all_a, other = FINITE.expansions("S")[2], FINITE.expansions("S")[1], FINITE.expansions("S")[0]
+    none, all_a, other = FINITE.rules_of("S")[2], FINITE.rules_of("S")[1], FINITE.rules_of("S")[0]
     rules = model.sample(5000, rng()).rules
-    assert (rules[:, 0] == all_a).all() and not (rules == FINITE.expansions("B")[1]).any()
+    assert (rules[:, 0] == all_a).all() and not (rules == FINITE.rules_of("B")[1]).any()
     every = all_rules(FINITE, 12)
     score = scored(model, every)
     q = score.log_prob.exp()
@@ -501,7 +502,7 @@ def test_a_weight_of_zero_is_never_drawn():
 def test_samples_have_the_given_weights():
     model = make(RECURSIVE, LONG, fixed_rule_weights={"D": [1.0, 4.0]})
     rules = model.sample(4000, rng()).rules
-    a, b = (int((rules == rule).sum()) for rule in RECURSIVE.expansions("D"))
+    a, b = (int((rules == rule).sum()) for rule in RECURSIVE.rules_of("D"))
     assert stats.binomtest(a, a + b, 0.2).pvalue > 1e-3
 
 
@@ -526,7 +527,7 @@ def test_given_weights_are_no_part_of_a_checkpoint():
     given_one.load_state_dict(free.state_dict())
     rules = all_rules(FINITE, 12)
     q = scored(given_one, rules).log_prob.exp()
-    assert float(q[rules[:, 0] == FINITE.expansions("S")[2]].sum()) == pytest.approx(0.5, abs=1e-9)
+    assert float(q[rules[:, 0] == FINITE.rules_of("S")[2]].sum()) == pytest.approx(0.5, abs=1e-9)
     free.load_state_dict(given_one.state_dict())
     # whose S is not given, has its own law again
     assert torch.equal(scored(free, rules).log_prob, scored(make(FINITE, 12), rules).log_prob)
@@ -562,9 +563,9 @@ def test_parts_have_the_gradients_of_their_steps(kind: dict[str, object]):
         torch.testing.assert_close(a + b, both)
     # the first step alone expands S, and its probability depends on nothing but the latent
     bias = [name for name, _ in model.named_parameters()].index("head.bias")
-    others = [k for symbol in "AB" for k in FINITE.expansions(symbol)]
+    others = [k for symbol in "AB" for k in FINITE.rules_of(symbol)]
     assert first[bias].any() and not first[bias][others].any()
-    assert second[bias].any() and not second[bias][list(FINITE.expansions("S"))].any()
+    assert second[bias].any() and not second[bias][list(FINITE.rules_of("S"))].any()
 
 
 # --- lists that end ---
@@ -576,7 +577,7 @@ def test_a_list_has_no_more_items_than_it_may_and_no_draw_is_rejected(kind: dict
     model = make(RECURSIVE, LONG, max_length={"L": 2}, **kind)
     rules = all_rules(RECURSIVE, LONG)
     score = scored(model, rules)
-    go_on = RECURSIVE.expansions("L")[0]
+    go_on = RECURSIVE.rules_of("L")[0]
     short = (rules == go_on).sum(1) <= 2
     assert int(short.sum()) == 7
     assert torch.equal(score.log_prob.isfinite(), short)

@@ -11,10 +11,11 @@ from oracles import TRICKY, fit, grammars, unpadded
 from scipy import stats
 from torch import Tensor
 
-from ms2.grammar.derivations import pad, valid
-from ms2.grammar.grammar import Grammar, GrammarError
-from ms2.priors.parameters import ParameterPrior, uniform
-from ms2.priors.structure import Mixture, Repetition, StructurePrior
+from ms2.grammar.derivations import is_valid, pad
+from ms2.grammar.grammar import Grammar
+from ms2.grammar.rules import GrammarError
+from ms2.priors.parameters import ParameterPrior, sample_uniform
+from ms2.priors.structure import ListLengthPrior, MixturePrior, StructurePrior
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 
 DRAWS = 20_000
@@ -24,17 +25,17 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def law(prior: Repetition, grammar: Grammar, t_max: int) -> dict[tuple[int, ...], float]:
-    every = list(grammar.derivations(t_max))
+def law(prior: ListLengthPrior, grammar: Grammar, t_max: int) -> dict[tuple[int, ...], float]:
+    every = list(grammar.enumerate_derivations(t_max))
     return dict(zip(every, prior.log_prob(grammar, pad(grammar, every)).double().exp().tolist(), strict=True))
 
 
-# max_steps bounds the memory: 24 bytes for each of them in each of the draws
-UNEVEN = Repetition(lengths={"Digits": [1, 2, 0, 3]}, weights={"Digit": [1, 4]}, max_steps=40)
-ROADS = Repetition(lengths={"Roads": [1, 2, 1], "Cars": [2, 1, 1]}, max_steps=40)
+# t_max bounds the memory: 24 bytes for each of them in each of the draws
+UNEVEN = ListLengthPrior(lengths={"Digits": [1, 2, 0, 3]}, weights={"Digit": [1, 4]}, t_max=40)
+ROADS = ListLengthPrior(lengths={"Roads": [1, 2, 1], "Cars": [2, 1, 1]}, t_max=40)
 
 
-# -- Repetition: its law -----------------------------------------------------------------------------------
+# -- ListLengthPrior: its law -----------------------------------------------------------------------------------
 
 
 def test_probabilities_add_up_to_one(digits: Grammar, aerial: Grammar):
@@ -57,7 +58,7 @@ def test_probabilities_written_down(digits: Grammar, aerial: Grammar):
 def test_samples_follow_the_exact_probabilities(digits: Grammar, aerial: Grammar):
     for prior, grammar, t_max in ((UNEVEN, digits, 10), (ROADS, aerial, 12)):
         rules = prior.sample(grammar, DRAWS, rng())
-        assert bool(valid(grammar, rules).all())
+        assert bool(is_valid(grammar, rules).all())
         every = {row: p for row, p in law(prior, grammar, t_max).items() if p > 0}
         assert fit(unpadded(grammar, rules), every) > 1e-3
 
@@ -80,14 +81,14 @@ def test_lengths_of_lists_follow_the_lengths_given(aerial: Grammar):
 @pytest.mark.parametrize("weights", [[0, 0, 1], [1], [1e-6, 1], [0, 3, 0, 1, 0, 0], list(range(1, 30))], ids=str)
 def test_any_lengths_are_hit(digits: Grammar, weights: list[float]):
     """Also those with gaps, with zeros at the end, and of one length only."""
-    rules = Repetition(lengths={"Digits": weights}, max_steps=80).sample(digits, DRAWS, rng())
+    rules = ListLengthPrior(lengths={"Digits": weights}, t_max=80).sample(digits, DRAWS, rng())
     counts = scenes_from_derivations(digits, rules).counts(3)[:, 1:].sum(1)
     assert fit(counts.tolist(), {n: w for n, w in enumerate(weights) if w}) > 1e-3
 
 
 def test_weights_of_a_list_divide_what_ends_it():
     grammar = Grammar("L -> x L | stop | end | ε")
-    prior = Repetition(lengths={"L": [1, 1]}, weights={"L": [7, 1, 3, 0]})
+    prior = ListLengthPrior(lengths={"L": [1, 1]}, weights={"L": [7, 1, 3, 0]})
     every = law(prior, grammar, 2)
     expected = {(1,): 1 / 8, (2,): 3 / 8, (3,): 0, (0, 1): 1 / 8, (0, 2): 3 / 8, (0, 3): 0}
     assert every == pytest.approx({key: expected[key] for key in every})
@@ -95,7 +96,7 @@ def test_weights_of_a_list_divide_what_ends_it():
 
 def test_a_list_may_be_left_recursive():
     grammar = Grammar("L -> L x | ε")
-    assert law(Repetition(lengths={"L": [0, 1, 3]}), grammar, 4) == pytest.approx(
+    assert law(ListLengthPrior(lengths={"L": [0, 1, 3]}), grammar, 4) == pytest.approx(
         {(1,): 0, (0, 1): 1 / 4, (0, 0, 1): 3 / 4, (0, 0, 0, 1): 0}
     )
 
@@ -105,7 +106,7 @@ def test_the_entropy_of_uniform_digits():
     classes = " | ".join(f"d{i}" for i in range(10))
     grammar = Grammar(f"Scene -> bg Digits\nDigits -> Digit Digits | ε\nDigit -> {classes}")
     assert grammar.num_rules == 13
-    prior = Repetition(lengths={"Digits": [1] * 11}, max_steps=22)
+    prior = ListLengthPrior(lengths={"Digits": [1] * 11}, t_max=22)
     by_length = pad(grammar, [[0] + [1, 3] * n + [2] for n in range(11)])
     information = -prior.log_prob(grammar, by_length)
     torch.testing.assert_close(information, math.log(11) + torch.arange(11) * math.log(10))
@@ -116,7 +117,7 @@ def test_the_entropy_of_uniform_digits():
     assert float(drawn.mean()) == pytest.approx(entropy, abs=4 * error)
 
 
-# -- Repetition as a PCFG ----------------------------------------------------------------------------------
+# -- ListLengthPrior as a PCFG ----------------------------------------------------------------------------------
 
 
 def test_weights_alone_make_a_pcfg():
@@ -124,7 +125,7 @@ def test_weights_alone_make_a_pcfg():
     grammar = Grammar("S -> A S | A | ε\nA -> a | b A")
     weights = {"S": [1.0, 2.0, 1.0], "A": [3.0, 1.0]}
     p = [0.25, 0.5, 0.25, 0.75, 0.25]
-    prior = Repetition(weights=weights, max_steps=100)
+    prior = ListLengthPrior(weights=weights, t_max=100)
     for rules, q in law(prior, grammar, 7).items():
         assert q == pytest.approx(math.prod(p[r] for r in rules), rel=1e-5)
     rules = Counter(r for row in unpadded(grammar, prior.sample(grammar, DRAWS, rng())) for r in row)
@@ -136,13 +137,13 @@ def test_weights_alone_make_a_pcfg():
 def test_rules_are_uniform_without_weights():
     grammar = Grammar("S -> a | b | T\nT -> c | d")
     expected = {(0,): 1 / 3, (1,): 1 / 3, (2, 3): 1 / 6, (2, 4): 1 / 6}
-    assert law(Repetition(), grammar, 2) == pytest.approx(expected)
+    assert law(ListLengthPrior(), grammar, 2) == pytest.approx(expected)
 
 
 def test_binary_trees_end_with_the_known_probability():
     """S -> S S with probability p = 1/4: Catalan(n) trees with n + 1 leaves, each p^n (1 - p)^(n + 1)."""
     grammar = Grammar("S -> S S | a")
-    prior = Repetition(weights={"S": [1, 3]})
+    prior = ListLengthPrior(weights={"S": [1, 3]})
     every = law(prior, grammar, 15)
     for n in range(8):
         total = sum(q for rules, q in every.items() if len(rules) == 2 * n + 1)
@@ -161,21 +162,21 @@ def test_any_weights_make_a_law(grammar: Grammar, data: st.DataObject):
     weights = {
         s: data.draw(st.lists(number, min_size=len(rules), max_size=len(rules)))
         for s in grammar.nonterminals
-        for rules in [grammar.expansions(s)]
+        for rules in [grammar.rules_of(s)]
     }
-    prior = Repetition(weights=weights)
+    prior = ListLengthPrior(weights=weights)
     probability = {}
     for s, values in weights.items():
-        probability |= {k: v / sum(values) for k, v in zip(grammar.expansions(s), values, strict=True)}
+        probability |= {k: v / sum(values) for k, v in zip(grammar.rules_of(s), values, strict=True)}
     t_max = 6
     every = law(prior, grammar, t_max)
     for rules, q in every.items():
         assert q == pytest.approx(math.prod(probability[r] for r in rules), rel=1e-4)
-    if grammar.longest <= t_max:
+    if grammar.longest_derivation <= t_max:
         assert sum(every.values()) == pytest.approx(1, abs=1e-4)
 
 
-# -- Repetition: log_prob of anything ----------------------------------------------------------------------
+# -- ListLengthPrior: log_prob of anything ----------------------------------------------------------------------
 
 
 def log_prob(grammar: Grammar, rows: list[list[int]]) -> list[float]:
@@ -200,7 +201,7 @@ def test_log_prob_of_what_is_unfinished(digits: Grammar):
     assert log_prob(digits, [[0, 1, 4, 1], [0, 1, 4, 2]]) == [-math.inf, pytest.approx(math.log(2 / 6 * 0.8))]
 
 
-# -- Repetition as a program -------------------------------------------------------------------------------
+# -- ListLengthPrior as a program -------------------------------------------------------------------------------
 
 
 def test_equal_generators_give_equal_samples(digits: Grammar):
@@ -214,14 +215,14 @@ def test_no_samples_at_all(digits: Grammar):
 
 
 def test_samples_are_no_wider_than_the_longest(digits: Grammar):
-    assert Repetition(lengths={"Digits": [0, 0, 1]}).sample(digits, 5, rng()).shape == (5, 6)
+    assert ListLengthPrior(lengths={"Digits": [0, 0, 1]}).sample(digits, 5, rng()).shape == (5, 6)
 
 
-def test_a_derivation_may_take_max_steps_but_no_more(digits: Grammar):
+def test_a_derivation_may_take_t_max_steps_but_no_more(digits: Grammar):
     lengths = {"Digits": [0, 0, 1]}
-    assert Repetition(lengths=lengths, max_steps=6).sample(digits, 3, rng()).shape == (3, 6)
+    assert ListLengthPrior(lengths=lengths, t_max=6).sample(digits, 3, rng()).shape == (3, 6)
     with pytest.raises(GrammarError) as error:
-        Repetition(lengths=lengths, max_steps=5).sample(digits, 3, rng())
+        ListLengthPrior(lengths=lengths, t_max=5).sample(digits, 3, rng())
     assert str(error.value) == "the prior drew a derivation of over 5 steps; check its weights"
 
 
@@ -258,25 +259,25 @@ LIST = "S -> L\nL -> x L | ε"
 def test_settings_that_make_no_sense(text: str, settings: dict[str, dict[str, list[float]]], message: str):
     for use in (lambda p, g: p.sample(g, 1, rng()), lambda p, g: p.log_prob(g, torch.tensor([[0, 2]]))):
         with pytest.raises(GrammarError) as error:
-            use(Repetition(**settings), Grammar(text))
+            use(ListLengthPrior(**settings), Grammar(text))
         assert str(error.value) == message
 
 
 def test_a_symbol_that_comes_back_twice_spells_no_list():
     """L -> L L has one rule in which L comes back, but neither a length nor the law that `lengths` promises."""
     with pytest.raises(GrammarError, match="'L' has lengths, but"):
-        Repetition(lengths={"L": [1, 1, 1]}).sample(Grammar("L -> L L | a"), 3, rng())
+        ListLengthPrior(lengths={"L": [1, 1, 1]}).sample(Grammar("L -> L L | a"), 3, rng())
 
 
 def test_weights_must_leave_a_way_to_end_a_list():
     with pytest.raises(GrammarError, match="L"):
-        Repetition(lengths={"L": [1, 1]}, weights={"L": [1, 0]}).sample(Grammar(LIST), 3, rng())
+        ListLengthPrior(lengths={"L": [1, 1]}, weights={"L": [1, 0]}).sample(Grammar(LIST), 3, rng())
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_weights_must_be_finite(value: float):
     with pytest.raises(GrammarError, match=r"^the weights of L must be"):
-        Repetition(weights={"L": [1, value]}).sample(Grammar(LIST), 3, rng())
+        ListLengthPrior(weights={"L": [1, value]}).sample(Grammar(LIST), 3, rng())
 
 
 def test_a_prior_need_not_know_its_probabilities(digits: Grammar):
@@ -296,14 +297,14 @@ def places(b: int, n: int) -> SceneBatch:
 
 
 def test_uniform_attributes_fill_their_bounds():
-    draw = uniform(places(100, 50), -2, 3.0, rng())
+    draw = sample_uniform(places(100, 50), -2, 3.0, rng())
     assert draw.shape == (100, 50)
     assert stats.kstest(draw.flatten().numpy(), stats.uniform(-2, 5).cdf).pvalue > 1e-3
 
 
 def test_bounds_may_differ_from_place_to_place():
     low = torch.tensor([[0.0], [10.0]])
-    draw = uniform(places(2, 1000), low, low + torch.tensor([[1.0], [2.0]]), rng())
+    draw = sample_uniform(places(2, 1000), low, low + torch.tensor([[1.0], [2.0]]), rng())
     assert stats.kstest(draw[0].numpy(), stats.uniform(0, 1).cdf).pvalue > 1e-3
     assert stats.kstest(draw[1].numpy(), stats.uniform(10, 2).cdf).pvalue > 1e-3
 
@@ -313,9 +314,9 @@ def test_bounds_may_differ_from_place_to_place():
 
 def test_a_mixtures_probabilities_are_the_weighted_means(digits: Grammar):
     """Of every derivation, also those that only one of them draws."""
-    few, many = Repetition({"Digits": [1, 1]}), Repetition({"Digits": [0, 1, 2]}, {"Digit": [3, 1]})
-    mixture = Mixture([few, many], [1.0, 3.0])
-    rules = pad(digits, list(digits.derivations(8)))
+    few, many = ListLengthPrior({"Digits": [1, 1]}), ListLengthPrior({"Digits": [0, 1, 2]}, {"Digit": [3, 1]})
+    mixture = MixturePrior([few, many], [1.0, 3.0])
+    rules = pad(digits, list(digits.enumerate_derivations(8)))
     p = mixture.log_prob(digits, rules).exp()
     assert float(p.sum()) == pytest.approx(1, abs=1e-5)
     wanted = 0.25 * few.log_prob(digits, rules).exp() + 0.75 * many.log_prob(digits, rules).exp()
@@ -324,10 +325,10 @@ def test_a_mixtures_probabilities_are_the_weighted_means(digits: Grammar):
 
 
 def test_a_mixture_draws_each_by_its_weight(digits: Grammar):
-    mixture = Mixture([Repetition({"Digits": [1]}), Repetition({"Digits": [0, 0, 1]})], [1.0, 3.0])
+    mixture = MixturePrior([ListLengthPrior({"Digits": [1]}), ListLengthPrior({"Digits": [0, 0, 1]})], [1.0, 3.0])
     rules = mixture.sample(digits, 4000, rng())
     two = (rules == 1).sum(1) == 2
-    assert valid(digits, rules).all() and ((rules == 1).sum(1) == 0)[~two].all()
+    assert is_valid(digits, rules).all() and ((rules == 1).sum(1) == 0)[~two].all()
     assert stats.binomtest(int(two.sum()), 4000, 0.75).pvalue > 1e-3
     assert torch.equal(rules, mixture.sample(digits, 4000, rng()))
     # in no order: the next scene's prior can't be told
@@ -336,7 +337,7 @@ def test_a_mixture_draws_each_by_its_weight(digits: Grammar):
 
 @pytest.mark.parametrize("weights", [[0.0, 1.0], [1.0, 0.0]])
 def test_a_mixture_may_leave_one_out(digits: Grammar, weights: list[float]):
-    mixture = Mixture([Repetition({"Digits": [1]}), Repetition({"Digits": [0, 1]})], weights)
+    mixture = MixturePrior([ListLengthPrior({"Digits": [1]}), ListLengthPrior({"Digits": [0, 1]})], weights)
     rules = mixture.sample(digits, 50, rng())
     assert ((rules == 1).sum(1) == int(weights[1])).all()
     assert mixture.log_prob(digits, rules).isfinite().all()
@@ -345,18 +346,18 @@ def test_a_mixture_may_leave_one_out(digits: Grammar, weights: list[float]):
 
 def test_mixtures_that_make_no_sense(digits: Grammar):
     with pytest.raises(GrammarError, match="weights of a mixture must be 2 numbers"):
-        Mixture([Repetition(), Repetition()], [1.0])
+        MixturePrior([ListLengthPrior(), ListLengthPrior()], [1.0])
     with pytest.raises(GrammarError, match="weights of a mixture"):
-        Mixture([])
+        MixturePrior([])
 
 
 def test_a_mixture_of_a_prior_that_does_not_know_its_probabilities(digits: Grammar):
-    class Unknown(Repetition):
+    class Unknown(ListLengthPrior):
         def log_prob(self, grammar: Grammar, rules: Tensor) -> None:
             return None
 
-    rules = Repetition().sample(digits, 5, rng())
-    assert Mixture([Repetition(), Unknown()]).log_prob(digits, rules) is None
+    rules = ListLengthPrior().sample(digits, 5, rng())
+    assert MixturePrior([ListLengthPrior(), Unknown()]).log_prob(digits, rules) is None
 
 
 def test_priors_are_abstract():

@@ -34,7 +34,7 @@ from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import SceneModel
 from ms2.models.structure import StructureModel
 from ms2.objectives import KDE, BatchMMD, ForwardKL, MMDWitness
-from ms2.priors import Mixture
+from ms2.priors import MixturePrior
 from ms2.scene import scenes_from_derivations
 from ms2.world import World
 from ms2.worlds.aerial2d import Aerial2D, AerialView, BusyFirstRoad, ScatteredCars, SpacedCars, UniformTraffic
@@ -61,7 +61,7 @@ PRIORS = {
     "rural": (STREETS, Rural),
     "suburban": (STREETS, lambda: Suburban(mean_counts={"car": 2.0})),
     "urban": (STREETS, lambda: Urban(dispersion=0.0)),
-    "mixture of streets": (STREETS, lambda: Mixture([Rural(), Suburban(), Urban()], [1.0, 2.0, 1.0])),
+    "mixture of streets": (STREETS, lambda: MixturePrior([Rural(), Suburban(), Urban()], [1.0, 2.0, 1.0])),
 }
 """Structure priors by label, with their grammar."""
 PARAMETER_PRIORS = {
@@ -135,7 +135,13 @@ def place_extractor(world: World) -> DenseLayout:
     """Return an extractor whose blocks are places of objects."""
     blocks = {"columns": ["column"], "rows": ["row"]}
     return DenseLayout(
-        world.renderer.channels, world.classes, world.mutable, world.mutable_environment, blocks, bins=6, widths=SLIM
+        world.renderer.channels,
+        world.classes,
+        world.mutable_attributes,
+        world.mutable_environment,
+        blocks,
+        bins=6,
+        widths=SLIM,
     )
 
 

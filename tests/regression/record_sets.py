@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from ms2.priors import Mixture
+from ms2.priors import MixturePrior
 from ms2.render.engines.warp import WarpEngine
 from ms2.world import World
 from ms2.worlds.driving3d import Driving, Rural, StreetLayout, StreetView, Suburban, Urban
@@ -34,7 +34,7 @@ DERIVATION = "derivation"
 
 def street_world() -> World:
     view = StreetView(size=(64, 208), engine=WarpEngine(shadow_size=256))
-    return World(Driving(), Mixture([Rural(), Suburban(), Urban()]), StreetLayout(), view)
+    return World(Driving(), MixturePrior([Rural(), Suburban(), Urban()]), StreetLayout(), view)
 
 
 def generate(root: Path, arguments: Sequence[str], *formats: str) -> None:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from oracles import TRICKY, grammars, samples
 
 from ms2.grammar.derivations import pad
-from ms2.grammar.grammar import Grammar, GrammarError
-from ms2.grammar.trees import Tree, to_tree
+from ms2.grammar.grammar import Grammar
+from ms2.grammar.rules import GrammarError
+from ms2.grammar.trees import DerivationTree, to_tree
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.scene.graph import SceneGraph, derivation_from_graph, scene_graph
 
@@ -20,7 +21,7 @@ def objects(grammar: Grammar, rules: Sequence[int]) -> list[tuple[int, int]]:
     """Class and parent of each object in order of creation: a node's own, then its rule's terminals, then below."""
     made: list[tuple[int, int]] = []
 
-    def expand(node: Tree, parent: int) -> None:
+    def expand(node: DerivationTree, parent: int) -> None:
         if node.symbol in grammar.classes:
             made.append((grammar.classes.index(node.symbol), parent))
             parent = len(made) - 1
@@ -54,7 +55,7 @@ def test_scenes_of_a_batch(sample: tuple[Grammar, list[list[int]]]):
 
 def test_scenes_of_all_small_derivations(digits: Grammar, aerial: Grammar):
     for grammar, t_max in ((digits, 10), (aerial, 13)):
-        check_scenes(grammar, [list(rules) for rules in grammar.derivations(t_max)])
+        check_scenes(grammar, [list(rules) for rules in grammar.enumerate_derivations(t_max)])
 
 
 def test_a_scene_written_down(aerial: Grammar):
@@ -160,7 +161,7 @@ def test_a_graph_as_text(aerial: Grammar):
 def test_derivations_and_graphs_convert_both_ways(digits: Grammar, aerial: Grammar):
     """On all small scenes of the paper's grammars, where a graph has one derivation."""
     for grammar, t_max, least in ((digits, 12, 63), (aerial, 14, 40)):
-        found = [list(rules) for rules in grammar.derivations(t_max)]
+        found = [list(rules) for rules in grammar.enumerate_derivations(t_max)]
         assert len(found) >= least
         for rules in found:
             assert derivation_from_graph(grammar, scene_graph(grammar, rules)) == rules
@@ -180,7 +181,7 @@ def test_a_graph_gets_a_derivation_no_longer_than_the_one_it_came_from(sample: t
 @given(st.sampled_from(TRICKY) | grammars())
 def test_the_derivation_of_a_graph_is_the_shortest(grammar: Grammar):
     """Of all those of up to 6 steps; where the grammar is ambiguous, several have the same graph."""
-    found = list(islice(grammar.derivations(6), 101))
+    found = list(islice(grammar.enumerate_derivations(6), 101))
     assume(len(found) <= 100)
     shortest: dict[str, int] = {}
     graphs = [plain_graph(grammar, rules) for rules in found]
@@ -193,7 +194,7 @@ def test_the_derivation_of_a_graph_is_the_shortest(grammar: Grammar):
 def test_effort_stays_polynomial_in_the_number_of_objects(monkeypatch: pytest.MonkeyPatch):
     """Counted in look-ups of a symbol's rules, on a grammar whose symbols all need one another at the same place."""
     grammar = Grammar("S -> ε | B | B A A | S b\nA -> ε | S\nB -> ε | S")
-    look_up, calls = grammar.expansions, 0
+    look_up, calls = grammar.rules_of, 0
 
     def counting(symbol: str) -> list[int]:
         nonlocal calls
@@ -201,7 +202,7 @@ def test_effort_stays_polynomial_in_the_number_of_objects(monkeypatch: pytest.Mo
         assert calls < 5000, "effort explodes"
         return look_up(symbol)
 
-    monkeypatch.setattr(grammar, "expansions", counting)
+    monkeypatch.setattr(grammar, "rules_of", counting)
     graph = SceneGraph("S", [SceneGraph("b")] * 8)
     assert derivation_from_graph(grammar, graph) == [3] * 8 + [0]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ms2.core.errors import UserError
 from ms2.grammar.derivations import lengths
-from ms2.priors.structure import Repetition, StructurePrior
+from ms2.priors.structure import ListLengthPrior, StructurePrior
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.scene.graph import derivation_from_graph, scene_graph
 from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
@@ -254,7 +254,7 @@ def test_the_measure_of_overlap_knows_what_overlaps() -> None:
     assert depth(size[0] / 2 + size[1] / 2 - 0.2, 0, math.pi / 2) == pytest.approx(0.2, abs=1e-4)
 
 
-PRIORS: list[Repetition] = [Rural(), Suburban(), Urban(), SimpleStreets(), SimpleStreets(0, 12)]
+PRIORS: list[ListLengthPrior] = [Rural(), Suburban(), Urban(), SimpleStreets(), SimpleStreets(0, 12)]
 
 
 @given(
@@ -266,7 +266,7 @@ PRIORS: list[Repetition] = [Rural(), Suburban(), Urban(), SimpleStreets(), Simpl
 )
 @settings(max_examples=40)
 def test_nothing_stands_in_anything(
-    prior: Repetition, seed: int, reach: float, max_curve: float, off_street_fraction: float
+    prior: ListLengthPrior, seed: int, reach: float, max_curve: float, off_street_fraction: float
 ) -> None:
     scenes = drawn(prior, 6, seed, StreetLayout(reach, max_curve, off_street_fraction=off_street_fraction))
     deep = depths(scenes)
@@ -284,7 +284,7 @@ def test_nothing_stands_in_anything(
     max_curve=st.sampled_from([0.0, 1 / 250, 1 / 80]),
 )
 @settings(max_examples=20)
-def test_all_is_in_view_and_within_bounds(prior: Repetition, seed: int, reach: float, max_curve: float) -> None:
+def test_all_is_in_view_and_within_bounds(prior: ListLengthPrior, seed: int, reach: float, max_curve: float) -> None:
     scenes = drawn(prior, 8, seed, StreetLayout(reach, max_curve))
     view = StreetView.attributes, StreetView.environment
     for attribute in view[0]:
@@ -310,7 +310,7 @@ def test_objects_stand_within_reach_where_there_is_room() -> None:
 
 
 @pytest.mark.parametrize("prior", [Rural(), Suburban(), Urban(), SimpleStreets()], ids=lambda p: type(p).__name__)
-def test_objects_stand_where_their_kind_does(prior: Repetition) -> None:
+def test_objects_stand_where_their_kind_does(prior: ListLengthPrior) -> None:
     scenes = drawn(prior, 150)
     env = {name: values[:, None] for name, values in scenes.environment.items()}
     at, half = beside(scenes), env["road_width"] / 2

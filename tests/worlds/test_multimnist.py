@@ -187,7 +187,7 @@ def test_the_target_knows_its_exact_probability() -> None:
     """p(T) = p(n) times the digits' class probabilities, and all scenes of at most 2 digits sum to p(n <= 2)."""
     prior = RandomDigits(seed=3)
     numbers, classes = (w / w.sum() for w in drawn_weights(3))
-    rules = torch.tensor([d + (GRAMMAR.num_rules,) * (6 - len(d)) for d in GRAMMAR.derivations(6)])
+    rules = torch.tensor([d + (GRAMMAR.num_rules,) * (6 - len(d)) for d in GRAMMAR.enumerate_derivations(6)])
     assert len(rules) == 1 + 10 + 100
     batch = scenes_from_derivations(GRAMMAR, rules)
     expected = numbers[batch.mask.sum(1)] * torch.where(batch.mask, classes[batch.classes], 1).prod(1)

@@ -197,7 +197,10 @@ def link_parts(parser: LightningArgumentParser) -> None:
     for stage in STAGES:
         for argument, source in stage.links.items():
             link(source, f"{stage.name}.{argument}", apply_on="instantiate")
-    for name, found in (("attributes", lambda w: w.mutable), ("environment", lambda w: w.mutable_environment)):
+    for name, found in (
+        ("attributes", lambda w: w.mutable_attributes),
+        ("environment", lambda w: w.mutable_environment),
+    ):
         link("world", f"model.features.init_args.{name}", found, apply_on="instantiate")
     for network in ("model.features", "model.reward.init_args.network"):
         for name, found in (("channels", lambda w: w.renderer.channels), ("classes", lambda w: list(w.classes))):

@@ -57,8 +57,8 @@ def lint_command(command: "Command", argv: list[str]) -> int:
     path = Path(args.grammar)
     grammar = Grammar(path.read_text()) if path.is_file() else registry.look_up("grammars", args.grammar)()
     print(
-        f"{grammar}\n{grammar.num_rules} rules; derivations take from {grammar.shortest[grammar.start]:g} "
-        f"to {grammar.longest:g} steps; objects: {', '.join(grammar.classes)}"
+        f"{grammar}\n{grammar.num_rules} rules; derivations take from {grammar.shortest_derivation[grammar.start]:g} "
+        f"to {grammar.longest_derivation:g} steps; objects: {', '.join(grammar.classes)}"
     )
     findings = grammar.lint(args.t_max)
     print(*findings or ["nothing suspicious"], sep="\n")

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ms2.evaluation.plots import COLOURS
 from ms2.grammar.derivations import contexts
-from ms2.grammar.grammar import EMPTY, Grammar, Rule
+from ms2.grammar.grammar import Grammar
+from ms2.grammar.rules import EMPTY_STRING, Rule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -212,11 +213,11 @@ def _reported(grammar: Grammar) -> Bool[Tensor, "s k"]:
     """Which rules to report of each symbol: those whose probability does not follow from the others'."""
     table = torch.zeros(len(grammar.nonterminals), grammar.num_rules, dtype=torch.bool)
     for i, symbol in enumerate(grammar.nonterminals):
-        numbers = grammar.expansions(symbol)
+        numbers = grammar.rules_of(symbol)
         if len(numbers) == 2:
             again = [k for k in numbers if symbol in grammar.rules[k].rhs]
             numbers = again if len(again) == 1 else numbers[:1]
-        if len(grammar.expansions(symbol)) > 1:
+        if len(grammar.rules_of(symbol)) > 1:
             table[i, numbers] = True
     return table
 
@@ -250,7 +251,7 @@ class _Namer:
 
     def _what(self, rule: Rule, position: int) -> str:
         if rule.lhs not in self.lists:
-            return f" → {' '.join(rule.rhs) or EMPTY}"
+            return f" → {' '.join(rule.rhs) or EMPTY_STRING}"
         rest = [symbol for symbol in rule.rhs if symbol != rule.lhs]
         if rest and len(rest) == len(rule.rhs) - 1:
             return f": one more {' '.join(rest)} after {position}"

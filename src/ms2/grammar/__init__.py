@@ -1,24 +1,26 @@
-"""Scene grammars: symbols and rules, masks, lint, derivations (section 3.1)."""
+"""Scene grammars: symbols and rules, masks, linting, derivations (section 3.1)."""
 
-from ms2.grammar.derivations import Context, Derivations, DerivationStack, contexts, lengths, pad, valid
-from ms2.grammar.grammar import Finding, Grammar, GrammarError, Rule, Tables, rule_weights
-from ms2.grammar.trees import Tree, from_tree, to_tree
+from ms2.grammar.derivations import Context, Derivations, DerivationStack, contexts, is_valid, lengths, pad
+from ms2.grammar.grammar import Grammar, LintFinding
+from ms2.grammar.rules import GrammarError, Rule, normalise_weights
+from ms2.grammar.tensors import GrammarTensors
+from ms2.grammar.trees import DerivationTree, from_tree, to_tree
 
 __all__ = [
     "Context",
     "DerivationStack",
+    "DerivationTree",
     "Derivations",
-    "Finding",
     "Grammar",
     "GrammarError",
+    "GrammarTensors",
+    "LintFinding",
     "Rule",
-    "Tables",
-    "Tree",
     "contexts",
     "from_tree",
+    "is_valid",
     "lengths",
+    "normalise_weights",
     "pad",
-    "rule_weights",
     "to_tree",
-    "valid",
 ]

@@ -1,57 +1,22 @@
-"""The language of scenes: context-free grammars, their tables for batched expansion, lint and enumeration."""
+"""Context-free scene grammars: symbols, rules, linting and enumeration."""
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
-from ms2.core.errors import UserError, suggest
+from ms2.core.errors import suggest
 from ms2.core.hashing import digest
 from ms2.core.registry import Plugin
-
-EMPTY = "ε"
-
-
-class GrammarError(UserError):
-    """A grammar that cannot be read or used."""
-
-
-class Rule(NamedTuple):
-    """One numbered rule of a grammar: ``lhs -> rhs``."""
-
-    lhs: str
-    rhs: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.lhs} -> {' '.join(self.rhs) or EMPTY}"
-
-
-class Tables(NamedTuple):
-    """A grammar as tensors: N non-terminals, K rules, R non-terminals in the longest right-hand side.
-
-    Row N of ``allowed`` stands for an empty stack; row K of the others for the padding rule, which expands
-    nothing. ``push`` is in the order in which a LIFO stack takes it, last symbol first.
-    """
-
-    allowed: Bool[Tensor, "n1 k"]
-    lhs: Int[Tensor, " k1"]
-    push: Int[Tensor, "k1 r"]
-    grow: Int[Tensor, " k1"]
-    repeats: Bool[Tensor, "k1 r"]
-    lists: Bool[Tensor, " n1"]
-    emit: Int[Tensor, "k1 e"]
-    owns: Bool[Tensor, " k1"]
+from ms2.grammar.rules import GrammarError, Rule, parse_rules
+from ms2.grammar.tensors import GrammarTensors, grammar_tensors
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What the lint of a grammar found."""
+class LintFinding:
+    """One finding of the grammar linter: its level, ``error`` or ``warning``, and its message."""
 
     level: str
     message: str
@@ -61,7 +26,7 @@ class Finding:
 
 
 class Grammar(Plugin, kind="grammars"):
-    """A context-free grammar, whose leftmost derivations are scene structures (section 3.2).
+    """A context-free grammar whose leftmost derivations are scene structures (section 3.2).
 
     Written as text, one symbol to a line, ``|`` between alternatives and ``ε`` for the empty one::
 
@@ -81,7 +46,7 @@ class Grammar(Plugin, kind="grammars"):
     """
 
     def __init__(self, rules: str, renderable: Sequence[str] | None = None) -> None:
-        self.rules: tuple[Rule, ...] = tuple(_parse(rules))
+        self.rules: tuple[Rule, ...] = tuple(parse_rules(rules))
         self.start = self.rules[0].lhs
         self.nonterminals: tuple[str, ...] = tuple(dict.fromkeys(rule.lhs for rule in self.rules))
         everything = dict.fromkeys(symbol for rule in self.rules for symbol in (rule.lhs, *rule.rhs))
@@ -92,23 +57,23 @@ class Grammar(Plugin, kind="grammars"):
                 raise GrammarError(f"renderable symbol {symbol!r} is not in the grammar. {suggest(symbol, everything)}")
         if len(set(self.classes)) < len(self.classes):
             raise GrammarError(f"a renderable symbol is named twice: {', '.join(self.classes)}")
-        self._tables: dict[torch.device, Tables] = {}
+        self._tensors: dict[torch.device, GrammarTensors] = {}
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.rules))
 
     @property
     def num_rules(self) -> int:
-        """K, the number of rules; also the number of the padding rule that follows a finished derivation."""
+        """K, the number of rules; number K is the padding rule that follows a finished derivation."""
         return len(self.rules)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of rules and classes: equal for grammars whose derivations mean the same."""
+        """Hash of rules and classes; grammars with equal hashes have the same derivations and classes."""
         return digest(f"{self}\n{self.classes}")
 
     def class_id(self, symbol: str) -> int:
-        """The class number of a renderable symbol.
+        """Return the class number of a renderable symbol.
 
         Raises:
             GrammarError: If it isn't one.
@@ -117,8 +82,8 @@ class Grammar(Plugin, kind="grammars"):
             raise GrammarError(f"{symbol!r} is not a renderable symbol. {suggest(symbol, self.classes)}")
         return self.classes.index(symbol)
 
-    def expansions(self, symbol: str) -> list[int]:
-        """Numbers of the rules that expand a non-terminal.
+    def rules_of(self, symbol: str) -> list[int]:
+        """Return the numbers of the rules that expand a non-terminal.
 
         Raises:
             GrammarError: If it isn't one.
@@ -127,18 +92,19 @@ class Grammar(Plugin, kind="grammars"):
             raise GrammarError(f"{symbol!r} is not a non-terminal. {suggest(symbol, self.nonterminals)}")
         return [k for k, rule in enumerate(self.rules) if rule.lhs == symbol]
 
-    def tables(self, device: torch.device | str = "cpu") -> Tables:
-        """The grammar's tensors on a device, made once."""
+    def tensors(self, device: torch.device | str = "cpu") -> GrammarTensors:
+        """Return the grammar as tensors on a device, built once for each."""
         device = torch.device(device)
-        if device not in self._tables:
-            self._tables[device] = Tables(*(table.to(device) for table in _tables(self)))
-        return self._tables[device]
+        if device not in self._tensors:
+            built = grammar_tensors(self.rules, self.nonterminals, self.terminals, self.classes)
+            self._tensors[device] = GrammarTensors(*(tensor.to(device) for tensor in built))
+        return self._tensors[device]
 
-    # -- what can be said without sampling -------------------------------------------------------------
+    # -- analysis -------------------------------------------------------------------------------------
 
     @cached_property
-    def shortest(self) -> dict[str, float]:
-        """Steps of each non-terminal's shortest derivation; infinite for one that never terminates."""
+    def shortest_derivation(self) -> dict[str, float]:
+        """Number of steps of each non-terminal's shortest derivation; infinite for one that never terminates."""
         length: dict[str, float] = dict.fromkeys(self.nonterminals, math.inf)
         for _ in self.nonterminals:  # the shortest derivation is at most this deep
             for rule in self.rules:
@@ -146,20 +112,20 @@ class Grammar(Plugin, kind="grammars"):
         return length
 
     @cached_property
-    def longest(self) -> float:
-        """Steps of the longest derivation; infinite where a reachable symbol can come back."""
+    def longest_derivation(self) -> float:
+        """Number of steps of the longest derivation; infinite where a reachable symbol can derive itself."""
         length: dict[str, float] = {}
 
         def visit(symbol: str, above: frozenset[str]) -> float:
-            if symbol not in self.nonterminals or math.isinf(self.shortest[symbol]):
+            if symbol not in self.nonterminals or math.isinf(self.shortest_derivation[symbol]):
                 return 0 if symbol not in self.nonterminals else -math.inf
             if symbol in above:
                 return math.inf
             if symbol not in length:
                 length[symbol] = max(
                     1 + sum(visit(s, above | {symbol}) for s in self.rules[k].rhs)
-                    for k in self.expansions(symbol)
-                    if all(self.shortest.get(s, 0) < math.inf for s in self.rules[k].rhs)
+                    for k in self.rules_of(symbol)
+                    if all(self.shortest_derivation.get(s, 0) < math.inf for s in self.rules[k].rhs)
                 )
             return length[symbol]
 
@@ -176,34 +142,36 @@ class Grammar(Plugin, kind="grammars"):
             queue += new
         return frozenset(seen)
 
-    def lint(self, t_max: int | None = None) -> list[Finding]:
-        """Everything suspicious about the grammar; errors first.
+    def lint(self, t_max: int | None = None) -> list[LintFinding]:
+        """Lint the grammar; return its findings, errors first.
 
         Args:
-            t_max: Most steps that a derivation may take, to compare the shortest and longest with.
+            t_max: Maximum number of steps of a derivation, with which the shortest is compared.
         """
         found = []
-        endless = [s for s in self.nonterminals if math.isinf(self.shortest[s])]
+        endless = [s for s in self.nonterminals if math.isinf(self.shortest_derivation[s])]
         if endless:
-            found.append(Finding("error", f"never terminate: {', '.join(endless)}; give each a rule that ends"))
-        elif t_max is not None and self.shortest[self.start] > t_max:
-            need = f"{self.shortest[self.start]:.0f}"
-            found.append(Finding("error", f"the shortest derivation takes {need} steps, t_max is {t_max}; raise it"))
+            found.append(LintFinding("error", f"never terminate: {', '.join(endless)}; give each a rule that ends"))
+        elif t_max is not None and self.shortest_derivation[self.start] > t_max:
+            need = f"{self.shortest_derivation[self.start]:.0f}"
+            found.append(
+                LintFinding("error", f"the shortest derivation takes {need} steps, t_max is {t_max}; raise it")
+            )
         unreachable = [s for s in (*self.nonterminals, *self.terminals) if s not in self.reachable]
         if unreachable:
-            found.append(Finding("warning", f"unreachable from {self.start}: {', '.join(unreachable)}"))
+            found.append(LintFinding("warning", f"unreachable from {self.start}: {', '.join(unreachable)}"))
         looping = [str(rule) for rule in self.rules if rule.rhs and rule.rhs[0] == rule.lhs]
         if looping:
             found.append(
-                Finding("warning", f"left-recursive, so the stack grows before it shrinks: {'; '.join(looping)}")
+                LintFinding("warning", f"left-recursive, so the stack grows before it shrinks: {'; '.join(looping)}")
             )
         unseen = [s for s in self.classes if s not in self.reachable]
         if unseen:
-            found.append(Finding("warning", f"renderable but never generated: {', '.join(unseen)}"))
+            found.append(LintFinding("warning", f"renderable but never generated: {', '.join(unseen)}"))
         return found
 
     def check(self, t_max: int | None = None) -> None:
-        """Raise the lint's errors.
+        """Raise an error if the linter finds errors.
 
         Raises:
             GrammarError: If some symbol never terminates, or no derivation fits into ``t_max`` steps.
@@ -212,98 +180,17 @@ class Grammar(Plugin, kind="grammars"):
         if errors:
             raise GrammarError("; ".join(errors))
 
-    def derivations(self, t_max: int) -> Iterator[tuple[int, ...]]:
-        """Every derivation of at most ``t_max`` steps, each once: the exact oracle for small grammars.
+    def enumerate_derivations(self, t_max: int) -> Iterator[tuple[int, ...]]:
+        """Enumerate all derivations of at most ``t_max`` steps, for exact results on small grammars.
 
         Their number grows exponentially with ``t_max``.
         """
-        reverse = {k: [s for s in reversed(rule.rhs) if s in self.shortest] for k, rule in enumerate(self.rules)}
+        steps = self.shortest_derivation
+        reverse = {k: [s for s in reversed(rule.rhs) if s in steps] for k, rule in enumerate(self.rules)}
         queue: list[tuple[tuple[int, ...], list[str]]] = [((), [self.start])]
         while queue:
             done, stack = queue.pop()
             if not stack:
                 yield done
-            elif len(done) + sum(self.shortest[s] for s in stack) <= t_max:
-                queue += [((*done, k), stack[:-1] + reverse[k]) for k in self.expansions(stack[-1])]
-
-
-def _parse(text: str) -> Iterator[Rule]:
-    """Rules of a grammar's text, in the order of their numbers."""
-    lhs, seen = None, set()
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.split("#", 1)[0].strip()
-        if not line:
-            continue
-        where = f"line {number} of the grammar, {line!r}"
-        head, arrow, body = re.sub("→", "->", line).partition("->")
-        if not arrow and line.startswith("|") and lhs is not None:
-            body = line[1:]
-        elif not arrow:
-            raise GrammarError(f"{where}, has no '->'; write for example 'Digits -> Digit Digits | {EMPTY}'")
-        elif len(head.split()) != 1 or "|" in head or head.strip() == EMPTY:
-            raise GrammarError(f"{where}, must have exactly one symbol before '->'")
-        else:
-            lhs = head.strip()
-        for alternative in body.split("|"):
-            symbols = alternative.split()
-            if not symbols or (EMPTY in symbols and len(symbols) > 1) or "->" in alternative:
-                raise GrammarError(f"{where}: the alternative {alternative.strip()!r} is not symbols or a lone {EMPTY}")
-            rule = Rule(str(lhs), tuple(s for s in symbols if s != EMPTY))
-            if rule in seen:
-                raise GrammarError(f"{where}, repeats the rule {rule}")
-            seen.add(rule)
-            yield rule
-    if not seen:
-        raise GrammarError(
-            f"the grammar is empty; write for example 'Scene -> Digits' and 'Digits -> digit Digits | {EMPTY}'"
-        )
-
-
-def _tables(grammar: Grammar) -> Tables:
-    """The grammar as tensors on the CPU."""
-    number = {s: i for i, s in enumerate(grammar.nonterminals)}
-    done, pad = len(number), grammar.num_rules
-    pushed = [[s for s in reversed(rule.rhs) if s in number] for rule in grammar.rules] + [[]]
-    emitted = [_emitted(grammar, rule) for rule in grammar.rules] + [[]]
-    wide_push, wide_emit = max(1, *map(len, pushed)), max(1, *map(len, emitted))
-    allowed = torch.zeros(done + 1, pad, dtype=torch.bool)
-    for k, rule in enumerate(grammar.rules):
-        allowed[number[rule.lhs], k] = True
-    heads = [rule.lhs for rule in grammar.rules] + [""]
-    return Tables(
-        allowed=allowed,
-        lhs=torch.tensor([number.get(s, done) for s in heads]),
-        push=torch.tensor([[number[s] for s in row] + [done] * (wide_push - len(row)) for row in pushed]),
-        # the padding rule leaves an empty stack empty, hence its 0 where other rules pop one symbol
-        grow=torch.tensor([len(row) - 1 for row in pushed[:-1]] + [0]),
-        repeats=torch.tensor(
-            [
-                [s == head for s in row] + [False] * (wide_push - len(row))
-                for head, row in zip(heads, pushed, strict=True)
-            ]
-        ),
-        lists=torch.tensor([any(s in grammar.rules[k].rhs for k in grammar.expansions(s)) for s in number] + [False]),
-        emit=torch.tensor([[grammar.classes.index(s) for s in row] + [-1] * (wide_emit - len(row)) for row in emitted]),
-        owns=torch.tensor([s in grammar.classes for s in heads]),
-    )
-
-
-def _emitted(grammar: Grammar, rule: Rule) -> list[str]:
-    """Renderable symbols that a rule adds to the scene: its own left-hand side first, then its terminals."""
-    return [s for s in (rule.lhs,) if s in grammar.classes] + [
-        s for s in rule.rhs if s in grammar.classes and s in grammar.terminals
-    ]
-
-
-def rule_weights(values: Sequence[float], name: str, size: int | None = None) -> Float[Tensor, " k"]:
-    """Weights as probabilities.
-
-    Raises:
-        GrammarError: If they are not ``size`` numbers, or negative, or all zero.
-    """
-    weights = torch.tensor([float(v) for v in values])
-    if size is not None and len(weights) != size:
-        raise GrammarError(f"the {name} must be {size} numbers, one per rule, not {len(weights)}")
-    if not len(weights) or bool((weights < 0).any()) or not 0 < float(weights.sum()) < torch.inf:
-        raise GrammarError(f"the {name} must be non-negative and not all zero, not {list(values)}")
-    return weights / weights.sum()
+            elif len(done) + sum(steps[s] for s in stack) <= t_max:
+                queue += [((*done, k), stack[:-1] + reverse[k]) for k in self.rules_of(stack[-1])]

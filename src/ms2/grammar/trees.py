@@ -1,14 +1,15 @@
-"""Derivation trees of single scenes, for people to read."""
+"""Derivation trees of single scenes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ms2.grammar.grammar import EMPTY, Grammar, GrammarError
+from ms2.grammar.grammar import Grammar
+from ms2.grammar.rules import EMPTY_STRING, GrammarError
 
 
 @dataclass
-class Tree:
-    """A derivation tree: each expansion is a node with all its symbols, renderable or not.
+class DerivationTree:
+    """A derivation tree; each node is one expansion with all its symbols.
 
     Attributes:
         symbol: The node's symbol.
@@ -18,39 +19,39 @@ class Tree:
 
     symbol: str
     rule: int | None = None
-    children: list["Tree"] = field(default_factory=list)
+    children: list["DerivationTree"] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Bracketed, as linguists write it: ``(Scene bg (Digits ε))``."""
+        """Return the tree in bracket notation: ``(Scene bg (Digits ε))``."""
         if self.rule is None:
             return self.symbol
-        return f"({self.symbol} {' '.join(map(str, self.children)) or EMPTY})"
+        return f"({self.symbol} {' '.join(map(str, self.children)) or EMPTY_STRING})"
 
-    def leaves(self) -> Iterator[str]:
-        """The terminal string."""
+    def terminals(self) -> Iterator[str]:
+        """Yield the symbols of the terminal string."""
         if self.rule is None:
             yield self.symbol
         for child in self.children:
-            yield from child.leaves()
+            yield from child.terminals()
 
 
-def to_tree(grammar: Grammar, rules: Sequence[int]) -> Tree:
-    """The tree of one derivation; padding is ignored.
+def to_tree(grammar: Grammar, rules: Sequence[int]) -> DerivationTree:
+    """Build the tree of one derivation, ignoring padding.
 
     Raises:
         GrammarError: If ``rules`` is no finished derivation, with the step at fault.
     """
     rules = [int(r) for r in rules if r != grammar.num_rules]
-    root = Tree(grammar.start)
+    root = DerivationTree(grammar.start)
     stack = [root]
     for step, number in enumerate(rules):
         if not stack:
             raise GrammarError(f"the derivation ends before step {step}, yet rule {number} follows")
         node = stack.pop()
-        if number not in grammar.expansions(node.symbol):
+        if number not in grammar.rules_of(node.symbol):
             raise GrammarError(f"step {step} must expand {node.symbol!r}, which rule {number} does not")
         node.rule = number
-        node.children = [Tree(symbol) for symbol in grammar.rules[number].rhs]
+        node.children = [DerivationTree(symbol) for symbol in grammar.rules[number].rhs]
         stack += [c for c in reversed(node.children) if c.symbol in grammar.nonterminals]
     if stack:
         raise GrammarError(
@@ -59,8 +60,8 @@ def to_tree(grammar: Grammar, rules: Sequence[int]) -> Tree:
     return root
 
 
-def from_tree(tree: Tree) -> list[int]:
-    """The leftmost derivation of a tree, the inverse of `to_tree`."""
+def from_tree(tree: DerivationTree) -> list[int]:
+    """Return the leftmost derivation of a tree, the inverse of `to_tree`."""
     rules, stack = [], [tree]
     while stack:
         node = stack.pop()

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from ms2.core.seeding import generator
 from ms2.grammar.derivations import lengths
-from ms2.grammar.grammar import GrammarError
+from ms2.grammar.rules import GrammarError
 from ms2.learning.stage import Stage
 from ms2.models.structure import StructureModel
 from ms2.priors.structure import StructurePrior

@@ -78,7 +78,7 @@ class Columns:
                 # what is said of a class itself goes before what is said of all
                 own = {name for name, some in mutable.items() if attribute.name in {a.name for a in some}}
                 numbers = [n for n in every if owner != EVERY or world.classes[n] not in own]
-                if numbers and world.drawn_as(attribute) in read[owner == ENVIRONMENT]:
+                if numbers and world.renderer_attribute(attribute) in read[owner == ENVIRONMENT]:
                     found.setdefault((attribute, owner == ENVIRONMENT), []).extend(numbers)
         if not found:
             raise ParameterError(
@@ -91,7 +91,7 @@ class Columns:
             if not found:
                 raise ParameterError("'only' names no attribute: name some, or leave it out to learn all of them")
         self.attributes = [attribute for attribute, _ in found]
-        self.drawn = frozenset(world.drawn_as(attribute) for attribute in self.attributes)
+        self.drawn = frozenset(world.renderer_attribute(attribute) for attribute in self.attributes)
         self.shared = torch.tensor([shared for _, shared in found])
         self.table = torch.zeros(len(world.classes) + 1, len(found), dtype=torch.bool)
         for k, numbers in enumerate(found.values()):
@@ -196,7 +196,7 @@ class ParameterModel(Configured, nn.Module):
         for name in ("low", "high"):
             bounds = torch.tensor([float(getattr(a, name)) for a in self.columns.attributes])
             self.register_buffer(name, bounds, persistent=False)
-        spaced = [a for a in world.mutable if a.name in world.parameter_prior.derived_attributes]
+        spaced = [a for a in world.mutable_attributes if a.name in world.parameter_prior.derived_attributes]
         self.given, self.around = (*world.renderer.attributes, *spaced), world.renderer.environment
         self.derive_attributes = world.parameter_prior.derive_attributes
         own = sum(1 + a.periodic for a in self.given)

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from ms2.core.errors import UserError, suggest
 from ms2.core.settings import Configured
 from ms2.grammar.derivations import Context, Derivations, DerivationStack, contexts, lengths
-from ms2.grammar.grammar import Grammar, GrammarError, rule_weights
+from ms2.grammar.grammar import Grammar
+from ms2.grammar.rules import GrammarError, normalise_weights
 from ms2.models.derivation_state import DerivationState
 from ms2.models.networks.base import SequenceNetwork, State
 from ms2.models.networks.recurrent import LSTM
 
+MIN_PROBABILITY = 1e-30
+"""Probability of a rule whose fixed weight is zero: finite logits keep gradients finite."""
 STEPS_BETWEEN_CHECKS = 8
 """Steps of sampling after which to ask whether all derivations are finished, which waits for the device."""
 
@@ -114,7 +117,7 @@ class StructureModel(Configured, nn.Module):
         self.register_buffer("fixed_logits", logits, persistent=False)
         self.bounded = bool(max_length)
         self.register_buffer("max_lengths", _max_lengths(grammar, max_length or {}), persistent=False)
-        self.register_buffer("extends_list", grammar.tables("cpu").repeats[:-1].any(1), persistent=False)
+        self.register_buffer("extends_list", grammar.tensors("cpu").repeats[:-1].any(1), persistent=False)
 
     # -- sampling --------------------------------------------------------------------------------------
 
@@ -202,7 +205,7 @@ class StructureModel(Configured, nn.Module):
 
     def _allowed(self, context: Context) -> Bool[Tensor, "*b k"]:
         """Return which rules expand the symbol without exceeding the maximum length of its list."""
-        by_symbol = self.grammar.tables(context.symbol.device).allowed
+        by_symbol = self.grammar.tensors(context.symbol.device).allowed
         return by_symbol[context.symbol] & ~(self._at_max_length(context)[..., None] & self.extends_list)
 
     def _at_max_length(self, context: Context) -> Bool[Tensor, "*b"]:
@@ -269,10 +272,11 @@ def _fixed_rules(
     is_fixed = torch.zeros(len(grammar.nonterminals) + 1, dtype=torch.bool)
     logits = torch.zeros(len(is_fixed), grammar.num_rules)
     for symbol, given in weights.items():
-        numbers = grammar.expansions(symbol)
+        numbers = grammar.rules_of(symbol)
         row = grammar.nonterminals.index(symbol)
         is_fixed[row] = True
-        logits[row, numbers] = rule_weights(given, f"fixed weights of {symbol}", len(numbers)).clamp(min=1e-30).log()
+        probabilities = normalise_weights(given, f"fixed weights of {symbol}", len(numbers))
+        logits[row, numbers] = probabilities.clamp(min=MIN_PROBABILITY).log()
     return is_fixed, logits
 
 
@@ -282,7 +286,7 @@ def _max_lengths(grammar: Grammar, max_length: Mapping[str, int]) -> Int[Tensor,
     lists = [
         symbol
         for symbol in grammar.nonterminals
-        if {symbol in grammar.rules[k].rhs for k in grammar.expansions(symbol)} == {True, False}
+        if {symbol in grammar.rules[k].rhs for k in grammar.rules_of(symbol)} == {True, False}
     ]
     for symbol, number in max_length.items():
         if symbol not in lists:

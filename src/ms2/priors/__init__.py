@@ -1,6 +1,6 @@
 """Hand-made distributions: of structure, of parameters."""
 
-from ms2.priors.parameters import ParameterPrior, uniform
-from ms2.priors.structure import Mixture, Repetition, StructurePrior, fit_pcfg
+from ms2.priors.parameters import ParameterPrior, sample_uniform
+from ms2.priors.structure import ListLengthPrior, MixturePrior, StructurePrior, fit_pcfg
 
-__all__ = ["Mixture", "ParameterPrior", "Repetition", "StructurePrior", "fit_pcfg", "uniform"]
+__all__ = ["ListLengthPrior", "MixturePrior", "ParameterPrior", "StructurePrior", "fit_pcfg", "sample_uniform"]

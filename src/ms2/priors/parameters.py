@@ -1,4 +1,4 @@
-"""Hand-made distributions of the parameters of objects."""
+"""Hand-made distributions of object attributes, given the structure."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,16 @@ from ms2.scene.batch import SceneBatch
 
 
 class ParameterPrior(Plugin, ABC, kind="parameter_priors"):
-    """A distribution over the attributes of given objects: where they stand, how they turn, how they look.
+    """Base class: a distribution over the attributes of objects, given the structure.
 
     Attributes:
-        scenery: Names of classes that the grammar lacks, of which it adds objects of its own to a scene. Their class
-            numbers follow the grammar's.
-        mutable: By class (``EVERY`` for all of the grammar's, ``ENVIRONMENT`` for the scene as a whole), the
-            attributes that may be learned, with the bounds in which learning keeps them. None are unless a prior says
-            so.
-        derived_attributes: Mutable attributes of objects that no renderer reads, such as how a car is spaced, with what
-            `derive_attributes` makes of each, such as its place.
+        scenery: Names of further classes, whose objects the prior adds to a scene. Their class numbers follow the
+            grammar's.
+        mutable: Mutable attributes, those that may be learned, by class (``EVERY`` for all of the grammar's,
+            ``ENVIRONMENT`` for the scene as a whole), with the bounds within which learning keeps them. None by
+            default.
+        derived_attributes: Mutable attributes that no renderer reads, such as the gap to the next car, mapped to the
+            attribute that `derive_attributes` computes from each, such as the car's position.
     """
 
     scenery: tuple[str, ...] = ()
@@ -31,16 +31,16 @@ class ParameterPrior(Plugin, ABC, kind="parameter_priors"):
 
     @abstractmethod
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
-        """The same scenes with attributes drawn for every place, used or not."""
+        """Sample the attributes of all objects, padding included."""
 
     def derive_attributes(self, scenes: SceneBatch) -> SceneBatch:
-        """The same scenes with what follows from their mutable attributes; differentiable in these."""
+        """Recompute attributes that depend on mutable ones; differentiable in these."""
         return scenes
 
 
-def uniform(
+def sample_uniform(
     scenes: SceneBatch, low: float | Tensor, high: float | Tensor, generator: torch.Generator
 ) -> Float[Tensor, "b n"]:
-    """One attribute, uniform between bounds."""
+    """Sample one attribute of all objects, uniform between bounds."""
     draw = torch.rand(scenes.classes.shape, generator=generator, device=scenes.classes.device)
     return low + (high - low) * draw

@@ -9,128 +9,130 @@ from torch import Tensor
 
 from ms2.core.registry import Plugin
 from ms2.grammar.derivations import DerivationStack
-from ms2.grammar.grammar import Grammar, GrammarError, rule_weights
+from ms2.grammar.grammar import Grammar
+from ms2.grammar.rules import GrammarError, normalise_weights
 
 
 class StructurePrior(Plugin, ABC, kind="structure_priors"):
-    """A distribution over derivations, from which structure models are pretrained."""
+    """Base class: a distribution over derivations, on which structure models are pretrained."""
 
     @abstractmethod
     def sample(self, grammar: Grammar, n: int, generator: torch.Generator) -> Int[Tensor, "n t"]:
-        """Draw n finished derivations, padded with the grammar's padding rule."""
+        """Sample n finished derivations, padded with the grammar's padding rule."""
 
     def log_prob(self, grammar: Grammar, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"] | None:
-        """log p(T) where the prior knows it, else None."""
+        """Compute log p(T), or return None if it is not known."""
         return None
 
 
-class Repetition(StructurePrior):
-    """A grammar with rule probabilities that may depend on how often a symbol has just come back.
+class ListLengthPrior(StructurePrior):
+    """Rule probabilities of a grammar, and distributions of the lengths of its lists.
 
     With ``weights`` alone this is a PCFG. ``lengths`` gives a list such as ``Digits -> Digit Digits | ε`` any
-    distribution of its length, which no PCFG can: the list goes on after i items with probability
+    distribution of its length, which no PCFG can: the list continues after i items with probability
     P(length > i) / P(length >= i). Lists within the items of another list, the cars of each road, may have one
     distribution for each item: another number of cars on the first road than on the others.
 
     Args:
-        lengths: By non-terminal, the weights of lengths 0, 1, 2, ... of the list that it spells, or a list of such
-            weights for the first, second, ... item that it is part of, the last of them for all later ones too. The
-            non-terminal must have exactly one rule in which it comes back; its other rules end the list.
-        weights: By non-terminal, the weights of its rules in the order of their numbers; uniform where not
-            given. For a symbol in ``lengths`` they divide what ends the list.
-        max_steps: Steps after which a derivation is an error; a PCFG may be one that rarely ends.
+        lengths: By non-terminal, the weights of lengths 0, 1, 2, ... of its list, or a list of such weights for the
+            first, second, ... item of the enclosing list, the last of them for all later items too. The non-terminal
+            must have exactly one rule whose right-hand side has the non-terminal in it; its other rules end the list.
+        weights: By non-terminal, the weights of its rules in the order of their numbers; uniform by default. For a
+            non-terminal in ``lengths``, those of the rules that end its list say how often each of them does.
+        t_max: Maximum number of steps of a derivation; a longer one is an error, since a PCFG may rarely end.
     """
 
     def __init__(
         self,
         lengths: Mapping[str, Sequence[float] | Sequence[Sequence[float]]] | None = None,
         weights: Mapping[str, Sequence[float]] | None = None,
-        max_steps: int = 1000,
+        t_max: int = 1000,
     ) -> None:
-        self.lengths, self.weights, self.max_steps = dict(lengths or {}), dict(weights or {}), max_steps
+        self.lengths, self.weights, self.t_max = dict(lengths or {}), dict(weights or {}), t_max
 
     def sample(self, grammar: Grammar, n: int, generator: torch.Generator) -> Int[Tensor, "n t"]:
-        """Draw n finished derivations, step by step for all scenes at once.
+        """Sample n finished derivations, one batched step at a time.
 
         Raises:
-            GrammarError: If a draw does not end within ``max_steps``.
+            GrammarError: If a derivation does not end within ``t_max`` steps.
         """
         probability = self._probability(grammar).to(generator.device)
-        frontier = DerivationStack(grammar, n, self.max_steps, generator.device)
+        stack = DerivationStack(grammar, n, self.t_max, generator.device)
         steps: list[Tensor] = []
-        while not bool(frontier.finished.all()):
-            if len(steps) == self.max_steps:
-                raise GrammarError(f"the prior drew a derivation of over {self.max_steps} steps; check its weights")
-            p = _look_up(probability, frontier)
+        while not bool(stack.finished.all()):
+            if len(steps) == self.t_max:
+                raise GrammarError(f"the prior drew a derivation of over {self.t_max} steps; check its weights")
+            p = _rule_probabilities(probability, stack)
             steps.append(torch.multinomial(p, 1, generator=generator)[:, 0])
-            frontier.expand(steps[-1])
+            stack.expand(steps[-1])
         return torch.stack(steps, 1) if steps else torch.empty(n, 0, dtype=torch.long, device=generator.device)
 
     def log_prob(self, grammar: Grammar, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:
-        """Exact log p(T); minus infinity for what the prior never draws."""
+        """Compute the exact log p(T); minus infinity outside of the prior's support."""
         probability = self._probability(grammar).to(rules.device)
-        frontier = DerivationStack(grammar, len(rules), rules.shape[1], rules.device)
+        stack = DerivationStack(grammar, len(rules), rules.shape[1], rules.device)
         total = torch.zeros(len(rules), device=rules.device)
         for rule in rules.unbind(1):
-            p = _look_up(probability, frontier)
+            p = _rule_probabilities(probability, stack)
             total = total + p.gather(1, rule[:, None])[:, 0].log()
-            # what is impossible must not move the stack below its floor
-            frontier.expand(torch.where(total > -torch.inf, rule, grammar.num_rules))
-        return total.masked_fill(~frontier.finished, -torch.inf)
+            # an impossible rule must not pop an empty stack
+            stack.expand(torch.where(total > -torch.inf, rule, grammar.num_rules))
+        return total.masked_fill(~stack.finished, -torch.inf)
 
     def _probability(self, grammar: Grammar) -> Float[Tensor, "n1 i m k1"]:
-        """Probability of each rule by symbol, item and position; the empty stack takes the padding rule."""
-        by_item = {symbol: _by_item(given) for symbol, given in self.lengths.items()}
-        items = max([1, *map(len, by_item.values())])
-        most = max([1, *(len(row) for rows in by_item.values() for row in rows)])
-        table = torch.zeros(len(grammar.nonterminals) + 1, items, most, grammar.num_rules + 1)
+        """Compute the probability of each rule by symbol, item and position; an empty stack takes the padding rule."""
+        by_item = {symbol: _lengths_by_item(given) for symbol, given in self.lengths.items()}
+        num_items = max([1, *map(len, by_item.values())])
+        num_positions = max([1, *(len(row) for rows in by_item.values() for row in rows)])
+        table = torch.zeros(len(grammar.nonterminals) + 1, num_items, num_positions, grammar.num_rules + 1)
         table[-1, ..., -1] = 1
         for symbol in (*self.lengths, *self.weights):
-            grammar.expansions(symbol)  # raises for a symbol that the grammar lacks
+            grammar.rules_of(symbol)  # raises for a symbol that the grammar lacks
         for i, symbol in enumerate(grammar.nonterminals):
-            numbers = grammar.expansions(symbol)
-            weights = rule_weights(self.weights.get(symbol, [1.0] * len(numbers)), f"weights of {symbol}", len(numbers))
-            table[i, ..., numbers] = weights
+            numbers = grammar.rules_of(symbol)
+            given = self.weights.get(symbol, [1.0] * len(numbers))
+            table[i, ..., numbers] = normalise_weights(given, f"weights of {symbol}", len(numbers))
             if symbol in by_item:
-                again = [k for k in numbers for s in grammar.rules[k].rhs if s == symbol]
-                ending = [k for k in numbers if k not in again]
-                if len(again) != 1 or not ending:
+                continuing = [k for k in numbers for s in grammar.rules[k].rhs if s == symbol]
+                ending = [k for k in numbers if k not in continuing]
+                if len(continuing) != 1 or not ending:
                     raise GrammarError(f"{symbol!r} has lengths, but not exactly one rule in which it comes back")
                 share = table[i, 0, 0, ending]
                 if not bool(share.sum() > 0):
                     raise GrammarError(f"the weights of {symbol} must leave a rule that ends its list")
                 rows = by_item[symbol]
-                stop = torch.stack([_stop(rows[min(j, len(rows) - 1)], most, symbol) for j in range(items)])
+                last = len(rows) - 1
+                stop = torch.stack([_stop(rows[min(j, last)], num_positions, symbol) for j in range(num_items)])
                 table[i, ..., ending] = stop[..., None] * share / share.sum()
-                table[i, ..., again] = (1 - stop)[..., None]
+                table[i, ..., continuing] = (1 - stop)[..., None]
         return table
 
 
-class Mixture(StructurePrior):
-    """Several structure priors, one of them for each scene.
+class MixturePrior(StructurePrior):
+    """A mixture of structure priors: each scene is drawn from one of them.
 
     Args:
-        priors: The priors.
-        weights: How often each is used; alike by default.
+        priors: The components.
+        weights: Weights of the components; uniform by default.
     """
 
     def __init__(self, priors: list[StructurePrior], weights: list[float] | None = None) -> None:
         self.priors = priors
-        self.weights = rule_weights(weights or [1.0] * len(priors), "weights of a mixture", len(priors))
+        self.weights = normalise_weights(weights or [1.0] * len(priors), "weights of a mixture", len(priors))
 
     def sample(self, grammar: Grammar, n: int, generator: torch.Generator) -> Int[Tensor, "n t"]:
-        """Draw n finished derivations, each from a prior of its own."""
+        """Sample n finished derivations, each from a component drawn at random."""
         device = generator.device
         chosen = torch.multinomial(self.weights.to(device).expand(n, -1), 1, generator=generator)[:, 0]
-        places = [(chosen == k).nonzero()[:, 0] for k in range(len(self.priors))]
-        parts = [p.sample(grammar, len(at), generator) for p, at in zip(self.priors, places, strict=True)]
+        rows = [(chosen == k).nonzero()[:, 0] for k in range(len(self.priors))]
+        parts = [p.sample(grammar, len(some), generator) for p, some in zip(self.priors, rows, strict=True)]
         rules = torch.full((n, max(part.shape[1] for part in parts)), grammar.num_rules, device=device)
-        for at, part in zip(places, parts, strict=True):
-            rules[at, : part.shape[1]] = part
+        for some, part in zip(rows, parts, strict=True):
+            rules[some, : part.shape[1]] = part
         return rules
 
     def log_prob(self, grammar: Grammar, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"] | None:
-        """Exact log p(T), where all of them know theirs."""
+        """Compute the exact log p(T), or return None if that of a component is not known."""
         parts = [prior.log_prob(grammar, rules) for prior in self.priors]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
@@ -138,40 +140,40 @@ class Mixture(StructurePrior):
         return (torch.stack(known, 1) + self.weights.to(rules.device).log()).logsumexp(1)
 
 
-def _by_item(lengths: Sequence[float] | Sequence[Sequence[float]]) -> list[Sequence[float]]:
-    """Lengths for every item: one row for all, or one each."""
+def _lengths_by_item(lengths: Sequence[float] | Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """Return the weights of lengths for every item: one row for all, or one for each."""
     nested = [row for row in lengths if isinstance(row, Sequence)]
     if nested and len(nested) < len(lengths):
         raise GrammarError(f"lengths must be numbers, or a list of numbers for each item, not a mixture: {lengths}")
     return nested or [[float(w) for w in lengths if not isinstance(w, Sequence)]]
 
 
-def _stop(lengths: Sequence[float], most: int, symbol: str) -> Float[Tensor, "{most}"]:
-    """Probability that a list ends after i items."""
-    p = rule_weights(lengths, f"lengths of {symbol}")
-    left = p.flip(0).cumsum(0).flip(0)  # P(length >= i)
-    stop = torch.ones(most)
-    stop[: len(p)] = (p / left.clamp(min=torch.finfo().tiny)).where(left > 0, torch.tensor(1.0))
+def _stop(lengths: Sequence[float], size: int, symbol: str) -> Float[Tensor, "{size}"]:
+    """Compute the probability that a list ends after i items."""
+    p = normalise_weights(lengths, f"lengths of {symbol}")
+    at_least = p.flip(0).cumsum(0).flip(0)  # P(length >= i)
+    stop = torch.ones(size)
+    stop[: len(p)] = (p / at_least.clamp(min=torch.finfo().tiny)).where(at_least > 0, torch.tensor(1.0))
     return stop
 
 
-def _look_up(probability: Float[Tensor, "n1 i m k1"], frontier: DerivationStack) -> Float[Tensor, "b k1"]:
-    """Probability of each rule for what is to be expanded next."""
-    top = frontier.top
+def _rule_probabilities(probability: Float[Tensor, "n1 i m k1"], stack: DerivationStack) -> Float[Tensor, "b k1"]:
+    """Look up the probability of each rule for the top of each stack."""
+    top = stack.top
     item, position = top.item.clamp(max=probability.shape[1] - 1), top.position.clamp(max=probability.shape[2] - 1)
     return probability[top.symbol, item, position]
 
 
-def fit_pcfg(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Repetition:
-    """The probabilistic context-free grammar of maximum likelihood for given derivations.
+def fit_pcfg(grammar: Grammar, rules: Int[Tensor, "b t"]) -> ListLengthPrior:
+    """Fit a probabilistic context-free grammar to derivations by maximum likelihood.
 
-    It gives each rule its share among the rules of its symbol, wherever that stands: what the best model without
-    context makes of them.
+    Each rule's probability is its share among the rules of its symbol, in whatever context: the best model without
+    context.
     """
     used = rules.flatten().bincount(minlength=grammar.num_rules + 1)
     weights = {}
     for symbol in grammar.nonterminals:
-        counts = used[grammar.expansions(symbol)].tolist()
+        counts = used[grammar.rules_of(symbol)].tolist()
         if sum(counts):
             weights[symbol] = [float(count) for count in counts]
-    return Repetition(weights=weights)
+    return ListLengthPrior(weights=weights)

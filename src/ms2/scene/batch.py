@@ -88,23 +88,23 @@ class SceneBatch:
 def scenes_from_derivations(grammar: Grammar, rules: Int[Tensor, "b t"]) -> SceneBatch:
     """Convert derivations to scenes: the renderable symbols of their trees are the objects."""
     batch, steps = rules.shape
-    frontier = DerivationStack(grammar, batch, steps, rules.device)
-    tables = frontier.tables
-    width = tables.emit.shape[1]
+    stack = DerivationStack(grammar, batch, steps, rules.device)
+    tensors = stack.tensors
+    width = tensors.emit.shape[1]
     offsets = torch.arange(width, device=rules.device)
     classes = torch.full((batch, steps * width + width), -1, device=rules.device)
     parents = classes.clone()
     size = torch.zeros(batch, dtype=torch.long, device=rules.device)
     for rule in rules.unbind(1):
-        owner = frontier.owner
-        new = tables.emit[rule]
-        inside = torch.where(tables.owns[rule], size, owner)
+        parent = stack.parent_object
+        new = tensors.emit[rule]
+        inside = torch.where(tensors.owns[rule], size, parent)
         # the parent of the expanded symbol's own node is the stack's, that of the rule's terminals is this node
-        above = torch.where(tables.owns[rule][:, None] & (offsets == 0), owner[:, None], inside[:, None])
+        above = torch.where(tensors.owns[rule][:, None] & (offsets == 0), parent[:, None], inside[:, None])
         columns = size[:, None] + offsets
         classes.scatter_(1, columns, new)
         parents.scatter_(1, columns, torch.where(new >= 0, above, -1))
         size = size + (new >= 0).sum(1)
-        frontier.expand(rule, inside)
+        stack.expand(rule, inside)
     used = max(1, int(size.max())) if batch else 1
     return SceneBatch(classes[:, :used].contiguous(), parents[:, :used].contiguous())

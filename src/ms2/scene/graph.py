@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ms2.grammar.grammar import Grammar, GrammarError
+from ms2.grammar.grammar import Grammar
+from ms2.grammar.rules import GrammarError
 from ms2.grammar.trees import to_tree
 
 
@@ -108,7 +109,7 @@ class _Chart:
     def expand_alternatives(self, symbol: str, start: int) -> dict[int, _Part]:
         """Return the derivations of a non-terminal that cover siblings from ``start`` on, by their end."""
         best: dict[int, _Part] = {}
-        for number in self.grammar.expansions(symbol):
+        for number in self.grammar.rules_of(symbol):
             ends = {start: _Part(1, number)}
             for s in self.grammar.rules[number].rhs:
                 longer: dict[int, _Part] = {}

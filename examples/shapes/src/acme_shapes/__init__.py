@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from ms2.core.errors import UserError
 from ms2.grammar.grammar import Grammar
-from ms2.priors.parameters import ParameterPrior, uniform
+from ms2.priors.parameters import ParameterPrior, sample_uniform
 from ms2.render.base import Renderer, Rendering
 from ms2.render.compositing.sprites import mask_boxes, rectangle_corners
 from ms2.scene.attributes import EVERY, Attribute
@@ -43,7 +43,9 @@ class Scatter(ParameterPrior):
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
         """A place for each shape; all randomness comes from the generator."""
-        return scenes.with_attributes(x=uniform(scenes, 0, 1, generator), y=uniform(scenes, 0, 1, generator))
+        return scenes.with_attributes(
+            x=sample_uniform(scenes, 0, 1, generator), y=sample_uniform(scenes, 0, 1, generator)
+        )
 
 
 class ShapeCanvas(Renderer):

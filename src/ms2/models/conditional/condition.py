@@ -87,5 +87,5 @@ def satisfied(grammar: Grammar, rules: Int[Tensor, "b t"], conditions: Sequence[
 
 def emitted(grammar: Grammar, classes: Sequence[str]) -> Int[Tensor, " k1"]:
     """Objects of some classes that each rule makes; the padding rule makes none."""
-    emit = grammar.tables().emit
+    emit = grammar.tensors().emit
     return sum(((emit == grammar.class_id(name)).sum(1) for name in classes), torch.zeros(len(emit), dtype=torch.long))

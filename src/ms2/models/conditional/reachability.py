@@ -139,7 +139,7 @@ class Outlook:
             for position in reversed(range(most + 1)):
                 full = symbol in self._longest and position == most
                 rules[symbol, position] = [
-                    k for k in self._grammar.expansions(symbol) if not (full and symbol in self._grammar.rules[k].rhs)
+                    k for k in self._grammar.rules_of(symbol) if not (full and symbol in self._grammar.rules[k].rhs)
                 ]
         fewest = dict.fromkeys(rules, none)
         changed = True

@@ -124,7 +124,7 @@ class Conditioned:
         """The envelope: from the roots, one for each latent, to leaves that are settled, or as many as may be."""
         model = self.structure
         num, device = len(model.latents), model.latents.device
-        branches = max(len(model.grammar.expansions(symbol)) for symbol in model.grammar.nonterminals)
+        branches = max(len(model.grammar.rules_of(symbol)) for symbol in model.grammar.nonterminals)
         state, _, bad = self._start(num)
         tree = _Prefixes(
             rules=torch.full((num, model.t_max), model.grammar.num_rules, device=device),

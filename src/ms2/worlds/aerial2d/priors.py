@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ms2.core.errors import UserError
-from ms2.priors.parameters import ParameterPrior, uniform
-from ms2.priors.structure import Repetition
+from ms2.priors.parameters import ParameterPrior, sample_uniform
+from ms2.priors.structure import ListLengthPrior
 from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
 
@@ -35,7 +35,7 @@ TRIES = 8
 """Places that are tried for a house or a tree before it is left out."""
 
 
-class UniformTraffic(Repetition):
+class UniformTraffic(ListLengthPrior):
     """The paper's prior: the number of roads uniform, and the number of cars on each uniform.
 
     Args:
@@ -47,7 +47,7 @@ class UniformTraffic(Repetition):
         super().__init__(lengths={"Roads": [1.0] * (max_roads + 1), "Cars": [1.0] * (max_cars + 1)})
 
 
-class BusyFirstRoad(Repetition):
+class BusyFirstRoad(ListLengthPrior):
     """The paper's target: many cars on the first road and few on the others, which no PCFG can express.
 
     Args:
@@ -236,8 +236,8 @@ class ParallelRoads(ParameterPrior):
             angle=angle,
             length=torch.where(classes == ROAD, self.extent, length),
             width=width,
-            model=uniform(everything, 0, 1, generator),
-            colour=uniform(everything, 0, 1, generator),
+            model=sample_uniform(everything, 0, 1, generator),
+            colour=sample_uniform(everything, 0, 1, generator),
         )
         spacing = Lanes.of(everything, self.extent).spacing(x)
         everything = everything.with_attributes(spacing=spacing)

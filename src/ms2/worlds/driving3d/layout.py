@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import expand_path
-from ms2.priors.parameters import ParameterPrior, uniform
+from ms2.priors.parameters import ParameterPrior, sample_uniform
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
 from ms2.worlds.driving3d.declaration import (
@@ -110,7 +110,7 @@ class StreetLayout(ParameterPrior):
             length=length,
             height=height,
             model=objects.model,
-            colour=uniform(scenes, 0, 1, generator),
+            colour=sample_uniform(scenes, 0, 1, generator),
         ).with_environment(**street, **self._light(len(scenes), generator))
 
     def _section(self, scenario: Int[Tensor, " b"], generator: Generator) -> CrossSection:
@@ -177,11 +177,11 @@ class StreetLayout(ParameterPrior):
         is_object = scenes.classes >= FIRST_OBJECT
         bounds = torch.tensor([[cls.scale.low, cls.scale.high] for cls in classes], device=device)
         low, high = bounds[object_class].unbind(-1)
-        common = uniform(scenes, 0, 1, generator)
+        common = sample_uniform(scenes, 0, 1, generator)
         # width, length and height are correlated: a common factor with weight 0.8
-        fractions = [0.8 * common + 0.2 * uniform(scenes, 0, 1, generator) for _ in range(3)]
+        fractions = [0.8 * common + 0.2 * sample_uniform(scenes, 0, 1, generator) for _ in range(3)]
         scale = torch.stack([low + (high - low) * fraction for fraction in fractions], -1)
-        model = uniform(scenes, 0, 1, generator)
+        model = sample_uniform(scenes, 0, 1, generator)
         number, sizes = _footprints(self.assets, self.on_error)
         number, sizes = number.to(device)[object_class], sizes.to(device)[object_class]
         chosen = (model * number).long().minimum(number - 1)
@@ -189,7 +189,7 @@ class StreetLayout(ParameterPrior):
         none = torch.zeros_like(is_object)
         objects = UnplacedObjects(object_class, is_object, model, scale, size, torch.zeros_like(model), none)
         if self.off_street_fraction:
-            chance = uniform(scenes, 0, 1, generator)
+            chance = sample_uniform(scenes, 0, 1, generator)
             off_street = objects.in_classes(classes_with("vehicle_or_person")) & (chance < self.off_street_fraction)
             objects = objects._replace(off_street=off_street)
         max_turn = torch.full_like(model, 0.04).minimum(0.18 / size[..., 1])  # long vehicles would leave their lane
@@ -197,7 +197,7 @@ class StreetLayout(ParameterPrior):
             if cls.max_turn is not None:
                 max_turn = torch.where(objects.in_classes((name,)), cls.max_turn, max_turn)
         max_turn = torch.where(objects.off_street, math.pi, max_turn)
-        return objects._replace(turn=max_turn * uniform(scenes, -1, 1, generator))
+        return objects._replace(turn=max_turn * sample_uniform(scenes, -1, 1, generator))
 
     def _heading(
         self, objects: UnplacedObjects, right: Bool[Tensor, "b n"], generator: Generator

@@ -7,7 +7,7 @@ from itertools import zip_longest
 import torch
 
 from ms2.core.errors import UserError, suggest
-from ms2.priors.structure import Repetition
+from ms2.priors.structure import ListLengthPrior
 from ms2.worlds.driving3d.declaration import OBJECTS, SCENARIO_SETTINGS, SCENARIOS
 from ms2.worlds.driving3d.grammar import plural
 
@@ -15,7 +15,7 @@ DISPERSION = 0.1
 """Dispersion of counts, whose variance is mean * (1 + DISPERSION * mean): larger than Poisson's."""
 
 
-class SimpleStreets(Repetition):
+class SimpleStreets(ListLengthPrior):
     """The simple prior: uniform object counts per class, in every scenario.
 
     Args:
@@ -44,7 +44,7 @@ class SimpleStreets(Repetition):
         super().__init__(lengths={plural(name): counts for name in OBJECTS})
 
 
-class ScenarioPrior(Repetition):
+class ScenarioPrior(ListLengthPrior):
     """One scenario, with negative binomial object counts per class.
 
     Args:
@@ -102,7 +102,7 @@ class Urban(ScenarioPrior):
         super().__init__("Urban", mean_counts, dispersion)
 
 
-class RandomStreets(Repetition):
+class RandomStreets(ListLengthPrior):
     """Random count distributions per class, and random weights of the scenarios, as a hidden target distribution.
 
     Args:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from ms2.core.errors import UserError
-from ms2.priors.parameters import ParameterPrior, uniform
-from ms2.priors.structure import Repetition
+from ms2.priors.parameters import ParameterPrior, sample_uniform
+from ms2.priors.structure import ListLengthPrior
 from ms2.scene.attributes import EVERY, Attribute
 from ms2.scene.batch import SceneBatch
 
 
-class UniformDigits(Repetition):
+class UniformDigits(ListLengthPrior):
     """The paper's prior: the number of digits uniform, and each digit's class uniform.
 
     Args:
@@ -23,7 +23,7 @@ class UniformDigits(Repetition):
         super().__init__(lengths={"Digits": [1.0] * (max_digits + 1)})
 
 
-class RandomDigits(Repetition):
+class RandomDigits(ListLengthPrior):
     """The paper's target: a random distribution of the number of digits, and one of their classes.
 
     Weights of numbers are squares of uniform draws, which makes their distribution irregular, and those of
@@ -78,10 +78,10 @@ class UniformPlacement(ParameterPrior):
         """Place, angle and picture of each digit, independent of one another."""
         turn = torch.pi * self.max_angle / 180
         placed = scenes.with_attributes(
-            x=uniform(scenes, 0, 1, generator),
-            y=uniform(scenes, 0, 1, generator),
-            angle=uniform(scenes, -turn, turn, generator),
-            example=uniform(scenes, *self.image_range, generator),
+            x=sample_uniform(scenes, 0, 1, generator),
+            y=sample_uniform(scenes, 0, 1, generator),
+            angle=sample_uniform(scenes, -turn, turn, generator),
+            example=sample_uniform(scenes, *self.image_range, generator),
         )
         return self._lined_up(placed, generator) if self.row_fraction else placed
 
@@ -137,7 +137,7 @@ class NormalPlacement(ParameterPrior):
             x=normal(*self.x).clamp(0, 1),
             y=normal(*self.y).clamp(0, 1),
             angle=(turn + math.pi) % (2 * math.pi) - math.pi,
-            example=uniform(scenes, *self.image_range, generator),
+            example=sample_uniform(scenes, *self.image_range, generator),
         )
 
 
@@ -164,7 +164,7 @@ class LinePlacement(ParameterPrior):
             x=x,
             y=torch.full_like(x, 0.5),
             angle=torch.zeros_like(x),
-            example=uniform(scenes, *self.image_range, generator),
+            example=sample_uniform(scenes, *self.image_range, generator),
         )
 
 

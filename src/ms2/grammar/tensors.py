@@ -1,0 +1,82 @@
+"""A grammar as tensors, for batched expansion."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from ms2.grammar.rules import Rule
+
+
+class GrammarTensors(NamedTuple):
+    """N non-terminals, K rules, R non-terminals in the longest right-hand side, E renderable symbols of a rule.
+
+    Row N of ``allowed`` and ``lists`` stands for an empty stack; row K of the others for the padding rule, which
+    expands nothing.
+
+    Attributes:
+        allowed: Which rules expand each non-terminal.
+        lhs: Non-terminal of each rule's left-hand side.
+        push: Non-terminals of each rule's right-hand side in the order in which a LIFO stack takes them, last symbol
+            first; N after the last.
+        grow: Change of the stack's depth by each rule.
+        repeats: Which of ``push`` equal the left-hand side.
+        lists: Which non-terminals are lists: some rule's right-hand side has the left-hand side in it.
+        emit: Classes of the objects that each rule adds to the scene; -1 after the last.
+        owns: Which rules' left-hand sides are renderable.
+    """
+
+    allowed: Bool[Tensor, "n1 k"]
+    lhs: Int[Tensor, " k1"]
+    push: Int[Tensor, "k1 r"]
+    grow: Int[Tensor, " k1"]
+    repeats: Bool[Tensor, "k1 r"]
+    lists: Bool[Tensor, " n1"]
+    emit: Int[Tensor, "k1 e"]
+    owns: Bool[Tensor, " k1"]
+
+
+def grammar_tensors(
+    rules: Sequence[Rule], nonterminals: Sequence[str], terminals: Sequence[str], classes: Sequence[str]
+) -> GrammarTensors:
+    """Build the tensors of a grammar on the CPU.
+
+    Args:
+        rules: The rules.
+        nonterminals: Symbols with rules, in the order of their numbers.
+        terminals: Symbols without rules.
+        classes: Renderable symbols, in the order of their numbers.
+    """
+    number = {s: i for i, s in enumerate(nonterminals)}
+    empty = len(number)
+    pushed = [[s for s in reversed(rule.rhs) if s in number] for rule in rules] + [[]]
+    # a rule adds its own left-hand side first, then its terminals; other non-terminals are added by their own rules
+    emitted = [
+        [s for s in (rule.lhs,) if s in classes] + [s for s in rule.rhs if s in classes and s in terminals]
+        for rule in rules
+    ] + [[]]
+    width, objects = max(1, *map(len, pushed)), max(1, *map(len, emitted))
+    allowed = torch.zeros(empty + 1, len(rules), dtype=torch.bool)
+    for k, rule in enumerate(rules):
+        allowed[number[rule.lhs], k] = True
+    heads = [rule.lhs for rule in rules] + [""]
+    repeats = [[s == head for s in row] for head, row in zip(heads, pushed, strict=True)]
+    lists = [any(s == rule.lhs and s in rule.rhs for rule in rules) for s in number]
+    return GrammarTensors(
+        allowed=allowed,
+        lhs=torch.tensor([number.get(s, empty) for s in heads]),
+        push=torch.tensor([_padded([number[s] for s in row], width, empty) for row in pushed]),
+        # the padding rule leaves an empty stack empty, hence its 0 where other rules pop one symbol
+        grow=torch.tensor([len(row) - 1 for row in pushed[:-1]] + [0]),
+        repeats=torch.tensor([_padded(row, width, False) for row in repeats]),
+        lists=torch.tensor([*lists, False]),
+        emit=torch.tensor([_padded([classes.index(s) for s in row], objects, -1) for row in emitted]),
+        owns=torch.tensor([s in classes for s in heads]),
+    )
+
+
+def _padded(row: Sequence[int], width: int, value: int) -> list[int]:
+    """Fill a row up to a width."""
+    return [*row] + [value] * (width - len(row))
