@@ -591,7 +591,7 @@ def test_the_autoencoder_learns_to_give_back_what_it_is_given() -> None:
 def test_learned_parameters_are_a_prior() -> None:
     aerial = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), AerialView(canvas_size=16))
     model = parameter_model(aerial)
-    learned = World(Aerial2D(), aerial.prior, LearnedParameters(aerial.parameters, model), aerial.renderer)
+    learned = World(Aerial2D(), aerial.structure_prior, LearnedParameters(aerial.parameter_prior, model), aerial.renderer)
     assert learned.classes == aerial.classes == ("Road", "car", "house", "tree")
     assert learned.mutable == aerial.mutable
     scenes, prior = learned.sample_prior(40, rng(3)), aerial.sample_prior(40, rng(3))
@@ -619,7 +619,7 @@ def test_what_follows_from_learned_attributes_is_arranged() -> None:
     scenes, car = aerial.sample_prior(20, rng()), aerial.sample_prior(20, rng()).classes == 1
     values = torch.full((20, scenes.classes.shape[1] + 1, 1), 0.7).logit().requires_grad_()
     changed = model.applied(scenes, values)
-    expected = aerial.parameters.derive_attributes(scenes.with_attributes(spacing=torch.where(car, 0.7, 0.0)))
+    expected = aerial.parameter_prior.derive_attributes(scenes.with_attributes(spacing=torch.where(car, 0.7, 0.0)))
     torch.testing.assert_close(changed.attributes["x"], expected.attributes["x"])
     assert not torch.equal(changed.attributes["x"], scenes.attributes["x"])
     changed.attributes["x"].sum().backward()
