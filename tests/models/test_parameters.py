@@ -591,7 +591,9 @@ def test_the_autoencoder_learns_to_give_back_what_it_is_given() -> None:
 def test_learned_parameters_are_a_prior() -> None:
     aerial = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), AerialView(canvas_size=16))
     model = parameter_model(aerial)
-    learned = World(Aerial2D(), aerial.structure_prior, LearnedParameters(aerial.parameter_prior, model), aerial.renderer)
+    learned = World(
+        Aerial2D(), aerial.structure_prior, LearnedParameters(aerial.parameter_prior, model), aerial.renderer
+    )
     assert learned.classes == aerial.classes == ("Road", "car", "house", "tree")
     assert learned.mutable == aerial.mutable
     scenes, prior = learned.sample_prior(40, rng(3)), aerial.sample_prior(40, rng(3))

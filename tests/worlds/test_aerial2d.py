@@ -17,20 +17,15 @@ from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import fit_pcfg
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.scene.graph import derivation_from_graph, scene_graph
+from ms2.worlds.aerial2d.declaration import CAR, HOUSE, MIN_SPACING, ROAD, ROAD_WIDTH, TREE
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.aerial2d.priors import (
-    CAR,
-    HOUSE,
-    PITCH,
-    ROAD,
-    ROAD_WIDTH,
-    TREE,
     BusyFirstRoad,
     Lanes,
     ScatteredCars,
     SpacedCars,
     UniformTraffic,
-    traffic_of,
+    road_membership,
 )
 
 GRAMMAR = Aerial2D()
@@ -130,11 +125,11 @@ def test_no_pcfg_tells_the_first_road_from_the_others() -> None:
 
 
 def test_cars_know_their_road() -> None:
-    found = traffic_of(two_roads())
+    found = road_membership(two_roads())
     assert found.roads.tolist() == [2, 0]
     assert found.is_car[0].tolist() == [False, True, True, True, False, True]
     assert found.road[0].tolist() == [0, 0, 0, 0, 1, 1]
-    assert found.place[0].tolist() == [0, 0, 1, 2, 0, 0]
+    assert found.car_index[0].tolist() == [0, 0, 1, 2, 0, 0]
     assert found.cars[0].tolist() == [3, 3, 3, 3, 1, 1]
 
 
@@ -227,13 +222,13 @@ def test_places_of_scattered_cars_are_uniform() -> None:
     """One car is uniform along its road; two on a lane are as far apart as uniform draws that don't overlap."""
     alone = ScatteredCars().sample(scenes_from_derivations(GRAMMAR, torch.tensor([[0, 1, 3, 4, 5, 2]] * 2000)), rng())
     x = alone.attributes["x"][alone.classes == CAR]
-    assert stats.kstest(((x - PITCH / 2) / (64 - PITCH)).numpy(), "uniform").pvalue > 1e-3
+    assert stats.kstest(((x - MIN_SPACING / 2) / (64 - MIN_SPACING)).numpy(), "uniform").pvalue > 1e-3
     pairs = ScatteredCars().sample(
         scenes_from_derivations(GRAMMAR, torch.tensor([[0, 1, 3, 4, 4, 5, 2]] * 4000)), rng()
     )
     x, y = (pairs.attributes[name][pairs.classes == CAR].view(-1, 2) for name in ("x", "y"))
     same = (y[:, 0] - y[:, 1]).abs() < 1.0
-    gap = ((x[:, 0] - x[:, 1]).abs()[same] - PITCH) / (64 - 2 * PITCH)
+    gap = ((x[:, 0] - x[:, 1]).abs()[same] - MIN_SPACING) / (64 - 2 * MIN_SPACING)
     assert stats.kstest(gap.numpy(), stats.beta(1, 2).cdf).pvalue > 1e-3
 
 
@@ -250,7 +245,7 @@ def test_spaced_cars_keep_their_lane_and_distance() -> None:
     one_each = SpacedCars().sample(scenes_from_derivations(GRAMMAR, torch.tensor([[0, 1, 3, *[4] * 9, 5, 2]])), rng())
     x = one_each.attributes["x"][0][one_each.classes[0] == CAR]
     for lane in (x[0::2], x[1::2]):
-        assert lane.diff().min() >= PITCH - 1e-3
+        assert lane.diff().min() >= MIN_SPACING - 1e-3
 
 
 # --- how cars are spaced ---
@@ -268,7 +263,7 @@ def row(*spacing: float, extent: float = 64.0) -> list[float]:
 
 def test_the_spacing_of_scattered_cars_is_uniform_and_that_of_neighbours_independent() -> None:
     drawn = ScatteredCars().sample(scenes(UniformTraffic(4, 8), 3000), rng())
-    lanes, car = Lanes.of(drawn, 64.0), drawn.classes == CAR
+    lanes, car = Lanes.from_scenes(drawn, 64.0), drawn.classes == CAR
     spacing = drawn.attributes["spacing"]
     for left in (1, 2, 3, 4):
         of = car & (lanes.left == left)
@@ -281,10 +276,10 @@ def test_the_spacing_of_scattered_cars_is_uniform_and_that_of_neighbours_indepen
 @pytest.mark.parametrize("n", [1, 2, 5, 9])
 def test_cars_at_even_distances_are_spaced_nearly_alike(n: int) -> None:
     """In rows with half a gap at either end, as the target's; and these are the figures that the docstring gives."""
-    middle, room = [(k + 0.5) / n for k in range(n)], 64 - n * PITCH
+    middle, room = [(k + 0.5) / n for k in range(n)], 64 - n * MIN_SPACING
     before = [0.0, *middle[:-1]]
     spacing = [1 - (1 - (m - b) / (1 - b)) ** (n - k) for k, (m, b) in enumerate(zip(middle, before, strict=True))]
-    assert row(*spacing) == pytest.approx([(k + 0.5) * PITCH + room * m for k, m in enumerate(middle)], abs=1e-3)
+    assert row(*spacing) == pytest.approx([(k + 0.5) * MIN_SPACING + room * m for k, m in enumerate(middle)], abs=1e-3)
     assert spacing[0] == pytest.approx(0.5) if n == 1 else 0.39 < spacing[0] < 0.5
     assert all(0.63 < s < 0.67 for s in spacing[1:])
 
@@ -293,7 +288,7 @@ def test_cars_at_even_distances_are_spaced_nearly_alike(n: int) -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=18))
 def test_cars_keep_their_distance_whatever_their_spacing(spacing: list[float]) -> None:
     x = row(*spacing)
-    pitch = min(PITCH, 64 / len(x))
+    pitch = min(MIN_SPACING, 64 / len(x))
     assert x[0] >= pitch / 2 - 1e-3 and x[-1] <= 64 - pitch / 2 + 1e-3
     assert all(b - a >= pitch - 1e-3 for a, b in itertools.pairwise(x))
 

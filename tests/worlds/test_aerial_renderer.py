@@ -14,7 +14,8 @@ from ms2.core.errors import UserError
 from ms2.render.base import Rendering
 from ms2.render.compositing.sprites import mask_boxes
 from ms2.scene.batch import SceneBatch
-from ms2.worlds.aerial2d.assets import KINDS, LANES, SOILS, drawn, make_grounds
+from ms2.worlds.aerial2d.assets import GROUND_TEXTURES, ROAD_LANE_COUNTS, make_grounds, procedural_sprites
+from ms2.worlds.aerial2d.declaration import AERIAL_CLASSES
 from ms2.worlds.aerial2d.renderer import AerialView
 
 ROAD, CAR, HOUSE, TREE = range(4)
@@ -95,7 +96,7 @@ def test_scenes_without_objects_show_the_ground(number: int) -> None:
     labels = VIEW.render_labelled(scenes)
     assert labels.image.shape == (number, 3, 128, 128)
     assert (labels.instances == -1).all() and not labels.boxes.any() and not labels.visibility.any()
-    ground = make_grounds(128, 64.0)[len(SOILS) // 2, :, 128:, 128:]
+    ground = make_grounds(128, 64.0)[len(GROUND_TEXTURES) // 2, :, 128:, 128:]
     for image in labels.image:
         torch.testing.assert_close(image, ground * 0.5)
 
@@ -187,7 +188,7 @@ def test_no_lines_where_roads_cross() -> None:
 
 
 def test_wider_roads_have_more_lanes() -> None:
-    assert len(drawn("Road", 4.0)) == len(LANES)
+    assert len(procedural_sprites("Road", 4.0)) == len(ROAD_LANE_COUNTS)
     lines = []
     for width in (3, 7, 14, 20):
         image = AerialView(canvas_size=512).render(scene((ROAD, 32, 32, math.pi / 2, 9, width)))[0].mean(0)
@@ -206,7 +207,7 @@ def brute(view: AerialView, scenes: SceneBatch) -> tuple[Tensor, Tensor]:
     for place in range(scenes.classes.shape[1]):
         masks.append(view.render_labelled(alone(scenes, place)).instances == place)
     mask = torch.stack(masks, 1)
-    level = torch.tensor([*(KINDS[name].level for name in view.classes), -1])[scenes.classes]
+    level = torch.tensor([*(AERIAL_CLASSES[name].level for name in view.classes), -1])[scenes.classes]
     order = torch.where(scenes.mask, level * 100 + torch.arange(scenes.classes.shape[1]), -1)
     best = torch.where(mask, order[..., None, None], -1).amax(1)
     return mask, torch.where(best >= 0, best % 100, -1)
@@ -303,11 +304,11 @@ def test_descent_moves_a_house_to_where_it_belongs() -> None:
 
 
 def test_an_unknown_class_is_named_with_the_nearest() -> None:
-    with pytest.raises(UserError, match="cannot draw a 'hose'\\. Did you mean 'house'\\? Available: Road, car, "):
+    with pytest.raises(UserError, match="cannot render a 'hose'\\. Did you mean 'house'\\? Available: Road, car, "):
         AerialView(classes=("Road", "hose"))
 
 
-@pytest.mark.parametrize("settings", [{"canvas": 0}, {"extent": 0.0}])
+@pytest.mark.parametrize("settings", [{"canvas_size": 0}, {"extent": 0.0}])
 def test_an_image_has_a_size(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="both must be positive"):
         AerialView(**settings)
@@ -348,11 +349,11 @@ def test_a_folder_of_pictures_replaces_the_drawn_ones(tmp_path: Path) -> None:
     [
         ([], "has no subfolders"),
         (["cars/a.png"], "Did you mean 'car'\\? Available: car, ground, house, tree, truck"),
-        (["car/notes.txt"], "holds no pictures"),
-        (["car/a.png!broken"], "a.png does not load as a picture .* or remove it"),
-        (["car/a.png!RGB"], "a.png has no transparency: what is not car"),
-        (["car/a.png!clear"], "a.png is transparent all over"),
-        (["ground/a.png!broken"], "a.png does not load as a picture"),
+        (["car/notes.txt"], "holds no images"),
+        (["car/a.png!broken"], "a.png cannot be read as an image .* or remove it"),
+        (["car/a.png!RGB"], "a.png has no transparency: pixels outside of the car"),
+        (["car/a.png!clear"], "a.png is fully transparent"),
+        (["ground/a.png!broken"], "a.png cannot be read as an image"),
     ],
 )
 def test_a_folder_that_is_of_no_use_is_named(files: list[str], message: str, tmp_path: Path) -> None:
@@ -372,5 +373,5 @@ def test_a_folder_that_is_of_no_use_is_named(files: list[str], message: str, tmp
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no folder .*nowhere.* all pictures are drawn by code"):
+    with pytest.raises(UserError, match=r"there is no assets folder .*nowhere.* procedural sprites"):
         AerialView(assets=str(tmp_path / "nowhere"))

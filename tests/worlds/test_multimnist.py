@@ -22,7 +22,7 @@ from ms2.world import World
 from ms2.worlds.multimnist.digits import load_digits
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import LinePlacement, RandomDigits, UniformDigits, UniformPlacement
-from ms2.worlds.multimnist.renderer import INK, DigitCanvas
+from ms2.worlds.multimnist.renderer import INK_THRESHOLD, DigitCanvas
 
 GRAMMAR = MultiMNIST()
 SMALL = DigitCanvas(canvas_size=40, digit_size=12)
@@ -58,12 +58,12 @@ def test_sklearn_digits_are_sorted_by_class() -> None:
     for digit in range(10):
         first, count = int(digits.first[digit]), int(digits.number[digit])
         expected = torch.as_tensor(source.images[source.target == digit], dtype=torch.float32) / 16
-        torch.testing.assert_close(digits.pictures[first : first + count], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(digits.images[first : first + count], expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("side", [6, 8, 28])
 def test_resized_digits_keep_range_and_mean(side: int) -> None:
-    small, original = load_digits("sklearn", side).pictures, load_digits("sklearn", 8).pictures
+    small, original = load_digits("sklearn", side).images, load_digits("sklearn", 8).images
     assert small.shape == (1797, side, side)
     assert small.min() >= 0 and small.max() <= 1
     assert small.mean().item() == pytest.approx(original.mean().item(), rel=0.02)
@@ -72,7 +72,7 @@ def test_resized_digits_keep_range_and_mean(side: int) -> None:
 @pytest.mark.parametrize("side", [3, 6, 20])
 def test_digits_are_resized_as_pillow_does_it(side: int) -> None:
     """Bilinear, and without aliasing when they shrink."""
-    small, original = load_digits("sklearn", side).pictures, load_digits("sklearn", 8).pictures
+    small, original = load_digits("sklearn", side).images, load_digits("sklearn", 8).images
     for i in (0, 500, 1796):
         expected = Image.fromarray(original[i].numpy()).resize((side, side), Image.Resampling.BILINEAR)
         torch.testing.assert_close(small[i], torch.tensor(np.asarray(expected)), atol=1e-5, rtol=0)
@@ -86,7 +86,7 @@ def test_an_unknown_digit_source_suggests_the_nearest() -> None:
 
 
 def test_mnist_without_a_folder_says_what_to_give() -> None:
-    with pytest.raises(UserError, match="give mnist_root"):
+    with pytest.raises(UserError, match="set mnist_root"):
         DigitCanvas(source="mnist")
 
 
@@ -122,9 +122,9 @@ def test_mnist_is_read_from_digits_root(tmp_path: Path) -> None:
 @pytest.mark.skipif("MS2_DATA" not in os.environ, reason="MS2_DATA, the folder that holds MNIST/raw, is not set")
 def test_real_mnist() -> None:
     digits = load_digits("mnist", 28, os.environ["MS2_DATA"])
-    assert digits.pictures.shape == (60000, 28, 28)
+    assert digits.images.shape == (60000, 28, 28)
     assert digits.number.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert digits.pictures.mean().item() == pytest.approx(0.1307, abs=1e-4)  # the mean that everyone normalises by
+    assert digits.images.mean().item() == pytest.approx(0.1307, abs=1e-4)  # the mean that everyone normalises by
 
 
 @pytest.mark.parametrize(("digit", "canvas"), [(41, 40), (0, 40), (-3, 40)])
@@ -136,7 +136,7 @@ def test_a_digit_must_fit_onto_the_canvas(digit: int, canvas: int) -> None:
 def test_a_digit_may_fill_the_canvas() -> None:
     image = DigitCanvas(canvas_size=8, digit_size=8).render(scenes([[4]]))
     digits = load_digits("sklearn", 8)
-    torch.testing.assert_close(image[0, 0], digits.pictures[digits.first[4]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(image[0, 0], digits.images[digits.first[4]], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("example", [0.0, 0.3, 0.999, 1.0])
@@ -145,7 +145,7 @@ def test_example_runs_through_the_pictures_of_the_class(example: float) -> None:
     digits = canvas.digits
     for digit in (0, 7, 9):
         count = int(digits.number[digit])
-        expected = digits.pictures[digits.first[digit] + min(int(example * count), count - 1)]
+        expected = digits.images[digits.first[digit] + min(int(example * count), count - 1)]
         image = canvas.render(scenes([[digit]], example=[[example]]))
         torch.testing.assert_close(image[0, 0], expected, atol=1e-5, rtol=0)
 
@@ -312,9 +312,9 @@ def check_scene(labels: Rendering, i: int, alone: dict[int, Tensor]) -> None:
     """The labels of one scene against pictures of each of its digits."""
     instances, image = labels.instances[i], labels.image[i, 0]
     assert set(instances.unique().tolist()) <= {-1, *alone}
-    assert ((instances >= 0) == (image >= INK)).all()
+    assert ((instances >= 0) == (image >= INK_THRESHOLD)).all()
     for j, picture in alone.items():
-        mask, seen = picture >= INK, instances == j
+        mask, seen = picture >= INK_THRESHOLD, instances == j
         assert (mask | ~seen).all()
         assert (picture[seen] == image[seen]).all()
         assert labels.boxes[i, j].tolist() == box_of(mask)
@@ -402,7 +402,7 @@ def test_pictures_are_placed_where_attributes_say() -> None:
     """x and y run from the left and top edge; the digit's centre moves over canvas - digit pixels."""
     batch = scenes([[1, 5]], x=[[0.25, 0.9]], y=[[0.6, 0.1]], example=[[0.5, 0.0]])
     first, count = SMALL.digits.first[[1, 5]], SMALL.digits.number[[1, 5]]
-    pictures = SMALL.digits.pictures[first + torch.stack([count[0] // 2, torch.tensor(0)])]
+    pictures = SMALL.digits.images[first + torch.stack([count[0] // 2, torch.tensor(0)])]
     x, y = 6 + 28 * torch.tensor([0.25, 0.9]), 6 + 28 * torch.tensor([0.6, 0.1])
     sprites = place_sprites(pictures, x, y, None, torch.tensor([0, 0]))
     expected = torch.zeros(40, 40)
@@ -436,5 +436,5 @@ def test_as_many_scenes_have_rows_as_are_asked_for():
     moved = ((plain.attributes["x"] != some.attributes["x"]) & some.mask).any(1)
     there = some.mask.any(1)
     assert binomtest(int(moved.sum()), int(there.sum()), 0.25).pvalue > 1e-3
-    with pytest.raises(UserError, match="row_fraction is a share"):
+    with pytest.raises(UserError, match="row_fraction must lie"):
         UniformPlacement(row_fraction=1.5)

@@ -407,7 +407,7 @@ def test_classes_in_another_order_and_number() -> None:
 
 
 def test_a_folder_of_assets_is_used(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="there is no assets folder"):
         StreetView((32, 104), assets=str(tmp_path / "none"))
     corners_of = [(x, y, z) for x in (-1, 1) for y in (0, 3) for z in (-2, 2)]  # y is up in these files
     faces = ["f 1 2 4", "f 1 4 3", "f 5 6 8", "f 5 8 7", "f 1 5 2", "f 2 5 6", "f 3 4 8", "f 3 8 7"]

@@ -1,4 +1,4 @@
-"""Domains: each folder holds one world's grammar, priors and renderer."""
+"""Built-in worlds: each package has a declaration, a grammar, priors and a renderer."""
 
 from ms2.worlds import aerial2d, driving3d, multimnist
 

@@ -1,4 +1,4 @@
-"""Aerial 2D: learn that the first road is busier than the others, from pictures taken from above (section 4.2)."""
+"""Aerial 2D: roads with cars seen from above, of which the first is busier than the others (section 4.2)."""
 
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.aerial2d.priors import BusyFirstRoad, ScatteredCars, SpacedCars, UniformTraffic

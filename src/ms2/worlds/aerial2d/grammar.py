@@ -4,7 +4,9 @@ from ms2.grammar.grammar import Grammar
 
 
 class Aerial2D(Grammar):
-    """Any number of roads with any number of cars on each. K = 6 rules; r roads take 2 + sum of (3 + their cars) steps.
+    """Grammar of Aerial 2D: roads, each with cars; K = 6 rules.
+
+    A derivation with r roads has 2 + sum of (3 + their cars) steps.
 
     A road has no terminal of its own: the non-terminal is the object, and its cars are its children.
     """

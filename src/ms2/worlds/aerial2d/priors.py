@@ -12,35 +12,32 @@ from torch import Generator, Tensor
 from ms2.core.errors import UserError
 from ms2.priors.parameters import ParameterPrior, sample_uniform
 from ms2.priors.structure import ListLengthPrior
-from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
-
-ROAD, CAR, HOUSE, TREE = range(4)
-LANE = 3.6
-"""Width of a lane."""
-ROAD_WIDTH = 2 * LANE + 1
-"""Two lanes with their shoulders."""
-PITCH = 4.9
-"""A car and the gap behind it: the closest that cars stand on a lane."""
-SIZES = (
-    ((ROAD_WIDTH, ROAD_WIDTH), (ROAD_WIDTH, ROAD_WIDTH)),
-    ((3.9, 1.75), (4.7, 1.95)),
-    ((7.0, 5.0), (9.0, 6.5)),
-    ((2.8, 2.8), (4.4, 4.4)),
+from ms2.worlds.aerial2d.declaration import (
+    AERIAL_CLASSES,
+    CAR,
+    ENVIRONMENT_ATTRIBUTES,
+    HOUSE,
+    LANE_WIDTH,
+    MIN_SPACING,
+    MUTABLE_ATTRIBUTES,
+    ROAD,
+    ROAD_WIDTH,
+    SCENERY,
+    TREE,
+    WORLD_CLASSES,
 )
-"""Least and greatest length and width of roads, cars, houses and trees."""
-HOUSE_PLOT, TREE_PLOT = 9.5, 4.5
-"""Sides of the squares that a house and a tree need."""
-TRIES = 8
-"""Places that are tried for a house or a tree before it is left out."""
+
+MAX_PLACEMENT_TRIES = 8
+"""Number of positions tried for a house or tree before it is dropped."""
 
 
 class UniformTraffic(ListLengthPrior):
-    """The paper's prior: the number of roads uniform, and the number of cars on each uniform.
+    """The paper's structure prior: uniform numbers of roads, and of cars on each road.
 
     Args:
-        max_roads: Most roads in a scene.
-        max_cars: Most cars on a road.
+        max_roads: Maximum number of roads per scene.
+        max_cars: Maximum number of cars per road.
     """
 
     def __init__(self, max_roads: int = 4, max_cars: int = 8) -> None:
@@ -48,7 +45,7 @@ class UniformTraffic(ListLengthPrior):
 
 
 class BusyFirstRoad(ListLengthPrior):
-    """The paper's target: many cars on the first road and few on the others, which no PCFG can express.
+    """The paper's target: Poisson car counts with a larger mean on the first road, which no PCFG can express.
 
     Args:
         road_weights: Weights of 1, 2, 3, ... roads.
@@ -66,11 +63,11 @@ class BusyFirstRoad(ListLengthPrior):
 
 
 MAX_CARS = 100
-"""Largest mean number of cars on a road; far fewer have room."""
+"""Maximum mean number of cars on a road."""
 
 
 def _poisson(mean: float) -> list[float]:
-    """Probabilities of a Poisson distribution, up to where under a millionth is left."""
+    """Compute Poisson probabilities, truncated where less than 1e-6 remains."""
     if not 0 < mean <= MAX_CARS:
         raise UserError(f"a mean number of cars must be positive and at most {MAX_CARS}, not {mean}")
     p = [math.exp(-mean)]
@@ -79,57 +76,57 @@ def _poisson(mean: float) -> list[float]:
     return p
 
 
-class Traffic(NamedTuple):
-    """Which road each of n objects belongs to.
+class RoadMembership(NamedTuple):
+    """Road of each of n objects.
 
     Attributes:
-        is_car: Whether it is a car.
-        road: Number of the road that it is, or that it stands on, from 0.
-        place: Number of a car among those of its road, from 0.
+        is_car: Whether the object is a car.
+        road: Index of the road that the object is, or is on.
+        car_index: Index of a car among those of its road.
         cars: Number of cars on that road.
         roads: Number of roads in the scene.
     """
 
     is_car: Bool[Tensor, "b n"]
     road: Int[Tensor, "b n"]
-    place: Int[Tensor, "b n"]
+    car_index: Int[Tensor, "b n"]
     cars: Int[Tensor, "b n"]
     roads: Int[Tensor, " b"]
 
     @property
-    def most_roads(self) -> int:
-        """Roads of the scene that has most, but at least 1."""
+    def max_roads_per_scene(self) -> int:
+        """Return the maximum number of roads over scenes, at least 1."""
         return max(1, int(self.roads.max())) if len(self.roads) else 1
 
 
-def traffic_of(scenes: SceneBatch) -> Traffic:
-    """Roads and cars of scenes in the order in which the grammar made them, each road before its cars."""
+def road_membership(scenes: SceneBatch) -> RoadMembership:
+    """Determine the road of each object, in the grammar's order: each road before its cars."""
     is_car, above = scenes.classes == CAR, scenes.parents.clamp(min=0)
     own = (scenes.classes == ROAD).cumsum(1) - 1
     road = torch.where(is_car, own.gather(1, above), own).clamp(min=0)
     before = is_car.cumsum(1)
-    place = torch.where(is_car, before - 1 - before.gather(1, above), 0)
+    index = torch.where(is_car, before - 1 - before.gather(1, above), 0)
     cars = torch.zeros_like(road).scatter_add_(1, road, is_car.long()).gather(1, road)
-    return Traffic(is_car, road, place, cars, own.amax(1) + 1)
+    return RoadMembership(is_car, road, index, cars, own.amax(1) + 1)
 
 
-EPSILON = 1e-6
-"""Least share of the room that a car leaves to those after it."""
+MIN_REMAINING = 1e-6
+"""Minimum fraction of the free length that a car leaves to those after it."""
 
 
 class Lanes(NamedTuple):
-    """Cars in a row, which divide the free room of their lane into gaps.
+    """Cars per lane, with positions parameterised by spacings in [0, 1].
 
-    If m cars stood anywhere in the room that is left, the first of them would take at most a share s of it with
-    probability 1 - (1 - s)^m. That probability is a car's ``spacing``: uniform, and independent of all others, if cars
-    stand anywhere (Rényi, 1953); in an even row 0.39 to 0.5 for the first and 0.63 to 0.67 for all others. Whatever it
-    is, cars don't overlap, unless the lane is too short for so many of them.
+    Of m cars placed uniformly in the remaining free length, the first takes at most a fraction s of it with probability
+    1 - (1 - s)^m. That probability is a car's ``spacing``: for uniformly placed cars it is uniform and independent of
+    all others (Rényi 1953); for evenly spaced cars it is 0.39 to 0.5 for the first and 0.63 to 0.67 for all others.
+    Cars do not overlap for any spacings, unless the lane is too short for their number.
 
     Attributes:
-        behind: Which cars stand on the lane of each and not after it, itself included.
+        behind: Cars on the lane of each that are not ahead of it, itself included.
         left: Number of cars from each to the end of its lane, itself included.
-        pitch: Length of road that each takes with the gap it must keep.
-        room: Length of the lane less that of all its cars.
+        pitch: Length of lane that each car takes up with its gap.
+        room: Free length of the lane.
     """
 
     behind: Bool[Tensor, "b n n"]
@@ -138,53 +135,54 @@ class Lanes(NamedTuple):
     room: Float[Tensor, "b n"]
 
     @classmethod
-    def of(cls, scenes: SceneBatch, extent: float) -> "Lanes":
-        """The lanes of scenes: a car is on the side of its road on which it stands."""
+    def from_scenes(cls, scenes: SceneBatch, extent: float) -> "Lanes":
+        """Assign the cars of scenes to lanes by their side of the road."""
         x, y = scenes.attributes["x"].detach(), scenes.attributes["y"].detach()
         side = y > scenes.parent_values(y)
-        return cls.in_order(torch.where(scenes.classes == CAR, 2 * scenes.parents + side, -1), x, extent)
+        return cls.sort_in_lanes(torch.where(scenes.classes == CAR, 2 * scenes.parents + side, -1), x, extent)
 
     @classmethod
-    def in_order(cls, lane: Int[Tensor, "b n"], x: Float[Tensor, "b n"], extent: float) -> "Lanes":
-        """Cars on numbered lanes, in the order of x; on lane -1 is what is no car."""
+    def sort_in_lanes(cls, lane: Int[Tensor, "b n"], x: Float[Tensor, "b n"], extent: float) -> "Lanes":
+        """Sort cars on numbered lanes by x; lane -1 marks objects that are not cars."""
         others = (lane[:, :, None] == lane[:, None]) & (lane >= 0)[:, None]
         number = others.sum(2)
-        pitch = (extent / number.clamp(min=1)).clamp(max=PITCH)  # a lane that is overfull is squeezed
+        pitch = (extent / number.clamp(min=1)).clamp(max=MIN_SPACING)  # shorter on an overfull lane
         index = torch.arange(x.shape[1], device=x.device)
         not_after = (x[:, None] < x[:, :, None]) | ((x[:, None] == x[:, :, None]) & (index <= index[:, None]))
         behind = others & not_after
         return cls(behind, (number - behind.sum(2) + 1.0), pitch, (extent - number * pitch).clamp(min=0))
 
-    def places(self, spacing: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        """Places along the road of cars with this spacing; differentiable."""
-        kept = torch.log1p(-spacing.clamp(0, 1 - EPSILON)) / self.left  # log of the share that is left behind a car
+    def positions(self, spacing: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+        """Compute the positions of cars along the road from their spacings; differentiable."""
+        kept = torch.log1p(-spacing.clamp(0, 1 - MIN_REMAINING)) / self.left  # log of the fraction that a car leaves
         taken = -torch.expm1((self.behind * kept[:, None]).sum(2))
         return (self.behind.sum(2) - 0.5) * self.pitch + self.room * taken
 
     def spacing(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        """Spacing of cars at these places, in the order of those that they were made of; 0 without room."""
+        """Compute spacings from positions x with the order that the lanes were sorted by; 0 without free length."""
         taken = x - (self.behind.sum(2) - 0.5) * self.pitch
         first = ~self.behind | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         before = torch.where(first, 0.0, taken[:, None]).amax(2)
-        share = (taken - before) / (self.room - before).clamp(min=EPSILON)
-        return torch.where(self.behind.any(2) & (self.room > 0), 1 - (1 - share.clamp(0, 1)) ** self.left, 0.0)
+        fraction = (taken - before) / (self.room - before).clamp(min=MIN_REMAINING)
+        return torch.where(self.behind.any(2) & (self.room > 0), 1 - (1 - fraction.clamp(0, 1)) ** self.left, 0.0)
 
 
 class ParallelRoads(ParameterPrior):
-    """Parallel roads one below the other, cars on them, houses and trees beside them.
+    """Base class of parameter priors with parallel roads, cars on them, and houses and trees beside them.
 
-    Subclasses say where on its road each car stands. What may be learned of a car is its ``spacing``, from which its
-    place follows (see `Lanes`), its lane, and its heading.
+    Subclasses sample the cars' positions. Of a car, its ``spacing`` may be learned, from which its position is derived
+    (see `Lanes`), its lane, and its heading.
 
     Args:
-        extent: Side of the square that is seen, as the renderer's.
+        extent: Side of the visible square in metres; must equal the renderer's.
         road_distance: Range of the distance between the centre lines of neighbouring roads, in metres. Where roads
             would leave the square, all distances of that scene are scaled down by one factor.
-        max_houses: Most houses in a scene; those without room are left out.
-        max_trees: Most trees in a scene; likewise.
+        max_houses: Maximum number of houses; houses that do not fit are dropped.
+        max_trees: Maximum number of trees; trees that do not fit are dropped.
     """
 
-    scenery = ("house", "tree")
+    scenery = SCENERY
+    mutable = MUTABLE_ATTRIBUTES
     derived_attributes: Mapping[str, str] = {"spacing": "x"}
 
     def __init__(
@@ -198,38 +196,32 @@ class ParallelRoads(ParameterPrior):
             raise UserError(
                 f"road_distance must be two values of at least {ROAD_WIDTH} m in ascending order, not {road_distance}"
             )
-        for what, most, plot in (("max_houses", max_houses, HOUSE_PLOT), ("max_trees", max_trees, TREE_PLOT)):
-            if not 0 <= most <= int(extent / plot):
-                raise UserError(f"{what} must lie between 0 and {int(extent / plot)} on {extent} m, not be {most}")
+        for setting, value, name in (("max_houses", max_houses, "house"), ("max_trees", max_trees, "tree")):
+            limit = int(extent / _plot(name))
+            if not 0 <= value <= limit:
+                raise UserError(f"{setting} must lie between 0 and {limit} on {extent} m, not be {value}")
         self.extent, self.road_distance = extent, road_distance
-        self.mutable = {
-            "car": (
-                Attribute("spacing", 0, 1),
-                Attribute("y", -LANE, LANE, relative=True),
-                Attribute("angle", -math.pi, math.pi, periodic=True),
-            )
-        }
         self.max_houses, self.max_trees = max_houses, max_trees
 
     @abstractmethod
-    def cars(self, traffic: Traffic, generator: Generator) -> "Places":
-        """Places of cars, used for those objects that are cars: x along the road, y across it from its middle."""
+    def sample_cars(self, roads_of: RoadMembership, generator: Generator) -> "Placements":
+        """Sample positions and angles for all entries, used for cars: x along the road, y from its centre line."""
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
-        """Place roads and cars, then houses and trees, which are added to the scenes."""
-        traffic = traffic_of(scenes)
-        roads = self._roads(traffic, generator)
-        houses = self._beside(roads, self.max_houses, HOUSE_PLOT, None, generator)
-        trees = self._beside(roads, self.max_trees, TREE_PLOT, houses, generator)
-        parts = (self._on_roads(traffic, roads, generator), houses, trees)
+        """Sample placements of roads and cars, and add houses and trees."""
+        roads_of = road_membership(scenes)
+        roads = self._roads(roads_of, generator)
+        houses = self._beside(roads, self.max_houses, "house", None, generator)
+        trees = self._beside(roads, self.max_trees, "tree", houses, generator)
+        parts = (self._on_roads(roads_of, roads, generator), houses, trees)
         x, y, angle = (torch.cat(column, 1) for column in list(zip(*parts, strict=True))[:3])
-        kinds = [torch.where(part.used, kind, -1) for part, kind in ((houses, HOUSE), (trees, TREE))]
-        classes = torch.cat([scenes.classes, *kinds], 1)
+        scenery = [torch.where(part.used, index, -1) for part, index in ((houses, HOUSE), (trees, TREE))]
+        classes = torch.cat([scenes.classes, *scenery], 1)
         parents = torch.nn.functional.pad(scenes.parents, (0, self.max_houses + self.max_trees), value=-1)
         everything = SceneBatch(classes, parents)
-        low, high = torch.tensor(SIZES, device=x.device)[classes].unbind(-2)  # an unused place is as large as the last
-        drawn = torch.rand(low.shape, generator=generator, device=x.device)
-        length, width = (low + (high - low) * drawn).unbind(-1)
+        low, high = _size_range(x.device)[classes].unbind(-2)  # index -1 of unused entries is the last class
+        draw = torch.rand(low.shape, generator=generator, device=x.device)
+        length, width = (low + (high - low) * draw).unbind(-1)
         everything = everything.with_attributes(
             x=x,
             y=y,
@@ -239,74 +231,75 @@ class ParallelRoads(ParameterPrior):
             model=sample_uniform(everything, 0, 1, generator),
             colour=sample_uniform(everything, 0, 1, generator),
         )
-        spacing = Lanes.of(everything, self.extent).spacing(x)
+        spacing = Lanes.from_scenes(everything, self.extent).spacing(x)
         everything = everything.with_attributes(spacing=spacing)
         return everything.with_environment(**self._weather(len(scenes), generator)).compact()
 
     def derive_attributes(self, scenes: SceneBatch) -> SceneBatch:
-        """Cars at the places that follow from their spacing, in the order in which they stand on their lane."""
-        lanes = Lanes.of(scenes, self.extent)
-        places = lanes.places(scenes.attributes["spacing"])
-        return scenes.with_attributes(x=torch.where(scenes.classes == CAR, places, scenes.attributes["x"]))
+        """Compute the cars' positions from their spacings, keeping their order on the lane."""
+        lanes = Lanes.from_scenes(scenes, self.extent)
+        positions = lanes.positions(scenes.attributes["spacing"])
+        return scenes.with_attributes(x=torch.where(scenes.classes == CAR, positions, scenes.attributes["x"]))
 
     def _weather(self, n: int, generator: Generator) -> dict[str, Float[Tensor, " {n}"]]:
-        bounds = {"ground": (0, 1), "ground_x": (0, 1), "ground_y": (0, 1), "sun": (-math.pi, math.pi)}
         return {
-            name: low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
-            for name, (low, high) in {**bounds, "light": (0.85, 1.05)}.items()
+            one.attribute.name: one.low
+            + (one.high - one.low) * torch.rand(n, generator=generator, device=generator.device)
+            for one in ENVIRONMENT_ATTRIBUTES
         }
 
-    def _roads(self, traffic: Traffic, generator: Generator) -> Float[Tensor, "b r"]:
-        """The middles of a scene's roads, from the top; those that it lacks lie infinitely far away."""
-        (low, high), device = self.road_distance, traffic.road.device
-        most = traffic.most_roads
-        gaps = low + (high - low) * torch.rand(len(traffic.roads), most, generator=generator, device=device)
-        gaps[:, 0] -= low  # the first may lie at the edge
+    def _roads(self, roads_of: RoadMembership, generator: Generator) -> Float[Tensor, "b r"]:
+        """Sample the centre lines of the roads from top to bottom; infinite for entries without a road."""
+        (low, high), device = self.road_distance, roads_of.road.device
+        most = roads_of.max_roads_per_scene
+        gaps = low + (high - low) * torch.rand(len(roads_of.roads), most, generator=generator, device=device)
+        gaps[:, 0] -= low  # the first road may be at the edge
         below = gaps.cumsum(1)
-        last = below.gather(1, (traffic.roads - 1).clamp(min=0)[:, None])
+        last = below.gather(1, (roads_of.roads - 1).clamp(min=0)[:, None])
         middle = ROAD_WIDTH / 2 + below * ((self.extent - ROAD_WIDTH) / last).clamp(max=1)
-        return torch.where(torch.arange(most, device=device) < traffic.roads[:, None], middle, torch.inf)
+        return torch.where(torch.arange(most, device=device) < roads_of.roads[:, None], middle, torch.inf)
 
-    def _on_roads(self, traffic: Traffic, roads: Float[Tensor, "b r"], generator: Generator) -> "Places":
-        """Roads across the whole square, and the cars on them."""
-        cars = self.cars(traffic, generator)
-        middle = roads.gather(1, traffic.road).nan_to_num(posinf=0.0)  # of a scene without roads
-        return Places(
-            torch.where(traffic.is_car, cars.x, self.extent / 2),
-            torch.where(traffic.is_car, middle + cars.y, middle),
-            torch.where(traffic.is_car, cars.angle, 0.0),
+    def _on_roads(self, roads_of: RoadMembership, roads: Float[Tensor, "b r"], generator: Generator) -> "Placements":
+        """Place roads across the whole square, and the cars on them."""
+        cars = self.sample_cars(roads_of, generator)
+        middle = roads.gather(1, roads_of.road).nan_to_num(posinf=0.0)  # of a scene without roads
+        return Placements(
+            torch.where(roads_of.is_car, cars.x, self.extent / 2),
+            torch.where(roads_of.is_car, middle + cars.y, middle),
+            torch.where(roads_of.is_car, cars.angle, 0.0),
             cars.used,
         )
 
     def _beside(
         self,
         roads: Float[Tensor, "b r"],
-        most: int,
-        plot: float,
-        others: "Places | None",
+        number: int,
+        name: str,
+        others: "Placements | None",
         generator: Generator,
-    ) -> "Places":
-        """Up to ``most`` places beside the roads, in different columns, and away from the houses that there are."""
+    ) -> "Placements":
+        """Sample up to ``number`` placements of a class beside roads, in different columns, apart from ``others``."""
         batch, device = len(roads), roads.device
 
         def draw(*shape: int) -> Tensor:
             return torch.rand(batch, *shape, generator=generator, device=device)
 
+        plot = _plot(name)
         columns = int(self.extent / plot)
-        x = (draw(columns).argsort(1)[:, :most] + 0.5) * (self.extent / columns)
-        y = plot / 2 + (self.extent - plot) * draw(most, TRIES)
+        x = (draw(columns).argsort(1)[:, :number] + 0.5) * (self.extent / columns)
+        y = plot / 2 + (self.extent - plot) * draw(number, MAX_PLACEMENT_TRIES)
         free = ((y[..., None] - roads[:, None, None]).abs() > (ROAD_WIDTH + plot * 0.75) / 2).all(-1)
         if others is not None:
-            near_x = (x[:, :, None] - others.x[:, None]).abs() < (HOUSE_PLOT + plot) / 2
-            near_y = (y[..., None] - others.y[:, None, None]).abs() < (HOUSE_PLOT * 0.75 + plot) / 2
+            near_x = (x[:, :, None] - others.x[:, None]).abs() < (_plot("house") + plot) / 2
+            near_y = (y[..., None] - others.y[:, None, None]).abs() < (_plot("house") * 0.75 + plot) / 2
             free &= ~(near_x[:, :, None] & near_y & others.used[:, None, None]).any(-1)
         chosen = y.gather(2, free.long().argmax(2, keepdim=True))[..., 0]
-        wanted = torch.arange(most, device=device) < (draw(1) * (most + 1)).floor()
-        return Places(x, chosen, _turned(draw(most), upright=others is None), wanted & free.any(2))
+        wanted = torch.arange(number, device=device) < (draw(1) * (number + 1)).floor()
+        return Placements(x, chosen, _angle(draw(number), along_roads=others is None), wanted & free.any(2))
 
 
-class Places(NamedTuple):
-    """Where k things are, in metres and radians, and which of them there are."""
+class Placements(NamedTuple):
+    """Positions in metres, angles in radians, and validity of k objects."""
 
     x: Float[Tensor, "b k"]
     y: Float[Tensor, "b k"]
@@ -314,28 +307,28 @@ class Places(NamedTuple):
     used: Bool[Tensor, "b k"]
 
 
-def _turned(draw: Float[Tensor, "b k"], upright: bool) -> Float[Tensor, "b k"]:
-    """Any angle; or along the roads, give or take three degrees."""
-    if not upright:
+def _angle(draw: Float[Tensor, "b k"], along_roads: bool) -> Float[Tensor, "b k"]:
+    """Map uniform draws to any angle, or to angles along the roads within three degrees."""
+    if not along_roads:
         return (2 * draw - 1) * math.pi
     tilt = 0.05 * (4 * (draw * 2 % 1) - 2)
     return torch.where(draw < 0.5, tilt, torch.where(tilt > 0, tilt - math.pi, tilt + math.pi))
 
 
 class ScatteredCars(ParallelRoads):
-    """The paper's prior of parameters: cars anywhere on their road, turned anyhow.
+    """The paper's parameter prior: uniform position on the road, uniform angle.
 
-    Places are uniform among those at which no car overlaps the next on its lane, since hidden cars could not be
-    counted: n of them on a lane of length L are sorted uniform draws from L less n cars, each moved on by those before.
+    Positions are uniform among arrangements without overlap on a lane, since hidden cars could not be counted: n sorted
+    uniform draws from the free length, each shifted by the cars before it.
 
     Args:
-        extent: Side of the square that is seen, as the renderer's.
+        extent: Side of the visible square in metres; must equal the renderer's.
         road_distance: Range of the distance between the centre lines of neighbouring roads, in metres. Where roads
             would leave the square, all distances of that scene are scaled down by one factor.
-        max_houses: Most houses in a scene; those without room are left out.
-        max_trees: Most trees in a scene; likewise.
-        row_fraction: Share of scenes in which cars face along their lane. The paper has none; an extractor that has
-            seen some counts the cars of real traffic better.
+        max_houses: Maximum number of houses; houses that do not fit are dropped.
+        max_trees: Maximum number of trees; trees that do not fit are dropped.
+        row_fraction: Fraction of scenes in which cars face along their lane. 0 in the paper; extractors trained with
+            some count aligned cars better.
     """
 
     def __init__(
@@ -348,41 +341,55 @@ class ScatteredCars(ParallelRoads):
     ) -> None:
         super().__init__(extent, road_distance, max_houses, max_trees)
         if not 0 <= row_fraction <= 1:
-            raise UserError(f"row_fraction is a share of scenes, between 0 and 1, and can't be {row_fraction}")
+            raise UserError(f"row_fraction must lie between 0 and 1; it is {row_fraction}")
         self.row_fraction = row_fraction
 
-    def cars(self, traffic: Traffic, generator: Generator) -> Places:
-        """A random lane, place and heading for each car."""
-        batch, device = traffic.road.shape[0], traffic.road.device
-        room = int(self.extent / PITCH)  # of a lane, in cars
-        most = traffic.most_roads
+    def sample_cars(self, roads_of: RoadMembership, generator: Generator) -> Placements:
+        """Sample lane, position and heading of each car uniformly."""
+        batch, device = roads_of.road.shape[0], roads_of.road.device
+        room = int(self.extent / MIN_SPACING)  # of a lane, in cars
+        most = roads_of.max_roads_per_scene
         sides = torch.rand(batch, most, 2 * room, generator=generator, device=device).argsort(2) // room
-        lane = sides.flatten(1).gather(1, traffic.road * 2 * room + traffic.place % (2 * room))
+        lane = sides.flatten(1).gather(1, roads_of.road * 2 * room + roads_of.car_index % (2 * room))
         draw, shift, turn = (torch.rand(lane.shape, generator=generator, device=device) for _ in range(3))
         shift, turn = 2 * shift - 1, 2 * turn - 1
-        lanes = Lanes.in_order(torch.where(traffic.is_car, 2 * traffic.road + lane, -1), draw, self.extent)
+        lanes = Lanes.sort_in_lanes(torch.where(roads_of.is_car, 2 * roads_of.road + lane, -1), draw, self.extent)
         x = lanes.pitch / 2 + draw * lanes.room + (lanes.behind.sum(2) - 1) * lanes.pitch
-        y = (lane - 0.5) * LANE + 0.2 * shift
-        row_fraction = torch.rand(batch, 1, generator=generator, device=device) < self.row_fraction
-        return Places(x, y, torch.where(row_fraction, _along(lane, turn), math.pi * turn), traffic.is_car)
+        y = (lane - 0.5) * LANE_WIDTH + 0.2 * shift
+        aligned = torch.rand(batch, 1, generator=generator, device=device) < self.row_fraction
+        return Placements(x, y, torch.where(aligned, _along(lane, turn), math.pi * turn), roads_of.is_car)
 
 
 class SpacedCars(ParallelRoads):
-    """The target's layout: cars well spaced along their road, on the right-hand lane of their direction."""
+    """The target's parameter prior: cars evenly spaced with jitter, on the right-hand lane of their direction."""
 
-    def cars(self, traffic: Traffic, generator: Generator) -> Places:
-        """Cars in turn on either lane, evenly spaced, a little ahead or behind at random."""
-        batch, device = traffic.road.shape[0], traffic.road.device
-        most = traffic.most_roads
+    def sample_cars(self, roads_of: RoadMembership, generator: Generator) -> Placements:
+        """Place cars alternately on both lanes, evenly spaced with jitter."""
+        batch, device = roads_of.road.shape[0], roads_of.road.device
+        most = roads_of.max_roads_per_scene
         first = torch.rand(batch, most, generator=generator, device=device) < 0.5
-        lane = (traffic.place + first.gather(1, traffic.road)) % 2
-        free = self.extent - PITCH
-        spacing = free / ((traffic.cars + 1) // 2).clamp(min=1)
+        lane = (roads_of.car_index + first.gather(1, roads_of.road)) % 2
+        free = self.extent - MIN_SPACING
+        spacing = free / ((roads_of.cars + 1) // 2).clamp(min=1)
         shift, drift, tilt = (2 * torch.rand(lane.shape, generator=generator, device=device) - 1 for _ in range(3))
-        ahead = (traffic.place // 2 + 0.5) * spacing + shift * ((spacing - PITCH) / 2).clamp(min=0)
-        return Places(PITCH / 2 + ahead, (lane - 0.5) * LANE + 0.2 * drift, _along(lane, tilt), traffic.is_car)
+        ahead = (roads_of.car_index // 2 + 0.5) * spacing + shift * ((spacing - MIN_SPACING) / 2).clamp(min=0)
+        return Placements(
+            MIN_SPACING / 2 + ahead, (lane - 0.5) * LANE_WIDTH + 0.2 * drift, _along(lane, tilt), roads_of.is_car
+        )
+
+
+def _plot(name: str) -> float:
+    plot = AERIAL_CLASSES[name].plot
+    assert plot is not None
+    return plot
+
+
+def _size_range(device: torch.device) -> Float[Tensor, "k 2 2"]:
+    """Return the minimum and maximum length and width of each class."""
+    classes = [AERIAL_CLASSES[name] for name in WORLD_CLASSES]
+    return torch.tensor([[cls.min_size or (0, 0), cls.max_size or (0, 0)] for cls in classes], device=device)
 
 
 def _along(lane: Int[Tensor, "b n"], tilt: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """Headings of who keeps to the right, give or take two degrees; image rows grow downwards."""
+    """Compute headings of right-hand traffic within two degrees; image rows grow downwards."""
     return torch.where(lane == 1, 0.03 * tilt, math.pi * torch.where(tilt > 0, 1, -1) - 0.03 * tilt)

@@ -1,6 +1,5 @@
-"""The renderer of Aerial 2D: roads with cars, houses and trees, seen from above."""
+"""Renderer of Aerial 2D: roads with cars, houses and trees, seen from above."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import NamedTuple
@@ -23,57 +22,61 @@ from ms2.render.compositing.layers import (
     topmost,
 )
 from ms2.render.compositing.sprites import rectangle_corners
-from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.aerial2d.assets import (
-    KINDS,
     SHADOW_BLUR,
-    SHOULDER,
+    SHOULDER_WIDTH,
     Atlas,
     check_assets,
     make_atlas,
     make_grounds,
     road_lanes,
 )
+from ms2.worlds.aerial2d.declaration import (
+    AERIAL_CLASSES,
+    ENVIRONMENT_ATTRIBUTES,
+    WORLD_CLASSES,
+    object_attributes,
+)
 
-SOLID = 0.5
-"""Least opacity at which a pixel belongs to an object."""
-DARKNESS = 0.5
-"""Share of light that a shadow takes at its core."""
-DETAIL = 1.3
-"""Texels of a picture for each pixel: fewer blur, more alias."""
-PART = 16
-"""Scenes that are drawn at once on a CPU."""
-ROUNDNESS = 0.22
-"""By how much a tree's sunny side is lighter than its middle."""
-ROAD, HOUSE, TREE = (KINDS[name].level for name in ("Road", "house", "tree"))
-LEVELS = 1 + max(kind.level for kind in KINDS.values())
+MASK_OPACITY = 0.5
+"""Minimum opacity of an object's mask."""
+SHADOW_OPACITY = 0.5
+"""Fraction of light that a shadow's core absorbs."""
+TEXELS_PER_PIXEL = 1.3
+"""Texels of a sprite per pixel: fewer blur, more alias."""
+SCENES_PER_PASS = 16
+"""Scenes rendered at once on a CPU, so that they fit into its cache."""
+CROWN_SHADING = 0.22
+"""Relative brightness of a tree's sunny side above its middle."""
+ROAD_LEVEL, HOUSE_LEVEL, TREE_LEVEL = (AERIAL_CLASSES[name].level for name in ("Road", "house", "tree"))
+NUM_LEVELS = 1 + max(cls.level for cls in AERIAL_CLASSES.values())
 
 
 class Objects(NamedTuple):
-    """s objects of all scenes, the lowest first; places and sizes in pixels.
+    """s objects of all scenes in draw order, from low to high; positions and sizes in pixels.
 
     Attributes:
-        scene: Scene of each.
-        place: Its place in the scene.
-        kind: Its class.
-        level: Its height, as in `Kind`.
-        picture: Its picture in the atlas.
-        x: Column of its centre.
-        y: Row of its centre.
-        cos: Cosine of its angle.
-        sin: Sine of its angle.
+        scene: Index of the scene.
+        object_index: Index of the object in its scene.
+        object_class: Index of the class.
+        level: Height level, as in `AerialClass`.
+        sprite: Index of the sprite in the atlas.
+        x: Column of the centre.
+        y: Row of the centre.
+        cos: Cosine of the angle.
+        sin: Sine of the angle.
         length: Side along the heading.
         width: Side across.
-        paint: Colour of its paint.
-        sun: Direction x, y to which its shadow falls on the image.
+        paint: Colour of the paint.
+        sun: Direction x, y of the shadow on the image.
     """
 
     scene: Int[Tensor, " s"]
-    place: Int[Tensor, " s"]
-    kind: Int[Tensor, " s"]
+    object_index: Int[Tensor, " s"]
+    object_class: Int[Tensor, " s"]
     level: Int[Tensor, " s"]
-    picture: Int[Tensor, " s"]
+    sprite: Int[Tensor, " s"]
     x: Float[Tensor, " s"]
     y: Float[Tensor, " s"]
     cos: Float[Tensor, " s"]
@@ -83,100 +86,84 @@ class Objects(NamedTuple):
     paint: Float[Tensor, "s 3"]
     sun: Float[Tensor, "s 2"]
 
-    def part(self, which: slice) -> "Objects":
-        """Some of them."""
+    def select(self, which: slice) -> "Objects":
+        """Select objects."""
         return Objects(*(values[which] for values in self))
 
     def count_up_to(self, level: int) -> int:
-        """Number of objects up to this level."""
+        """Count the objects up to a level."""
         return int((self.level <= level).sum())
 
 
 class AerialView(Renderer):
-    """Draws a square of land from above: roads, and on and beside them cars, houses and trees, with their shadows.
+    """Renders a square of land from above: roads, cars, houses and trees with their shadows.
 
-    What is higher hides what is lower: trees, houses, cars, roads; of one kind, later objects hide earlier ones.
-    Places and sizes are in metres from the left upper corner, with y pointing down; angles turn counter-clockwise on
-    the image and are 0 where the length points to the right. Roads run on beyond the image, however long they are said
-    to be. Differentiable in x, y, angle, length and width.
+    Trees occlude houses, these cars, and these roads; within a class, later objects occlude earlier ones. Positions and
+    sizes are in metres from the upper left corner, with y pointing down; angles are counter-clockwise on the image, and
+    0 where the length points to the right. Roads extend beyond the image, whatever their length. Differentiable in x,
+    y, angle, length and width.
 
     Args:
         canvas_size: Side of the square image in pixels.
-        extent: Side in metres of the square that is seen.
-        classes: What the world's classes are, in the order of their numbers: of Road, car, truck, house and tree.
-        assets: Folder with pictures that replace the drawn ones: its subfolders car, truck, house and tree hold
-            transparent PNGs seen from above and pointing right, ground any pictures that tile.
+        extent: Side of the visible ground square in metres.
+        classes: Class names of the world, in order of their index, out of Road, car, truck, house and tree.
+        assets: Folder with user sprites: subfolders car, truck, house and tree with transparent PNGs seen from above
+            and pointing right, and ground with tileable textures.
     """
 
     channels = 3
     differentiable = frozenset({"x", "y", "angle", "length", "width"})
-    environment = (
-        Attribute("ground", 0, 1),
-        Attribute("ground_x", 0, 1),
-        Attribute("ground_y", 0, 1),
-        Attribute("sun", -math.pi, math.pi, periodic=True),
-        Attribute("light", 0.7, 1.1),
-    )
+    environment = tuple(one.attribute for one in ENVIRONMENT_ATTRIBUTES)
 
     def __init__(
         self,
         canvas_size: int = 128,
         extent: float = 64.0,
-        classes: Sequence[str] = ("Road", "car", "house", "tree"),
+        classes: Sequence[str] = WORLD_CLASSES,
         assets: str | None = None,
     ) -> None:
         if canvas_size < 1 or extent <= 0:
-            raise UserError(
-                f"an image of {canvas_size} pixels for {extent} metres shows nothing: both must be positive"
-            )
+            raise UserError(f"an image of {canvas_size} pixels for {extent} metres is empty: both must be positive")
         for name in classes:
-            if name not in KINDS:
+            if name not in AERIAL_CLASSES:
                 raise UserError(
-                    f"AerialView cannot draw a {name!r}. {suggest(name, KINDS)} Give classes the world's class names, "
-                    "each of which is one of these."
+                    f"AerialView cannot render a {name!r}. {suggest(name, AERIAL_CLASSES)} Set classes to the world's "
+                    "class names, each of which is one of these."
                 )
         if assets is not None:
             check_assets(assets)
             self.licence = asset_licence(assets)
         self.canvas_size, self.extent, self.classes = canvas_size, extent, tuple(classes)
         self.size = (canvas_size, canvas_size)
-        self.attributes = (
-            Attribute("x", 0, extent),
-            Attribute("y", 0, extent),
-            Attribute("angle", -math.pi, math.pi, periodic=True),
-            Attribute("length", 0.5, 80),
-            Attribute("width", 0.5, 20),
-            Attribute("model", 0, 1),
-            Attribute("colour", 0, 1),
-        )
-        self.atlas = make_atlas(self.classes, DETAIL * canvas_size / extent, assets)
+        self.attributes = object_attributes(extent)
+        self.atlas = make_atlas(self.classes, TEXELS_PER_PIXEL * canvas_size / extent, assets)
         self.grounds = make_grounds(canvas_size, extent, assets)
         self._copies: dict[torch.device, tuple[Atlas, Tensor]] = {}
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
-        """Images alone."""
+        """Render images."""
         return torch.cat([self._draw(part)[0] for part in _parts(scenes)])
 
     def render_labelled(self, scenes: SceneBatch) -> Rendering:
-        """Images with labels; an object's mask is where it is at least half opaque, without its shadow."""
+        """Render images with labels; masks are where opacity is at least 0.5, without shadows."""
         parts = [self._labelled(part) for part in _parts(scenes)]
         return Rendering(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Rendering)))
 
     def centres(self, scenes: SceneBatch) -> Float[Tensor, "b n 2"]:
-        """Where things are on the image."""
+        """Compute object centres as fractions of the image's width and height."""
         return torch.stack([scenes.attributes[name] / self.extent for name in ("x", "y")], 2)
 
     def _labelled(self, scenes: SceneBatch) -> Rendering:
         image, objects, fragments, opacity = self._draw(scenes)
-        solid = opacity >= SOLID
+        solid = opacity >= MASK_OPACITY
         top, seen = topmost(fragments.pixel, solid, len(scenes) * self.canvas_size**2)
-        owner = torch.cat([top.new_full((1,), -1), fragments.expand_to_fragments(objects.place)])
-        whole, area = fragment_boxes(fragments, solid, len(objects.place))
-        visible, shown = fragment_boxes(fragments, seen, len(objects.place))
+        owner = torch.cat([top.new_full((1,), -1), fragments.expand_to_fragments(objects.object_index)])
+        whole, area = fragment_boxes(fragments, solid, len(objects.object_index))
+        visible, shown = fragment_boxes(fragments, seen, len(objects.object_index))
 
         def per_object(values: Tensor) -> Tensor:
             out = values.new_zeros(*scenes.classes.shape, *values.shape[1:])
-            out[objects.scene, objects.place] = values
+            out[objects.scene, objects.object_index] = values
             return out
 
         return Rendering(
@@ -201,19 +188,21 @@ class AerialView(Renderer):
     # --- drawing ---
 
     def _draw(self, scenes: SceneBatch) -> tuple[Tensor, Objects, Fragments, Tensor]:
-        """Images, objects, their fragments, and how opaque each fragment is."""
+        """Render images; also return objects, their fragments, and the opacity of each fragment."""
         atlas, grounds = self._on(scenes.classes.device)
         objects = self._objects(scenes, atlas)
-        number = objects.count_up_to(ROAD)
-        roads, things = objects.part(slice(number)), objects.part(slice(number, None))
-        planes = [plane.clone() for plane in self._ground(scenes, grounds).view(3, -1)]  # views can't be drawn on
+        number = objects.count_up_to(ROAD_LEVEL)
+        roads, things = objects.select(slice(number)), objects.select(slice(number, None))
+        planes = [
+            plane.clone() for plane in self._ground(scenes, grounds).view(3, -1)
+        ]  # views cannot be modified in place
         low = self._draw_roads(planes, roads, atlas)
         light = scenes.environment["light"]
-        fragments, sample = self._looked_up(things, things.picture, atlas)
+        fragments, sample = self._looked_up(things, things.sprite, atlas)
         dark, shaded = self._shadows(things, fragments, atlas, len(scenes))
-        bright = (1 - DARKNESS * dark).view(-1, self.canvas_size**2) * light[:, None]
+        bright = (1 - SHADOW_OPACITY * dark).view(-1, self.canvas_size**2) * light[:, None]
         planes = [plane * bright.view(-1) for plane in planes]
-        lit = fragments.expand_to_fragments(light[things.scene]) * (1 - DARKNESS * shaded)
+        lit = fragments.expand_to_fragments(light[things.scene]) * (1 - SHADOW_OPACITY * shaded)
         own, painted = sample[:3], sample[4] * self._roundness(things, fragments)
         paint = [fragments.expand_to_fragments(channel) for channel in things.paint.unbind(1)]
         colour = [(o + painted * p) * lit for o, p in zip(own, paint, strict=True)]
@@ -223,15 +212,19 @@ class AerialView(Renderer):
         return image, objects, concatenate_fragments(low[0], fragments, number), opacity
 
     def _objects(self, scenes: SceneBatch, atlas: Atlas) -> Objects:
-        # the number of a place that holds no object, -1, is the last of the table
-        levels = torch.tensor([KINDS[name].level for name in self.classes] + [LEVELS], device=scenes.classes.device)
+        # the class -1 of unused entries selects the last of the table
+        levels = torch.tensor(
+            [AERIAL_CLASSES[name].level for name in self.classes] + [NUM_LEVELS], device=scenes.classes.device
+        )
         level, order = levels[scenes.classes.flatten()].sort(stable=True)
-        level, order = level[level < LEVELS], order[level < LEVELS]
+        level, order = level[level < NUM_LEVELS], order[level < NUM_LEVELS]
         scene = order.div(max(1, scenes.classes.shape[1]), rounding_mode="floor")
         kind = scenes.classes.flatten()[order]
         of = {a.name: scenes.attributes[a.name].flatten()[order] for a in self.attributes}
         number = atlas.number[kind]
-        chosen = torch.where(level == ROAD, road_lanes(of["width"]), (of["model"] * number).long().minimum(number - 1))
+        chosen = torch.where(
+            level == ROAD_LEVEL, road_lanes(of["width"]), (of["model"] * number).long().minimum(number - 1)
+        )
         scale, colours = self.canvas_size / self.extent, atlas.colours[kind]
         sun_x, sun_y = cos_sin(-scenes.environment["sun"])
         return Objects(
@@ -259,12 +252,14 @@ class AerialView(Renderer):
         return windows[chosen, channel[:, None], y, x]
 
     def _draw_roads(self, planes: list[Tensor], roads: Objects, atlas: Atlas) -> tuple[Fragments, Float[Tensor, " k"]]:
-        """Lay roads over the ground, in place; their fragments and how opaque those are."""
-        period = torch.full_like(roads.length, KINDS["Road"].length * self.canvas_size / self.extent)
-        # three times the side reaches from any place of the image beyond any other
-        whole = roads._replace(length=period, width=roads.width * (1 + 2 * SHOULDER))
-        fragments, sample = self._looked_up(whole, roads.picture, atlas, reach=3.0 * self.canvas_size)
-        # no lines where another road crosses
+        """Blend roads over the ground, in place; return their fragments and opacities."""
+        period = torch.full_like(
+            roads.length, AERIAL_CLASSES["Road"].sprite_size.length * self.canvas_size / self.extent
+        )
+        # three times the side extends beyond the image from any position in it
+        whole = roads._replace(length=period, width=roads.width * (1 + 2 * SHOULDER_WIDTH))
+        fragments, sample = self._looked_up(whole, roads.sprite, atlas, reach=3.0 * self.canvas_size)
+        # no lane markings at crossings
         with torch.no_grad():
             cover = torch.zeros_like(planes[0]).scatter_add_(0, fragments.pixel, sample[3])
             bare = (2 * (cover.index_select(0, fragments.pixel) - sample[3]) - 1).clamp_(0, 1)
@@ -279,10 +274,13 @@ class AerialView(Renderer):
     def _shadows(
         self, things: Objects, fragments: Fragments, atlas: Atlas, batch: int
     ) -> tuple[Float[Tensor, " p"], Float[Tensor, " k"]]:
-        """How dark the shadows make each pixel's ground and each fragment: the higher throw them on the lower."""
-        kinds = [KINDS[name] for name in self.classes]
-        table = [[k.shadow, 1 + 2 * SHADOW_BLUR / k.length, 1 + 2 * SHADOW_BLUR / k.width] for k in kinds]
-        shift, longer, wider = torch.tensor(table, device=things.x.device).view(-1, 3)[things.kind].unbind(1)
+        """Compute the shadow on each pixel's ground and on each fragment; objects cast shadows on lower levels."""
+        classes = [AERIAL_CLASSES[name] for name in self.classes]
+        table = [
+            [c.shadow_offset, 1 + 2 * SHADOW_BLUR / c.sprite_size.length, 1 + 2 * SHADOW_BLUR / c.sprite_size.width]
+            for c in classes
+        ]
+        shift, longer, wider = torch.tensor(table, device=things.x.device).view(-1, 3)[things.object_class].unbind(1)
         shift = shift * (self.canvas_size / self.extent)
         moved = things._replace(
             x=things.x + shift * things.sun[:, 0],
@@ -290,10 +288,10 @@ class AerialView(Renderer):
             length=things.length * longer,
             width=things.width * wider,
         )
-        thrown, sample = self._looked_up(moved, atlas.shadow[things.kind], atlas, slice(3, 4))
+        thrown, sample = self._looked_up(moved, atlas.shadow[things.object_class], atlas, slice(3, 4))
         dark = sample.new_zeros(batch * self.canvas_size**2)
         shaded: list[Tensor] = []
-        for level in range(LEVELS - 1, ROAD, -1):
+        for level in range(NUM_LEVELS - 1, ROAD_LEVEL, -1):
             first, last = things.count_up_to(level - 1), things.count_up_to(level)
             on, by = (slice(f.num_fragments_up_to(first), f.num_fragments_up_to(last)) for f in (fragments, thrown))
             shaded.insert(0, dark.index_select(0, fragments.pixel[on]))
@@ -301,8 +299,8 @@ class AerialView(Renderer):
         return dark, torch.cat(shaded)
 
     def _roundness(self, things: Objects, fragments: Fragments) -> Float[Tensor, " k"]:
-        """Light on the paint of fragments: trees are lighter where they face the sun."""
-        slope = torch.where(things.level == TREE, -2 * ROUNDNESS, 0.0) / things.length.detach()
+        """Compute the brightness of painted fragments: trees are brighter on their sunny side."""
+        slope = torch.where(things.level == TREE_LEVEL, -2 * CROWN_SHADING, 0.0) / things.length.detach()
         x, y = slope * things.sun[:, 0], slope * things.sun[:, 1]
         return 1 + fragments.affine_at_pixels(x, y, -x * things.x - y * things.y)
 
@@ -314,20 +312,20 @@ class AerialView(Renderer):
         planes: slice = slice(None),
         reach: float | None = None,
     ) -> tuple[Fragments, Float[Tensor, "c k"]]:
-        """Fragments of objects with what pictures show there; at a ``reach``, pictures repeat along the heading."""
+        """Rasterise objects and sample their sprites; with a ``reach``, sprites repeat along the heading so far."""
         length, width, cos, sin = objects.length, objects.width, objects.cos, objects.sin
         bleed = 1 + atlas.bleed[picture]
         ahead = length / 2 * bleed[:, 0] if reach is None else torch.full_like(length, reach)
         aside = width / 2 * bleed[:, 1]
         fragments = rasterise(objects.x, objects.y, cos, sin, ahead, aside, objects.scene, *self.size)
         (middle_x, middle_y), (half_x, half_y) = atlas.centre[picture].unbind(1), atlas.half[picture].unbind(1)
-        # houses' pictures are lit from their left: turned over where the sun stands to their right
-        left = (objects.level != HOUSE) | (sin * objects.sun[:, 0] + cos * objects.sun[:, 1] >= 0)
+        # sprites of houses are lit from their left: mirrored where the sun is to their right
+        left = (objects.level != HOUSE_LEVEL) | (sin * objects.sun[:, 0] + cos * objects.sun[:, 1] >= 0)
         along, across = 2 * half_x / length, torch.where(left, 2, -2) * half_y / width
-        u = _turned(fragments, along * cos, -along * sin, middle_x, objects)
-        v = _turned(fragments, across * sin, across * cos, middle_y, objects)
+        u = _coordinate(fragments, along * cos, -along * sin, middle_x, objects)
+        v = _coordinate(fragments, across * sin, across * cos, middle_y, objects)
         if reach is not None:
-            # pictures that repeat are one below the other on the sheet
+            # sprites that repeat are one below the other on the sheet
             size = 2 * half_x[:1]
             u = u - ((u - (middle_x - half_x)[:1]) / size).floor() * size
         if not len(u):
@@ -336,7 +334,7 @@ class AerialView(Renderer):
         return fragments, F.grid_sample(atlas.sheet[:, planes], grid, align_corners=False)[0, :, 0]
 
     def _on(self, device: torch.device) -> tuple[Atlas, Float[Tensor, "g 3 t t"]]:
-        """Pictures and grounds on a device, the grounds repeated so far that windows may start anywhere."""
+        """Return atlas and grounds on a device, with the grounds tiled so that windows may start anywhere."""
         if device not in self._copies:
             atlas = Atlas(*(getattr(self.atlas, field.name).to(device) for field in fields(Atlas)))
             more = (0, self.canvas_size - 1, 0, self.canvas_size - 1)
@@ -345,12 +343,12 @@ class AerialView(Renderer):
 
 
 def _parts(scenes: SceneBatch) -> Iterator[SceneBatch]:
-    """The scenes in parts: on a CPU so few that their pixels and fragments stay in its cache."""
-    size = max(1, len(scenes)) if scenes.classes.is_cuda else PART
+    """Split the scenes into passes: on a CPU, small enough for its cache."""
+    size = max(1, len(scenes)) if scenes.classes.is_cuda else SCENES_PER_PASS
     for start in range(0, max(1, len(scenes)), size):
         yield scenes[start : start + size]
 
 
-def _turned(fragments: Fragments, x: Tensor, y: Tensor, centre: Tensor, objects: Objects) -> Float[Tensor, " k"]:
-    """A coordinate that is ``centre`` at objects' centres and grows by x and y with each column and row."""
+def _coordinate(fragments: Fragments, x: Tensor, y: Tensor, centre: Tensor, objects: Objects) -> Float[Tensor, " k"]:
+    """Compute a coordinate that is ``centre`` at the objects' centres, with derivatives x per column and y per row."""
     return fragments.affine_at_pixels(x, y, centre - x * objects.x - y * objects.y)

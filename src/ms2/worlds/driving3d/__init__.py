@@ -1,4 +1,4 @@
-"""Driving: street scenes in 3D as a car's camera sees them, to be learned from KITTI's images (section 4.3)."""
+"""Driving: 3D street scenes from a car's camera, with KITTI as target (section 4.3)."""
 
 from ms2.worlds.driving3d.grammar import Driving
 from ms2.worlds.driving3d.layout import StreetLayout

@@ -1,4 +1,4 @@
-"""MultiMNIST: learn how many digits, and which, from pictures of them (section 4.1)."""
+"""MultiMNIST: handwritten digits on a canvas (section 4.1)."""
 
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import LinePlacement, NormalPlacement, RandomDigits, UniformDigits, UniformPlacement

@@ -1,4 +1,4 @@
-"""Pictures of handwritten digits: scikit-learn's, which it carries along, or the real MNIST."""
+"""Handwritten digit images: scikit-learn's or MNIST's."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -14,51 +14,51 @@ from ms2.core.errors import UserError, suggest
 Source = Literal["sklearn", "mnist"]
 LICENCES: dict[Source, str] = {
     "sklearn": "Digits: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI Machine Learning "
-    "Repository, CC BY 4.0; as scikit-learn carries them along.",
+    "Repository, CC BY 4.0; as distributed with scikit-learn.",
     "mnist": "Digits: MNIST, Y. LeCun and C. Cortes, CC BY-SA 3.0.",
 }
-"""Whose the pictures are."""
+"""Licences of the images."""
 
 
 class Digits(NamedTuple):
-    """Square pictures of digits, sorted by class.
+    """Square images of digits, sorted by class.
 
     Attributes:
-        pictures: Intensities in [0, 1].
-        first: Place of each class's first picture.
-        number: Number of each class's pictures.
+        images: Intensities in [0, 1].
+        first: Index of each class's first image.
+        number: Number of each class's images.
     """
 
-    pictures: Float[Tensor, "s p p"]
+    images: Float[Tensor, "s p p"]
     first: Int[Tensor, "10"]
     number: Int[Tensor, "10"]
 
 
 @lru_cache(maxsize=4)
 def load_digits(source: Source, side: int, root: str | None = None) -> Digits:
-    """The digits of a source, resized to ``side`` pixels.
+    """Load digit images, resized to ``side`` pixels.
 
     Args:
-        source: ``sklearn`` for the 1,797 digits of 8x8 pixels that scikit-learn carries along, ``mnist`` for the
-            60,000 training digits of MNIST.
-        side: Side of the pictures in pixels.
+        source: ``sklearn`` for the 1,797 digits of 8x8 pixels that are part of scikit-learn, ``mnist`` for the 60,000
+            training digits of MNIST.
+        side: Side of the images in pixels.
         root: Folder that holds ``MNIST/raw``; for ``mnist`` only.
 
     Raises:
         UserError: If there is no such source, or no MNIST under ``root``.
     """
     if source == "sklearn":
-        pictures, labels = _sklearn()
+        images, labels = _sklearn()
     elif source == "mnist":
-        pictures, labels = _mnist(root)
+        images, labels = _mnist(root)
     else:
         raise UserError(f"there is no digit source {source!r}. {suggest(str(source), get_args(Source))}")
-    pictures = F.interpolate(
-        pictures[:, None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
-    )[:, 0].clamp(0, 1)
+    images = F.interpolate(images[:, None], size=(side, side), mode="bilinear", antialias=True, align_corners=False)[
+        :, 0
+    ].clamp(0, 1)
     order = labels.argsort(stable=True)
     count = labels.bincount(minlength=10)
-    return Digits(pictures[order], count.cumsum(0) - count, count)
+    return Digits(images[order], count.cumsum(0) - count, count)
 
 
 def _sklearn() -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ def _mnist(root: str | None) -> tuple[Tensor, Tensor]:
     from torchvision.datasets import MNIST
 
     if root is None:
-        raise UserError("the digit source 'mnist' needs the folder that holds MNIST/raw: give mnist_root")
+        raise UserError("the digit source 'mnist' needs the folder that holds MNIST/raw: set mnist_root")
     try:
         data = MNIST(root, train=True)
     except RuntimeError:

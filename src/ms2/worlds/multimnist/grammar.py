@@ -1,17 +1,18 @@
-"""The grammar of MultiMNIST (section 4.1)."""
+"""Grammar of MultiMNIST (section 4.1)."""
 
 from ms2.grammar.grammar import Grammar
+from ms2.worlds.multimnist.declaration import DIGITS
 
 
 class MultiMNIST(Grammar):
-    """Any number of digits on a background. K = 13 rules; n digits take 2 + 2 n steps."""
+    """Grammar of MultiMNIST: a list of digits; K = 13 rules. A derivation with n digits has 2 + 2 n steps."""
 
     def __init__(self) -> None:
         super().__init__(
-            """
+            f"""
             Scene  -> bg Digits
             Digits -> Digit Digits | ε
-            Digit  -> 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9
+            Digit  -> {" | ".join(DIGITS)}
             """,
-            renderable=[str(digit) for digit in range(10)],
+            renderable=list(DIGITS),
         )

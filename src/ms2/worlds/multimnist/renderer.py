@@ -1,6 +1,4 @@
-"""The renderer of MultiMNIST: handwritten digits on a black canvas."""
-
-import math
+"""Renderer of MultiMNIST: handwritten digits on a black canvas."""
 
 import torch
 from jaxtyping import Float
@@ -9,18 +7,18 @@ from torch import Tensor
 from ms2.core.errors import UserError
 from ms2.render.base import Renderer, Rendering
 from ms2.render.compositing import sprites
-from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
+from ms2.worlds.multimnist.declaration import ANGLE, EXAMPLE, POSITION_ATTRIBUTES
 from ms2.worlds.multimnist.digits import LICENCES, Digits, Source, load_digits
 
-INK = 1 / 8
-"""Least intensity at which a pixel belongs to a digit's mask."""
+INK_THRESHOLD = 1 / 8
+"""Minimum intensity of a digit's mask."""
 
 
 class DigitCanvas(Renderer):
-    """Draws digits at subpixel places; where they overlap, the lighter pixel shows.
+    """Composites digits at subpixel positions by per-pixel maximum.
 
-    A digit at x = 0 touches the left edge, at x = 1 the right one; likewise y from top to bottom.
+    A digit at x = 0 touches the left edge, at x = 1 the right one; at y = 0 the upper edge, at y = 1 the lower one.
     Differentiable in x, y and angle.
 
     Args:
@@ -49,27 +47,26 @@ class DigitCanvas(Renderer):
         self.licence = LICENCES[source]
         self._copies: dict[torch.device, Digits] = {}
         self.size = (canvas_size, canvas_size)
-        angle = (Attribute("angle", -math.pi, math.pi, periodic=True),) if rotation else ()
-        self.attributes = (Attribute("x", 0, 1), Attribute("y", 0, 1), *angle, Attribute("example", 0, 1))
+        self.attributes = (*POSITION_ATTRIBUTES, *((ANGLE,) if rotation else ()), EXAMPLE)
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 1 h w"]:
-        """Images alone."""
+        """Render images."""
         return sprites.blend_maximum(self._sprites(scenes), len(scenes), *self.size)[:, None]
 
     def render_labelled(self, scenes: SceneBatch) -> Rendering:
-        """Images with boxes, masks and visibility; a digit's mask is where it has ink."""
+        """Render images with boxes, masks and visibility; masks are where intensities reach `INK_THRESHOLD`."""
         placed = self._sprites(scenes)
         image = sprites.blend_maximum(placed, len(scenes), *self.size)
-        scene, place = scenes.mask.nonzero(as_tuple=True)
-        instances = sprites.visible_sprites(placed, image, INK, place)
+        scene, index = scenes.mask.nonzero(as_tuple=True)
+        instances = sprites.visible_sprites(placed, image, INK_THRESHOLD, index)
         flat, inside = placed.indices(*self.size)
-        mask = inside & (placed.values >= INK)
-        seen = mask & (instances.flatten()[flat] == place[:, None, None])
+        mask = inside & (placed.values >= INK_THRESHOLD)
+        seen = mask & (instances.flatten()[flat] == index[:, None, None])
         corner = torch.stack([placed.left, placed.top], 1).repeat(1, 2)
 
         def per_object(values: Tensor) -> Tensor:
             out = values.new_zeros(*scenes.classes.shape, *values.shape[1:])
-            out[scene, place] = values
+            out[scene, index] = values
             return out
 
         def boxes(mask: Tensor) -> Tensor:
@@ -89,21 +86,21 @@ class DigitCanvas(Renderer):
         )
 
     def centres(self, scenes: SceneBatch) -> Float[Tensor, "b n 2"]:
-        """Where digits are on the canvas."""
+        """Compute the digits' centres as fractions of the canvas."""
         return torch.stack([self._pixel(scenes.attributes[name]) / self.canvas_size for name in ("x", "y")], 2)
 
     def _sprites(self, scenes: SceneBatch) -> sprites.Sprites:
         digits = self._digits_on(scenes.classes.device)
-        scene, place = scenes.mask.nonzero(as_tuple=True)
-        of = {name: values[scene, place] for name, values in scenes.attributes.items()}
-        classes = scenes.classes[scene, place]
+        scene, index = scenes.mask.nonzero(as_tuple=True)
+        of = {name: values[scene, index] for name, values in scenes.attributes.items()}
+        classes = scenes.classes[scene, index]
         number = digits.number[classes]
-        picture = digits.first[classes] + (of["example"] * number).long().clamp(max=number - 1)
+        image = digits.first[classes] + (of["example"] * number).long().clamp(max=number - 1)
         angle = of["angle"] if self.rotation else None
-        return sprites.place_sprites(digits.pictures[picture], self._pixel(of["x"]), self._pixel(of["y"]), angle, scene)
+        return sprites.place_sprites(digits.images[image], self._pixel(of["x"]), self._pixel(of["y"]), angle, scene)
 
-    def _pixel(self, place: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        return self.digit_size / 2 + (self.canvas_size - self.digit_size) * place
+    def _pixel(self, position: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        return self.digit_size / 2 + (self.canvas_size - self.digit_size) * position
 
     def _corners(self, scenes: SceneBatch) -> Float[Tensor, "b n 4 2"]:
         of = scenes.attributes
