@@ -1,7 +1,6 @@
 """Runs and worlds small enough for a test, and functions run in processes of their own, which may be killed."""
 
 import inspect
-import json
 import multiprocessing as mp
 import os
 import socket
@@ -22,9 +21,10 @@ from ms2.core import configurations
 from ms2.features.base import Blocks, CountPrediction, FeatureExtractor, TrainedExtractor
 from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.learning.data import TargetImages
-from ms2.learning.measured import MeasuredMetaSim2 as MetaSim2
+from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.stage import Stage
 from ms2.learning.structure_learner import StructureLearner
+from ms2.metrics.results import Results, load_results
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
@@ -49,7 +49,7 @@ TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
     "autoencoding.max_steps": 2,
     "autoencoding.batch_size": 8,
     "model.structure.init_args.network": '{"class_path": "LSTM", "init_args": {"hidden": 8}}',
-    "model.eval_scenes": 60,
+    "evaluation.num_scenes": 60,
     "trainer.max_steps": 4,
     "trainer.val_check_interval": 2,
     "trainer.log_every_n_steps": 1,
@@ -103,9 +103,9 @@ TINY_WORLDS: dict[str, dict[str, object]] = {
     | {
         "data.target.init_args.limit": 20,
         "data.num_workers": 0,
-        "model.image_distances.features": SLIGHT,
-        "model.image_distances.num_images": 20,
-        "model.eval_images": 20,
+        "evaluation.image_distances.features": SLIGHT,
+        "evaluation.image_distances.num_images": 20,
+        "evaluation.num_images": 20,
     },
 }
 TINY_FEATURES: dict[str, dict[str, object]] = {  # random weights, where others would have to be fetched
@@ -154,13 +154,14 @@ def ms2(words: Sequence[str]) -> None:
         main()
 
 
-KINDS = {"tv", "kl", "wasserstein", "mean", "distance", "w1"}
+def results_of(run: Path) -> Results:
+    """What was measured at the end of a run."""
+    return load_results(run / "metrics.json")
 
 
-def metrics_of(run: Path) -> dict[str, Any]:
-    """What was measured at the end of a run, without times."""
-    found = json.loads((run / "metrics.json").read_text())
-    return {key: value for key, value in found.items() if set(key.split("_")) & KINDS}
+def metrics_of(run: Path) -> dict[str, float]:
+    """The summary of a run's results, without seconds."""
+    return {key: value for key, value in results_of(run).summary.items() if not key.startswith("seconds_")}
 
 
 def last(run: Path) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import CONFIGS, EXPECTED, TINY, command, fit, last, metrics_of, ms2
+from helpers import CONFIGS, EXPECTED, TINY, command, fit, last, metrics_of, ms2, results_of
 
 from ms2.core.configurations import load
+from ms2.metrics.results import Results
 
 pytestmark = EXPECTED
 NEEDS_DATA = {path for path in CONFIGS.glob("*.yaml") if "MS2_DATA" in str(load(path))}
@@ -45,7 +46,7 @@ def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
     if "kitti" in config.stem:
         assert {"cars_tv", "trucks_tv", "pedestrians_tv", "cyclists_tv"} <= set(metrics_of(run))
     else:  # of real images nobody knows the rules
-        assert metrics_of(run)[f"{name}_tv_pcfg_oracle"] >= 0
+        assert metrics_of(run)[f"{name}_tv_best_pcfg"] >= 0
     if "aerial2d" in config.stem:
         expected = (
             "roads_tv",
@@ -53,31 +54,38 @@ def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
             "cars_other_mean",
             "cars_road1_tv",
             "cars_other_tv",
-            "joint_distance",
+            "joint_energy",
         )
         for key in expected:
-            found = {f"{key}{ending}" for ending in ("", "_prior", "_pcfg_oracle")} & set(metrics_of(run))
+            found = {f"{key}{ending}" for ending in ("", "_prior", "_best_pcfg")} & set(metrics_of(run))
             assert len(found) == 3
             assert key.endswith("mean") or f"{key}_noise_floor" in metrics_of(run)
-    check_measures(load(config), metrics_of(run))
-    assert {file.name for file in run.iterdir()} >= {"metrics.json", "summary.png", "moved.png", "moved.csv"}
+    check_attributes(load(config), results_of(run))
+    assert {file.name for file in run.iterdir()} >= {
+        "metrics.json",
+        "summary.png",
+        "rule_changes.png",
+        "rule_changes.csv",
+    }
     assert last(run)["global_step"] == TINY["trainer.max_steps"]
 
 
-def check_measures(config: dict[str, Any], found: dict[str, Any]) -> None:
+def check_attributes(config: dict[str, Any], found: Results) -> None:
     """Distances of attributes are there, and of two normal distributions about that of their means."""
-    measures = [measure["init_args"] for measure in config["model"].get("measures", [])]
-    assert bool(measures) == ("parameters" in config["model"]) == any("_w1" in key for key in found)
-    known, hidden = config["world"]["parameters"], config["data"]["target"]["init_args"].get("parameters")
-    for measure in measures:
-        name = measure["name"]
-        assert all(found[f"{name}_w1{ending}"] >= 0 for ending in ("", "_prior", "_noise_floor"))
-        low, high = found[f"{name}_w1_interval"]
-        assert low <= found[f"{name}_w1"] <= high
-        assert found[f"{name}_w1_unit"] == ("°" if measure.get("degrees") else measure.get("unit", ""))
+    statistics = [one["init_args"] for one in config.get("evaluation", {}).get("attribute_statistics", [])]
+    assert bool(statistics) == ("parameters" in config["model"]) == bool(found.attributes)
+    known = config["world"]["parameter_prior"]
+    hidden = config["data"]["target"]["init_args"].get("parameter_prior")
+    for statistic in statistics:
+        result = found.attributes[statistic["name"]]
+        rows = result.distances["w1"]
+        assert {"learned", "prior", "noise_floor"} <= set(rows) and all(row.value >= 0 for row in rows.values())
+        low, high = rows["learned"].interval
+        assert low <= rows["learned"].value <= high
+        assert result.unit == ("°" if statistic.get("in_degrees") else statistic.get("unit", ""))
         if "class_path" in known and known["class_path"] == "NormalPlacement":
-            (here, spread), (there, _) = (place["init_args"][measure["attribute"]] for place in (known, hidden))
-            assert found[f"{name}_w1_prior"] == pytest.approx(abs(here - there), abs=spread / 2 + 1e-4)
+            (here, spread), (there, _) = (place["init_args"][statistic["attribute"]] for place in (known, hidden))
+            assert rows["prior"].value == pytest.approx(abs(here - there), abs=spread / 2 + 1e-4)
 
 
 def test_a_runs_own_configuration_repeats_it(tmp_path: Path) -> None:

@@ -126,11 +126,11 @@ def test_the_summary_is_logged(history: dict[str, list[Any]], logged: Path) -> N
 
 def test_what_moved_is_logged(history: dict[str, list[Any]], logged: Path) -> None:
     [files] = logged.glob("wandb/offline-run-*/files")
-    [[path]] = history["moved/filenames"]
-    assert size(files / path) == size(logged / "moved.png")
-    [path] = history["what moved/path"]
+    [[path]] = history["rule_changes/filenames"]
+    assert size(files / path) == size(logged / "rule_changes.png")
+    [path] = history["rule changes/path"]
     table = json.loads((files / path).read_text())
-    rows = list(csv.reader((logged / "moved.csv").read_text().splitlines()))
+    rows = list(csv.reader((logged / "rule_changes.csv").read_text().splitlines()))
     assert table["columns"] == rows[0] and len(table["data"]) == len(rows) - 1
 
 
@@ -166,4 +166,4 @@ def check_csv(run: Path) -> None:
     assert len(column(run, "kernel/count_sharpness")) == 4
     assert len(column(run, "val/count_tv")) == 2
     [final] = column(run, "final/count_tv")
-    assert final == pytest.approx(json.loads((run / "metrics.json").read_text())["count_tv"])
+    assert final == pytest.approx(json.loads((run / "metrics.json").read_text())["summary"]["count_tv"])

@@ -33,7 +33,7 @@ TINY = {
     "data.batch_size": 32,
     "extractor.max_steps": 2,
     "pretraining.max_steps": 4,
-    "model.eval_scenes": 100,
+    "evaluation.num_scenes": 100,
     "trainer.max_steps": 2,
     "trainer.val_check_interval": 2,
     "trainer.accelerator": "cpu",
@@ -89,8 +89,10 @@ def test_a_run_names_the_package_s_classes_and_sets_their_arguments(site: Path, 
     assert world["grammar"] == {"class_path": "acme_shapes.Shapes"}
     assert world["renderer"] == {"class_path": "acme_shapes.ShapeCanvas", "init_args": {"canvas": 24, "side": 7}}
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["steps"] == 2
-    assert all(0 <= metrics[name] <= 1 for name in ("count_tv", "class_tv", "count_tv_prior", "class_tv_prior"))
+    assert metrics["measured_with"]["steps"] == 2
+    assert all(
+        0 <= metrics["summary"][name] <= 1 for name in ("count_tv", "class_tv", "count_tv_prior", "class_tv_prior")
+    )
     assert (run / "summary.png").stat().st_size > 0
 
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from ms2.core.images import encode, image_grid
-from ms2.evaluation.plots import Histogram, summary
+from ms2.evaluation.plots import caption, summary_figure
+from ms2.metrics.results import Estimate, HistogramResult, StatisticResult
 
 
 def colours(height: int, width: int, number: int = 16) -> dict[str, torch.Tensor]:
@@ -22,9 +23,8 @@ def colours(height: int, width: int, number: int = 16) -> dict[str, torch.Tensor
 
 @pytest.mark.parametrize(("height", "width", "stacked"), [(40, 40, False), (32, 104, True)])
 def test_grids_of_wide_images_stand_one_below_the_other(height: int, width: int, stacked: bool) -> None:
-    picture = summary(
-        "run", [Histogram("cars", ["0", "1"], {"prior": torch.tensor([0.5, 0.5])})], colours(height, width)
-    )
+    histogram = HistogramResult("cars", "cars", ["0", "1"], {"prior": [0.5, 0.5]})
+    picture = summary_figure("run", [histogram], colours(height, width))
     middle = []
     for channel in range(3):
         own = (picture[..., channel] > 250) & (picture.sum(-1) < 300)
@@ -33,6 +33,18 @@ def test_grids_of_wide_images_stand_one_below_the_other(height: int, width: int,
         middle.append((rows.mean(), columns.mean()))
     (top, left), _, (bottom, right) = middle
     assert (bottom - top > 200) == stacked and (right - left > 200) == (not stacked)
+
+
+def test_a_caption_names_the_main_distance_with_its_unit() -> None:
+    rows = {"prior": Estimate(1.2345), "learned": Estimate(0.5), "learned_structure": Estimate(1.0)}
+    assert caption(StatisticResult("x of cars", {"w1": rows}, unit="m")) == (
+        "Wasserstein distance: prior 1.23 m, learned 0.5 m"
+    )
+    floor = rows | {"noise_floor": Estimate(0.25)}
+    assert caption(StatisticResult("cars", {"tv": floor, "kl": rows})) == (
+        "total variation: prior 1.23, learned 0.5, noise floor 0.25"
+    )
+    assert caption(None) == ""
 
 
 def test_a_grid_has_four_columns() -> None:

@@ -12,7 +12,7 @@ from oracles import samples
 from scipy import stats
 from torch import Tensor
 
-from ms2.evaluation.rule_changes import Move, as_table, moves, picture, to_csv, wilson
+from ms2.evaluation.rule_changes import RuleChange, plot_rule_changes, rule_changes, to_csv, to_rows, wilson_interval
 from ms2.grammar.derivations import contexts, pad
 from ms2.grammar.grammar import Grammar
 from ms2.priors.structure import ListLengthPrior
@@ -35,7 +35,7 @@ def goes_on(weights: list[float], position: int) -> float:
     return sum(weights[position + 1 :]) / sum(weights[position:])
 
 
-def by_place(found: list[Move]) -> dict[tuple[str, int, int], Move]:
+def by_place(found: list[RuleChange]) -> dict[tuple[str, int, int], RuleChange]:
     return {(move.symbol, move.item, move.position): move for move in found}
 
 
@@ -43,7 +43,7 @@ def by_place(found: list[Move]) -> dict[tuple[str, int, int], Move]:
 
 
 def test_intervals_hold_the_exact_probabilities_of_the_priors(aerial: Grammar):
-    found = moves(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1))
+    found = rule_changes(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1))
     held = []
     for move in found:
         for lengths, share, (low, high) in (
@@ -61,7 +61,7 @@ def test_intervals_hold_the_exact_probabilities_of_the_priors(aerial: Grammar):
 
 
 def test_probabilities_and_visits_are_close_to_the_exact_ones(aerial: Grammar):
-    found = by_place(moves(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1)))
+    found = by_place(rule_changes(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1)))
     move = found["Cars", 1, 1]  # the second road, after one car
     assert (move.parent, move.rule) == ("Road", "Cars -> car Cars")
     assert move.before == pytest.approx(1 / 2, abs=0.03)
@@ -72,7 +72,7 @@ def test_probabilities_and_visits_are_close_to_the_exact_ones(aerial: Grammar):
 
 
 def test_equal_laws_do_not_move(aerial: Grammar):
-    found = moves(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LENGTHS, 1))
+    found = rule_changes(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LENGTHS, 1))
     assert len(found) == 4 + 3 * 3
     for move in found:
         assert max(move.before_interval[0], move.after_interval[0]) <= min(
@@ -102,7 +102,7 @@ def test_counts_equal_a_walk_in_plain_python(data: st.DataObject):
                     )
                     taken = counts.setdefault(key, {})
                     taken[str(grammar.rules[rule])] = taken.get(str(grammar.rules[rule]), 0) + 1
-    found = moves(grammar, before, after, least_visits=1)
+    found = rule_changes(grammar, before, after, min_visits=1)
     choices = {s: len(grammar.rules_of(s)) for s in grammar.nonterminals}
     expected = {key for key in count[1] if choices[str(key[0])] > 1}
     assert {move[1:5] for move in found} == expected
@@ -124,13 +124,13 @@ def test_counts_equal_a_walk_in_plain_python(data: st.DataObject):
 @pytest.mark.parametrize(("taken", "visits"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 7), (500, 10_000)])
 def test_wilson_agrees_with_scipy(taken: int, visits: int):
     expected = stats.binomtest(taken, visits).proportion_ci(0.95, method="wilson")
-    low, high = wilson(torch.tensor(taken), torch.tensor(visits)).tolist()
+    low, high = wilson_interval(torch.tensor(taken), torch.tensor(visits)).tolist()
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-7)
     assert low <= taken / visits <= high
 
 
 def test_nothing_is_known_without_a_visit():
-    assert wilson(torch.tensor([0]), torch.tensor([0])).tolist() == [[0, 1]]
+    assert wilson_interval(torch.tensor([0]), torch.tensor([0])).tolist() == [[0, 1]]
 
 
 # -- what is reported, and in which order ------------------------------------------------------------------
@@ -138,19 +138,19 @@ def test_nothing_is_known_without_a_visit():
 
 def test_the_complement_is_left_out_and_so_is_what_leaves_no_choice(aerial: Grammar, digits: Grammar):
     both = (drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1))
-    assert {move.rule for move in moves(aerial, *both)} == {"Roads -> Road Roads", "Cars -> car Cars"}
+    assert {move.rule for move in rule_changes(aerial, *both)} == {"Roads -> Road Roads", "Cars -> car Cars"}
     flipped = Grammar("Scene -> bg Digits\nDigits -> ε | Digit Digits\nDigit -> zero | one")
     both = (drawn(flipped, {"Digits": [1, 1, 1]}, 0), drawn(flipped, {"Digits": [1, 1, 1]}, 1))
-    assert {move.rule for move in moves(flipped, *both)} == {"Digits -> Digit Digits", "Digit -> zero"}
+    assert {move.rule for move in rule_changes(flipped, *both)} == {"Digits -> Digit Digits", "Digit -> zero"}
     three = Grammar("Scene -> a Scene | b Scene | ε")
     sample = pad(three, [[0, 1, 2]] * 40)
-    found = moves(three, sample, sample)
+    found = rule_changes(three, sample, sample)
     assert len(found) == 3 * 3
     assert sum(move.after for move in found) == pytest.approx(3)
 
 
 def test_the_largest_change_comes_first_and_new_territory_last(aerial: Grammar):
-    found = moves(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1))
+    found = rule_changes(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1))
     new = [move for move in found if math.isnan(move.change)]
     assert new == found[-len(new) :]
     changes = [abs(move.change) for move in found[: -len(new)]]
@@ -168,7 +168,7 @@ def test_rarely_reached_places_are_left_out(digits: Grammar):
     rare, often = pad(digits, [none] * 50 + [one] * 29), pad(digits, [none] * 50 + [one] * 30)
 
     def reached(before: Tensor, after: Tensor) -> set[tuple[str, int]]:
-        return {(move.symbol, move.position) for move in moves(digits, before, after)}
+        return {(move.symbol, move.position) for move in rule_changes(digits, before, after)}
 
     assert reached(often, often) == {("Digits", 0), ("Digits", 1), ("Digit", 0)}
     assert reached(often, rare) == reached(rare, often) == {("Digits", 0)}
@@ -179,21 +179,21 @@ def test_rarely_reached_places_are_left_out(digits: Grammar):
 
 def test_nothing_moves_between_empty_samples(aerial: Grammar):
     empty, some = torch.empty(0, 4, dtype=torch.long), drawn(aerial, LENGTHS, 0, 50)
-    assert moves(aerial, empty, empty) == moves(aerial, some, empty) == []
-    assert all(math.isnan(move.before) for move in moves(aerial, empty, some))
-    assert moves(aerial, torch.empty(3, 0, dtype=torch.long), torch.empty(0, 0, dtype=torch.long)) == []
+    assert rule_changes(aerial, empty, empty) == rule_changes(aerial, some, empty) == []
+    assert all(math.isnan(move.before) for move in rule_changes(aerial, empty, some))
+    assert rule_changes(aerial, torch.empty(3, 0, dtype=torch.long), torch.empty(0, 0, dtype=torch.long)) == []
 
 
 def test_padding_changes_nothing(aerial: Grammar):
     before, after = drawn(aerial, LENGTHS, 0, 200), drawn(aerial, LONGER, 1, 200)
     wider = torch.nn.functional.pad(before, (0, 9), value=aerial.num_rules)
-    assert str(moves(aerial, wider, after)) == str(moves(aerial, before, after))
+    assert str(rule_changes(aerial, wider, after)) == str(rule_changes(aerial, before, after))
 
 
 def test_a_probability_needs_a_visit(aerial: Grammar):
     sample = drawn(aerial, LENGTHS, 0, 5)
-    with pytest.raises(ValueError, match="least_visits=0 was given, but a probability takes at least 1 visit"):
-        moves(aerial, sample, sample, least_visits=0)
+    with pytest.raises(ValueError, match="min_visits=0 was given, but a probability takes at least 1 visit"):
+        rule_changes(aerial, sample, sample, min_visits=0)
 
 
 # -- for people --------------------------------------------------------------------------------------------
@@ -240,12 +240,12 @@ def test_a_probability_needs_a_visit(aerial: Grammar):
 def test_labels_say_where_and_what(text: str, derivation: list[int], labels: set[str]):
     grammar = Grammar(text)
     sample = pad(grammar, [derivation])
-    assert {move.label for move in moves(grammar, sample, sample, least_visits=1)} == labels
+    assert {move.label for move in rule_changes(grammar, sample, sample, min_visits=1)} == labels
 
 
 def test_csv_reads_back_as_the_table(aerial: Grammar):
-    found = moves(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1))
-    table, read = as_table(found), list(csv.DictReader(io.StringIO(to_csv(found))))
+    found = rule_changes(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1))
+    table, read = to_rows(found), list(csv.DictReader(io.StringIO(to_csv(found))))
     assert len(table) == len(read) == len(found)
     for row, cells, move in zip(table, read, found, strict=True):
         assert {name: "" if value is None else str(value) for name, value in row.items()} == cells
@@ -257,16 +257,16 @@ def test_csv_reads_back_as_the_table(aerial: Grammar):
 def test_csv_of_nothing_is_its_first_line():
     line = to_csv([])
     assert line.startswith("label,symbol,parent,item,position,rule,before,after,change,") and line.count("\n") == 1
-    assert as_table([]) == []
+    assert to_rows([]) == []
 
 
 def test_picture_shows_prior_and_learned_where_they_are(aerial: Grammar):
     """The columns of the two colours in a picture of one move, in which 0 and 1 are the ends of the axis."""
     sample = drawn(aerial, LENGTHS, 0, 50)
-    move = moves(aerial, sample, sample)[0]._replace(before_interval=(0.2, 0.2), after_interval=(0.8, 0.8))
+    move = rule_changes(aerial, sample, sample)[0]._replace(before_interval=(0.2, 0.2), after_interval=(0.8, 0.8))
     columns = []
     for before, after in ((0.0, 1.0), (0.25, 0.5)):
-        image = picture([move._replace(before=before, after=after)], "").astype(int)
+        image = plot_rule_changes([move._replace(before=before, after=after)], "").astype(int)
         rows = image[image.shape[0] // 2 - 25 :]  # below the legend
         for colour in ((0xB8, 0xBE, 0xC7), (0x1F, 0x77, 0xB4)):
             hits = (abs(rows - colour).max(-1) <= 2).sum(0)
@@ -277,9 +277,9 @@ def test_picture_shows_prior_and_learned_where_they_are(aerial: Grammar):
 
 
 def test_picture_grows_with_its_rows_up_to_the_most(aerial: Grammar):
-    found = moves(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1))
-    heights = [picture(found, "t", max_length=most).shape[0] for most in (2, 10, len(found))]
+    found = rule_changes(aerial, drawn(aerial, LENGTHS, 0), drawn(aerial, LONGER, 1))
+    heights = [plot_rule_changes(found, "t", max_rows=most).shape[0] for most in (2, 10, len(found))]
     assert heights == sorted(set(heights))
-    assert picture(found, "t", most=len(found) + 5).shape[0] == heights[-1]
-    assert picture(found[-3:], "only new territory").shape == picture(found[:3], "t").shape
-    assert picture([], "nothing").min() < 128  # says so
+    assert plot_rule_changes(found, "t", max_rows=len(found) + 5).shape[0] == heights[-1]
+    assert plot_rule_changes(found[-3:], "only new territory").shape == plot_rule_changes(found[:3], "t").shape
+    assert plot_rule_changes([], "nothing").min() < 128  # says so

@@ -13,6 +13,8 @@ from pytorch_lightning import Callback
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 
+from ms2.evaluation.callbacks import Validation
+from ms2.evaluation.evaluation import Evaluation
 from ms2.features.dense import DenseCounts
 from ms2.gradients.advantages import MovingAverage
 from ms2.learning.metasim2 import MetaSim2
@@ -97,8 +99,16 @@ class Count(Callback):
 
 
 def test_a_run_with_logs_and_validations_keeps_no_tensors(tmp_path: Path) -> None:
-    model, count = learner(abacus(), eval_scenes=20), Count()
+    model, count = learner(abacus()), Count()
+    callbacks = [Validation(Evaluation(num_scenes=20)), count]
     validate = {"limit_val_batches": 1, "val_check_interval": 10, "check_val_every_n_epoch": None}
-    run = trainer(tmp_path, 60, callbacks=[count], logger=CSVLogger(tmp_path), log_every_n_steps=1, **validate)
+    run = trainer(
+        tmp_path,
+        60,
+        callbacks=callbacks,
+        logger=CSVLogger(tmp_path),
+        log_every_n_steps=1,
+        **validate,
+    )
     run.fit(model, datamodule=images(model.world, batch_size=8))
     assert len(count.found) == 6 and len(set(count.found[1:])) == 1

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from helpers import CONFIGS, EXPECTED, command, ms2, on_two_ranks, rng, trainer
+from helpers import CONFIGS, EXPECTED, command, ms2, on_two_ranks, results_of, rng, trainer
 from jaxtyping import Float
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -17,7 +17,9 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import render_record
+from ms2.evaluation.callbacks import Validation
 from ms2.evaluation.detectors.comparison import open_rows
+from ms2.evaluation.evaluation import Evaluation
 from ms2.features.base import AttributeExtractor, Blocks
 from ms2.features.dense import DenseCounts
 from ms2.features.layout import DenseLayout
@@ -30,7 +32,7 @@ from ms2.gradients.straight_through import StraightThrough
 from ms2.grammar.grammar import Grammar
 from ms2.learning.autoencoding import Autoencoding
 from ms2.learning.data import TargetImages
-from ms2.learning.measured import MeasuredMetaSim2 as MetaSim2
+from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.parameter_learner import ParameterLearner
 from ms2.learning.reward import TaskReward
 from ms2.learning.stages import run_stage
@@ -38,6 +40,7 @@ from ms2.learning.structure_learner import StructureLearner
 from ms2.learning.turns import Order, Turns
 from ms2.metrics.attribute_distances import attribute_w1
 from ms2.metrics.attributes import AttributeValue
+from ms2.metrics.results import load_histograms
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.opening import open_model
 from ms2.models.parameters import ParameterModel
@@ -132,16 +135,13 @@ def learning(
     return How(learner, Turns(order, parameter_fraction, ema_steps))
 
 
-def learner(world: World, how: How, attribute_statistics: Any = None, **settings: Any) -> MetaSim2:
+def learner(world: World, how: How, **settings: Any) -> MetaSim2:
     """Structure and parameters; further settings are those of the structure learner."""
     torch.manual_seed(0)
     model = ParameterModel(world, hidden=16, layers=1, heads=2)
     structure = StructureModel(world.grammar, 4, network=LSTM(8))
     structure_learner = StructureLearner(KDE(0.05), LeaveOneOut(), **settings)
-    return MetaSim2(
-        world, structure, DialReader(), structure_learner, model, how.learner, how.turns,
-        attribute_statistics=attribute_statistics,
-    )  # fmt: skip
+    return MetaSim2(world, structure, DialReader(), structure_learner, model, how.learner, how.turns)
 
 
 # --- turns ---
@@ -208,9 +208,9 @@ def test_validations_measure_the_parameters_that_structure_sees(tmp_path: Path, 
         def on_validation_end(self, trainer: Trainer, model: LightningModule) -> None:
             seen.append("p" if float(trainer.callback_metrics["val/far_w1"]) > 0.4 else "l")
 
-    measures = [AttributeValue("far", name="far")]
-    model = learner(world, learning(order=order, parameter_fraction=0.5, lr=0.0), attribute_statistics=measures)
-    run = trainer(tmp_path, 6, callbacks=[Note()], limit_val_batches=1, val_check_interval=2,
+    validation = Validation(Evaluation(attribute_statistics=[AttributeValue("far", name="far")]))
+    model = learner(world, learning(order=order, parameter_fraction=0.5, lr=0.0))
+    run = trainer(tmp_path, 6, callbacks=[validation, Note()], limit_val_batches=1, val_check_interval=2,
                   check_val_every_n_epoch=None)  # fmt: skip
     run.fit(model, datamodule=target(world))
     assert "".join(seen) == expected
@@ -465,23 +465,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "class_path": "Backbone",
         "init_args": {"architecture": "squeezenet1_1", "layer": "features.2", "weights": None},
     }
-    realism = {"class_path": "ImageDistances", "init_args": {"features": random, "num_images": 12, "batch_size": 6}}
+    distances = {"features": random, "num_images": 12, "batch_size": 6}
     config = CONFIGS / "multimnist_parameters.yaml"
-    ms2(command(folder, config, name="both", model__image_distances=json.dumps(realism)))
+    ms2(command(folder, config, name="both", evaluation__image_distances=json.dumps(distances)))
     return folder / "both"
 
 
 def test_results_have_a_row_for_each_part(run: Path) -> None:
-    found = json.loads((run / "metrics.json").read_text())
-    for ending in ("", "_prior", "_learned_structure", "_learned_parameters"):
-        assert {f"{key}{ending}" for key in ("x_w1", "y_w1", "kid", "fid")} <= found.keys()
-        low, high = found[f"x_w1{ending}_interval"]
-        assert 0 <= low <= found[f"x_w1{ending}"] <= high
-    assert found["x_w1_noise_floor"] > 0
-    assert {"prior_00.png", "learned structure_00.png", "learned_00.png", "target_00.png"} <= {
+    found = results_of(run)
+    assert found.images is not None
+    for row in ("prior", "learned_structure", "learned_parameters", "learned"):
+        ends = found.attributes["x"].distances["w1"][row]
+        assert ends.interval is not None and 0 <= ends.interval[0] <= ends.value <= ends.interval[1]
+        assert {f"{key}_w1" if row == "learned" else f"{key}_w1_{row}" for key in "xy"} <= found.summary.keys()
+        assert row in found.images.distances["kid"] and row in found.images.distances["fid"]
+    assert found.attributes["x"].distances["w1"]["noise_floor"].value > 0
+    assert {"prior_00.png", "learned_structure_00.png", "learned_00.png", "target_00.png"} <= {
         file.name for file in (run / "examples").iterdir()
     }
-    assert {"x", "y"} <= {row["name"] for row in json.loads((run / "histograms.json").read_text())}
+    assert {"x", "y"} <= {histogram.name for histogram in load_histograms(run / "histograms.json")}
 
 
 def test_data_sets_have_learned_parameters_unless_asked_otherwise(run: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_two_processes_run_all_stages_and_write_results_once(
 ) -> None:
     run, done = two
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((run / "metrics.json").read_text())["steps"] == 4
+    assert json.loads((run / "metrics.json").read_text())["measured_with"]["steps"] == 4
     assert json.loads((run / "run.json").read_text())["finished"]
     assert done.stdout.count("results: ") == 1
     assert [path.name for path in (run / "csv").iterdir()] == ["version_0"]

@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ms2.core.errors import UserError
-from ms2.evaluation import measures as evaluation
+from ms2.evaluation.evaluation import Evaluation
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.gradients.advantages import Advantage, LeaveOneOut, MovingAverage, Normalised
 from ms2.grammar.derivations import Derivations
@@ -24,10 +24,10 @@ from ms2.learning.pretraining import Pretraining
 from ms2.learning.probe import probe
 from ms2.learning.stages import run_stage
 from ms2.learning.structure_learner import Samples
+from ms2.metrics.results import ProbeResult
 from ms2.objectives.base import Objective
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import MMDWitness
-from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import ListLengthPrior
 from ms2.render.base import Renderer, Rendering
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
@@ -202,11 +202,10 @@ def test_each_group_of_symbols_has_a_baseline_of_its_own() -> None:
 def test_credit_finds_the_target(tmp_path: Path) -> None:
     """Exact features, and two groups of symbols."""
     world = abacus()
-    model = learner(world, KDE(0.2), Normalised(), credit_assignment=CREDIT, lr=3e-2, eval_scenes=4000)
+    model = learner(world, KDE(0.2), Normalised(), credit_assignment=CREDIT, lr=3e-2)
     data = TargetImages(Synthetic(world, RandomDigits(1, 3), num_images=500), batch_size=64)
     trainer(tmp_path, 150).fit(model, datamodule=data)
-    tables = evaluation.structure_tables(model, evaluation.sample_structures(model), data.target)
-    found = evaluation.structure_metrics(model, tables)
+    found = Evaluation(num_scenes=4000).measure(model.scene_model, data.target).results.summary
     assert found["count_tv"] < 0.08 < found["count_tv_prior"]
 
 
@@ -217,25 +216,6 @@ class FirstAlone(Abacus):
         visibility = torch.zeros(scenes.classes.shape)
         visibility[:, :1] = 0.5
         return replace(super().render_labelled(scenes), visibility=visibility)
-
-
-class Annotated(Synthetic):
-    """Images that somebody looked at to write down what they hold."""
-
-    annotated = True
-
-
-@pytest.mark.parametrize(("kind", "most"), [(Synthetic, 3), (Annotated, 1)])
-def test_what_is_hidden_does_not_count_where_the_truth_was_annotated(kind: type[Synthetic], most: int) -> None:
-    world = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), FirstAlone())
-    model, target = learner(world, eval_scenes=90, eval_images=60), kind(world, UniformDigits(3), num_images=20)
-    tables = evaluation.structure_tables(model, evaluation.sample_structures(model, target), target)
-    for who in ("prior", "learned"):
-        numbers = tables[who]["count"].sum(0)
-        assert int(numbers.sum()) == (60 if most == 1 else 90)
-        assert int(tables[who]["class"].sum()) == int(numbers @ torch.arange(float(len(numbers))))
-        assert len(numbers) == most + 1 or (who == "learned" and most > 1)
-    torch.testing.assert_close(tables["target"]["class"], target.truth.counts(10).float())
 
 
 class Batches(Callback):
@@ -322,7 +302,7 @@ def test_the_extractor_is_trained(tmp_path: Path) -> None:
     assert stage.needed
     stage_trainer(tmp_path, stage).fit(stage)
     assert features.scale.item() == pytest.approx(15, abs=0.1)
-    assert stage.findings["probe/prior/count_accuracy"] == 1
+    assert stage.findings["prior"].scores["count_accuracy"] == 1
 
 
 def test_an_extractor_that_isnt_trainable_is_left_alone(tmp_path: Path) -> None:
@@ -333,29 +313,23 @@ def test_an_extractor_that_isnt_trainable_is_left_alone(tmp_path: Path) -> None:
     assert kept == {"Pretraining", "TargetFeatures"}
 
 
-def probed(features: Beads) -> dict[str, float]:
-    layouts: dict[str, ParameterPrior] = {"prior": UniformPlacement()}
-    return probe(features, abacus(), layouts, images=300)
+def probed(features: Beads) -> ProbeResult:
+    return probe(features, abacus(), {"prior": UniformPlacement()}, num_images=300)["prior"]
 
 
 def test_probing_a_perfect_extractor() -> None:
-    assert probed(Beads()) == pytest.approx(
-        {
-            "probe/prior/presence_accuracy": 1,
-            "probe/prior/class_error": 0,
-            "probe/prior/count_accuracy": 1,
-            **{f"probe/prior/bias_{n}": 0 for n in range(4)},
-        },
-        abs=1e-5,
-    )
+    found = probed(Beads())
+    assert found.scores == pytest.approx({"presence_accuracy": 1, "class_error": 0, "count_accuracy": 1}, abs=1e-5)
+    assert found.count_error == pytest.approx(dict.fromkeys(range(4), 0), abs=1e-5)
+    assert found.slot_errors == {}
 
 
 def test_probing_one_that_counts_one_too_many() -> None:
     said = r"parameter prior 'prior': objects by \+1\.00 where there are \d and 3 more"
     with pytest.warns(UserWarning, match=said):
         found = probed(Beads(too_many=1))
-    assert found["probe/prior/count_accuracy"] == 0 and found["probe/prior/class_error"] == pytest.approx(0, abs=1e-5)
-    assert [found[f"probe/prior/bias_{n}"] for n in range(4)] == pytest.approx([1, 1, 1, 1])
+    assert found.scores["count_accuracy"] == 0 and found.scores["class_error"] == pytest.approx(0, abs=1e-5)
+    assert found.count_error == pytest.approx(dict.fromkeys(range(4), 1))
 
 
 def test_probing_one_that_sees_half_of_each_object() -> None:
@@ -363,9 +337,9 @@ def test_probing_one_that_sees_half_of_each_object() -> None:
     with pytest.warns(UserWarning, match=r"objects by -1\.80 where there are 3 and 2 more"):
         found = probed(Beads(scale=6.0))
     counts = abacus().sample_prior(300, probe_generator()).counts(10)
-    assert found["probe/prior/class_error"] == pytest.approx(0.6 * counts.float().mean().item())
-    assert found["probe/prior/presence_accuracy"] == pytest.approx(((counts > 1) == (counts > 0)).float().mean().item())
-    assert found["probe/prior/count_accuracy"] == pytest.approx((counts.sum(1) == 0).float().mean().item())
+    assert found.scores["class_error"] == pytest.approx(0.6 * counts.float().mean().item())
+    assert found.scores["presence_accuracy"] == pytest.approx(((counts > 1) == (counts > 0)).float().mean().item())
+    assert found.scores["count_accuracy"] == pytest.approx((counts.sum(1) == 0).float().mean().item())
 
 
 class Seen(Beads):
@@ -381,10 +355,9 @@ class Seen(Beads):
 
 def test_what_an_extractor_is_not_told_of_is_no_mistake() -> None:
     world = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), FirstAlone())
-    found = probe(Seen(), world, {"prior": UniformPlacement()}, images=300)
-    biases = {key: value for key, value in found.items() if "bias" in key}
-    assert biases == pytest.approx({"probe/prior/bias_0": 0, "probe/prior/bias_1": 0}, abs=1e-5)
-    assert found["probe/prior/count_accuracy"] == 1
+    found = probe(Seen(), world, {"prior": UniformPlacement()}, num_images=300)["prior"]
+    assert found.count_error == pytest.approx({0: 0, 1: 0}, abs=1e-5)
+    assert found.scores["count_accuracy"] == 1
 
 
 def probe_generator() -> torch.Generator:

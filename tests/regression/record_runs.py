@@ -20,9 +20,9 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
         "multimnist_quick",
         LONGER
         | {
-            "model__image_distances__features": SLIGHT,
-            "model__image_distances__num_images": 12,
-            "model__image_distances__max_real": 20,
+            "evaluation__image_distances__features": SLIGHT,
+            "evaluation__image_distances__num_images": 12,
+            "evaluation__image_distances__max_target_images": 20,
         },
     ),
     "digits as in the paper": ("multimnist_paper", {}),

@@ -1,26 +1,20 @@
 """Readers of the files that a run leaves, as plain data under names that do not depend on today's keys."""
 
 import csv
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 from ms2.metrics import Interval
+from ms2.metrics.results import Estimate, Results, load_histograms, load_results
 from ms2.report.markup import VOID
 
 VARYING_SECTIONS = {"Time", "Reproduce", "Configuration", "Card", "Provenance", "Settings"}
 """Sections of reports whose numbers are times, versions and hashes, or stand in another section."""
-STATISTIC_KEY = re.compile(
-    "(?P<statistic>.+)_(?P<distance>tv|kl|wasserstein|distance|mean|w1)"
-    "(?P<row>|_prior|_pcfg_oracle|_learned_structure|_learned_parameters|_target|_noise_floor)(?P<interval>_interval)?"
-)
-IMAGES_KEY = re.compile("(?P<statistic>)(?P<distance>kid|fid)(?P<row>|_prior|_change)(?P<interval>_interval)?")
-ROWS = {"": "learned", "_pcfg_oracle": "best PCFG"}
-DISTANCES = {"distance": "energy", "w1": "wasserstein"}
-"""Rows and distances whose recorded names are not today's."""
+DISTANCES = {"w1": "wasserstein"}
+"""Distances whose recorded names are not today's."""
 HISTORY = {
     "score": "train/score",
     "deviation of the score": "train/score_deviation",
@@ -37,34 +31,56 @@ HISTORY = {
 
 def metrics(run: Path) -> tuple[Any, Any, Any]:
     """Read distances by statistic, distance and row; FID and KID; and metrics by stage."""
-    found = json.loads((run / "metrics.json").read_text())
-    measured: dict[str, Any] = {}
+    found = load_results(run / "metrics.json")
+    measured = {
+        name: _distances(statistic.distances)
+        | ({"mean": {_row(row): {"value": mean} for row, mean in statistic.means.items()}} if statistic.means else {})
+        for name, statistic in found.statistics.items()
+    }
     images: dict[str, Any] = {}
-    for table, pattern in ((measured, STATISTIC_KEY), (images, IMAGES_KEY)):
-        for key, value in found.items():
-            match = pattern.fullmatch(key)
-            if match is None:
-                continue
-            distance = DISTANCES.get(match["distance"], match["distance"])
-            of = ROWS.get(match["row"], match["row"].strip("_").replace("_", " "))
-            row = table.setdefault(match["statistic"], {}).setdefault(distance, {}).setdefault(of, {})
-            if match["interval"]:
-                row["low"], row["high"] = value or (None, None)
-            else:
-                row["value"] = value
-    return measured, images.get("", {}), _by_stage(found["stages"])
+    if found.images is not None:
+        images = _distances(found.images.distances)
+        for distance, rows in found.images.changes.items():
+            if "learned" in rows:
+                images[distance]["change"] = _ends(rows["learned"])
+        for rows in images.values():
+            rows.setdefault("change", {"value": None, "low": None, "high": None})
+    return measured, images, _by_stage(found)
 
 
-def _by_stage(logged: Mapping[str, float]) -> dict[str, Any]:
-    """Nest names such as ``probe/prior/bias_2`` and ``pretraining/nll``."""
+def _distances(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+    return {
+        DISTANCES.get(distance, distance): {_row(row): _ends(one) for row, one in rows.items()}
+        for distance, rows in found.items()
+    }
+
+
+def _row(name: str) -> str:
+    return "best PCFG" if name == "best_pcfg" else name.replace("_", " ")
+
+
+def _ends(one: Estimate) -> dict[str, Any]:
+    return {"value": one.value} if one.low is None else {"value": one.value, "low": one.low, "high": one.high}
+
+
+def _by_stage(results: Results) -> dict[str, Any]:
+    """Nest names such as ``pretraining/nll``, and the probes of extractors."""
     found: dict[str, Any] = {}
-    for key, value in logged.items():
-        *places, last = re.sub(r"bias_(\d+)$", r"bias/\1", key).split("/")
-        here = found
-        for place in places:
-            here = here.setdefault(place, {})
-        here[last.replace("_", " ")] = value
+    for stage in results.stages.values():
+        for key, value in stage.metrics.items():
+            first, _, last = key.partition("/")
+            found.setdefault(first, {})[last.replace("_", " ")] = value
+        for prior, probe in stage.probes.items():
+            row: dict[str, Any] = {name.replace("_", " "): value for name, value in probe.scores.items()}
+            if probe.count_error:
+                row["bias"] = _by_number(probe.count_error)
+            row |= {slot: {"bias": _by_number(errors)} for slot, errors in probe.slot_errors.items() if errors}
+            found.setdefault("probe", {})[prior] = row
     return found
+
+
+def _by_number(errors: Mapping[int, float]) -> dict[str, float]:
+    return {str(n): error for n, error in errors.items()}
 
 
 def history(run: Path) -> dict[str, Any]:
@@ -76,9 +92,10 @@ def history(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {what: _column(rows, key) for what, key in keys.items()}
     found |= {"at validations": {}, "sharpness": {}}
     for key in rows[0]:
-        if match := STATISTIC_KEY.fullmatch(key.removeprefix("val/")) if key.startswith("val/") else None:
-            distance = DISTANCES.get(match["distance"], match["distance"])
-            found["at validations"].setdefault(match["statistic"], {})[distance] = _column(rows, key)
+        if key.startswith("val/"):
+            statistic, _, distance = key.removeprefix("val/").rpartition("_")
+            distance = DISTANCES.get(distance, distance)
+            found["at validations"].setdefault(statistic, {})[distance] = _column(rows, key)
         if key.startswith("kernel/"):
             found["sharpness"][key.removeprefix("kernel/").removesuffix("_sharpness")] = _column(rows, key)
     return found
@@ -90,18 +107,18 @@ def _column(rows: list[dict[str, str]], key: str) -> list[float]:
 
 def histograms(run: Path) -> dict[str, Any]:
     """Read the histograms of a run."""
-    found = json.loads((run / "histograms.json").read_text())
-    return {one["name"]: {key: one[key] for key in ("title", "shares")} | {"bins": _bins(one["bins"])} for one in found}
+    found = load_histograms(run / "histograms.json")
+    return {one.name: {"title": one.title, "shares": one.shares, "bins": _bins(one.bins)} for one in found}
 
 
-def _bins(names: list[str]) -> list[Any]:
+def _bins(names: Sequence[str]) -> Sequence[Any]:
     """Return the names of bins, as numbers where they are values of an attribute: these vary slightly by processor."""
     return [float(name) for name in names] if any("." in name for name in names) else names
 
 
 def rule_changes(run: Path) -> dict[str, list[float]]:
     """Read the probability of each rule at each place, before and after learning."""
-    with (run / "moved.csv").open() as file:
+    with (run / "rule_changes.csv").open() as file:
         return {row["label"]: [float(row["before"]), float(row["after"])] for row in csv.DictReader(file)}
 
 

@@ -1,6 +1,5 @@
 """KITTI's layout: labels, calibration, lists of frames, and what is said where something is missing."""
 
-import json
 import os
 from pathlib import Path
 
@@ -223,8 +222,7 @@ def learned(folder: Path, labels: str | None) -> dict[str, torch.Tensor]:
     dropped = ["data.target.init_args.num_images", "data.target.init_args.structure_prior.init_args.max_digits"]
     settings = {"data__target": "Kitti", "data__target__root": root}
     run = fit(folder, "run", without=dropped, **settings, data__target__types='{"Car": "1"}')
-    found = json.loads((run / "metrics.json").read_text())
-    assert ("count_tv" in found) == (labels is not None), "labels are there to compare with, if at all"
+    assert ("count_tv" in metrics_of(run)) == (labels is not None), "labels are there to compare with, if at all"
     return {name: value for name, value in last(run)["state_dict"].items() if isinstance(value, torch.Tensor)}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ms2.cli.generate import chosen_device, default_workers, separate_settings
 from ms2.core.files import write_text
 from ms2.core.parsing import ArgumentParser
-from ms2.evaluation.callbacks import StageBar
+from ms2.evaluation.callbacks import StageProgressBar
 from ms2.evaluation.detectors.comparison import Budget, measure_runs
 from ms2.evaluation.detectors.detector import ARCHITECTURES
 
@@ -45,7 +45,7 @@ def compare_command(command: "Command", argv: list[str]) -> None:
     budget = Budget(**{f.name: getattr(args, f.name) for f in fields(Budget)})
     device = chosen_device(args.device)
     workers = args.workers or default_workers(device)
-    _, table = measure_runs(args.runs, args.seeds, budget, settings, workers, device, StageBar)
+    _, table = measure_runs(args.runs, args.seeds, budget, settings, workers, device, StageProgressBar)
     print(table)
     last = Path(args.runs[-1]) / "compare" / "table.md"
     write_text(last, table + "\n")

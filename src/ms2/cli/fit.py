@@ -19,9 +19,10 @@ from ms2.cli.run import Run
 from ms2.cli.run_folder import RunFolder
 from ms2.core.parsing import explain_error
 from ms2.core.settings import fingerprint
-from ms2.evaluation.callbacks import SaveImages
+from ms2.evaluation.callbacks import ImageWriter
+from ms2.evaluation.evaluation import Evaluation
 from ms2.learning.data import TargetImages
-from ms2.learning.measured import MeasuredMetaSim2
+from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.stages import STAGES, say
 from ms2.world import World
 
@@ -72,7 +73,7 @@ class CLI(LightningCLI):
     def __init__(self, args: ArgsType = None, run: bool = True, **kwargs: Any) -> None:
         plugins.load()
         super().__init__(
-            MeasuredMetaSim2,
+            MetaSim2,
             TargetImages,
             parser_class=TrainerParser,
             save_config_callback=None,  # the folder of a run is known only here, so it is saved here
@@ -100,6 +101,7 @@ class CLI(LightningCLI):
         """Add the run's own options, and the sections of world and stages, which share parts with the model's."""
         add_run_options(parser)
         parser.add_class_arguments(World, "world")
+        parser.add_class_arguments(Evaluation, "evaluation")
         for stage in STAGES:
             parser.add_class_arguments(stage, stage.name)
         link_parts(parser)
@@ -111,7 +113,13 @@ class CLI(LightningCLI):
             self._take_folder()
             self.datamodule.cache = self.folder.cache
         settings = {**self._get(self.config_init, "trainer"), **kwargs}
-        self.run = Run(self.folder, settings, self._loggers(), self._get(self.config, "checkpoint_every"))
+        self.run = Run(
+            self.folder,
+            settings,
+            self._loggers(),
+            self._get(self.config_init, "evaluation"),
+            self._get(self.config, "checkpoint_every"),
+        )
         return self.run.trainer
 
     def _loggers(self) -> list[Logger]:
@@ -170,7 +178,7 @@ class CLI(LightningCLI):
     def predict(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
         """Draw images from a checkpoint, by default the run's last, into the folder ``samples`` of the run."""
         path, trainer = ckpt_path or self.folder.checkpoint(), self.run.trainer
-        trainer.callbacks.append(SaveImages(self.folder.samples))  # type: ignore[attr-defined]
+        trainer.callbacks.append(ImageWriter(self.folder.samples))  # type: ignore[attr-defined]
         trainer.predict(model, datamodule, return_predictions=False, ckpt_path=path, weights_only=True)
         say(f"images: {self.folder.samples}")
 
@@ -205,6 +213,6 @@ def link_parts(parser: LightningArgumentParser) -> None:
     for network in ("model.features", "model.reward.init_args.network"):
         for name, found in (("channels", lambda w: w.renderer.channels), ("classes", lambda w: list(w.classes))):
             link("world", f"{network}.init_args.{name}", found, apply_on="instantiate")
-    for section in ("model", "data", *(stage.name for stage in STAGES)):
+    for section in ("model", "data", "evaluation", *(stage.name for stage in STAGES)):
         link("seed_everything", f"{section}.seed", int)
     parser.set_defaults({"model.structure": {"class_path": "ms2.models.structure.StructureModel"}})

@@ -10,7 +10,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from ms2.cli.run_folder import RunFolder
-from ms2.evaluation.callbacks import AtomicCheckpoints, Gallery, Results, StageBar
+from ms2.evaluation.callbacks import AtomicCheckpointIO, StageProgressBar, Validation, WriteResults
+from ms2.evaluation.evaluation import Evaluation
 from ms2.learning.stage import Stage
 from ms2.learning.stages import run_stage, say
 
@@ -27,6 +28,7 @@ class Run:
         folder: The run's folder.
         settings: Arguments of Lightning's Trainer.
         loggers: Loggers of all stages.
+        evaluation: What is measured during and after training.
         checkpoint_every: Steps between checkpoints.
         started: When the run started, on the clock of ``time.monotonic``.
 
@@ -40,12 +42,14 @@ class Run:
         folder: RunFolder,
         settings: Mapping[str, Any],
         loggers: list[Logger],
+        evaluation: Evaluation | None = None,
         checkpoint_every: int = 50,
         started: float = STARTED,
     ) -> None:
         self.folder, self.settings = folder, settings
         self.progress_bar = settings.get("enable_progress_bar") is not False
-        self.results = Results(folder.path, folder.path.name, started)
+        evaluation = evaluation or Evaluation()
+        self.results = WriteResults(evaluation, folder.path, folder.path.name, started)
         checkpoints = ModelCheckpoint(
             folder.checkpoints,
             "step{step}",
@@ -54,11 +58,11 @@ class Run:
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        bar = [StageBar()] if self.progress_bar else []
+        bar = [StageProgressBar()] if self.progress_bar else []
         own = {
             "logger": settings.get("logger") or loggers,
-            "callbacks": [*_listed(settings.get("callbacks")), *bar, Gallery(), self.results, checkpoints],
-            "plugins": [*_listed(settings.get("plugins")), AtomicCheckpoints()],
+            "callbacks": [*_listed(settings.get("callbacks")), *bar, Validation(evaluation), self.results, checkpoints],
+            "plugins": [*_listed(settings.get("plugins")), AtomicCheckpointIO()],
             "default_root_dir": str(folder.path),
             "use_distributed_sampler": False,
         }
@@ -110,7 +114,7 @@ class Run:
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             logger=self.trainer.loggers,
-            callbacks=[StageBar(stage.title)] if self.progress_bar else [],
+            callbacks=[StageProgressBar(stage.title)] if self.progress_bar else [],
             enable_progress_bar=self.progress_bar,
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -1,43 +1,51 @@
-"""FID and KID of prior and learned images to the target's, in the features of a network trained elsewhere."""
+"""Image distances: FID and KID of generated images to the target's, in the features of a pretrained network."""
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from ms2.core.distributed import Processes
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
+from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
 from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor, weight_bytes
 from ms2.metrics.fid import fid_intervals
+from ms2.metrics.intervals import PriorAndLearned
 from ms2.metrics.kid import kid_intervals
+from ms2.metrics.results import LEARNED, PRIOR, ROW_TITLES, Estimate, ImageResult
+from ms2.models.scene_model import Row, SceneModel
 from ms2.render.base import Renderer
+from ms2.targets.embedding import embed
 
-LEAST = 10
-"""Images of each kind, below which the intervals mean nothing."""
+SECTION = "evaluation.image_distances"
+"""Section of a configuration in which the settings stand."""
+MIN_IMAGES = 10
+"""Images of each row, below which intervals are useless."""
 
 
 class ImageDistances(Configured):
-    """Measures the distance of generated images to the target's in the features of a network trained elsewhere.
+    """Computes FID and KID of generated images to the target's, in the feature space of a pretrained network.
 
-    FID (Heusel et al., 2017) is the Fréchet distance of two normal laws; KID (Bińkowski et al., 2018) the squared MMD
-    with the kernel (x·y / d + 1)^3, without bias. FID is biased by the number of images: it compares only with a FID
-    of as many. Figures compare only under the same features, whose name is kept beside them.
+    FID (Heusel et al., 2017) is the Fréchet distance of two normal distributions; KID (Bińkowski et al., 2018) the
+    unbiased squared MMD with the kernel (x·y / d + 1)^3. FID is biased by the number of images: compare it with a FID
+    of as many images only. Values compare only under the same features, whose name is kept beside them.
 
     Args:
-        features: The extractor, by name. Not one that a run trains.
-        num_images: Images drawn of the prior, and as many of the learned model.
+        features: Pretrained extractor, not one that a run trains.
+        num_images: Number of images sampled from each of prior and model.
         block: Block of the extractor's features, where it has several.
-        max_real: Most target images to compare with; null for all.
-        resamples: Bootstrap samples behind the intervals of KID.
-        batch_size: Images drawn and embedded at a time.
+        max_target_images: Maximum number of target images to compare with; null for all.
+        num_resamples: Bootstrap resamples for the KID interval.
+        batch_size: Batch size of rendering and embedding.
 
     Raises:
-        UserError: If the extractor is one that a run trains, or a number makes no sense.
+        UserError: If the extractor is one that a run trains, or a number is too small.
     """
 
     def __init__(
@@ -45,25 +53,85 @@ class ImageDistances(Configured):
         features: FeatureExtractor,
         num_images: int = 1000,
         block: str | None = None,
-        max_real: int | None = None,
-        resamples: int = 200,
+        max_target_images: int | None = None,
+        num_resamples: int = 200,
         batch_size: int = 50,
     ) -> None:
         if isinstance(features, TrainedExtractor):
             raise UserError(
-                f"model.image_distances.features is {type(features).__name__}, which is made to be trained, and "
-                "would not be: give one that was trained elsewhere, such as InceptionPool3 or Backbone"
+                f"{SECTION}.features is {type(features).__name__}, which is made to be trained, and would not be: give "
+                "a pretrained one, such as InceptionPool3 or Backbone"
             )
-        least = {"num_images": LEAST, "max_real": LEAST, "resamples": 20, "batch_size": 1}
-        for name, bound in least.items():
-            given = {"num_images": num_images, "max_real": max_real, "resamples": resamples, "batch_size": batch_size}
-            if given[name] is not None and given[name] < bound:  # type: ignore[operator]
-                raise UserError(f"model.image_distances.{name} is {given[name]}, but must be at least {bound}")
-        self.features, self.block, self.max_real = features, block, max_real
-        self.num_images, self.resamples, self.batch_size = num_images, resamples, batch_size
+        for name, given, bound in (
+            ("num_images", num_images, MIN_IMAGES),
+            ("max_target_images", max_target_images, MIN_IMAGES),
+            ("num_resamples", num_resamples, 20),
+            ("batch_size", batch_size, 1),
+        ):
+            if given is not None and given < bound:
+                raise UserError(f"{SECTION}.{name} is {given}, but must be at least {bound}")
+        self.features, self.block, self.max_target_images = features, block, max_target_images
+        self.num_images, self.num_resamples, self.batch_size = num_images, num_resamples, batch_size
+
+    def measure(
+        self,
+        model: SceneModel,
+        real: Blocks,
+        seed: int,
+        device: torch.device,
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
+    ) -> ImageResult | None:
+        """Compute the distances of all rows; the result is None in all processes but the first.
+
+        All processes have to call this: they share the images.
+
+        Args:
+            model: The scene model.
+            real: Features of the target's images.
+            seed: Seed of scenes and resamples.
+            device: Device of the learned models.
+            processes: The processes that share the images.
+        """
+        self.check(model.world.renderer, self.num_images)
+        target = self.select_block(real)
+        features = {}
+        for name, row in model.rows.items():
+            images = self._images(model, row, seed, device, processes)
+            features[name] = self.select_block(
+                embed(self.features, images, f"embedding images: {ROW_TITLES[name]}", device, processes)
+            )
+        if processes.rank > 0:
+            return None
+        draw = generator(seed, "realism", "bootstrap")
+        others = [name for name in features if name not in (PRIOR, LEARNED)]
+        found = {  # in this order: their intervals are drawn one after another
+            name: self.compare(features[PRIOR], features[name], target, draw) for name in (LEARNED, *others)
+        }
+        distances, changes = dict[str, dict[str, Estimate]](), dict[str, dict[str, Estimate]]()
+        for distance in ("kid", "fid"):
+            pairs = {name: both[distance] for name, both in found.items()}
+            rows = {name: pair.learned for name, pair in pairs.items()} | {PRIOR: pairs[LEARNED].prior}
+            distances[distance] = {name: Estimate.of(rows[name]) for name in model.rows}
+            changes[distance] = {
+                name: Estimate.of(pair.change) for name, pair in pairs.items() if pair.change is not None
+            }
+        return ImageResult(self.features_name, self.num_images, len(target), distances, changes)
+
+    @torch.no_grad()
+    def _images(
+        self, model: SceneModel, row: Row, seed: int, device: torch.device, processes: Processes
+    ) -> Iterator[tuple[Int[Tensor, " b"], Float[Tensor, "b c h w"]]]:
+        """This process's share of the images of a row, rounded to 8 bits as files are."""
+        # rows with the same structure have the same scenes, and those with the prior's parameters the same places
+        structure = LEARNED if row.structure else PRIOR
+        first_of = processes.rank * self.batch_size
+        for first in range(first_of, self.num_images, processes.world_size * self.batch_size):
+            index = torch.arange(first, min(first + self.batch_size, self.num_images), device=device)
+            draw = generator(seed, "realism", structure, first, device=device)
+            yield index, (model.images(len(index), draw, row) * 255).round() / 255
 
     def check(self, renderer: Renderer, num_real: int) -> None:
-        """Raise what would be wrong at the end of a run now: the block, images that don't fit, too few of them.
+        """Validate block, image size and number of images before a run.
 
         Raises:
             UserError: If there is no such block, or there are too few target images.
@@ -71,27 +139,31 @@ class ImageDistances(Configured):
         self.features.eval()
         with torch.no_grad():
             device = next((value.device for value in self.features.state_dict().values()), torch.device("cpu"))
-            self.pick(self.features(torch.zeros(1, renderer.channels, *renderer.size, device=device)))
+            self.select_block(self.features(torch.zeros(1, renderer.channels, *renderer.size, device=device)))
         _check_number("the target", num_real)
 
-    def pick(self, blocks: Blocks) -> Float[Tensor, "b d"]:
-        """The block that is compared, in double precision: distances are small differences of large numbers."""
+    def select_block(self, blocks: Blocks) -> Float[Tensor, "b d"]:
+        """Select the block, as float64 on the CPU: distances are small differences of large numbers.
+
+        Raises:
+            UserError: If there is no such block, or no block is chosen of several.
+        """
         if self.block is None and len(blocks) > 1:
             raise UserError(
-                f"{type(self.features).__name__} gives several blocks: choose one with model.image_distances.block. "
+                f"{type(self.features).__name__} gives several blocks: choose one with {SECTION}.block. "
                 f"{suggest('', blocks)}"
             )
         block = next(iter(blocks)) if self.block is None else self.block
         if block not in blocks:
             raise UserError(
-                f"model.image_distances.block is {block!r}, which {type(self.features).__name__} doesn't give. "
+                f"{SECTION}.block is {block!r}, which {type(self.features).__name__} doesn't give. "
                 f"{suggest(block, blocks)}"
             )
-        return blocks[block].cpu().double()  # not every accelerator knows doubles
+        return blocks[block].cpu().double()  # not every accelerator has float64
 
     @property
-    def name(self) -> str:
-        """What the features are: extractor, layer, all that is not as by default, and a hash of the weights."""
+    def features_name(self) -> str:
+        """Extractor, layer, settings that are not the default, and a hash of the weights."""
         given, cls = self.features.settings, type(self.features)
         usual = inspect.signature(cls.__init__).parameters
         plain = [str(given[key]) for key in ("architecture", "layer") if key in given]
@@ -109,40 +181,30 @@ class ImageDistances(Configured):
         learned: Float[Tensor, "k d"],
         real: Float[Tensor, "m d"],
         generator: torch.Generator,
-    ) -> dict[str, Any]:
-        """Distances of features of the prior's images and of the learned model's to those of real ones.
+    ) -> dict[str, PriorAndLearned]:
+        """Compute ``kid`` and ``fid`` of the features of prior and learned images to those of real ones.
 
-        Keys ``kid``, ``kid_interval`` (95 %), ``kid_prior``, ``kid_change`` (relative to the prior's: -0.5 is half of
-        it; null where the prior's might be 0), the same of ``fid``, and ``realism_*``: which features, how many images.
-
-        The intervals of KID hold the distance of the laws themselves; those of FID the mean FID of as many images. The
-        two distances behind a change share the real images, in its interval too.
+        The intervals of KID are of the distance of the distributions themselves; those of FID of the mean FID of as
+        many images. The two distances behind a change share the real images, in its interval too.
 
         Raises:
             UserError: If there are too few images, or a feature is not finite.
         """
         sets = {"the prior": prior, "the model": learned, "the target": real}
-        for who, features in sets.items():
-            _check_number(who, len(features))
+        for title, features in sets.items():
+            _check_number(title, len(features))
             if not bool(features.isfinite().all()):
-                raise UserError(f"a feature of images of {who} is not finite: check model.image_distances.features")
+                raise UserError(f"a feature of images of {title} is not finite: check {SECTION}.features")
         of_prior, of_model, of_target = (features.cpu().double() for features in sets.values())
-        kids = kid_intervals(of_prior, of_model, of_target, self.resamples, generator)
-        found: dict[str, Any] = {}
-        for name, intervals in (("kid", kids), ("fid", fid_intervals(of_prior, of_model, of_target))):
-            for ending, interval in zip(("", "_prior", "_change"), intervals, strict=True):
-                found[f"{name}{ending}"] = interval and interval.value
-                found[f"{name}{ending}_interval"] = interval and [interval.low, interval.high]
-        about = {"features": self.name, "num_generated": len(learned), "num_real": len(real)}
-        return found | {f"realism_{key}": value for key, value in about.items()}
+        return {
+            "kid": kid_intervals(of_prior, of_model, of_target, self.num_resamples, generator),
+            "fid": fid_intervals(of_prior, of_model, of_target),
+        }
 
 
-# --- numbers and names ---
-
-
-def _check_number(who: str, n: int) -> None:
-    if n < LEAST:
-        raise UserError(f"realism can't be measured with {n} images of {who}: it takes at least {LEAST}")
+def _check_number(title: str, n: int) -> None:
+    if n < MIN_IMAGES:
+        raise UserError(f"FID and KID can't be computed from {n} images of {title}: they need at least {MIN_IMAGES}")
 
 
 def _weights(features: FeatureExtractor) -> str:

@@ -1,47 +1,49 @@
-"""Plots of a run: histograms and grids of images."""
+"""Summary figure of a run: histograms and image grids."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ms2.core.images import image_grid
+from ms2.metrics.results import (
+    DISTANCE_TITLES,
+    LEARNED,
+    NOISE_FLOOR,
+    PRIOR,
+    ROW_TITLES,
+    HistogramResult,
+    StatisticResult,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
-import numpy as np
 
-COLOURS = {"prior": "#b8bec7", "learned structure": "#7fb2d9", "learned": "#1f77b4", "target": "#e08214"}
-
-
-class Histogram(NamedTuple):
-    """Distributions over the same bins, to be drawn side by side.
-
-    Attributes:
-        title: What is counted.
-        bins: Names of the bins.
-        shares: Share of each bin by who has it (prior, learned, target).
-        caption: A line below the title.
-        name: Short name of what is counted.
-    """
-
-    title: str
-    bins: Sequence[str]
-    shares: Mapping[str, Float[Tensor, " k"]]
-    caption: str = ""
-    name: str = ""
+SERIES_COLOURS = {"prior": "#b8bec7", "learned_structure": "#7fb2d9", "learned": "#1f77b4", "target": "#e08214"}
+"""Colours of rows by name."""
 
 
-def summary(
-    title: str, histograms: Sequence[Histogram], grids: Mapping[str, Float[Tensor, "b c h w"]]
+def summary_figure(
+    title: str,
+    histograms: Sequence[HistogramResult],
+    grids: Mapping[str, Float[Tensor, "b c h w"]],
+    statistics: Mapping[str, StatisticResult] | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Histograms above, grids of images below, as one picture; grids of wide images one below the other."""
+    """Compose histograms above and image grids below; grids of wide images stand one below the other.
+
+    Args:
+        title: Title of the figure.
+        histograms: The histograms.
+        grids: Images by row.
+        statistics: Distances by statistic, written above the histograms.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Not pyplot: it keeps global state, and would want a screen.
+    # not pyplot, which keeps global state and may need a display
     rows = max(1, -(-len(histograms) // 3))  # at most three histograms side by side
     wide = any(images.shape[-1] >= 2 * images.shape[-2] for images in grids.values())
     below = 5.5
@@ -53,32 +55,40 @@ def summary(
     top, bottom = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=[3.2 * rows, below]))
     places = list(top.subplots(rows, -(-len(histograms) // rows), squeeze=False).flat)
     for axes, histogram in zip(places, histograms, strict=False):
-        _draw_histogram(axes, histogram)
+        _draw_histogram(axes, histogram, caption((statistics or {}).get(histogram.name)))
     for axes in places[len(histograms) :]:
         axes.set_axis_off()
     for axes, (name, images) in zip(
         np.atleast_1d(bottom.subplots(*((len(grids), 1) if wide else (1, len(grids))))), grids.items(), strict=True
     ):
         axes.imshow(image_grid(images), interpolation="nearest")
-        axes.set_title(name, fontsize=14, color=COLOURS.get(name, "black"), weight="bold")
+        axes.set_title(ROW_TITLES.get(name, name), fontsize=14, color=SERIES_COLOURS.get(name, "black"), weight="bold")
         axes.set_axis_off()
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw_histogram(axes: "Axes", histogram: Histogram) -> None:
+def caption(statistic: StatisticResult | None) -> str:
+    """Format the main distance of prior, learned model and noise floor; empty where there is none."""
+    if statistic is None:
+        return ""
+    rows = statistic.distances[statistic.main]
+    known = [(ROW_TITLES[row], rows[row].value) for row in (PRIOR, LEARNED, NOISE_FLOOR) if row in rows]
+    numbers = [f"{title} {value:.3g}{' ' if statistic.unit else ''}{statistic.unit}" for title, value in known]
+    return f"{DISTANCE_TITLES.get(statistic.main, statistic.main)}: {', '.join(numbers)}"
+
+
+def _draw_histogram(axes: "Axes", histogram: HistogramResult, caption: str) -> None:
     width = 0.8 / len(histogram.shares)
     for i, (name, share) in enumerate(histogram.shares.items()):
         place = np.arange(len(share)) + (i - (len(histogram.shares) - 1) / 2) * width
-        axes.bar(place, share.cpu().numpy(), width, label=name, color=COLOURS.get(name))
-    every = 1 + len(histogram.bins) // 16  # more labels would run into each other
-    shown = histogram.bins[::every]
-    slant: dict[str, Any] = (
-        {"rotation": 40, "ha": "right"} if sum(map(len, shown)) > 40 else {}
-    )  # names would run into each other
-    axes.set_xticks(range(0, len(histogram.bins), every), shown, **slant)
+        axes.bar(place, np.asarray(share), width, label=ROW_TITLES.get(name, name), color=SERIES_COLOURS.get(name))
+    step = 1 + len(histogram.bins) // 16  # more labels would overlap
+    shown = histogram.bins[::step]
+    slanted: dict[str, Any] = {"rotation": 40, "ha": "right"} if sum(map(len, shown)) > 40 else {}
+    axes.set_xticks(range(0, len(histogram.bins), step), shown, **slanted)
     axes.set_title(f"{histogram.title}\n", fontsize=13)
-    axes.text(0.5, 1.02, histogram.caption, transform=axes.transAxes, ha="center", fontsize=9, color="#555555")
+    axes.text(0.5, 1.02, caption, transform=axes.transAxes, ha="center", fontsize=9, color="#555555")
     axes.set_ylabel("share")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

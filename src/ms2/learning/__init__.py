@@ -10,7 +10,7 @@ from ms2.learning.pretraining import Pretraining
 from ms2.learning.probe import probe
 from ms2.learning.reward import TaskReward
 from ms2.learning.stage import Stage
-from ms2.learning.stages import STAGES, StageResult, run_stage, say
+from ms2.learning.stages import STAGES, run_stage, say
 from ms2.learning.structure_learner import Samples, StructureLearner
 from ms2.learning.turns import Turns
 
@@ -24,7 +24,6 @@ __all__ = [
     "Pretraining",
     "Samples",
     "Stage",
-    "StageResult",
     "StructureLearner",
     "TargetImages",
     "TaskReward",

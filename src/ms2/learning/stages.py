@@ -1,8 +1,8 @@
 """Run stages before learning, cached by settings: each is one Lightning fit."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,10 +12,12 @@ from pytorch_lightning.utilities import rank_zero_only
 import ms2
 from ms2.core.files import write_tensors
 from ms2.core.settings import fingerprint, source_fingerprint
+from ms2.core.typed_json import decode, encode
 from ms2.learning.autoencoding import Autoencoding
 from ms2.learning.extractor import ExtractorTraining
 from ms2.learning.pretraining import Pretraining
 from ms2.learning.stage import Stage
+from ms2.metrics.results import StageRecord
 
 STAGES: tuple[type[Stage], ...] = (ExtractorTraining, Pretraining, Autoencoding)
 """The stages that ``ms2 fit`` runs before learning, in order."""
@@ -24,22 +26,7 @@ say = rank_zero_only(print)
 """Print on the first process only."""
 
 
-@dataclass(frozen=True)
-class StageResult:
-    """Duration and metrics of a finished stage.
-
-    Attributes:
-        seconds: Wall-clock time of the training, also if the result was loaded from the cache.
-        reused: Whether the result was loaded from the cache.
-        metrics: Last logged values and findings, by name.
-    """
-
-    seconds: float
-    reused: bool
-    metrics: Mapping[str, float]
-
-
-def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Path) -> StageResult:
+def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Path) -> StageRecord:
     """Train a stage's product in place, or load its weights from the cache.
 
     Args:
@@ -52,14 +39,15 @@ def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Pat
         saved = torch.load(path, weights_only=True, map_location="cpu")
         stage.product.load_state_dict(saved["weights"])
         say(f"{type(stage).__name__}: done before, taken from {path}")
-        return StageResult(saved["seconds"], True, saved["metrics"])
+        record: StageRecord = decode(StageRecord, saved["record"], path)
+        return replace(record, reused=True)
     start = time.monotonic()
     trainer = make_trainer(stage)
     trainer.fit(stage)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()} | stage.findings
-    result = StageResult(time.monotonic() - start, False, metrics)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    record = StageRecord(time.monotonic() - start, False, metrics, stage.findings)
     if trainer.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in stage.product.state_dict().items()}
-        write_tensors(path, {"weights": weights, "seconds": result.seconds, "metrics": dict(metrics)})
+        write_tensors(path, {"weights": weights, "record": encode(record)})
     trainer.strategy.barrier()
-    return result
+    return record

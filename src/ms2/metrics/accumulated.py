@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor
 from torchmetrics import Metric
 
-from ms2.metrics.attribute_distances import attribute_w1
+from ms2.metrics.attribute_distances import AttributeSample, attribute_w1
 from ms2.metrics.histograms import distribution, total_variation
 
 
@@ -77,9 +77,9 @@ class AttributeWasserstein(Metric):
         self.add_state("values", [], dist_reduce_fx="cat")
         self.register_buffer("target", target.double(), persistent=False)
 
-    def update(self, values: Float[Tensor, " k"]) -> None:
-        """Add values."""
-        self.values.append(values.to(self.target))
+    def update(self, sample: AttributeSample) -> None:
+        """Add the values of scenes."""
+        self.values.append(sample.values.to(self.target))
 
     def compute(self) -> Float[Tensor, ""]:
         """Compute W1 in the values' unit; NaN without values."""

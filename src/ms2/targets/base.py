@@ -22,11 +22,13 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
 
     Attributes:
         truth: Structure of the scenes in the images, if known. For evaluation only: learning must not read it.
+        scenes: The truth with the scenes' parameters, if known.
         annotated: Whether the truth comes from annotations of the images, which leave out what is hidden.
         derivations: The truth as derivations of the world's grammar, if known.
     """
 
     truth: SceneBatch | None = None
+    scenes: SceneBatch | None = None
     annotated: bool = False
     derivations: Int[Tensor, "n t"] | None = None
 

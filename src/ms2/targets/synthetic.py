@@ -56,7 +56,7 @@ class Synthetic(Target):
         return rules, self.hidden.scenes(rules, draw)
 
     @property
-    def scenes(self) -> SceneBatch:
+    def scenes(self) -> SceneBatch:  # type: ignore[override]
         """The images' scenes with their parameters, for evaluation only."""
         return self._sampled[1]
 

@@ -105,13 +105,14 @@ def open_rows(run: str, arguments: list[str] | None = None) -> Rows:
     reader.link_arguments("world", "target.init_args.world", apply_on="instantiate")
     reader.add_argument("--statistics", type=list[StructureStatistic] | None)
     reader.add_argument("--image_distances", type=ImageDistances | None)
-    model = get_nested(found, "model")
+    model, evaluation = get_nested(found, "model"), get_nested(found, "evaluation")
     given = {
         "world": found["world"],
         "structure": model.get("structure"),
         "target": get_nested(found, "data", "target"),
     }
-    given |= {key: model[key] for key in ("parameters", "statistics", "image_distances") if model.get(key)}
+    given |= {key: evaluation[key] for key in ("statistics", "image_distances") if evaluation.get(key)}
+    given |= {"parameters": model["parameters"]} if model.get("parameters") else {}
     plain, made = parse_settings(reader, given, arguments)
     ours = {key: plain[key] for key in ("world", "structure", "parameters") if plain.get(key)}
     return Rows(
@@ -270,7 +271,7 @@ def _images(data: LabelledSet, channels: int) -> Iterator[UInt8[Tensor, "b c h w
 
 
 def _target_images(target: Target, realism: ImageDistances) -> Iterator[UInt8[Tensor, "b c h w"]]:
-    for _, images in DataLoader(target.partition(limit=realism.max_real), realism.batch_size):
+    for _, images in DataLoader(target.partition(limit=realism.max_target_images), realism.batch_size):
         yield images
 
 
@@ -278,7 +279,7 @@ def _target_images(target: Target, realism: ImageDistances) -> Iterator[UInt8[Te
 def _features(realism: ImageDistances, images: Iterator[UInt8[Tensor, "b c h w"]], device: str) -> Float[Tensor, "n d"]:
     features = realism.features.to(device).eval()
     bar = tqdm(images, "embedding", leave=False, disable=None)
-    return torch.cat([realism.pick(features(batch.to(device) / 255)) for batch in bar])
+    return torch.cat([realism.select_block(features(batch.to(device) / 255)) for batch in bar])
 
 
 # -- tables --------------------------------------------------------------------------------------------

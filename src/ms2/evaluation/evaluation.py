@@ -1,0 +1,290 @@
+"""Measure a scene model against a target: structure, attributes, image distances, rule changes and sample images."""
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import ms2
+from ms2.core.distributed import Processes
+from ms2.core.errors import UserError
+from ms2.core.seeding import generator
+from ms2.core.settings import Configured, fingerprint
+from ms2.evaluation.examples import Example, sample_examples
+from ms2.evaluation.image_distances import ImageDistances
+from ms2.evaluation.rule_changes import RuleChange, rule_changes
+from ms2.evaluation.sampling import (
+    CPU,
+    MAX_ATTRIBUTE_SCENES,
+    attribute_samples,
+    sample_derivations,
+    structure_scenes,
+)
+from ms2.features.base import Blocks, FeatureExtractor
+from ms2.metrics.attributes import AttributeStatistic
+from ms2.metrics.base import Statistic
+from ms2.metrics.results import (
+    LEARNED,
+    NOISE_FLOOR,
+    PRIOR,
+    ROW_TITLES,
+    TARGET,
+    Estimate,
+    HistogramResult,
+    ImageResult,
+    MeasuredWith,
+    Results,
+    StatisticResult,
+)
+from ms2.metrics.statistics import ClassFrequency, ObjectCount, StructureStatistic
+from ms2.models.scene_model import SceneModel
+from ms2.targets.base import Target
+from ms2.targets.embedding import embed_target
+
+VALIDATED_SCENES = 1000
+"""Scenes whose attributes a validation measures."""
+Embed = Callable[[FeatureExtractor, torch.device, int | None], Blocks]
+"""Embeds at most a number of target images with an extractor on a device."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Everything that was measured of a scene model; writers take this one object.
+
+    Attributes:
+        results: Distances to the target, with intervals.
+        histograms: Histograms of prior, learned model and target, by statistic.
+        rule_changes: Rules whose probability differs between prior and learned model, the largest change first.
+        examples: Images by row with labels.
+    """
+
+    results: Results
+    histograms: Sequence[HistogramResult]
+    rule_changes: Sequence[RuleChange]
+    examples: Mapping[str, Sequence[Example]]
+
+
+class Evaluation(Configured):
+    """Measures how close the scenes of a model are to those of a target, and compares with the prior.
+
+    Args:
+        statistics: Statistics of structure to compare with the target's; number and classes of objects by default.
+        attribute_statistics: Statistics of attributes to compare with the target's.
+        num_scenes: Scenes of each row whose structure is measured.
+        num_images: Scenes of each row that are rendered instead where the target's truth is annotated in images, so
+            that objects which an annotator cannot see are left out.
+        image_distances: How FID and KID are measured at the end of a run; null for neither.
+        seed: Seed of everything sampled.
+
+    Example:
+        >>> evaluation = Evaluation([ObjectCount()], num_scenes=1000)
+        >>> evaluation.measure(SceneModel(world, structure), target).results.summary["count_tv"]
+    """
+
+    def __init__(
+        self,
+        statistics: Sequence[StructureStatistic] | None = None,
+        attribute_statistics: Sequence[AttributeStatistic] | None = None,
+        num_scenes: int = 4000,
+        num_images: int = 500,
+        image_distances: ImageDistances | None = None,
+        seed: int = 0,
+    ) -> None:
+        for name, number in (("num_scenes", num_scenes), ("num_images", num_images)):
+            if number < 2:
+                raise UserError(f"evaluation.{name} is {number}, but at least 2 scenes are needed to compare")
+        self.statistics = list(statistics or (ObjectCount(), ClassFrequency()))
+        self.attribute_statistics = list(attribute_statistics or ())
+        names = [one.name for one in (*self.statistics, *self.attribute_statistics)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(f"several statistics are called {', '.join(twice)}: give each another 'name'")
+        self.num_scenes, self.num_images, self.image_distances, self.seed = (
+            num_scenes,
+            num_images,
+            image_distances,
+            seed,
+        )
+
+    def check(self, model: SceneModel, num_target_images: int) -> None:
+        """Check before training that everything can be measured after it.
+
+        Raises:
+            UserError: If image distances don't fit the images, or there are too few of them.
+        """
+        if self.image_distances is not None:
+            self.image_distances.check(model.world.renderer, num_target_images)
+
+    def measure(
+        self,
+        model: SceneModel,
+        target: Target,
+        device: torch.device = CPU,
+        images: ImageResult | None = None,
+    ) -> Measurements:
+        """Measure everything once.
+
+        Args:
+            model: The scene model.
+            target: The target.
+            device: Device of the learned models, on which is sampled.
+            images: What `measure_images` returned; by default it is called here.
+        """
+        images = images or self.measure_images(model, target, device)
+        derivations = sample_derivations(model, self.num_scenes, self.seed, device, target)
+        structure = self._structure_samples(model, derivations, target)
+        num_scenes = min(self.num_scenes, MAX_ATTRIBUTE_SCENES)
+        attributes = attribute_samples(model, target, self.attribute_statistics, num_scenes, self.seed, device)
+        draw = generator(self.seed, "bootstrap")
+        structure_results = {
+            one.name: compare(one, structure[one.name], draw)
+            for one in self.statistics
+            if TARGET in structure[one.name]
+        }
+        draw = generator(self.seed, "attributes", "bootstrap")
+        attribute_results = {
+            one.name: compare(one, attributes[one.name], draw)
+            for one in self.attribute_statistics
+            if one.name in attributes
+        }
+        return Measurements(
+            Results(self._measured_with(target), structure_results, attribute_results, images),
+            self.histograms(model, {**structure, **attributes}),
+            rule_changes(model.world.grammar, derivations[PRIOR].to(CPU), derivations[LEARNED].to(CPU)),
+            sample_examples(model, target, self.seed, device),
+        )
+
+    def measure_images(
+        self,
+        model: SceneModel,
+        target: Target,
+        device: torch.device = CPU,
+        embed: Embed | None = None,
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
+    ) -> ImageResult | None:
+        """Compute FID and KID; None where they are not asked for, and in all processes but the first.
+
+        All processes have to call this: they share the images.
+
+        Args:
+            model: The scene model.
+            target: The target.
+            device: Device of the learned models, on which is sampled and embedded.
+            embed: Embeds the target's images, such as from a cache; by default they are embedded here.
+            processes: The processes that share the images.
+        """
+        if self.image_distances is None:
+            return None
+        distances, limit = self.image_distances, self.image_distances.max_target_images
+        if embed is None:
+            batches = DataLoader(target.partition(processes.rank, processes.world_size, limit), distances.batch_size)
+            real = embed_target(target, distances.features, batches, device, processes, limit)
+        else:
+            real = embed(distances.features, device, limit)
+        return distances.measure(model, real, self.seed, device, processes)
+
+    @torch.no_grad()
+    def validate(
+        self,
+        model: SceneModel,
+        target: Target,
+        device: torch.device = CPU,
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
+    ) -> dict[str, float]:
+        """Compute the main distances to the target without intervals, such as ``count_tv``.
+
+        All processes have to call this: they share the scenes, and their metrics are reduced together, so the values do
+        not depend on the number of processes. Empty where the target's structure is unknown.
+        """
+        if target.truth is None:
+            return {}
+        draw = generator(self.seed, "validation", device=device)
+        rules = model.derivations(self.num_images if target.annotated else self.num_scenes, draw).rules
+        scenes = structure_scenes(model, rules, target.annotated, self.num_images, self.seed, processes)
+        compared: list[tuple[Statistic[Any], Any]] = [(one, (scenes, target.truth)) for one in self.statistics]
+        if self.attribute_statistics and target.scenes is not None:
+            share = model.sample(VALIDATED_SCENES, draw)[processes.rank :: processes.world_size]
+            compared += [(one, (share, target.scenes)) for one in self.attribute_statistics]
+        found = {}
+        for statistic, pair in compared:
+            ours, truth = (statistic.measure(some.to(CPU), model.world.classes) for some in pair)
+            accumulated = statistic.validation_metric(truth)
+            if accumulated is not None:
+                distance, metric = accumulated
+                metric.to(device if processes.world_size > 1 else CPU)  # where processes communicate
+                metric.update(ours)
+                found[f"{statistic.name}_{distance}"] = float(metric.compute())
+        return found
+
+    def histograms(self, model: SceneModel, samples: Mapping[str, Mapping[str, Any]]) -> list[HistogramResult]:
+        """Compute the histograms of all statistics that have one, from samples by statistic and row."""
+        every = [one for one in (*self.statistics, *self.attribute_statistics) if one.name in samples]
+        drawn = [one.histogram(samples[one.name], model.world.classes) for one in every]
+        return [one for one in drawn if one is not None]
+
+    def preview(self, model: SceneModel, target: Target, device: torch.device = CPU) -> list[HistogramResult]:
+        """Compute histograms of structure as they are during training, without distances."""
+        derivations = sample_derivations(model, self.num_scenes, self.seed, device)
+        return self.histograms(model, self._structure_samples(model, derivations, target))
+
+    def _structure_samples(
+        self, model: SceneModel, derivations: Mapping[str, Int[Tensor, "_ _"]], target: Target
+    ) -> dict[str, dict[str, Int[Tensor, "_ _"]]]:
+        """Measure structure by statistic and row; the target's where it is known.
+
+        Where the target's was annotated in images, objects that are hidden in images of the rows are left out too.
+        """
+        annotated = target.annotated and target.truth is not None
+        scenes = {
+            row: structure_scenes(model, rules, annotated, self.num_images, self.seed)
+            for row, rules in derivations.items()
+        }
+        if target.truth is not None:
+            scenes[TARGET] = target.truth.to(CPU)
+        names = model.world.grammar.classes
+        return {one.name: {row: one.measure(some, names) for row, some in scenes.items()} for one in self.statistics}
+
+    def _measured_with(self, target: Target) -> MeasuredWith:
+        return MeasuredWith(
+            num_scenes=self.num_scenes,
+            seed=self.seed,
+            target=type(target).__name__,
+            num_images=self.num_images if target.annotated else None,
+            fingerprint=fingerprint(self),
+            versions={"ms2": ms2.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        )
+
+
+def compare(statistic: Statistic[Any], samples: Mapping[str, Any], draw: torch.Generator) -> StatisticResult:
+    """Compare the sample of each row with the target's, and estimate the noise floor of as many scenes."""
+    truth, rows = samples[TARGET], [row for row in samples if row != TARGET]
+    found = {row: statistic.compare(samples[row], truth, generator=draw) for row in rows}
+    floors = statistic.noise_floor(truth, _num_scenes(samples[LEARNED]), generator=draw)
+    means = {row: statistic.mean(sample) for row, sample in samples.items()}
+    distances = {
+        name: _in_order({row: Estimate.of(found[row][name]) for row in rows} | {NOISE_FLOOR: Estimate(floors[name])})
+        for name in found[LEARNED]
+    }
+    known_means = {row: mean for row, mean in means.items() if mean is not None}
+    return StatisticResult(statistic.title, distances, _in_order(known_means), statistic.unit)
+
+
+def with_run(measurements: Measurements, *, steps: int, command: str = "", **fields: Any) -> Measurements:
+    """Return the measurements with what is known of the run: steps, command, and fields of `Results`."""
+    results = measurements.results
+    measured_with = replace(results.measured_with, steps=steps, command=command)
+    return replace(measurements, results=replace(results, measured_with=measured_with, **fields))
+
+
+def _num_scenes(sample: Any) -> int:
+    """Number of scenes of a sample: rows of a table, or as an attribute sample says."""
+    return len(sample) if isinstance(sample, Tensor) else int(sample.num_scenes)
+
+
+def _in_order(rows: dict[str, Any]) -> dict[str, Any]:
+    return {row: rows[row] for row in ROW_TITLES if row in rows}

@@ -1,0 +1,110 @@
+"""Sample what is measured: derivations of each row, objects that an annotator sees, and attribute values."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor
+
+from ms2.core.distributed import Processes
+from ms2.core.seeding import generator
+from ms2.metrics.attribute_distances import AttributeSample
+from ms2.metrics.attributes import AttributeStatistic
+from ms2.metrics.results import BEST_PCFG, LEARNED, PRIOR, TARGET
+from ms2.models.scene_model import ROWS, SceneModel
+from ms2.priors.structure import fit_pcfg
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
+from ms2.targets.base import Target
+
+MAX_ATTRIBUTE_SCENES = 4000
+"""Scenes of each row whose attributes are measured, at most."""
+MIN_SEEN = 0.1
+"""Visible share of an object from which an annotator of images sees it."""
+RENDERED_TOGETHER = 50
+"""Scenes that are rendered together to find the objects that are seen."""
+CPU = torch.device("cpu")
+
+
+@torch.no_grad()
+def sample_derivations(
+    model: SceneModel, num_scenes: int, seed: int, device: torch.device, target: Target | None = None
+) -> dict[str, Int[Tensor, "n t"]]:
+    """Sample derivations of the learned model and of the prior, by row.
+
+    Where the target's true derivations are known, there is also ``best_pcfg``: the PCFG that fits them best. It is
+    given the truth, which learning is not, but it cannot express that two symbols of the same name differ.
+    """
+    grammar = model.world.grammar
+    sets = {
+        row: model.derivations(num_scenes, generator(seed, row, device=device), ROWS[row]).rules
+        for row in (LEARNED, PRIOR)
+    }
+    if target is not None and target.derivations is not None:
+        best = fit_pcfg(grammar, target.derivations)
+        sets[BEST_PCFG] = best.sample(grammar, num_scenes, generator(seed, "oracle", device=device))
+    return sets
+
+
+def structure_scenes(
+    model: SceneModel,
+    rules: Int[Tensor, "n t"],
+    annotated: bool,
+    num_images: int,
+    seed: int,
+    processes: Processes = Processes(),  # noqa: B008 (immutable)
+) -> SceneBatch:
+    """Convert derivations to this process's share of the scenes, without parameters, on the CPU.
+
+    Args:
+        model: Draws the parameters of scenes that are rendered.
+        rules: The derivations, the same in all processes.
+        annotated: Leave out the objects that an annotator of images would not see (`MIN_SEEN`), of the first
+            `num_images` scenes.
+        num_images: Number of scenes to render.
+        seed: Seed of the parameters.
+        processes: Processes that share the scenes. All of them draw all parameters, and render their own share, so the
+            scenes do not depend on the number of processes.
+    """
+    if not annotated:
+        return scenes_from_derivations(model.world.grammar, rules[processes.rank :: processes.world_size]).to(CPU)
+    classes = list(_seen_classes(model, rules[:num_images], seed, processes))
+    width = max((part.shape[1] for part in classes), default=1)
+    padded = [F.pad(part, (0, width - part.shape[1]), value=-1).to(CPU) for part in classes]
+    seen = torch.cat(padded) if padded else torch.zeros(0, width, dtype=torch.long)
+    return SceneBatch(seen, torch.full_like(seen, -1))
+
+
+@torch.no_grad()
+def _seen_classes(
+    model: SceneModel, rules: Int[Tensor, "n t"], seed: int, processes: Processes
+) -> Iterator[Int[Tensor, "b n"]]:
+    """Classes of the objects that are seen, -1 for others, of every world_size-th batch."""
+    draw = generator(seed, "annotated", device=rules.device)
+    for batch, some in enumerate(rules.split(RENDERED_TOGETHER)):
+        scenes = model.scenes(some, draw)
+        if batch % processes.world_size == processes.rank:
+            seen = model.world.renderer.render_labelled(scenes).visibility >= MIN_SEEN
+            yield torch.where(seen & scenes.mask, scenes.classes, -1)
+
+
+def attribute_samples(
+    model: SceneModel,
+    target: Target,
+    statistics: Sequence[AttributeStatistic],
+    num_scenes: int,
+    seed: int,
+    device: torch.device,
+) -> dict[str, dict[str, AttributeSample]]:
+    """Measure attributes of each row and of the target, by statistic and row; empty where the target's are unknown."""
+    if not statistics or target.scenes is None:
+        return {}
+    scenes: Mapping[str, SceneBatch] = {
+        **{
+            name: model.sample(num_scenes, generator(seed, "attributes", name, device=device), row).to(CPU)
+            for name, row in model.rows.items()
+        },
+        TARGET: target.scenes.to(CPU),
+    }
+    names = model.world.classes
+    return {one.name: {row: one.measure(some, names) for row, some in scenes.items()} for one in statistics}
