@@ -426,7 +426,7 @@ def test_a_task_network_learns_from_generated_images() -> None:
     world = digits()
     reward = TaskReward(DenseCounts(1, world.classes, widths=(8, 16, 16), max_count=1), steps=100, lr=5e-3)
     data = Synthetic(world, ListLengthPrior(), num_images=100)
-    reward.prepare(data)
+    reward.prepare(data, world)
     first, later = (float(reward.accuracy(world, world.sample_prior(n, rng(n)))) for n in (100, 1600))
     assert 0 <= first < later <= 1 and later > 0.6  # chance is a third
 
@@ -437,7 +437,7 @@ def test_a_reward_needs_labels(tmp_path: Path) -> None:
     reward = TaskReward(DenseCounts(1, world.classes, widths=(4, 4, 4)))
     folder = Folder.__new__(Folder)
     with pytest.raises(UserError, match="Folder have no labels that it could use"):
-        reward.check(folder)
+        reward.prepare(folder, world)
 
 
 def test_a_reward_is_compared_with_earlier_ones() -> None:
@@ -449,7 +449,7 @@ def test_a_reward_is_compared_with_earlier_ones() -> None:
 def test_scenes_that_a_task_network_can_not_count_are_said() -> None:
     world = World(MultiMNIST(), UniformDigits(4), NormalPlacement(), DigitCanvas(40, 12, rotation=True))
     reward = TaskReward(DenseCounts(1, world.classes, widths=(4, 4, 4), max_count=1))
-    reward.prepare(Synthetic(world, UniformDigits(1), num_images=2))
+    reward.prepare(Synthetic(world, UniformDigits(1), num_images=2), world)
     with pytest.raises(UserError, match=r"more than model.reward.network can count: raise its max_count"):
         reward.accuracy(world, world.sample_prior(32, rng()))
 

@@ -82,7 +82,7 @@ class MetaSim2(Configured, AlternatingOptimisation):
         data: TargetImages = self.trainer.datamodule  # type: ignore[attr-defined]
         check_trainer(self.trainer, self.parameter_learner is not None, self.reward is not None)
         if self.reward is not None:
-            self.reward.prepare(data.target)
+            self.reward.prepare(data.target, self.world)
         self.target_features = self.target_features or self.embed(data)
         data.num_images = len(next(iter(self.target_features.values())))
 

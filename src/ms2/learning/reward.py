@@ -1,22 +1,36 @@
 """Downstream task reward: accuracy on labelled target images of a network that is trained on generated ones."""
 
 import copy
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ms2.core.errors import UserError
 from ms2.core.settings import Configured
-from ms2.features.base import CountError, TrainedExtractor, class_counts
+from ms2.datasets.labelled_set import count_labels
+from ms2.features.base import CountError, TrainedExtractor
 from ms2.gradients.advantages import Advantage, MovingAverage
 from ms2.gradients.base import SampledScenes
 from ms2.models.scene_model import SceneModel
-from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 from ms2.targets.base import Target
-from ms2.targets.synthetic import Synthetic
 from ms2.world import World
+
+
+class Validation(NamedTuple):
+    """Labelled target images.
+
+    Attributes:
+        images: Pixels in [0, 1].
+        classes: Index, among the world's classes, of each labelled category.
+        counts: Number of labelled objects of each category in each image.
+    """
+
+    images: Float[Tensor, "n c h w"]
+    classes: Int[Tensor, " k"]
+    counts: Int[Tensor, "n k"]
 
 
 class TaskReward(Configured, nn.Module):
@@ -58,30 +72,27 @@ class TaskReward(Configured, nn.Module):
         self.network, self.baseline = network, baseline or MovingAverage()
         self.every, self.steps, self.num_validation = every, steps, num_validation
         self.weight, self.lr = weight, lr
-        self.validation: Rendering | None = None
+        self.validation: Validation | None = None
 
-    def check(self, target: Target) -> None:
-        """Check that the target has labels.
-
-        Raises:
-            UserError: If it has none.
-        """
-        if not isinstance(target, Synthetic):
-            raise UserError(
-                "a task's reward is measured on labelled images of the target, and those of "
-                f"{type(target).__name__} have no labels that it could use: leave out model.reward"
-            )
-
-    def prepare(self, target: Target) -> None:
-        """Render the labelled target images, on which rewards are measured.
+    def prepare(self, target: Target, world: World) -> None:
+        """Load the labelled target images, on which rewards are measured.
 
         Raises:
             UserError: If the target has no labels.
         """
-        self.check(target)
-        assert isinstance(target, Synthetic)
+        labelled = target.labelled_set()
+        if labelled is None:
+            raise UserError(
+                "a task's reward is measured on labelled images of the target, and those of "
+                f"{type(target).__name__} have no labels that it could use: leave out model.reward"
+            )
         device = next(self.network.parameters()).device
-        self.validation = target.world.renderer.render_labelled(target.scenes[: self.num_validation].to(device))
+        examples = [labelled[i] for i in range(min(self.num_validation, len(labelled)))]
+        images = torch.stack([image[: world.renderer.channels] for image, _ in examples]).to(device).float() / 255
+        names = labelled.categories
+        counts = torch.stack([count_labels(annotations["labels"], len(names)) for _, annotations in examples])
+        columns = torch.tensor([world.classes.index(name) for name in names])
+        self.validation = Validation(images, columns.to(device), counts.to(device))
 
     def is_due(self, parameter_steps: int) -> bool:
         """Return whether there is a reward after a number of parameter steps."""
@@ -99,7 +110,7 @@ class TaskReward(Configured, nn.Module):
         """Train the network on scenes, in one batch per step, and measure its accuracy on the target images.
 
         Returns:
-            Among the classes that an image holds, or is predicted to hold, the fraction whose number is right.
+            Among the categories that an image holds, or is predicted to hold, the fraction whose number is right.
 
         Raises:
             UserError: If the network can't count, or not as many objects as a scene holds.
@@ -110,11 +121,12 @@ class TaskReward(Configured, nn.Module):
         self.network.load_state_dict(network.state_dict())
         network.eval()
         with torch.no_grad():
-            read = network.read(self.validation.image).counts
+            read = network.read(self.validation.images).counts
         if read is None:
             raise UserError(f"{type(network).__name__} counts nothing: give the reward a network that does")
+        read = read[:, self.validation.classes]
         counted = ~read.isnan().any(0)
-        predicted, true = read.round()[:, counted], class_counts(self.validation, read.shape[1])[:, counted]
+        predicted, true = read.round()[:, counted], self.validation.counts[:, counted]
         named = (predicted > 0) | (true > 0)  # most classes are absent from an image, which is easily predicted
         return ((predicted == true) & named).sum() / named.sum().clamp(min=1)
 

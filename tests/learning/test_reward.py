@@ -1,0 +1,70 @@
+"""A task's reward in a run: measured every few parameter steps, on labelled images of the target alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import EXPECTED, trainer
+from torch import Tensor
+
+from ms2.core.errors import UserError
+from ms2.features.dense import DenseCounts
+from ms2.gradients.advantages import Normalised
+from ms2.gradients.score_function import ScoreFunction
+from ms2.grammar.grammar import Grammar
+from ms2.learning.data import TargetImages
+from ms2.learning.metasim2 import MetaSim2
+from ms2.learning.parameter_learner import ParameterLearner
+from ms2.learning.reward import TaskReward
+from ms2.learning.structure_learner import StructureLearner
+from ms2.learning.turns import Turns
+from ms2.models.networks.recurrent import LSTM
+from ms2.models.parameters import ParameterModel
+from ms2.models.structure import StructureModel
+from ms2.objectives.kde import KDE
+from ms2.priors.structure import ListLengthPrior
+from ms2.targets.synthetic import Synthetic
+from ms2.world import World
+from ms2.worlds.multimnist.priors import NormalPlacement
+from ms2.worlds.multimnist.renderer import DigitCanvas
+
+pytestmark = EXPECTED
+
+
+def run_of(target: type[Synthetic], folder: Path, steps: int) -> tuple[MetaSim2, list[Tensor]]:
+    """Learn parameters with a reward every second step; the model, and the rewards."""
+    world = World(Grammar("Scene -> 0 | 1"), ListLengthPrior(), NormalPlacement(), DigitCanvas(24, 12, rotation=True))
+    reward = TaskReward(DenseCounts(1, world.classes, widths=(4, 4, 4)), every=2, steps=1, num_validation=7)
+    model = MetaSim2(
+        world, StructureModel(world.grammar, 4, network=LSTM(8)), DenseCounts(1, world.classes, widths=(4, 4, 4)),
+        StructureLearner(KDE(), Normalised()), ParameterModel(world, hidden=8),
+        ParameterLearner(KDE(), ScoreFunction()), Turns(parameter_fraction=1), reward,
+    )  # fmt: skip
+    found: list[Tensor] = []
+    accuracy = reward.accuracy
+    reward.accuracy = lambda *args: found.append(accuracy(*args)) or found[-1]  # type: ignore[method-assign]
+    data = TargetImages(target(world, ListLengthPrior(), num_images=10), batch_size=8)
+    trainer(folder, steps).fit(model, datamodule=data)
+    return model, found
+
+
+def test_every_second_parameter_step_has_a_reward(tmp_path: Path) -> None:
+    model, found = run_of(Synthetic, tmp_path, steps=5)
+    assert len(found) == 3 and all(0 <= float(value) <= 1 for value in found)
+    assert model.reward is not None and model.reward.validation is not None
+    images, classes, counts = model.reward.validation
+    target = Synthetic(model.world, ListLengthPrior(), num_images=10)
+    torch.testing.assert_close(images, target.preview(7).float() / 255)
+    assert classes.tolist() == [0, 1] and counts.equal(target.truth.counts(2)[:7])
+
+
+class Unlabelled(Synthetic):
+    """Images without labels."""
+
+    def labelled_set(self, *args: object, **more: object) -> None:
+        return None
+
+
+def test_a_target_without_labels_is_refused_before_learning(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Unlabelled have no labels that it could use"):
+        run_of(Unlabelled, tmp_path, steps=1)
