@@ -32,9 +32,18 @@ KNOW_LIGHTNING = {"cli", "evaluation", "learning"}
 
 
 def imported_names(file: Path, src: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line and dotted name of all that a file imports, also inside functions; relative names made absolute."""
+    """Line and dotted name of all that a file imports, also inside functions; relative names made absolute.
+
+    The package's own __init__ names all that is public for type checkers, which imports nothing when it runs.
+    """
     package = ["ms2", *file.relative_to(src).parent.parts]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    if file == src / "__init__.py":
+        typing_only = [
+            node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        ]
+        tree.body = [node for node in tree.body if node not in typing_only]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name.split(".")

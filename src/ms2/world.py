@@ -22,6 +22,12 @@ class World(Configured):
         structure_prior: Prior of scene structure.
         parameter_prior: Prior of object attributes, given the structure.
         renderer: Renders scenes.
+
+    Example:
+        >>> world = ms2.load("multimnist").world
+        >>> scenes = world.sample_prior(8, generator(0, "example"))
+        >>> world.renderer.render(scenes).shape
+        torch.Size([8, 1, 128, 128])
     """
 
     def __init__(

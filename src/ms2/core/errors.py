@@ -5,7 +5,15 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Invalid user input; the message says what is wrong, what is possible, and what to do next."""
+    """Invalid user input; the message says what is wrong, what is possible, and what to do next.
+
+    Example:
+        >>> try:
+        ...     ms2.load("multimnst")
+        ... except UserError as error:
+        ...     print(error)
+        multimnst is neither ... Did you mean 'multimnist'? ...
+    """
 
 
 def suggest(name: str, names: Iterable[str]) -> str:

@@ -150,7 +150,12 @@ def _check_size(size: object) -> None:
 
 
 def image_grid(images: Float[Tensor, "b c h w"], columns: int = 4) -> UInt8[np.ndarray, "height width 3"]:
-    """Tile images to one, with grey lines between them."""
+    """Tile images to one, with grey lines between them.
+
+    Example:
+        >>> image_grid(torch.rand(8, 3, 16, 16)).shape
+        (35, 69, 3)
+    """
     from torchvision.utils import make_grid  # takes seconds to import
 
     grid = make_grid(images.detach().cpu().float(), columns, padding=max(1, images.shape[-1] // 40), pad_value=0.5)

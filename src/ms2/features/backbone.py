@@ -63,6 +63,11 @@ class Backbone(FeatureExtractor):
     Raises:
         WeightsError: If there are no such weights, or they don't reach up to the layer.
         UserError: If there is no such network or layer.
+
+    Example:
+        >>> features = Backbone("resnet18", layer="layer1", weights=None)
+        >>> features(torch.rand(2, 3, 32, 32))["embedding"].shape
+        torch.Size([2, 64])
     """
 
     def __init__(

@@ -18,7 +18,15 @@ Blocks = dict[str, Float[Tensor, "b _"]]
 
 
 class FeatureExtractor(Plugin, nn.Module, ABC, kind="features"):
-    """Embeds images, so that structure can be compared without labels (section 3.3)."""
+    """Embeds images, so that structure can be compared without labels (section 3.3).
+
+    Example:
+        >>> class Brightness(FeatureExtractor):
+        ...     def forward(self, images):
+        ...         return {"brightness": images.mean((2, 3))}
+        >>> Brightness()(torch.ones(2, 3, 8, 8))["brightness"].shape
+        torch.Size([2, 3])
+    """
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:

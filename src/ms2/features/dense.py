@@ -47,6 +47,12 @@ class DenseCounts(TrainedExtractor):
             35 pixels, which is less than a car nearby or a building.
         count_threshold: By class, how much of an object must be expected at a place to be counted. What looks a little
             like a car wherever one looks, as clutter in photographs does, adds up to cars otherwise.
+
+    Example:
+        >>> features = DenseCounts(world.renderer.channels, world.classes)
+        >>> images = world.renderer.render(world.sample_prior(4, generator(0, "example")))
+        >>> sorted(features(images))
+        ['classes', 'count']
     """
 
     weights: Tensor

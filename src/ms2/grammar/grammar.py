@@ -43,6 +43,11 @@ class Grammar(Plugin, kind="grammars"):
 
     Raises:
         GrammarError: If the text is not a grammar, with the line at fault.
+
+    Example:
+        >>> grammar = Grammar("Ducks -> duck Ducks | ε")
+        >>> grammar.num_rules, grammar.classes
+        (2, ('duck',))
     """
 
     def __init__(self, rules: str, renderable: Sequence[str] | None = None) -> None:

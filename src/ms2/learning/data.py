@@ -48,6 +48,10 @@ class TargetImages(Configured, LightningDataModule):
     Attributes:
         num_images: Number of target images; of a stream it is known once its images are embedded.
         cache: Folder in which features of the target are cached; None for no cache.
+
+    Example:
+        >>> data = TargetImages(Synthetic(world, world.structure_prior), batch_size=128)
+        >>> Trainer(max_steps=200).fit(model, datamodule=data)
     """
 
     def __init__(

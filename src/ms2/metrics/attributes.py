@@ -81,6 +81,11 @@ class AttributeValue(AttributeStatistic):
         relative_to_parent: Subtract the parent's value; objects without a parent are left out.
         in_degrees: Convert an angle in radians to degrees in [-180, 180).
         unit: Unit shown on axis labels; ignored for angles.
+
+    Example:
+        >>> heading = AttributeValue("angle", name="heading", classes="car", in_degrees=True)
+        >>> heading.unit
+        '°'
     """
 
     def __init__(

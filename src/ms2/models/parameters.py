@@ -157,6 +157,10 @@ class ParameterModel(Configured, nn.Module):
 
     Raises:
         ParameterError: If the world has nothing to learn, or ``only`` names what it does not have.
+
+    Example:
+        >>> parameters = ParameterModel(world, hidden=16)
+        >>> scenes = parameters.sample(world.sample_prior(4, generator(0, "scenes")), generator(0, "parameters"))
     """
 
     table: Tensor

@@ -76,6 +76,12 @@ class StructureModel(Configured, nn.Module):
         GrammarError: If the grammar has symbols that never terminate, or needs more than ``t_max`` steps, or if
             ``fixed_rule_weights`` names a symbol that it lacks or gives another number of weights than there are rules,
             or if ``max_length`` names a symbol that is no list, or a negative number.
+
+    Example:
+        >>> structure = StructureModel(world.grammar, t_max=24)
+        >>> rules = structure.sample(8, generator(0, "example")).rules
+        >>> structure.log_prob(rules).shape
+        torch.Size([8])
     """
 
     latents: Tensor

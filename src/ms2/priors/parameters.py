@@ -23,6 +23,12 @@ class ParameterPrior(Plugin, ABC, kind="parameter_priors"):
             default.
         derived_attributes: Mutable attributes that no renderer reads, such as the gap to the next car, mapped to the
             attribute that `derive_attributes` computes from each, such as the car's position.
+
+    Example:
+        >>> class Scattered(ParameterPrior):
+        ...     def sample(self, scenes, generator):
+        ...         x, y = torch.rand(2, *scenes.classes.shape, generator=generator)
+        ...         return scenes.with_attributes(x=x, y=y)
     """
 
     scenery: tuple[str, ...] = ()

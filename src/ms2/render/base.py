@@ -26,6 +26,10 @@ class Rendering:
         visible_boxes: Boxes of the visible pixels alone; zeros for a fully occluded object.
         instances: Index of the object visible at each pixel; -1 for the background.
         visibility: Visible fraction of each object's pixels.
+
+    Example:
+        >>> labels = world.renderer.render_labelled(world.sample_prior(4, generator(0, "example")))
+        >>> boxes = [labels.boxes[i][labels.classes[i] >= 0] for i in range(4)]  # those of the objects of each image
     """
 
     image: Float[Tensor, "b c h w"]
@@ -48,6 +52,12 @@ class Renderer(Plugin, ABC, kind="renderers"):
         environment: Attributes of the scene as a whole that it uses, with their bounds.
         differentiable: Names of the attributes with respect to which images are differentiable.
         licence: Licence of the images: that of the sprites and meshes in them.
+
+    Example:
+        >>> scenes = world.sample_prior(4, generator(0, "example"))
+        >>> labels = world.renderer.render_labelled(scenes)
+        >>> torch.equal(labels.image, world.renderer.render(scenes))
+        True
     """
 
     channels: int

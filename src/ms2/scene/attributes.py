@@ -18,6 +18,10 @@ class Attribute(NamedTuple):
         high: Upper bound.
         periodic: Whether it is an angle, for which ``high`` equals ``low``.
         relative: Whether the bounds apply to the difference to the parent's value; the attribute then moves with it.
+
+    Example:
+        >>> Attribute("x", 0, 10).encode(torch.tensor([0.0, 5.0, 10.0]))
+        [tensor([-1.,  0.,  1.])]
     """
 
     name: str

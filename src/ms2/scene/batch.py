@@ -22,6 +22,11 @@ class SceneBatch:
         parents: Index of the parent object, the nearest renderable ancestor, or -1.
         attributes: Attributes of each object by name.
         environment: Attributes of the scene as a whole by name, such as its ground and light.
+
+    Example:
+        >>> scenes = world.sample_prior(4, generator(0, "example"))
+        >>> len(scenes), len(scenes[:2]), scenes.attributes["x"].shape == scenes.classes.shape
+        (4, 2, True)
     """
 
     classes: Int[Tensor, "b n"]

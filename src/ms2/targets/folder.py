@@ -22,6 +22,10 @@ class Folder(Target):
         fit: Images of another aspect: "crop" covers the frame and crops, "pad" adds black bars, "stretch" distorts.
         on_error: How to handle unreadable files: "raise" or "skip" with a warning.
         limit: Use only the first n images; null for all.
+
+    Example:
+        >>> target = Folder(world, "photographs", limit=1000)
+        >>> images = target.preview(4)
     """
 
     def __init__(

@@ -32,6 +32,11 @@ class Synthetic(Target):
         parameter_prior: The hidden distribution of parameters; the world's by default.
         num_images: Number of images.
         seed: Seed of the scenes.
+
+    Example:
+        >>> target = Synthetic(world, world.structure_prior, num_images=16)
+        >>> len(target), target[0].shape == (world.renderer.channels, *world.renderer.size)
+        (16, True)
     """
 
     def __init__(

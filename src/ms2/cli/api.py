@@ -1,0 +1,317 @@
+"""`ms2.fit`, `ms2.generate` and `ms2.load`: in plain Python what the command line does, through the same code."""
+
+import tempfile
+import time
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+import ms2
+from ms2.cli import plugins
+from ms2.cli.run_folder import RunFolder
+from ms2.core import configurations
+from ms2.core.seeding import generator
+from ms2.core.settings import Configured, fingerprint
+from ms2.datasets.generate import generate as generate_dataset
+from ms2.datasets.job import Job
+from ms2.datasets.plan import Plan
+from ms2.features.base import FeatureExtractor
+from ms2.features.dense import DenseCounts
+from ms2.gradients.advantages import Normalised
+from ms2.metrics.results import Results, load_results
+from ms2.models.opening import open_model
+from ms2.models.parameters import ParameterModel
+from ms2.models.scene_model import ROWS, SceneModel
+from ms2.models.structure import StructureModel
+from ms2.objectives.kde import KDE
+from ms2.render.base import Rendering
+from ms2.scene.batch import SceneBatch
+from ms2.targets.base import Target
+from ms2.targets.folder import Folder
+from ms2.world import World
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ms2.evaluation.evaluation import Evaluation
+    from ms2.learning.parameter_learner import ParameterLearner
+    from ms2.learning.structure_learner import StructureLearner
+    from ms2.learning.turns import Turns
+
+NUM_PRIOR_SCENES = 1000
+"""Scenes of the prior from which the maximum length of derivations is chosen."""
+
+
+class FitResult:
+    """What was learned, and how close it is to the target.
+
+    Args:
+        folder: The run's folder, with ``metrics.json``, ``summary.png`` and checkpoints, as ``ms2 fit`` leaves it.
+        model: The learned scene model.
+
+    Example:
+        >>> result = ms2.fit(world, target, max_steps=2, **tiny)
+        >>> result.summary["count_tv"] >= 0
+        True
+        >>> result.images(4).shape
+        torch.Size([4, 1, 24, 24])
+    """
+
+    def __init__(self, folder: Path, model: SceneModel) -> None:
+        self.folder, self.model = folder, model
+
+    @cached_property
+    def results(self) -> Results:
+        """Distances to the target, with intervals: structure, attributes, images."""
+        return load_results(self.folder / "metrics.json")
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """The same in flat keys: ``count_tv``, ``count_tv_prior`` and others."""
+        return self.results.summary
+
+    @property
+    def picture(self) -> "Image":
+        """Histograms and sample images of prior, learned model and target in one picture."""
+        from PIL import Image
+
+        with Image.open(self.folder / "summary.png") as picture:
+            picture.load()
+        return picture
+
+    def scenes(self, n: int, seed: int = 0, row: str = "learned") -> SceneBatch:
+        """Sample n scenes of a row: ``learned``, ``prior``, ``learned_structure`` or ``learned_parameters``."""
+        return self.model.sample(n, generator(seed, "scenes"), ROWS[row])
+
+    def images(self, n: int, seed: int = 0, row: str = "learned") -> torch.Tensor:
+        """Render n scenes of a row, [n, c, h, w] in 0..1; the scenes are those of `scenes` with the same seed."""
+        return self.model.world.renderer.render(self.scenes(n, seed, row))
+
+    def labelled(self, n: int, seed: int = 0, row: str = "learned") -> Rendering:
+        """Render n scenes of a row with boxes and masks."""
+        return self.model.world.renderer.render_labelled(self.scenes(n, seed, row))
+
+    def __repr__(self) -> str:
+        """Name the folder and the distances of structure."""
+        found = ", ".join(f"{name} {value:.3g}" for name, value in self.summary.items() if name.endswith("_tv"))
+        return f"FitResult({str(self.folder)!r}: {found})"
+
+
+def fit(
+    world: World,
+    target: Target | str | Path,
+    *,
+    features: FeatureExtractor | None = None,
+    structure: StructureModel | None = None,
+    structure_learner: "StructureLearner | None" = None,
+    parameters: ParameterModel | None = None,
+    parameter_learner: "ParameterLearner | None" = None,
+    turns: "Turns | None" = None,
+    evaluation: "Evaluation | None" = None,
+    max_steps: int = 200,
+    batch_size: int = 256,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    stages: Mapping[str, Mapping[str, Any]] | None = None,
+    trainer: Mapping[str, Any] | None = None,
+) -> FitResult:
+    """Learn the structure of a target's scenes, and their parameters if a parameter model is given.
+
+    Stages before learning (extractor training, pretraining, autoencoding) are run as needed, or taken from the cache
+    beside the folder if they were run with the same settings.
+
+    Args:
+        world: Grammar, priors and renderer.
+        target: Target images, or a folder of image files.
+        features: The feature extractor; `DenseCounts` by default.
+        structure: The structure model; by default one for derivations half as long again as the prior's.
+        structure_learner: Objective and optimisation of the structure model; KDE by default.
+        parameters: The parameter model; None to keep the prior's parameters.
+        parameter_learner: Objective and optimisation of the parameter model.
+        turns: Which steps train the parameter model.
+        evaluation: What is measured.
+        max_steps: Training steps.
+        batch_size: Images per step.
+        seed: Seed of everything drawn.
+        folder: Folder of the run; a temporary one by default. A finished run with the same settings is not trained
+            again, and one with other settings is renamed.
+        stages: Settings of stages by name: ``{"extractor": {"max_steps": 2000}}``.
+        trainer: Further arguments of Lightning's Trainer.
+
+    Raises:
+        UserError: If parts do not fit each other, or the target has no usable images.
+
+    Example:
+        >>> result = ms2.fit(world, target, max_steps=2, **tiny)
+        >>> result.results.structure["count"].distances["tv"]["learned"].value >= 0
+        True
+    """
+    from ms2.cli.fit import quieten
+    from ms2.cli.run import Run
+    from ms2.evaluation.evaluation import Evaluation
+    from ms2.learning.data import TargetImages
+    from ms2.learning.metasim2 import MetaSim2
+    from ms2.learning.stages import STAGES, say
+    from ms2.learning.structure_learner import StructureLearner
+
+    start = time.monotonic()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        features = features or DenseCounts(world.renderer.channels, world.classes)
+        structure = structure or StructureModel(world.grammar, max_length(world))
+    structure_learner = structure_learner or StructureLearner(KDE(0.1), Normalised(), lr=5e-3)
+    evaluation = evaluation or Evaluation(seed=seed)
+    model = MetaSim2(world, structure, features, structure_learner, parameters, parameter_learner, turns, seed=seed)
+    data = TargetImages(Folder(world, target) if isinstance(target, str | Path) else target, batch_size, seed=seed)
+    shared: dict[str, Any] = {
+        "model.structure": structure,
+        "model.features": features,
+        "model.parameters": parameters,
+    }
+    made = []
+    for stage in STAGES:
+        linked = {argument: shared[part] for argument, part in stage.links.items()}
+        made.append(stage(**{"world": world, "seed": seed, **linked, **(stages or {}).get(stage.name, {})}))
+    path = Path(tempfile.mkdtemp(prefix="ms2-"), "run") if folder is None else Path(folder)
+    run_folder = RunFolder(path.parent, path.name)
+    settings = training_settings(max_steps) | dict(trainer or {})
+    parts_of_run = {"model": model, "data": data, "evaluation": evaluation, **{stage.name: stage for stage in made}}
+    identity = fingerprint(ms2.__version__, max_steps, model, data, *made)
+    text = yaml.safe_dump(configuration(world, parts_of_run, settings, path, seed), sort_keys=False)
+    with warnings.catch_warnings():
+        quieten()
+        message = run_folder.take(identity, text)
+        if message:
+            say(message)
+        data.cache = run_folder.cache
+        if run_folder.finished:
+            return FitResult(path, open_model(str(path)).model)
+        Run(run_folder, settings, [], evaluation, started=start).fit(model, data, made, None, identity)
+    return FitResult(path, model.eval().scene_model.to("cpu"))
+
+
+def generate(
+    source: str | Path | FitResult,
+    output: str | Path,
+    num_scenes: int = 1000,
+    *,
+    seed: int = 0,
+    formats: Sequence[str] = ("coco",),
+    conditions: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
+    workers: int = 1,
+    device: str = "cpu",
+) -> Path:
+    """Generate a labelled data set; images that are there already are kept.
+
+    Args:
+        source: The folder of a run, a checkpoint in it, a configuration, the name of a world, or what `fit` returned.
+        output: Folder of the data set.
+        num_scenes: Number of images.
+        seed: Seed; an image depends on the seed and its own number alone.
+        formats: Formats: ``coco``, ``kitti``, ``yolo``.
+        conditions: Conditions that all scenes meet, such as ``"car == 5"``.
+        classes: Classes to label; all by default.
+        workers: Processes.
+        device: Device on which is sampled and rendered.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: If there is no such source, or conditions, classes or formats don't fit it.
+
+    Example:
+        >>> folder = ms2.generate("multimnist", tmp_path / "digits", num_scenes=2)
+        >>> sorted(path.name for path in folder.iterdir())[:3]
+        ['README.md', 'annotations', 'dataset.json']
+    """
+    opened = open_model(str(source.folder if isinstance(source, FitResult) else source))
+    labelled = None if classes is None else tuple(classes)
+    plan = Plan(num_scenes, seed, classes=labelled, where=tuple(conditions), formats=tuple(formats))
+    generate_dataset(Job(opened, plan, Path(output), device), workers, progress=False)
+    return Path(output)
+
+
+def load(source: str | Path) -> SceneModel:
+    """Load a scene model: learned where the source is a run, of the priors where it is a world or a configuration.
+
+    Args:
+        source: The folder of a run, a checkpoint in it, a configuration, or the name of a world.
+
+    Raises:
+        UserError: If there is no such source.
+
+    Example:
+        >>> model = ms2.load("multimnist")
+        >>> model.world.classes[:3]
+        ('0', '1', '2')
+    """
+    plugins.load()
+    return open_model(str(source)).model
+
+
+def max_length(world: World) -> int:
+    """Choose the maximum length of derivations: half as many steps again as the longest of many of the prior."""
+    rules = world.structure_prior.sample(world.grammar, NUM_PRIOR_SCENES, generator("maximum length"))
+    return int(min(world.grammar.longest_derivation, rules.shape[1] * 3 // 2))
+
+
+def training_settings(max_steps: int) -> dict[str, Any]:
+    """Return the arguments of Lightning's Trainer for a run: those of the configuration ``base``."""
+    found: dict[str, Any] = configurations.load("base")["trainer"]
+    every = max(1, min(50, max_steps))
+    return found | {"max_steps": max_steps, "val_check_interval": every, "devices": 1}
+
+
+LINKED: dict[type, set[str]] = {
+    FeatureExtractor: {"channels", "classes", "attributes", "environment"},
+    StructureModel: {"grammar"},
+    ParameterModel: {"world"},
+    Target: {"world"},
+}
+"""Arguments that a configuration does not give, by base class: the world determines them."""
+
+
+def configuration(
+    world: World, parts: Mapping[str, Any], trainer: Mapping[str, Any], folder: Path, seed: int
+) -> dict[str, Any]:
+    """Return the settings of a run as a configuration, with which the command line finds the run.
+
+    Args:
+        world: The world.
+        parts: The run's objects by section.
+        trainer: Arguments of Lightning's Trainer.
+        folder: The run's folder.
+        seed: Seed of the run.
+    """
+    shared = {"world", "seed", "features", "structure", "parameters"}
+    sections = {name: _arguments(part, shared) for name, part in parts.items()}
+    model = parts["model"].settings
+    sections["model"] |= {name: _plain(model[name]) for name in ("features", "structure", "parameters")}
+    for name in ("structure_learner", "parameter_learner", "turns"):
+        if model[name] is not None:
+            sections["model"][name] = _arguments(model[name])
+    own = {"name": folder.name, "runs_dir": str(folder.parent), "seed_everything": seed}
+    return own | {"world": _arguments(world)} | sections | {"trainer": dict(trainer)}
+
+
+def _arguments(thing: Configured, without: Collection[str] = ()) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in thing.settings.items() if name not in without}
+
+
+def _plain(thing: Any) -> Any:
+    if isinstance(thing, Configured):
+        linked = [names for base, names in LINKED.items() if isinstance(thing, base)]
+        path = f"{type(thing).__module__}.{type(thing).__qualname__}"
+        return {"class_path": path, "init_args": _arguments(thing, set().union(*linked))}
+    if isinstance(thing, Mapping):
+        return {name: _plain(value) for name, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [_plain(value) for value in thing]
+    return str(thing) if isinstance(thing, Path) else thing
