@@ -603,7 +603,7 @@ def write_obj(folder, obj=OBJ, mtl=MTL, picture=True):
 
 
 def test_obj_files_stand_upright(tmp_path):
-    mesh = load_mesh(write_obj(tmp_path), paint=("body",))
+    mesh = load_mesh(write_obj(tmp_path), paint_materials=("body",))
     assert mesh.vertices.min(0) == pytest.approx([-2, 0, 0]) and mesh.vertices.max(0) == pytest.approx([0, 3, 1])
     body = mesh.paint == 1
     assert body.sum() == 6 and (mesh.colour[body] == 1).all()  # the instance's colour alone
@@ -639,7 +639,7 @@ def test_a_broken_obj_is_named(parts, message, tmp_path):
 def test_a_broken_texture_is_named(tmp_path):
     path = write_obj(tmp_path)
     (tmp_path / "glass.png").write_bytes((tmp_path / "glass.png").read_bytes()[:40])
-    with pytest.raises(UserError, match=r"glass\.png, which does not load as a picture"):
+    with pytest.raises(UserError, match=r"glass\.png, which cannot be read as an image"):
         load_mesh(path)
 
 

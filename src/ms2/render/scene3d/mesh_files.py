@@ -1,8 +1,8 @@
-"""Reads meshes from GLB and OBJ files, with materials, as one `Mesh` that stands as the rasteriser's world does."""
+"""Loading of GLB and OBJ files as a `Mesh` in this package's axes."""
 
+import io
 import json
-import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -15,84 +15,94 @@ from ms2.core.errors import UserError, suggest
 from ms2.render.scene3d.meshes import Mesh, TextureImage, concatenate_meshes
 from ms2.render.scene3d.shapes import flat_shaded
 
-UPRIGHT = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-"""From glTF's axes (x left, y up, z ahead), which OBJ files mostly have too, to x right, y ahead, z up."""
+MESH_SUFFIXES = (".glb", ".obj")
+Y_UP_TO_Z_UP = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+"""From glTF's axes (x left, y up, z forward), which most OBJ files share, to x right, y forward, z up."""
 
 
-def load_mesh(path: Path | str, paint: Collection[str] = ()) -> Mesh:
-    """All meshes of a GLB or OBJ file in one, moved to where the file's nodes have them.
+def load_mesh(path: Path | str, paint_materials: Collection[str] = ()) -> Mesh:
+    """Load a GLB or OBJ file as one mesh, with the transforms of its nodes applied.
 
-    Of a material, base colour and its texture are used; of a GLB file's, roughness decides about gloss. What is skinned
-    stands in the pose that it was modelled in. Without normals, facets are flat. Textures are used without their alpha
-    channel: nothing is transparent.
+    trimesh reads the file. Of a material, the base colour and its texture are used, without transparency; of a GLB
+    file's, the roughness determines the gloss. Skinned meshes are in their rest pose. Meshes without normals are shaded
+    flat.
 
     Args:
         path: The file.
-        paint: Materials that take on the colour of the instance.
+        paint_materials: Names of materials that the instance's colour tints.
 
     Raises:
-        UserError: If there is no such file, it can't be read, it names a texture or a material library that isn't
-            there, or has no triangles.
+        UserError: If the file is missing, unreadable or without triangles, or if a texture or a material library that
+            it refers to is missing or unreadable.
     """
     path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in CHECKS:
-        raise UserError(f"{path} is neither GLB nor OBJ. {suggest(kind, CHECKS)}")
+    suffix = path.suffix.lower()
+    if suffix not in MESH_SUFFIXES:
+        raise UserError(f"{path} is neither GLB nor OBJ. {suggest(suffix, MESH_SUFFIXES)}")
     if not path.is_file():
         raise UserError(f"there is no file {path}")
-    smooth = CHECKS[kind](path)
     try:
         import trimesh
     except ImportError as error:
-        raise UserError("reading mesh files needs trimesh, which is not installed. Try: pip install trimesh") from error
+        raise UserError("loading mesh files needs trimesh, which is not installed. Try: pip install trimesh") from error
+    if suffix == ".glb" and path.read_bytes()[:4] != b"glTF":
+        raise UserError(f"{path} is no GLB file: it does not begin with 'glTF'")
+    resolver = _resolver(path)
     try:
-        scene = trimesh.load_scene(path, resolver=_resolver(path))
+        scene = trimesh.load_scene(path, resolver=resolver)
         parts = []
         for node in scene.graph.nodes_geometry:
             matrix, name = scene.graph[node]
             geometry = scene.geometry[name]
             if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
-                parts.append(_mesh(geometry, paint).transformed(UPRIGHT @ matrix))
-    except Exception as error:  # trimesh raises whatever a broken file leads to
-        kind = kind[1:].upper()
-        raise UserError(f"{path} cannot be read as {kind} ({error!r}). Export it again, or leave it out.") from error
+                parts.append(_mesh(geometry, paint_materials).transformed(Y_UP_TO_Z_UP @ matrix))
+        has_normals = _has_normals(path)
+    except Exception as error:  # trimesh raises errors of any kind for broken files
+        if resolver.problems:
+            raise UserError(f"{path} needs {resolver.problems[0]}") from error
+        raise UserError(
+            f"{path} cannot be read as {suffix[1:].upper()} ({error!r}). Export it again, or leave it out."
+        ) from error
+    if resolver.problems:  # which trimesh ignores
+        raise UserError(f"{path} needs {resolver.problems[0]}")
     if not parts:
         raise UserError(f"{path} has no triangles")
     mesh = concatenate_meshes(*parts)
-    return mesh if smooth else flat_shaded(mesh)
+    return mesh if has_normals else flat_shaded(mesh)
 
 
-def _mesh(geometry: Any, paint: Collection[str]) -> Mesh:
-    """One of trimesh's meshes."""
+def _mesh(geometry: Any, paint_materials: Collection[str]) -> Mesh:
+    """Convert one of trimesh's meshes."""
     number = len(geometry.vertices)
     material = getattr(geometry.visual, "material", None)
-    painted = getattr(material, "name", None) in paint
-    rough = getattr(material, "roughnessFactor", None)  # OBJ's shininess means something else in each program
+    is_painted = getattr(material, "name", None) in paint_materials
+    rough = getattr(material, "roughnessFactor", None)  # OBJ's shininess has no common meaning
     if material is not None and hasattr(material, "to_pbr"):
         material = material.to_pbr()
     uv = getattr(geometry.visual, "uv", None)
-    picture = _picture(material) if uv is not None else None
-    colour = np.ones((number, 3)) if painted else _colour(geometry, material, number)
+    texture = _texture(material) if uv is not None else None
+    colour = np.ones((number, 3)) if is_painted else _colour(geometry, material, number)
     return Mesh(
         np.asarray(geometry.vertices, np.float32),
         np.asarray(geometry.vertex_normals, np.float32),
         np.asarray(geometry.faces),
-        None if picture is None else np.asarray(uv, np.float32),
+        None if texture is None else np.asarray(uv, np.float32),
         colour.astype(np.float32),
-        paint=float(painted),
+        paint=float(is_painted),
         gloss=0.0 if rough is None else float(np.clip(1 - rough, 0, 1)) ** 2,
-        texture=-1 if picture is None else 0,
-        textures=() if picture is None else (picture,),
+        texture=-1 if texture is None else 0,
+        textures=() if texture is None else (texture,),
     )
 
 
-def _picture(material: Any) -> TextureImage | None:
+def _texture(material: Any) -> TextureImage | None:
+    """Return the base colour texture of a material, without its alpha channel."""
     image = getattr(material, "baseColorTexture", None)
     return None if image is None else np.asarray(image.convert("RGB"))
 
 
 def _colour(geometry: Any, material: Any, number: int) -> Float[np.ndarray, "v 3"]:
-    """Colour of each vertex as a screen shows it; glTF's factors are linear, trimesh's in bytes."""
+    """Compute the display colour of each vertex; glTF's factors are linear, trimesh's are bytes or floats."""
     factor = getattr(material, "baseColorFactor", None)
     colour = np.ones((number, 3))
     if factor is not None:
@@ -104,71 +114,46 @@ def _colour(geometry: Any, material: Any, number: int) -> Float[np.ndarray, "v 3
 
 
 def _resolver(path: Path) -> Any:
-    """Finds what a file names as the checks do; trimesh itself takes options for a part of the name."""
+    """Build the resolver with which trimesh opens the files that a mesh file refers to; it records problems.
+
+    trimesh itself ignores missing or unreadable materials and textures, and takes texture options for a part of the
+    file's name.
+    """
     from trimesh.resolvers import FilePathResolver
 
-    class Resolver(FilePathResolver):
+    class RecordingResolver(FilePathResolver):
+        def __init__(self) -> None:
+            super().__init__(str(path))
+            self.problems: list[str] = []
+
         def get(self, name: str) -> Any:
-            return super().get(_plain(name))
+            name = name.strip().replace("\\", "/")
+            name = name.split()[-1] if name.startswith("-") else name  # options stand before the name
+            file = path.parent / name
+            file = file if file.is_file() else path.parent / unquote(name)
+            is_materials = file.suffix.lower() == ".mtl"
+            what = f"the {'materials' if is_materials else 'texture'} {file}"
+            if not file.is_file():
+                self.problems.append(f"{what}, which {'are' if is_materials else 'is'} not there")
+                raise FileNotFoundError(file)
+            data = file.read_bytes()
+            if not is_materials:
+                try:
+                    with Image.open(io.BytesIO(data)) as image:
+                        image.load()
+                except (OSError, SyntaxError, ValueError) as error:
+                    self.problems.append(f"{what}, which cannot be read as an image ({error})")
+            return data
 
-    return Resolver(str(path))
+    return RecordingResolver()
 
 
-def _check_glb(path: Path) -> bool:
-    """See that the pictures beside the file are there: trimesh would go on without them. Whether it has normals."""
+def _has_normals(path: Path) -> bool:
+    """Return whether a file has vertex normals; trimesh computes smooth ones where it has none, without a notice."""
+    if path.suffix.lower() == ".obj":
+        return any(line.startswith("vn ") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
     data = path.read_bytes()
-    if data[:4] != b"glTF" or len(data) < 20:
-        raise UserError(f"{path} is no GLB file: it does not begin with 'glTF'")
-    try:
-        length = struct.unpack("<I", data[12:16])[0]
-        description = json.loads(data[20 : 20 + length])
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read as GLB: its description is broken ({error})") from error
-    for image in description.get("images", []):
-        uri = image.get("uri", "data:")
-        if not uri.startswith("data:"):
-            _check_picture(path, path.parent / unquote(uri))
+    # a GLB file begins with a header of 12 bytes, then the length and type of the chunk with the JSON description
+    description = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
     parts = [part for mesh in description.get("meshes", []) for part in mesh.get("primitives", [])]
     return all("NORMAL" in part.get("attributes", {}) for part in parts)
-
-
-def _check_obj(path: Path) -> bool:
-    """See that its material libraries, and the pictures that these name, are there. Whether it has normals."""
-    for library in _named(path, "mtllib"):
-        if not library.is_file():
-            raise UserError(f"{path} needs the materials {library}, which are not there")
-        for picture in _named(library, "map_kd"):
-            _check_picture(path, picture)
-    return any(line.startswith("vn ") for line in _lines(path))
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
-
-
-def _named(path: Path, word: str) -> Iterator[Path]:
-    """Files that lines of a text file name after a word, and options, from its folder on."""
-    for line in _lines(path):
-        first, _, rest = line.strip().partition(" ")
-        if first.lower() == word and rest.strip():
-            yield path.parent / _plain(rest)
-
-
-def _plain(name: str) -> str:
-    """A file's name without options before it, which have no spaces then, nor the backslashes of some systems."""
-    name = name.strip().replace("\\", "/")
-    return name.split()[-1] if name.startswith("-") else name
-
-
-def _check_picture(path: Path, picture: Path) -> None:
-    if not picture.is_file():
-        raise UserError(f"{path} needs the texture {picture}, which is not there")
-    try:
-        with Image.open(picture) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} needs the texture {picture}, which does not load as a picture ({error})") from error
-
-
-CHECKS: dict[str, Callable[[Path], bool]] = {".glb": _check_glb, ".obj": _check_obj}
-"""What is checked before a file of each kind is read; they tell whether it has normals."""

@@ -1,4 +1,4 @@
-"""Houses with gables, hips and eaves, and city blocks with shops; as good to look at from -y as from +y."""
+"""Procedural houses and town houses, with details on all sides."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -35,7 +35,7 @@ def _front(
     brick: bool = False,
     big: bool = False,
 ) -> TextureImage:
-    """One side of a house."""
+    """Draw the texture of one side of a house."""
     wall = WallTexture(width, height, (256, 128 if height < 4.5 else 256), seed)
     if brick:
         wall.bricks((0.92, 0.68, 0.58))
@@ -62,7 +62,7 @@ def _front(
 
 
 def _roof(into: MeshBuilder, corners: Sequence[Point], colour: Colour) -> None:
-    """A plane of tiles; its first two corners are the eaves."""
+    """Add a tiled roof plane; its first two corners are the eaves."""
     places = np.array(corners, float)
     along = places[1] - places[0]
     along /= np.linalg.norm(along)
@@ -82,7 +82,7 @@ def _walls(
     sides: Sequence[TextureImage | None],
     foot: float = 0.0,
 ) -> None:
-    """Four walls, front (-y), right, back, left, each with its picture; None for no wall."""
+    """Add four walls, front (-y), right, back, left, each with its texture; None for no wall."""
     (a, b), (c, d) = low, high
     runs = [((a, b), (c, b)), ((c, b), (c, d)), ((c, d), (a, d)), ((a, d), (a, b))]
     for ((x, y), (u, v)), picture in zip(runs, sides, strict=True):
@@ -105,7 +105,7 @@ def _gable(
     over: float = 0.45,
     gables: tuple[bool, bool] = (True, True),
 ) -> None:
-    """A roof over a rectangle, the ridge along x or y, with fascia under its eaves; hipped by metres at both ends."""
+    """Add a roof over a rectangle with the ridge along x or y, hipped by so many metres at both ends."""
     (a, b), (c, d) = low, high
 
     def turn(x: float, y: float, z: float) -> Point:
@@ -143,7 +143,7 @@ def _gable(
 
 
 def _gable_window(into: MeshBuilder, x: float, z: float, y: float, way: float, axis: int) -> None:
-    """A window in a gable; along x (0) or y (1)."""
+    """Add a window in a gable along x (0) or y (1)."""
     for half, top, out, look in (
         (0.55, 1.2, 0.015, TRIM),
         (0.46, 1.1, 0.025, Material((0.2, 0.23, 0.27), gloss=0.3)),
@@ -162,7 +162,7 @@ def _chimney(into: MeshBuilder, x: float, y: float, low: float, top: float) -> N
 def _dormer(
     into: MeshBuilder, x: float, y: float, z: float, way: float, deep: float, colour: Colour, wide: float = 0.8
 ) -> None:
-    """A small gable with a window that looks towards y * way."""
+    """Add a dormer with a window that faces y * way."""
     front, back, top = y, y - way * deep, z + 1.25
     wall = Material((0.93, 0.93, 0.92), paint=1.0)
     into.face(
@@ -199,7 +199,7 @@ def _dormer(
 
 
 def make_houses() -> list[Mesh]:
-    """A cottage, a hipped villa, an L-shaped house, a gable to the street, a tall one, a bungalow, a double one."""
+    """Build the house meshes."""
     return [_cottage(), _villa(), _angled(), _street_gable(), _tall(), _bungalow(), _double()]
 
 
@@ -278,7 +278,7 @@ def _bungalow() -> Mesh:
 
 
 def _double() -> Mesh:
-    """Two halves under one roof, in brick."""
+    """Build a semi-detached brick house."""
     into = MeshBuilder()
     low, high = (-7.0, -4.5), (7.0, 4.5)
     front, side = _front(14, 5.5, 17, 6, 2, 2, brick=True), _front(9, 5.5, 18, 3, 2, brick=True)
@@ -295,7 +295,7 @@ def _double() -> Mesh:
 
 
 def make_blocks() -> list[Mesh]:
-    """Plaster, ornate with a mansard, brick, modern with balconies, offices, shutters, plaster with a mansard."""
+    """Build the town house meshes."""
     return [
         _block(14, 12, 3, "plaster", 21, RED_TILES, "gable"),
         _block(16, 14, 4, "ornate", 22, DARK_TILES, "mansard"),
@@ -318,7 +318,7 @@ def _block(
     shops: bool = True,
     balconies: bool = False,
 ) -> Mesh:
-    """A town house of that many floors above the ground floor."""
+    """Build a town house with ``floors`` above the ground floor."""
     into = MeshBuilder()
     x, y, storey = width / 2, depth / 2, 3.1
     ground = 3.8 if shops else 0.0
@@ -378,13 +378,13 @@ def _block(
 
 
 def _band(into: MeshBuilder, x: float, y: float, low: float, high: float, look: Material) -> None:
-    """A cornice around the house."""
+    """Add a cornice around the house."""
     rings = [[(-x, -y, z), (x, -y, z), (x, y, z), (-x, y, z)] for z in (low, high)]
     into.loft(rings, look, ends=(True, True))
 
 
 def _mansard(into: MeshBuilder, x: float, y: float, eaves: float, colour: Colour) -> None:
-    """A steep roof with dormers, and a flat one above."""
+    """Add a mansard roof with dormers."""
     deep, top = 1.3, eaves + 3.0
     low = [
         (-x - 0.2, -y - 0.2, eaves),

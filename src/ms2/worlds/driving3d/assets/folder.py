@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from ms2.core.errors import UserError, suggest
-from ms2.render.scene3d.mesh_files import CHECKS, load_mesh
+from ms2.render.scene3d.mesh_files import MESH_SUFFIXES, load_mesh
 from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
 
 PAINT_MATERIALS = ("paint", "Paint", "body", "Body", "carpaint", "CarPaint", "car_paint", "bodypaint", "tint", "Tint")
 """Names of materials that the instance's colour tints."""
 AXES = {"width": 0, "length": 1, "height": 2}
-MESH_SUFFIXES = tuple(CHECKS)
 
 
 def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") -> dict[str, list[Mesh]]:

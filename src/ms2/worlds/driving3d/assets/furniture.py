@@ -1,4 +1,4 @@
-"""Signs, traffic lights, lamps and poles. Signs face -y, towards those who drive along y.
+"""Procedural signs, traffic lights, street lamps and poles. Signs face -y, towards drivers heading along +y.
 
 Their posts stand at the origin, not the middle of all: arms reach out over the street.
 """
@@ -22,7 +22,7 @@ Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _sign_picture(*layers: tuple[Mask, Colour]) -> TextureImage:
-    """Layers over each other; x and z go from -1 to 1."""
+    """Draw a sign from layers of masks over x and z from -1 to 1."""
     z, x = np.mgrid[1 : -1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     canvas = np.full((SIDE, SIDE, 3), 0.9)
     for mask, colour in layers:
@@ -51,7 +51,7 @@ def _post(into: MeshBuilder, height: float, radius: float = 0.035) -> None:
 
 
 def _plate(into: MeshBuilder, corners: list[tuple[float, float]], z: float, half: float, picture: TextureImage) -> None:
-    """A plate in front of the post; its corners in units of half its width."""
+    """Add a plate in front of the post; corners are in units of half its width."""
     front = [(x * half, -0.06, z + y * half) for x, y in corners]
     into.face(front, Material(picture=picture), [((x + 1) / 2, (y + 1) / 2) for x, y in corners])
     into.face([(x, -0.045, y) for x, _, y in front[::-1]], BACK)
@@ -66,7 +66,7 @@ SQUARE = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
 
 
 def make_signs() -> list[Mesh]:
-    """Speed limit, give way, no entry, warning, priority road, parking, stop, a signpost, and a street name."""
+    """Build the sign meshes."""
     found = []
     digits = [
         _bar(0.06, 0.33, -0.10),
@@ -125,7 +125,7 @@ def make_signs() -> list[Mesh]:
 
 
 def _direction() -> Mesh:
-    """A large yellow signpost with arrows, on two posts."""
+    """Build a large yellow direction sign on two posts."""
     into = MeshBuilder()
     lines = [(_bar(0.5, 0.07, 0.1, z), (0.1, 0.1, 0.1)) for z in (0.55, 0.0, -0.5)]
     arrows = [(_bar(0.07, 0.12, -0.72, z), (0.1, 0.1, 0.1)) for z in (0.55, 0.0, -0.5)]
@@ -139,7 +139,7 @@ def _direction() -> Mesh:
 
 
 def _street_name() -> Mesh:
-    """A slim blade at right angles to the street."""
+    """Build a street name sign."""
     into = MeshBuilder()
     letters = [(_bar(0.07, 0.35, x), WHITE) for x in np.arange(-0.75, 0.8, 0.25)]
     picture = _sign_picture((_everywhere, BLUE), *letters)
@@ -150,7 +150,7 @@ def _street_name() -> Mesh:
 
 
 def _heads(into: MeshBuilder, x: float, y: float, z: float, lit: int) -> None:
-    """Red, amber and green in a housing with its board; the lowest part at z."""
+    """Add a traffic light's housing with its lowest part at z."""
     into.box((x - 0.15, y - 0.1, z), (x + 0.15, y + 0.12, z + 0.95), DARK, bottom=True)
     into.face(
         [
@@ -169,7 +169,7 @@ def _heads(into: MeshBuilder, x: float, y: float, z: float, lit: int) -> None:
 
 
 def make_lights() -> list[Mesh]:
-    """Traffic lights: two on posts, and one with a mast over the lane to its left."""
+    """Build the traffic light meshes."""
     found = []
     for lit in (2, 0):
         into = MeshBuilder()
@@ -185,7 +185,7 @@ def make_lights() -> list[Mesh]:
 
 
 def make_poles() -> list[Mesh]:
-    """Street lamps with an arm, with two, with a globe; a wooden utility pole, and a bollard."""
+    """Build the street lamp and pole meshes."""
     lamp = Material((0.85, 0.86, 0.84), gloss=0.2)
     found = []
     for arms in ((-1,), (-1, 1)):

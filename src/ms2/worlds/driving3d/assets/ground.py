@@ -41,7 +41,7 @@ def ground_strip(
     kerb: bool = False,
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Mesh:
-    """A strip of ground along y, from `START` to `END`; it throws no shadow, and takes on the instance's colour.
+    """Build a ground strip along y from `START` to `END`, without shadow, tinted by the instance's colour.
 
     Args:
         texture: Its texture, which goes once across it.
@@ -92,7 +92,7 @@ def ground_strip(
 
 
 def field(texture: TextureImage, period: float, seed: int, patches: float = 0.12) -> Mesh:
-    """A plane to the horizon. Large patches are in its vertices, not in the texture, whose repetition they hide."""
+    """Build a field to the horizon; large patches in its vertex colours mask the texture's repetition."""
     rng = np.random.default_rng(seed)
     columns, rows = 16, 14
     x = np.linspace(-FIELD_SIZE[0] / 2, FIELD_SIZE[0] / 2, columns + 1)
@@ -121,7 +121,7 @@ def field(texture: TextureImage, period: float, seed: int, patches: float = 0.12
 
 
 def asphalt(seed: int, columns: int, rows: int, metres: tuple[float, float], tone: float = 0.40) -> Canvas:
-    """Worn asphalt that joins itself along the street: wheel tracks, patches with their seams, cracks and stains."""
+    """Draw worn asphalt, tileable along the street: wheel tracks, patches, cracks and stains."""
     rng = np.random.default_rng(seed)
     shape = (rows, columns)
     light = 0.022 * rng.standard_normal(shape) + 0.018 * noise(rng, shape, (rows // 3, columns // 3))
@@ -142,7 +142,7 @@ def asphalt(seed: int, columns: int, rows: int, metres: tuple[float, float], ton
 
 
 def _crack(rng: np.random.Generator, light: Float[np.ndarray, "h w"], along: bool) -> None:
-    """A dark line that wanders, along or across the street; one that goes all along it comes back to where it began."""
+    """Draw an irregular dark line along or across the street; one along the whole street is tileable."""
     rows, columns = light.shape
     if along:
         number = rows if rng.random() < 0.5 else int(rows * rng.uniform(0.2, 0.6))
@@ -167,7 +167,7 @@ def _mark(
     dashes: Sequence[tuple[float, float]] = ((0.0, 1e9),),
     strength: float = 0.85,
 ) -> None:
-    """Worn white paint from left edge x on, between places along the street."""
+    """Draw a worn white lane marking with its left edge at x, in intervals along the street."""
     rows, columns = canvas.shape[:2]
     place = (np.arange(columns) + 0.5) / columns * metres[0]
     step = metres[0] / columns

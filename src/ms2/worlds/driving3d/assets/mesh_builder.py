@@ -1,4 +1,4 @@
-"""Builds meshes face by face: polygons, lofts, tubes and boxes with looks, smooth where they meet at small angles."""
+"""Mesh builder with polygons, lofts, tubes and boxes, and smoothing groups."""
 
 import math
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ Point = tuple[float, float, float]
 
 
 def translate(at: Numbers, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Float[np.ndarray, "... 3"]:
-    """A point, or points, moved by so many metres."""
+    """Translate a point, or points."""
     return np.asarray(at, float) + np.array([x, y, z])
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What a surface looks like; see `ms2.render.scene3d.Mesh`.
+    """Material of faces; values as in `ms2.render.scene3d.meshes.Mesh`.
 
     Attributes:
-        colour: As a screen shows it, 0 to 1; multiplied with the picture.
-        paint: How far it takes on the colour of the instance.
-        gloss: How much it reflects.
-        picture: Its texture, or None.
+        colour: Display colour in [0, 1], multiplied with the texture.
+        paint: Weight of the instance's colour.
+        gloss: Reflectivity.
+        picture: Texture image, or None.
     """
 
     colour: Colour = (1.0, 1.0, 1.0)
@@ -37,10 +37,10 @@ class Material:
 
 
 class MeshBuilder:
-    """A mesh that grows face by face, in metres.
+    """Builds a mesh face by face, in metres.
 
     Args:
-        crease: Degrees between neighbouring faces of one piece up to which their edge is smooth.
+        crease: Largest angle in degrees between faces of a smoothing group that is shaded smoothly.
     """
 
     def __init__(self, crease: float = 40.0) -> None:
@@ -66,11 +66,11 @@ class MeshBuilder:
         """Add a flat convex polygon.
 
         Args:
-            corners: Its k corners, one after another.
-            look: What it looks like.
-            uv: Places of the corners on the texture; those of a whole picture for four corners if not given.
+            corners: Its k corners in order.
+            look: Its material.
+            uv: Texture coordinates of the corners; for four corners those of the whole texture by default.
             shade: Factors on the colour at the corners.
-            piece: Number of the piece that it may join smoothly; a piece of its own if not given.
+            piece: Index of its smoothing group; a new one by default.
         """
         places = np.asarray(corners, float)
         number = len(places)
@@ -90,7 +90,7 @@ class MeshBuilder:
             self._piece.append(piece)
 
     def piece(self) -> int:
-        """Number of a new piece."""
+        """Start a smoothing group and return its index."""
         self._pieces += 1
         return self._pieces
 
@@ -102,12 +102,12 @@ class MeshBuilder:
         ends: tuple[bool, bool] = (False, False),
         shade: Numbers | None = None,
     ) -> None:
-        """Add the surface between rings of as many points each.
+        """Add a lofted surface between rings with equal numbers of points.
 
         Args:
             rings: The rings.
-            looks: What it looks like, everywhere or from each ring to the next.
-            closed: Whether the last point of a ring is joined to the first.
+            looks: Material, of all or from each ring to the next.
+            closed: Whether the last point of a ring is connected to the first.
             ends: Whether the first and the last ring are filled.
             shade: Factor on the colour at each ring, or at each point of each.
         """
@@ -138,10 +138,10 @@ class MeshBuilder:
         """Add a tube through points.
 
         Args:
-            points: The middle of each ring.
-            radii: The radius of each.
-            looks: What it looks like, everywhere or from each ring to the next.
-            sides: Corners of a ring.
+            points: Centre of each ring.
+            radii: Radius of each ring.
+            looks: Material, of all or from each ring to the next.
+            sides: Number of corners of a ring.
             ends: Whether the first and the last ring are filled.
             flat: Factor on the radius along the second axis, which is near y for an upright tube.
         """
@@ -159,7 +159,7 @@ class MeshBuilder:
         self.loft(rings, looks, ends=ends)
 
     def box(self, low: Point, high: Point, look: Material, bottom: bool = False, tops: Material | None = None) -> None:
-        """Add a box between two corners, with its underside only if wanted."""
+        """Add a box between two corners, optionally with its bottom."""
         (a, b, c), (d, e, f) = low, high
         foot = [(a, b), (d, b), (d, e), (a, e)]
         for (x, y), (u, v) in zip(foot, [*foot[1:], foot[0]], strict=True):
@@ -169,7 +169,7 @@ class MeshBuilder:
             self.face([(x, y, c) for x, y in foot[::-1]], look)
 
     def mirror(self, start: int = 0) -> None:
-        """Add the faces from number ``start`` on once more, left and right exchanged."""
+        """Add mirrored copies of the faces from ``start`` on, with left and right exchanged."""
         flip, shift = np.array([-1.0, 1, 1]), self._pieces
         for i in range(start, len(self._corners)):
             self._corners.append((self._corners[i] * flip)[::-1])
@@ -180,12 +180,12 @@ class MeshBuilder:
         self._pieces += shift
 
     def scale(self, factor: float, start: int = 0) -> None:
-        """Stretch the faces from number ``start`` on about the origin."""
+        """Scale the faces from ``start`` on about the origin."""
         for i in range(start, len(self._corners)):
             self._corners[i] = self._corners[i] * factor
 
     def mesh(self, stand: bool = True) -> Mesh:
-        """What has grown; moved, if it is to stand, so that the middle of its foot is the origin."""
+        """Build the mesh; with ``stand``, its base is centred at the origin."""
         corners = np.concatenate(self._corners)
         if stand:
             low, high = corners.min(0), corners.max(0)
@@ -200,7 +200,7 @@ class MeshBuilder:
         texture = np.array([-1 if k.picture is None else pictures[id(k.picture)] for k in self._look])
         looks = np.repeat([[*k.colour, k.paint, k.gloss] for k in self._look], 3, axis=0)
         looks[:, :3] *= np.concatenate(self._shade)
-        # vertices that agree in all that is seen are one
+        # merge vertices with equal values
         uv = np.concatenate(self._uv) * (texture >= 0).repeat(3)[:, None]
         table = np.column_stack([corners.round(5), normals.round(4), uv.round(5), looks]).astype(np.float32)
         table, numbers = np.unique(table + 0.0, axis=0, return_inverse=True)
@@ -221,9 +221,9 @@ class MeshBuilder:
 def _normals(
     corners: Float[np.ndarray, "c 3"], piece: Int[np.ndarray, " c"], crease: float
 ) -> Float[np.ndarray, "c 3"]:
-    """Mean normal, at each corner, of the faces of its piece that meet there at less than the crease angle.
+    """Average, at each corner, the normals of its group's faces that meet there at less than the crease angle.
 
-    Faces weigh as much as their angles at the corner, so that it doesn't matter how they are cut into triangles.
+    Faces are weighted by their angle at the corner, so that the result does not depend on the triangulation.
     """
     faces = corners.reshape(-1, 3, 3)
     a, b, c = faces.swapaxes(0, 1)

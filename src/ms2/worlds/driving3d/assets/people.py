@@ -1,4 +1,4 @@
-"""Pedestrians, standing and walking, and people on bicycles."""
+"""Procedural pedestrians and cyclists."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ DARK_HAIR, BLOND, RED_HAIR, GREY_HAIR = (0.12, 0.09, 0.07), (0.62, 0.48, 0.28), 
 
 @dataclass(frozen=True)
 class Outfit:
-    """Clothes and hair; what covers the chest takes on the colour of the instance.
+    """Clothes and hair; the top is tinted by the instance's colour.
 
     Attributes:
         trousers: Their colour.
@@ -47,7 +47,7 @@ class Outfit:
 
 @dataclass(frozen=True)
 class Pose:
-    """Places of joints in metres for someone of 1.75 m; limbs are listed left and right."""
+    """Joint positions in metres for a height of 1.75 m; limbs are ordered left, right."""
 
     pelvis: Point
     neck: Point
@@ -62,7 +62,7 @@ class Pose:
 
 
 def _walking(stride: float, arms: float = 0.8, lean: float = 0.03) -> Pose:
-    """A step: the left leg ahead by an angle in radians; 0 stands."""
+    """Build the pose of a step with the left leg ahead by an angle in radians; 0 for standing."""
     thigh, shin, upper, lower = 0.44, 0.44, 0.29, 0.27
     knees, feet, elbows, hands = [], [], [], []
     drop = 0.88 * (1 - math.cos(stride)) * 0.9
@@ -87,7 +87,7 @@ def _walking(stride: float, arms: float = 0.8, lean: float = 0.03) -> Pose:
 def _figure(
     into: MeshBuilder, pose: Pose, style: Outfit, scale: float = 1.0, head: float = 1.0, width: float = 1.0
 ) -> None:
-    """Add a person; children have larger heads for their height."""
+    """Add a person; children have relatively larger heads."""
     start = len(into)
     skin, legs, shoes = Material(style.skin), Material(style.trousers), Material(style.shoes)
     pelvis, neck = np.array(pose.pelvis), np.array(pose.neck)
@@ -167,7 +167,7 @@ def _figure(
 
 
 def _head(into: MeshBuilder, at: np.ndarray, style: Outfit, size: float) -> None:
-    """Face and hair, or a helmet."""
+    """Add face and hair, or a helmet."""
     rows = [(-0.14, 0.052, 0.02), (-0.07, 0.070, 0.018), (0.01, 0.082, 0.005), (0.10, 0.05, -0.005)]
     angle = 2 * math.pi * (np.arange(7) + 0.25) / 7
 
@@ -187,7 +187,7 @@ def _head(into: MeshBuilder, at: np.ndarray, style: Outfit, size: float) -> None
 
 
 def make_pedestrians() -> list[Mesh]:
-    """Men, women and children, walking and standing."""
+    """Build the pedestrian meshes."""
     walk, stroll, stand = _walking(0.42), _walking(0.28), _walking(0.03)
     people = [
         (walk, Outfit(), 1.02, 1.0, 1.0),
@@ -209,7 +209,7 @@ def make_pedestrians() -> list[Mesh]:
 
 
 def _bicycle(into: MeshBuilder, colour: Colour, basket: bool) -> None:
-    """A city bicycle whose wheels stand at y = -0.53 and 0.53."""
+    """Add a city bicycle with wheels at y = -0.53 and 0.53."""
     radius, tyre, frame = 0.34, Material((0.10, 0.10, 0.10)), Material(colour, gloss=0.2)
     angle = 2 * math.pi * np.arange(14) / 14
     for y in (-0.53, 0.53):
@@ -243,7 +243,7 @@ def _bicycle(into: MeshBuilder, colour: Colour, basket: bool) -> None:
 
 
 def _riding(upright: float, turn: float) -> Pose:
-    """On the saddle; the pedals turned by an angle."""
+    """Build the pose of a cyclist with the pedals rotated by an angle."""
     pelvis = np.array([0, -0.22, 0.98])
     neck = translate(pelvis, 0, 0.52 * math.sin(upright), 0.52 * math.cos(upright))
     knees, feet = [], []
@@ -265,7 +265,7 @@ def _riding(upright: float, turn: float) -> Pose:
 
 
 def make_cyclists() -> list[Mesh]:
-    """People on bicycles, upright and sporty."""
+    """Build the cyclist meshes."""
     riders = [
         (_riding(0.30, 0.6), Outfit(), (0.15, 0.20, 0.35), False, 1.0),
         (_riding(0.22, 2.2), Outfit(CHINOS, FAIR, BLOND, long_hair=True), (0.55, 0.10, 0.10), True, 0.92),

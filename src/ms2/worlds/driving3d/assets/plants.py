@@ -1,4 +1,4 @@
-"""Trees, bushes and hedges: dented blobs of foliage with loose leaves around them, so that no outline is smooth."""
+"""Procedural trees, bushes and hedges: irregular ellipsoids of foliage with loose leaves around them."""
 
 import math
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from ms2.worlds.driving3d.assets.textures import bark, leaves
 
 Vertices = Float[np.ndarray, "v 3"]
 LEAF_METRES = 1.5
-"""Metres of a crown that the picture of leaves covers."""
+"""Extent of the leaf texture in metres."""
 FAR_FRACTION = 0.3
-"""Triangles of a plant that is drawn far away, as a share of those that it has nearby."""
+"""Fraction of a plant's triangles that its mesh of lower detail has."""
 
 
 @dataclass(frozen=True)
 class CrownEllipsoid:
-    """A part of a crown: an ellipsoid in metres."""
+    """An ellipsoid of a tree crown, in metres."""
 
     centre: Point
     radii: Point
@@ -31,7 +31,7 @@ class CrownEllipsoid:
 
 @lru_cache(maxsize=1)
 def _spheres() -> tuple[tuple[Vertices, Int[np.ndarray, "t 3"]], ...]:
-    """An icosahedron, and with its triangles split once."""
+    """Build an icosahedron, and one with its triangles subdivided once."""
     golden = (1 + math.sqrt(5)) / 2
     places: list[Point] = [
         (-1, golden, 0),
@@ -65,7 +65,7 @@ def _foliage(
     dent: float = 0.2,
     far: bool = False,
 ) -> Mesh:
-    """Blobs with leaves around them.
+    """Build ellipsoids with leaves around them.
 
     Light on a crown comes from its whole shape, so normals point away from its middle as much as from each facet;
     what is low or inside is darker, as less of the sky is seen from there.
@@ -138,7 +138,7 @@ def _foliage(
 
 
 def _inside(places: Vertices, blobs: Sequence[CrownEllipsoid]) -> Bool[np.ndarray, " v"]:
-    """Which places are so far inside of blobs that nobody sees them."""
+    """Return which points are so deep inside of ellipsoids that they are invisible."""
     found = np.zeros(len(places), bool)
     for blob in blobs:
         found |= (((places - np.array(blob.centre)) / np.array(blob.radii)) ** 2).sum(1) < 0.6
@@ -148,7 +148,7 @@ def _inside(places: Vertices, blobs: Sequence[CrownEllipsoid]) -> Bool[np.ndarra
 def _trunk(
     rng: np.random.Generator, top: float, radius: float, picture: TextureImage, boughs: Sequence[Point] = ()
 ) -> Mesh:
-    """A trunk that bends a little, and boughs from two thirds of it to where they end."""
+    """Build a slightly bent trunk, and boughs from two thirds of its height to their ends."""
     into = MeshBuilder(crease=80)
     look = Material(picture=picture)
     bend = rng.normal(0, 0.05, 2) * top / 3
@@ -168,7 +168,7 @@ def _trunk(
 def _deciduous(
     far: bool, seed: int, height: float, spread: float, clear: float, number: int = 4, slim: float = 1.0
 ) -> Mesh:
-    """A crown of some blobs around a trunk.
+    """Build a tree with a crown of ellipsoids around a trunk.
 
     Args:
         far: See `_foliage`.
@@ -199,7 +199,7 @@ def _deciduous(
 
 
 def _conifer(seed: int, height: float, spread: float) -> Mesh:
-    """Tiers of drooping branches."""
+    """Build a conifer with tiers of drooping branches."""
     rng = np.random.default_rng(seed)
     parts, blobs = [_trunk(rng, height * 0.9, 0.02 * height, bark(1))], []
     tiers = 6
@@ -218,7 +218,7 @@ def _conifer(seed: int, height: float, spread: float) -> Mesh:
 
 
 def _skirt(rng: np.random.Generator, peak: Vertices, rim: Vertices, light: float) -> Mesh:
-    """A ragged cone of needles: darker near the trunk and below."""
+    """Build a ragged cone of needles, darker near the trunk and at the bottom."""
     corners = np.stack([peak, rim, np.roll(rim, -1, 0)], 1)
     flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
@@ -243,7 +243,7 @@ def _skirt(rng: np.random.Generator, peak: Vertices, rim: Vertices, light: float
 
 
 def _birch(far: bool, seed: int, height: float) -> Mesh:
-    """A white trunk seen through a thin crown."""
+    """Build a birch."""
     rng = np.random.default_rng(seed)
     trunk = _trunk(rng, height * 0.88, 0.013 * height, bark(2, birch=True))
     blobs = [
@@ -258,7 +258,7 @@ def _birch(far: bool, seed: int, height: float) -> Mesh:
 
 
 def _poplar(far: bool, seed: int, height: float) -> Mesh:
-    """A column."""
+    """Build a poplar."""
     rng = np.random.default_rng(seed)
     trunk = _trunk(rng, height * 0.6, 0.016 * height, bark(1))
     blobs = [
@@ -270,7 +270,7 @@ def _poplar(far: bool, seed: int, height: float) -> Mesh:
 
 
 def make_trees(far: bool = False) -> list[Mesh]:
-    """Broad, tall, round, wide, young and slim deciduous trees, a birch, a poplar, and two conifers.
+    """Build the tree meshes.
 
     Args:
         far: Whether they will be seen from far away, where fewer triangles do.
@@ -291,7 +291,7 @@ def make_trees(far: bool = False) -> list[Mesh]:
 
 
 def make_bushes() -> list[Mesh]:
-    """A round bush, a wide one, a tall one, and a cut hedge of 3 m."""
+    """Build the bush meshes."""
     rng = np.random.default_rng(5)
     small = [CrownEllipsoid((0, 0, 0.5), (0.65, 0.6, 0.55), 1)]
     wide = [
@@ -308,7 +308,7 @@ def make_bushes() -> list[Mesh]:
 
 
 def _hedge(rng: np.random.Generator) -> Mesh:
-    """A hedge that was cut, along y."""
+    """Build a trimmed hedge along y."""
     into = MeshBuilder(crease=20)
     look = Material(paint=1.0, picture=leaves(0))
     rings = []
@@ -330,14 +330,14 @@ def _hedge(rng: np.random.Generator) -> Mesh:
 
 
 def _standing(mesh: Mesh) -> Mesh:
-    """On the ground, with nothing below it; the trunk stays at the origin."""
+    """Move a mesh onto the ground, with the trunk at the origin."""
     vertices = mesh.vertices - [0, 0, max(0.0, float(mesh.vertices[:, 2].min()))]
     vertices[:, 2] = vertices[:, 2].clip(0)
     return replace(mesh, vertices=vertices.astype(np.float32))
 
 
 def _grown(mesh: Mesh) -> Mesh:
-    """Moved so that its middle is the origin; its lowest part is in the ground, so that it stands on no point."""
+    """Centre a mesh at the origin, with its lowest part below the ground."""
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
     vertices = mesh.vertices - [0, 0, low[2] + 0.24 * (high - low)[2]]
     vertices[:, 2] = vertices[:, 2].clip(0)

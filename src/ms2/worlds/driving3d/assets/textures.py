@@ -1,4 +1,4 @@
-"""Pictures for surfaces, drawn by code: noise that joins itself, walls with windows, shops, tiles, leaves and bark."""
+"""Procedural textures: tileable noise, walls, shops, tiles, leaves, bark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from jaxtyping import Float
 from ms2.render.scene3d.meshes import TextureImage
 
 Numbers = Sequence[Any] | np.ndarray
-"""Numbers in rows, nested as deeply as needed; NumPy's own name for that excludes tuples where types are checked."""
+"""Nested sequences of numbers; NumPy's ArrayLike excludes tuples in type checks."""
 
 Field = Float[np.ndarray, "h w"]
 Canvas = Float[np.ndarray, "h w 3"]
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> Field:
-    """Smooth noise of mean 0 and deviation near 1 that joins itself at its edges.
+    """Generate tileable smooth noise with mean 0 and standard deviation near 1.
 
     Args:
         rng: Where it comes from.
@@ -39,13 +39,13 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, in
 
 
 def to_uint8(canvas: Canvas) -> TextureImage:
-    """Colours from 0 to 1 as bytes."""
+    """Convert colours in [0, 1] to bytes."""
     return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 @dataclass
 class WallTexture:
-    """A wall to draw on, in metres from its lower left corner; white plaster with stains at first.
+    """A wall texture to draw on, in metres from its lower left corner; initially white plaster with stains.
 
     Args:
         width: Metres that the picture shows.
@@ -68,7 +68,7 @@ class WallTexture:
         self.canvas: Canvas = np.repeat((0.95 + self.grain * stains)[..., None], 3, 2)
 
     def rect(self, x0: float, x1: float, z0: float, z1: float, colour: Numbers, shade: bool = False) -> None:
-        """Fill a rectangle, or multiply what is there."""
+        """Fill or multiply a rectangle."""
         columns, rows = self.side
         i, j = round(x0 / self.width * columns), round(x1 / self.width * columns)
         k, m = round((1 - z1 / self.height) * rows), round((1 - z0 / self.height) * rows)
@@ -86,7 +86,7 @@ class WallTexture:
         sill: bool = True,
         panes: int = 2,
     ) -> None:
-        """A window, the middle of its foot at x, z, with what may be behind it: curtains, blinds or the dark."""
+        """Draw a window with its bottom centre at x, z, with curtains, blinds or a dark room behind it."""
         left, right, top = x - width / 2, x + width / 2, z + height
         if shutters is not None:
             for a in (left - width * 0.52, right + width * 0.04):
@@ -112,23 +112,23 @@ class WallTexture:
             self.rect(left - 0.1, right + 0.1, z - 0.2, z - 0.09, (0.78, 0.78, 0.78), shade=True)
 
     def door(self, x: float, colour: Numbers, width: float = 1.1, height: float = 2.2) -> None:
-        """A door with a pane and a step."""
+        """Draw a door with a pane and a step."""
         self.rect(x - width / 2 - 0.12, x + width / 2 + 0.12, 0, height + 0.12, (0.9, 0.89, 0.87))
         self.rect(x - width / 2, x + width / 2, 0.12, height, colour)
         self.rect(x - width * 0.28, x + width * 0.28, height * 0.5, height * 0.9, (0.22, 0.25, 0.28))
         self.rect(x - width / 2 - 0.3, x + width / 2 + 0.3, 0, 0.14, (0.6, 0.59, 0.57))
 
     def plinth(self, height: float = 0.45, colour: Numbers = (0.62, 0.60, 0.58)) -> None:
-        """A darker foot."""
+        """Draw a darker base."""
         self.rect(0, self.width, 0, height, colour, shade=True)
 
     def gutter(self) -> None:
-        """The shadow under the eaves."""
+        """Draw the shadow below the eaves."""
         for depth, dark in ((0.5, 0.86), (0.28, 0.8)):
             self.rect(0, self.width, self.height - depth, self.height, (dark, dark, dark), shade=True)
 
     def bricks(self, colour: Numbers, tint: float = 1.0) -> None:
-        """Bricks over all of the wall."""
+        """Draw bricks over the wall."""
         columns, rows = self.side
         high, wide = max(3, round(0.16 / self.height * rows)), max(5, round(0.45 / self.width * columns))
         y, x = np.mgrid[:rows, :columns]
@@ -140,7 +140,7 @@ class WallTexture:
         self.canvas[mortar] = self.canvas[mortar] * 0.6 + 0.25
 
     def picture(self) -> TextureImage:
-        """What was drawn."""
+        """Return the texture."""
         return to_uint8(self.canvas)
 
 
@@ -155,7 +155,7 @@ SIGNS += ((0.20, 0.20, 0.22), (0.82, 0.45, 0.12))
 
 
 def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8) -> TextureImage:
-    """Display windows, doors and signs of a row of shops; it joins itself left and right."""
+    """Draw a texture of shop fronts, tileable horizontally."""
     wall = WallTexture(bays * bay, height, (512, 128), seed)
     rng = wall.rng
     wall.canvas *= np.array([0.80, 0.78, 0.75])
@@ -197,7 +197,7 @@ def storeys(
     bay: float = 2.9,
     floor: float = 3.1,
 ) -> TextureImage:
-    """Upper floors of a town house that join themselves on all sides, in white for the tint of an instance.
+    """Draw a tileable texture of upper floors, in white for tinting.
 
     Args:
         seed: Of what is behind the windows.
@@ -238,7 +238,7 @@ def storeys(
 
 
 def tiles(seed: int, colour: Numbers) -> TextureImage:
-    """Roof tiles in rows, 3 m a side."""
+    """Draw a roof tile texture of 3 m per side."""
     rng, side = np.random.default_rng(seed), 128
     y, x = np.mgrid[:side, :side]
     high, wide = 16, 8
@@ -251,7 +251,7 @@ def tiles(seed: int, colour: Numbers) -> TextureImage:
 
 @lru_cache(maxsize=8)
 def leaves(seed: int, needles: bool = False) -> TextureImage:
-    """Foliage in light greys and greens around 0.8, for the tint of an instance: leaves over dark gaps."""
+    """Draw a foliage texture in greys and greens around 0.8, for tinting."""
     rng, side = np.random.default_rng(seed), 128
     shape = (side, side)
     light = 0.42 + 0.06 * noise(rng, shape, (16, 16))
@@ -274,7 +274,7 @@ def leaves(seed: int, needles: bool = False) -> TextureImage:
 
 @lru_cache(maxsize=4)
 def bark(seed: int, birch: bool = False) -> TextureImage:
-    """Bark with furrows, or a birch's white one with its marks."""
+    """Draw a bark texture; white with marks for a birch."""
     rng, shape = np.random.default_rng(seed), (64, 64)
     if birch:
         marks = noise(rng, shape, (24, 4)) > 1.2

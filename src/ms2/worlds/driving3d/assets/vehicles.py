@@ -1,4 +1,4 @@
-"""Cars, vans, trucks, buses and a tram."""
+"""Procedural cars, vans, trucks, buses and a tram."""
 
 import math
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ AMBER = Material((0.90, 0.45, 0.08), gloss=0.3)
 PLATE = Material((0.84, 0.84, 0.82))
 WHITE = Material((0.92, 0.92, 0.91), gloss=0.15)
 SEGMENTS = 10
-"""Corners of a wheel."""
+"""Number of corners of a wheel."""
 
 
 @dataclass(frozen=True)
 class CarShape:
-    """Measures of a car in metres; places along it from its middle, ahead positive.
+    """Dimensions of a car body in metres; positions along it are relative to its centre, positive ahead.
 
     Attributes:
         length: Of all.
@@ -140,16 +140,16 @@ CARS = {
         0.88,
     ),
 }
-"""Shapes of cars by name; sizes are those of common ones in Europe."""
+"""Car bodies by name, with sizes of cars that are common in Europe."""
 
 
 def make_cars() -> list[Mesh]:
-    """Sedan, hatchback, city car, estate, SUV, minivan, coupe, small van and van."""
+    """Build the car meshes."""
     return [_car(shape) for shape in CARS.values()]
 
 
 def _wheel(into: MeshBuilder, x: float, y: float, radius: float, width: float, rim: float = 0.66) -> None:
-    """A wheel at the right: its outer face at x."""
+    """Add a wheel at the right with its outer face at x."""
     angle = 2 * math.pi * (np.arange(SEGMENTS) + 0.5) / SEGMENTS
     ring = np.stack([0 * angle, np.cos(angle), np.sin(angle)], 1)
     at = np.array([0, y, radius])
@@ -195,7 +195,7 @@ def _car(s: CarShape) -> Mesh:
 def _lamps(
     into: MeshBuilder, s: CarShape, look: Material, way: float, face: tuple[float, float, float], reach: float
 ) -> None:
-    """A lamp at the right corner, ahead (way 1) or behind (-1): on the end, and so far along the side.
+    """Add a lamp at the right corner, ahead (way 1) or behind (-1).
 
     Args:
         into: Where to add it.
@@ -219,7 +219,7 @@ def _lamps(
 
 
 def _doors(into: MeshBuilder, s: CarShape) -> None:
-    """Gaps beside the doors of the right side, and their handles."""
+    """Add the gaps beside the doors of the right side, and their handles."""
     half, waist = s.width / 2, 0.76 * s.belt
     joints = [s.cowl - 0.16, s.pillars[0], *(p for p in s.pillars[1:2] if p > s.axles[0] + s.wheel)]
     for y in joints:
@@ -241,17 +241,17 @@ def _doors(into: MeshBuilder, s: CarShape) -> None:
 
 
 def _taper(edge: float) -> float:
-    """Width of a car, as a share of all, so many metres from its end."""
+    """Compute the relative width of a car at a distance in metres from its end."""
     return float(np.interp(edge, [0, 0.09, 0.42, 1.0], [0.80, 0.90, 0.985, 1.0]))
 
 
 def _upright(y: float, half: float, low: float, high: float) -> list[Point]:
-    """A rectangle across the car."""
+    """Build a rectangle across the car."""
     return [(-half, y, low), (half, y, low), (half, y, high), (-half, y, high)]
 
 
 def _shell(into: MeshBuilder, s: CarShape) -> None:
-    """Sheet metal with its wheel arches, the greenhouse, and the darkness inside."""
+    """Add the body with wheel arches and greenhouse, and a dark interior."""
     half, end = s.width / 2, s.length / 2
     arch = s.wheel + 0.05
     places = {-end: 0.0, -end + 0.09: 0.0, -end + 0.42: 0.0, end: 0.0, end - 0.09: 0.0, end - 0.45: 0.0, s.cowl: 0.0}
@@ -306,7 +306,7 @@ def _shell(into: MeshBuilder, s: CarShape) -> None:
 
 
 def _screen(into: MeshBuilder, s: CarShape, ys: tuple[float, float], way: float) -> None:
-    """Windscreen or rear window, from foot to head, a little before the sheet metal."""
+    """Add the windscreen or rear window, slightly in front of the body."""
     half = s.width / 2 * 0.87
     rise = s.height - s.belt
     slope = np.array([0, ys[1] - ys[0], rise])
@@ -323,7 +323,7 @@ def _screen(into: MeshBuilder, s: CarShape, ys: tuple[float, float], way: float)
 
 
 def _side_windows(into: MeshBuilder, s: CarShape) -> None:
-    """Panes between the pillars of the right side."""
+    """Add the windows between the pillars of the right side."""
     low, high = s.belt + 0.035, s.height - 0.125
     rise = s.height - s.belt
 
@@ -352,7 +352,7 @@ def _side_windows(into: MeshBuilder, s: CarShape) -> None:
 
 
 def make_trucks() -> list[Mesh]:
-    """Delivery truck, large box truck, tanker, tipper, city bus and tram."""
+    """Build the truck, bus and tram meshes."""
     return [_box_truck(6.8, 2.3, 3.2, False), _box_truck(9.2, 2.5, 3.7, True), _tanker(), _tipper(), _bus(), _tram()]
 
 
@@ -364,7 +364,7 @@ def _wheels(into: MeshBuilder, half: float, places: tuple[float, ...], radius: f
 
 
 def _cab(into: MeshBuilder, y: float, half: float, top: float, deep: float = 2.0, look: Material = BODY) -> None:
-    """A lorry's cab whose front is at y."""
+    """Add a truck's cab with its front at y."""
     foot, belt = 0.45, 1.55
     profile = [
         (y - deep, foot),
@@ -402,7 +402,7 @@ def _cab(into: MeshBuilder, y: float, half: float, top: float, deep: float = 2.0
 
 
 def _rear(into: MeshBuilder, y: float, half: float, z: float = 0.62) -> None:
-    """Lamps and the bar at the rear end y."""
+    """Add the lamps and bumper of the rear end at y."""
     into.box((-half + 0.05, y, z - 0.1), (half - 0.05, y + 0.1, z + 0.1), DARK)
     start = len(into)
     into.face(
@@ -423,7 +423,7 @@ def _chassis(into: MeshBuilder, rear: float, front: float, half: float) -> None:
 
 
 def _box_truck(length: float, width: float, height: float, painted: bool) -> Mesh:
-    """A truck whose box has its colour, or is white with a band in it."""
+    """Build a box truck whose box is painted, or white with a painted band."""
     into = MeshBuilder(crease=30)
     half, end = width / 2, length / 2
     _chassis(into, -end, end, half)
@@ -526,7 +526,7 @@ def _tipper() -> Mesh:
 
 
 def _coach_body(into: MeshBuilder, half: float, ends: tuple[float, float], low: float, top: float, belt: float) -> None:
-    """A bus's or a tram's shell with rounded roof edges."""
+    """Add the shell of a bus or tram with rounded roof edges."""
     rear, front = ends
     ring = [(-half, low), (-half, top - 0.25), (-half + 0.22, top), (half - 0.22, top), (half, top - 0.25), (half, low)]
     rings = []
@@ -553,7 +553,7 @@ def _coach_body(into: MeshBuilder, half: float, ends: tuple[float, float], low: 
 def _panes(
     into: MeshBuilder, half: float, ends: tuple[float, float], low: float, high: float, number: int, doors: set[int]
 ) -> None:
-    """Windows along both sides; doors, at the right, reach down."""
+    """Add windows along both sides, and doors on the right."""
     rear, front = ends
     step = (front - rear) / number
     for side in (1, -1):
