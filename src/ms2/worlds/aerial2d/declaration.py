@@ -62,7 +62,7 @@ AERIAL_CLASSES: Mapping[str, AerialClass] = {
         sprite_size=Size(24, 7),
         shadow_offset=0,
         palette=((0.36, 0.36, 0.38), (0.41, 0.41, 0.42), (0.47, 0.46, 0.45), (0.52, 0.51, 0.49)),
-        min_size=Size(ROAD_WIDTH, ROAD_WIDTH),  # of the length, the renderer uses nothing
+        min_size=Size(ROAD_WIDTH, ROAD_WIDTH),  # the renderer ignores the length
         max_size=Size(ROAD_WIDTH, ROAD_WIDTH),
     ),
     "car": AerialClass(

@@ -218,22 +218,22 @@ class ParallelRoads(ParameterPrior):
         scenery = [torch.where(part.used, index, -1) for part, index in ((houses, HOUSE), (trees, TREE))]
         classes = torch.cat([scenes.classes, *scenery], 1)
         parents = torch.nn.functional.pad(scenes.parents, (0, self.max_houses + self.max_trees), value=-1)
-        everything = SceneBatch(classes, parents)
+        complete = SceneBatch(classes, parents)
         low, high = _size_range(x.device)[classes].unbind(-2)  # index -1 of unused entries is the last class
         draw = torch.rand(low.shape, generator=generator, device=x.device)
         length, width = (low + (high - low) * draw).unbind(-1)
-        everything = everything.with_attributes(
+        complete = complete.with_attributes(
             x=x,
             y=y,
             angle=angle,
             length=torch.where(classes == ROAD, self.extent, length),
             width=width,
-            model=sample_uniform(everything, 0, 1, generator),
-            colour=sample_uniform(everything, 0, 1, generator),
+            model=sample_uniform(complete, 0, 1, generator),
+            colour=sample_uniform(complete, 0, 1, generator),
         )
-        spacing = Lanes.from_scenes(everything, self.extent).spacing(x)
-        everything = everything.with_attributes(spacing=spacing)
-        return everything.with_environment(**self._weather(len(scenes), generator)).compact()
+        spacing = Lanes.from_scenes(complete, self.extent).spacing(x)
+        complete = complete.with_attributes(spacing=spacing)
+        return complete.with_environment(**self._weather(len(scenes), generator)).compact()
 
     def derive_attributes(self, scenes: SceneBatch) -> SceneBatch:
         """Compute the cars' positions from their spacings, keeping their order on the lane."""

@@ -192,19 +192,19 @@ class AerialView(Renderer):
         atlas, grounds = self._on(scenes.classes.device)
         objects = self._objects(scenes, atlas)
         number = objects.count_up_to(ROAD_LEVEL)
-        roads, things = objects.select(slice(number)), objects.select(slice(number, None))
+        roads, raised = objects.select(slice(number)), objects.select(slice(number, None))
         planes = [
             plane.clone() for plane in self._ground(scenes, grounds).view(3, -1)
         ]  # views cannot be modified in place
         low = self._draw_roads(planes, roads, atlas)
         light = scenes.environment["light"]
-        fragments, sample = self._looked_up(things, things.sprite, atlas)
-        dark, shaded = self._shadows(things, fragments, atlas, len(scenes))
+        fragments, sample = self._looked_up(raised, raised.sprite, atlas)
+        dark, shaded = self._shadows(raised, fragments, atlas, len(scenes))
         bright = (1 - SHADOW_OPACITY * dark).view(-1, self.canvas_size**2) * light[:, None]
         planes = [plane * bright.view(-1) for plane in planes]
-        lit = fragments.expand_to_fragments(light[things.scene]) * (1 - SHADOW_OPACITY * shaded)
-        own, painted = sample[:3], sample[4] * self._roundness(things, fragments)
-        paint = [fragments.expand_to_fragments(channel) for channel in things.paint.unbind(1)]
+        lit = fragments.expand_to_fragments(light[raised.scene]) * (1 - SHADOW_OPACITY * shaded)
+        own, painted = sample[:3], sample[4] * self._roundness(raised, fragments)
+        paint = [fragments.expand_to_fragments(channel) for channel in raised.paint.unbind(1)]
         colour = [(o + painted * p) * lit for o, p in zip(own, paint, strict=True)]
         blend(planes, peel(fragments.pixel, sample[3], len(dark)), fragments.pixel, sample[3], colour)
         image = torch.stack([plane.view(len(scenes), *self.size) for plane in planes], 1).clamp_(0, 1)
@@ -272,7 +272,7 @@ class AerialView(Renderer):
         return fragments, sample[3]
 
     def _shadows(
-        self, things: Objects, fragments: Fragments, atlas: Atlas, batch: int
+        self, raised: Objects, fragments: Fragments, atlas: Atlas, batch: int
     ) -> tuple[Float[Tensor, " p"], Float[Tensor, " k"]]:
         """Compute the shadow on each pixel's ground and on each fragment; objects cast shadows on lower levels."""
         classes = [AERIAL_CLASSES[name] for name in self.classes]
@@ -280,29 +280,29 @@ class AerialView(Renderer):
             [c.shadow_offset, 1 + 2 * SHADOW_BLUR / c.sprite_size.length, 1 + 2 * SHADOW_BLUR / c.sprite_size.width]
             for c in classes
         ]
-        shift, longer, wider = torch.tensor(table, device=things.x.device).view(-1, 3)[things.object_class].unbind(1)
+        shift, longer, wider = torch.tensor(table, device=raised.x.device).view(-1, 3)[raised.object_class].unbind(1)
         shift = shift * (self.canvas_size / self.extent)
-        moved = things._replace(
-            x=things.x + shift * things.sun[:, 0],
-            y=things.y + shift * things.sun[:, 1],
-            length=things.length * longer,
-            width=things.width * wider,
+        moved = raised._replace(
+            x=raised.x + shift * raised.sun[:, 0],
+            y=raised.y + shift * raised.sun[:, 1],
+            length=raised.length * longer,
+            width=raised.width * wider,
         )
-        thrown, sample = self._looked_up(moved, atlas.shadow[things.object_class], atlas, slice(3, 4))
+        thrown, sample = self._looked_up(moved, atlas.shadow[raised.object_class], atlas, slice(3, 4))
         dark = sample.new_zeros(batch * self.canvas_size**2)
         shaded: list[Tensor] = []
         for level in range(NUM_LEVELS - 1, ROAD_LEVEL, -1):
-            first, last = things.count_up_to(level - 1), things.count_up_to(level)
+            first, last = raised.count_up_to(level - 1), raised.count_up_to(level)
             on, by = (slice(f.num_fragments_up_to(first), f.num_fragments_up_to(last)) for f in (fragments, thrown))
             shaded.insert(0, dark.index_select(0, fragments.pixel[on]))
             dark = dark.scatter_reduce(0, thrown.pixel[by], sample[0, by], "amax")
         return dark, torch.cat(shaded)
 
-    def _roundness(self, things: Objects, fragments: Fragments) -> Float[Tensor, " k"]:
+    def _roundness(self, raised: Objects, fragments: Fragments) -> Float[Tensor, " k"]:
         """Compute the brightness of painted fragments: trees are brighter on their sunny side."""
-        slope = torch.where(things.level == TREE_LEVEL, -2 * CROWN_SHADING, 0.0) / things.length.detach()
-        x, y = slope * things.sun[:, 0], slope * things.sun[:, 1]
-        return 1 + fragments.affine_at_pixels(x, y, -x * things.x - y * things.y)
+        slope = torch.where(raised.level == TREE_LEVEL, -2 * CROWN_SHADING, 0.0) / raised.length.detach()
+        x, y = slope * raised.sun[:, 0], slope * raised.sun[:, 1]
+        return 1 + fragments.affine_at_pixels(x, y, -x * raised.x - y * raised.y)
 
     def _looked_up(
         self,
