@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 import torch
 import torchvision.datasets
@@ -28,7 +29,7 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.labels import decode_mask
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import SceneGraph
+from ms2.datasets.records import ImageRecord, SceneGraph
 from ms2.datasets.rendering import render_record
 from ms2.datasets.scene_graphs import check_renderable, scene_batch
 from ms2.grammar.derivations import is_valid
@@ -147,6 +148,14 @@ def test_records_hold_what_the_image_shows(made: Made) -> None:
             pixels = np.asarray(image).reshape(image.height, image.width, -1)
         drawn = (rendering.image[0].permute(1, 2, 0) * 255).round().byte().numpy()
         assert np.array_equal(pixels, drawn)
+
+
+def test_records_are_read_and_written_the_same(made: Made) -> None:
+    """To the byte, with each key in its place."""
+    for path in sorted((made.root / "scenes").iterdir()):
+        record = ImageRecord.from_json(orjson.loads(path.read_bytes()))
+        assert orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE) == path.read_bytes()
+        assert f"{record.stem}.json" == path.name
 
 
 def test_provenance_is_the_source_s(made: Made) -> None:

@@ -263,7 +263,7 @@ def test_a_model_is_not_the_prior(tmp_path: Path) -> None:
     assert mean_digits(tmp_path / "prior") == pytest.approx(5, abs=4 * 3.2 / 8)
     about = [json.loads((tmp_path / name / "dataset.json").read_text()) for name in ("learned", "prior")]
     assert [row["structure"] for row in about] == ["learned", "prior"]
-    assert about[0]["checkpoint"] == learned.checkpoint[0] and about[0]["structure_prior"] is None
+    assert about[0]["checkpoint"] == learned.weight_hashes[0] and about[0]["structure_prior"] is None
     assert about[1]["checkpoint"] is None and about[1]["structure_prior"] is not None
 
 
@@ -490,7 +490,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("asset_licence", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
 def test_what_is_no_scene_is_refused(foreign: dict[str, Any]) -> None:
     with pytest.raises(
         RecordError, match=r"^(this is no record of a scene: |the world has no |the scene has 2 objects|some objects)"
