@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import EXPECTED, fit, last, learner, trainer
+from helpers import EXPECTED, fit, last, learner, metrics_of, trainer
 from PIL import Image
 from pytorch_lightning import Callback
 

@@ -25,14 +25,12 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
         scenes: The truth with the scenes' parameters, if known.
         annotated: Whether the truth comes from annotations of the images, which leave out what is hidden.
         derivations: The truth as derivations of the world's grammar, if known.
-        scenes: The scenes in the images with their parameters, if known. For evaluation only.
     """
 
     truth: SceneBatch | None = None
     scenes: SceneBatch | None = None
     annotated: bool = False
     derivations: Int[Tensor, "n t"] | None = None
-    scenes: SceneBatch | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
