@@ -21,7 +21,7 @@ from ms2.gradients.pathwise import Pathwise
 from ms2.gradients.score_function import ScoreFunction
 from ms2.grammar.grammar import Grammar
 from ms2.learning.parameter_learner import ParameterLearner
-from ms2.models.parameters import ParameterModel, Proposal
+from ms2.models.parameters import AttributeDistribution, ParameterModel
 from ms2.models.scene_model import SceneModel
 from ms2.objectives.base import Objective
 from ms2.objectives.kde import KDE
@@ -100,21 +100,21 @@ def features_of(scenes: SceneBatch) -> Blocks:
 class Told(ParameterModel):
     """Proposes what it is told and draws by the coins that it is told, where it is told any."""
 
-    told: Proposal | None = None
+    told: AttributeDistribution | None = None
     coins: Tensor | None = None
 
-    def propose(self, scenes: SceneBatch, generator: torch.Generator) -> Proposal:
-        return super().propose(scenes, generator) if self.told is None else self.told
+    def distribution(self, scenes: SceneBatch, generator: torch.Generator) -> AttributeDistribution:
+        return super().distribution(scenes, generator) if self.told is None else self.told
 
-    def draw(self, proposal: Proposal, generator: torch.Generator) -> Tensor:
+    def rsample(self, distribution: AttributeDistribution, generator: torch.Generator) -> Tensor:
         if self.coins is None:
-            return super().draw(proposal, generator)
-        return proposal.mean + proposal.deviation * self.coins
+            return super().rsample(distribution, generator)
+        return distribution.mean + distribution.std * self.coins
 
 
 def model_of(world: World = DOT, **more: Any) -> Told:
     torch.manual_seed(0)
-    return Told(world, hidden=8, layers=1, heads=2, noise=0, **more)
+    return Told(world, hidden=8, num_layers=1, num_heads=2, noise_dim=0, **more)
 
 
 # --- all of them, against the gradient of the expected cost ---
@@ -176,13 +176,13 @@ def gradient_of_each(gradient: Gradient, cost: Cost, n: int, model: ParameterMod
     """What each of n scenes gives, with respect to the same."""
     model = (model or model_of()).double()
     prior = dots(n)
-    active = model.active(prior)
-    columns = [(PLACE, ANGLE).index(a) for a in model.columns.attributes]
+    active = model.mutable_mask(prior)
+    columns = [(PLACE, ANGLE).index(a) for a in model.mutable.attributes]
     mean, deviation = (v[columns].expand(active.shape).clone().requires_grad_() for v in (MEAN, DEVIATION))
-    proposal = Proposal(mean, deviation, active)
-    drawn = SampledScenes(prior, proposal, model.draw(proposal, rng(3)))
+    distribution = AttributeDistribution(mean, deviation, active)
+    drawn = SampledScenes(prior, distribution, model.rsample(distribution, rng(3)))
     loss, costs = gradient.loss(model, drawn, cost, rng(4))
-    torch.testing.assert_close(costs, cost(model.applied(prior, drawn.values.detach())))
+    torch.testing.assert_close(costs, cost(model.with_values(prior, drawn.values.detach())))
     assert not costs.requires_grad
     slopes = torch.autograd.grad(loss, [mean, deviation])
     assert all((slope[:, 0] == 0).all() for slope in slopes)  # the scene itself has no attributes
@@ -210,7 +210,7 @@ def test_advantages_that_are_divided_by_a_deviation_give_a_gradient_that_is() ->
     n, cost = 20000, COSTS["MMDWitness"]
     each = gradient_of_each(ScoreFunction(Normalised()), cost, n)
     model = model_of().double()
-    scores = cost(model.applied(dots(n), MEAN + DEVIATION * torch.randn(n, 2, 2, generator=rng(5))))
+    scores = cost(model.with_values(dots(n), MEAN + DEVIATION * torch.randn(n, 2, 2, generator=rng(5))))
     expected, error = expected_gradient(cost) / scores.std(), each.std(0) / n**0.5
     assert (error < expected.abs() / 10).all() and ((each.mean(0) - expected).abs() < 4 * error).all()
 
@@ -223,7 +223,9 @@ def test_the_slope_of_a_line_is_exact_whatever_the_step() -> None:
         return 7.0 - 1.25 * scenes.attributes["angle"][:, 0]
 
     for step in (0.3, 0.05, 1e-3):
-        slope = gradient_of_each(FiniteDifference(step), cost, 50, model_of(only={"dot": ["angle"]}))[:, 0]
+        slope = gradient_of_each(FiniteDifference(step), cost, 50, model_of(learned_attributes={"dot": ["angle"]}))[
+            :, 0
+        ]
         torch.testing.assert_close(slope, torch.full((50,), -1.25).double(), rtol=1e-6, atol=0)
 
 
@@ -252,7 +254,7 @@ def test_the_error_falls_with_the_square_of_the_step() -> None:
     def cost(scenes: SceneBatch) -> Tensor:
         return scenes.attributes["angle"][:, 0] ** 3
 
-    model = model_of(only={"dot": ["angle"]})
+    model = model_of(learned_attributes={"dot": ["angle"]})
     exact = gradient_of_each(Pathwise(), cost, 50, model)[:, 0]
     for step in (0.4, 0.2, 0.1, 0.05):
         slope = gradient_of_each(FiniteDifference(step), cost, 50, model)[:, 0]
@@ -287,7 +289,9 @@ class Overheard(MMDWitness):
 def test_scenes_are_compared_with_those_that_were_drawn(gradient: Gradient, calls: int) -> None:
     model, prior, real, heard = model_of().double(), dots(8), features_of(dots(8, 1)), Overheard()
     model.coins = torch.randn(8, 2, 2, generator=rng())
-    drawn = features_of(model.applied(prior, model.draw(model.propose(prior, rng()), rng())))["pixels"].detach()
+    drawn = features_of(model.with_values(prior, model.rsample(model.distribution(prior, rng()), rng())))[
+        "pixels"
+    ].detach()
     loss, score, *_ = ParameterLearner(heard, gradient).surrogate(
         SceneModel(DOT, parameters=model), Pixels(), prior, real, rng()
     )
@@ -373,7 +377,7 @@ def test_the_witness_has_half_the_gradient_of_the_squared_mmd() -> None:
     loss, *_ = ParameterLearner(MMDWitness(0.05), Pathwise()).surrogate(
         SceneModel(DOT, parameters=model), Pixels(), prior, real, rng()
     )
-    new = model.applied(prior, model.draw(model.propose(prior, rng()), rng()))
+    new = model.with_values(prior, model.rsample(model.distribution(prior, rng()), rng()))
     features = features_of(new)["pixels"]
     mmd = squared_mmd(features, real["pixels"], 0.05 * 4)
     batch = BatchMMD(0.05)({"pixels": features}, {"pixels": features}, torch.arange(12), real)[0]
@@ -459,7 +463,7 @@ def test_gradients_through_images_are_those_of_central_differences(
     model, pixels, learning = model_of(world), Pixels(4), ParameterLearner(objective, Pathwise())
     prior = world.sample_prior(n, rng())
     real = pixels(world.renderer.render(world.sample_prior(n, rng(1))))
-    active = model.active(prior)
+    active = model.mutable_mask(prior)
     start, deviation = 0.5 * torch.randn(active.shape, generator=rng(2)), torch.full(active.shape, 0.2)
     model.coins = torch.randn(active.shape, generator=rng(3))
     population: list[Tensor] = []
@@ -472,12 +476,12 @@ def test_gradients_through_images_are_those_of_central_differences(
                 population.append(rows)
                 return population[0]
 
-        model.told = Proposal(mean, deviation, active)
+        model.told = AttributeDistribution(mean, deviation, active)
         return learning.surrogate(SceneModel(world, parameters=model), pixels, prior, real, rng(), First())[0]
 
     mean = start.clone().requires_grad_()
     (slopes,) = torch.autograd.grad(cost(mean), mean)
-    assert model.columns.drawn == {"x", "y", "angle"} and (slopes[~active] == 0).all()
+    assert model.mutable.rendered == {"x", "y", "angle"} and (slopes[~active] == 0).all()
     step = 0.002  # thousandths of a pixel: a wider one finds the corners of bilinear interpolation
     with torch.no_grad():
         for k in range(3):
@@ -503,7 +507,7 @@ def test_sampling_and_differences_agree_on_streets() -> None:
         StreetLayout(max_distance=30),
         StreetView((24, 80), engine=WarpEngine(1, shadow_size=64)),
     )
-    model = ParameterModel(world, only={"environment": ["exposure"]}, hidden=8, layers=1, heads=2)
+    model = ParameterModel(world, learned_attributes={"environment": ["exposure"]}, hidden=8, num_layers=1, num_heads=2)
     prior = world.sample_prior(1, rng(2))[torch.zeros(size, dtype=torch.long)]
     shape = (size, prior.classes.shape[1] + 1, 1)
     noise, deviation = torch.randn(shape, generator=rng(3)), torch.full(shape, 0.4)
@@ -512,15 +516,15 @@ def test_sampling_and_differences_agree_on_streets() -> None:
         return world.renderer.render(scenes).mean((1, 2, 3))
 
     def mean_cost(middle: float) -> float:
-        return float(cost_of(model.applied(prior, middle + deviation * noise)).mean())
+        return float(cost_of(model.with_values(prior, middle + deviation * noise)).mean())
 
     expected = (mean_cost(0.05) - mean_cost(-0.05)) / 0.1
     assert expected > 0.01
     found = {}
     for gradient in (ScoreFunction(), FiniteDifference(0.05)):
         middle = torch.zeros(shape, requires_grad=True)
-        proposal = Proposal(middle, deviation, model.active(prior))
-        drawn = SampledScenes(prior, proposal, middle + deviation * noise)
+        distribution = AttributeDistribution(middle, deviation, model.mutable_mask(prior))
+        drawn = SampledScenes(prior, distribution, middle + deviation * noise)
         loss, _ = gradient.loss(model, drawn, cost_of, rng(4))
         each = torch.autograd.grad(loss, middle)[0][:, 0, 0] * size
         found[type(gradient).__name__] = float(each.mean()), float(each.std()) / size**0.5

@@ -52,7 +52,9 @@ def test_only_the_decoder_is_trained_where_the_encoder_is_frozen() -> None:
 def test_images_without_a_derivative_need_another_gradient() -> None:
     view = StreetView((32, 104), classes=["car"])
     streets = World(Driving(), SimpleStreets(), StreetLayout(max_distance=30), view)
-    parameters = ParameterModel(streets, only={ENVIRONMENT: ["haze", "exposure"], "car": ["length"]}, hidden=8)
+    parameters = ParameterModel(
+        streets, learned_attributes={ENVIRONMENT: ["haze", "exposure"], "car": ["length"]}, hidden=8
+    )
     model = SceneModel(streets, parameters=parameters)
     said = (
         "Pathwise needs images that are differentiable in what is learned, and the renderer's are not in "

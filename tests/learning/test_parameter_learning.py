@@ -138,7 +138,7 @@ def learning(
 def learner(world: World, how: How, **settings: Any) -> MetaSim2:
     """Structure and parameters; further settings are those of the structure learner."""
     torch.manual_seed(0)
-    model = ParameterModel(world, hidden=16, layers=1, heads=2)
+    model = ParameterModel(world, hidden=16, num_layers=1, num_heads=2)
     structure = StructureModel(world.grammar, 4, network=LSTM(8))
     structure_learner = StructureLearner(KDE(0.05), LeaveOneOut(), **settings)
     return MetaSim2(world, structure, DialReader(), structure_learner, model, how.learner, how.turns)

@@ -15,9 +15,12 @@ from torch import Tensor
 from torch.distributions import AffineTransform, Normal, SigmoidTransform, TransformedDistribution
 
 from ms2.core.errors import UserError
+from ms2.gradients.pathwise import Pathwise
 from ms2.grammar.grammar import Grammar
-from ms2.models.graph_network import Graph
-from ms2.models.parameters import GREATEST, LEAST, Columns, LearnedParameters, ParameterError, ParameterModel, Proposal
+from ms2.models.graph_network import GraphBatch
+from ms2.models.mutable_attributes import MutableAttributes, ParameterError
+from ms2.models.parameters import MAX_STD, MIN_STD, AttributeDistribution, ParameterModel
+from ms2.models.scene_model import LEARNED, PRIOR, SceneModel
 from ms2.priors.parameters import ParameterPrior, sample_uniform
 from ms2.priors.structure import ListLengthPrior
 from ms2.render.base import Renderer, Rendering
@@ -27,7 +30,6 @@ from ms2.world import World
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.aerial2d.priors import ScatteredCars, UniformTraffic
 from ms2.worlds.aerial2d.renderer import AerialView
-from ms2.worlds.driving3d.renderer import StreetView
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
 from ms2.worlds.multimnist.renderer import DigitCanvas
@@ -111,7 +113,7 @@ def world(mutable: Mapping[str, Sequence[Attribute]] = MUTABLE, scenery: Sequenc
 
 def parameter_model(of: World | None = None, **more: Any) -> ParameterModel:
     torch.manual_seed(0)
-    return ParameterModel(of or world(), **({"hidden": 16, "layers": 2} | more))
+    return ParameterModel(of or world(), **({"hidden": 16, "num_layers": 2} | more))
 
 
 def some_scenes(n: int, seed: int) -> SceneBatch:
@@ -127,11 +129,11 @@ def family() -> SceneBatch:
     return Strewn().sample(structure, rng(7))
 
 
-def random_proposal(model: ParameterModel, scenes: SceneBatch, seed: int) -> Proposal:
+def random_distribution(model: ParameterModel, scenes: SceneBatch, seed: int) -> AttributeDistribution:
     """In double precision, with deviations of all sizes."""
-    active = model.active(scenes)
+    active = model.mutable_mask(scenes)
     mean, part = torch.rand(2, *active.shape, generator=rng(seed), dtype=torch.double)
-    return Proposal(12 * mean - 6, LEAST * (GREATEST / LEAST) ** part, active)
+    return AttributeDistribution(12 * mean - 6, MIN_STD * (MAX_STD / MIN_STD) ** part, active)
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -152,42 +154,42 @@ def wrapped(mean: Tensor, deviation: Tensor, angle: Tensor) -> Tensor:
 def test_the_density_is_that_of_independent_normal_and_wrapped_normal_distributions(seed: int, far: float) -> None:
     model = parameter_model()
     scenes = some_scenes(3, seed)
-    proposal = random_proposal(model, scenes, seed)
-    values = proposal.mean + normal(*proposal.mean.shape, seed=seed + 1, scale=far) * proposal.deviation
+    distribution = random_distribution(model, scenes, seed)
+    values = distribution.mean + normal(*distribution.mean.shape, seed=seed + 1, scale=far) * distribution.std
     expected = torch.zeros(len(scenes), dtype=torch.double)
-    for i, j, k in proposal.active.nonzero().tolist():
-        mean, deviation, value = (t[i, j, k] for t in (proposal.mean, proposal.deviation, values))
-        periodic = model.columns.attributes[k].periodic
+    for i, j, k in distribution.active.nonzero().tolist():
+        mean, deviation, value = (t[i, j, k] for t in (distribution.mean, distribution.std, values))
+        periodic = model.mutable.attributes[k].periodic
         expected[i] += wrapped(mean, deviation, value) if periodic else Normal(mean, deviation).log_prob(value)
-    torch.testing.assert_close(model.log_prob(proposal, values), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(model.log_prob(distribution, values), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("deviation", [LEAST, 0.1, 1.0, GREATEST])
+@pytest.mark.parametrize("deviation", [MIN_STD, 0.1, 1.0, MAX_STD])
 def test_the_density_of_an_angle_has_mass_one(deviation: float) -> None:
     model, points = parameter_model(), 4000
-    k = [(a.name, a.relative) for a in model.columns.attributes].index(("angle", False))
-    shape = (points, 1, len(model.columns.attributes))
+    k = [(a.name, a.relative) for a in model.mutable.attributes].index(("angle", False))
+    shape = (points, 1, len(model.mutable.attributes))
     active = torch.zeros(shape, dtype=torch.bool)
     active[..., k] = True
     one = torch.ones(shape, dtype=torch.double)
     angles = torch.linspace(-PI, PI, points + 1, dtype=torch.double)[:-1, None, None] * one
-    density = model.log_prob(Proposal(2.5 * one, deviation * one, active), angles).exp()
+    density = model.log_prob(AttributeDistribution(2.5 * one, deviation * one, active), angles).exp()
     assert density.mean().item() * 2 * PI == pytest.approx(1, abs=1e-7)
 
 
 def test_what_is_not_there_counts_nothing() -> None:
     model, scenes = parameter_model(), family()
-    proposal = random_proposal(model, scenes, 0)
-    values = proposal.mean + normal(*proposal.mean.shape)
+    distribution = random_distribution(model, scenes, 0)
+    values = distribution.mean + normal(*distribution.mean.shape)
     junk = normal(*values.shape, seed=1, scale=50)
-    active = proposal.active
-    other = Proposal(
-        torch.where(active, proposal.mean, junk), torch.where(active, proposal.deviation, junk.exp()), active
+    active = distribution.active
+    other = AttributeDistribution(
+        torch.where(active, distribution.mean, junk), torch.where(active, distribution.std, junk.exp()), active
     )
     found = model.log_prob(other, torch.where(active, values, -junk))
-    assert torch.equal(found, model.log_prob(proposal, values))
-    inputs = [t.clone().requires_grad_() for t in (proposal.mean, proposal.deviation, values)]
-    model.log_prob(Proposal(inputs[0], inputs[1], active), inputs[2]).sum().backward()
+    assert torch.equal(found, model.log_prob(distribution, values))
+    inputs = [t.clone().requires_grad_() for t in (distribution.mean, distribution.std, values)]
+    model.log_prob(AttributeDistribution(inputs[0], inputs[1], active), inputs[2]).sum().backward()
     for value in inputs:
         assert value.grad is not None and torch.equal(value.grad != 0, active)
 
@@ -197,13 +199,13 @@ def test_draws_are_of_the_distribution_that_a_proposal_says() -> None:
     model, n = parameter_model(), 4000
     scenes = Strewn().sample(SceneBatch(torch.tensor([[GROUP, THING]]), torch.tensor([[-1, 0]])), rng())
     scenes = scenes[torch.zeros(n, dtype=torch.long)]
-    active = model.active(scenes)
+    active = model.mutable_mask(scenes)
     mean, deviation = torch.zeros(active.shape), torch.ones(active.shape)
     x, (near, angle) = MUTABLE["Group"][0], MUTABLE["thing"]
     for node, attribute, m, s in ((1, x, 0.4, 0.9), (2, near, -1.2, 0.5), (2, angle, 2.9, 1.4)):
-        k = model.columns.attributes.index(attribute)
+        k = model.mutable.attributes.index(attribute)
         mean[:, node, k], deviation[:, node, k] = m, s
-    new = model.applied(scenes, model.draw(Proposal(mean, deviation, active), rng(1))).attributes
+    new = model.with_values(scenes, model.rsample(AttributeDistribution(mean, deviation, active), rng(1))).attributes
 
     def between(low: float, high: float, m: float, s: float) -> Any:
         parts = [SigmoidTransform(), AffineTransform(low, high - low)]
@@ -224,25 +226,25 @@ def test_draws_are_of_the_distribution_that_a_proposal_says() -> None:
 
 def test_deviations_begin_where_they_are_told_and_stay_within_bounds() -> None:
     scenes = some_scenes(30, 0)
-    for deviation in (LEAST, 0.1, 1.0, GREATEST):
-        model = parameter_model(deviation=deviation)
-        found = model.propose(scenes, rng()).deviation
+    for deviation in (MIN_STD, 0.1, 1.0, MAX_STD):
+        model = parameter_model(init_std=deviation)
+        found = model.distribution(scenes, rng()).std
         assert found.log().mean().item() == pytest.approx(math.log(deviation), abs=0.3)
         with torch.no_grad():
             model.decoder[-1].weight *= 1000
-        found = model.propose(scenes, rng()).deviation
-        assert found.min() >= 0.999 * LEAST and found.max() <= 1.001 * GREATEST
+        found = model.distribution(scenes, rng()).std
+        assert found.min() >= 0.999 * MIN_STD and found.max() <= 1.001 * MAX_STD
         assert found.max() > 2 * found.min()
     for wrong, said in (
-        ({"heads": 3}, "hidden must be a multiple of heads, and 16 is none of 3"),
-        ({"noise": -1}, "noise at least 0, not"),
-        ({"hidden": 0}, "hidden, layers and heads must be at least 1"),
+        ({"num_heads": 3}, "hidden must be a multiple of num_heads, and 16 is none of 3"),
+        ({"noise_dim": -1}, "noise_dim at least 0, not"),
+        ({"hidden": 0}, "hidden, num_layers and num_heads must be at least 1"),
     ):
         with pytest.raises(UserError, match=said):
             parameter_model(**{"hidden": 16, **wrong})
-    for deviation in (0.5 * LEAST, 2 * GREATEST):
-        with pytest.raises(UserError, match=r"deviation must lie between 0\.00674 and 2\.72, not be"):
-            parameter_model(deviation=deviation)
+    for deviation in (0.5 * MIN_STD, 2 * MAX_STD):
+        with pytest.raises(UserError, match=r"init_std must lie between 0\.00674 and 2\.72, not be"):
+            parameter_model(init_std=deviation)
 
 
 # --- from values to scenes ---
@@ -256,13 +258,13 @@ def decoded(model: ParameterModel, scenes: SceneBatch, values: Tensor) -> tuple[
     def value_of(attribute: Attribute, u: float) -> float:
         return u if attribute.periodic else attribute.low + (attribute.high - attribute.low) / (1 + math.exp(-u))
 
-    for k, a in enumerate(model.columns.attributes):
+    for k, a in enumerate(model.mutable.attributes):
         for i in range(len(scenes)):
             if a in MUTABLE[ENVIRONMENT]:
                 environment[a.name][i] = value_of(a, values[i, 0, k].item())
     for i, j in itertools.product(*map(range, scenes.classes.shape)):
         kind, parent = scenes.classes[i, j].item(), scenes.parents[i, j].item()
-        for k, a in enumerate(model.columns.attributes):
+        for k, a in enumerate(model.mutable.attributes):
             if kind >= 0 and a in MUTABLE.get(GROUPS.classes[int(kind)], ()):
                 above = attributes[a.name][i, int(parent)].item() if a.relative else 0.0
                 attributes[a.name][i, j] = value_of(a, values[i, j + 1, k].item()) + above
@@ -273,9 +275,9 @@ def decoded(model: ParameterModel, scenes: SceneBatch, values: Tensor) -> tuple[
 @given(st.integers(0, 2**16))
 def test_values_are_decoded_as_plain_loops_do(seed: int) -> None:
     model, scenes = parameter_model(), some_scenes(4, seed)
-    values = torch.randn(model.active(scenes).shape, generator=rng(seed)) * 3
+    values = torch.randn(model.mutable_mask(scenes).shape, generator=rng(seed)) * 3
     attributes, environment = decoded(model, scenes, values)
-    new = model.applied(scenes, values)
+    new = model.with_values(scenes, values)
     for found, expected in ((new.attributes, attributes), (new.environment, environment)):
         assert found.keys() == expected.keys()
         for name in found:
@@ -293,9 +295,9 @@ FINITE = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), mi
 @given(FINITE, st.integers(0, 2**16))
 def test_bounds_are_kept_whatever_the_values(given_values: list[float], seed: int) -> None:
     model, scenes = parameter_model(), some_scenes(3, seed)
-    shape = model.active(scenes).shape
+    shape = model.mutable_mask(scenes).shape
     chosen = torch.randint(len(given_values), shape, generator=rng(seed))
-    new = model.applied(scenes, torch.tensor(given_values)[chosen])
+    new = model.with_values(scenes, torch.tensor(given_values)[chosen])
     turned = torch.isin(scenes.classes, torch.tensor([THING, PART]))
     for angle in (new.environment["wind"], new.attributes["angle"][turned]):
         assert (angle.abs() <= PI + 1e-6).all()
@@ -327,11 +329,11 @@ ALIKE = {"Group": MUTABLE["Group"], "thing": MUTABLE["thing"][:1], "part": MUTAB
 def test_what_is_relative_follows_its_parent_and_nothing_else_does(mutable: Mapping[str, Sequence[Attribute]]) -> None:
     """In whichever order columns come."""
     model, scenes = parameter_model(world(mutable)), family()
-    values = torch.randn(model.active(scenes).shape, generator=rng())
-    k = model.columns.attributes.index(Attribute("x", 0, 10))
+    values = torch.randn(model.mutable_mask(scenes).shape, generator=rng())
+    k = model.mutable.attributes.index(Attribute("x", 0, 10))
     moved = values.clone()
     moved[0, 1, k] += 1  # the first group, which has things at 1, 2 and 5 and a part at 3
-    before, after = (model.applied(scenes, v) for v in (values, moved))
+    before, after = (model.with_values(scenes, v) for v in (values, moved))
     shift = after.attributes["x"] - before.attributes["x"]
     step = 10 * (moved[0, 1, k].sigmoid() - values[0, 1, k].sigmoid())
     expected = torch.zeros_like(shift)
@@ -344,11 +346,11 @@ def test_what_is_relative_follows_its_parent_and_nothing_else_does(mutable: Mapp
 
 def test_a_part_turns_with_its_thing() -> None:
     model, scenes = parameter_model(), family()
-    values = torch.randn(model.active(scenes).shape, generator=rng())
-    k = model.columns.attributes.index(Attribute("angle", -PI, PI, periodic=True))
+    values = torch.randn(model.mutable_mask(scenes).shape, generator=rng())
+    k = model.mutable.attributes.index(Attribute("angle", -PI, PI, periodic=True))
     turned = values.clone()
     turned[0, 3, k] += 2.5
-    before, after = (model.applied(scenes, v).attributes["angle"] for v in (values, turned))
+    before, after = (model.with_values(scenes, v).attributes["angle"] for v in (values, turned))
     turns = torch.zeros_like(before)
     turns[0, [2, 3]] = 2.5
     torch.testing.assert_close((after - before).cos(), turns.cos(), atol=1e-5, rtol=0)
@@ -357,17 +359,17 @@ def test_a_part_turns_with_its_thing() -> None:
 
 def test_the_scenes_attributes_are_those_of_its_own_node_alone() -> None:
     model, scenes = parameter_model(), family()
-    values = torch.randn(model.active(scenes).shape, generator=rng())
-    shared = model.columns.shared
-    assert shared.tolist() == [a in MUTABLE[ENVIRONMENT] for a in model.columns.attributes]
-    before, other = model.applied(scenes, values), torch.randn(values.shape, generator=rng(1))
+    values = torch.randn(model.mutable_mask(scenes).shape, generator=rng())
+    shared = model.mutable.shared
+    assert shared.tolist() == [a in MUTABLE[ENVIRONMENT] for a in model.mutable.attributes]
+    before, other = model.with_values(scenes, values), torch.randn(values.shape, generator=rng(1))
     elsewhere = torch.ones(values.shape, dtype=torch.bool)
     elsewhere[:, 0, shared] = False
-    after = model.applied(scenes, torch.where(elsewhere, other, values))
+    after = model.with_values(scenes, torch.where(elsewhere, other, values))
     assert all(torch.equal(after.environment[name], before.environment[name]) for name in before.environment)
     of_node = torch.zeros(values.shape, dtype=torch.bool)
     of_node[:, 0] = True
-    after = model.applied(scenes, torch.where(of_node, other, values))
+    after = model.with_values(scenes, torch.where(of_node, other, values))
     assert all(torch.equal(after.attributes[name], before.attributes[name]) for name in before.attributes)
     for name in ("light", "wind"):
         assert (after.environment[name] != before.environment[name]).all()
@@ -375,13 +377,13 @@ def test_the_scenes_attributes_are_those_of_its_own_node_alone() -> None:
 
 def test_scenes_are_differentiable_in_values_where_there_are_any() -> None:
     model, scenes = parameter_model(), family()
-    values = torch.randn(model.active(scenes).shape, generator=rng()).requires_grad_()
-    new = model.applied(scenes, values)
+    values = torch.randn(model.mutable_mask(scenes).shape, generator=rng()).requires_grad_()
+    new = model.with_values(scenes, values)
     total = sum(value.sum() for value in (*new.attributes.values(), *new.environment.values()))
     (slope,) = torch.autograd.grad(total, values)
-    assert torch.equal(slope != 0, model.active(scenes))
+    assert torch.equal(slope != 0, model.mutable_mask(scenes))
     # a group's place moves four more things, and a relative one of its own only the part, where there is one
-    k = model.columns.attributes.index(Attribute("x", 0, 10))
+    k = model.mutable.attributes.index(Attribute("x", 0, 10))
     share = values[0, :, k].sigmoid()
     expected = (10 * share * (1 - share))[[1, 7, 9]] * torch.tensor([5.0, 2, 1])
     torch.testing.assert_close(slope[0, [1, 7, 9], k], expected)
@@ -390,20 +392,20 @@ def test_scenes_are_differentiable_in_values_where_there_are_any() -> None:
 # --- the network ---
 
 
-def assert_alike(found: Proposal, expected: Proposal) -> None:
+def assert_alike(found: AttributeDistribution, expected: AttributeDistribution) -> None:
     """Where there is something."""
     assert torch.equal(found.active, expected.active)
-    for ours, theirs in ((found.mean, expected.mean), (found.deviation, expected.deviation)):
+    for ours, theirs in ((found.mean, expected.mean), (found.std, expected.std)):
         torch.testing.assert_close(ours[found.active], theirs[found.active], atol=1e-5, rtol=1e-4)
 
 
-def parts(proposal: Proposal, index: Any) -> Proposal:
-    return Proposal(*(value[index] for value in proposal))
+def parts(distribution: AttributeDistribution, index: Any) -> AttributeDistribution:
+    return AttributeDistribution(*(value[index] for value in distribution))
 
 
 def test_a_scene_alone_is_proposed_as_among_larger_ones() -> None:
-    model, scenes = parameter_model(noise=0), some_scenes(12, 3)
-    together, sizes = model.propose(scenes, rng()), scenes.mask.sum(1).tolist()
+    model, scenes = parameter_model(noise_dim=0), some_scenes(12, 3)
+    together, sizes = model.distribution(scenes, rng()), scenes.mask.sum(1).tolist()
     assert min(sizes) < max(sizes) / 3
     for i, size in enumerate(sizes):
         alone = scenes[i : i + 1]
@@ -413,36 +415,36 @@ def test_a_scene_alone_is_proposed_as_among_larger_ones() -> None:
             {name: value[:, :size] for name, value in alone.attributes.items()},
             alone.environment,
         )
-        assert_alike(model.propose(alone, rng()), parts(together, (slice(i, i + 1), slice(size + 1))))
+        assert_alike(model.distribution(alone, rng()), parts(together, (slice(i, i + 1), slice(size + 1))))
 
 
 def test_what_stands_in_unused_places_does_not_matter() -> None:
     model, scenes = parameter_model(), some_scenes(12, 3)
     assert not scenes.mask.all()
-    proposal, error = model.propose(scenes, rng()), model.reconstruction(scenes, rng())
+    distribution, error = model.distribution(scenes, rng()), model.reconstruction_loss(scenes, rng())
     for junk in (1e6, -3.0, math.nan, math.inf):
         other = scenes.with_attributes(
             **{name: torch.where(scenes.mask, value, junk) for name, value in scenes.attributes.items()}
         )
-        assert_alike(model.propose(other, rng()), proposal)
+        assert_alike(model.distribution(other, rng()), distribution)
         model.zero_grad()
-        loss = model.reconstruction(other, rng())
+        loss = model.reconstruction_loss(other, rng())
         loss.backward()
         torch.testing.assert_close(loss, error)
         assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
 def test_the_order_of_scenes_does_not_matter() -> None:
-    model, scenes = parameter_model(noise=0), some_scenes(12, 3)
+    model, scenes = parameter_model(noise_dim=0), some_scenes(12, 3)
     order = torch.randperm(12, generator=rng())
-    assert_alike(model.propose(scenes[order], rng()), parts(model.propose(scenes, rng()), order))
+    assert_alike(model.distribution(scenes[order], rng()), parts(model.distribution(scenes, rng()), order))
 
 
 def test_noise_is_a_source_of_randomness_of_its_own() -> None:
     scenes = family()
     for noise in (0, 2):
-        model = parameter_model(noise=noise)
-        first, again, other = (model.propose(scenes, rng(seed)).mean for seed in (0, 0, 1))
+        model = parameter_model(noise_dim=noise)
+        first, again, other = (model.distribution(scenes, rng(seed)).mean for seed in (0, 0, 1))
         assert torch.equal(first, again)
         assert torch.equal(first != other, torch.full(first.shape, noise > 0))
 
@@ -469,14 +471,14 @@ def heard(scenes: SceneBatch, edge: str) -> list[set[int]]:
 
 def changed(model: ParameterModel, scenes: SceneBatch, other: SceneBatch) -> Tensor:
     """Nodes for which other values are proposed."""
-    one, two = (model.propose(s, rng()) for s in (scenes, other))
-    return ((one.mean != two.mean) | (one.deviation != two.deviation)).any(2)
+    one, two = (model.distribution(s, rng()) for s in (scenes, other))
+    return ((one.mean != two.mean) | (one.std != two.std)).any(2)
 
 
 @pytest.mark.parametrize("edge", EDGES)
 def test_messages_pass_along_each_kind_of_edge_and_no_further(edge: str) -> None:
     """One round, in which all other kinds of messages are left out."""
-    model, scenes = parameter_model(layers=1, noise=0), family()
+    model, scenes = parameter_model(num_layers=1, noise_dim=0), family()
     weight = model.layers[0].update[0].weight
     with torch.no_grad():
         for k, name in enumerate(EDGES):
@@ -493,7 +495,7 @@ def test_messages_pass_along_each_kind_of_edge_and_no_further(edge: str) -> None
 
 
 def test_all_of_a_scene_hears_of_all_of_it_and_other_scenes_of_nothing() -> None:
-    model, scenes = parameter_model(layers=4, noise=0), family()
+    model, scenes = parameter_model(num_layers=4, noise_dim=0), family()
     hue = scenes.attributes["hue"].clone()
     hue[0, 3] = (hue[0, 3] + 0.5) % 1  # of the part, two generations below the groups
     found = changed(model, scenes, scenes.with_attributes(hue=hue))
@@ -516,25 +518,25 @@ def test_places_among_siblings_by_plain_loops() -> None:
         expected.append([
             (before[0] + 0.5) / len(row), len(row) / 10, (before[1] + 0.5) / len(alike), len(alike) / 10, before[0] % 2
         ])  # fmt: skip
-    torch.testing.assert_close(Graph.of(scenes, 4).places[0], torch.tensor(expected))
+    torch.testing.assert_close(GraphBatch.from_scenes(scenes, 4).positions[0], torch.tensor(expected))
 
 
 def test_alike_siblings_are_told_apart_by_their_place() -> None:
     """Three groups with the same attributes, as a prior without randomness gives them."""
-    model = parameter_model(noise=0)
+    model = parameter_model(noise_dim=0)
     scenes = SceneBatch(torch.full((1, 3), GROUP), torch.full((1, 3), -1))
     half = {a.name: torch.full((1, 3), (a.low + a.high) / 2) for a in Unseen.attributes}
     around = {a.name: torch.full((1,), (a.low + a.high) / 2) for a in Unseen.environment}
-    mean = model.propose(scenes.with_attributes(**half).with_environment(**around), rng()).mean[0, 1:]
+    mean = model.distribution(scenes.with_attributes(**half).with_environment(**around), rng()).mean[0, 1:]
     for one, two in itertools.combinations(mean, 2):
         assert (one != two).all()
 
 
 def test_the_gradient_reaches_every_weight() -> None:
     model, scenes = parameter_model(), some_scenes(20, 0)
-    proposal = model.propose(scenes, rng())
-    values = torch.randn(proposal.mean.shape, generator=rng(1))
-    model.log_prob(proposal, values).mean().backward()
+    distribution = model.distribution(scenes, rng())
+    values = torch.randn(distribution.mean.shape, generator=rng(1))
+    model.log_prob(distribution, values).mean().backward()
     slopes = {name: p.grad for name, p in model.named_parameters()}
     assert all(slope is not None and bool((slope != 0).any()) for slope in slopes.values()), slopes.keys()
     assert (slopes["first.0.weight"] != 0).any(0).all()  # all inputs
@@ -545,7 +547,7 @@ def test_the_gradient_reaches_every_weight() -> None:
             assert (part != 0).any()
         assert (slopes[f"layers.{k}.update.0.weight"].unflatten(1, (6, -1)) != 0).any(0).all()
     # of each attribute a mean and a deviation, and of angles one number more
-    periodic = torch.tensor([a.periodic for a in model.columns.attributes])
+    periodic = torch.tensor([a.periodic for a in model.mutable.attributes])
     used = torch.stack([torch.ones_like(periodic), periodic, torch.ones_like(periodic)]).flatten()
     assert torch.equal((slopes["decoder.3.weight"] != 0).any(1), used)
 
@@ -556,48 +558,45 @@ def test_the_gradient_reaches_every_weight() -> None:
 def test_the_error_of_a_reconstruction_by_hand() -> None:
     """Squares of shares of the way between bounds, and of angles 1 - cos, over all that is there."""
     model, scenes = parameter_model(), family()
-    proposal = model.propose(scenes, rng())
+    distribution = model.distribution(scenes, rng())
     errors = []
-    for i, j, k in proposal.active.nonzero().tolist():
-        a, mean = model.columns.attributes[k], proposal.mean[i, j, k].item()
+    for i, j, k in distribution.active.nonzero().tolist():
+        a, mean = model.mutable.attributes[k], distribution.mean[i, j, k].item()
         value = (scenes.attributes[a.name][i, j - 1] if j else scenes.environment[a.name][i]).item()
         if a.relative:
             value -= scenes.attributes[a.name][i, int(scenes.parents[i, j - 1])].item()
         share = (value - a.low) / (a.high - a.low)
         errors.append(1 - math.cos(mean - value) if a.periodic else (1 / (1 + math.exp(-mean)) - share) ** 2)
-    assert model.reconstruction(scenes, rng()).item() == pytest.approx(sum(errors) / len(errors), rel=1e-4)
+    assert model.reconstruction_loss(scenes, rng()).item() == pytest.approx(sum(errors) / len(errors), rel=1e-4)
 
 
 def test_the_autoencoder_learns_to_give_back_what_it_is_given() -> None:
     placement = UniformPlacement(180)
     digits = World(MultiMNIST(), UniformDigits(4), placement, DigitCanvas(24, 8, rotation=True))
-    model, draw = parameter_model(digits, hidden=32, layers=1, noise=1), rng()
+    model, draw = parameter_model(digits, hidden=32, num_layers=1, noise_dim=1), rng()
     fresh = digits.sample_prior(100, rng(1))
     with torch.no_grad():
-        before = model.reconstruction(fresh, rng()).item()
+        before = model.reconstruction_loss(fresh, rng()).item()
     adam = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(150):
         adam.zero_grad()
-        model.reconstruction(digits.sample_prior(32, draw), draw).backward()
+        model.reconstruction_loss(digits.sample_prior(32, draw), draw).backward()
         adam.step()
     with torch.no_grad():
-        after = model.reconstruction(fresh, rng()).item()
+        after = model.reconstruction_loss(fresh, rng()).item()
     assert after < before / 10
 
 
-# --- a prior like any other ---
+# --- scenes with learned parameters ---
 
 
-def test_learned_parameters_are_a_prior() -> None:
+def test_learned_parameters_change_mutable_attributes_alone() -> None:
     aerial = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), AerialView(canvas_size=16))
     model = parameter_model(aerial)
-    learned = World(
-        Aerial2D(), aerial.structure_prior, LearnedParameters(aerial.parameter_prior, model), aerial.renderer
-    )
-    assert learned.classes == aerial.classes == ("Road", "car", "house", "tree")
-    assert learned.mutable == aerial.mutable
-    scenes, prior = learned.sample_prior(40, rng(3)), aerial.sample_prior(40, rng(3))
-    again, other = learned.sample_prior(40, rng(3)), learned.sample_prior(40, rng(4))
+    assert aerial.classes == ("Road", "car", "house", "tree")
+    learned = SceneModel(aerial, parameters=model)
+    scenes, prior = learned.sample(40, rng(3), LEARNED), learned.sample(40, rng(3), PRIOR)
+    again, other = learned.sample(40, rng(3), LEARNED), learned.sample(40, rng(4), LEARNED)
     assert torch.equal(scenes.classes, prior.classes) and torch.equal(scenes.parents, prior.parents)
     car = prior.classes == 1
     assert car.any() and (prior.classes == 2).any() and (prior.classes == 3).any()
@@ -614,31 +613,31 @@ def test_learned_parameters_are_a_prior() -> None:
     assert (offset.abs() <= 3.6 + 1e-4).all() and offset.std() > 0.01
 
 
-def test_what_follows_from_learned_attributes_is_arranged() -> None:
+def test_attributes_derived_from_learned_ones_follow_them() -> None:
     aerial = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), AerialView(canvas_size=16))
-    model = parameter_model(aerial, only={"car": ["spacing"]})
-    assert [a.name for a in model.columns.attributes] == ["spacing"] and model.columns.drawn == {"x"}
+    model = parameter_model(aerial, learned_attributes={"car": ["spacing"]})
+    assert [a.name for a in model.mutable.attributes] == ["spacing"] and model.mutable.rendered == {"x"}
     scenes, car = aerial.sample_prior(20, rng()), aerial.sample_prior(20, rng()).classes == 1
     values = torch.full((20, scenes.classes.shape[1] + 1, 1), 0.7).logit().requires_grad_()
-    changed = model.applied(scenes, values)
+    changed = model.with_values(scenes, values)
     expected = aerial.parameter_prior.derive_attributes(scenes.with_attributes(spacing=torch.where(car, 0.7, 0.0)))
     torch.testing.assert_close(changed.attributes["x"], expected.attributes["x"])
     assert not torch.equal(changed.attributes["x"], scenes.attributes["x"])
     changed.attributes["x"].sum().backward()
     assert values.grad is not None and bool((values.grad[:, 1:, 0] != 0)[car].all())
     # what the renderer draws of it is what the gradient has to pass
-    Pathwise().check(aerial.renderer, model)
-    flat = World(Aerial2D(), UniformTraffic(2, 3), ScatteredCars(), StreetView())
+    Pathwise().check(model.mutable.rendered, aerial.renderer.differentiable)
     with pytest.raises(UserError, match=r"not in 'x'"):
-        Pathwise().check(flat.renderer, model)
+        Pathwise().check(model.mutable.rendered, aerial.renderer.differentiable - {"x"})
 
 
 def test_no_scenes_and_empty_scenes_have_parameters_too() -> None:
     model = parameter_model()
-    learned = LearnedParameters(Strewn(), model)
-    assert len(learned.sample(SceneBatch(torch.zeros(0, 1).long(), torch.zeros(0, 1).long()), rng())) == 0
+    none = SceneBatch(torch.zeros(0, 1).long(), torch.zeros(0, 1).long())
+    assert len(model.sample(Strewn().sample(none, rng()), rng())) == 0
     empty = SceneBatch(torch.full((3, 1), -1), torch.full((3, 1), -1))
-    found, before = learned.sample(empty, rng()), Strewn().sample(empty, rng())
+    before = Strewn().sample(empty, rng())
+    found = model.sample(before, rng(1))
     assert torch.equal(found.attributes["x"], before.attributes["x"])
     assert (found.environment["light"] != before.environment["light"]).all()
 
@@ -646,7 +645,7 @@ def test_no_scenes_and_empty_scenes_have_parameters_too() -> None:
 # --- what may be learned ---
 
 
-def learnable(found: Columns, of: World) -> dict[str, set[tuple[str, float, float]]]:
+def learnable(found: MutableAttributes, of: World) -> dict[str, set[tuple[str, float, float]]]:
     """Attributes of each class, with their bounds."""
     table = dict(zip([*of.classes, ENVIRONMENT], found.table, strict=True))
     return {
@@ -661,36 +660,36 @@ def of_attributes(owner: Sequence[Attribute]) -> set[tuple[str, float, float]]:
 
 
 def test_columns_are_what_the_prior_calls_mutable() -> None:
-    columns = Columns(world())
+    columns = MutableAttributes(world())
     assert learnable(columns, world()) == {owner: of_attributes(some) for owner, some in MUTABLE.items()}
-    assert columns.names == columns.drawn == {"x", "size", "angle", "light", "wind"}
+    assert columns.names == columns.rendered == {"x", "size", "angle", "light", "wind"}
     assert len(columns.attributes) == 8  # size is one for groups and parts, whose bounds are alike
 
 
 def test_only_those_that_are_named() -> None:
-    found = learnable(Columns(world(), {"part": ["x"], ENVIRONMENT: ["wind"]}), world())
+    found = learnable(MutableAttributes(world(), {"part": ["x"], ENVIRONMENT: ["wind"]}), world())
     assert found == {"part": {("x", -0.5, 0.5)}, ENVIRONMENT: {("wind", -PI, PI)}}
     # one column of two classes, of which one is named
-    assert learnable(Columns(world(), {"Group": ["size"]}), world()) == {"Group": {("size", 0.2, 0.7)}}
-    found = learnable(Columns(world(), {EVERY: ["x"]}), world())
+    assert learnable(MutableAttributes(world(), {"Group": ["size"]}), world()) == {"Group": {("size", 0.2, 0.7)}}
+    found = learnable(MutableAttributes(world(), {EVERY: ["x"]}), world())
     assert found == {"Group": {("x", 0, 10)}, "thing": {("x", -1, 1)}, "part": {("x", -0.5, 0.5)}}
 
 
 def test_every_is_all_of_the_grammars_classes() -> None:
     hue = Attribute("hue", 0, 1)
     of = world({EVERY: [hue]}, scenery=["cloud"])
-    assert learnable(Columns(of), of) == {name: {("hue", 0, 1)} for name in GROUPS.classes}
+    assert learnable(MutableAttributes(of), of) == {name: {("hue", 0, 1)} for name in GROUPS.classes}
     of = world({EVERY: [hue], "cloud": [hue]}, scenery=["cloud"])
-    assert set(learnable(Columns(of), of)) == {*GROUPS.classes, "cloud"}
+    assert set(learnable(MutableAttributes(of), of)) == {*GROUPS.classes, "cloud"}
     digits = World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(24, 8, rotation=True))
-    assert learnable(Columns(digits, {"3": ["x"]}), digits) == {"3": {("x", 0, 1)}}
+    assert learnable(MutableAttributes(digits, {"3": ["x"]}), digits) == {"3": {("x", 0, 1)}}
 
 
 def test_a_class_goes_before_every() -> None:
     """Its own bounds are the only ones that it has."""
     wide, narrow = Attribute("hue", 0, 1), Attribute("hue", 0.4, 0.6)
     for mutable in ({EVERY: [wide], "thing": [narrow]}, {"thing": [narrow], EVERY: [wide]}):
-        found = learnable(Columns(world(mutable)), world(mutable))
+        found = learnable(MutableAttributes(world(mutable)), world(mutable))
         assert found == {name: {("hue", 0.4, 0.6)} if name == "thing" else {("hue", 0, 1)} for name in GROUPS.classes}
 
 
@@ -699,47 +698,51 @@ def test_what_is_not_read_is_not_learned() -> None:
         World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(24, 8, rotation=turning))
         for turning in (False, True)
     )
-    assert Columns(upright).names == {"x", "y"}
-    assert Columns(turning).names == {"x", "y", "angle"}
+    assert MutableAttributes(upright).names == {"x", "y"}
+    assert MutableAttributes(turning).names == {"x", "y", "angle"}
     # of objects the renderer reads a hue, of the scene it does not, and the other way about with light
     hue, light = Attribute("hue", 0, 1), Attribute("light", 0.5, 1.5)
     of = world({"thing": [hue, light], ENVIRONMENT: [hue, light]})
-    assert learnable(Columns(of), of) == {"thing": {("hue", 0, 1)}, ENVIRONMENT: {("light", 0.5, 1.5)}}
+    assert learnable(MutableAttributes(of), of) == {"thing": {("hue", 0, 1)}, ENVIRONMENT: {("light", 0.5, 1.5)}}
 
 
 @pytest.mark.parametrize(
-    ("mutable", "only", "message"),
+    ("mutable", "learned", "message"),
     [
         ({"thign": MUTABLE["thing"]}, None, "Strewn would learn attributes of 'thign', which the world lacks. Did"),
         ({"thign": MUTABLE["thing"]}, None, "Did you mean 'thing'? Available: *, Group, environment, part, pebble,"),
-        (MUTABLE, {"thign": ["x"]}, "'only' would learn attributes of 'thign', which the world lacks. Did you mean"),
+        (
+            MUTABLE,
+            {"thign": ["x"]},
+            "'learned_attributes' would learn attributes of 'thign', which the world lacks. Did you mean",
+        ),
         (MUTABLE, {"environmnet": ["light"]}, "Did you mean 'environment'?"),
         (MUTABLE, {"thing": ["angel"]}, "'angel' of 'thing' can't be learned. Did you mean 'angle'? Available: an"),
         (MUTABLE, {"Group": ["angle"]}, "'angle' of 'Group' can't be learned. Available: size, x."),
         (MUTABLE, {"pebble": ["x"]}, "'x' of 'pebble' can't be learned. Available: none."),
         (MUTABLE, {ENVIRONMENT: ["haze"]}, "'haze' of 'environment' can't be learned. Available: light, wind."),
-        (MUTABLE, {}, "'only' names no attribute: name some, or leave it out"),
-        (MUTABLE, {"thing": []}, "'only' names no attribute"),
+        (MUTABLE, {}, "'learned_attributes' names no attribute: name some, or leave it out"),
+        (MUTABLE, {"thing": []}, "'learned_attributes' names no attribute"),
         ({}, None, "Strewn says of no attribute that Unseen reads that it may be learned: give the parameter prior a"),
         ({"thing": [Attribute("smell", 0, 1)]}, None, "'mutable', as in mutable = {'car': (Attribute('x', 0, 64),)}"),
         ({}, {"thing": ["x"]}, "or leave out model.parameters"),
     ],
 )
 def test_what_cant_be_learned_is_said(
-    mutable: Mapping[str, Sequence[Attribute]], only: dict[str, list[str]] | None, message: str
+    mutable: Mapping[str, Sequence[Attribute]], learned: dict[str, list[str]] | None, message: str
 ) -> None:
     with pytest.raises(ParameterError) as error:
-        parameter_model(world(mutable), only=only)
+        parameter_model(world(mutable), learned_attributes=learned)
     assert message in str(error.value)
 
 
 def test_values_beyond_their_bounds_are_refused() -> None:
     model, scenes = parameter_model(), family()
-    model.propose(scenes, rng())
+    model.distribution(scenes, rng())
 
     def told(changed: SceneBatch) -> str:
         with pytest.raises(ParameterError) as error:
-            model.propose(changed, rng())
+            model.distribution(changed, rng())
         return str(error.value)
 
     x, size, light = scenes.attributes["x"].clone(), scenes.attributes["size"].clone(), scenes.environment["light"]
@@ -757,4 +760,4 @@ def test_values_beyond_their_bounds_are_refused() -> None:
     # an angle has no bounds, a thing's size is not learned, nor are rounding errors beyond
     fine = scenes.attributes["size"].clone()
     fine[0, 1], fine[0, 0] = 5.0, 0.7 + 1e-5
-    model.propose(scenes.with_attributes(size=fine, angle=scenes.attributes["angle"] + 7), rng())
+    model.distribution(scenes.with_attributes(size=fine, angle=scenes.attributes["angle"] + 7), rng())

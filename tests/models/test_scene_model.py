@@ -34,7 +34,7 @@ def both() -> SceneModel:
     """A scene model in which structure and parameters are learned."""
     torch.manual_seed(1)
     it = world()
-    return SceneModel(it, StructureModel(it.grammar, 40), ParameterModel(it, hidden=8, layers=1).eval())
+    return SceneModel(it, StructureModel(it.grammar, 40), ParameterModel(it, hidden=8, num_layers=1).eval())
 
 
 def same(a: SceneBatch, b: SceneBatch) -> bool:

@@ -256,7 +256,7 @@ def gradients() -> Iterator[tuple[str, Any]]:
     world = digit_world()
     for name, (gradient, objective) in GRADIENTS.items():
         torch.manual_seed(0)
-        model, features = ParameterModel(world, hidden=8, layers=1, heads=2), place_extractor(world)
+        model, features = ParameterModel(world, hidden=8, num_layers=1, num_heads=2), place_extractor(world)
         real = {
             block: v.detach() for block, v in features(world.renderer.render(world.sample_prior(6, rng(1)))).items()
         }
@@ -269,7 +269,7 @@ def gradients() -> Iterator[tuple[str, Any]]:
             {
                 "loss": loss,
                 "scores": score,
-                "log densities": model.log_prob(drawn.proposal, drawn.values),
+                "log densities": model.log_prob(drawn.distribution, drawn.values),
                 "norm of the gradient": torch.stack(list(norms.values())).norm(),
             },
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
 from ms2.core.registry import Plugin, available
-from ms2.models.parameters import ParameterModel, Proposal
+from ms2.models.parameters import AttributeDistribution, ParameterModel
 from ms2.scene.batch import SceneBatch
 
 CostFunction = Callable[[SceneBatch], Float[Tensor, " b"]]
@@ -23,12 +23,12 @@ class SampledScenes(NamedTuple):
 
     Attributes:
         prior: The scenes with the prior's attributes.
-        proposal: Distribution of their new attributes.
+        distribution: Distribution of their new attributes.
         values: Attributes sampled from it.
     """
 
     prior: SceneBatch
-    proposal: Proposal
+    distribution: AttributeDistribution
     values: Float[Tensor, "b N k"]
 
 
@@ -79,5 +79,5 @@ class Gradient(Plugin, nn.Module, ABC, kind="gradients"):
             raise UserError(
                 f"{type(self).__name__} needs images that are differentiable in what is learned, and the renderer's "
                 f"are not in {', '.join(map(repr, flat))}. Take another gradient ({', '.join(others)}), or learn other "
-                "attributes (model.parameters.only)."
+                "attributes (model.parameters.learned_attributes)."
             )

@@ -18,8 +18,8 @@ class FiniteDifference(Gradient):
     attribute at a time, and its public code multiplies by the step where it has to divide.
 
     Args:
-        step: Half the difference between the two values, in the units of `Proposal`: radians of angles; of other
-            attributes 1 is at most a quarter of the range between their bounds.
+        step: Half the difference between the two values, in the units of `AttributeDistribution`: radians of angles; of
+            other attributes 1 is at most a quarter of the range between their bounds.
         directions: Number of directions for each scene.
 
     Example:
@@ -44,10 +44,10 @@ class FiniteDifference(Gradient):
         prior, values = samples.prior, samples.values.detach()
         slope = torch.zeros_like(values)
         with torch.no_grad():
-            costs = cost(model.applied(prior, values))
+            costs = cost(model.with_values(prior, values))
             for _ in range(self.directions):
                 coin = torch.rand(values.shape, generator=generator, device=values.device) < 0.5
                 direction = torch.where(coin, 1.0, -1.0)
-                up, down = (cost(model.applied(prior, values + sign * self.step * direction)) for sign in (1, -1))
+                up, down = (cost(model.with_values(prior, values + sign * self.step * direction)) for sign in (1, -1))
                 slope += ((up - down) / (2 * self.step * self.directions))[:, None, None] * direction
-        return (slope * samples.values * samples.proposal.active).sum((1, 2)).mean(), costs
+        return (slope * samples.values * samples.distribution.active).sum((1, 2)).mean(), costs

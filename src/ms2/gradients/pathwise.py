@@ -29,5 +29,5 @@ class Pathwise(Gradient):
         processes: Processes = Processes(),  # noqa: B008 (immutable)
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
         """Return the mean cost itself, and the costs."""
-        costs = cost(model.applied(samples.prior, samples.values))
+        costs = cost(model.with_values(samples.prior, samples.values))
         return costs.mean(), costs.detach()

@@ -35,7 +35,7 @@ class ScoreFunction(Gradient):
         """Return the surrogate mean_j advantage_j * log q(V_j), and the costs."""
         values = samples.values.detach()
         with torch.no_grad():
-            costs = cost(model.applied(samples.prior, values))
+            costs = cost(model.with_values(samples.prior, values))
             # Each process would have a baseline of its own if advantages were not those of all samples.
             advantage = self.advantage(processes.gather(costs))[processes.own(len(costs), costs.device)]
-        return (advantage * model.log_prob(samples.proposal, values)).mean(), costs
+        return (advantage * model.log_prob(samples.distribution, values)).mean(), costs

@@ -49,6 +49,6 @@ class Autoencoding(Stage):
         """Compute the reconstruction error of new prior scenes."""
         draw = self.step_generator()
         scenes = self.world.sample_prior(self.local_batch_size, draw)
-        loss = self.product.reconstruction(scenes, draw)
+        loss = self.product.reconstruction_loss(scenes, draw)
         self.log("autoencoding/loss", loss, prog_bar=True, sync_dist=True)
         return loss

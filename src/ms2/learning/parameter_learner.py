@@ -59,7 +59,7 @@ class ParameterLearner(Learner):
 
     def check(self, model: SceneModel) -> None:
         """Check that the renderer has the derivatives that the gradient needs."""
-        self.gradient.check(_parameters(model).columns.drawn, model.world.renderer.differentiable)
+        self.gradient.check(_parameters(model).mutable.rendered, model.world.renderer.differentiable)
 
     def weights(self, model: SceneModel) -> list[nn.Parameter]:
         """Return the weights of the parameter model, or of its decoder alone."""
@@ -109,9 +109,9 @@ class ParameterLearner(Learner):
             The loss, the scores of the images, and the sampled scenes.
         """
         parameters = _parameters(model)
-        proposal = parameters.propose(prior, generator)
-        samples = SampledScenes(prior, proposal, parameters.draw(proposal, generator))
-        own = processes.own(len(prior), proposal.mean.device)
+        distribution = parameters.distribution(prior, generator)
+        samples = SampledScenes(prior, distribution, parameters.rsample(distribution, generator))
+        own = processes.own(len(prior), distribution.mean.device)
         population: Blocks = {}
 
         def cost(scenes: SceneBatch) -> Float[Tensor, " b"]:

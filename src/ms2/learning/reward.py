@@ -102,8 +102,8 @@ class TaskReward(Configured, nn.Module):
         """Compute the loss of sampled scenes by their reward, and what to log."""
         assert model.parameters is not None
         values = samples.values.detach()
-        accuracy = self.accuracy(model.world, model.parameters.applied(samples.prior, values))
-        loss = self.surrogate(accuracy, model.parameters.log_prob(samples.proposal, values))
+        accuracy = self.accuracy(model.world, model.parameters.with_values(samples.prior, values))
+        loss = self.surrogate(accuracy, model.parameters.log_prob(samples.distribution, values))
         return loss, {"parameters/reward": accuracy}
 
     def accuracy(self, world: World, scenes: SceneBatch) -> Float[Tensor, ""]:

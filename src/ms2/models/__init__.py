@@ -1,7 +1,7 @@
 """What is learned: the structure model q(T), the parameter model q(V | T), and scene models that sample from both."""
 
 from ms2.models.networks import GRU, LSTM, SequenceNetwork, Transformer
-from ms2.models.parameters import LearnedParameters, ParameterModel
+from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import ROWS, Row, SceneModel
 from ms2.models.structure import SamplingError, SequenceLogProb, StructureModel
 
@@ -9,7 +9,6 @@ __all__ = [
     "GRU",
     "LSTM",
     "ROWS",
-    "LearnedParameters",
     "ParameterModel",
     "Row",
     "SamplingError",
