@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ms2.evaluation.evaluation import Evaluation
+    from ms2.learning.data import TargetImages
+    from ms2.learning.metasim2 import MetaSim2
     from ms2.learning.parameter_learner import ParameterLearner
+    from ms2.learning.stage import Stage
     from ms2.learning.structure_learner import StructureLearner
     from ms2.learning.turns import Turns
 
@@ -122,7 +125,7 @@ def fit(
 ) -> FitResult:
     """Learn the structure of a target's scenes, and their parameters if a parameter model is given.
 
-    Stages before learning (extractor training, pretraining, autoencoding) are run as needed, or taken from the cache
+    Stages before learning (extractor training, pretraining, autoencoding) are run as needed, or loaded from the cache
     beside the folder if they were run with the same settings.
 
     Args:
@@ -138,8 +141,8 @@ def fit(
         max_steps: Training steps.
         batch_size: Images per step.
         seed: Seed of everything drawn.
-        folder: Folder of the run; a temporary one by default. A finished run with the same settings is not trained
-            again, and one with other settings is renamed.
+        folder: Folder of the run; a temporary one by default. A finished run with the same settings that it holds is
+            returned; one with other settings is renamed.
         stages: Settings of stages by name: ``{"extractor": {"max_steps": 2000}}``.
         trainer: Further arguments of Lightning's Trainer.
 
@@ -151,47 +154,76 @@ def fit(
         >>> result.results.structure["count"].distances["tv"]["learned"].value >= 0
         True
     """
-    from ms2.cli.fit import quieten
-    from ms2.cli.run import Run
     from ms2.evaluation.evaluation import Evaluation
     from ms2.learning.data import TargetImages
+
+    model = build_model(world, features, structure, structure_learner, parameters, parameter_learner, turns, seed)
+    data = TargetImages(Folder(world, target) if isinstance(target, str | Path) else target, batch_size, seed=seed)
+    path = Path(tempfile.mkdtemp(prefix="ms2-"), "run") if folder is None else Path(folder)
+    settings = training_settings(max_steps) | dict(trainer or {})
+    return train(model, data, evaluation or Evaluation(seed=seed), build_stages(model, stages or {}), settings, path)
+
+
+def build_model(
+    world: World,
+    features: FeatureExtractor | None,
+    structure: StructureModel | None,
+    structure_learner: "StructureLearner | None",
+    parameters: ParameterModel | None,
+    parameter_learner: "ParameterLearner | None",
+    turns: "Turns | None",
+    seed: int,
+) -> "MetaSim2":
+    """Build the LightningModule, with default parts where none are given; their initial weights depend on the seed."""
     from ms2.learning.metasim2 import MetaSim2
-    from ms2.learning.stages import STAGES, say
     from ms2.learning.structure_learner import StructureLearner
 
-    start = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         features = features or DenseCounts(world.renderer.channels, world.classes)
         structure = structure or StructureModel(world.grammar, max_length(world))
     structure_learner = structure_learner or StructureLearner(KDE(0.1), Normalised(), lr=5e-3)
-    evaluation = evaluation or Evaluation(seed=seed)
-    model = MetaSim2(world, structure, features, structure_learner, parameters, parameter_learner, turns, seed=seed)
-    data = TargetImages(Folder(world, target) if isinstance(target, str | Path) else target, batch_size, seed=seed)
-    shared: dict[str, Any] = {
-        "model.structure": structure,
-        "model.features": features,
-        "model.parameters": parameters,
-    }
-    made = []
+    return MetaSim2(world, structure, features, structure_learner, parameters, parameter_learner, turns, seed=seed)
+
+
+def build_stages(model: "MetaSim2", settings: Mapping[str, Mapping[str, Any]]) -> "list[Stage]":
+    """Build the stages before learning, which train parts of the model, from their settings by name."""
+    from ms2.learning.stages import STAGES
+
+    parts = {f"model.{name}": part for name, part in model.settings.items()}
+    found = []
     for stage in STAGES:
-        linked = {argument: shared[part] for argument, part in stage.links.items()}
-        made.append(stage(**{"world": world, "seed": seed, **linked, **(stages or {}).get(stage.name, {})}))
-    path = Path(tempfile.mkdtemp(prefix="ms2-"), "run") if folder is None else Path(folder)
-    run_folder = RunFolder(path.parent, path.name)
-    settings = training_settings(max_steps) | dict(trainer or {})
-    parts_of_run = {"model": model, "data": data, "evaluation": evaluation, **{stage.name: stage for stage in made}}
-    identity = fingerprint(ms2.__version__, max_steps, model, data, *made)
-    text = yaml.safe_dump(configuration(world, parts_of_run, settings, path, seed), sort_keys=False)
+        linked = {argument: parts[source] for argument, source in stage.links.items()}
+        found.append(stage(**{"world": model.world, "seed": model.seed, **linked, **settings.get(stage.name, {})}))
+    return found
+
+
+def train(
+    model: "MetaSim2",
+    data: "TargetImages",
+    evaluation: "Evaluation",
+    stages: "Sequence[Stage]",
+    settings: Mapping[str, Any],
+    path: Path,
+) -> FitResult:
+    """Train the stages and the model in a folder, unless that was done before with the same settings."""
+    from ms2.cli.fit import quieten
+    from ms2.cli.run import Run
+    from ms2.learning.stages import say
+
+    start, folder = time.monotonic(), RunFolder(path.parent, path.name)
+    parts = {"model": model, "data": data, "evaluation": evaluation, **{stage.name: stage for stage in stages}}
+    identity = fingerprint(ms2.__version__, settings["max_steps"], model, data, *stages)
     with warnings.catch_warnings():
         quieten()
-        message = run_folder.take(identity, text)
+        message = folder.take(identity, yaml.safe_dump(configuration(parts, settings, path), sort_keys=False))
         if message:
             say(message)
-        data.cache = run_folder.cache
-        if run_folder.finished:
+        if folder.finished:
             return FitResult(path, open_model(str(path)).model)
-        Run(run_folder, settings, [], evaluation, started=start).fit(model, data, made, None, identity)
+        data.cache = folder.cache
+        run = Run(folder, settings, [], evaluation, started=start)
+        run.fit(model, data, stages, identity=identity)
     return FitResult(path, model.eval().scene_model.to("cpu"))
 
 
@@ -278,17 +310,13 @@ LINKED: dict[type, set[str]] = {
 """Arguments that a configuration does not give, by base class: the world determines them."""
 
 
-def configuration(
-    world: World, parts: Mapping[str, Any], trainer: Mapping[str, Any], folder: Path, seed: int
-) -> dict[str, Any]:
-    """Return the settings of a run as a configuration, with which the command line finds the run.
+def configuration(parts: Mapping[str, Any], trainer: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the settings of a run as a configuration, with which the command line opens the run.
 
     Args:
-        world: The world.
         parts: The run's objects by section.
         trainer: Arguments of Lightning's Trainer.
         folder: The run's folder.
-        seed: Seed of the run.
     """
     shared = {"world", "seed", "features", "structure", "parameters"}
     sections = {name: _arguments(part, shared) for name, part in parts.items()}
@@ -297,8 +325,8 @@ def configuration(
     for name in ("structure_learner", "parameter_learner", "turns"):
         if model[name] is not None:
             sections["model"][name] = _arguments(model[name])
-    own = {"name": folder.name, "runs_dir": str(folder.parent), "seed_everything": seed}
-    return own | {"world": _arguments(world)} | sections | {"trainer": dict(trainer)}
+    own = {"name": folder.name, "runs_dir": str(folder.parent), "seed_everything": model["seed"]}
+    return own | {"world": _arguments(model["world"])} | sections | {"trainer": dict(trainer)}
 
 
 def _arguments(thing: Configured, without: Collection[str] = ()) -> dict[str, Any]:
