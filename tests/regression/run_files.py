@@ -9,8 +9,9 @@ from typing import Any
 
 from ms2.metrics import Interval
 from ms2.metrics.results import Estimate, Results, load_histograms, load_results
-from ms2.report.markup import VOID
 
+VOID = {"br", "col", "hr", "img", "input", "link", "meta"}
+"""Elements of HTML that have no end."""
 VARYING_SECTIONS = {"Time", "Reproduce", "Configuration", "Card", "Provenance", "Settings"}
 """Sections of reports whose numbers are times, versions and hashes, or stand in another section."""
 DISTANCES = {"w1": "wasserstein"}

@@ -43,8 +43,9 @@ def decode(hint: Any, value: Any, path: Path, where: str = "") -> Any:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return _decode_fields(hint, value, path, where)
     if origin is not None and issubclass(origin, Mapping) and isinstance(value, dict):
-        key_of = int if options[0] is int else str
-        return {key_of(k): decode(options[1], v, path, _join(where, k)) for k, v in value.items()}
+        keys = [_key(options[0], name, path, where) for name in value]
+        found = [decode(options[1], one, path, _join(where, name)) for name, one in value.items()]
+        return dict(zip(keys, found, strict=True))
     if origin is not None and issubclass(origin, Sequence) and isinstance(value, list):
         return [decode(options[0], one, path, f"{where}[{i}]") for i, one in enumerate(value)]
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -89,6 +90,15 @@ def _decode_fields(cls: type, value: dict[str, Any], path: Path, where: str) -> 
             raise UserError(f"{path}: lacks the field {_join(where, one.name)}; it was edited, or cut off")
     given = {name: value[name] for name in hints if name in value}
     return cls(**{name: decode(hints[name], one, path, _join(where, name)) for name, one in given.items()})
+
+
+def _key(hint: Any, key: str, path: Path, where: str) -> Any:
+    """A key of a mapping: JSON has text alone."""
+    try:
+        return int(key) if hint is int else key
+    except ValueError as error:
+        problem = f"{where} has the key {key!r}, where a whole number was expected"
+        raise UserError(f"{path}: {problem}; it was edited") from error
 
 
 def _join(where: str, name: str) -> str:

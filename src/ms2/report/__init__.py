@@ -1,4 +1,4 @@
-"""``ms2 report``: one HTML page of a run or of a data set, which holds all that it shows."""
+"""``ms2 report``: a self-contained HTML page of a run or data set."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ __all__ = ["write_report"]
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:
-    """Write the page of a run (what ``ms2 fit`` leaves) or of a data set (what ``ms2 generate`` leaves).
+    """Write the report of a run of ``ms2 fit``, or of a data set of ``ms2 generate``.
 
     Args:
         folder: The folder of either.

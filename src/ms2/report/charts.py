@@ -1,31 +1,101 @@
-"""Charts as inline SVG beside labels in HTML: they take any width, and text keeps its size.
+"""Charts as Vega-Lite specifications, made with Altair.
 
-A chart's SVG is stretched over its plot, so it holds bars and lines only. What it shows is also said in words: in the
-hover text, and in a table below or in the chart's label.
+A `Chart` holds data and marks only. Its size is that of the element that it is embedded in, its colours are CSS
+variables of the page, so that it follows the page's light and dark colours; its title and legend are HTML, and so is
+the table of its values, which needs no script. In each specification the data set named ``points`` holds the points
+that the arrow keys select in turn, with the text of their tooltips as ``tip``.
+
+Reference: Vega-Lite: A Grammar of Interactive Graphics, Satyanarayan et al. (2017).
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from ms2.report.markup import Html, details, element, table
+import altair as alt
 
-SERIES = ("prior", "learned", "target")
-"""Names that have a colour of their own; all others take those of a palette in order."""
-INKS = 12
-"""Colours of that palette."""
-MAX_LETTERS = 44
-"""Room for labels along an axis, in letters: more of them would run into each other on a phone."""
+from ms2.report.formatting import format_percent
+from ms2.report.tables import Table
+
+ROW_COLOURS = {
+    "prior": "prior",
+    "learned_structure": "c0",
+    "learned_parameters": "c9",
+    "learned": "learned",
+    "best_pcfg": "c4",
+    "noise_floor": "good",
+    "target": "target",
+}
+"""CSS variables of rows that have a colour of their own; all other names take those of a palette in order."""
+NUM_COLOURS = 12
+"""Colours of that palette: ``--c0``, ``--c1`` ..."""
+NUMBER_FORMAT = ",.4~r"
+"""D3 format of numbers on axes: four significant digits without trailing zeros."""
+LABEL_WIDTH = 120
+"""Maximum width of labels on a vertical axis, in pixels: a third of a narrow phone's screen."""
+CONFIG: dict[str, Any] = {
+    "aria": False,  # the element around the chart has a label with the numbers in words
+    "background": "transparent",
+    "font": 'Inter, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif',
+    "axis": {
+        "domain": False,
+        "gridColor": "var(--line)",
+        "labelColor": "var(--soft)",
+        "labelFontSize": 11.5,
+        "labelLimit": LABEL_WIDTH,
+        "ticks": False,
+        "labelPadding": 6,
+        "title": None,
+        "titleColor": "var(--soft)",
+        "titleFontSize": 11.5,
+        "titleFontWeight": "normal",
+    },
+    "axisX": {"grid": False, "labelAngle": 0},
+    "bar": {"cornerRadiusEnd": 2},
+    "view": {"stroke": None},
+}
+"""Vega-Lite configuration of all charts of a page."""
+
+
+class LegendEntry(NamedTuple):
+    """A name with its colour.
+
+    Attributes:
+        name: Name of the series.
+        colour: Name of the CSS variable.
+    """
+
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, its heading, and its numbers in words.
+
+    Attributes:
+        title: What is shown.
+        spec: Vega-Lite specification.
+        description: The numbers in words, for screen readers.
+        caption: A line below the title.
+        legend: Names of several series with their colours.
+        values: The numbers as a table, which is folded.
+        aspect: Width over height; None if the specification sets the height.
+    """
+
+    title: str
+    spec: Mapping[str, Any]
+    description: str
+    caption: str = ""
+    legend: Sequence[LegendEntry] = ()
+    values: Table | None = None
+    aspect: float | None = None
 
 
 def histogram(
-    title: str,
-    bins: Sequence[str],
-    shares: Mapping[str, Sequence[float]],
-    caption: str = "",
-    ordered: bool = True,
-    edges: Sequence[str] = (),
-) -> Html:
-    """Shares of bins side by side, as columns where bins have an order, or else as rows.
+    title: str, bins: Sequence[str], shares: Mapping[str, Sequence[float]], caption: str = "", ordered: bool = True
+) -> Chart:
+    """Draw distributions over the same bins side by side: columns if bins are ordered, else horizontal bars.
 
     Args:
         title: What is counted.
@@ -33,198 +103,145 @@ def histogram(
         shares: Share of each bin, 0..1, by the name of the distribution.
         caption: A line below the title.
         ordered: Whether the bins have an order.
-        edges: What stands between the bins, where those are ranges: one more than there are bins.
     """
-    drawn = _columns(bins, shares, edges) if ordered else _rows(bins, shares)
-    values = table(
-        ["", *shares], [[name, *(percent(share[i]) for share in shares.values())] for i, name in enumerate(bins)]
+    legend = series_legend(list(shares))
+    tips = [_bin_tip(name, i, shares) for i, name in enumerate(bins)]
+    bars = [
+        {"bin": name, "series": who, "share": share[i]} for i, name in enumerate(bins) for who, share in shares.items()
+    ]
+    points = [{"bin": name, "tip": tip} for name, tip in zip(bins, tips, strict=True)]
+    position: dict[str, Any] = {"field": "bin", "type": "ordinal", "sort": list(bins)}
+    share: dict[str, Any] = {"field": "share", "type": "quantitative", "stack": None}
+    share["axis"] = alt.Axis(format="~%", tickCount=4, grid=True)
+    offset: dict[str, Any] = {"field": "series", "type": "nominal", "sort": [entry.name for entry in legend]}
+    hover = hover_selection("bin")
+    shaded = alt.when(hover).then(alt.value(0.08)).otherwise(alt.value(0))
+    chart = marks_of("bars").mark_bar().encode(colour_encoding(legend))
+    over = marks_of("points").mark_rect(color="var(--ink)").encode(tooltip="tip:N", opacity=shaded).add_params(hover)
+    if ordered:
+        x = alt.X(axis=alt.Axis(labelOverlap="parity", labelSeparation=6), **position)
+        layers, height = [chart.encode(x, alt.XOffset(**offset), alt.Y(**share)), over.encode(x)], 200
+    else:
+        y, height = alt.Y(**position), len(bins) * max(18, 8 * len(shares) + 4)
+        layers = [chart.encode(y, alt.YOffset(**offset), alt.X(**share)), over.encode(y)]
+    values = [[name, *(format_percent(share[i]) for share in shares.values())] for i, name in enumerate(bins)]
+    return Chart(
+        title,
+        specification(layers, height, bars=bars, points=points),
+        f"{title}. {'; '.join(tip.replace(chr(10), ', ') for tip in tips)}",
+        caption,
+        legend if len(legend) > 1 else (),
+        Table(["", *shares], values),
     )
-    return element(
-        "figure",
-        heading(title, caption, list(shares) if len(shares) > 1 else []),
-        drawn,
-        details("values", values),
-        class_="chart",
-    )
 
 
-def span(ends: tuple[float, float] | None, marks: Mapping[str, float | None], said: str) -> Html:
-    """A strip from 0 to 1 with an interval of what was learned, and marks for what it is compared with."""
-    shapes = [element("line", x1="0%", x2="100%", y1=12, y2=12, class_="rail")]
-    prior, learned = marks.get("prior"), marks.get("learned")
-    if prior is not None and learned is not None:
-        shapes.append(element("line", x1=_share(prior), x2=_share(learned), y1=12, y2=12, class_="way"))
-    if ends is not None:
-        low, high = ends
-        shapes.append(element("line", x1=_share(low), x2=_share(high), y1=12, y2=12, class_="interval"))
-    for name, value in marks.items():
-        if value is None:
-            continue
-        if name in SERIES:
-            shapes.append(element("circle", cx=_share(value), cy=12, r=5, class_=f"fill-{name}"))
-        else:
-            shapes.append(element("line", x1=_share(value), x2=_share(value), y1=3, y2=21, class_=f"mark {name}"))
-    return element("svg", shapes, class_="span", role="img", aria_label=said, data_tip=said)
-
-
-def heat_map(title: str, counts: Sequence[Sequence[int]], aspect: float, caption: str = "") -> Html:
-    """Counts over the places of an image, darker where there are more.
+def heat_map(title: str, counts: Sequence[Sequence[int]], aspect: float, caption: str = "") -> Chart:
+    """Draw counts over the positions of an image, the more opaque the larger.
 
     Args:
         title: What is counted.
-        counts: Rows from top to bottom, as long as each other.
+        counts: Rows from top to bottom, of equal length.
         aspect: Width over height.
         caption: A line below the title.
     """
-    most = max(1, *(count for row in counts for count in row))
     total = max(1, sum(map(sum, counts)))
-    cells = [
-        element("rect", x=x, y=y, width=1.02, height=1.02, fill_opacity=round((count / most) ** 0.5, 3),
-                data_tip=f"{count:,} ({percent(count / total)})")
+    cells: list[dict[str, Any]] = [
+        {"x": x, "y": y, "count": count, "tip": f"{count:,} ({format_percent(count / total)})"}
         for y, row in enumerate(counts)
         for x, count in enumerate(row)
-    ]  # fmt: skip
-    picture = element(
-        "svg",
-        cells,
-        viewBox=f"0 0 {len(counts[0])} {len(counts)}",
-        preserveAspectRatio="none",
-        class_="heat",
-        role="img",
-        aria_label=f"{title}. {caption}",
-        style=f"aspect-ratio: {aspect:.4g}",
-    )
-    return element("figure", heading(title, caption, []), picture, class_="chart")
-
-
-def _columns(bins: Sequence[str], shares: Mapping[str, Sequence[float]], edges: Sequence[str]) -> Html:
-    ticks = _ticks(shares)
-    top, width = ticks[-1], 0.8 / len(shares)
-    bars = [
-        element("rect", x=round(i + 0.1 + j * width, 4), y=round(1 - value / top, 5), width=round(width * 0.94, 4),
-                height=round(value / top, 5), class_=colour(name, j))
-        for j, (name, share) in enumerate(shares.items())
-        for i, value in enumerate(share)
-    ]  # fmt: skip
-    hits = [
-        element("rect", x=i, y=0, width=1, height=1, class_="hit", data_tip=_tip(name, i, shares))
-        for i, name in enumerate(bins)
     ]
-    picture = element(
-        "svg",
-        element("g", grid(ticks), transform=f"scale({len(bins) / 100:g} 0.01)"),
-        bars,
-        hits,
-        viewBox=f"0 0 {len(bins)} 1",
-        preserveAspectRatio="none",
-        aria_hidden="true",  # the table of values says the same
-    )
-    names, offset = (edges, 0.0) if edges else (bins, 0.5)
-    every = -(-sum(len(name) + 1 for name in names) // MAX_LETTERS)
-    below = [at("left", (i + offset) / len(bins), names[i]) for i in range(0, len(names), every)]
-    return plot(ticks, percent, picture, below)
-
-
-def _rows(bins: Sequence[str], shares: Mapping[str, Sequence[float]]) -> Html:
-    ticks = _ticks(shares)
-    rows = []
-    for i, name in enumerate(bins):
-        bars = [
-            element("rect", x=0, y=round(j + 0.08, 3), width=round(100 * share[i] / ticks[-1], 3), height=0.84,
-                    class_=colour(who, j))
-            for j, (who, share) in enumerate(shares.items())
-        ]  # fmt: skip
-        hit = element("rect", x=0, y=0, width=100, height=len(shares), class_="hit", data_tip=_tip(name, i, shares))
-        picture = element(
-            "svg", bars, hit, viewBox=f"0 0 100 {len(shares)}", preserveAspectRatio="none", aria_hidden="true"
+    largest = max(cell["count"] for cell in cells)
+    scale = alt.Scale(type="sqrt", domain=[0, max(1, largest)], range=[0, 1])
+    drawn = (
+        marks_of("points")
+        .mark_rect(color="var(--learned)")
+        .encode(
+            alt.X("x:O", axis=None, scale=alt.Scale(padding=0)),
+            alt.Y("y:O", axis=None, scale=alt.Scale(padding=0)),
+            opacity=alt.Opacity("count:Q", scale=scale, legend=None),
+            tooltip="tip:N",
         )
-        rows.append(element("div", element("span", name, title=name), picture, class_="row"))
-    below = [at("left", tick / ticks[-1], percent(tick)) for tick in ticks]
-    return element("div", rows, element("div", below, class_="x"), class_=f"rows of-{min(len(shares), 3)}")
+    )
+    rows, columns = len(counts), len(counts[0])
+    across = [sum(sum(row[x] for x in _third(i, columns)) for row in counts) / total for i in range(3)]
+    down = [sum(sum(counts[y]) for y in _third(i, rows)) / total for i in range(3)]
+    parts = zip(("left", "middle", "right", "top", "centre", "bottom"), (*across, *down), strict=True)
+    words = ", ".join(f"{where} third {format_percent(share)}" for where, share in parts)
+    spec = specification([drawn], "container", points=cells)
+    return Chart(title, spec, f"{title}, {caption}: {words}", caption, aspect=aspect)
 
 
-def _ticks(shares: Mapping[str, Sequence[float]]) -> list[float]:
-    return axis(0, max((value for share in shares.values() for value in share), default=0) or 1)
+def duration_chart(title: str, seconds: Mapping[str, float], texts: Mapping[str, str], pale: Sequence[str]) -> Chart:
+    """Draw durations as horizontal bars.
 
-
-def _tip(name: str, i: int, shares: Mapping[str, Sequence[float]]) -> str:
-    if len(shares) == 1:
-        return f"{name}: {percent(next(iter(shares.values()))[i])}"
-    return "\n".join([name, *(f"{who}: {percent(share[i])}" for who, share in shares.items())])
-
-
-def _share(value: float) -> str:
-    return f"{100 * min(1.0, max(0.0, value)):.2f}%"
+    Args:
+        title: What took the time.
+        seconds: Seconds by name.
+        texts: The same as text.
+        pale: Names of bars that are drawn in a lighter colour.
+    """
+    rows = [
+        {"name": name, "seconds": value, "text": texts[name], "opacity": 0.4 if name in pale else 1,
+         "tip": f"{name}: {texts[name]}"}
+        for name, value in seconds.items()
+    ]  # fmt: skip
+    base = marks_of("points").encode(
+        alt.Y("name:N", sort=list(seconds)),
+        alt.X("seconds:Q", axis=None, scale=alt.Scale(domain=[0, max(1e-9, *seconds.values()) * 1.35])),
+        tooltip="tip:N",
+    )
+    bars = base.mark_bar(color="var(--learned)").encode(opacity=alt.Opacity("opacity:Q", scale=None))
+    labels = base.mark_text(align="left", dx=6, color="var(--ink)", fontSize=12).encode(text="text:N")
+    spec = specification([bars, labels], 30 * len(rows), points=rows)
+    return Chart(title, spec, f"{title}: {', '.join(str(row['tip']) for row in rows)}")
 
 
 # -- parts of charts -----------------------------------------------------------------------------------
 
 
-def heading(title: str, caption: str, names: Sequence[str]) -> Html:
-    """What stands above a chart: its title, a line about it, and the colours of its series."""
-    return element(
-        "figcaption",
-        element("strong", title),
-        element("span", caption) if caption else None,
-        legend(names) if names else None,
+def series_legend(names: Sequence[str]) -> list[LegendEntry]:
+    """Give each series a colour: rows of results their own, others those of the palette in order."""
+    return [LegendEntry(name, ROW_COLOURS.get(name, f"c{i % NUM_COLOURS}")) for i, name in enumerate(names)]
+
+
+def marks_of(dataset: str) -> alt.Chart:
+    """Begin marks of a data set of `specification`; ``points`` are what the arrow keys select."""
+    return alt.Chart(alt.NamedData(name=dataset))
+
+
+def colour_encoding(legend: Sequence[LegendEntry], field: str = "series") -> alt.Color:
+    """Colour marks by the name of their series."""
+    names, colours = [entry.name for entry in legend], [f"var(--{entry.colour})" for entry in legend]
+    return alt.Color(f"{field}:N", scale=alt.Scale(domain=names, range=colours), legend=None)
+
+
+def hover_selection(field: str, nearest: bool = False) -> alt.Parameter:
+    """Select the mark under the pointer, or the nearest one."""
+    return alt.selection_point(
+        name="hover", fields=[field], on="pointerover", clear="pointerout", empty=False, nearest=nearest
     )
 
 
-def legend(names: Sequence[str]) -> Html:
-    """Names with their colours."""
-    return element(
-        "ul",
-        [element("li", element("i", class_=f"key {colour(name, i)}"), name) for i, name in enumerate(names)],
-        class_="legend",
-    )
+def specification(
+    layers: Sequence[alt.Chart], height: int | str, **datasets: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Build the Vega-Lite specification of layers as wide as the page lets it be.
+
+    Args:
+        layers: Marks, the first at the bottom.
+        height: Height in pixels, or ``container`` for that of the surrounding element.
+        datasets: Rows of the named data sets. They are put in last, since Altair would check and copy each row.
+    """
+    found: dict[str, Any] = alt.layer(*layers).properties(width="container", height=height).to_dict()
+    del found["config"]  # Altair's default; the page has one for all charts
+    return found | {"datasets": {name: list(rows) for name, rows in datasets.items()}}
 
 
-def colour(name: str, number: int) -> str:
-    """The class that paints a series."""
-    return f"ink-{name}" if name in SERIES else f"ink-{number % INKS}"
+def _bin_tip(name: str, i: int, shares: Mapping[str, Sequence[float]]) -> str:
+    if len(shares) == 1:
+        return f"{name}: {format_percent(next(iter(shares.values()))[i])}"
+    return "\n".join([name, *(f"{who}: {format_percent(share[i])}" for who, share in shares.items())])
 
 
-def plot(ticks: Sequence[float], text: Callable[[float], str], picture: Html, below: Sequence[Html]) -> Html:
-    """A picture with labels on its left, and below it."""
-    heights = [at("bottom", (tick - ticks[0]) / (ticks[-1] - ticks[0]), text(tick)) for tick in ticks]
-    return element(
-        "div",
-        element("div", heights, class_="y", aria_hidden="true"),
-        element("div", picture, class_="area"),
-        element("div", below, class_="x", aria_hidden="true"),
-        class_="plot",
-    )
-
-
-def grid(ticks: Sequence[float]) -> list[Html]:
-    """Lines across a picture of 100 by 100 units, one for each label on its left."""
-    places = [100 * (ticks[-1] - tick) / (ticks[-1] - ticks[0]) for tick in ticks]
-    return [element("line", x1=0, x2=100, y1=round(y, 3), y2=round(y, 3), class_="grid") for y in places]
-
-
-def at(side: str, share: float, text: str) -> Html:
-    """A label at a share of the way from a side."""
-    return element("span", text, style=f"{side}: {100 * share:.2f}%")
-
-
-def axis(low: float, high: float, parts: int = 4) -> list[float]:
-    """Round numbers, evenly spaced, about ``parts`` of them, from at most ``low`` to at least ``high``."""
-    size = max(abs(low), abs(high), 1e-12)
-    if high - low <= 1e-9 * size:  # one value, or nearly so
-        room = size / 2 if size > 1e-12 else 0.5
-        low, high = low - room, high + room
-    rough = (high - low) / parts
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [k * step for k in range(first, last + 1)]
-
-
-def plain(value: float) -> str:
-    """A number on an axis."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{round(value, 10):g}".replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """A share with three digits."""
-    return f"{100 * share:.3g} %" if share < 0.9995 else f"{100 * share:.4g} %"
+def _third(i: int, length: int) -> range:
+    return range(i * length // 3, (i + 1) * length // 3)

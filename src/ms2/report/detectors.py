@@ -1,48 +1,57 @@
-"""What a run's data is worth to detectors, as `ms2 compare` has measured it."""
+"""Tables of the downstream comparison: average precision of detectors trained on each row's images."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from ms2.core.errors import UserError
 from ms2.metrics.comparison import comparison_files, load_comparison, summarise
 from ms2.metrics.intervals import Interval
-from ms2.report.markup import Html, element, fragment, table
-from ms2.report.results import number
+from ms2.report.formatting import format_number
+from ms2.report.tables import Cell, Table
 
 
-def detectors(folder: Path) -> Html:
-    """A table for each comparison of a run: one row for each part that is learned, and their gains over the first.
+class ComparisonTable(NamedTuple):
+    """Results of one comparison.
+
+    Attributes:
+        budget: Number of seeds and what every row may use, as text.
+        table: A row for each row of the run, and for the gains over the first.
+    """
+
+    budget: str
+    table: Table
+
+
+def comparison_tables(run: Path) -> list[ComparisonTable]:
+    """Build one table per comparison of a run: each row's measurements, and its gains over the first row.
 
     Raises:
-        UserError: If a file of theirs can't be read.
+        UserError: If a file can't be read, or the files of a comparison have different rows.
     """
-    found = [_comparison(files) for files in comparison_files(folder).values()]
-    if not found:
-        return Html()
-    note = (
-        "Detectors trained on images of each row, all with the same budget, and tested on images of the target; AP is "
-        "the average precision at an overlap of 0.5. The last rows are paired differences to the first. With several "
-        "seeds, means and 95 % intervals."
-    )
-    return fragment(element("p", note, class_="note"), found)
+    return [_comparison_table(files) for files in comparison_files(run).values()]
 
 
-def _comparison(files: list[Path]) -> Html:
+def _comparison_table(files: list[Path]) -> ComparisonTable:
     results = [load_comparison(file) for file in files]
     try:
         summary = summarise(results)
     except UserError as error:
         raise UserError(f"{files[0].parent}: {error}") from error
-    columns = list(next(iter(summary.values())))
-    rows = [[title, *(_cell(row[key]) for key in columns)] for title, row in summary.items()]
-    facts = [f"{what.replace('_', ' ')} {_told(value)}" for what, value in results[0].budget.items() if value]
+    columns = list(dict.fromkeys(name for measured in summary.values() for name in measured))
+    rows: list[list[Cell | str]] = [
+        [title, *(_cell(row.get(name)) for name in columns)] for title, row in summary.items()
+    ]
+    facts = [f"{name.replace('_', ' ')} {_setting(value)}" for name, value in results[0].budget.items() if value]
     seeds = f"{len(files)} seed{'s' if len(files) > 1 else ''}"
-    return fragment(element("p", "; ".join([seeds, *facts]), class_="note"), table(["", *columns], rows))
+    return ComparisonTable("; ".join([seeds, *facts]), Table(["", *columns], rows))
 
 
-def _cell(interval: Interval) -> Html:
+def _cell(interval: Interval | None) -> Cell:
+    if interval is None:
+        return Cell("")
     half = (interval.high - interval.low) / 2
-    return fragment(number(interval.value), element("small", f" ± {number(half)}") if half > 0 else None)
+    return Cell(format_number(interval.value), f"± {format_number(half)}" if half > 0 else "")
 
 
-def _told(value: object) -> str:
+def _setting(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

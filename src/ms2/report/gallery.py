@@ -1,9 +1,10 @@
-"""Grids of images with boxes and masks that can be shown and hidden, altogether or class by class."""
+"""Image grids with boxes and masks that can be toggled altogether or by class."""
 
 import base64
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,28 +13,32 @@ from jaxtyping import Bool
 from PIL import Image
 
 from ms2.core.errors import UserError
-from ms2.report.markup import Html, element
+from ms2.metrics.results import ROW_TITLES
+from ms2.report.charts import ROW_COLOURS
 
-INKS = (
+CLASS_COLOURS = (
     "#ff5c5c", "#34c8ff", "#ffd23f", "#5be37d", "#c58bff", "#ff9a3d", "#ff7ad9", "#8ea2ff", "#b8e62e", "#2ee6c5",
     "#ffb3a7", "#e0c28c",
 )  # fmt: skip
-"""Colours of classes: light ones, which can be told from pictures of whatever is in them."""
-MAX_BYTES = 40_000
-"""Files up to this size go into the page as they are; larger ones become JPEG."""
-LARGEST_SIDE = 800
-"""Pixels along the longer side of what becomes JPEG."""
-COARSE = 200
-"""Images narrower than this are shown with sharp pixels, not blurred ones."""
+"""Colours of classes: light ones, which stand out from most images."""
+PAGE_IMAGE_BYTES = 1_000_000
+"""Total size of a page's image files; base64 adds a third, and a page should stay below 3 MB with the chart library."""
+MAX_IMAGE_BYTES = 40_000
+"""Image files up to this size go into the page as they are; larger ones become JPEG."""
+SIDES = (800, 640, 480, 320, 240, 160)
+"""Lengths in pixels of a JPEG's longer side, of which the first is taken that makes a file small enough."""
+JPEG_QUALITY = 85
+PIXELATED_WIDTH = 200
+"""Images narrower than this are enlarged without interpolation."""
 
 
-class Label(NamedTuple):
-    """An object in a picture.
+class GalleryLabel(NamedTuple):
+    """One annotated object.
 
     Attributes:
         category: Name of its class.
-        box: x, y, width and height in pixels of the picture.
-        visibility: Visible share of it, 0..1; None where it is not known.
+        box: x, y, width and height in pixels of the image.
+        visibility: Visible fraction, 0..1; None if unknown.
     """
 
     category: str
@@ -41,78 +46,176 @@ class Label(NamedTuple):
     visibility: float | None = None
 
 
-class Picture(NamedTuple):
-    """An image in a gallery.
+class GalleryImage(NamedTuple):
+    """One image with annotations.
 
     Attributes:
-        uri: The image itself, as a data URI.
-        size: Width and height in pixels, in which its labels are given.
-        labels: What is to be seen in it; None where nobody knows.
-        name: What it is called.
-        masks: Transparent images of the same size, as data URIs by category.
+        uri: The image as a data URI.
+        size: Width and height in pixels, the unit of its labels.
+        labels: Its objects; None if unknown.
+        name: Name of the image.
+        masks: Binary masks of the image's size by category.
     """
 
     uri: str
     size: tuple[int, int]
-    labels: Sequence[Label] | None
+    labels: Sequence[GalleryLabel] | None
     name: str
-    masks: Mapping[str, str] = {}  # read only
+    masks: Mapping[str, Bool[np.ndarray, "h w"]] = {}  # read only
 
 
-def gallery(groups: Mapping[str, Sequence[Picture]]) -> Html:
-    """Pictures in groups, such as prior, learned and target, side by side, or below each other where they are wide."""
-    pictures = [picture for group in groups.values() for picture in group]
-    counts = Counter(label.category for picture in pictures for label in picture.labels or ())
-    numbers = {category: i for i, (category, _) in enumerate(counts.most_common())}
-    masked = any(picture.masks for picture in pictures)
-    unknown = [who for who, group in groups.items() if group and all(picture.labels is None for picture in group)]
-    switches = [_switch("boxes", "Boxes")] if counts else []
-    switches += [_switch("masks", "Masks", on=False)] if masked else []
-    classes = [
-        element(
-            "label",
-            element("input", type="checkbox", name="class", value=i, checked=True),
-            element("i", class_="key", style=f"background: {_ink(i)}"),
-            category,
-            element("small", f"{counts[category]:,}"),
-        )
-        for category, i in numbers.items()
-    ]
-    wide = any(picture.size[0] >= 2 * picture.size[1] for picture in pictures)
-    columns = [
-        element(
-            "section",
-            element("h3", element("i", class_=f"key ink-{who}"), who) if len(groups) > 1 else None,
-            element("div", [_tile(picture, numbers) for picture in group], class_="tiles"),
-        )
-        for who, group in groups.items()
-        if group
-    ]
-    return element(
-        "div",
-        element("style", _rules(len(numbers))),
-        element("div", switches, class_="switches") if switches else None,
-        element("div", classes, class_="switches classes", role="group", aria_label="classes") if classes else None,
-        element("div", columns, class_=f"groups of-{len(columns)}{' wide' if wide else ''}"),
-        element("p", f"Boxes are not known of: {', '.join(unknown)}.", class_="note") if unknown and counts else None,
-        element("dialog", element("form", element("button", "close"), method="dialog"), element("div")),
-        class_="gallery",
+@dataclass(frozen=True)
+class Category:
+    """A class in a gallery's legend.
+
+    Attributes:
+        name: Its name.
+        colour: Its colour.
+        count: Number of its boxes, as text.
+    """
+
+    name: str
+    colour: str
+    count: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """A drawn box; numbers are text in the image's pixels.
+
+    Attributes:
+        index: Index of the class in the legend.
+        category: Name of the class.
+        colour: Its colour.
+        x: Left edge.
+        y: Upper edge.
+        width: Width.
+        height: Height.
+        text_shift: Vertical shift of the class's name: above the box, or in it at the top of the image.
+        tip: Text of the tooltip.
+    """
+
+    index: int
+    category: str
+    colour: str
+    x: str
+    y: str
+    width: str
+    height: str
+    text_shift: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A drawn mask.
+
+    Attributes:
+        index: Index of the class in the legend.
+        uri: Transparent image as a data URI.
+    """
+
+    index: int
+    uri: str
+
+
+class Tile(NamedTuple):
+    """A drawn image.
+
+    Attributes:
+        uri: The image as a data URI.
+        width: Its width in pixels.
+        height: Its height in pixels.
+        coarse: Whether it is enlarged without interpolation.
+        description: Its name and the number of objects by class.
+        boxes: Its boxes, large ones first, so that small ones lie above them and can be pointed at.
+        masks: Its masks.
+    """
+
+    uri: str
+    width: int
+    height: int
+    coarse: bool
+    description: str
+    boxes: list[Box]
+    masks: list[Mask]
+
+
+class Group(NamedTuple):
+    """Images of one origin.
+
+    Attributes:
+        name: Name of the group.
+        colour: Name of its CSS variable.
+        images: Its images.
+    """
+
+    name: str
+    colour: str
+    images: list[Tile]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Groups of annotated images, such as prior, learned and target.
+
+    Attributes:
+        groups: The groups that have images.
+        categories: Classes of all boxes, the most frequent first.
+        has_masks: Whether masks can be shown.
+        wide: Whether images are so wide that groups stand below each other.
+        unlabelled: Names of groups whose objects are unknown; empty if none is labelled.
+        note: A line above the gallery.
+    """
+
+    groups: list[Group]
+    categories: list[Category]
+    has_masks: bool
+    wide: bool
+    unlabelled: str
+    note: str
+
+
+def build_gallery(groups: Mapping[str, Sequence[GalleryImage]], note: str = "") -> Gallery | None:
+    """Build a gallery of groups of images; None if there are no images."""
+    images = [image for group in groups.values() for image in group]
+    if not images:
+        return None
+    counts = Counter(label.category for image in images for label in image.labels or ())
+    indices = {category: i for i, (category, _) in enumerate(counts.most_common())}
+    unlabelled = [name for name, group in groups.items() if group and all(image.labels is None for image in group)]
+    return Gallery(
+        groups=[
+            Group(ROW_TITLES.get(name, name), ROW_COLOURS.get(name, "soft"), [_tile(one, indices) for one in group])
+            for name, group in groups.items()
+            if group
+        ],
+        categories=[Category(name, _colour(i), f"{counts[name]:,}") for name, i in indices.items()],
+        has_masks=any(image.masks for image in images),
+        wide=any(image.size[0] >= 2 * image.size[1] for image in images),
+        unlabelled=", ".join(unlabelled) if counts else "",
+        note=note,
     )
 
 
-def label_of(record: Mapping[str, Any]) -> Label:
-    """A label as it stands in JSON.
+def parse_label(record: Mapping[str, Any]) -> GalleryLabel:
+    """Parse a label from JSON.
 
     Raises:
-        KeyError, TypeError, ValueError: If it is none.
+        KeyError, TypeError, ValueError: If it isn't one.
     """
     x, y, w, h = (float(number) for number in record["bbox"])
-    seen = record.get("visibility")
-    return Label(str(record["category"]), (x, y, w, h), None if seen is None else float(seen))
+    visibility = record.get("visibility")
+    return GalleryLabel(str(record["category"]), (x, y, w, h), None if visibility is None else float(visibility))
 
 
-def embedded(path: Path, most_bytes: int = MAX_BYTES) -> tuple[str, tuple[int, int]]:
-    """An image file as a data URI, and its width and height in pixels.
+def data_uri(path: Path, max_bytes: int = MAX_IMAGE_BYTES) -> tuple[str, tuple[int, int]]:
+    """Encode an image file as a data URI; return it and the image's width and height in pixels.
+
+    Args:
+        path: The file.
+        max_bytes: Size of the file from which on it is scaled down to a JPEG of at most this size, as far as `SIDES`
+            allow.
 
     Raises:
         UserError: If it can't be read as an image.
@@ -120,81 +223,72 @@ def embedded(path: Path, most_bytes: int = MAX_BYTES) -> tuple[str, tuple[int, i
     try:
         with Image.open(path) as image:
             size, kind = image.size, str(image.format)
-            if path.stat().st_size <= most_bytes and kind in ("PNG", "JPEG", "WEBP"):
+            if path.stat().st_size <= max_bytes and kind in ("PNG", "JPEG", "WEBP"):
                 return _uri(path.read_bytes(), kind), size
-            smaller = image.convert("RGB")
-            smaller.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-            return _uri(_file(smaller, "JPEG", quality=88), "JPEG"), size
+            return _uri(_small_jpeg(image.convert("RGB"), max_bytes), "JPEG"), size
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: can't be read as an image ({error})") from error
 
 
-def mask_image(mask: Bool[np.ndarray, "h w"], number: int) -> str:
-    """A mask in the colour of the class with this number in a gallery's legend, as a data URI."""
+def bytes_per_image(num_images: int) -> int:
+    """Return the size that each of a page's image files may have."""
+    return min(MAX_IMAGE_BYTES, PAGE_IMAGE_BYTES // max(1, num_images))
+
+
+def _tile(image: GalleryImage, indices: Mapping[str, int]) -> Tile:
+    width, height = image.size
+    labels = sorted(image.labels or (), key=lambda label: -label.box[2] * label.box[3])
+    counts = Counter(label.category for label in image.labels or ())
+    words = ", ".join(f"{number} {category}" for category, number in counts.most_common())
+    return Tile(
+        image.uri,
+        width,
+        height,
+        width < PIXELATED_WIDTH,
+        f"{image.name}: {words}" if words else image.name,
+        [_box(label, indices[label.category], height) for label in labels],
+        [Mask(indices[name], _mask_uri(mask, indices[name])) for name, mask in image.masks.items()],
+    )
+
+
+def _box(label: GalleryLabel, index: int, image_height: int) -> Box:
+    x, y, w, h = (f"{number:.6g}" for number in label.box)
+    visible = "" if label.visibility is None else f", {label.visibility:.0%} visible".replace("%", " %")
+    return Box(
+        index,
+        label.category,
+        _colour(index),
+        x,
+        y,
+        w,
+        h,
+        text_shift="-.3em" if label.box[1] > image_height / 16 else "1em",
+        tip=f"{label.category}{visible}\n{label.box[2]:.0f} × {label.box[3]:.0f} px",
+    )
+
+
+def _colour(index: int) -> str:
+    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
+
+
+def _mask_uri(mask: Bool[np.ndarray, "h w"], index: int) -> str:
+    """Render a mask in its class's colour as a data URI."""
     image = Image.fromarray(mask.astype(np.uint8), "P")
-    image.putpalette([0, 0, 0, *bytes.fromhex(_ink(number)[1:])])
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.NEAREST)
-    return _uri(_file(image, "PNG", transparency=0, bits=1), "PNG")
+    image.putpalette([0, 0, 0, *bytes.fromhex(_colour(index)[1:])])
+    image.thumbnail((SIDES[0], SIDES[0]), Image.Resampling.NEAREST)
+    return _uri(_encode(image, "PNG", transparency=0, bits=1), "PNG")
 
 
-def _tile(picture: Picture, numbers: Mapping[str, int]) -> Html:
-    width, height = picture.size
-    masks = [
-        element("image", href=uri, width=width, height=height, preserveAspectRatio="none", data_class=numbers.get(name))
-        for name, uri in picture.masks.items()
-    ]
-    # large boxes first, so that small ones lie above them and can be pointed at
-    labels = sorted(picture.labels or (), key=lambda label: -label.box[2] * label.box[3])
-    overlay = element(
-        "svg",
-        element("g", masks, class_="masks"),
-        element("g", [_box(label, numbers[label.category], height) for label in labels], class_="boxes"),
-        viewBox=f"0 0 {width} {height}",
-        aria_hidden="true",
-    )
-    counts = Counter(label.category for label in picture.labels or ())
-    said = ", ".join(f"{number} {category}" for category, number in counts.most_common())
-    return element(
-        "button",
-        element("img", src=picture.uri, alt="", width=width, height=height),
-        overlay if labels or masks else None,
-        type="button",
-        class_="tile coarse" if width < COARSE else "tile",
-        aria_label=f"{picture.name}: {said}" if said else picture.name,
-    )
+def _small_jpeg(image: Image.Image, max_bytes: int) -> bytes:
+    for side in SIDES:
+        image.thumbnail((side, side))
+        content = _encode(image, "JPEG", quality=JPEG_QUALITY)
+        if len(content) <= max_bytes:
+            break
+    return content
 
 
-def _box(label: Label, number: int, height: int) -> Html:
-    x, y, w, h = label.box
-    rise = "-.3em" if y > height / 16 else "1em"  # at the top of the image there is no room but in the box
-    seen = "" if label.visibility is None else f", {label.visibility:.0%} visible".replace("%", " %")
-    return element(
-        "g",
-        element("rect", x=x, y=y, width=w, height=h),
-        element("text", label.category, x=x, y=y, dy=rise),
-        class_="box",
-        data_class=number,
-        data_tip=f"{label.category}{seen}\n{w:.0f} × {h:.0f} px",
-        style=f"--ink: {_ink(number)}",
-    )
-
-
-def _switch(name: str, text: str, on: bool = True) -> Html:
-    return element("label", element("input", type="checkbox", name=name, checked=on), text)
-
-
-def _rules(classes: int) -> Html:
-    """What hides: the state of a page's checkboxes is all there is, with or without scripts."""
-    hidden = [f'.gallery:has([name="{name}"]:not(:checked)) .{name}' for name in ("boxes", "masks")]
-    hidden += [f'.gallery:has([value="{i}"]:not(:checked)) [data-class="{i}"]' for i in range(classes)]
-    return Html(",".join(hidden) + "{display:none}")
-
-
-def _ink(number: int) -> str:
-    return INKS[number % len(INKS)]
-
-
-def _file(image: Image.Image, kind: str, **options: int) -> bytes:
+def _encode(image: Image.Image, kind: str, **options: int) -> bytes:
     content = io.BytesIO()
     image.save(content, kind, **options)
     return content.getvalue()

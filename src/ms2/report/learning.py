@@ -1,61 +1,108 @@
-"""How a run went: curves of what was logged, and how well its features read images."""
+"""Learning curves and probe results of a run."""
 
 import csv
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from ms2.report.curves import Curve, curves
-from ms2.report.markup import Html, details, element, fragment, table
-from ms2.report.reading import read_text
-from ms2.report.results import number
+from ms2.metrics.results import ProbeResult, Results
+from ms2.report.charts import Chart
+from ms2.report.files import read_text
+from ms2.report.formatting import format_number
+from ms2.report.line_charts import Curve, line_chart
+from ms2.report.tables import Table
 
-NLL = "negative log-likelihood of scenes of the prior; none can be below the entropy of the prior"
-CHARTS = (
-    ("Score", r"train/(score)", "mean over a batch of log q(F) − log p(F): 0 where both are as frequent", False),
-    ("Score of parameters", r"parameters/(score)", "the same, of the steps that learn parameters", False),
-    ("Distance to the target", r"val/(.+)_tv", "total variation, at validations", True),
-    ("Distance of attributes", r"val/(.+)_w1", "Wasserstein distance to the target's, each in its unit", True),
-    ("Reward", r"parameters/(reward)", "accuracy of the task network on labelled images of the target", True),
-    ("Deviation of the score", r"train/(score_deviation)", "within a batch: what the gradient is made of", True),
-    ("Entropy", r"train/(entropy)", "of the structure model, in nats", False),
-    ("Rejection rate", r"train/(rejection_rate)", "share of scenes that did not end in time: drawn again", True),
-    ("Kernel sharpness", r"kernel/(.+)_sharpness", "mean exponent, by block of features; good are 0.5 to 10", True),
-    ("Learning rate", r"train/(lr)", "", True),
-    ("Loss of the extractor", r"extractor/(loss)", "before learning; its steps are its own", True),
-    ("Loss of the autoencoder", r"autoencoding/(loss)", "before parameters are learned; its steps are its own", True),
-    ("Pretraining", r"pretraining/(nll|val_nll|prior_entropy)", NLL, False),
+
+class LoggedChart(NamedTuple):
+    """A chart of logged values.
+
+    Attributes:
+        title: Title of the chart.
+        columns: Pattern of the log's columns; its group is the curve's name.
+        caption: A line below the title.
+        from_zero: Whether the axis starts at 0.
+    """
+
+    title: str
+    columns: str
+    caption: str
+    from_zero: bool
+
+
+CHARTS = tuple(
+    LoggedChart(*one)
+    for one in (
+        ("Score", r"train/(score)", "batch mean of log q(F) − log p(F): 0 where both densities are equal", False),
+        ("Score of parameters", r"parameters/(score)", "the score in steps that train parameters", False),
+        ("Distance to the target", r"val/(.+)_tv", "total variation, at validations", True),
+        ("Distance of attributes", r"val/(.+)_w1", "Wasserstein distance to the target, each in its unit", True),
+        ("Reward", r"parameters/(reward)", "accuracy of the task network on labelled images of the target", True),
+        ("Deviation of the score", r"train/(score_deviation)", "standard deviation of the score in a batch", True),
+        ("Entropy", r"train/(entropy)", "of the structure model, in nats", False),
+        ("Rejection rate", r"train/(rejection_rate)", "fraction of unfinished derivations, sampled again", True),
+        ("Kernel sharpness", r"kernel/(.+)_sharpness", "mean exponent by feature block; 0.5 to 10 is good", True),
+        ("Learning rate", r"train/(lr)", "", True),
+        ("Loss of the extractor", r"extractor/(loss)", "in its own steps, before learning", True),
+        ("Loss of the autoencoder", r"autoencoding/(loss)", "in its own steps, before parameters are learned", True),
+        (
+            "Pretraining",
+            r"pretraining/(nll|val_nll|prior_entropy)",
+            "negative log-likelihood of scenes of the prior, bounded below by the prior's entropy",
+            False,
+        ),
+    )
 )
-"""Charts of what is logged: title, columns of the log, caption, and whether the axis starts at 0."""
-LOGGED = r"train|extractor|pretraining|autoencoding|parameters"
-"""Columns that a log of training has, and one of a test has not."""
-NAMES = {"nll": "training", "val_nll": "held out", "prior_entropy": "entropy of the prior"}
+"""Charts of logged values in order; values that none of them shows have charts of their own below."""
+TRAINING_COLUMNS = r"(train|extractor|pretraining|autoencoding|parameters)/"
+"""Columns that only logs of training have, not those of tests, which count no steps."""
+FINAL_COLUMNS = r"(epoch|step)$|(final|realism|image_distances)/"
+"""Columns that are no curves: counters, and what was measured once in the end."""
+CURVE_NAMES = {"nll": "training", "val_nll": "held out", "prior_entropy": "entropy of the prior"}
+SCORE_TITLES = {
+    "presence_accuracy": "accuracy of class presence",
+    "count_accuracy": "accuracy of the number of objects",
+    "class_error": "mean absolute error of a class's count",
+}
 
 
-def learning(logs: Mapping[str, Curve], titles: Mapping[str, str]) -> Html:
-    """Curves of all that was logged.
+@dataclass(frozen=True)
+class ProbeSection:
+    """Accuracy of the feature extractor on rendered images of known content.
+
+    Attributes:
+        scores: Accuracies by parameter prior.
+        chart: Mean error of the number of objects; None if unknown.
+        largest_errors: Largest mean error of each counted class or position; None if unknown.
+    """
+
+    scores: Table
+    chart: Chart | None
+    largest_errors: Table | None
+
+
+def learning_curves(logs: Mapping[str, Curve], titles: Mapping[str, str]) -> list[Chart]:
+    """Build charts of all logged values.
 
     Args:
-        logs: What `read_logs` gave.
+        logs: Curves by the log's column, see `read_logs`.
         titles: Titles of statistics by name.
     """
-    charts, left, names = [], dict(logs), {**titles, **NAMES}
+    charts, left, names = [], dict(logs), {**titles, **CURVE_NAMES}
     for title, pattern, caption, from_zero in CHARTS:
         found = [(key, match[1]) for key in logs if (match := re.fullmatch(pattern, key))]
-        lines = [left.pop(key)._replace(name=names.get(name, name.replace("_", " "))) for key, name in found]
-        if lines:
-            charts.append(curves(title, lines, caption, from_zero))
-    charts += [curves(name, [line]) for name, line in left.items()]
-    note = "Pale lines are what was logged, strong ones are smoothed. Point at a chart, or walk along it by ← and →."
-    return fragment(element("p", note, class_="note"), element("div", charts, class_="charts")) if charts else Html()
+        curves = [left.pop(key)._replace(name=names.get(name, name.replace("_", " "))) for key, name in found]
+        if curves:
+            charts.append(line_chart(title, curves, caption, from_zero))
+    return charts + [line_chart(name, [curve]) for name, curve in left.items()]
 
 
 def read_logs(folder: Path) -> dict[str, Curve]:
-    """What Lightning's CSV logger left of learning, by name.
+    """Read the logged values of a run by column.
 
-    A run that was interrupted has a file for each of its parts; the later one counts where both have a step.
+    A run that was interrupted has several logs; the later one counts where both have a step.
 
     Raises:
         UserError: If a file can't be read.
@@ -64,8 +111,8 @@ def read_logs(folder: Path) -> dict[str, Curve]:
     files = folder.glob("csv/version_*/metrics.csv")
     for path in sorted(files, key=lambda path: (len(path.parent.name), path.parent.name)):
         rows = csv.DictReader(read_text(path).splitlines())
-        if not any(re.match(LOGGED, name) for name in rows.fieldnames or ()):
-            continue  # of a test, which counts no steps
+        if not any(re.match(TRAINING_COLUMNS, name) for name in rows.fieldnames or ()):
+            continue
         for row in rows:
             for name, text in row.items():
                 try:
@@ -77,60 +124,47 @@ def read_logs(folder: Path) -> dict[str, Curve]:
     return {
         name: Curve(name, sorted(values), [values[step] for step in sorted(values)])
         for name, values in found.items()
-        if not re.match(r"(epoch|step)$|final/|realism/", name)
+        if not re.match(FINAL_COLUMNS, name)
     }
 
 
-def probed(stages: Mapping[str, Any]) -> Html:
-    """What the features read off images of a known number of objects, from what the stages of a run found."""
-    errors: dict[tuple[str, str], dict[int, float]] = {}  # mean error by true number, of each layout and slot
-    numbers: dict[str, dict[str, str]] = {}
-    for key, value in stages.items():
-        found = re.fullmatch(r"probe/([^/]+)/(?:(.+)/)?(?:bias_(\d+)|(\w+))", key)
-        if not found or not isinstance(value, (int, float)) or not math.isfinite(value):
-            continue
-        numbers.setdefault(found[1], {})
-        if found[3]:
-            errors.setdefault((found[1], found[2] or ""), {})[int(found[3])] = value
-        else:
-            numbers[found[1]][found[4]] = number(value)
-    if not numbers:
-        return Html()
-    lines = [
-        Curve(layout, sorted(bias), [bias[n] for n in sorted(bias)])
-        for (layout, slot), bias in errors.items()
-        if not slot
+def probe_section(results: Results) -> ProbeSection | None:
+    """Build tables and a chart of the probe's results; None if no stage was probed."""
+    probes = {prior: probe for stage in results.stages.values() for prior, probe in stage.probes.items()}
+    if not probes:
+        return None
+    names = list(dict.fromkeys(name for probe in probes.values() for name in probe.scores))
+    scores = [
+        [prior, *(format_number(probe.scores[name]) if name in probe.scores else "" for name in names)]
+        for prior, probe in probes.items()
     ]
-    columns = {
-        "presence_accuracy": "classes present, right",
-        "count_accuracy": "number of objects, right",
-        "class_error": "mean error of a class",
-    }
-    slots = sorted({slot for _, slot in errors if slot})
-    worst = [[slot, *(_worst(errors.get((layout, slot), {})) for layout in numbers)] for slot in slots]
-    note = (
-        "Learning can get no better than the features count. A probe compares what they read off rendered images with "
-        "what is in those, by layout."
-    )
-    caption = "mean, by the number that there are"
-    return fragment(
-        element("p", note, class_="note"),
-        table(
-            ["layout", *columns.values()], [[who, *(row.get(c, "") for c in columns)] for who, row in numbers.items()]
-        ),
-        element(
-            "div",
-            curves("Error of the number of objects", lines, caption, along="objects in the image"),
-            class_="charts single",
-        )
-        if lines
+    curves = [
+        Curve(prior, sorted(errors), [errors[number] for number in sorted(errors)])
+        for prior, probe in probes.items()
+        if (errors := _finite(probe.count_error))
+    ]
+    return ProbeSection(
+        Table(["parameter prior", *(SCORE_TITLES.get(name, name.replace("_", " ")) for name in names)], scores),
+        line_chart("Error of the number of objects", curves, "mean, by the true number", x_label="objects in the image")
+        if curves
         else None,
-        details("largest mean error by class or place", table(["", *numbers], worst)) if worst else None,
+        _largest_errors(probes),
     )
 
 
-def _worst(errors: Mapping[int, float]) -> str:
+def _largest_errors(probes: Mapping[str, ProbeResult]) -> Table | None:
+    slots = list(dict.fromkeys(slot for probe in probes.values() for slot in probe.slot_errors))
+    errors = [[_finite(probe.slot_errors.get(slot, {})) for probe in probes.values()] for slot in slots]
+    rows = [[slot, *map(_largest, some)] for slot, some in zip(slots, errors, strict=True)]
+    return Table(["", *probes], rows) if rows else None
+
+
+def _largest(errors: Mapping[int, float]) -> str:
     if not errors:
         return ""
-    true = max(errors, key=lambda n: abs(errors[n]))
-    return f"{errors[true]:+.2f} where there are {true}".replace("-", "−")
+    number = max(errors, key=lambda n: abs(errors[n]))
+    return f"{errors[number]:+.2f} at a true number of {number}".replace("-", "−")
+
+
+def _finite(errors: Mapping[int, float]) -> dict[int, float]:
+    return {number: error for number, error in errors.items() if math.isfinite(error)}

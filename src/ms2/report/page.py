@@ -1,85 +1,113 @@
-"""The page itself: sections under a title, with style and script inside, so that one file is all there is."""
+"""HTML pages from Jinja2 templates, with style, script and charts inlined.
+
+Templates escape every text that they insert; styles, the script, and JSON made by Jinja2's ``tojson`` are the only
+markup that Python puts in. A page loads nothing, and runs no script but its own (Content Security Policy).
+"""
 
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import ms2
-from ms2.report.markup import Html, element, fragment
+from ms2.report.charts import CONFIG
 
-STYLE, SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 class Section(NamedTuple):
-    """A part of the page.
+    """A section of a page.
 
     Attributes:
         title: Its heading, and its name in the list of sections.
-        content: What it holds; empty for a section that is left out.
+        template: File of its template, which finds the data as ``data``.
+        data: What it shows; a section without is left out.
     """
 
     title: str
-    content: Html
+    template: str
+    data: Any
+
+    @property
+    def id(self) -> str:
+        """Name of its anchor."""
+        return self.title.lower().replace(" ", "-")
 
 
-def page(kind: str, title: str, lead: Html, sections: Sequence[Section]) -> str:
-    """The whole document.
+class Fact(NamedTuple):
+    """A short fact about what is reported.
 
-    The browser is told to load nothing and to run no script but the page's own (Content Security Policy).
+    Attributes:
+        name: What it is.
+        value: Its value; None for a fact that is left out.
+    """
+
+    name: str
+    value: object
+
+
+def render_page(template: str, kind: str, title: str, sections: Sequence[Section], **lead: Any) -> str:
+    """Render a page.
 
     Args:
-        kind: What is reported on, above the title.
+        template: File of the template.
+        kind: What is reported, above the title.
         title: Name of the run or the data set.
-        lead: What stands below the title.
-        sections: What follows.
+        sections: Sections in order.
+        lead: What the template shows below the title.
     """
-    kept = [section for section in sections if section.content]
-    names = [section.title.lower().replace(" ", "-") for section in kept]
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    script = page_script()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("link", rel="icon", href="data:,"),
-        element("title", f"{title} · ms2 {kind}"),
-        element("style", Html(STYLE)),
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            kind=kind,
+            title=title,
+            sections=[section for section in sections if section.data],
+            policy=policy,
+            style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+            script=script,
+            chart_config=CONFIG,
+            version=ms2.__version__,
+            **lead,
+        )
+        + "\n"
     )
-    links = [element("a", s.title, href=f"#{name}") for s, name in zip(kept, names, strict=True)]
-    body = element(
-        "body",
-        element("header", element("p", kind, class_="kind"), element("h1", title), lead),
-        element("nav", links, aria_label="sections"),
-        element(
-            "main",
-            [
-                element("section", element("h2", s.title, id=f"{name}-title"), s.content, id=name,
-                        aria_labelledby=f"{name}-title")
-                for s, name in zip(kept, names, strict=True)
-            ],
-        ),
-        element("footer", f"Written by ms2 {ms2.__version__} (ms2 report)."),
-        element("div", id="tip", role="tooltip", hidden=True),
-        element("script", Html(SCRIPT)),
-    )  # fmt: skip
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-def chips(items: Sequence[tuple[str, object]]) -> Html:
-    """Short facts in a row."""
-    shown = [element("div", element("dt", name), element("dd", value)) for name, value in items if value is not None]
-    return element("dl", shown, class_="chips")
+@cache
+def environment() -> Environment:
+    """Build the environment of all templates: every text is escaped, and unknown names are errors."""
+    made = Environment(
+        loader=PackageLoader("ms2.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "sort_keys": False}
+    return made
 
 
-def commands(lines: Mapping[str, str]) -> Html:
+@cache
+def page_script() -> str:
+    """Bundle the page's script with Vega, Vega-Lite and Vega-Embed (0.9 MB)."""
+    bundle: str = vl_convert.javascript_bundle((TEMPLATES / "page.js").read_text(encoding="utf-8"))
+    return bundle.replace("</script", r"<\/script")
+
+
+def present(facts: Sequence[Fact]) -> list[Fact]:
+    """Drop facts without a value."""
+    return [fact for fact in facts if fact.value is not None]
+
+
+def command_list(commands: Mapping[str, str]) -> list[Fact]:
     """Commands by what they do."""
-    return fragment(
-        [
-            element("div", element("p", what, class_="note"), element("pre", element("code", line)))
-            for what, line in lines.items()
-        ]
-    )
+    return [Fact(what, command) for what, command in commands.items()]
