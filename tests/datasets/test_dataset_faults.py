@@ -27,7 +27,7 @@ from ms2.datasets.folder import TEMPORARY_FOLDER, DataSetFolder, FolderError
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
-from ms2.models.conditional.sampling import sample_prior_given
+from ms2.models.conditional.sampling import sample_prior_conditional
 from ms2.models.opening import OpenedModel, open_model
 from ms2.worlds.aerial2d.grammar import Aerial2D
 
@@ -413,7 +413,9 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
 @pytest.fixture
 def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Priors are not asked a hundred thousand times."""
-    monkeypatch.setattr("ms2.models.scene_model.sample_prior_given", partial(sample_prior_given, max_tries=500))
+    monkeypatch.setattr(
+        "ms2.models.scene_model.sample_prior_conditional", partial(sample_prior_conditional, max_tries=500)
+    )
 
 
 Refused = Callable[..., str]

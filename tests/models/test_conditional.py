@@ -1,4 +1,4 @@
-"""Conditions on numbers of objects: sampling against exact enumeration of q(T | C), outlooks against brute force."""
+"""Conditions on object counts: sampling against enumeration of q(T | C), reachability against brute force."""
 
 import itertools
 import math
@@ -14,11 +14,10 @@ from torch import Tensor
 
 from ms2.grammar.derivations import Derivations, is_valid, pad
 from ms2.grammar.grammar import Grammar
-from ms2.models.conditional import reachability as outlook
-from ms2.models.conditional import sampling
-from ms2.models.conditional.condition import OPERATORS, Condition, ConditionError, satisfied
-from ms2.models.conditional.reachability import Outlook, outlooks, possible_counts
-from ms2.models.conditional.sampling import Conditioned, sample_given, sample_prior_given
+from ms2.models.conditional import reachability, sampling
+from ms2.models.conditional.condition import OPERATORS, Condition, ConditionError, satisfies
+from ms2.models.conditional.reachability import Reachability, build_reachability, possible_counts
+from ms2.models.conditional.sampling import ConditionalStructure, sample_conditional, sample_prior_conditional
 from ms2.models.structure import SamplingError, StructureModel
 from ms2.priors.structure import ListLengthPrior, MixturePrior
 from ms2.scene.batch import scenes_from_derivations
@@ -134,8 +133,8 @@ def small(grammar: Grammar, t_max: int, at_most: int = 1500) -> list[tuple[int, 
 def test_satisfied_counts_the_objects_of_the_scene(data: st.DataObject, grammar: Grammar):
     asked = data.draw(asked_of(grammar))
     rules = pad(grammar, small(grammar, 8))
-    assert satisfied(grammar, rules, asked).equal(meets(grammar, rules, asked))
-    assert bool(satisfied(grammar, rules, []).all())
+    assert satisfies(grammar, rules, asked).equal(meets(grammar, rules, asked))
+    assert bool(satisfies(grammar, rules, []).all())
 
 
 # -- what can still become of them -----------------------------------------------------------------------------
@@ -156,11 +155,11 @@ def ways(model: StructureModel, every: Sequence[tuple[int, ...]], asked: Sequenc
     return found
 
 
-def ahead(model: StructureModel, views: Sequence[Outlook], prefixes: Sequence[tuple[int, ...]]) -> Steps:
-    """The same by outlooks."""
-    seen = [view.start(len(prefixes)) for view in views]
+def ahead(model: StructureModel, views: Sequence[Reachability], prefixes: Sequence[tuple[int, ...]]) -> Steps:
+    """The same by `Reachability`."""
+    seen = [view.initial_state(len(prefixes)) for view in views]
     for rule in pad(model.grammar, prefixes).unbind(1):
-        seen = [view.after(last.state, rule) for view, last in zip(views, seen, strict=True)]
+        seen = [view.advance(last.state, rule) for view, last in zip(views, seen, strict=True)]
     good, bad = torch.stack([s.good for s in seen]).amax(0), torch.stack([s.bad for s in seen]).amin(0)
     return {
         prefix: tuple(steps if steps + len(prefix) <= model.t_max else math.inf for steps in pair)
@@ -181,7 +180,7 @@ def one_step_more(model: StructureModel, prefixes: Sequence[tuple[int, ...]]) ->
 
 @settings(max_examples=60)
 @given(st.data(), st.sampled_from([*TRICKY, ROADS, DIGITS]) | grammars())
-def test_an_outlook_sees_exactly_what_can_still_become_of_a_derivation(data: st.DataObject, grammar: Grammar):
+def test_reachability_is_exact(data: st.DataObject, grammar: Grammar):
     t_max = int(grammar.shortest_derivation[grammar.start]) + data.draw(st.integers(0, 5))
     model = make(grammar, t_max, max_length=data.draw(bounds(grammar)))
     asked = data.draw(asked_of(grammar))
@@ -189,14 +188,14 @@ def test_an_outlook_sees_exactly_what_can_still_become_of_a_derivation(data: st.
     assume(expected)  # bounded lists may be too short for any derivation
     too_long = dict.fromkeys(one_step_more(model, list(expected)) - set(expected), (math.inf, math.inf))
     expected |= too_long
-    assert ahead(model, [Outlook(grammar, asked, t_max, model.max_lengths.tolist())], list(expected)) == expected
+    assert ahead(model, [Reachability(grammar, asked, t_max, model.max_lengths.tolist())], list(expected)) == expected
 
 
 @pytest.mark.parametrize("asked", [["a == 2", "b <= 1"], ["a >= 1", "b == 1", "x == 1"], ["a != 1", "a + b == 2"]])
-def test_several_outlooks_never_cut_off_what_is_possible(asked: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(outlook, "JOINT", 1)
+def test_several_groups_never_exclude_what_is_possible(asked: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reachability, "MAX_JOINT_COUNTS", 1)
     model, wanted = make(DIGITS, 10), read(DIGITS, *asked)
-    views = outlooks(DIGITS, wanted, 10, model.max_lengths.tolist())
+    views = build_reachability(DIGITS, wanted, 10, model.max_lengths.tolist())
     assert len(views) == len({c.classes for c in wanted})
     expected = ways(model, list(DIGITS.enumerate_derivations(10)), wanted)
     for prefix, (good, bad) in ahead(model, views, list(expected)).items():
@@ -212,7 +211,7 @@ def test_conditions_are_divided_only_where_they_are_many():
     longest = [100] * len(grammar.nonterminals)
 
     def number(value: int) -> int:
-        return len(outlooks(grammar, read(grammar, *(f"{c} == {value}" for c in classes)), 60, longest))
+        return len(build_reachability(grammar, read(grammar, *(f"{c} == {value}" for c in classes)), 60, longest))
 
     assert [number(value) for value in (0, 1, 2, 6, 60)] == [1, 2, 2, 2, 6]
 
@@ -303,15 +302,17 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("leaves", "n"), [(1, DRAWS // 8), (60, DRAWS // 2), (4096, DRAWS)])  # many tries fail, or few
+@pytest.mark.parametrize(
+    ("max_prefixes", "n"), [(1, DRAWS // 8), (60, DRAWS // 2), (4096, DRAWS)]
+)  # many tries fail, or few
 @pytest.mark.parametrize("case", CASES)
-def test_samples_follow_the_law_given_the_conditions(case: str, leaves: int, n: int):
+def test_samples_follow_the_law_given_the_conditions(case: str, max_prefixes: int, n: int):
     """And so do those that were tried again; tries succeed as often as they should."""
     grammar, t_max, kind, texts = CASES[case]
     model, asked = make(grammar, t_max, **kind), read(grammar, *texts)
     every = law(model, asked)
     assert 1 < len(every) < len(law(model))
-    sampler = Conditioned(model, asked, leaves=leaves)
+    sampler = ConditionalStructure(model, asked, max_prefixes=max_prefixes)
     drawn = sampler.sample(n, rng())
     assert drawn.rules.shape == (n, t_max)
     rows = unpadded(grammar, drawn.rules)
@@ -335,10 +336,10 @@ def check_tries(drawn: Derivations, probability: float, bound: float) -> None:
 
 @pytest.mark.parametrize("case", ["two classes, several latents", "a sum", "a renderable non-terminal"])
 def test_the_law_is_the_same_where_conditions_are_divided(case: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(outlook, "JOINT", 1)
+    monkeypatch.setattr(reachability, "MAX_JOINT_COUNTS", 1)
     grammar, t_max, kind, texts = CASES[case]
     model, asked = make(grammar, t_max, **kind), read(grammar, *texts)
-    sampler = Conditioned(model, asked)
+    sampler = ConditionalStructure(model, asked)
     drawn = sampler.sample(DRAWS, rng())
     assert fit(unpadded(grammar, drawn.rules), law(model, asked)) > 1e-3
     check_tries(drawn, sum(law(model, asked).values()), sampler.bound)
@@ -346,9 +347,9 @@ def test_the_law_is_the_same_where_conditions_are_divided(case: str, monkeypatch
 
 @pytest.mark.parametrize("lanes", [5, 30])
 def test_the_law_is_the_same_however_tries_are_batched(lanes: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sampling, "LANES", lanes)
+    monkeypatch.setattr(sampling, "MAX_BATCH_SIZE", lanes)
     model, asked = make(DIGITS, 6), read(DIGITS, "a >= 1")
-    sampler = Conditioned(model, asked, leaves=1)
+    sampler = ConditionalStructure(model, asked, max_prefixes=1)
     drawn = sampler.sample(60 * lanes, rng())
     assert fit(unpadded(DIGITS, drawn.rules), law(model, asked)) > 1e-3
     check_tries(drawn, sum(law(model, asked).values()), sampler.bound)
@@ -363,13 +364,13 @@ def test_the_law_of_any_grammar(data: st.DataObject, grammar: Grammar):
     )
     asked = data.draw(asked_of(grammar))
     small(grammar, t_max)
-    leaves = data.draw(st.sampled_from([1, 10, 1000]))
+    max_prefixes = data.draw(st.sampled_from([1, 10, 1000]))
     every = law(model, asked)
     if not every:
         with pytest.raises(ConditionError, match="can't be met"):
-            Conditioned(model, asked, leaves)
+            ConditionalStructure(model, asked, max_prefixes)
         return
-    sampler = Conditioned(model, asked, leaves)
+    sampler = ConditionalStructure(model, asked, max_prefixes)
     assert sum(every.values()) <= sampler.bound * (1 + 1e-9)
     assume(sum(every.values()) > 0.01 * sampler.bound)
     drawn = sampler.sample(300, rng())
@@ -382,7 +383,7 @@ def test_the_law_of_any_grammar(data: st.DataObject, grammar: Grammar):
 def test_a_finer_envelope_is_a_tighter_bound_down_to_the_probability_itself():
     model, asked = make(ROADS, 18, max_length={"Roads": 2, "Cars": 3}, num_latents=2), read(ROADS, "car == 3")
     exact = sum(law(model, asked).values())
-    bound = [Conditioned(model, asked, leaves).bound for leaves in (1, 3, 6, 10, 4096)]
+    bound = [ConditionalStructure(model, asked, max_prefixes).bound for max_prefixes in (1, 3, 6, 10, 4096)]
     assert all(a > b for a, b in itertools.pairwise(bound))
     assert bound[0] == 1
     assert bound[-1] == pytest.approx(exact)
@@ -390,13 +391,13 @@ def test_a_finer_envelope_is_a_tighter_bound_down_to_the_probability_itself():
 
 def test_a_prefix_is_settled_only_if_no_end_is_bad(monkeypatch: pytest.MonkeyPatch):
     """The only bad one is the longest, and takes the last step."""
-    monkeypatch.setattr(sampling, "NEGLIGIBLE", 0.0)
+    monkeypatch.setattr(sampling, "MAX_REJECTED_FRACTION", 0.0)
     model, asked = make(ROADS, 14, max_length={"Roads": 2, "Cars": 3}), read(ROADS, "car < 6")
     every, good = law(model), law(model, asked)
     assert len(every) - len(good) == 1
     assert sum(every.values()) == pytest.approx(1, abs=1e-12)
     assert sum(good.values()) < 1 - 1e-8
-    assert Conditioned(model, asked).bound == pytest.approx(sum(good.values()), abs=1e-12)
+    assert ConditionalStructure(model, asked).bound == pytest.approx(sum(good.values()), abs=1e-12)
 
 
 def test_ten_cars_are_drawn_without_a_retry_however_rare():
@@ -407,7 +408,7 @@ def test_ten_cars_are_drawn_without_a_retry_however_rare():
     every = law(model, asked)
     assert len(every) == 4
     assert 0 < sum(every.values()) < 1e-4
-    sampler = Conditioned(model, asked)
+    sampler = ConditionalStructure(model, asked)
     assert sampler.bound == pytest.approx(sum(every.values()))
     drawn = sampler.sample(DRAWS, rng())
     assert not drawn.rejections.any()
@@ -416,7 +417,7 @@ def test_ten_cars_are_drawn_without_a_retry_however_rare():
 
 def test_a_condition_that_always_holds_leaves_only_the_limit_of_steps():
     model, asked = make(DIGITS, 6), read(DIGITS, "x == 1")
-    sampler = Conditioned(model, asked)
+    sampler = ConditionalStructure(model, asked)
     assert sampler.bound == 1
     drawn = sampler.sample(DRAWS, rng())
     assert fit(unpadded(DIGITS, drawn.rules), law(model)) > 1e-3
@@ -426,11 +427,11 @@ def test_a_condition_that_always_holds_leaves_only_the_limit_of_steps():
 def test_what_has_weight_zero_is_not_drawn_when_asked_for():
     fixed = make(STREET, 12, max_length={"Cars": 2}, fixed_rule_weights={"Trucks": [0.0, 1.0]})
     with pytest.raises(ConditionError) as error:
-        Conditioned(fixed, read(STREET, "truck == 1"))
+        ConditionalStructure(fixed, read(STREET, "truck == 1"))
     assert str(error.value) == (
         "'truck == 1' can't be met: truck can be 0 to 9 here, but to this model that has probability 0."
     )
-    assert not Conditioned(fixed, read(STREET, "truck < 2")).sample(100, rng()).rejections.any()
+    assert not ConditionalStructure(fixed, read(STREET, "truck < 2")).sample(100, rng()).rejections.any()
 
 
 # -- what can't be done ----------------------------------------------------------------------------------------
@@ -472,30 +473,30 @@ def test_what_has_weight_zero_is_not_drawn_when_asked_for():
 )
 def test_conditions_that_no_scene_meets(grammar: Grammar, kind: dict[str, object], texts: list[str], said: str):
     with pytest.raises(ConditionError) as error:
-        Conditioned(make(grammar, 12, **kind), read(grammar, *texts))
+        ConditionalStructure(make(grammar, 12, **kind), read(grammar, *texts))
     assert str(error.value) == said
 
 
 def test_conditions_that_exclude_each_other_where_they_are_divided(monkeypatch: pytest.MonkeyPatch):
-    """No outlook alone sees it; the envelope comes out empty."""
-    monkeypatch.setattr(outlook, "JOINT", 1)
+    """No group excludes it by itself; the envelope comes out empty."""
+    monkeypatch.setattr(reachability, "MAX_JOINT_COUNTS", 1)
     with pytest.raises(ConditionError, match="'car >= 5' and 'truck >= 5' can't be met together"):
-        Conditioned(make(STREET, 12), read(STREET, "car >= 5", "truck >= 5"))
+        ConditionalStructure(make(STREET, 12), read(STREET, "car >= 5", "truck >= 5"))
 
 
 def test_conditions_that_are_too_rare():
     model = make(STREET, 40)
     with torch.no_grad():
         model.head.bias[STREET.rules_of("Trucks")[0]] -= 20
-    sampler = Conditioned(model, read(STREET, "truck == 3"), leaves=1, max_tries=5000)
+    sampler = ConditionalStructure(model, read(STREET, "truck == 3"), max_prefixes=1, max_tries=5000)
     with pytest.raises(SamplingError) as error:
         sampler.sample(10, rng())
     said = str(error.value)
     tries = int(said.partition(" of ")[2].partition(" ")[0])
-    assert 5000 <= tries < 5000 + 2 * sampling.LANES
+    assert 5000 <= tries < 5000 + 2 * sampling.MAX_BATCH_SIZE
     assert said == (
         f"'truck == 3' is too rare: none of {tries} tries met it, so that its probability is at most about "
-        f"{3 * sampler.bound / tries:.1g}. Ask for less, or raise leaves or max_tries."
+        f"{3 * sampler.bound / tries:.1g}. Ask for less, or raise max_prefixes or max_tries."
     )
 
 
@@ -503,7 +504,7 @@ def test_failed_tries_are_counted_in_a_row():
     """One try in six succeeds, so that far more than 200 fail in all."""
     model, asked = make(DIGITS, 6, num_latents=2), read(DIGITS, "a >= 1")
     assert 0.15 < sum(law(model, asked).values()) < 0.2
-    drawn = Conditioned(model, asked, leaves=1, max_tries=200).sample(1000, rng())
+    drawn = ConditionalStructure(model, asked, max_prefixes=1, max_tries=200).sample(1000, rng())
     assert int(drawn.rejections.sum()) > 4000
 
 
@@ -512,20 +513,20 @@ def test_failed_tries_are_counted_in_a_row():
 
 def test_without_conditions_it_is_the_model_itself():
     model = make(DIGITS, 8, max_tries=1000)
-    plain, same = model.sample(50, rng()), sample_given(model, [], 50, rng())
+    plain, same = model.sample(50, rng()), sample_conditional(model, [], 50, rng())
     assert same.rules.equal(plain.rules) and same.rejections.equal(plain.rejections)
-    none = sample_given(model, read(DIGITS, "a == 1"), 0, rng())
+    none = sample_conditional(model, read(DIGITS, "a == 1"), 0, rng())
     assert none.rules.shape == (0, 8) and none.rejections.shape == (0,)
 
 
 def test_equal_generators_give_equal_samples():
     """Also from a sampler that has seen other stacks before."""
     model, asked = make(ROADS, 14, num_latents=2), read(ROADS, "car == 2")
-    sampler = Conditioned(model, asked, leaves=10)
+    sampler = ConditionalStructure(model, asked, max_prefixes=10)
     one, other = sampler.sample(200, rng(5)), sampler.sample(200, rng(6))
     state = torch.get_rng_state()
-    same = sample_given(model, asked, 200, rng(5))
-    fine = Conditioned(model, asked, leaves=10).sample(200, rng(5))
+    same = sample_conditional(model, asked, 200, rng(5))
+    fine = ConditionalStructure(model, asked, max_prefixes=10).sample(200, rng(5))
     assert torch.get_rng_state().equal(state)
     assert fine.rules.equal(one.rules) and fine.rejections.equal(one.rejections)
     assert sampler.sample(200, rng(5)).rules.equal(one.rules)
@@ -548,7 +549,7 @@ SHIPPED = [
 def test_shipped_grammars(grammar: Grammar, t_max: int, kind: dict[str, object], texts: list[str]):
     model = StructureModel(grammar, t_max, NETWORKS[kind.pop("network", "lstm")](16), **kind)
     asked = read(grammar, *texts)
-    drawn = Conditioned(model, asked, leaves=500).sample(64, rng())
+    drawn = ConditionalStructure(model, asked, max_prefixes=500).sample(64, rng())
     assert bool(is_valid(grammar, drawn.rules).all())
     assert bool(model.in_support(drawn.rules).all())
     assert bool(meets(grammar, drawn.rules, asked).all())
@@ -567,21 +568,21 @@ def test_a_prior_given_conditions():
     rules = rules[meets(DIGITS, rules, asked)]
     p = prior.log_prob(DIGITS, rules)
     assert p is not None
-    drawn = sample_prior_given(prior, DIGITS, asked, DRAWS, rng()).rules
+    drawn = sample_prior_conditional(prior, DIGITS, asked, DRAWS, rng()).rules
     assert len(drawn) == DRAWS
     assert bool(is_valid(DIGITS, drawn).all())
     assert fit(unpadded(DIGITS, drawn), dict(zip(unpadded(DIGITS, rules), p.exp().tolist(), strict=True))) > 1e-3
-    assert sample_prior_given(prior, DIGITS, asked, 50, rng(1)).rules.equal(
-        sample_prior_given(prior, DIGITS, asked, 50, rng(1)).rules
+    assert sample_prior_conditional(prior, DIGITS, asked, 50, rng(1)).rules.equal(
+        sample_prior_conditional(prior, DIGITS, asked, 50, rng(1)).rules
     )
-    assert sample_prior_given(prior, DIGITS, [], 50, rng(1)).rules.equal(prior.sample(DIGITS, 50, rng(1)))
-    assert len(sample_prior_given(prior, DIGITS, asked, 0, rng())) == 0
+    assert sample_prior_conditional(prior, DIGITS, [], 50, rng(1)).rules.equal(prior.sample(DIGITS, 50, rng(1)))
+    assert len(sample_prior_conditional(prior, DIGITS, asked, 0, rng())) == 0
 
 
 def test_conditions_that_a_prior_never_meets():
     prior = ListLengthPrior(lengths={"Cars": [0, 1, 1, 0, 1], "Trucks": [1]})
     with pytest.raises(SamplingError) as error:
-        sample_prior_given(prior, STREET, read(STREET, "car == 3", "truck < 5"), 10, rng(), max_tries=100)
+        sample_prior_conditional(prior, STREET, read(STREET, "car == 3", "truck < 5"), 10, rng(), max_tries=100)
     assert str(error.value) == (
         "'car == 3' and 'truck < 5' is too rare for the prior ListLengthPrior: none of 110 draws met it. In them, car "
         "was 1 to 2, 4; truck was 0. Ask for less, or raise max_tries."
@@ -592,5 +593,5 @@ def test_the_share_of_a_prior_that_meets_a_condition():
     """With 0 to 3 digits alike, and both alike, P(no b) = (1 + 1/2 + 1/4 + 1/8) / 4."""
     prior = ListLengthPrior(lengths={"L": [1, 1, 1, 1]})
     rules = prior.sample(DIGITS, DRAWS, rng())
-    met = int(satisfied(DIGITS, rules, read(DIGITS, "b == 0")).sum())
+    met = int(satisfies(DIGITS, rules, read(DIGITS, "b == 0")).sum())
     assert stats.binomtest(met, DRAWS, 1.875 / 4).pvalue > 1e-3

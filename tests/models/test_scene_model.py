@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers import rng
 
-from ms2.models.conditional.condition import Condition, ConditionError, satisfied
-from ms2.models.conditional.sampling import Conditioned, sample_prior_given
+from ms2.models.conditional.condition import Condition, ConditionError, satisfies
+from ms2.models.conditional.sampling import ConditionalStructure, sample_prior_conditional
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import (
     LEARNED,
@@ -140,14 +140,14 @@ def test_conditions_hold_in_every_row(row: Row):
     grammar = model.world.grammar
     asked = [Condition.parse(text, grammar) for text in ("0 + 1 == 2", "2 <= 1")]
     drawn = model.derivations(30, rng(), row, asked)
-    assert bool(satisfied(grammar, drawn.rules, asked).all())
+    assert bool(satisfies(grammar, drawn.rules, asked).all())
     draw = model.sampler(row, asked)
     assert draw(30, rng()).rules.equal(drawn.rules)
     if row.structure:
         assert model.structure is not None
-        expected = Conditioned(model.structure, asked).sample(30, rng())
+        expected = ConditionalStructure(model.structure, asked).sample(30, rng())
     else:
-        expected = sample_prior_given(model.world.structure_prior, grammar, asked, 30, rng())
+        expected = sample_prior_conditional(model.world.structure_prior, grammar, asked, 30, rng())
     assert expected.rules.equal(drawn.rules) and expected.rejections.equal(drawn.rejections)
 
 

@@ -28,7 +28,7 @@ from ms2.gradients import (
     StraightThrough,
 )
 from ms2.learning.parameter_learner import ParameterLearner
-from ms2.models.conditional import Condition, Conditioned, sample_prior_given
+from ms2.models.conditional import Condition, ConditionalStructure, sample_prior_conditional
 from ms2.models.networks import GRU, LSTM
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import SceneModel
@@ -212,7 +212,7 @@ def structure_models(_: Path) -> dict[str, Any]:
             "norms of the gradients of two groups": [gradient.norm() for gradient in gradients],
         }
         for texts in CONDITIONS.get(name, []):
-            given = Conditioned(model, [Condition.parse(text, grammar) for text in texts])
+            given = ConditionalStructure(model, [Condition.parse(text, grammar) for text in texts])
             drawn = given.sample(6, rng())
             found[name][" and ".join(texts)] = {
                 "derivations": rows_of(drawn.rules, grammar.num_rules),
@@ -221,7 +221,7 @@ def structure_models(_: Path) -> dict[str, Any]:
             }
     (grammar, prior), texts = PRIORS["uniform traffic"], ["car >= 2", "Road <= 2"]
     conditions = [Condition.parse(text, grammar) for text in texts]
-    rules = sample_prior_given(prior(), grammar, conditions, 6, rng()).rules
+    rules = sample_prior_conditional(prior(), grammar, conditions, 6, rng()).rules
     found["uniform traffic, " + " and ".join(texts)] = rows_of(rules, grammar.num_rules)
     return found
 

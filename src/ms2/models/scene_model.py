@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from ms2.grammar.derivations import Derivations
 from ms2.models.conditional.condition import Condition
-from ms2.models.conditional.sampling import Conditioned, sample_prior_given
+from ms2.models.conditional.sampling import ConditionalStructure, sample_prior_conditional
 from ms2.models.parameters import ParameterModel
 from ms2.models.structure import StructureModel
 from ms2.render.base import Rendering
@@ -93,9 +93,9 @@ class SceneModel:
             SamplingError: From the sampler, if too many tries fail in a row.
         """
         if row.structure and self.structure is not None:
-            return Conditioned(self.structure, conditions).sample
+            return ConditionalStructure(self.structure, conditions).sample
         prior, grammar = self.world.structure_prior, self.world.grammar
-        return lambda n, generator: sample_prior_given(prior, grammar, conditions, n, generator)
+        return lambda n, generator: sample_prior_conditional(prior, grammar, conditions, n, generator)
 
     @torch.no_grad()
     def derivations(

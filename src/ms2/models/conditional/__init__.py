@@ -1,18 +1,18 @@
-"""Scenes as they are asked for, "car == 5": conditions, and exact samples of what meets them."""
+"""Conditional sampling: conditions on object counts ("car == 5"), and exact samples of scenes that meet them."""
 
-from ms2.models.conditional.condition import OPERATORS, Condition, ConditionError, satisfied
-from ms2.models.conditional.reachability import Outlook, outlooks, possible_counts
-from ms2.models.conditional.sampling import Conditioned, sample_given, sample_prior_given
+from ms2.models.conditional.condition import OPERATORS, Condition, ConditionError, satisfies
+from ms2.models.conditional.reachability import Reachability, build_reachability, possible_counts
+from ms2.models.conditional.sampling import ConditionalStructure, sample_conditional, sample_prior_conditional
 
 __all__ = [
     "OPERATORS",
     "Condition",
     "ConditionError",
-    "Conditioned",
-    "Outlook",
-    "outlooks",
+    "ConditionalStructure",
+    "Reachability",
+    "build_reachability",
     "possible_counts",
-    "sample_given",
-    "sample_prior_given",
-    "satisfied",
+    "sample_conditional",
+    "sample_prior_conditional",
+    "satisfies",
 ]

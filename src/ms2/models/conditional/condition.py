@@ -1,4 +1,4 @@
-"""A condition on a scene, "car == 5": read, and checked of finished derivations."""
+"""Conditions on object counts: parsing them, and checking finished derivations."""
 
 import operator
 import re
@@ -23,17 +23,17 @@ OPERATORS: dict[str, Callable] = {
 
 
 class ConditionError(UserError):
-    """A condition that can't be read, or can't be met."""
+    """A condition can't be parsed, or no scene can meet it."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A bound on the number of a scene's objects of one class, or of several classes together.
+    """A bound on the number of a scene's objects of one class, or of several classes added up.
 
     Attributes:
         classes: The classes whose objects are counted.
         operator: One of ``OPERATORS``.
-        value: What the number is compared with.
+        value: The number that the count is compared with.
     """
 
     classes: tuple[str, ...]
@@ -45,11 +45,11 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str, grammar: Grammar) -> "Condition":
-        """Read ``car == 5`` or ``car + truck <= 4``.
+        """Parse ``car == 5`` or ``car + truck <= 4``.
 
         Raises:
-            ConditionError: If it is no condition, or the grammar has no such class. Scenery, which the parameter prior
-                adds, is not known to the grammar.
+            ConditionError: If it is no condition, or the grammar has no such class. Classes of scenery, which the
+                parameter prior adds, are not in the grammar.
         """
         found = re.fullmatch(rf"\s*(\S.*?)\s*({'|'.join(OPERATORS)})\s*(\d+)\s*", text)
         if found is None:
@@ -66,26 +66,26 @@ class Condition:
                 )
         return cls(tuple(classes), comparison, int(value))
 
-    def holds(self, count: Int[Tensor, "*b"]) -> Bool[Tensor, "*b"]:
-        """Whether such numbers of objects meet it."""
+    def is_met(self, count: Int[Tensor, "*b"]) -> Bool[Tensor, "*b"]:
+        """Return whether counts meet the condition."""
         met: Tensor = OPERATORS[self.operator](count, self.value)
         return met
 
     @property
-    def limit(self) -> int:
-        """The number beyond which all are alike."""
+    def saturation_count(self) -> int:
+        """Smallest count from which on the condition is always met, or never."""
         return self.value + (self.operator not in (">=", "<"))
 
 
-def satisfied(grammar: Grammar, rules: Int[Tensor, "b t"], conditions: Sequence[Condition]) -> Bool[Tensor, " b"]:
-    """Which derivations make scenes that meet all conditions."""
+def satisfies(grammar: Grammar, rules: Int[Tensor, "b t"], conditions: Sequence[Condition]) -> Bool[Tensor, " b"]:
+    """Return which derivations meet all conditions."""
     met = torch.ones(len(rules), dtype=torch.bool, device=rules.device)
     for condition in conditions:
-        met &= condition.holds(emitted(grammar, condition.classes).to(rules.device)[rules].sum(1))
+        met &= condition.is_met(emitted_counts(grammar, condition.classes).to(rules.device)[rules].sum(1))
     return met
 
 
-def emitted(grammar: Grammar, classes: Sequence[str]) -> Int[Tensor, " k1"]:
-    """Objects of some classes that each rule makes; the padding rule makes none."""
+def emitted_counts(grammar: Grammar, classes: Sequence[str]) -> Int[Tensor, " k1"]:
+    """Count the objects of given classes that each rule emits; 0 for the padding rule."""
     emit = grammar.tensors().emit
     return sum(((emit == grammar.class_id(name)).sum(1) for name in classes), torch.zeros(len(emit), dtype=torch.long))
