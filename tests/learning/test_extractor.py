@@ -1,0 +1,38 @@
+"""Training of the extractor."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import EXPECTED, Beads, abacus, fit, stage_trainer
+from jaxtyping import Float
+from torch import Tensor
+
+from ms2.features.base import Blocks, FeatureExtractor
+from ms2.learning.extractor import ExtractorTraining
+
+pytestmark = EXPECTED
+
+
+class Plain(FeatureExtractor):
+    """Mean and deviation of an image, with nothing to train."""
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
+        return {"look": torch.stack([images.mean((1, 2, 3)), images.std((1, 2, 3))], 1)}
+
+
+def test_the_extractor_is_trained(tmp_path: Path) -> None:
+    features = Beads(scale=14.0)
+    stage = ExtractorTraining(abacus(), features, max_steps=60, batch_size=32, lr=0.5)
+    assert stage.needed
+    stage_trainer(tmp_path, stage).fit(stage)
+    assert features.scale.item() == pytest.approx(15, abs=0.1)
+    assert stage.findings["prior"].scores["count_accuracy"] == 1
+
+
+def test_an_extractor_that_isnt_trainable_is_left_alone(tmp_path: Path) -> None:
+    assert not ExtractorTraining(abacus(), Plain()).needed
+    settings = {"model__features": "Plain", "model__structure_learner__init_args__objective__init_args__bandwidth": 1.0}
+    fit(tmp_path, "plain", **settings, without=["model.features.init_args.widths"])
+    kept = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()}
+    assert kept == {"Pretraining", "TargetFeatures"}
