@@ -14,16 +14,10 @@ from scipy import stats
 from torchvision.transforms.functional import pil_to_tensor
 
 from ms2.core.errors import UserError
-from ms2.evaluation.detectors.comparison import (
-    Budget,
-    folder_of,
-    measure_rows,
-    measure_runs,
-    open_rows,
-    table,
-)
+from ms2.evaluation.detectors.compared_run import open_run
+from ms2.evaluation.detectors.comparison import DetectorBudget, compare_rows, compare_runs, comparison_folder
 from ms2.evaluation.detectors.detector import load_detector
-from ms2.metrics.comparison import ComparisonResult, load_comparison, summarise
+from ms2.metrics.comparison import ComparisonResult, load_comparison, markdown_table, summarise
 from ms2.metrics.fid import fid
 from ms2.metrics.intervals import mean_interval
 from ms2.metrics.kid import kid
@@ -46,7 +40,7 @@ TARGET = {
         "parameter_prior": "LinePlacement",
     },
 }
-SMALL = Budget(num_scenes=6, steps=2, test_scenes=5, batch_size=2, classes=("3", "8"))
+SMALL = DetectorBudget(num_train_images=6, train_steps=2, num_test_images=5, batch_size=2, classes=("3", "8"))
 
 
 @pytest.fixture
@@ -82,7 +76,7 @@ def test_the_interval_of_a_mean_is_students(values):
 
 def test_a_single_measurement_has_no_interval():
     assert mean_interval([0.3]) == mean_interval([0.3], 0.5)
-    assert table({"prior": {"AP": mean_interval([0.3])}}).splitlines()[-1] == "| prior | 0.300 |"
+    assert markdown_table({"prior": {"AP": mean_interval([0.3])}}).splitlines()[-1] == "| prior | 0.300 |"
 
 
 def test_gains_are_paired_by_seed():
@@ -92,13 +86,13 @@ def test_gains_are_paired_by_seed():
     gain = found["learned - prior"]["AP car"]
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.125, 0.125, 0.125))
     assert found["prior"]["AP car"].high - found["prior"]["AP car"].low > 0.5
-    lines = table(found).splitlines()
+    lines = markdown_table(found).splitlines()
     assert lines[0] == "| | AP car |"
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| prior", "| learned", "| learned - prior"]
 
 
 def test_a_comparison_in_small(run, monkeypatch):
-    summary, text = measure_runs([str(run)], [0, 1], SMALL, [])
+    summary, text = compare_runs([str(run)], [0, 1], SMALL, [])
     assert list(summary) == ["prior", "learned structure", "learned structure - prior"]
     assert (
         {"AP mean", "count TV", "class TV"}
@@ -107,36 +101,35 @@ def test_a_comparison_in_small(run, monkeypatch):
     )
     assert all(0 <= i.value <= 1 for key, i in summary["prior"].items() if key.endswith("TV"))
     # what was measured is not measured again
-    monkeypatch.setattr("ms2.evaluation.detectors.comparison.measure_rows", None)
-    assert measure_runs([str(run)], [0, 1], SMALL, [])[1] == text
+    monkeypatch.setattr("ms2.evaluation.detectors.comparison.compare_rows", None)
+    assert compare_runs([str(run)], [0, 1], SMALL, [])[1] == text
     (first, second) = sorted((run / "compare").glob("*/seed*.json"))
     assert [load_comparison(file).seed for file in (first, second)] == [0, 1]
-    assert load_comparison(first).budget["steps"] == SMALL.steps
+    assert load_comparison(first).budget["train_steps"] == SMALL.train_steps
 
 
 def test_rows_differ_in_structure_alone(run):
-    rows = open_rows(str(run))
-    assert rows.sources["prior"].model.structure is None
-    assert rows.sources["learned structure"].model.structure is not None
-    assert rows.hidden is not None
-    assert type(rows.hidden.world.structure_prior).__name__ == "RandomDigits"
-    assert type(rows.hidden.world.parameter_prior).__name__ == "LinePlacement"
-    hashes = [source.fingerprints() for source in rows.sources.values()]
+    rows = open_run(str(run))
+    assert rows.rows["prior"].model.structure is None
+    assert rows.rows["learned structure"].model.structure is not None
+    assert type(rows.target.hidden.structure_prior).__name__ == "RandomDigits"
+    assert type(rows.target.hidden.parameter_prior).__name__ == "LinePlacement"
+    hashes = [source.fingerprints() for source in rows.rows.values()]
     assert hashes[0]["renderer"] == hashes[1]["renderer"]
     assert hashes[0]["checkpoint"] is None
     assert hashes[1]["checkpoint"] is not None
 
 
 def test_settings_of_the_run_may_be_typed(run):
-    rows = open_rows(str(run), ["--world.renderer.canvas_size=60"])
-    assert rows.sources["prior"].model.world.renderer.size == rows.hidden.world.renderer.size == (60, 60)
+    rows = open_run(str(run), ["--world.renderer.canvas_size=60"])
+    assert rows.rows["prior"].model.world.renderer.size == rows.target.world.renderer.size == (60, 60)
 
 
 def test_what_cannot_be_compared_is_said(run):
     with pytest.raises(UserError, match="2 runs need as many --seeds, one each, not 3"):
-        measure_runs([str(run), str(run)], [0, 1, 2], SMALL, [])
-    with pytest.raises(UserError, match="has learned nothing to compare"):
-        open_rows("multimnist")
+        compare_runs([str(run), str(run)], [0, 1, 2], SMALL, [])
+    with pytest.raises(UserError, match="has no trained model to compare"):
+        open_run("multimnist")
     pictures = run.parent / "pictures"
     pictures.mkdir()
     for number in range(2):
@@ -145,7 +138,7 @@ def test_what_cannot_be_compared_is_said(run):
     configuration["data"]["target"] = {"class_path": "Folder", "init_args": {"root": str(pictures)}}
     (run / "config.yaml").write_text(yaml.safe_dump(configuration))
     with pytest.raises(UserError, match="nobody knows the labels of the target's images \\(Folder\\)"):
-        measure_runs([str(run)], [0], SMALL, [])
+        compare_runs([str(run)], [0], SMALL, [])
 
 
 def test_fid_and_kid_are_those_of_the_rows_images(run):
@@ -155,14 +148,14 @@ def test_fid_and_kid_are_those_of_the_rows_images(run):
     configuration = yaml.safe_load((run / "config.yaml").read_text())
     features = {"architecture": "squeezenet1_1", "layer": "features.3", "weights": str(weights)}
     realism = {"features": {"class_path": "Backbone", "init_args": features}, "num_images": 12, "batch_size": 7}
-    configuration["model"]["image_distances"] = realism
+    configuration["evaluation"] = {"image_distances": realism}
     (run / "config.yaml").write_text(yaml.safe_dump(configuration))
-    rows = open_rows(str(run))
-    found = measure_rows(rows, 0, replace(SMALL, num_scenes=20), run / "compare")
+    rows = open_run(str(run))
+    found = compare_rows(rows, 0, replace(SMALL, num_train_images=20), run / "compare")
 
     def embedded(pixels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return rows.realism.pick(rows.realism.features(pixels.float() / 255))
+            return rows.image_distances.select_block(rows.image_distances.features(pixels.float() / 255))
 
     real = embedded(rows.target.preview(20))
     for title, folder in (("prior", "prior"), ("learned structure", "learned_structure")):
@@ -174,14 +167,14 @@ def test_fid_and_kid_are_those_of_the_rows_images(run):
 
 def test_later_rows_may_go_on_from_earlier_ones(run):
     """With a learning rate that changes nothing, the second row is the first one's detector, and not a new one."""
-    rows, still = open_rows(str(run)), replace(SMALL, lr=1e-12)
-    measure_rows(rows, 7, still, run / "compare")
+    rows, still = open_run(str(run)), replace(SMALL, lr=1e-12)
+    compare_rows(rows, 7, still, run / "compare")
     place = run / "compare" / "seed0"
     (place / "prior").mkdir(parents=True)
     shutil.copy(run / "compare" / "seed7" / "prior" / "detector.pt", place / "prior")  # no new one of seed 0
     found = {}
     for progressive in (True, False):
-        measure_rows(rows, 0, replace(still, progressive=progressive), run / "compare")
+        compare_rows(rows, 0, replace(still, fine_tune_previous=progressive), run / "compare")
         first, second = (load_detector(place / row / "detector.pt") for row in ("prior", "learned_structure"))
         pairs = zip(first.parameters(), second.parameters(), strict=True)
         found[progressive] = all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
@@ -192,7 +185,7 @@ def test_later_rows_may_go_on_from_earlier_ones(run):
 def test_other_targets_and_measures_are_measured_anew(run):
     """And not taken for what was measured with the run's own."""
     places = {
-        folder_of(run, open_rows(str(run), words), SMALL)
+        comparison_folder(run, open_run(str(run), words), SMALL)
         for words in ([], ["--target.init_args.structure_prior.init_args.seed=3"], ["--statistics=[ClassFrequency]"])
     }
     assert len(places) == 3
@@ -208,20 +201,20 @@ def test_a_class_that_one_test_set_lacks_is_left_out_of_means():
 
 
 def test_runs_that_learned_other_parts_are_refused(run, monkeypatch):
-    one = open_rows(str(run))
-    other = one._replace(sources={**one.sources, "learned structure and parameters": one.sources["prior"]})
+    one = open_run(str(run))
+    other = one._replace(rows={**one.rows, "learned structure and parameters": one.rows["prior"]})
     monkeypatch.setattr(
-        "ms2.evaluation.detectors.comparison.open_rows", lambda name, arguments: {"a": one, "b": other}[name]
+        "ms2.evaluation.detectors.comparison.open_run", lambda name, arguments: {"a": one, "b": other}[name]
     )
     with pytest.raises(UserError, match="a has prior, learned structure; b has prior, learned structure, learned"):
-        measure_runs(["a", "b"], [0, 1], SMALL, [])
+        compare_runs(["a", "b"], [0, 1], SMALL, [])
 
 
 def test_structure_is_counted_by_all_labels_where_it_was_annotated(run):
     """Of objects that nobody detects as well: cyclists, where cars are detected."""
-    rows = open_rows(str(run))
+    rows = open_run(str(run))
     rows.target.annotated = True
-    measure_rows(rows, 0, SMALL, run / "compare")
+    compare_rows(rows, 0, SMALL, run / "compare")
     place = run / "compare" / "seed0" / "prior"
     assert json.loads((place / "data" / "dataset.json").read_text())["categories"] == list("0123456789")
     assert tuple(load_detector(place / "detector.pt").categories) == SMALL.classes

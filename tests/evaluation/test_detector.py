@@ -12,14 +12,9 @@ from torchvision import models
 
 from ms2.core.errors import UserError
 from ms2.datasets.labelled_set import Example, LabelledSet, collate
-from ms2.evaluation.detectors.detector import (
-    ARCHITECTURES,
-    Batches,
-    Detector,
-    evaluate_detector,
-    load_detector,
-    train_detector,
-)
+from ms2.evaluation.detectors.architectures import ARCHITECTURES
+from ms2.evaluation.detectors.detector import Detector, load_detector
+from ms2.evaluation.detectors.training import ShuffledBatches, evaluate_detector, train_detector
 from ms2.features.backbone import WeightsError
 from ms2.models.checkpoints import CheckpointError
 
@@ -135,18 +130,18 @@ def test_the_papers_detector() -> None:
 def test_images_keep_their_size_unless_enlarged() -> None:
     image, target = Squares().examples[1]
     for factor in (1.0, 2.0):
-        transform = make(enlarge=factor).model.transform.train()
+        transform = make(upscale=factor).model.transform.train()
         batch, targets = transform([image / 255], [target])
         assert batch.image_sizes == [(factor * SIZE, factor * SIZE)]
         assert torch.equal(targets[0]["boxes"], factor * target["boxes"])
     wide = torch.zeros(3, 40, 100)
-    sizes = make(enlarge=1.5).model.transform.eval()([wide, wide[:, :20]])[0].image_sizes
+    sizes = make(upscale=1.5).model.transform.eval()([wide, wide[:, :20]])[0].image_sizes
     assert sizes == [(60, 150), (30, 150)]
 
 
 def test_detections_are_in_pixels_of_the_image_that_was_given(overfitted: Path) -> None:
     """Images twice as large that are made half as large are what the detector knows."""
-    halving = make(enlarge=0.5, fine_tune_from=overfitted).eval()
+    halving = make(upscale=0.5, fine_tune_from=overfitted).eval()
     large = [image.repeat_interleave(2, 1).repeat_interleave(2, 2) for image in images()]
     with torch.no_grad():
         found = halving(large)
@@ -194,13 +189,13 @@ def test_making_a_detector_leaves_the_global_generator_alone() -> None:
 
 
 def test_batches_hold_every_image_once_before_any_twice() -> None:
-    batches = list(Batches(5, 2, 5, seed=3))
-    assert list(map(len, batches)) == [2] * 5 == [2] * len(Batches(5, 2, 5))
+    batches = list(ShuffledBatches(5, 2, 5, seed=3))
+    assert list(map(len, batches)) == [2] * 5 == [2] * len(ShuffledBatches(5, 2, 5))
     flat = list(chain(*batches))
     assert sorted(flat[:5]) == sorted(flat[5:]) == list(range(5)) and flat[:5] != flat[5:]
-    assert batches == list(Batches(5, 2, 5, seed=3)) != list(Batches(5, 2, 5, seed=4))
-    assert list(Batches(5, 2, 3, seed=3)) == batches[:3]
-    assert list(Batches(1, 8, 1)) == [[0] * 8]
+    assert batches == list(ShuffledBatches(5, 2, 5, seed=3)) != list(ShuffledBatches(5, 2, 5, seed=4))
+    assert list(ShuffledBatches(5, 2, 3, seed=3)) == batches[:3]
+    assert list(ShuffledBatches(1, 8, 1)) == [[0] * 8]
 
 
 # --- beginning with weights ---
@@ -219,7 +214,7 @@ def test_trained_backbones_keep_their_first_layers_and_norms(body: str, tmp_path
     torch.manual_seed(3)
     network = models.get_model(body, weights=None)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
-    detector = make(architecture=f"fcos_{body}_fpn", weights=str(tmp_path / "weights.pt"))
+    detector = make(architecture=f"fcos_{body}_fpn", backbone_weights=str(tmp_path / "weights.pt"))
     given = {name.removeprefix("features."): value for name, value in network.state_dict().items()}
     before = detector.model.backbone.body.state_dict()
     assert all(torch.equal(value, given[name]) for name, value in before.items())
@@ -249,7 +244,7 @@ def test_unknown_names() -> None:
     with pytest.raises(
         WeightsError, match=r"there are no weights .*none\.pt: give a file of a state dict, or 'imagenet'"
     ):
-        make(weights="none.pt")
+        make(backbone_weights="none.pt")
 
 
 def test_sets_that_do_not_fit() -> None:

@@ -18,7 +18,7 @@ from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import render_record
 from ms2.evaluation.callbacks import Validation
-from ms2.evaluation.detectors.comparison import open_rows
+from ms2.evaluation.detectors.compared_run import open_run
 from ms2.evaluation.evaluation import Evaluation
 from ms2.features.base import AttributeExtractor, Blocks
 from ms2.features.dense import DenseCounts
@@ -455,7 +455,7 @@ def test_what_was_not_learned_can_not_be_asked_for() -> None:
 
 
 def test_comparisons_have_a_row_for_each_part(run: Path) -> None:
-    rows = open_rows(str(run)).sources
+    rows = open_run(str(run)).rows
     assert {title: tuple(source.model.learned) for title, source in rows.items()} == {
         "prior": (False, False),
         "learned structure": (True, False),

@@ -11,7 +11,7 @@ from record_sets import WORLDS, describe, generate
 from recording import Tolerance, rows_of, scenes_as_rows
 from run_files import Page, comparison_parts, histograms, history, metrics, rule_changes
 
-from ms2.evaluation.detectors.comparison import Budget, measure_runs
+from ms2.evaluation.detectors.comparison import DetectorBudget, compare_runs
 from ms2.models.opening import open_model
 
 LONGER = {"trainer__max_steps": 8, "trainer__val_check_interval": 4, "extractor__max_steps": 6}
@@ -37,7 +37,7 @@ RUN_SETS = {
     "learned parameters": ["--structure", "prior"],
 }
 """Arguments of `ms2 generate` after the run."""
-BUDGET = Budget(num_scenes=12, steps=20, test_scenes=6, batch_size=4, classes=("3", "8"))
+BUDGET = DetectorBudget(num_train_images=12, train_steps=20, num_test_images=6, batch_size=4, classes=("3", "8"))
 RUNS_FOLDER = tempfile.TemporaryDirectory()
 """Folder of the runs, which several sections use."""
 
@@ -96,7 +96,7 @@ def run_data_sets(folder: Path) -> dict[str, Any]:
 def comparison(folder: Path) -> dict[str, Any]:
     """Compare detectors trained on data of the prior and of a run."""
     run = shutil.copytree(run_of("digits"), folder / "digits")
-    summary, text = measure_runs([str(run)], [0], BUDGET, [])
+    summary, text = compare_runs([str(run)], [0], BUDGET, [])
     rows: dict[str, Any] = {}
     for row, measured in summary.items():
         rows[row] = {}

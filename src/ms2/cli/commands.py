@@ -83,7 +83,7 @@ COMMANDS = {
         Command(
             "compare",
             "Train detectors on data of the prior and of a run with the same budget, and test both on the run's target",
-            "ms2 compare runs/multimnist_quick --num_scenes 500 --steps 300",
+            "ms2 compare runs/multimnist_quick --num_train_images 500 --train_steps 300",
             "ms2.cli.compare:compare_command",
         ),
         Command(

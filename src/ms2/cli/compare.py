@@ -1,4 +1,4 @@
-"""``ms2 compare``: what data of the prior, and of the learned structure, is worth to a detector."""
+"""``ms2 compare``: detectors trained on images of the prior and of the learned models."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -8,8 +8,8 @@ from ms2.cli.generate import chosen_device, default_workers, separate_settings
 from ms2.core.files import write_text
 from ms2.core.parsing import ArgumentParser
 from ms2.evaluation.callbacks import StageProgressBar
-from ms2.evaluation.detectors.comparison import Budget, measure_runs
-from ms2.evaluation.detectors.detector import ARCHITECTURES
+from ms2.evaluation.detectors.architectures import ARCHITECTURES
+from ms2.evaluation.detectors.comparison import DetectorBudget, compare_runs
 
 if TYPE_CHECKING:
     from ms2.cli.commands import Command
@@ -20,17 +20,17 @@ def options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("runs", nargs="+", type=str, metavar="RUN", help="folder of a run, or of several: one for each seed")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of data sets and detectors")
-    add("--num_scenes", type=int, default=Budget.num_scenes, help="images to train on")
-    add("--steps", type=int, default=Budget.steps, help="training steps")
-    add("--test_scenes", type=int, default=Budget.test_scenes, help="images to test on")
+    add("--num_train_images", type=int, default=DetectorBudget.num_train_images, help="images to train on")
+    add("--train_steps", type=int, default=DetectorBudget.train_steps, help="training steps")
+    add("--num_test_images", type=int, default=DetectorBudget.num_test_images, help="images to test on")
     add("--classes", nargs="+", type=str, metavar="CLASS", help="classes to detect; the grammar's terminals by default")
-    add("--detector", choices=ARCHITECTURES, default=Budget.detector, help="architecture of the detector")
+    add("--detector", choices=ARCHITECTURES, default=DetectorBudget.detector, help="architecture of the detector")
     weights = "initial weights of its backbone: imagenet, or a file; random by default"
-    add("--weights", type=str | None, help=weights)
-    add("--batch_size", type=int, default=Budget.batch_size, help="images per step")
-    add("--lr", type=float, default=Budget.lr, help="learning rate")
-    progressive = "initialise each row's detector with the weights of the row before, as in the paper"
-    add("--progressive", action="store_true", help=progressive)
+    add("--backbone_weights", type=str | None, help=weights)
+    add("--batch_size", type=int, default=DetectorBudget.batch_size, help="images per step")
+    add("--lr", type=float, default=DetectorBudget.lr, help="learning rate")
+    fine_tune = "initialise each row's detector with the weights of the row before, as in the paper"
+    add("--fine_tune_previous", action="store_true", help=fine_tune)
     add("--workers", type=int | None, help="processes that generate; by default one for each core, or one with a GPU")
     add("--device", type=str | None, help="cpu or cuda; a GPU by default where there is one")
 
@@ -42,10 +42,10 @@ def compare_command(command: "Command", argv: list[str]) -> None:
     own, settings = separate_settings(argv)
     args = parser.parse_args(own)
     args.classes = None if args.classes is None else tuple(args.classes)
-    budget = Budget(**{f.name: getattr(args, f.name) for f in fields(Budget)})
+    budget = DetectorBudget(**{f.name: getattr(args, f.name) for f in fields(DetectorBudget)})
     device = chosen_device(args.device)
     workers = args.workers or default_workers(device)
-    _, table = measure_runs(args.runs, args.seeds, budget, settings, workers, device, StageProgressBar)
+    _, table = compare_runs(args.runs, args.seeds, budget, settings, workers, device, StageProgressBar)
     print(table)
     last = Path(args.runs[-1]) / "compare" / "table.md"
     write_text(last, table + "\n")

@@ -81,6 +81,19 @@ def summarise(results: Sequence[ComparisonResult]) -> dict[str, dict[str, Interv
     return found
 
 
+def markdown_table(summary: Mapping[str, Mapping[str, Interval]]) -> str:
+    """Format means and half the width of their intervals as a Markdown table, a line per row."""
+    columns = list(next(iter(summary.values())))
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for title, found in summary.items():
+        cells = [
+            f"{i.value:.3f} ± {(i.high - i.low) / 2:.3f}" if i.high > i.low else f"{i.value:.3f}"
+            for i in found.values()
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _means(measured: Sequence[Measurements]) -> dict[str, Interval]:
     common = [key for key in measured[0] if all(key in one for one in measured)]
     return {key: mean_interval([one[key] for one in measured]) for key in common}

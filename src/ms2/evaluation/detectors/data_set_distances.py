@@ -1,0 +1,74 @@
+"""Distances of a generated data set to a target: of the structure of its scenes, and of its images (FID and KID)."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ms2.datasets.job import Job
+from ms2.datasets.labelled_set import LabelledSet
+from ms2.evaluation.image_distances import ImageDistances
+from ms2.metrics.fid import fid
+from ms2.metrics.kid import kid
+from ms2.metrics.statistics import StructureStatistic
+from ms2.scene.batch import SceneBatch
+from ms2.targets.base import Target
+from ms2.targets.embedding import embed
+
+IMAGES_PER_BATCH = 50
+"""Images that are embedded together."""
+SHORT_TITLES = {"tv": "TV", "energy": "energy distance"}
+"""Titles of distances in tables."""
+Features = Float[Tensor, "n d"]
+
+
+def structure_distances(job: Job, target: Target, statistics: Sequence[StructureStatistic]) -> dict[str, float]:
+    """Compute the main distance of each statistic to the target, as ``count TV``; empty if its truth is unknown."""
+    if target.truth is None:
+        return {}
+    class_names = job.source.model.world.grammar.classes
+    scenes = record_scenes(job, target.annotated)
+    found = {}
+    for statistic in statistics:
+        ours, truth = (statistic.measure(some, class_names) for some in (scenes, target.truth))
+        distances = statistic.compare(ours, truth, generator=torch.Generator().manual_seed(0))
+        name, interval = next(iter(distances.items()))
+        found[f"{statistic.name} {SHORT_TITLES.get(name, name)}"] = interval.value
+    return found
+
+
+def record_scenes(job: Job, annotated: bool) -> SceneBatch:
+    """Read the scenes of a data set: all objects of the grammar, or the labelled ones as an annotator would see."""
+    class_names = job.source.model.world.grammar.classes
+    classes, parents = [], []
+    for record in job.records():
+        objects = [(one.class_name, one.parent) for one in record.scene.objects]
+        if annotated:
+            objects = [(label.category, -1) for label in record.labels]
+        kept = [(class_names.index(name), parent) for name, parent in objects if name in class_names]
+        classes.append(torch.tensor([number for number, _ in kept], dtype=torch.long))
+        parents.append(torch.tensor([parent for _, parent in kept], dtype=torch.long))
+    pad = torch.nn.utils.rnn.pad_sequence
+    return SceneBatch(pad(classes, True, -1), pad(parents, True, -1))
+
+
+def target_features(distances: ImageDistances, target: Target, device: str) -> Features:
+    """Embed the target's images."""
+    batches = DataLoader(target.partition(limit=distances.max_target_images), distances.batch_size)
+    return distances.select_block(embed(distances.features, batches, "embedding the target", device))
+
+
+def image_distances(
+    distances: ImageDistances, data: LabelledSet, channels: int, target: Features, device: str
+) -> dict[str, float]:
+    """Compute ``FID`` and ``KID`` of a data set's images to the features of the target's."""
+    blocks = embed(distances.features, _batches(data, channels), "embedding the data set", device)
+    features = distances.select_block(blocks)
+    return {"FID": fid(features, target), "KID": kid(features, target)}
+
+
+def _batches(data: LabelledSet, channels: int) -> Iterator[tuple[Int[Tensor, " b"], UInt8[Tensor, "b c h w"]]]:
+    for indices in torch.arange(len(data)).split(IMAGES_PER_BATCH):
+        yield indices, torch.stack([data[i][0][:channels] for i in indices.tolist()])
