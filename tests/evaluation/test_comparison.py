@@ -137,7 +137,7 @@ def test_what_cannot_be_compared_is_said(run):
     configuration = yaml.safe_load((run / "config.yaml").read_text())
     configuration["data"]["target"] = {"class_path": "Folder", "init_args": {"root": str(pictures)}}
     (run / "config.yaml").write_text(yaml.safe_dump(configuration))
-    with pytest.raises(UserError, match="nobody knows the labels of the target's images \\(Folder\\)"):
+    with pytest.raises(UserError, match="the target's images have no labels \\(Folder\\)"):
         compare_runs([str(run)], [0], SMALL, [])
 
 

@@ -239,7 +239,7 @@ def test_unknown_names() -> None:
         UserError, match=r"there is no detector 'fasterrcnn_resnet_fpn'. Did you mean 'fasterrcnn_resnet"
     ):
         make(architecture="fasterrcnn_resnet_fpn")
-    with pytest.raises(UserError, match="categories is empty: name what there is to detect"):
+    with pytest.raises(UserError, match="categories is empty: name at least one class to detect"):
         Detector([])
     with pytest.raises(
         WeightsError, match=r"there are no weights .*none\.pt: give a file of a state dict, or 'imagenet'"
@@ -249,7 +249,9 @@ def test_unknown_names() -> None:
 
 def test_sets_that_do_not_fit() -> None:
     data, detector = Squares(), make(architecture="maskrcnn_resnet18_fpn")
-    with pytest.raises(UserError, match="learns masks, which the set doesn't give: set masks, or use fasterrcnn"):
+    with pytest.raises(
+        UserError, match="learns masks, which the set lacks: read it with masks=True, or use fasterrcnn"
+    ):
         train_detector(detector, data, **QUIET)
     data.categories = ("green", "red")
     for run in (train_detector, evaluate_detector):
@@ -263,14 +265,16 @@ def test_sets_that_do_not_fit() -> None:
 
 def test_what_is_no_detector(overfitted: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        CheckpointError, match=r"there is no detector .*none\.pt: give the file that training one has left"
+        CheckpointError, match=r"there is no detector .*none\.pt: give a file that `train_detector` has saved"
     ):
         make(fine_tune_from=tmp_path / "none.pt")
     (tmp_path / "broken.pt").write_bytes(b"broken")
     with pytest.raises(CheckpointError, match=r"broken.pt can't be read as a detector \(\w+\): train it anew"):
         load_detector(tmp_path / "broken.pt")
     torch.save({"weights": {}}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match=r"other\.pt holds no detector: give the file that training one has left"):
+    with pytest.raises(
+        CheckpointError, match=r"other\.pt holds no detector: give a file that `train_detector` has saved"
+    ):
         load_detector(tmp_path / "other.pt")
     with pytest.raises(
         CheckpointError, match="whose architecture is fcos_resnet18_fpn, but this one's is fcos_mobilenet"
