@@ -20,8 +20,7 @@ from ms2.report.charts import Chart, heat_map, histogram
 from ms2.report.counts import DISTANCE_STEP, POSITION_BINS, DataSetCounts, scene_names
 from ms2.report.files import read_json, read_text, resolve_inside
 from ms2.report.gallery import Gallery, GalleryImage, GalleryLabel, build_gallery, bytes_per_image, data_uri
-from ms2.report.page import Fact, Section, command_list, present, render_page
-from ms2.report.run import ReproduceSection
+from ms2.report.page import Fact, ReproduceSection, Section, command_list, present, render_page
 from ms2.report.tables import Table
 
 NUM_SAMPLES = 24

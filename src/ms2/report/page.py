@@ -7,6 +7,7 @@ markup that Python puts in. A page loads nothing, and runs no script but its own
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +50,19 @@ class Fact(NamedTuple):
 
     name: str
     value: object
+
+
+@dataclass(frozen=True)
+class ReproduceSection:
+    """Commands that make a run or a data set again.
+
+    Attributes:
+        commands: Commands by what they do.
+        versions: Versions of what it was made with, as text.
+    """
+
+    commands: list[Fact]
+    versions: str
 
 
 def render_page(template: str, kind: str, title: str, sections: Sequence[Section], **lead: Any) -> str:

@@ -24,7 +24,7 @@ from ms2.report.formatting import format_duration
 from ms2.report.gallery import Gallery, GalleryImage, build_gallery, bytes_per_image, data_uri, parse_label
 from ms2.report.interval_charts import ChangeRow, rule_change_chart
 from ms2.report.learning import learning_curves, probe_section, read_logs
-from ms2.report.page import Fact, Section, command_list, present, render_page
+from ms2.report.page import Fact, ReproduceSection, Section, command_list, present, render_page
 from ms2.report.results import main_metrics, results_section, statistic_metric
 from ms2.report.tables import Table
 
@@ -87,19 +87,6 @@ class TimeSection:
     chart: Chart
     table: Table
     total: str
-
-
-@dataclass(frozen=True)
-class ReproduceSection:
-    """Commands that make the run again.
-
-    Attributes:
-        commands: Commands by what they do.
-        versions: Versions of what it was made with, as text.
-    """
-
-    commands: list[Fact]
-    versions: str
 
 
 def report_run(folder: Path) -> str:
