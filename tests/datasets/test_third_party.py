@@ -74,7 +74,7 @@ def ms2(site: Path, *words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_plugins_of_an_installed_package_are_listed_and_a_broken_one_is_named(site: Path) -> None:
-    lines = ms2(site, "list", "grammars", "parameters", "renderers").stdout.splitlines()
+    lines = ms2(site, "list", "grammars", "parameter_priors", "renderers").stdout.splitlines()
     kinds = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line.startswith(" ")}
     assert kinds["Shapes"] == "Any number of squares and discs; n of them take 2 + 2 n steps."
     assert kinds["Scatter"] == "Shapes anywhere on the canvas."
