@@ -269,7 +269,7 @@ def test_what_is_no_detector(overfitted: Path, tmp_path: Path) -> None:
     ):
         make(fine_tune_from=tmp_path / "none.pt")
     (tmp_path / "broken.pt").write_bytes(b"broken")
-    with pytest.raises(CheckpointError, match=r"broken.pt can't be read as a detector \(\w+\): train it anew"):
+    with pytest.raises(CheckpointError, match=r"broken.pt can't be read as a detector \(\w+\): train it again"):
         load_detector(tmp_path / "broken.pt")
     torch.save({"weights": {}}, tmp_path / "other.pt")
     with pytest.raises(
