@@ -18,27 +18,35 @@ if TYPE_CHECKING:
     from ms2.core.errors import UserError
     from ms2.core.images import image_grid
     from ms2.core.seeding import generator
+    from ms2.evaluation.callbacks import Validation
     from ms2.evaluation.evaluation import Evaluation
     from ms2.features.backbone import Backbone
     from ms2.features.base import FeatureExtractor
     from ms2.features.dense import DenseCounts
+    from ms2.features.layout import DenseLayout
     from ms2.gradients.advantages import Normalised
     from ms2.gradients.pathwise import Pathwise
     from ms2.gradients.straight_through import StraightThrough
     from ms2.grammar.grammar import Grammar
+    from ms2.learning.autoencoding import Autoencoding
     from ms2.learning.data import TargetImages
+    from ms2.learning.extractor import ExtractorTraining
     from ms2.learning.metasim2 import MetaSim2
     from ms2.learning.parameter_learner import ParameterLearner
+    from ms2.learning.pretraining import Pretraining
     from ms2.learning.structure_learner import StructureLearner
     from ms2.learning.turns import Turns
     from ms2.metrics.attributes import AttributeValue
+    from ms2.models.networks.recurrent import LSTM
     from ms2.models.parameters import ParameterModel
     from ms2.models.scene_model import SceneModel
     from ms2.models.structure import StructureModel
     from ms2.objectives.kde import KDE
     from ms2.objectives.mmd import MMDWitness
-    from ms2.priors.parameters import ParameterPrior
+    from ms2.priors.parameters import ParameterPrior, sample_uniform
+    from ms2.priors.structure import ListLengthPrior
     from ms2.render.base import Renderer, Rendering
+    from ms2.render.compositing.sprites import mask_boxes, rectangle_corners
     from ms2.scene.attributes import Attribute
     from ms2.scene.batch import SceneBatch
     from ms2.targets.folder import Folder
@@ -52,27 +60,35 @@ PUBLIC = {
     "core.errors": ["UserError"],
     "core.images": ["image_grid"],
     "core.seeding": ["generator"],
+    "evaluation.callbacks": ["Validation"],
     "evaluation.evaluation": ["Evaluation"],
     "features.backbone": ["Backbone"],
     "features.base": ["FeatureExtractor"],
     "features.dense": ["DenseCounts"],
+    "features.layout": ["DenseLayout"],
     "gradients.advantages": ["Normalised"],
     "gradients.pathwise": ["Pathwise"],
     "gradients.straight_through": ["StraightThrough"],
     "grammar.grammar": ["Grammar"],
+    "learning.autoencoding": ["Autoencoding"],
     "learning.data": ["TargetImages"],
+    "learning.extractor": ["ExtractorTraining"],
     "learning.metasim2": ["MetaSim2"],
     "learning.parameter_learner": ["ParameterLearner"],
+    "learning.pretraining": ["Pretraining"],
     "learning.structure_learner": ["StructureLearner"],
     "learning.turns": ["Turns"],
     "metrics.attributes": ["AttributeValue"],
+    "models.networks.recurrent": ["LSTM"],
     "models.parameters": ["ParameterModel"],
     "models.scene_model": ["SceneModel"],
     "models.structure": ["StructureModel"],
     "objectives.kde": ["KDE"],
     "objectives.mmd": ["MMDWitness"],
-    "priors.parameters": ["ParameterPrior"],
+    "priors.parameters": ["ParameterPrior", "sample_uniform"],
+    "priors.structure": ["ListLengthPrior"],
     "render.base": ["Renderer", "Rendering"],
+    "render.compositing.sprites": ["mask_boxes", "rectangle_corners"],
     "scene.attributes": ["Attribute"],
     "scene.batch": ["SceneBatch"],
     "targets.folder": ["Folder"],

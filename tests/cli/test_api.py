@@ -104,7 +104,8 @@ def names(world: ms2.World, target: ms2.Synthetic, tmp_path: Path, monkeypatch: 
     from ms2.worlds.multimnist import RandomDigits
 
     found |= {"ObjectCount": ObjectCount, "RandomDigits": lambda seed: RandomDigits(seed, 3)}
-    return found | {"Trainer": lambda max_steps: trainer(tmp_path, 1)}
+    few = {"limit_val_batches": 1, "val_check_interval": 1}
+    return found | {"Trainer": lambda max_steps, **more: trainer(tmp_path, min(2, max_steps), **few, **more)}
 
 
 def rows() -> object:

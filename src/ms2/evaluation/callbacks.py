@@ -65,6 +65,10 @@ class Validation(Callback):
 
     Args:
         evaluation: What is measured.
+
+    Example:
+        >>> trainer = Trainer(max_steps=200, callbacks=[Validation(Evaluation())])
+        >>> trainer.fit(model, datamodule=TargetImages(target))
     """
 
     def __init__(self, evaluation: Evaluation) -> None:

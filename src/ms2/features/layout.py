@@ -59,6 +59,12 @@ class DenseLayout(DenseCounts, AttributeExtractor):
         least_visible: Visible share of an object below which the network is not told of it.
         levels: Coarser maps that each cell is told of, each half as fine as the one before.
         count_threshold: By class, how much of an object must be expected at a place to be counted.
+
+    Example:
+        >>> attributes = world.mutable_attributes
+        >>> features = DenseLayout(1, world.classes, attributes, attribute_blocks={"columns": ["column"], "y": ["y"]})
+        >>> sorted(features(world.renderer.render(world.sample_prior(4, generator(0, "example")))))
+        ['classes', 'columns', 'count', 'y']
     """
 
     def __init__(

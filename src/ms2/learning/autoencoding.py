@@ -17,6 +17,10 @@ class Autoencoding(Stage):
         batch_size: Scenes per step, over all processes.
         lr: Learning rate (Adam), which falls linearly to zero.
         seed: Seed of the scenes.
+
+    Example:
+        >>> stage = Autoencoding(world, parameters, max_steps=600)
+        >>> Trainer(max_steps=stage.max_steps).fit(stage)
     """
 
     name, title = "autoencoding", "training the autoencoder"

@@ -31,6 +31,12 @@ class ExtractorTraining(Stage):
         probe_priors: Named parameter priors to probe the trained extractor on, besides the world's.
         probe_images: Images of each of them.
         seed: Seed of the scenes.
+
+    Example:
+        >>> stage = ExtractorTraining(world, features, max_steps=2, probe_images=40)
+        >>> Trainer(max_steps=2).fit(stage)
+        >>> 0 <= stage.findings["prior"].scores["count_accuracy"] <= 1
+        True
     """
 
     name, title = "extractor", "training the extractor"

@@ -39,6 +39,10 @@ class Pretraining(Stage):
             many, mix in a little of a wider one: after rules that no training derivation contains, the model's
             predictions are arbitrary, and lists may grow without end once learning reaches them.
         seed: Seed of the derivations.
+
+    Example:
+        >>> stage = Pretraining(world, structure, max_steps=400)
+        >>> Trainer(max_steps=stage.max_steps).fit(stage)
     """
 
     name, title = "pretraining", "pretraining on the prior"

@@ -47,6 +47,11 @@ class ParameterPrior(Plugin, ABC, kind="parameter_priors"):
 def sample_uniform(
     scenes: SceneBatch, low: float | Tensor, high: float | Tensor, generator: torch.Generator
 ) -> Float[Tensor, "b n"]:
-    """Sample one attribute of all objects, uniform between bounds."""
+    """Sample one attribute of all objects, uniform between bounds.
+
+    Example:
+        >>> scenes = world.sample_prior(4, generator(0, "example"))
+        >>> scenes = scenes.with_attributes(x=sample_uniform(scenes, 0.2, 0.8, generator(0, "x")))
+    """
     draw = torch.rand(scenes.classes.shape, generator=generator, device=scenes.classes.device)
     return low + (high - low) * draw

@@ -40,6 +40,13 @@ class ListLengthPrior(StructurePrior):
         weights: By non-terminal, the weights of its rules in the order of their numbers; uniform by default. For a
             non-terminal in ``lengths``, those of the rules that end its list say how often each of them does.
         t_max: Maximum number of steps of a derivation; a longer one is an error, since a PCFG may rarely end.
+
+    Example:
+        >>> grammar = Grammar("Ducks -> duck Ducks | ε")
+        >>> prior = ListLengthPrior(lengths={"Ducks": [0, 1, 3]})  # one duck, or three times as often two
+        >>> rules = prior.sample(grammar, 100, generator(0, "example"))
+        >>> prior.log_prob(grammar, rules).exp().unique()
+        tensor([0.2500, 0.7500])
     """
 
     def __init__(

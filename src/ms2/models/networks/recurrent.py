@@ -12,6 +12,9 @@ class LSTM(SequenceNetwork):
 
     Args:
         hidden: Dimension of inputs, outputs and hidden state.
+
+    Example:
+        >>> structure = StructureModel(world.grammar, t_max=24, network=LSTM(hidden=32))
     """
 
     def __init__(self, hidden: int = 64) -> None:

@@ -113,6 +113,11 @@ def rectangle_corners(
     """Compute the corners of rotated rectangles, clockwise on the image from the front left one; y points down.
 
     The front of a rectangle is where its length points: to the right at angle 0, upwards at a quarter turn.
+
+    Example:
+        >>> corners = rectangle_corners(torch.tensor([10.0]), torch.tensor([5.0]), angle=0.0, length=4.0, width=2.0)
+        >>> corners[0].tolist()
+        [[12.0, 4.0], [12.0, 6.0], [8.0, 6.0], [8.0, 4.0]]
     """
     ahead = torch.tensor([0.5, 0.5, -0.5, -0.5], device=x.device)
     right = torch.tensor([-0.5, 0.5, 0.5, -0.5], device=x.device)
@@ -124,7 +129,14 @@ def rectangle_corners(
 
 
 def mask_boxes(mask: Bool[Tensor, "s h w"]) -> Float[Tensor, "s 4"]:
-    """Compute tight boxes x0, y0, x1, y1 of masks, edge to edge; zeros for empty masks."""
+    """Compute tight boxes x0, y0, x1, y1 of masks, edge to edge; zeros for empty masks.
+
+    Example:
+        >>> mask = torch.zeros(1, 6, 8, dtype=torch.bool)
+        >>> mask[0, 2:4, 1:6] = True
+        >>> mask_boxes(mask).tolist()
+        [[1.0, 2.0, 6.0, 4.0]]
+    """
     height, width = mask.shape[1:]
 
     def span(line: Bool[Tensor, "s l"], size: int) -> tuple[Tensor, Tensor]:
