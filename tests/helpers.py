@@ -203,7 +203,7 @@ class Beads(TrainedExtractor):
         counts = self.scale * images[..., 0, 0]
         return {"classes": counts, "count": counts.sum(1, keepdim=True)}
 
-    def read(self, images: Tensor) -> CountPrediction:
+    def predict_counts(self, images: Tensor) -> CountPrediction:
         counts = self(images)["classes"]
         return CountPrediction(counts > 0.5, counts, counts.sum(1) + self.too_many)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ms2.features.backbone import Backbone
     from ms2.features.base import FeatureExtractor
     from ms2.features.dense import DenseCounts
-    from ms2.features.layout import DenseLayout
+    from ms2.features.dense_attributes import DenseAttributes
     from ms2.gradients.advantages import Normalised
     from ms2.gradients.pathwise import Pathwise
     from ms2.gradients.straight_through import StraightThrough
@@ -65,7 +65,7 @@ PUBLIC = {
     "features.backbone": ["Backbone"],
     "features.base": ["FeatureExtractor"],
     "features.dense": ["DenseCounts"],
-    "features.layout": ["DenseLayout"],
+    "features.layout": ["DenseAttributes"],
     "gradients.advantages": ["Normalised"],
     "gradients.pathwise": ["Pathwise"],
     "gradients.straight_through": ["StraightThrough"],

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ms2.core.errors import UserError
 from ms2.core.registry import available
-from ms2.features.base import CountError, Slots, TrainedExtractor, check_counts, class_counts
+from ms2.features.base import CountError, CountSlots, TrainedExtractor, check_counts, class_counts
 from ms2.features.dense import DenseCounts
-from ms2.features.layout import DenseLayout
+from ms2.features.dense_attributes import DenseAttributes
 from ms2.features.pretrained import PretrainedCounts
 from ms2.features.resnet import ResNet
 from ms2.render.base import Rendering
@@ -29,8 +29,8 @@ MAKE: dict[str, Callable[[], TrainedExtractor]] = {
     "ResNet, sum": lambda: ResNet(1, NAMES, widths=NARROW, pool="sum"),
     "ResNet, counts": lambda: ResNet(1, NAMES, widths=NARROW, count_heads=True, max_count=4),
     "DenseCounts": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4),
-    "DenseCounts, levels": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4, levels=2),
-    "DenseLayout": lambda: DenseLayout(  # what needs no scenes to learn; the rest is in test_layout_features.py
+    "DenseCounts, levels": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4, pyramid_levels=2),
+    "DenseAttributes": lambda: DenseAttributes(  # what needs no scenes to learn; the rest is in test_layout_features.py
         1,
         NAMES,
         attribute_blocks={"spots": ["row", "column"], "columns": ["column"]},
@@ -48,7 +48,7 @@ BLOCKS = {
     "ResNet, counts": {"embedding": 32, "count": 5, "count_0": 5, "count_1": 5, "count_2": 5},
     "DenseCounts": {"classes": 3, "count": 5},
     "DenseCounts, levels": {"classes": 3, "count": 5},
-    "DenseLayout": {"classes": 3, "count": 5, "spots": 16, "columns": 4},
+    "DenseAttributes": {"classes": 3, "count": 5, "spots": 16, "columns": 4},
     "PretrainedCounts": {"classes": 3, "count": 5, "embedding": 256},
 }
 every_extractor = pytest.mark.parametrize("name", MAKE)
@@ -158,7 +158,7 @@ def test_count_blocks_of_the_resnet_are_probabilities() -> None:
 
 @pytest.mark.parametrize("weight", [0.2, 1.0])
 def test_dense_blocks_are_expected_counts_and_their_bump(weight: float) -> None:
-    extractor = DenseCounts(1, NAMES, widths=NARROW, empty_weight=weight, max_count=4, count_width=0.7)
+    extractor = DenseCounts(1, NAMES, widths=NARROW, background_weight=weight, max_count=4, count_kernel_std=0.7)
     images = noise(2, 1, 16, 20)
     probability = extractor._logits(images).softmax(1) / torch.tensor([1, 1, 1, weight]).view(-1, 1, 1)
     probability = probability / probability.sum(1, keepdim=True)
@@ -174,7 +174,7 @@ def test_dense_blocks_are_expected_counts_and_their_bump(weight: float) -> None:
 @pytest.mark.parametrize("weight", [0.05, 0.2, 1.0])
 def test_expected_counts_are_unbiased_whatever_the_weight_of_empty_cells(weight: float) -> None:
     """An extractor that knows only how frequent classes are is at its optimum where it expects the true mean."""
-    extractor = DenseCounts(1, NAMES, widths=NARROW, empty_weight=weight, max_count=4)
+    extractor = DenseCounts(1, NAMES, widths=NARROW, background_weight=weight, max_count=4)
     counts, cells = class_counts(TINY, C), 9 * 9
     frequency = counts.float().mean(0) / cells
     every = torch.cat([frequency, 1 - frequency.sum(0, keepdim=True)])
@@ -225,7 +225,7 @@ def least_loss(extractor: TrainedExtractor) -> float:
     """What no extractor can go below: the weighted entropy of targets that are shared between cells."""
     if not isinstance(extractor, DenseCounts):
         return 0.0
-    target = extractor._cells(TINY, *extractor._logits(TINY.image).shape[2:])
+    target = extractor._cell_targets(TINY, *extractor._logits(TINY.image).shape[2:])
     weighted = target * extractor.weights.view(1, -1, 1, 1)
     best = weighted / weighted.sum(1, keepdim=True)
     return float(-torch.xlogy(weighted, best).sum(1).mean())
@@ -247,7 +247,7 @@ def test_a_tiny_batch_is_learned_by_heart_and_read_back(name: str) -> None:
     assert loss - least < 0.002 * first
     for _ in range(150):  # the embedding's running statistics catch up
         extractor.loss(TINY.image, TINY)
-    reading, counts = extractor.read(TINY.image), class_counts(TINY, C)
+    reading, counts = extractor.predict_counts(TINY.image), class_counts(TINY, C)
     assert torch.equal(reading.presence, counts > 0)
     if name in ("ResNet", "ResNet, sum"):
         assert reading.counts is None and reading.total is None
@@ -283,13 +283,13 @@ def test_the_losses_are_cross_entropies_of_what_is_read() -> None:
 
 
 def cells_of(labels: Rendering, rows: int = 4, columns: int = 5, **settings: Any) -> Tensor:
-    return DenseCounts(1, NAMES, widths=NARROW, **settings)._cells(labels, rows, columns)
+    return DenseCounts(1, NAMES, widths=NARROW, **settings)._cell_targets(labels, rows, columns)
 
 
-@pytest.mark.parametrize(("levels", "sees"), [(0, False), (3, True)])
-def test_coarser_levels_let_a_cell_see_what_is_far(levels: int, sees: bool) -> None:
+@pytest.mark.parametrize(("pyramid_levels", "sees"), [(0, False), (3, True)])
+def test_coarser_levels_let_a_cell_see_what_is_far(pyramid_levels: int, sees: bool) -> None:
     """A cell of the plain trunk sees 17 pixels to either side."""
-    extractor = DenseCounts(1, NAMES, widths=NARROW, levels=levels)
+    extractor = DenseCounts(1, NAMES, widths=NARROW, pyramid_levels=pyramid_levels)
     images = torch.rand(1, 1, 96, 97, generator=torch.Generator().manual_seed(0), requires_grad=True)
     extractor._logits(images)[0, :, 12, 12].sum().backward()
     assert images.grad is not None
@@ -299,8 +299,8 @@ def test_coarser_levels_let_a_cell_see_what_is_far(levels: int, sees: bool) -> N
 
 
 def test_levels_are_not_fewer_than_none() -> None:
-    with pytest.raises(UserError, match="levels"):
-        DenseCounts(1, NAMES, levels=-1)
+    with pytest.raises(UserError, match="pyramid_levels"):
+        DenseCounts(1, NAMES, pyramid_levels=-1)
 
 
 def test_an_object_in_the_middle_of_a_cell_is_in_that_cell_alone() -> None:
@@ -378,16 +378,16 @@ OWNED = (
 
 
 def test_slots_tell_whose_an_object_is() -> None:
-    slots = Slots(["road", "car", "house"], {"car": 2})
-    assert slots.names == ["road", "car_1", "car_2", "house"] and slots.kind == [0, 1, 1, 2]
-    assert slots.of(*OWNED).tolist() == [[0, 1, 1, 0, 2, 3], [0, 0, 2, 3, -1, -1]]
+    slots = CountSlots(["road", "car", "house"], {"car": 2})
+    assert slots.names == ["road", "car_1", "car_2", "house"] and slots.class_ids == [0, 1, 1, 2]
+    assert slots.assign(*OWNED).tolist() == [[0, 1, 1, 0, 2, 3], [0, 0, 2, 3, -1, -1]]
     assert slots.counts(*OWNED).tolist() == [[2, 2, 1, 1], [2, 0, 1, 1]]
 
 
 def test_slots_without_parents_are_classes() -> None:
-    slots = Slots(["road", "car", "house"])
+    slots = CountSlots(["road", "car", "house"])
     assert slots.names == ["road", "car", "house"]
-    assert slots.of(*OWNED).equal(OWNED[0])
+    assert slots.assign(*OWNED).equal(OWNED[0])
 
 
 @given(st.lists(st.lists(st.integers(-1, 2), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(0, 99))
@@ -396,8 +396,8 @@ def test_slots_agree_with_counting_one_by_one(rows: list[list[int]], seed: int) 
     generator = torch.Generator().manual_seed(seed)
     parents = torch.stack([torch.randint(-1, max(1, i), (len(rows),), generator=generator) for i in range(6)], 1)
     parents = torch.where(classes.gather(1, parents.clamp(min=0)) >= 0, parents, -1)
-    slots = Slots(["a", "b", "c"], {"b": 6})
-    found = slots.of(classes, parents)
+    slots = CountSlots(["a", "b", "c"], {"b": 6})
+    found = slots.assign(classes, parents)
     for row, above, got in zip(rows, parents.tolist(), found.tolist(), strict=True):
         for i, kind in enumerate(row):
             rank = sum(row[j] == row[above[i]] for j in range(above[i])) if above[i] >= 0 else 0
@@ -407,12 +407,12 @@ def test_slots_agree_with_counting_one_by_one(rows: list[list[int]], seed: int) 
 def test_more_parents_than_are_told_apart() -> None:
     classes, parents = torch.tensor([[0, 0, 0, 1]]), torch.tensor([[-1, -1, -1, 2]])
     with pytest.raises(
-        CountError, match=r"class 'car' that belong to parent number 3, but only 2 .* raise features\.by_p"
+        CountError, match=r"class 'car' that belong to parent number 3, but only 2 .* raise features\.parents_per_class"
     ):
-        Slots(["road", "car"], {"car": 2}).of(classes, parents)
+        CountSlots(["road", "car"], {"car": 2}).assign(classes, parents)
 
 
-@pytest.mark.parametrize("what", ["by_parent", "max_count"])
+@pytest.mark.parametrize("what", ["parents_per_class", "max_count"])
 def test_settings_for_a_class_that_is_not_there(what: str) -> None:
     with pytest.raises(
         UserError, match=rf"features\.{what} names a class 'cars' that the world lacks. Did you mean 'car'"
@@ -424,7 +424,9 @@ def test_settings_for_a_class_that_is_not_there(what: str) -> None:
 
 
 def test_counts_by_class_and_by_parent_are_blocks() -> None:
-    extractor = DenseCounts(1, ["road", "car", "house"], NARROW, max_count={"road": 3, "car": 5}, by_parent={"car": 2})
+    extractor = DenseCounts(
+        1, ["road", "car", "house"], NARROW, max_count={"road": 3, "car": 5}, parents_per_class={"car": 2}
+    )
     blocks = extractor(noise(2, 1, 36, 36))
     assert {name: block.shape[1] for name, block in blocks.items()} == {
         "classes": 3, "count_road": 4, "count_car_1": 6, "count_car_2": 6
@@ -442,8 +444,8 @@ def test_an_extractor_says_what_lies_beyond_its_blocks() -> None:
 
     extractor = Pathwise(1, ["a", "b"], widths=NARROW, max_count={"a": 2, "b": 9})
     counts = torch.tensor([[1.0, 1], [2.4, 1], [2.6, 1], [3, 9]]).view(4, 1, 1, 2)
-    assert extractor.beyond(counts) == {"count_a": 0.5, "count_b": 0.0}
-    assert make("ResNet").beyond(TINY.image) == {}
+    assert extractor.overflow_fraction(counts) == {"count_a": 0.5, "count_b": 0.0}
+    assert make("ResNet").overflow_fraction(TINY.image) == {}
 
 
 def stripes(n: int, seed: int) -> Rendering:
@@ -472,7 +474,7 @@ def stripes(n: int, seed: int) -> Rendering:
 
 def test_low_doubts_add_up_to_nothing() -> None:
     """Of a class of which one has to be sure, and whole objects count as before, also where cells share them."""
-    slots = {"max_count": 4, "by_parent": {"0": 2}}
+    slots = {"max_count": 4, "parents_per_class": {"0": 2}}
     plain, model = DenseCounts(1, NAMES, **slots), DenseCounts(1, NAMES, **slots, count_threshold={"0": 0.5})
     mass = torch.zeros(3, 5, 8, 16)
     mass[0, :4] = 0.02  # a little everywhere: 2.6 objects
@@ -480,8 +482,8 @@ def test_low_doubts_add_up_to_nothing() -> None:
     mass[2, 1, 2, 2], mass[2, 2, 6, 9] = 0.5, 0.5  # doubtful ones
     mass[:, 4] = 1 - mass[:, :4].sum(1)
     logits = mass.clamp(min=1e-30).log() + plain.weights.log()[:, None, None]
-    torch.testing.assert_close(plain.masses(logits), mass[:, :4])
-    found, before = (extractor.masses(logits).sum((2, 3)) for extractor in (model, plain))
+    torch.testing.assert_close(plain.densities(logits), mass[:, :4])
+    found, before = (extractor.densities(logits).sum((2, 3)) for extractor in (model, plain))
     assert model.slots.names == ["0_1", "0_2", "1", "2"]
     torch.testing.assert_close(found[:, 2:], before[:, 2:])
     assert before[0, 0] == pytest.approx(2.56) and (found[0, :2] < 0.15).all()
@@ -491,7 +493,9 @@ def test_low_doubts_add_up_to_nothing() -> None:
 def test_a_dense_extractor_learns_whose_an_object_is() -> None:
     """Which bar a dot is on shows in the rows above it, at any distance."""
     torch.manual_seed(0)
-    extractor = DenseCounts(1, ["bar", "dot"], (8, 16, 16), max_count={"bar": 2, "dot": 5}, by_parent={"dot": 2})
+    extractor = DenseCounts(
+        1, ["bar", "dot"], (8, 16, 16), max_count={"bar": 2, "dot": 5}, parents_per_class={"dot": 2}
+    )
     optimizer = torch.optim.AdamW(extractor.parameters(), 6e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=300)
     for step in range(300):
@@ -503,6 +507,6 @@ def test_a_dense_extractor_learns_whose_an_object_is() -> None:
     fresh = stripes(64, 1000)
     truth = extractor.slots.counts(fresh.classes, fresh.parents)
     with torch.no_grad():
-        read = extractor.read(fresh.image).slots
+        read = extractor.predict_counts(fresh.image).slots
     assert read is not None
     assert float((read - truth).abs().mean()) < 0.2

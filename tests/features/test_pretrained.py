@@ -64,10 +64,10 @@ def test_blocks_and_their_shapes() -> None:
         "classes": (3, 2), "count_red": (3, 5), "embedding": (3, 512),
     }  # fmt: skip
     assert model.cell == 8 and all(block.isfinite().all() for block in blocks.values())
-    reading = model.read(images)
+    reading = model.predict_counts(images)
     assert reading.counts.shape == (3, 2) and torch.allclose(reading.counts.sum(1), reading.total)
     assert torch.allclose(reading.counts, blocks["classes"])
-    assert set(model.beyond(images)) == {"count_red"}
+    assert set(model.overflow_fraction(images)) == {"count_red"}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_cells_cover_the_image_and_see_what_they_are_asked_for(architecture: str
     cell = int(model.cell)
     image, draw = torch.full((1, 3, 64, 96), 0.5), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        bare = model.maps(image)[0]
+        bare = model.feature_maps(image)[0]
         rows, columns = 64 // cell, 96 // cell
         assert bare.shape[2:] == (rows, columns)
         for row, column in [(0, 0), (rows - 1, columns - 1), (0, columns - 1), (rows // 2, columns // 3)]:
@@ -104,7 +104,7 @@ def test_cells_cover_the_image_and_see_what_they_are_asked_for(architecture: str
             dotted[..., row * cell : (row + 1) * cell, column * cell : (column + 1) * cell] = torch.rand(
                 3, cell, cell, generator=draw
             )
-            change = (model.maps(dotted)[0] - bare).square().sum((0, 1))
+            change = (model.feature_maps(dotted)[0] - bare).square().sum((0, 1))
             found = divmod(int(change.argmax()), columns)
             assert max(abs(found[0] - row), abs(found[1] - column)) <= 1
 
@@ -175,7 +175,7 @@ def test_statistics_are_taken_in_training_alone() -> None:
 
 def test_only_what_can_be_seen_is_taught() -> None:
     """An object of which less than a tenth is visible is one that isn't there."""
-    model, labels = make(least_visible=0.1).eval(), squares(4, seed=3)
+    model, labels = make(min_visibility=0.1).eval(), squares(4, seed=3)
     assert (labels.classes >= 0).any()
 
     def loss(visibility: float, classes: Tensor = labels.classes) -> Tensor:
@@ -186,7 +186,7 @@ def test_only_what_can_be_seen_is_taught() -> None:
     assert torch.equal(loss(0.09), nothing) and torch.equal(loss(0.0), nothing)
     assert torch.equal(loss(0.11), loss(1.0)) and not torch.equal(loss(0.11), nothing)
     assert torch.equal(
-        model._cells(labels, 8, 16)[:, :-1].sum((2, 3)), model.slots.counts(labels.classes, labels.parents)
+        model._cell_targets(labels, 8, 16)[:, :-1].sum((2, 3)), model.slots.counts(labels.classes, labels.parents)
     )
 
 
@@ -196,7 +196,7 @@ def test_the_head_learns_to_count() -> None:
     last = trained(model, labels, 150)
     assert last < 0.3 * first
     counts = model.slots.counts(labels.classes, labels.parents)
-    found = model.read(labels.image).counts
+    found = model.predict_counts(labels.image).counts
     assert (found - counts).abs().max() < 0.4, (found, counts)
     assert torch.equal(found.round(), counts)
     block = model(labels.image)["count_red"]
@@ -230,8 +230,8 @@ def test_random_weights_are_known_by_their_seed() -> None:
         ({"layers": []}, "layers must name at least one"),
         ({"max_count": {"blue": 3}}, "blue"),
         ({"count_threshold": {"blue": 0.5}}, "features.count_threshold names a class 'blue'"),
-        ({"empty_weight": 0.0}, "empty_weight and count_width must be positive"),
-        ({"count_width": 0.0}, "empty_weight and count_width must be positive"),
+        ({"background_weight": 0.0}, "background_weight and count_kernel_std must be positive"),
+        ({"count_kernel_std": 0.0}, "background_weight and count_kernel_std must be positive"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict, said: str) -> None:
@@ -258,7 +258,7 @@ def test_a_variable_in_a_path_must_be_set(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_weights_of_photographs() -> None:
     """They tell a car's photograph from grass and sky better than random ones do; at least, they are not random."""
     model = make(weights="$MS2_DATA/weights/squeezenet1_1_imagenet.pt").eval()
-    maps = model.maps(squares(2).image)
+    maps = model.feature_maps(squares(2).image)
     assert [m.shape[1] for m in maps] == [256, 512] and all(m.isfinite().all() for m in maps)
     random = make().network.state_dict()
     assert not any(torch.equal(v, random[name]) for name, v in model.network.state_dict().items() if "weight" in name)

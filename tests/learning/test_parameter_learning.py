@@ -20,9 +20,9 @@ from ms2.datasets.rendering import render_record
 from ms2.evaluation.callbacks import Validation
 from ms2.evaluation.detectors.compared_run import open_run
 from ms2.evaluation.evaluation import Evaluation
-from ms2.features.base import AttributeExtractor, Blocks
+from ms2.features.base import Blocks, SceneFeatureExtractor
 from ms2.features.dense import DenseCounts
-from ms2.features.layout import DenseLayout
+from ms2.features.dense_attributes import DenseAttributes
 from ms2.gradients.advantages import LeaveOneOut, Normalised
 from ms2.gradients.base import Gradient
 from ms2.gradients.finite_difference import FiniteDifference
@@ -97,13 +97,13 @@ class Around(ParameterPrior):
         return scenes.with_attributes(far=self.place + self.spread * (2 * draw - 1))
 
 
-class DialReader(AttributeExtractor):
+class DialReader(SceneFeatureExtractor):
     """Reads the pixel, and knows that it is the hand's place."""
 
     def forward(self, images: Float[Tensor, "b 1 1 1"]) -> Blocks:
         return {"far": images.flatten(1)}
 
-    def truth(self, scenes: SceneBatch, centres: Tensor | None) -> Blocks:
+    def ground_truth(self, scenes: SceneBatch, centres: Tensor | None) -> Blocks:
         return {"far": scenes.attributes["far"][:, :1]}
 
 
@@ -336,13 +336,13 @@ def test_reading_is_exact_where_features_read_without_error() -> None:
 
 
 def test_truth_is_what_a_perfect_reader_reads() -> None:
-    """Blocks of `DenseLayout` as sums over objects, by a loop."""
+    """Blocks of `DenseAttributes` as sums over objects, by a loop."""
     world = World(MultiMNIST(), UniformDigits(3), NormalPlacement((0.5, 0.2), (0.4, 0.2), (20.0, 40.0)), DigitCanvas(
         60, 12, rotation=True))  # fmt: skip
     reads = {"columns": ["column"], "turned": ["row", "angle"]}
-    features = DenseLayout(1, world.classes, world.mutable_attributes, attribute_blocks=reads, bins=5, harmonics=2)
+    features = DenseAttributes(1, world.classes, world.mutable_attributes, attribute_blocks=reads, bins=5, harmonics=2)
     scenes = world.sample_prior(6, rng())
-    truth = features.truth(scenes, world.renderer.centres(scenes))
+    truth = features.ground_truth(scenes, world.renderer.centres(scenes))
 
     def steps(place: float) -> Tensor:
         return torch.sigmoid(((torch.arange(5) + 0.5) / 5 - place) * 10)
@@ -358,7 +358,7 @@ def test_truth_is_what_a_perfect_reader_reads() -> None:
             turned += steps((6 + 48 * y) / 60)[:, None] * angle
         torch.testing.assert_close(truth["columns"][b], columns, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(truth["turned"][b], turned.flatten(), atol=1e-4, rtol=1e-4)
-    assert "turned" not in features.truth(scenes, None)
+    assert "turned" not in features.ground_truth(scenes, None)
 
 
 def test_structure_learns_from_scenes_with_learned_parameters() -> None:

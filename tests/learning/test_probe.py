@@ -60,7 +60,7 @@ def test_probing_one_that_sees_half_of_each_object() -> None:
 class Seen(Beads):
     """Reads the first bead alone, as it was not told of any that is hidden."""
 
-    least_visible = 0.1
+    min_visibility = 0.1
 
     def forward(self, images: Tensor) -> Blocks:
         counts = super().forward(images)["classes"]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ms2.features import (
     Backbone,
+    DenseAttributes,
     DenseCounts,
-    DenseLayout,
     InceptionPool3,
     PretrainedCounts,
     ResNet,
@@ -131,10 +131,10 @@ def car_world() -> World:
     return World(CARS, UniformTraffic(max_roads=2, max_cars=2), ScatteredCars(), AerialView(canvas_size=40))
 
 
-def place_extractor(world: World) -> DenseLayout:
+def place_extractor(world: World) -> DenseAttributes:
     """Return an extractor whose blocks are places of objects."""
     blocks = {"columns": ["column"], "rows": ["row"]}
-    return DenseLayout(
+    return DenseAttributes(
         world.renderer.channels,
         world.classes,
         world.mutable_attributes,
@@ -149,8 +149,8 @@ SLIM = (4, 4, 4)
 BY_ROAD = {
     "widths": SLIM,
     "max_count": {"Road": 3, "car": 8},
-    "by_parent": {"car": 4},
-    "levels": 1,
+    "parents_per_class": {"car": 4},
+    "pyramid_levels": 1,
     "count_threshold": {"car": 0.02},
 }
 EXTRACTORS: dict[str, tuple[Callable[[], World], Callable[[World], Any]]] = {
@@ -288,7 +288,7 @@ def features(_: Path) -> dict[str, Any]:
             found[name] = {"blocks": {block: _narrow(values) for block, values in extractor(labels.image).items()}}
             if isinstance(extractor, TrainedExtractor):
                 found[name]["loss"] = extractor.loss(labels.image, labels, scenes)
-                prediction = extractor.read(labels.image)._asdict()
+                prediction = extractor.predict_counts(labels.image)._asdict()
                 found[name]["count prediction"] = {
                     what: value for what, value in prediction.items() if value is not None
                 }

@@ -14,7 +14,7 @@ from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
-from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor, weight_bytes
+from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor, state_bytes
 from ms2.metrics.fid import fid_intervals
 from ms2.metrics.intervals import PriorAndLearned
 from ms2.metrics.kid import kid_intervals
@@ -215,4 +215,4 @@ def _weights(features: FeatureExtractor) -> str:
         with path.open("rb") as file:
             return f"{path.name} (sha256 {sha256(iter(lambda: file.read(1 << 20), b''))[:8]})"
     which = "random weights" if given is None else f"{given} weights".strip()
-    return f"{which} (sha256 {sha256(weight_bytes(features))[:8]})"
+    return f"{which} (sha256 {sha256(state_bytes(features))[:8]})"

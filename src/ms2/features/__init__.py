@@ -1,30 +1,30 @@
-"""Feature extractors: what images are compared by."""
+"""Feature extractors: maps of images to the feature blocks in which they are compared."""
 
 from ms2.features.backbone import Backbone, InceptionPool3
 from ms2.features.base import (
-    AttributeExtractor,
     Blocks,
     CountPrediction,
     FeatureExtractor,
+    SceneFeatureExtractor,
     TrainedExtractor,
-    weight_bytes,
+    state_bytes,
 )
 from ms2.features.dense import DenseCounts
-from ms2.features.layout import DenseLayout
+from ms2.features.dense_attributes import DenseAttributes
 from ms2.features.pretrained import PretrainedCounts
 from ms2.features.resnet import ResNet
 
 __all__ = [
-    "AttributeExtractor",
     "Backbone",
     "Blocks",
     "CountPrediction",
+    "DenseAttributes",
     "DenseCounts",
-    "DenseLayout",
     "FeatureExtractor",
     "InceptionPool3",
     "PretrainedCounts",
     "ResNet",
+    "SceneFeatureExtractor",
     "TrainedExtractor",
-    "weight_bytes",
+    "state_bytes",
 ]

@@ -1,4 +1,4 @@
-"""Extractors that were trained elsewhere: any torchvision network, and Inception-v3 pool-3 (section 4.3)."""
+"""Pretrained backbones of torchvision and timm, and Inception-v3 pool-3 (section 4.3)."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,51 +14,51 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.files import expand_path
 from ms2.features.base import Blocks, FeatureExtractor
 
-TIMM = "timm/"
-"""What the names of timm's networks begin with."""
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TIMM_PREFIX = "timm/"
+"""Prefix of the names of timm's networks."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class WeightsError(UserError):
-    """Weights that can't be had, or that don't fit."""
+    """Weights are missing, or do not match the network."""
 
 
-class Colours(nn.Module):
-    """Brings colours to what a network was trained on; grey becomes three equal channels.
+class InputNormalisation(nn.Module):
+    """Normalises images by mean and standard deviation; repeats a grey channel three times.
 
     Args:
-        mean: What is taken off the colours, which lie in [0, 1].
-        deviation: What they are divided by afterwards.
+        mean: Per-channel mean, of pixels in [0, 1].
+        std: Per-channel standard deviation.
     """
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
-    def __init__(self, mean: tuple[float, float, float], deviation: tuple[float, float, float]) -> None:
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
-        """The images with three channels."""
-        return (images.expand(-1, 3, -1, -1) - self.mean) / self.deviation
+        """Normalise images; repeat grey channels."""
+        return (images.expand(-1, 3, -1, -1) - self.mean) / self.std
 
 
 class Backbone(FeatureExtractor):
-    """A network of torchvision or timm up to one of its layers, averaged over the image: block ``embedding``.
+    """A torchvision or timm network up to a layer, averaged over the image: block ``embedding``.
 
-    Grey images are given to it as three equal channels.
+    Grey images are repeated to three channels.
 
     Args:
         architecture: Name of a torchvision classification network, such as ``resnet50``; or ``timm/`` and the name of
             one of timm's, which is an extra: ``pip install 'ms2[timm]'``.
-        layer: Layer whose output is the embedding, by its name in the network, such as ``layer3`` or ``avgpool``.
-        weights: File of a state dict, which may lack what lies beyond the layer; ``imagenet`` for torchvision's own,
-            from its cache or the net; null for random ones, which still tell much apart.
-        size: Height and width that images are brought to, in pixels; null keeps theirs.
-        mean: What is taken off the colours, which lie in [0, 1].
-        deviation: What they are divided by afterwards.
-        seed: Seed of random weights.
+        layer: Name of the layer whose output is averaged, such as ``layer3`` or ``avgpool``.
+        weights: File of a state dict, which may lack later layers; ``imagenet`` for torchvision's own,
+            from its cache or the net; null for random weights, whose features are informative too.
+        size: Height and width to which images are resized, in pixels; null keeps theirs.
+        mean: Per-channel mean, of pixels in [0, 1].
+        std: Per-channel standard deviation.
+        seed: Seed of the weights' random initialisation.
 
     Raises:
         WeightsError: If there are no such weights, or they don't reach up to the layer.
@@ -77,18 +77,18 @@ class Backbone(FeatureExtractor):
         weights: str | None = "imagenet",
         size: tuple[int, int] | None = None,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
-        deviation: tuple[float, float, float] = IMAGENET_DEVIATION,
+        std: tuple[float, float, float] = IMAGENET_STD,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.size = size
         self.layer = layer
-        self.network = self._adapted(network_up_to(architecture, [layer], weights, seed))
-        self.colours = Colours(mean, deviation)
+        self.network = self._adapted(truncate_network(architecture, [layer], weights, seed))
+        self.colours = InputNormalisation(mean, std)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
-        """Block ``embedding``."""
+        """Compute block ``embedding``."""
         if self.size is not None and images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False)
         found = self.network(self.colours(images))[self.layer]
@@ -97,24 +97,24 @@ class Backbone(FeatureExtractor):
         return {"embedding": found.flatten(2).mean(2) if found.ndim > 2 else found}
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Stay in evaluation: the network is used as it came."""
+        """Keep evaluation mode: the network is never trained."""
         return super().train(False)
 
     def _adapted(self, network: torch.fx.GraphModule) -> torch.fx.GraphModule:
-        """What subclasses change about the network."""
+        """Change the network; for subclasses."""
         return network
 
 
 class InceptionPool3(Backbone):
-    """Inception-v3 up to its third pooling, 2048 features: what the paper compares driving scenes by.
+    """Inception-v3 up to its third pooling: the paper's features for driving scenes, of 2048 dimensions.
 
-    Its average pools leave the padding out, as in the network of 2015 that FID is defined by; torchvision's count it.
+    Its average pools exclude the padding, as in the network of 2015 that FID is defined by; torchvision's include it.
 
     Args:
-        layer: Layer whose output is the embedding; ``avgpool`` is pool-3.
-        weights: File of a state dict, which may lack what lies beyond the layer; ``imagenet`` for torchvision's own,
-            from its cache or the net; null for random ones.
-        seed: Seed of random weights.
+        layer: Name of the layer whose output is averaged; ``avgpool`` is pool-3.
+        weights: File of a state dict, which may lack later layers; ``imagenet`` for torchvision's own,
+            from its cache or the net; null for random weights.
+        seed: Seed of the weights' random initialisation.
     """
 
     def __init__(self, layer: str = "avgpool", weights: str | None = "imagenet", seed: int = 0) -> None:
@@ -129,14 +129,16 @@ class InceptionPool3(Backbone):
         return network
 
 
-def network_up_to(architecture: str, layers: Sequence[str], weights: str | None, seed: int = 0) -> torch.fx.GraphModule:
-    """A network of torchvision that gives the outputs of some of its layers by name, in evaluation mode.
+def truncate_network(
+    architecture: str, layers: Sequence[str], weights: str | None, seed: int = 0
+) -> torch.fx.GraphModule:
+    """Build a network that returns the outputs of named layers, in evaluation mode.
 
     Args:
         architecture: Name of the network.
-        layers: Names of the layers, the last one last.
-        weights: A file, ``imagenet``, or null for random ones; see `Backbone`.
-        seed: Seed of random weights.
+        layers: Names of the layers, from first to last.
+        weights: A file, ``imagenet``, or null for random weights; see `Backbone`.
+        seed: Seed of the weights' random initialisation.
 
     Raises:
         WeightsError: If there are no such weights, or they don't reach up to the layers.
@@ -154,7 +156,7 @@ def network_up_to(architecture: str, layers: Sequence[str], weights: str | None,
 def _network(architecture: str) -> nn.Module:
     from torchvision import models
 
-    if architecture.startswith(TIMM):
+    if architecture.startswith(TIMM_PREFIX):
         return _timm(architecture, pretrained=False).eval()
     names = models.list_models(module=models)
     if architecture not in names:
@@ -171,7 +173,7 @@ def _timm(architecture: str, pretrained: bool) -> nn.Module:
         raise UserError(
             f"{architecture} is one of timm's networks, which is not installed. Try: pip install timm"
         ) from error
-    name = architecture.removeprefix(TIMM)
+    name = architecture.removeprefix(TIMM_PREFIX)
     if name not in timm.list_models():
         near = get_close_matches(name, timm.list_models(), 5, 0.3)  # of over a thousand
         raise UserError(f"timm has no network {name!r}. {suggest(name, near)}")
@@ -213,7 +215,7 @@ def _weights(architecture: str, weights: str) -> Mapping[str, Tensor]:
 def _imagenet(architecture: str) -> Mapping[str, Tensor]:
     from torchvision import models
 
-    if architecture.startswith(TIMM):
+    if architecture.startswith(TIMM_PREFIX):
         try:
             return _timm(architecture, pretrained=True).state_dict()
         except (OSError, RuntimeError) as error:
@@ -236,10 +238,10 @@ def _imagenet(architecture: str) -> Mapping[str, Tensor]:
 def _load(
     network: torch.fx.GraphModule, weights: Mapping[str, Tensor], source: str, architecture: str, layer: str
 ) -> None:
-    """Take over what the network up to the layer needs.
+    """Load the weights of the network up to a layer.
 
     Raises:
-        WeightsError: If something is lacking or of another shape.
+        WeightsError: If a tensor is missing or has another shape.
     """
     needed = {name: value for name, value in network.state_dict().items() if "num_batches_tracked" not in name}
     lacking = [name for name in needed if name not in weights]

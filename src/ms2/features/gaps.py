@@ -1,9 +1,9 @@
-"""How far objects in a row stand from the next: the distribution function of their gaps.
+"""Distribution functions of the gaps between neighbouring objects in a row, as features.
 
-Sums over objects, each by itself, don't say this well: two cars close together and two far apart may have the same mean
-place. In spatial statistics it is known as G, the distribution of distances to the nearest neighbour (Diggle, 1979);
-here of those ahead, along an axis, of the same row. What counts is the share of gaps and not their number, which is
-the structure's.
+Sums over objects, each by itself, don't express gaps well: two cars close together and two far apart may have the same
+mean position. In spatial statistics this function is known as G, the distribution of distances to the nearest neighbour
+(Diggle, 1979); here of neighbours ahead, along an axis, in the same row. It is normalised by the number of gaps, which
+depends on the structure alone.
 """
 
 import torch
@@ -11,44 +11,55 @@ from jaxtyping import Float
 from torch import Tensor
 
 SHARPNESS = 8
-"""How much narrower than a strip its edges are."""
+"""Width of a bin of `soft_bins` over the width of its edges."""
+SAME_OBJECT_CELLS = 1
+"""Distance in cells within which two cells are taken to show one object."""
 
 
-def steps(share: Float[Tensor, "*n"], bins: int) -> Float[Tensor, "*n f"]:
-    """Soft steps along an axis from 0 to 1: how far each of f places on it is above this one."""
-    edges = (torch.arange(bins, device=share.device) + 0.5) / bins
-    return ((edges - share[..., None]) * (2 * bins)).sigmoid()
+def soft_thresholds(positions: Float[Tensor, "*n"], bins: int) -> Float[Tensor, "*n f"]:
+    """Evaluate f soft step functions of positions in [0, 1]: near 1 where the threshold is above the position."""
+    edges = (torch.arange(bins, device=positions.device) + 0.5) / bins
+    return ((edges - positions[..., None]) * (2 * bins)).sigmoid()
 
 
-def strips(share: Float[Tensor, "*n"], number: int) -> Float[Tensor, "*n k"]:
-    """How far a place on an axis lies in each of k strips across it; adds up to 1."""
-    edges = torch.arange(1, number, device=share.device) / number
-    below = ((edges - share[..., None]) * (SHARPNESS * number)).sigmoid()
-    ones = torch.ones_like(share[..., None])
+def soft_bins(positions: Float[Tensor, "*n"], num_bins: int) -> Float[Tensor, "*n k"]:
+    """Assign positions in [0, 1] to k bins, with soft weights that sum to 1."""
+    edges = torch.arange(1, num_bins, device=positions.device) / num_bins
+    below = ((edges - positions[..., None]) * (SHARPNESS * num_bins)).sigmoid()
+    ones = torch.ones_like(positions[..., None])
     return torch.cat([below, ones], -1) - torch.cat([ones - 1, below], -1)
 
 
-def gaps_on_rows(mass: Float[Tensor, "b r j"], bins: int) -> Float[Tensor, "b f"]:
-    """Share of gaps within r rows that are smaller than each of f distances.
-
-    What lies in the next cell is taken for the object itself, which may be seen in two.
+def gap_cdf_from_maps(density: Float[Tensor, "b r j"], bins: int) -> Float[Tensor, "b f"]:
+    """Compute the fraction of gaps within r rows that are smaller than each of f distances.
 
     Args:
-        mass: How many objects each of a row's j cells holds.
-        bins: The number of distances.
+        density: Expected number of objects in each of a row's j cells. Neighbouring cells may show one object, and
+            make no gap.
+        bins: Number of distances.
     """
-    cell = torch.arange(mass.shape[2], device=mass.device)
-    away = cell - cell[:, None]
-    smaller = steps(away / mass.shape[2], bins) * (away > 1)[..., None]
-    next_ = torch.einsum("brl,jlf->brjf", mass, smaller).clamp(max=1)
-    any_ = (mass @ (away > 1).to(mass.dtype).T).clamp(max=1)
-    return torch.einsum("brj,brjf->bf", mass, next_) / (mass * any_).sum((1, 2))[:, None].clamp(min=1)
+    cell = torch.arange(density.shape[2], device=density.device)
+    distance = cell - cell[:, None]
+    ahead = distance > SAME_OBJECT_CELLS
+    smaller = soft_thresholds(distance / density.shape[2], bins) * ahead[..., None]
+    next_within = torch.einsum("brl,jlf->brjf", density, smaller).clamp(max=1)
+    has_next = (density @ ahead.to(density.dtype).T).clamp(max=1)
+    gaps = (density * has_next).sum((1, 2))[:, None]
+    return torch.einsum("brj,brjf->bf", density, next_within) / gaps.clamp(min=1)
 
 
-def gaps_of_objects(place: Float[Tensor, "b n"], rows: Float[Tensor, "b n r"], bins: int) -> Float[Tensor, "b f"]:
-    """The same of n objects, at places on an axis from 0 to 1, each of which is more or less on some of r rows."""
-    away = place[:, None] - place[:, :, None]
-    ahead = (away > 0).to(place.dtype)
-    next_ = torch.einsum("bjr,bijf->birf", rows, steps(away, bins) * ahead[..., None]).clamp(max=1)
-    any_ = (ahead @ rows).clamp(max=1)
-    return torch.einsum("bir,birf->bf", rows, next_) / (rows * any_).sum((1, 2))[:, None].clamp(min=1)
+def gap_cdf_from_objects(
+    positions: Float[Tensor, "b n"], rows: Float[Tensor, "b n r"], bins: int
+) -> Float[Tensor, "b f"]:
+    """Compute the fraction of gaps between objects in r rows that are smaller than each of f distances.
+
+    Args:
+        positions: Positions of n objects along the axis, in [0, 1].
+        rows: Weight of each object in each row.
+        bins: Number of distances.
+    """
+    distance = positions[:, None] - positions[:, :, None]
+    ahead = (distance > 0).to(positions.dtype)
+    next_within = torch.einsum("bjr,bijf->birf", rows, soft_thresholds(distance, bins) * ahead[..., None]).clamp(max=1)
+    has_next = (ahead @ rows).clamp(max=1)
+    return torch.einsum("bir,birf->bf", rows, next_within) / (rows * has_next).sum((1, 2))[:, None].clamp(min=1)

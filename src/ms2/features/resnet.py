@@ -1,4 +1,4 @@
-"""The paper's extractor: a small residual network that tells which classes an image holds (section 4.1)."""
+"""The paper's extractor: a small residual network with presence heads (section 4.1)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -8,25 +8,33 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ms2.features.base import Blocks, CountPrediction, Slots, TrainedExtractor, check_counts, check_names, class_counts
+from ms2.features.base import (
+    Blocks,
+    CountPrediction,
+    CountSlots,
+    TrainedExtractor,
+    check_counts,
+    check_names,
+    class_counts,
+)
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 
 
-class PlaceNorm(nn.LayerNorm):
-    """Normalises the channels of each place by themselves.
+class ChannelLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of each position.
 
-    What a place says must not depend on how much there is elsewhere, or objects would be counted the worse the more an
-    image differs from those of the prior: norms over the whole image do that. And BatchNorm differs between training
-    and evaluation on nearly empty canvases, enough to lose a third of the presence accuracy.
+    Norms over the whole image would make the features of a position depend on how much there is elsewhere, and counts
+    the less accurate the more an image differs from those of the prior. BatchNorm differs between training and
+    evaluation on nearly empty canvases, enough to lose a third of the presence accuracy.
     """
 
     def __init__(self, channels: int) -> None:
-        # Bare ground gives all channels much the same value, whose tiny differences a smaller eps would blow up.
+        # on bare ground all channels are nearly equal; a smaller eps would amplify their differences
         super().__init__(channels, eps=1e-2)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Apply the norm; cheap where channels are last in memory."""
+        """Normalise the channels of each position; fast in the channels-last memory format."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -37,10 +45,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, stride, 1),
-            PlaceNorm(outputs),
+            ChannelLayerNorm(outputs),
             nn.ReLU(inplace=True),
             nn.Conv2d(outputs, outputs, 3, 1, 1),
-            PlaceNorm(outputs),
+            ChannelLayerNorm(outputs),
         )
         self.shortcut, self.stride = nn.Conv2d(inputs, outputs, 1), stride
 
@@ -54,7 +62,7 @@ class ResidualBlock(nn.Module):
 
 
 def residual_trunk(channels: int, widths: tuple[int, int, int], strides: tuple[int, int, int]) -> nn.Sequential:
-    """Three residual blocks of two 3x3 convolutions each."""
+    """Build three residual blocks of two 3x3 convolutions each."""
     sizes = [channels, *widths]
     blocks = [ResidualBlock(i, o, s) for i, o, s in zip(sizes[:-1], sizes[1:], strides, strict=True)]
     # channels-last convolutions are markedly faster on CPUs and no slower on GPUs
@@ -68,12 +76,12 @@ class ResNet(TrainedExtractor):
     and one for the number of all objects; their probabilities are the blocks ``count_<class>`` and ``count``.
 
     Args:
-        channels: Channels of an image.
+        channels: Channels of the images.
         classes: Names of the classes.
-        widths: Channels of the three blocks; the last is the embedding's dimension.
-        pool: How the last feature map becomes the embedding: ``sum`` keeps counts linear in it.
-        count_heads: Whether to learn counts too.
-        max_count: Most objects that the count heads tell apart: one number for all heads, or one by class, for heads
+        widths: Output channels of the three blocks; the last is the dimension of the embedding.
+        pool: Pooling of the last feature map over the image; with ``sum`` the embedding is linear in counts.
+        count_heads: Whether to add count heads.
+        max_count: Largest number that the count heads represent: one number for all heads, or one by class, for heads
             of these classes alone.
     """
 
@@ -90,16 +98,16 @@ class ResNet(TrainedExtractor):
         max_count: int | dict[str, int] = 10,
     ) -> None:
         super().__init__()
-        self.slots, self.classes, self.pool = Slots(classes), list(classes), pool
+        self.slots, self.classes, self.pool = CountSlots(classes), list(classes), pool
         self.trunk = residual_trunk(channels, widths, (2, 2, 2))
-        self.most: dict[str, int] = {}
-        """Most objects of each count head."""
+        self.max_counts: dict[str, int] = {}
+        """Largest number of each count head, by the name of its block."""
         if count_heads and isinstance(max_count, int):
-            self.most = dict.fromkeys([f"count_{name}" for name in classes] + ["count"], max_count)
+            self.max_counts = dict.fromkeys([f"count_{name}" for name in classes] + ["count"], max_count)
         elif count_heads and isinstance(max_count, dict):
             check_names(max_count, classes, "max_count")
-            self.most = {f"count_{name}": most for name, most in max_count.items()}
-        outputs = len(classes) + sum(most + 1 for most in self.most.values())
+            self.max_counts = {f"count_{name}": number for name, number in max_count.items()}
+        outputs = len(classes) + sum(number + 1 for number in self.max_counts.values())
         self.register_buffer("mean", torch.zeros(widths[-1]))
         self.register_buffer("variance", torch.ones(widths[-1]))
         self.heads = nn.Sequential(
@@ -107,43 +115,43 @@ class ResNet(TrainedExtractor):
         )
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """The embedding of images, of unit variance over the prior."""
+        """Compute the embedding of images, of unit variance over the prior."""
         return self._embed(images, training=False)
 
     def _embed(self, images: Float[Tensor, "b c h w"], training: bool) -> Float[Tensor, "b d"]:
-        """Pooled maps, standardised: unit variance is what H = d I presumes, and what the heads can learn from.
+        """Pool and standardise the maps: H = d I presumes unit variance, and the heads learn well from it.
 
-        The running statistics of a pooled embedding, unlike those of nearly empty maps, serve evaluation well.
+        Running statistics of a pooled embedding, unlike those of nearly empty maps, are accurate in evaluation.
         """
         maps = self.trunk(images.contiguous(memory_format=torch.channels_last))
         pooled = maps.mean((2, 3)) if self.pool == "mean" else maps.sum((2, 3))
         return F.batch_norm(pooled, self.mean, self.variance, training=training, momentum=0.05)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
-        """Blocks ``embedding``, and with count heads ``count_<class>`` and ``count``."""
+        """Compute block ``embedding``, and with count heads ``count_<class>`` and ``count``."""
         embedding = self.embed(images)
-        counts = self._logits(embedding)[1] if self.most else {}
+        counts = self._logits(embedding)[1] if self.max_counts else {}
         return {"embedding": embedding, **{name: logits.softmax(1) for name, logits in counts.items()}}
 
     def loss(
         self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
     ) -> Float[Tensor, ""]:
-        """Binary cross-entropy of presence, plus cross-entropy of counts."""
+        """Compute the binary cross-entropy of presence plus the cross-entropy of counts."""
         counts = class_counts(labels, len(self.classes))
         presence, logits = self._logits(self._embed(images, training=True))
         loss = F.binary_cross_entropy_with_logits(presence, (counts > 0).float())
         named = {"count": counts.sum(1)} | {
             f"count_{c}": n for c, n in zip(self.classes, counts.unbind(1), strict=True)
         }
-        for name, most in self.most.items():
-            check_counts(named[name][:, None], most, name.removeprefix("count_") if name != "count" else "objects")
-            loss = loss + F.cross_entropy(logits[name], named[name]) / len(self.most)
+        for name, max_count in self.max_counts.items():
+            check_counts(named[name][:, None], max_count, name.removeprefix("count_") if name != "count" else "objects")
+            loss = loss + F.cross_entropy(logits[name], named[name]) / len(self.max_counts)
         return loss
 
-    def read(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
-        """Presence, and with count heads the expected counts; those of classes without a head are not a number."""
+    def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
+        """Predict presence, and with count heads the expected counts: NaN for classes without a head."""
         presence, logits = self._logits(self.embed(images))
-        if not self.most:
+        if not self.max_counts:
             return CountPrediction(presence > 0, None, None)
         number = {
             name: head.softmax(1) @ torch.arange(head.shape[1], device=head.device).float()
@@ -155,6 +163,8 @@ class ResNet(TrainedExtractor):
         return CountPrediction(presence > 0, counts, number.get("count", counts.sum(1)), counts)
 
     def _logits(self, embedding: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "b c"], dict[str, Float[Tensor, "b _"]]]:
-        """Logits of presence, and of each count head by the name of its block."""
-        presence, *counts = self.heads(embedding).split([len(self.classes), *(n + 1 for n in self.most.values())], 1)
-        return presence, dict(zip(self.most, counts, strict=True))
+        """Compute the logits of presence, and of each count head by the name of its block."""
+        presence, *counts = self.heads(embedding).split(
+            [len(self.classes), *(n + 1 for n in self.max_counts.values())], 1
+        )
+        return presence, dict(zip(self.max_counts, counts, strict=True))

@@ -59,7 +59,7 @@ def overflow_warning(features: FeatureExtractor) -> Inspect | None:
         return None
 
     def warn(images: Float[Tensor, "b c h w"]) -> None:
-        for name, fraction in features.beyond(images).items():
+        for name, fraction in features.overflow_fraction(images).items():
             if fraction > MAX_OVERFLOW:
                 warnings.warn(
                     f"{fraction:.0%} of the target images hold more than block {name!r} of the features can tell "

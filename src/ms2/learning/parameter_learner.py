@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError, suggest
-from ms2.features.base import AttributeExtractor, Blocks, FeatureExtractor
+from ms2.features.base import Blocks, FeatureExtractor, SceneFeatureExtractor
 from ms2.gradients.base import Gradient, SampledScenes
 from ms2.learning.learner import Learner, Log, Real, local_number
 from ms2.models.parameters import ParameterModel
@@ -127,14 +127,14 @@ class ParameterLearner(Learner):
         renderer = model.world.renderer
         if not self.gradient.straight_through:
             return features(renderer.render(scenes))
-        if not isinstance(features, AttributeExtractor):
+        if not isinstance(features, SceneFeatureExtractor):
             raise UserError(
                 f"{type(self.gradient).__name__} goes through what features read, and {type(features).__name__} reads "
-                "no parameters: take DenseLayout, or another gradient"
+                "no parameters: take DenseAttributes, or another gradient"
             )
         with torch.no_grad():
             found = features(renderer.render(scenes))
-        truth = features.truth(scenes, renderer.centres(scenes))
+        truth = features.ground_truth(scenes, renderer.centres(scenes))
         if not any(block in truth for block in self.objective.blocks or found):
             raise UserError(
                 "no block of the objective of parameters is one whose true values are known, so there is nothing to "

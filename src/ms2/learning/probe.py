@@ -55,10 +55,10 @@ def probe(
         parts, visibility = [], []
         for i in range(0, num_images, 128):
             rendering = world.renderer.render_labelled(scenes[i : i + 128])
-            parts.append(features.read(rendering.image))
+            parts.append(features.predict_counts(rendering.image))
             visibility.append(rendering.visibility)
         predicted = CountPrediction(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))
-        visible = torch.cat(visibility) >= features.least_visible
+        visible = torch.cat(visibility) >= features.min_visibility
         seen = replace(scenes, classes=torch.where(visible, scenes.classes, -1))
         result = _compare(predicted, seen.counts(len(world.classes)))
         found[name] = replace(result, slot_errors=_slot_errors(features, predicted, scenes, visible))
@@ -85,8 +85,8 @@ def _slot_errors(
 ) -> dict[str, dict[int, float]]:
     if predicted.slots is None:
         return {}
-    slots = features.slots.of(scenes.classes, scenes.parents)
-    truth = features.slots.count(torch.where(visible, slots, -1))
+    slots = features.slots.assign(scenes.classes, scenes.parents)
+    truth = features.slots.count_assigned(torch.where(visible, slots, -1))
     columns = zip(features.slots.names, predicted.slots.unbind(1), truth.unbind(1), strict=True)
     return {
         name: _mean_errors(number - true, true, MIN_IMAGES)

@@ -121,7 +121,7 @@ class TaskReward(Configured, nn.Module):
         self.network.load_state_dict(network.state_dict())
         network.eval()
         with torch.no_grad():
-            read = network.read(self.validation.images).counts
+            read = network.predict_counts(self.validation.images).counts
         if read is None:
             raise UserError(f"{type(network).__name__} counts nothing: give the reward a network that does")
         read = read[:, self.validation.classes]

@@ -14,7 +14,7 @@ from ms2.core.errors import UserError
 from ms2.core.files import write_tensors
 from ms2.core.hashing import digest
 from ms2.core.settings import fingerprint, source_fingerprint
-from ms2.features.base import Blocks, FeatureExtractor, weight_bytes
+from ms2.features.base import Blocks, FeatureExtractor, state_bytes
 from ms2.targets.base import Target
 
 Batches = Iterable[tuple[Int[Tensor, " b"], Tensor]]
@@ -101,7 +101,7 @@ def embed_target(
 
 def target_key(target: Target, features: FeatureExtractor, limit: int | None = None) -> str:
     """Return a hash of everything that the target's features depend on: images, extractor, and its weights."""
-    weights = digest(weight_bytes(features))
+    weights = digest(state_bytes(features))
     source = source_fingerprint(target, features)
     return fingerprint(ms2.__version__, target.fingerprint(), source, features, weights, limit)
 

@@ -13,7 +13,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ms2.datasets.labelled_set import Annotations
-from ms2.features.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN, network_up_to
+from ms2.features.backbone import IMAGENET_MEAN, IMAGENET_STD, truncate_network
 
 HEADS = ("fasterrcnn", "fcos", "maskrcnn")
 LAYERS = {
@@ -44,7 +44,7 @@ class _Transform(GeneralizedRCNNTransform):
     """Normalises by ImageNet's colours, and upscales by a factor, where torchvision's resizes to a fixed size."""
 
     def __init__(self, upscale: float) -> None:
-        super().__init__(1, 1, list(IMAGENET_MEAN), list(IMAGENET_DEVIATION))
+        super().__init__(1, 1, list(IMAGENET_MEAN), list(IMAGENET_STD))
         self.upscale = upscale
 
     def resize(self, image: Tensor, target: Annotations | None = None) -> tuple[Tensor, Annotations | None]:
@@ -98,7 +98,7 @@ def load_backbone(body: nn.Module, architecture: str, weights: str) -> None:
     """Load the weights of a classification network into the backbone."""
     name = architecture.removesuffix("_fpn").split("_", 1)[1]
     prefix = "" if name.startswith("resnet") else "features."
-    network = network_up_to(name, [prefix + list(LAYERS[name])[-1]], weights)
+    network = truncate_network(name, [prefix + list(LAYERS[name])[-1]], weights)
     body.load_state_dict({key.removeprefix(prefix): value for key, value in network.state_dict().items()})
 
 

@@ -1,4 +1,4 @@
-"""Tests of `DenseLayout`: its blocks against sums over objects by hand, what it is taught, and a turned digit read."""
+"""`DenseAttributes`: its blocks against sums over objects by hand, its training targets, and a trained extractor."""
 
 import itertools
 import math
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from ms2.features.gap_blocks import strips
 from torch import Tensor, nn
 
 from ms2.core.errors import UserError
 from ms2.features.dense import DenseCounts
-from ms2.features.layout import DenseLayout
+from ms2.features.dense_attributes import DenseAttributes
+from ms2.features.gaps import soft_bins
 from ms2.grammar.grammar import Grammar
 from ms2.priors.structure import ListLengthPrior
 from ms2.render.base import Rendering
@@ -35,9 +35,9 @@ BINS, HARMONICS = 6, 2
 SMALL: dict[str, Any] = {"widths": (4, 6, 8), "bins": BINS, "harmonics": HARMONICS}
 
 
-def make(reads: dict[str, list[str]] | None = None, **settings: Any) -> DenseLayout:
+def make(attribute_blocks: dict[str, list[str]] | None = None, **settings: Any) -> DenseAttributes:
     """A small one, whose cells are squares of four pixels."""
-    return DenseLayout(1, CLASSES, (SIZE, ANGLE, OFFSET), attribute_blocks=reads, **(SMALL | settings))
+    return DenseAttributes(1, CLASSES, (SIZE, ANGLE, OFFSET), attribute_blocks=attribute_blocks, **(SMALL | settings))
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -64,7 +64,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
         ({"attribute_blocks": {"both": ["size", "angle"], "place": ["row", "column"]}}, {"both": 24, "place": 36}),
         ({"attribute_blocks": {"turn": ["angle"]}, "block_classes": {"turn": ["car", "tree"]}}, {"turn": 4}),
         (
-            {"attribute_blocks": {"turn": ["angle"]}, "per_slot": ["turn"], "by_parent": {"car": 2}},
+            {"attribute_blocks": {"turn": ["angle"]}, "per_slot": ["turn"], "parents_per_class": {"car": 2}},
             {"turn_road": 4, "turn_car_1": 4, "turn_car_2": 4, "turn_tree": 4},
         ),
         (
@@ -72,7 +72,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
                 "attribute_blocks": {"spots": ["column", "offset"], "turn": ["angle"]},
                 "block_classes": {"spots": ["car"]},
                 "per_slot": ["spots"],
-                "by_parent": {"car": 3},
+                "parents_per_class": {"car": 3},
             },
             {"spots_car_1": 36, "spots_car_2": 36, "spots_car_3": 36, "turn": 4},
         ),
@@ -87,7 +87,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
                 "gap_blocks": {"gaps": ["row", "offset"]},
                 "block_classes": {"gaps": ["car"]},
                 "per_slot": ["gaps"],
-                "by_parent": {"car": 2},
+                "parents_per_class": {"car": 2},
             },
             {"gaps_car_1": 6, "gaps_car_2": 6},
         ),
@@ -127,21 +127,21 @@ def steps(share: float, bins: int = BINS) -> list[float]:
 @pytest.mark.parametrize("bins", [1, 6, 25])
 def test_the_basis_of_a_place_is_a_row_of_soft_steps(bins: int) -> None:
     shares = [-0.3, 0.0, 0.013, 0.25, 0.5, 0.77, 1.0, 1.4]
-    found = make(bins=bins)._basis(SIZE, torch.tensor(shares))
+    found = make(bins=bins).encoding.basis(SIZE, torch.tensor(shares))
     torch.testing.assert_close(found, torch.tensor([steps(share, bins) for share in shares]))
 
 
 @pytest.mark.parametrize("moved", [0.01, 0.1, 0.3, 0.6])
 def test_a_place_is_as_far_from_another_as_it_has_to_be_moved(moved: float) -> None:
     """However far: the distance doesn't level off, as that of bumps would."""
-    here, there = make(bins=20)._basis(SIZE, torch.tensor([0.2, 0.2 + moved]))
+    here, there = make(bins=20).encoding.basis(SIZE, torch.tensor([0.2, 0.2 + moved]))
     assert float((here - there).abs().sum()) / 20 == pytest.approx(moved, rel=0.01)
     assert bool((here >= there).all()), "more steps lie beyond what is further left"
 
 
 def test_the_basis_of_an_angle_is_what_is_said_of_it() -> None:
     said = noise(2, 3, 4, 4)
-    assert torch.equal(make()._basis(ANGLE, said), said)
+    assert torch.equal(make().encoding.basis(ANGLE, said), said)
 
 
 # --- sums over objects ---
@@ -181,7 +181,7 @@ class Said(nn.Module):
         return self.answer
 
 
-def telling(extractor: DenseLayout, scenes: list[list[Thing]]) -> DenseLayout:
+def telling(extractor: DenseAttributes, scenes: list[list[Thing]]) -> DenseAttributes:
     """An extractor that sees these objects, and nothing sensible elsewhere."""
     mass = torch.zeros(len(scenes), len(extractor.slots), ROWS, COLUMNS)
     said = noise(len(scenes), 5, ROWS, COLUMNS, seed=3)
@@ -191,11 +191,11 @@ def telling(extractor: DenseLayout, scenes: list[list[Thing]]) -> DenseLayout:
             of_size = [2 * (thing.size - 2) / 4 - 1]
             of_angle = [f(k * thing.angle) for k in (1, 2) for f in (math.cos, math.sin)]
             numbers = {"size": of_size, "angle": of_angle}
-            told = [x for attribute in extractor.learned for x in numbers[attribute.name]]
+            told = [x for attribute in extractor.predicted for x in numbers[attribute.name]]
             said[scene, : len(told), thing.row, thing.column] = torch.tensor(told)
-    numbers = sum({"size": 1, "angle": 4}[attribute.name] for attribute in extractor.learned)
+    numbers = sum({"size": 1, "angle": 4}[attribute.name] for attribute in extractor.predicted)
     extractor.tell = Said(said[:, :numbers])
-    extractor.masses = lambda logits: mass
+    extractor.densities = lambda logits: mass
     return extractor
 
 
@@ -250,7 +250,9 @@ def test_a_block_of_some_classes_adds_up_theirs(names: tuple[str, ...]) -> None:
 
 
 def test_cars_of_different_roads_are_read_apart() -> None:
-    extractor = make({"turn": ["angle"]}, block_classes={"turn": ["car"]}, per_slot=["turn"], by_parent={"car": 2})
+    extractor = make(
+        {"turn": ["angle"]}, block_classes={"turn": ["car"]}, per_slot=["turn"], parents_per_class={"car": 2}
+    )
     assert extractor.slots.names == ["road", "car_1", "car_2", "tree"]
     things = [Thing(1, 0, 1, 1.0, 2, 0.3), Thing(2, 1, 1, 0.5, 2, 1.3), Thing(3, 2, 2, 1.0, 2, 2.0)]
     blocks = telling(extractor, [things])(IMAGES[:1])
@@ -265,7 +267,7 @@ def test_sums_are_additive_over_objects(names: tuple[str, ...]) -> None:
     extractor = telling(make({"block": list(names)}), SCENES[:2])
     found = []
     for mass in (one, other, one + other):
-        extractor.masses = lambda logits, mass=mass: mass
+        extractor.densities = lambda logits, mass=mass: mass
         found.append(extractor(IMAGES[:2])["block"])
     torch.testing.assert_close(found[0] + found[1], found[2])
     assert not torch.allclose(found[0], found[1], atol=0.01)
@@ -327,7 +329,7 @@ every_row = pytest.mark.parametrize(
 @every_row
 def test_gaps_are_those_of_objects_one_by_one(names: tuple[str, ...], number: int) -> None:
     """As read off a map, and of the objects themselves; at cells' middles both are the same."""
-    extractor = telling(make(gap_blocks={"gaps": list(names)}, strips=number), ROW)
+    extractor = telling(make(gap_blocks={"gaps": list(names)}, lateral_bins=number), ROW)
     numbers, classes = torch.full((4, 4, 4), 0.5), torch.full((4, 4), -1)
     for scene, things in enumerate(ROW):
         for place, thing in enumerate(things):
@@ -336,7 +338,7 @@ def test_gaps_are_those_of_objects_one_by_one(names: tuple[str, ...], number: in
             numbers[scene, place] = torch.tensor([*where, thing.size, thing.angle])
     scenes = SceneBatch(classes, torch.full_like(classes, -1), {"size": numbers[..., 2], "angle": numbers[..., 3]})
     expected = torch.tensor([gaps_of(things, names, number) for things in ROW])
-    torch.testing.assert_close(extractor.truth(scenes, numbers[..., :2])["gaps"], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(extractor.ground_truth(scenes, numbers[..., :2])["gaps"], expected, atol=1e-5, rtol=1e-5)
     images = torch.zeros(len(ROW), 1, 4 * ROWS, 4 * COLUMNS)
     torch.testing.assert_close(extractor(images)["gaps"], expected, atol=1e-5, rtol=1e-5)
     assert not expected[2:].any()
@@ -358,7 +360,10 @@ def test_gaps_are_a_distribution_function() -> None:
     scenes = SceneBatch(torch.full((1, 18), CAR), torch.full((1, 18), -1), {"size": size.reshape(1, 18)})
     lone = SceneBatch(torch.full((1, 9), CAR), torch.full((1, 9), -1), {"size": size[:1]})
     places = torch.stack([columns, torch.full_like(columns, 0.5)], -1)
-    both, one = extractor.truth(scenes, places.reshape(1, 18, 2))["gaps"], extractor.truth(lone, places[:1])["gaps"]
+    both, one = (
+        extractor.ground_truth(scenes, places.reshape(1, 18, 2))["gaps"],
+        extractor.ground_truth(lone, places[:1])["gaps"],
+    )
     torch.testing.assert_close(both, one, atol=1e-3, rtol=0)
     gaps = columns[0].sort().values.diff()
     edges = (torch.arange(BINS) + 0.5) / BINS
@@ -370,16 +375,19 @@ def test_gaps_are_a_distribution_function() -> None:
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_a_place_is_in_one_strip_or_between_two(number: int) -> None:
     shares = [-0.1, 0.0, 0.26, 0.5, 0.74, 1.0]
-    found = strips(torch.tensor(shares), number)
+    found = soft_bins(torch.tensor(shares), number)
     torch.testing.assert_close(found, torch.tensor([in_strips(share, number) for share in shares]))
     torch.testing.assert_close(found.sum(-1), torch.ones(len(shares)))
     middles = (torch.arange(number) + 0.5) / number
-    assert bool((strips(middles, number).diagonal() > 0.95).all())
+    assert bool((soft_bins(middles, number).diagonal() > 0.95).all())
 
 
 def test_gaps_of_different_roads_are_apart() -> None:
     extractor = make(
-        gap_blocks={"gaps": ["column"]}, block_classes={"gaps": ["car"]}, per_slot=["gaps"], by_parent={"car": 2}
+        gap_blocks={"gaps": ["column"]},
+        block_classes={"gaps": ["car"]},
+        per_slot=["gaps"],
+        parents_per_class={"car": 2},
     )
     things = [Thing(1, 0, 0, 1.0, 2, 0.3), Thing(1, 1, 2, 1.0, 2, 1.3), Thing(2, 2, 3, 1.0, 2, 2.0)]
     blocks = telling(extractor, [things])(IMAGES[:1])
@@ -393,7 +401,7 @@ def test_moving_all_of_a_row_changes_no_gap_and_moving_one_does() -> None:
     extractor = make(gap_blocks={"gaps": ["column"]})
 
     def gaps(columns: Tensor) -> Tensor:
-        return extractor.truth(scenes, torch.stack([columns, torch.full_like(columns, 0.5)], -1))["gaps"]
+        return extractor.ground_truth(scenes, torch.stack([columns, torch.full_like(columns, 0.5)], -1))["gaps"]
 
     torch.testing.assert_close(gaps(columns), gaps(columns + 0.2))
     assert not torch.allclose(gaps(columns), gaps(columns * torch.tensor([1.0, 1.4, 1.0])), atol=0.02)
@@ -421,12 +429,12 @@ def test_the_truth_is_the_same_sum_over_the_objects_themselves(names: tuple[str,
             numbers[scene, place] = torch.tensor([*where, thing.size, thing.angle, 0.0])
     classes[0, 3] = ROAD
     scenes = SceneBatch(classes, torch.full_like(classes, -1), {"size": numbers[..., 2], "angle": numbers[..., 3]})
-    found = extractor.truth(scenes, numbers[..., :2])
+    found = extractor.ground_truth(scenes, numbers[..., :2])
     for name, slots in {"block_car": [CAR], "block_tree": [TREE]}.items() if apart else [("block", [CAR, TREE])]:
         expected = [added([thing for thing in row if thing.slot in slots], names) for row in things]
         torch.testing.assert_close(found.pop(name), torch.tensor(expected), atol=1e-5, rtol=1e-5)
     assert not found
-    known = extractor.truth(scenes, None)
+    known = extractor.ground_truth(scenes, None)
     assert bool(known) != bool({"column", "row"} & set(names)), "nobody knows where objects are"
 
 
@@ -434,7 +442,7 @@ def test_the_truth_of_the_scene_is_what_is_taught_of_it() -> None:
     scenes = SceneBatch(torch.tensor([[CAR], [CAR]]), torch.full((2, 1), -1))
     scenes = scenes.with_environment(light=torch.tensor([1.25, 0.5]), sun=torch.tensor([2.0, 0.0]))
     expected = torch.tensor([[0.5, math.cos(2.0), math.sin(2.0)], [-1.0, 1.0, 0.0]])
-    found = make(environment=(LIGHT, SUN)).truth(scenes, None)
+    found = make(environment=(LIGHT, SUN)).ground_truth(scenes, None)
     assert found.keys() == {"environment"}
     torch.testing.assert_close(found["environment"], expected)
 
@@ -444,7 +452,7 @@ def test_the_truth_of_relative_attributes_is_less_the_parents() -> None:
     scenes = SceneBatch(torch.tensor([[ROAD, CAR, CAR]]), torch.tensor([[-1, 0, 0]]))
     offset = torch.tensor([[40.0, 41.0, 39.8]], requires_grad=True)
     extractor = make({"spot": ["offset"]}, block_classes={"spot": ["car"]})
-    found = extractor.truth(scenes.with_attributes(offset=offset), None)["spot"]
+    found = extractor.ground_truth(scenes.with_attributes(offset=offset), None)["spot"]
     expected = [a + b for a, b in zip(steps(1.0), steps(0.4), strict=True)]
     torch.testing.assert_close(found, torch.tensor([expected]), atol=1e-4, rtol=0)
     found.sum().backward()
@@ -457,9 +465,9 @@ def test_the_truth_does_not_look_where_nothing_is() -> None:
     centres = torch.tensor([[[0.2, 0.5], [0.7, 0.5], [math.nan, math.nan]]], requires_grad=True)
     size = torch.tensor([[1.0, 1.2, math.nan]], requires_grad=True)
     extractor = make({"places": ["column"], "sizes": ["size"]}, gap_blocks={"gaps": ["column", "size"]})
-    found = extractor.truth(scenes.with_attributes(size=size), centres)
+    found = extractor.ground_truth(scenes.with_attributes(size=size), centres)
     short = SceneBatch(scenes.classes[:, :2], scenes.parents[:, :2]).with_attributes(size=size[:, :2])
-    for name, block in extractor.truth(short, centres[:, :2]).items():
+    for name, block in extractor.ground_truth(short, centres[:, :2]).items():
         torch.testing.assert_close(found[name], block)
     sum(block.sum() for block in found.values()).backward()
     assert size.grad is not None and size.grad.isfinite().all() and centres.grad.isfinite().all()
@@ -504,7 +512,7 @@ def said_at(centres: list[tuple[float, float]], numbers: list[list[float]]) -> T
     return said
 
 
-def error(extractor: DenseLayout, said: Tensor, labels: Rendering, scenes: SceneBatch) -> float:
+def error(extractor: DenseAttributes, said: Tensor, labels: Rendering, scenes: SceneBatch) -> float:
     extractor.tell = Said(said)
     return float(extractor._error(torch.zeros(1, 8, 6, 8), labels, scenes))
 
@@ -565,7 +573,7 @@ def test_who_is_hidden_is_not_taught() -> None:
     labels, scenes = labelled([CAR, CAR], CENTRES[:2], size=[4.0, 6.0])
     labels.visibility[0, 1] = 0.05
     said = said_at(CENTRES[:2], [[0.0], [0.0]])
-    assert error(make({"size": ["size"]}, least_visible=0.1), said, labels, scenes) == 0
+    assert error(make({"size": ["size"]}, min_visibility=0.1), said, labels, scenes) == 0
     assert error(make({"size": ["size"]}), said, labels, scenes) == pytest.approx(1 / 2)
 
 
@@ -595,7 +603,7 @@ def test_the_loss_needs_scenes_where_there_is_something_to_read(settings: dict[s
     labels, _ = labelled([CAR], CENTRES[:1])
     with pytest.raises(UserError) as raised:
         make(**settings).loss(labels.image, labels)
-    assert str(raised.value) == "DenseLayout reads parameters, so its loss needs the scenes that images show"
+    assert str(raised.value) == "DenseAttributes predicts parameters, so its loss needs the scenes that images show"
 
 
 def test_places_on_the_image_need_no_scenes() -> None:
@@ -612,7 +620,7 @@ def test_places_on_the_image_need_no_scenes() -> None:
     [
         (
             {"attribute_blocks": {"turn": ["angel"]}},
-            "features.attribute_blocks: there is no attribute 'angel' to be read. Did you mean 'angle'? "
+            "features.attribute_blocks: there is no attribute 'angel' to predict. Did you mean 'angle'? "
             "Available: angle, column, offset, row, size.",
         ),
         (
@@ -633,12 +641,11 @@ def test_places_on_the_image_need_no_scenes() -> None:
         ),
         (
             {"attribute_blocks": {"turn": ["angle"]}, "block_classes": {"turns": ["car"]}},
-            "features.block_classes or per_slot names a block 'turns' that is not read. Did you mean 'turn'? "
-            "Available: turn.",
+            "features.block_classes or per_slot names an unknown block 'turns'. Did you mean 'turn'? Available: turn.",
         ),
         (
             {"attribute_blocks": {"turn": ["angle"]}, "per_slot": ["spots"]},
-            "features.block_classes or per_slot names a block 'spots' that is not read. Available: turn.",
+            "features.block_classes or per_slot names an unknown block 'spots'. Available: turn.",
         ),
         (
             {"attribute_blocks": {"turn": ["angle"]}, "block_classes": {"turn": ["cars"]}},
@@ -653,20 +660,20 @@ def test_places_on_the_image_need_no_scenes() -> None:
             {"attribute_blocks": {"count": ["angle"]}, "per_slot": ["count"], "max_count": {"car": 3}},
             "features.attribute_blocks makes a second block 'count_car'; call 'count' something else",
         ),
-        ({"bins": 0}, "bins, harmonics and strips must be at least 1, not 0, 2 and 2"),
-        ({"harmonics": 0}, "bins, harmonics and strips must be at least 1, not 6, 0 and 2"),
-        ({"strips": 0}, "bins, harmonics and strips must be at least 1, not 6, 2 and 0"),
+        ({"bins": 0}, "bins, harmonics and lateral_bins must be at least 1, not 0, 2 and 2"),
+        ({"harmonics": 0}, "bins, harmonics and lateral_bins must be at least 1, not 6, 0 and 2"),
+        ({"lateral_bins": 0}, "bins, harmonics and lateral_bins must be at least 1, not 6, 2 and 0"),
         (
             {"gap_blocks": {"gaps": ["size", "row"]}},
             "features.gap_blocks: rows of block 'gaps' can run along column or row, not 'size'",
         ),
         (
             {"gap_blocks": {"gaps": ["row", "angle"]}},
-            "features.gap_blocks: block 'gaps' names the angle 'angle', which has no strips",
+            "features.gap_blocks: block 'gaps' names the angle 'angle', which can't be binned",
         ),
         (
             {"gap_blocks": {"gaps": ["colum"]}},
-            "features.gap_blocks: there is no attribute 'colum' to be read. Did you mean 'column'? "
+            "features.gap_blocks: there is no attribute 'colum' to predict. Did you mean 'column'? "
             "Available: angle, column, offset, row, size.",
         ),
         ({"gap_blocks": {"gaps": []}}, "features.gap_blocks: block 'gaps' must name one or two attributes, not 0"),
@@ -694,7 +701,7 @@ EVERYTHING: dict[str, Any] = {
     "gap_blocks": {"gaps": ["column", "size"], "rows": ["row", "column"]},
     "block_classes": {"spots": ["car"]},
     "per_slot": ["spots"],
-    "by_parent": {"car": 2},
+    "parents_per_class": {"car": 2},
     "environment": (LIGHT, SUN),
     "max_count": 60,  # who has learned nothing yet expects an object in nearly every cell
 }
@@ -717,7 +724,7 @@ def test_gradients_reach_images_from_each_block(block: str) -> None:
 def test_gradients_reach_images_through_what_is_said_of_cells(block: str, reached: bool) -> None:
     """Not only through how much of an object there is; places of cells are what they are."""
     extractor, images = make(**EVERYTHING), noise(2, 1, 24, 32).requires_grad_()
-    extractor.masses = lambda logits: torch.ones_like(logits[:, :-1]) + 0 * logits[:, :-1]
+    extractor.densities = lambda logits: torch.ones_like(logits[:, :-1]) + 0 * logits[:, :-1]
     extractor(images)[block].square().sum().backward()
     assert images.grad is not None
     assert ((images.grad.flatten(1).abs().sum(1) > 1e-6) == reached).all()
@@ -754,10 +761,12 @@ def sevens() -> World:
 
 
 @pytest.fixture(scope="module")
-def trained(sevens: World) -> DenseLayout:
+def trained(sevens: World) -> DenseAttributes:
     torch.manual_seed(0)
     reads = {"turn": ["angle"], "columns": ["column"]}
-    extractor = DenseLayout(1, sevens.classes, sevens.mutable_attributes, attribute_blocks=reads, widths=(8, 16, 32))
+    extractor = DenseAttributes(
+        1, sevens.classes, sevens.mutable_attributes, attribute_blocks=reads, widths=(8, 16, 32)
+    )
     optimizer = torch.optim.AdamW(extractor.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=STEPS)
     draw = rng(1)
@@ -772,7 +781,7 @@ def trained(sevens: World) -> DenseLayout:
     return extractor.eval().requires_grad_(False)
 
 
-def test_the_angle_of_a_digit_is_read(sevens: World, trained: DenseLayout) -> None:
+def test_the_angle_of_a_digit_is_read(sevens: World, trained: DenseAttributes) -> None:
     """The mean cosine of the error is 0 for who guesses, and 1 for who knows."""
     scenes = sevens.sample_prior(300, rng(2))
     turn = trained(sevens.renderer.render(scenes))["turn"]
@@ -781,7 +790,7 @@ def test_the_angle_of_a_digit_is_read(sevens: World, trained: DenseLayout) -> No
     assert float((torch.atan2(turn[:, 3], turn[:, 2]) - 2 * true).cos().mean()) > 0.6
 
 
-def test_a_digit_that_is_moved_to_the_right_has_fewer_steps_beyond_it(sevens: World, trained: DenseLayout) -> None:
+def test_a_digit_that_is_moved_to_the_right_has_fewer_steps_beyond_it(sevens: World, trained: DenseAttributes) -> None:
     scenes = sevens.sample_prior(200, rng(3))
     totals, places = [], [0.1, 0.5, 0.9]
     for x in places:
@@ -793,7 +802,7 @@ def test_a_digit_that_is_moved_to_the_right_has_fewer_steps_beyond_it(sevens: Wo
     assert float((totals[1] > totals[2]).float().mean()) > 0.9
 
 
-def test_the_gradient_of_the_columns_moves_digits_the_right_way(sevens: World, trained: DenseLayout) -> None:
+def test_the_gradient_of_the_columns_moves_digits_the_right_way(sevens: World, trained: DenseAttributes) -> None:
     """Through the image: 16 steps are passed on 32 pixels, and x = 1 is 18 pixels from x = 0, so -9 would be right."""
     scenes = sevens.sample_prior(600, rng(4))
     x = scenes.attributes["x"].clone().requires_grad_()
