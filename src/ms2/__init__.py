@@ -65,7 +65,7 @@ PUBLIC = {
     "features.backbone": ["Backbone"],
     "features.base": ["FeatureExtractor"],
     "features.dense": ["DenseCounts"],
-    "features.layout": ["DenseAttributes"],
+    "features.dense_attributes": ["DenseAttributes"],
     "gradients.advantages": ["Normalised"],
     "gradients.pathwise": ["Pathwise"],
     "gradients.straight_through": ["StraightThrough"],

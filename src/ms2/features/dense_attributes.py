@@ -69,7 +69,8 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
 
     Example:
         >>> attributes = world.mutable_attributes
-        >>> features = DenseAttributes(1, world.classes, attributes, attribute_blocks={"columns": ["column"], "y": ["y"]})
+        >>> named = {"columns": ["column"], "y": ["y"]}
+        >>> features = DenseAttributes(1, world.classes, attributes, attribute_blocks=named)
         >>> sorted(features(world.renderer.render(world.sample_prior(4, generator(0, "example")))))
         ['classes', 'columns', 'count', 'y']
     """
