@@ -6,6 +6,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,7 +14,7 @@ from typing import Literal, get_args
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm.contrib.concurrent import thread_map
+from tqdm import tqdm
 
 from ms2.core.errors import UserError
 from ms2.core.files import expand_path
@@ -84,9 +85,9 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         """
         # Pillow releases Python's lock while it decodes, so threads help; more of them only need more memory.
         threads = min(8, os.cpu_count() or 1)
-        found = thread_map(
-            self._image_size, self.paths, max_workers=threads, desc="Checking images", unit="image", disable=None
-        )
+        with ThreadPoolExecutor(threads) as pool:
+            sizes = pool.map(self._image_size, self.paths)
+            found = list(tqdm(sizes, "Checking images", len(self), unit="image", disable=None))
         bad = [error for error in found if isinstance(error, ImageError)]
         self._report(bad, f"{len(bad)} of {len(self)} images cannot be read")
         if len(bad) == len(self):
