@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
@@ -96,7 +97,7 @@ def test_the_readme_is_short() -> None:
 # --- commands ---
 
 
-class ParsedError(Exception):
+class Parsed(Exception):  # noqa: N818
     """Raised where a command line has been parsed, so that the command does no more."""
 
 
@@ -109,9 +110,9 @@ def parse(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
         def stop(parser: ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
             original(parser, *args, **kwargs)
-            raise ParsedError
+            raise Parsed
 
-        with mock.patch.object(ArgumentParser, "parse_args", stop), pytest.raises(ParsedError):
+        with mock.patch.object(ArgumentParser, "parse_args", stop), pytest.raises(Parsed):
             main(words[1:])
         return
     try:
@@ -122,10 +123,11 @@ def parse(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def commands() -> list[str]:
-    """Different command lines of ms2 on all pages."""
+    """Different command lines of ms2 on all pages, and the examples of ``ms2 COMMAND --help``."""
     found = {shlex.join(words) for page in PAGES for words in shell_lines(page) if words[0] == "ms2"}
     complete = {span for page in PAGES for span in spans(page) if span.startswith("ms2 ") and len(span.split()) > 2}
-    return sorted({line.replace("runs/NAME", "runs/run") for line in found | complete})
+    examples = {shlex.join(shlex.split(command.example)) for command in COMMANDS.values()}
+    return sorted(found | complete | examples)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -139,8 +141,13 @@ def test_a_command_line_can_be_parsed(
         with pytest.raises(SystemExit, match="0"):
             main(words[1:])
         return
-    if "runs/" in line and words[1] in LIGHTNING:
-        words = [word.replace("runs/multimnist_quick/config.yaml", "multimnist_quick") for word in words]
+    words = [word.replace("runs/multimnist_quick/config.yaml", "multimnist_quick") for word in words]
+    if "examples/shapes/shapes.yaml" in words:  # its package may not be installed
+        assert configurations.load("examples/shapes/shapes.yaml")["world"]
+        return
+    if words[1:3] == ["fit", "--config"] and len(words) == 4:
+        assert configurations.find(words[3])  # tests/cli/test_configs.py reads the settings of each
+        return
     parse(words, capsys)
 
 
@@ -149,7 +156,7 @@ def test_configurations_commands_and_files_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     lines = [*shell_lines(page), *(span.split() for span in spans(page))]
     for words in lines:
-        for key, value in zip(words, words[1:], strict=False):
+        for key, value in pairwise(words):
             if key == "--config" and value != "NAME":
                 assert configurations.find(value, ROOT), value
         if words[:1] == ["ms2"] and len(words) > 1:
@@ -247,13 +254,11 @@ def test_the_readmes_python_runs(number: int, tmp_path: Path, monkeypatch: pytes
     code = blocks(ROOT / "README.md", "python")[number]
     for size, tiny in SIZES.items():
         code = code.replace(size, tiny)
-    monkeypatch.setattr(ms2, "fit", partial(ms2.fit, **TINY))
-    monkeypatch.setattr(ms2, "generate", lambda source, output, num_scenes, **more: GENERATE(source, output, 2, **more))
+    monkeypatch.setattr(ms2, "fit", partial(ms2.fit, evaluation=ms2.Evaluation(num_scenes=50), **TINY))
+    generate = ms2.generate
+    monkeypatch.setattr(ms2, "generate", lambda source, output, num_scenes, **more: generate(source, output, 2, **more))
     monkeypatch.setattr(ms2, "Synthetic", partial(ms2.Synthetic, num_images=20))
     names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)  # noqa: S102
+    exec(compile(code, "README.md", "exec"), names)
     if number == 0:
         assert names["result"].picture.width > 100 and len(names["result"].images(3)) == 3
-
-
-GENERATE = ms2.generate
