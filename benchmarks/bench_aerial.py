@@ -18,7 +18,7 @@ SIZES = torch.tensor([[64, 7], [4.5, 1.9], [12, 9], [6, 6]])
 
 
 def full_scenes(extent: float) -> SceneBatch:
-    """Scenes of all `CLASSES`, cars on their roads, the rest anywhere."""
+    """Sample scenes of all `CLASSES`: cars on their roads, other objects at uniform positions."""
     rng = generator("benchmark", "aerial")
 
     def draw(number: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Labelled data sets: what writing them costs beside drawing them."""
+"""Generating labelled data sets, against rendering their images and labels alone."""
 
 import shutil
 from collections.abc import Callable
@@ -21,7 +21,7 @@ SIZES = {"multimnist": 1024, "driving3d": 256}
 @pytest.mark.benchmark(group="datasets")
 @pytest.mark.parametrize("name", SIZES)
 def test_generating_a_data_set(name: str, benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    """Images, masks and COCO file, against scenes drawn and rendered with their labels alone; one process."""
+    """Measure images, masks and COCO file against sampling and rendering with labels; one process."""
     source, number = open_model(name), SIZES[name]
     world = source.model.world
 

@@ -1,4 +1,4 @@
-"""Streets laid out, and drawn with their labels at 416 x 128: of the simple prior, and of inner cities and the rest."""
+"""Sampling parameters of streets, and rendering with labels at 416 x 128, for the simple prior and the mixture."""
 
 import pytest
 from measuring import measure
@@ -30,7 +30,7 @@ def test_laying_out_streets(name: str, benchmark: BenchmarkFixture) -> None:
 @pytest.mark.benchmark(group="driving")
 @every_prior
 def test_drawing_streets(name: str, benchmark: BenchmarkFixture) -> None:
-    """From derivations to labelled images."""
+    """Measure the way from derivations to labelled images."""
     grammar, layout, view = Driving(), StreetLayout(), StreetView((128, 416))
     prior: StructurePrior = PRIORS[name]
     draw = generator("benchmark", "driving")

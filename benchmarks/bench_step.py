@@ -18,7 +18,7 @@ from ms2.learning.metasim2 import MetaSim2
 
 
 def step_of(model: MetaSim2, learner: Learner, number: int, draw: torch.Generator) -> Callable[[], None]:
-    """A step that draws target images, computes a loss, and follows its gradient."""
+    """Return a training step: sample target images, compute the loss and update the weights."""
     optimizer = model.configure_optimizers()
     population = len(next(iter(model.target_features.values())))
 

@@ -1,4 +1,4 @@
-"""For all benchmarks: one thread, and the models that are measured."""
+"""Fixtures of all benchmarks: one thread, and the models that are measured."""
 
 import sys
 import warnings
@@ -26,7 +26,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def pretrain(model: StructureModel, world: World, steps: int = 200) -> None:
-    """Bring the model near the prior: how long derivations are decides how much there is to do for each scene."""
+    """Pretrain the model on the prior, since the cost of a scene depends on the length of its derivation."""
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     draw = generator("benchmark")
     for _ in range(steps):
@@ -38,7 +38,7 @@ def pretrain(model: StructureModel, world: World, steps: int = 200) -> None:
 
 @pytest.fixture(scope="session")
 def structure() -> StructureModel:
-    """A structure model of MultiMNIST after pretraining: 0 to 10 digits, all numbers alike."""
+    """A pretrained structure model of MultiMNIST: the number of digits is uniform in 0 ... 10."""
     grammar = MultiMNIST()
     torch.manual_seed(0)
     model = StructureModel(grammar, t_max=24, network=LSTM(64))
@@ -48,12 +48,12 @@ def structure() -> StructureModel:
 
 @pytest.fixture(scope="session")
 def quick() -> CLI:
-    """All that `make demo` runs, as its configuration makes it; pretrained, and with fewer target images."""
+    """The program of `make demo`, with a pretrained structure model and fewer target images."""
     return program("multimnist_quick")
 
 
 def program(config: str) -> CLI:
-    """All that a configuration makes, with a pretrained structure model, and fewer target images."""
+    """Instantiate a configuration, with a pretrained structure model and fewer target images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ms2"])  # Lightning warns where there are pytest's own arguments besides
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning 2.6 calls what jsonargparse 5 will drop

@@ -1,4 +1,4 @@
-"""Measurements with a comparison."""
+"""Measure a task, and compare it with a reference."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 @dataclass
 class Reference:
-    """What a task is compared with.
+    """The reference that a task is compared with.
 
     Attributes:
-        task: What to time.
-        text: The ratio in words, such as "{} × as fast as one scene at a time".
+        task: The function to time.
+        text: Format of the ratio, such as "{} × as fast as one scene at a time".
         faster: Whether the ratio is of speeds; of times otherwise.
     """
 
@@ -31,7 +31,7 @@ def measure(
     rounds: int = 15,
     to: Reference | None = None,
 ) -> None:
-    """Time a task that does ``count`` units of work; what `table.py` prints of it goes into the benchmark's JSON.
+    """Time a task that does ``count`` units of work; store what `table.py` prints in the benchmark's JSON.
 
     The reference is timed before each round of the task, by the same clock, so that both see the same machine.
     """

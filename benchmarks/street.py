@@ -15,13 +15,13 @@ from ms2.render.scene3d.meshes import Mesh, MeshLibrary, concatenate_meshes
 from ms2.render.scene3d.shapes import box, cylinder, ellipsoid, flat_shaded, plane
 
 FOCAL = 241.6
-"""Pixels on an image 416 wide, as KITTI's cameras have on theirs."""
+"""Focal length in pixels of an image 416 pixels wide, as of KITTI's cameras."""
 GROUND, ROAD, WALK, CAR, TREE, PINE, HOUSE, PERSON, SIGN = range(9)
 NUMBERS = {CAR: 10, TREE: 5, PINE: 5, HOUSE: 10, PERSON: 6, SIGN: 4}
 
 
 def _noise(rng: np.random.Generator, side: int, strength: float) -> np.ndarray:
-    """Grey noise around 1 that repeats, of coarse and fine grains."""
+    """Make a repeating texture of grey noise around 1, with coarse and fine grain."""
     total = np.ones((side, side))
     for grain in (8, 64, side):
         total += (rng.random((grain, grain)) - 0.5).repeat(side // grain, 0).repeat(side // grain, 1) * strength
@@ -33,7 +33,7 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
 
 
 def pictures() -> dict[str, np.ndarray]:
-    """Grass, a road 14 m wide and 20 m long with its markings, paving stones and a window in a wall."""
+    """Make textures of grass, a marked road 14 m wide and 20 m long, paving stones and a wall with a window."""
     rng, side = np.random.default_rng(0), 256
     grass = np.array([0.30, 0.42, 0.18]) * _noise(rng, side, 0.3)
     road = np.array([0.33, 0.33, 0.34]) * _noise(rng, side, 0.12)
@@ -81,7 +81,7 @@ def _turn(angle: float) -> np.ndarray:
 
 
 def library() -> MeshLibrary:
-    """Nine meshes, numbered as the constants above."""
+    """Make nine meshes, in the order of the constants above."""
     p = pictures()
     trunk = cylinder(0.18, 2.4, 0.13, 8, colour=(0.4, 0.3, 0.2))
     crown = [_at(ellipsoid((1.5, 1.4, 1.3), 10, 16, paint=1.0), x, y, z) for x, y, z in ((0, 0, 3.6), (0.8, 0.3, 3.1))]
@@ -117,7 +117,7 @@ def library() -> MeshLibrary:
 
 
 def scenes(number: int, grey: bool = False) -> tuple[InstanceBatch, Camera, Lighting]:
-    """Random streets, each with the same numbers of things, in the sun or under a grey sky."""
+    """Sample random streets with the same numbers of objects, sunny or overcast."""
     rng = generator("benchmark", "street")
 
     def draw(low: float, high: float, *shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Prints the README's table of speeds from what pytest-benchmark measured: ``table.py .benchmarks/latest.json``."""
+"""Print the README's table of speeds from what pytest-benchmark measured: ``table.py .benchmarks/latest.json``."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown: a row for each benchmark, and below it the machine that they ran on."""
+    """Format the results as a Markdown table, followed by the machine that they ran on."""
     rows = ["| benchmark | median | per second | ratio |", "|:---|---:|---:|:---|", *map(row, report["benchmarks"])]
     machine = report["machine_info"]
     where = f"{machine['cpu'].get('brand_raw', machine['machine'])}, Python {machine['python_version']}"
@@ -17,7 +17,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def row(benchmark: dict[str, Any]) -> str:
-    """One benchmark; one that wasn't made by the fixture `measure` has its bare name and calls per second."""
+    """Format one benchmark; without `measure`, by its name and calls per second."""
     seconds, extra = benchmark["stats"]["median"], benchmark["extra_info"]
     title = extra.get("title", benchmark["name"])
     speed = f"{rounded(extra.get('per_second', 1 / seconds))} {extra.get('unit', 'calls')}"
@@ -26,13 +26,13 @@ def row(benchmark: dict[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Three digits and the unit that suits them."""
+    """Format seconds with three digits and a suitable unit."""
     size, unit = next(((s, u) for s, u in UNITS if seconds >= 0.9995 * s), UNITS[-1])
     return f"{rounded(seconds / size, 3)} {unit}"
 
 
 def rounded(number: float, digits: int = 2) -> str:
-    """A number with so many significant digits, and commas between thousands: 12345 is 12,000."""
+    """Round a number to significant digits, with commas between thousands: 12345 is 12,000."""
     shown = f"{number:.{digits - 1}e}"
     exponent = int(shown.split("e")[1])
     return f"{float(shown):,.{max(0, digits - 1 - exponent)}f}"

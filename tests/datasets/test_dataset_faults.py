@@ -436,7 +436,7 @@ TYPED: dict[str, tuple[tuple[object, ...], str]] = {
         "there is no format 'voc'. Available: coco, kitti,",
     ),
     "an unknown class": ((*DIGITS, "--classes", "3", "11"), "this world has no class '11'. Did you mean '1'?"),
-    "a condition on no class": ((*DIGITS, "--where", "car == 5"), "'car == 5' speaks of 'car', which is no class"),
+    "a condition on no class": ((*DIGITS, "--where", "car == 5"), "'car == 5' names 'car', which is no class"),
     "no condition": ((*DIGITS, "--where", "3 = 5"), "'3 = 5' is no condition. Write a class, an operator and a whole"),
     "a condition that a prior never meets": (
         (*DIGITS, "--where", "3 == 11"),
@@ -478,7 +478,7 @@ TYPED: dict[str, tuple[tuple[object, ...], str]] = {
     "a missing checkpoint": ((*DIGITS, "--checkpoint", "none.ckpt"), "there is no checkpoint none.ckpt: run 'ms2 fit'"),
     "a checkpoint without a run": (
         ("some/where/last.ckpt",),
-        "there is no config.yaml beside some/where/last.ckpt that says which world it is of: name that configuration, "
+        "there is no config.yaml beside some/where/last.ckpt with the settings of its world: name that configuration, "
         "and the weights with --checkpoint some/where/last.ckpt",
     ),
 }

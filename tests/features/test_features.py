@@ -407,7 +407,7 @@ def test_slots_agree_with_counting_one_by_one(rows: list[list[int]], seed: int) 
 def test_more_parents_than_are_told_apart() -> None:
     classes, parents = torch.tensor([[0, 0, 0, 1]]), torch.tensor([[-1, -1, -1, 2]])
     with pytest.raises(
-        CountError, match=r"class 'car' that belong to parent number 3, but only 2 .* raise features\.parents_per_class"
+        CountError, match=r"class 'car' whose parent is number 3, but only 2 .* raise features\.parents_per_class"
     ):
         CountSlots(["road", "car"], {"car": 2}).assign(classes, parents)
 

@@ -96,7 +96,7 @@ def test_a_class_that_the_grammar_lacks():
     with pytest.raises(ConditionError) as error:
         Condition.parse("cars >= 2", ROADS)
     assert str(error.value) == (
-        "'cars >= 2' speaks of 'cars', which is no class of the grammar. Did you mean 'car'? Available: Road, car."
+        "'cars >= 2' names 'cars', which is no class of the grammar. Did you mean 'car'? Available: Road, car."
     )
     with pytest.raises(ConditionError, match="'Cars', which is no class"):  # it has such a symbol, but no such objects
         Condition.parse("car + Cars == 2", ROADS)

@@ -723,9 +723,9 @@ def test_what_is_not_read_is_not_learned() -> None:
         (MUTABLE, {ENVIRONMENT: ["haze"]}, "'haze' of 'environment' can't be learned. Available: light, wind."),
         (MUTABLE, {}, "'learned_attributes' names no attribute: name some, or leave it out"),
         (MUTABLE, {"thing": []}, "'learned_attributes' names no attribute"),
-        ({}, None, "Strewn says of no attribute that Unseen reads that it may be learned: give the parameter prior a"),
+        ({}, None, "Strewn has no mutable attribute that Unseen uses: give the parameter prior a"),
         ({"thing": [Attribute("smell", 0, 1)]}, None, "'mutable', as in mutable = {'car': (Attribute('x', 0, 64),)}"),
-        ({}, {"thing": ["x"]}, "or leave out model.parameters"),
+        ({}, {"thing": ["x"]}, "leave out model.parameters"),
     ],
 )
 def test_what_cant_be_learned_is_said(
@@ -748,13 +748,11 @@ def test_values_beyond_their_bounds_are_refused() -> None:
     x, size, light = scenes.attributes["x"].clone(), scenes.attributes["size"].clone(), scenes.environment["light"]
     x[0, 3] = x[0, 2] + 0.625
     message = told(scenes.with_attributes(x=x))
-    assert message.startswith("'x' of 'part' is 0.625, but it may be learned only between -0.5 and 0.5: widen the ")
+    assert message.startswith("'x' of 'part' is 0.625, beyond its bounds -0.5 and 0.5: widen the bounds")
     assert "bounds in 'mutable' of the parameter prior, or let it draw within them" in message
     size[1, 0] = 0.125
-    assert "'size' of 'Group' is 0.125, but it may be learned only between 0.2 and 0.7" in told(
-        scenes.with_attributes(size=size)
-    )
-    assert "'light' of 'environment' is 2, but it may be learned only between 0.5 and 1.5" in told(
+    assert "'size' of 'Group' is 0.125, beyond its bounds 0.2 and 0.7" in told(scenes.with_attributes(size=size))
+    assert "'light' of 'environment' is 2, beyond its bounds 0.5 and 1.5" in told(
         scenes.with_environment(light=light.where(torch.tensor([True, False]), 2.0))
     )
     # an angle has no bounds, a thing's size is not learned, nor are rounding errors beyond

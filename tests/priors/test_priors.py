@@ -243,16 +243,16 @@ LIST = "S -> L\nL -> x L | ε"
         (LIST, {"weights": {"L": [0, 0]}}, "the weights of L must be non-negative and not all zero, not [0, 0]"),
         (LIST, {"lengths": {"L": []}}, "the lengths of L must be non-negative and not all zero, not []"),
         (LIST, {"lengths": {"L": [0.0]}}, "the lengths of L must be non-negative and not all zero, not [0.0]"),
-        (LIST, {"lengths": {"S": [1]}}, "'S' has lengths, but not exactly one rule in which it comes back"),
+        (LIST, {"lengths": {"S": [1]}}, "'S' has lengths, but not exactly one rule that has it on its right-hand side"),
         (
             "L -> x L | y L | ε",
             {"lengths": {"L": [1]}},
-            "'L' has lengths, but not exactly one rule in which it comes back",
+            "'L' has lengths, but not exactly one rule that has it on its right-hand side",
         ),
         (
             "L -> M | ε\nM -> x L",
             {"lengths": {"L": [1]}},
-            "'L' has lengths, but not exactly one rule in which it comes back",
+            "'L' has lengths, but not exactly one rule that has it on its right-hand side",
         ),
     ],
 )

@@ -35,9 +35,9 @@ class MutableAttributes:
         found = _mutable(world)
         if not found:
             raise ParameterError(
-                f"{type(world.parameter_prior).__name__} says of no attribute that {type(world.renderer).__name__} "
-                "reads that it may be learned: give the parameter prior a 'mutable', as in mutable = {'car': "
-                "(Attribute('x', 0, 64),)}, or leave out model.parameters"
+                f"{type(world.parameter_prior).__name__} has no mutable attribute that {type(world.renderer).__name__} "
+                "uses: give the parameter prior a 'mutable', as in mutable = {'car': (Attribute('x', 0, 64),)}, or "
+                "leave out model.parameters"
             )
         if learned is not None:
             found = _selected(found, learned, world)

@@ -74,7 +74,7 @@ def open_model(
         parameters: ``learned`` or ``prior``; by default learned where the run has learned them.
 
     Raises:
-        UserError: If there is no such source, or no checkpoint where something learned is asked for.
+        UserError: If there is no such source, or no checkpoint where a learned model is requested.
     """
     configuration, name, weights = find_configuration(source)
     weights = Path(checkpoint) if checkpoint else weights
@@ -186,7 +186,7 @@ def _find_files(source: str) -> tuple[Path, Path | None]:
             if (folder / "config.yaml").is_file():
                 return folder / "config.yaml", path
         raise UserError(
-            f"there is no config.yaml beside {path} that says which world it is of: name that configuration, and the "
+            f"there is no config.yaml beside {path} with the settings of its world: name that configuration, and the "
             f"weights with --checkpoint {path}"
         )
     if path.is_file():

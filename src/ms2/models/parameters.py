@@ -212,8 +212,8 @@ class ParameterModel(Configured, nn.Module):
             attribute = self.mutable.attributes[k]
             owner = self.classes[int(scenes.classes[scene, node - 1])] if node else ENVIRONMENT
             raise ParameterError(
-                f"{attribute.name!r} of {owner!r} is {float(values[scene, node, k]):.4g}, but it may be learned only "
-                f"between {attribute.low:g} and {attribute.high:g}: widen the bounds in 'mutable' of the parameter "
+                f"{attribute.name!r} of {owner!r} is {float(values[scene, node, k]):.4g}, beyond its bounds "
+                f"{attribute.low:g} and {attribute.high:g}: widen the bounds in 'mutable' of the parameter "
                 "prior, or let it draw within them"
             )
 

@@ -108,7 +108,7 @@ class StructureModel(Configured, nn.Module):
         self.grammar, self.t_max, self.max_tries = grammar, t_max, max_tries
         network = network or LSTM()
         hidden = network.hidden
-        self.embedding = nn.Embedding(grammar.num_rules + 1, hidden)  # the padding rule doubles as the start
+        self.embedding = nn.Embedding(grammar.num_rules + 1, hidden)  # the padding rule also precedes the first rule
         symbols = len(grammar.nonterminals) + 1
         sizes = (symbols, symbols, t_max, t_max) if context else ()  # of `Context`
         self.context_embeddings = nn.ModuleList(nn.Embedding(size, hidden) for size in sizes)
@@ -183,7 +183,7 @@ class StructureModel(Configured, nn.Module):
             latents: Index of the latent of each.
         """
         end = self.grammar.num_rules
-        # what the padding does to the stack of an unfinished derivation comes after the step that is asked for
+        # padding changes the stack of an unfinished derivation only after the step whose probabilities are returned
         context = contexts(self.grammar, F.pad(prefixes, (0, 1), value=end))
         inputs = self._embed(F.pad(prefixes, (1, 0), value=end), context)
         output = self.network(inputs, self.condition(self.latents[latents]))
@@ -298,6 +298,6 @@ def _max_lengths(grammar: Grammar, max_length: Mapping[str, int]) -> Int[Tensor,
         if symbol not in lists:
             raise GrammarError(f"max_length names {symbol!r}, which is no list. {suggest(symbol, lists)}")
         if number < 0:
-            raise GrammarError(f"the maximum length of a list can't be {number}, as max_length says of {symbol!r}")
+            raise GrammarError(f"the maximum length of a list can't be {number}; max_length gives it for {symbol!r}")
         bounds[grammar.nonterminals.index(symbol)] = number
     return bounds

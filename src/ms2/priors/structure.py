@@ -103,7 +103,9 @@ class ListLengthPrior(StructurePrior):
                 continuing = [k for k in numbers for s in grammar.rules[k].rhs if s == symbol]
                 ending = [k for k in numbers if k not in continuing]
                 if len(continuing) != 1 or not ending:
-                    raise GrammarError(f"{symbol!r} has lengths, but not exactly one rule in which it comes back")
+                    raise GrammarError(
+                        f"{symbol!r} has lengths, but not exactly one rule that has it on its right-hand side"
+                    )
                 share = table[i, 0, 0, ending]
                 if not bool(share.sum() > 0):
                     raise GrammarError(f"the weights of {symbol} must leave a rule that ends its list")

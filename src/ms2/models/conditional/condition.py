@@ -62,7 +62,7 @@ class Condition:
         for name in classes:
             if name not in grammar.classes:
                 raise ConditionError(
-                    f"{text!r} speaks of {name!r}, which is no class of the grammar. {suggest(name, grammar.classes)}"
+                    f"{text!r} names {name!r}, which is no class of the grammar. {suggest(name, grammar.classes)}"
                 )
         return cls(tuple(classes), comparison, int(value))
 
