@@ -92,11 +92,11 @@ class CountSlots:
         position = torch.where(size[classes] > 1, position, 0)  # class -1 indexes the last entry
         beyond = position >= size[classes]
         if strict and bool(beyond.any()):
-            number = int(classes[beyond][0])
-            name = self.names[self.first[number]].rsplit("_", 1)[0]
+            class_id = int(classes[beyond][0])
+            name = self.names[self.first[class_id]].rsplit("_", 1)[0]
             raise CountError(
                 f"an image has objects of class {name!r} whose parent is number {int(position.max()) + 1}, but only "
-                f"{self.sizes[number]} are counted separately: raise features.parents_per_class"
+                f"{self.sizes[class_id]} are counted separately: raise features.parents_per_class"
             )
         return torch.where((classes >= 0) & ~beyond, first[classes] + position, -1)
 
