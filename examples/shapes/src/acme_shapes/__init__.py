@@ -75,8 +75,7 @@ class ShapeCanvas(ms2.Renderer):
             classes=scenes.classes,
             parents=scenes.parents,
             boxes=ms2.mask_boxes(masks.flatten(0, 1)).unflatten(0, scenes.classes.shape),
-            corners=ms2.rectangle_corners(*self._centres(scenes), 0.0, self.side, self.side)
-            * scenes.mask[..., None, None],
+            corners=corners * scenes.mask[..., None, None],
             visible_boxes=ms2.mask_boxes(visible.flatten(0, 1)).unflatten(0, scenes.classes.shape),
             instances=front,
             visibility=visible.sum((2, 3)) / masks.sum((2, 3)).clamp(min=1),
