@@ -41,11 +41,11 @@ TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
     "data.batch_size": 16,
     "extractor.max_steps": 2,
     "extractor.batch_size": 8,
-    "extractor.probe_images": 40,
+    "extractor.num_probe_images": 40,
     "pretraining.max_steps": 4,
     "pretraining.batch_size": 16,
     "pretraining.num_validation": 50,
-    "pretraining.validate_every": 2,
+    "pretraining.val_check_interval": 2,
     "autoencoding.max_steps": 2,
     "autoencoding.batch_size": 8,
     "model.structure.init_args.network": '{"class_path": "LSTM", "init_args": {"hidden": 8}}',
@@ -258,7 +258,7 @@ def trainer(folder: Path, max_steps: int, **more: Any) -> Trainer:
 
 def stage_trainer(folder: Path, stage: Stage) -> Trainer:
     """A quiet trainer for a stage before learning."""
-    every = stage.validate_every
+    every = stage.val_check_interval
     return trainer(folder, stage.max_steps, limit_val_batches=1, val_check_interval=every, check_val_every_n_epoch=None)
 
 

@@ -227,13 +227,13 @@ TINY: dict[str, Any] = {
     "max_steps": 2,
     "batch_size": 8,
     "stages": {
-        "extractor": {"max_steps": 2, "batch_size": 4, "probe_images": 20},
+        "extractor": {"max_steps": 2, "batch_size": 4, "num_probe_images": 20},
         "pretraining": {"max_steps": 2, "batch_size": 16, "num_validation": 50},
     },
     "trainer": {"accelerator": "cpu", "enable_progress_bar": False},
 }
 SIZES = {
-    "max_steps=4000": "max_steps=2, probe_images=20",
+    "max_steps=4000": "max_steps=2, num_probe_images=20",
     "max_steps=400": "max_steps=2, num_validation=50",
     "max_steps=200": "max_steps=2",
     "batch_size=16": "batch_size=4",

@@ -24,8 +24,8 @@ NAMES = sorted(name for names in ms2.PUBLIC.values() for name in names)
 TINY: dict[str, Any] = {
     "batch_size": 16,
     "stages": {
-        "extractor": {"max_steps": 2, "batch_size": 8, "probe_images": 40},
-        "pretraining": {"max_steps": 4, "batch_size": 16, "num_validation": 50, "validate_every": 2},
+        "extractor": {"max_steps": 2, "batch_size": 8, "num_probe_images": 40},
+        "pretraining": {"max_steps": 4, "batch_size": 16, "num_validation": 50, "val_check_interval": 2},
         "autoencoding": {"max_steps": 2, "batch_size": 8},
     },
     "trainer": {"accelerator": "cpu", "enable_progress_bar": False},

@@ -564,7 +564,7 @@ OTHER: dict[str, tuple[tuple[str, ...], str]] = {
     "more images": (("--num_scenes", "4"), "num_scenes: 3 there, 4 now"),
     "another format": (("--format", "coco", "yolo"), 'formats: ["coco"] there, ["coco","yolo"] now'),
     "another kind of image": (("--image", "jpeg"), 'image: "png" there, "jpeg" now'),
-    "a condition": (("--where", "3 == 0"), 'where: [] there, ["3 == 0"] now'),
+    "a condition": (("--where", "3 == 0"), 'conditions: [] there, ["3 == 0"] now'),
     "another rule": (("--min_pixels", "9"), "min_pixels: 8 there, 9 now"),
     "other classes": (("--classes", "1"), 'classes: null there, ["1"] now'),
     "another size": (("--world.renderer.canvas_size", "48"), "size: [40,40] there, [48,48] now"),

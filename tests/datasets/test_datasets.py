@@ -232,8 +232,8 @@ def test_some_classes_alone(tmp_path: Path) -> None:
 def test_scenes_of_a_model_meet_conditions(tmp_path: Path) -> None:
     source = open_model(str(run_folder(tmp_path / "run")))
     assert source.model.structure is not None
-    where = ("3 == 2", "7 + 8 >= 1", "0 < 1")
-    generate(Job(source, Plan(40, where=where), tmp_path / "set"), progress=False)
+    conditions = ("3 == 2", "7 + 8 >= 1", "0 < 1")
+    generate(Job(source, Plan(40, conditions=conditions), tmp_path / "set"), progress=False)
     found = [counts(record) for record in records(tmp_path / "set")]
     assert all(count["3"] == 2 and count["7"] + count["8"] >= 1 and not count["0"] for count in found)
     assert len({tuple(sorted(count.items())) for count in found}) > 10
@@ -241,7 +241,7 @@ def test_scenes_of_a_model_meet_conditions(tmp_path: Path) -> None:
 
 
 def test_scenes_of_a_prior_meet_conditions(tmp_path: Path) -> None:
-    plan = Plan(40, where=("Road == 2", "car >= 3"))
+    plan = Plan(40, conditions=("Road == 2", "car >= 3"))
     generate(Job(small("aerial2d"), plan, tmp_path / "set"), progress=False)
     found = [counts(record) for record in records(tmp_path / "set")]
     assert all(count["Road"] == 2 and count["car"] >= 3 for count in found)

@@ -36,7 +36,7 @@ from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.parameter_learner import ParameterLearner
 from ms2.learning.stages import run_stage
 from ms2.learning.structure_learner import StructureLearner
-from ms2.learning.turns import Order, Turns
+from ms2.learning.turns import Schedule, Turns
 from ms2.metrics.attribute_distances import attribute_w1
 from ms2.metrics.attributes import AttributeValue
 from ms2.metrics.results import load_histograms
@@ -124,13 +124,13 @@ class How(NamedTuple):
 
 def learning(
     gradient: Gradient | None = None,
-    order: Order = "after",
+    schedule: Schedule = "last",
     parameter_fraction: float = 1.0,
     ema_steps: int = 1,
     **settings: Any,
 ) -> How:
     learner = ParameterLearner(KDE(0.003), gradient or Pathwise(), **({"lr": 1e-2} | settings))
-    return How(learner, Turns(order, parameter_fraction, ema_steps))
+    return How(learner, Turns(schedule, parameter_fraction, ema_steps))
 
 
 def learner(world: World, how: How, **settings: Any) -> MetaSim2:
@@ -167,24 +167,24 @@ class Watch(Callback):
 
 
 @pytest.mark.parametrize(
-    ("order", "share", "expected"),
-    [("after", 0.5, "sssppp"), ("before", 0.5, "pppsss"), ("alternating", 0.5, "spspsp"), ("after", 1.0, "pppppp")],
+    ("schedule", "share", "expected"),
+    [("last", 0.5, "sssppp"), ("first", 0.5, "pppsss"), ("alternating", 0.5, "spspsp"), ("last", 1.0, "pppppp")],
 )
-def test_structure_and_parameters_take_turns(tmp_path: Path, order: Order, share: float, expected: str) -> None:
+def test_structure_and_parameters_take_turns(tmp_path: Path, schedule: Schedule, share: float, expected: str) -> None:
     """What has been learned stays as it is while it is the other's turn, momentum or not."""
     world, watch = dial(), Watch()
-    model = learner(world, learning(order=order, parameter_fraction=share, lr_decay=False), lr_decay=False)
+    model = learner(world, learning(schedule=schedule, parameter_fraction=share, lr_decay=False), lr_decay=False)
     trainer(tmp_path, 6, callbacks=[watch]).fit(model, datamodule=target(world))
     assert watch.steps == expected
 
 
-@pytest.mark.parametrize(("order", "expected"), [("after", "ppp"), ("before", "lll"), ("alternating", "pll")])
+@pytest.mark.parametrize(("schedule", "expected"), [("last", "ppp"), ("first", "lll"), ("alternating", "pll")])
 def test_structure_sees_the_priors_parameters_until_some_are_learned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Order, expected: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: Schedule, expected: str
 ) -> None:
     """The prior's places end at 0.4; those of the parameter model, which nobody has trained, are about a half."""
     world, seen = dial(), list[str]()
-    model = learner(world, learning(order=order, parameter_fraction=0.5, lr=0.0))
+    model = learner(world, learning(schedule=schedule, parameter_fraction=0.5, lr=0.0))
     sample = model.structure_learner.sample
 
     def watched(*args: Any) -> Any:
@@ -197,8 +197,10 @@ def test_structure_sees_the_priors_parameters_until_some_are_learned(
     assert "".join(seen) == expected
 
 
-@pytest.mark.parametrize(("order", "expected"), [("after", "pll"), ("before", "lll"), ("alternating", "lll")])
-def test_validations_measure_the_parameters_that_structure_sees(tmp_path: Path, order: Order, expected: str) -> None:
+@pytest.mark.parametrize(("schedule", "expected"), [("last", "pll"), ("first", "lll"), ("alternating", "lll")])
+def test_validations_measure_the_parameters_that_structure_sees(
+    tmp_path: Path, schedule: Schedule, expected: str
+) -> None:
     """After two, four and six steps, of which half learn parameters."""
     world, seen = dial(), list[str]()
 
@@ -207,7 +209,7 @@ def test_validations_measure_the_parameters_that_structure_sees(tmp_path: Path, 
             seen.append("p" if float(trainer.callback_metrics["val/far_w1"]) > 0.4 else "l")
 
     validation = Validation(Evaluation(attribute_statistics=[AttributeValue("far", name="far")]))
-    model = learner(world, learning(order=order, parameter_fraction=0.5, lr=0.0))
+    model = learner(world, learning(schedule=schedule, parameter_fraction=0.5, lr=0.0))
     run = trainer(tmp_path, 6, callbacks=[validation, Note()], limit_val_batches=1, val_check_interval=2,
                   check_val_every_n_epoch=None)  # fmt: skip
     run.fit(model, datamodule=target(world))
@@ -232,8 +234,8 @@ def test_a_frozen_encoder_stays(tmp_path: Path) -> None:
     assert changed == {"decoder"}
 
 
-@pytest.mark.parametrize("order", ["after", "before", "alternating"])
-def test_the_last_step_of_parameters_ends_with_the_mean_of_their_weights(tmp_path: Path, order: Order) -> None:
+@pytest.mark.parametrize("schedule", ["last", "first", "alternating"])
+def test_the_last_step_of_parameters_ends_with_the_mean_of_their_weights(tmp_path: Path, schedule: Schedule) -> None:
     """An exponential one, of the first steps that of all; what comes before goes its own way."""
 
     def steps(average: int) -> list[Tensor]:
@@ -243,13 +245,13 @@ def test_the_last_step_of_parameters_ends_with_the_mean_of_their_weights(tmp_pat
             def on_train_batch_end(self, trainer: Trainer, model: LightningModule, *_: Any) -> None:
                 found.append(Watch.weights(model)[1])
 
-        how = learning(order=order, parameter_fraction=0.5, ema_steps=average)
+        how = learning(schedule=schedule, parameter_fraction=0.5, ema_steps=average)
         trainer(tmp_path, 12, callbacks=[Note()]).fit(learner(world, how), datamodule=target(world))
         return found
 
     alone, averaged = steps(1), steps(3)
-    last = {"after": 11, "before": 5, "alternating": 11}[order]
-    theirs = {"after": range(6, 12), "before": range(6), "alternating": range(1, 12, 2)}[order]
+    last = {"last": 11, "first": 5, "alternating": 11}[schedule]
+    theirs = {"last": range(6, 12), "first": range(6), "alternating": range(1, 12, 2)}[schedule]
     mean = alone[theirs[0]]
     for number, step in enumerate(theirs):
         mean = mean + (alone[step] - mean) * max(1 / (number + 1), 1 / 3)
@@ -275,7 +277,7 @@ def two_ranks(folder: Path, frozen: bool) -> list[Tensor]:
     """Weights after some steps of both kinds."""
     world = dial()
     model = learner(
-        world, learning(order="alternating", parameter_fraction=0.5, ema_steps=2, freeze_encoder=frozen), lr=0.05
+        world, learning(schedule="alternating", parameter_fraction=0.5, ema_steps=2, freeze_encoder=frozen), lr=0.05
     )
     trainer(folder, 4, devices=2, strategy="ddp").fit(model, datamodule=target(world))
     return Watch.weights(model)

@@ -25,7 +25,7 @@ def test_pretraining_refuses_a_prior_that_the_model_cant_express(tmp_path: Path)
 
 def test_pretraining_comes_close_to_the_entropy_of_the_prior(tmp_path: Path) -> None:
     """None or one of ten digits: ln 2 + ln 10 / 2."""
-    stage = Pretraining(abacus(1), structure(), max_steps=120, batch_size=128, lr=3e-2, validate_every=60)
+    stage = Pretraining(abacus(1), structure(), max_steps=120, batch_size=128, lr=3e-2, val_check_interval=60)
     run = stage_trainer(tmp_path, stage)
     run.fit(stage)
     found = {name: float(value) for name, value in run.callback_metrics.items()}
@@ -56,7 +56,7 @@ def test_pretraining_leaves_out_what_is_longer_than_the_model_may_make(tmp_path:
 
 
 def test_pretraining_stops_at_a_plateau(tmp_path: Path) -> None:
-    stage = Pretraining(abacus(1), structure(), 100, 8, lr=0.0, validate_every=5, stop_after=3, num_validation=20)
+    stage = Pretraining(abacus(1), structure(), 100, 8, lr=0.0, val_check_interval=5, patience=3, num_validation=20)
     run = stage_trainer(tmp_path, stage)
     run.fit(stage)
     assert run.global_step == 20  # the first validation, and three that were no better

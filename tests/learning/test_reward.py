@@ -36,7 +36,9 @@ pytestmark = EXPECTED
 def run_of(target: type[Synthetic], folder: Path, steps: int) -> tuple[MetaSim2, list[Tensor]]:
     """Learn parameters with a reward every second step; the model, and the rewards."""
     world = World(Grammar("Scene -> 0 | 1"), ListLengthPrior(), NormalPlacement(), DigitCanvas(24, 12, rotation=True))
-    reward = TaskReward(DenseCounts(1, world.classes, widths=(4, 4, 4)), every=2, steps=1, num_validation=7)
+    reward = TaskReward(
+        DenseCounts(1, world.classes, widths=(4, 4, 4)), steps_between_rewards=2, steps_per_reward=1, num_validation=7
+    )
     model = MetaSim2(
         world, StructureModel(world.grammar, 4, network=LSTM(8)), DenseCounts(1, world.classes, widths=(4, 4, 4)),
         StructureLearner(KDE(), Normalised()), ParameterModel(world, hidden=8),
@@ -92,7 +94,7 @@ def test_a_task_network_learns_from_generated_images() -> None:
     """Its accuracy is that of the numbers of each class that it reads, and rises with training."""
     torch.manual_seed(0)
     world = digits()
-    reward = TaskReward(DenseCounts(1, world.classes, widths=(8, 16, 16), max_count=1), steps=100, lr=5e-3)
+    reward = TaskReward(DenseCounts(1, world.classes, widths=(8, 16, 16), max_count=1), steps_per_reward=100, lr=5e-3)
     data = Synthetic(world, ListLengthPrior(), num_images=100)
     reward.prepare(data, world)
     first, later = (float(reward.accuracy(world, world.sample_prior(n, rng(n)))) for n in (100, 1600))

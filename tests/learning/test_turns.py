@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ms2.core.errors import UserError
-from ms2.learning.turns import Order, Turns
+from ms2.learning.turns import Schedule, Turns
 
-ORDERS: list[Order] = ["after", "before", "alternating"]
+SCHEDULES: list[Schedule] = ["last", "first", "alternating"]
 
 
 @settings(max_examples=100)
-@given(st.integers(0, 40), st.integers(1, 40), st.integers(0, 150), st.sampled_from(ORDERS))
-def test_which_steps_train_parameters(some: int, of: int, steps: int, order: Order) -> None:
+@given(st.integers(0, 40), st.integers(1, 40), st.integers(0, 150), st.sampled_from(SCHEDULES))
+def test_which_steps_train_parameters(some: int, of: int, steps: int, schedule: Schedule) -> None:
     fraction = Fraction(min(some, of), of)
-    turns = Turns(order, float(fraction))
+    turns = Turns(schedule, float(fraction))
     are = [turns.is_parameter_step(step, steps) for step in range(steps)]
     number = math.floor(fraction * steps)
     assert sum(are) == number
@@ -26,9 +26,9 @@ def test_which_steps_train_parameters(some: int, of: int, steps: int, order: Ord
     assert [step for step in range(steps) if are[step] and turns.is_last_parameter_step(step, steps)] == [
         step for step in range(steps) if are[step] and not any(are[step + 1 :])
     ]
-    if order == "after":
+    if schedule == "last":
         assert are == [False] * (steps - number) + [True] * number
-    elif order == "before":
+    elif schedule == "first":
         assert are == [True] * number + [False] * (steps - number)
     else:
         assert all(-1 < sum(are[:step]) - fraction * step <= 0 for step in range(steps + 1))
@@ -40,9 +40,9 @@ def test_which_steps_train_parameters(some: int, of: int, steps: int, order: Ord
         assert progress.structure == pytest.approx((step - before[step]) / max(1, steps - number))
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_run_without_an_end_makes_no_progress(order: Order) -> None:
-    turns = Turns(order, parameter_fraction=0)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_run_without_an_end_makes_no_progress(schedule: Schedule) -> None:
+    turns = Turns(schedule, parameter_fraction=0)
     assert not any(turns.is_parameter_step(step, -1) for step in range(5))
     assert turns.progress(7, -1) == (0, 0)
 

@@ -95,7 +95,7 @@ def test_a_set_that_was_not_made_alike_is_said_to_be_one(tmp_path: Path) -> None
 
 
 def test_half_a_character_does_no_harm(tmp_path: Path) -> None:
-    folder = make_set(tmp_path / "set", scenes=1, source="\ud83d", where=["car == 5", "x > 1"])
+    folder = make_set(tmp_path / "set", scenes=1, source="\ud83d", conditions=["car == 5", "x > 1"])
     facts = page_of(folder).all("dl", class_="facts")[0].text
     assert "made from?" in facts and "conditionscar == 5 and x > 1" in facts
 

@@ -265,7 +265,7 @@ def generate(
     """
     opened = open_model(str(source.folder if isinstance(source, FitResult) else source))
     labelled = None if classes is None else tuple(classes)
-    plan = Plan(num_scenes, seed, classes=labelled, where=tuple(conditions), formats=tuple(formats))
+    plan = Plan(num_scenes, seed, classes=labelled, conditions=tuple(conditions), formats=tuple(formats))
     generate_dataset(Job(opened, plan, Path(output), device), workers, progress=False)
     return Path(output)
 

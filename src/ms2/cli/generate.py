@@ -62,7 +62,7 @@ def generate_command(command: "Command", argv: list[str]) -> None:
         image=args.image,
         depth=args.depth,
         classes=None if args.classes is None else tuple(args.classes),
-        where=tuple(args.where),
+        conditions=tuple(args.where),
         min_visibility=args.min_visibility,
         min_pixels=args.min_pixels,
         formats=tuple(name.lower() for name in args.format),

@@ -106,7 +106,7 @@ class Run:
 
     def stage_trainer(self, stage: Stage) -> Trainer:
         """A trainer for a stage before learning, on the same devices and with the same loggers."""
-        interval = stage.validate_every and min(stage.validate_every, stage.max_steps)
+        interval = stage.val_check_interval and min(stage.val_check_interval, stage.max_steps)
         return Trainer(
             **{key: self.settings[key] for key in SHARED if key in self.settings},
             max_steps=stage.max_steps,

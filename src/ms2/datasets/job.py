@@ -51,7 +51,7 @@ class Job:
         self.model = source.model.to(self.device)
         self.world = self.model.world
         grammar, classes = self.world.grammar, self.world.classes
-        self.sampler = self.model.sampler(conditions=[Condition.parse(text, grammar) for text in plan.where])
+        self.sampler = self.model.sampler(conditions=[Condition.parse(text, grammar) for text in plan.conditions])
         for name in plan.classes or ():
             if name not in classes:
                 raise UserError(f"this world has no class {name!r}. {suggest(name, classes)}")

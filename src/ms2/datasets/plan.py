@@ -16,7 +16,7 @@ class Plan:
         image: ``png``, or ``jpeg`` of quality 95.
         depth: Whether to write 16-bit depth PNGs: metres times 256, 0 for none (3D worlds).
         classes: Labelled classes; by default the grammar's terminals and the scenery's classes, which leaves out roads.
-        where: Conditions on the number of objects, such as ``car == 5``, ``pedestrian >= 1``.
+        conditions: Conditions on the number of objects, such as ``car == 5``, ``pedestrian >= 1``.
         min_visibility: Minimum visible fraction of a labelled object.
         min_pixels: Minimum number of visible pixels of a labelled object.
         formats: Names of the formats.
@@ -30,7 +30,7 @@ class Plan:
     image: Literal["png", "jpeg"] = "png"
     depth: bool = False
     classes: tuple[str, ...] | None = None
-    where: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
     min_visibility: float = 0.1
     min_pixels: int = 8
     formats: tuple[str, ...] = ("coco",)

@@ -23,17 +23,17 @@ class ExtractorTraining(Stage):
         max_steps: Training steps.
         batch_size: Images per step, over all processes.
         lr: Peak learning rate of a one-cycle schedule (AdamW).
-        max_gradient: Norm to which gradients are clipped; without, one unusual batch can undo the training.
+        max_grad_norm: Norm to which gradients are clipped; without, one unusual batch can undo the training.
         structure_prior: Structure prior of the training images; the world's by default. A wider one lets the extractor
             count as many objects as the target may hold.
         parameter_prior: Parameter prior of the training images; the world's by default. One with more arrangements of
             objects than the world's lets the extractor read those too.
         probe_priors: Named parameter priors to probe the trained extractor on, besides the world's.
-        probe_images: Images of each of them.
+        num_probe_images: Number of images of each of these priors.
         seed: Seed of the scenes.
 
     Example:
-        >>> stage = ExtractorTraining(world, features, max_steps=2, probe_images=40)
+        >>> stage = ExtractorTraining(world, features, max_steps=2, num_probe_images=40)
         >>> Trainer(max_steps=2).fit(stage)
         >>> 0 <= stage.findings["prior"].scores["count_accuracy"] <= 1
         True
@@ -49,15 +49,15 @@ class ExtractorTraining(Stage):
         max_steps: int = 400,
         batch_size: int = 64,
         lr: float = 4e-3,
-        max_gradient: float = 0.5,
+        max_grad_norm: float = 0.5,
         structure_prior: StructurePrior | None = None,
         parameter_prior: ParameterPrior | None = None,
         probe_priors: dict[str, ParameterPrior] | None = None,
-        probe_images: int = 2000,
+        num_probe_images: int = 2000,
         seed: int = 0,
     ) -> None:
         super().__init__(world, max_steps, batch_size, lr, seed)
-        self.features, self.max_gradient, self.probe_images = features, max_gradient, probe_images
+        self.features, self.max_grad_norm, self.num_probe_images = features, max_grad_norm, num_probe_images
         self.structure_prior = structure_prior or world.structure_prior
         self.parameter_prior = parameter_prior or world.parameter_prior
         self.probe_priors = {"prior": world.parameter_prior, **(probe_priors or {})}
@@ -93,7 +93,7 @@ class ExtractorTraining(Stage):
             self.to(self.trainer.strategy.root_device)  # Lightning has moved it to the CPU by now
             self.features.eval()
             self.findings = probe(
-                self.features, self.world, self.probe_priors, self.probe_images, self.seed, self.structure_prior
+                self.features, self.world, self.probe_priors, self.num_probe_images, self.seed, self.structure_prior
             )
 
     def configure_optimizers(self) -> Any:

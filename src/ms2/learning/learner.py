@@ -24,12 +24,12 @@ class Learner(Configured, nn.Module, ABC):
     Args:
         lr: Learning rate (Adam).
         lr_decay: Whether the learning rate falls linearly to zero.
-        max_gradient: Norm to which gradients are clipped; null for no clipping.
+        max_grad_norm: Norm to which gradients are clipped; null for no clipping.
     """
 
-    def __init__(self, lr: float, lr_decay: bool, max_gradient: float | None) -> None:
+    def __init__(self, lr: float, lr_decay: bool, max_grad_norm: float | None) -> None:
         super().__init__()
-        self.lr, self.lr_decay, self.max_gradient = lr, lr_decay, max_gradient
+        self.lr, self.lr_decay, self.max_grad_norm = lr, lr_decay, max_grad_norm
 
     @abstractmethod
     def check(self, model: SceneModel) -> None:
@@ -49,8 +49,8 @@ class Learner(Configured, nn.Module, ABC):
 
     def clip_gradient(self, model: SceneModel) -> None:
         """Clip the gradient norm of the weights."""
-        if self.max_gradient is not None:
-            torch.nn.utils.clip_grad_norm_(self.weights(model), self.max_gradient)
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.weights(model), self.max_grad_norm)
 
     @abstractmethod
     def loss(

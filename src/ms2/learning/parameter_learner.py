@@ -28,7 +28,7 @@ class ParameterLearner(Learner):
         gradient: Estimates the gradient of the scores.
         lr: Learning rate (Adam).
         lr_decay: Whether the learning rate falls linearly to zero.
-        max_gradient: Norm to which gradients are clipped; null for no clipping.
+        max_grad_norm: Norm to which gradients are clipped; null for no clipping.
         freeze_encoder: Whether to train only the decoder after autoencoding, as in Meta-Sim.
 
     Raises:
@@ -46,10 +46,10 @@ class ParameterLearner(Learner):
         gradient: Gradient,
         lr: float = 1e-3,
         lr_decay: bool = True,
-        max_gradient: float | None = 1.0,
+        max_grad_norm: float | None = 1.0,
         freeze_encoder: bool = False,
     ) -> None:
-        super().__init__(lr, lr_decay, max_gradient)
+        super().__init__(lr, lr_decay, max_grad_norm)
         if (gradient.through_images or gradient.straight_through) and not objective.pathwise:
             raise UserError(
                 f"{type(gradient).__name__} needs an objective whose scores have a gradient through features, and "

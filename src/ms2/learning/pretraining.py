@@ -20,7 +20,7 @@ MIN_MADE = 0.5
 class Pretraining(Stage):
     """Maximises log q(T) over derivations T of the structure prior, drawn anew for each step.
 
-    Training stops early at a plateau of the validation loss (see ``stop_after``). Where the prior knows its own
+    Training stops early at a plateau of the validation loss (see ``patience``). Where the prior knows its own
     log-probability, its entropy, the lower bound of the loss, is logged beside it.
 
     Derivations with longer lists than the model allows (``max_length`` of `StructureModel`) are left out: the model
@@ -32,8 +32,8 @@ class Pretraining(Stage):
         max_steps: Maximum number of training steps.
         batch_size: Derivations per step, over all processes.
         lr: Learning rate (Adam), which falls linearly to zero.
-        validate_every: Steps between validations.
-        stop_after: Validations without improvement after which training stops.
+        val_check_interval: Steps between validations.
+        patience: Validations without improvement after which training stops.
         num_validation: Derivations of a validation.
         structure_prior: Structure prior to learn, the world's by default. Where that has few objects and the target
             many, mix in a little of a wider one: after rules that no training derivation contains, the model's
@@ -55,15 +55,15 @@ class Pretraining(Stage):
         max_steps: int = 400,
         batch_size: int = 256,
         lr: float = 5e-3,
-        validate_every: int = 50,
-        stop_after: int = 4,
+        val_check_interval: int = 50,
+        patience: int = 4,
         num_validation: int = 2000,
         structure_prior: StructurePrior | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(world, max_steps, batch_size, lr, seed)
         self.structure, self.structure_prior = structure, structure_prior or world.structure_prior
-        self.validate_every, self.stop_after, self.num_validation = validate_every, stop_after, num_validation
+        self.val_check_interval, self.patience, self.num_validation = val_check_interval, patience, num_validation
 
     @property
     def product(self) -> StructureModel:
@@ -72,7 +72,7 @@ class Pretraining(Stage):
 
     def configure_callbacks(self) -> list[Callback]:
         """Configure early stopping at a plateau of the validation loss."""
-        return [EarlyStopping("pretraining/val_nll", patience=self.stop_after, min_delta=1e-3)]
+        return [EarlyStopping("pretraining/val_nll", patience=self.patience, min_delta=1e-3)]
 
     def on_fit_start(self) -> None:
         """Check that the model can produce the prior's derivations.

@@ -19,7 +19,7 @@ from ms2.targets.base import Target
 from ms2.world import World
 
 
-class Validation(NamedTuple):
+class ValidationImages(NamedTuple):
     """Labelled target images.
 
     Attributes:
@@ -42,8 +42,8 @@ class TaskReward(Configured, nn.Module):
 
     Args:
         network: The task network: an extractor, whose task is to count the objects of each class in an image.
-        every: Parameter steps from one reward to the next.
-        steps: Training steps of the network for each reward.
+        steps_between_rewards: Parameter steps from one reward to the next.
+        steps_per_reward: Training steps of the network for each reward.
         num_validation: Number of labelled target images.
         weight: Weight of the reward relative to the objective.
         lr: Learning rate of the network (AdamW).
@@ -53,15 +53,19 @@ class TaskReward(Configured, nn.Module):
     def __init__(
         self,
         network: TrainedExtractor,
-        every: int = 5,
-        steps: int = 5,
+        steps_between_rewards: int = 5,
+        steps_per_reward: int = 5,
         num_validation: int = 100,
         weight: float = 1.0,
         lr: float = 3e-3,
         baseline: Advantage | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("every", every), ("steps", steps), ("num_validation", num_validation)):
+        for name, value in (
+            ("steps_between_rewards", steps_between_rewards),
+            ("steps_per_reward", steps_per_reward),
+            ("num_validation", num_validation),
+        ):
             if value < 1:
                 raise UserError(f"reward.{name} must be at least 1, not {value}")
         if baseline is not None and baseline.centred:
@@ -70,9 +74,10 @@ class TaskReward(Configured, nn.Module):
                 "of all it is always zero. Take MovingAverage"
             )
         self.network, self.baseline = network, baseline or MovingAverage()
-        self.every, self.steps, self.num_validation = every, steps, num_validation
+        self.steps_between_rewards, self.steps_per_reward = steps_between_rewards, steps_per_reward
+        self.num_validation = num_validation
         self.weight, self.lr = weight, lr
-        self.validation: Validation | None = None
+        self.validation: ValidationImages | None = None
 
     def prepare(self, target: Target, world: World) -> None:
         """Load the labelled target images, on which rewards are measured.
@@ -92,11 +97,11 @@ class TaskReward(Configured, nn.Module):
         names = labelled.categories
         counts = torch.stack([count_labels(annotations["labels"], len(names)) for _, annotations in examples])
         columns = torch.tensor([world.classes.index(name) for name in names])
-        self.validation = Validation(images, columns.to(device), counts.to(device))
+        self.validation = ValidationImages(images, columns.to(device), counts.to(device))
 
     def is_due(self, parameter_steps: int) -> bool:
         """Return whether there is a reward after a number of parameter steps."""
-        return parameter_steps % self.every == 0
+        return parameter_steps % self.steps_between_rewards == 0
 
     def forward(self, model: SceneModel, samples: SampledScenes) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Compute the loss of sampled scenes by their reward, and what to log."""
@@ -133,7 +138,7 @@ class TaskReward(Configured, nn.Module):
     @torch.enable_grad()
     def _train(self, network: TrainedExtractor, world: World, scenes: SceneBatch) -> None:
         optimizer = torch.optim.AdamW(network.parameters(), self.lr)
-        for part in torch.arange(len(scenes), device=scenes.classes.device).tensor_split(self.steps):
+        for part in torch.arange(len(scenes), device=scenes.classes.device).tensor_split(self.steps_per_reward):
             if not len(part):
                 continue
             labels = world.renderer.render_labelled(scenes[part])

@@ -34,16 +34,16 @@ class Stage(Configured, LightningModule, ABC):
         name: Short name: the stage's section in a configuration, and the choice of ``ms2 fit --stage``.
         title: What the progress bar shows.
         links: Arguments that are taken from another part of a configuration, with the part's key: ``model.features``.
-        max_gradient: Norm to which gradients are clipped; None for no clipping.
-        validate_every: Steps between validations; None for none.
+        max_grad_norm: Norm to which gradients are clipped; None for no clipping.
+        val_check_interval: Steps between validations; None for none.
         findings: Accuracy of a trained extractor on rendered images, by the parameter prior that they are drawn from.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     links: ClassVar[Mapping[str, str]] = {}
-    max_gradient: float | None = None
-    validate_every: int | None = None
+    max_grad_norm: float | None = None
+    val_check_interval: int | None = None
 
     def __init__(self, world: World, max_steps: int, batch_size: int, lr: float, seed: int) -> None:
         super().__init__()
@@ -75,8 +75,8 @@ class Stage(Configured, LightningModule, ABC):
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip the gradient norm of the trained module."""
-        if self.max_gradient is not None:
-            torch.nn.utils.clip_grad_norm_(self.product.parameters(), self.max_gradient)
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.product.parameters(), self.max_grad_norm)
 
     def configure_optimizers(self) -> Any:
         """Configure Adam with a learning rate that falls linearly to zero."""

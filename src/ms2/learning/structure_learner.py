@@ -46,7 +46,7 @@ class StructureLearner(Learner):
             trees may hide a car: the gradient differs, but is zero too where all blocks agree with the target's.
         lr: Learning rate (Adam).
         lr_decay: Whether the learning rate falls linearly to zero, which ends the jitter of the policy.
-        max_gradient: Norm to which gradients are clipped; null for no clipping.
+        max_grad_norm: Norm to which gradients are clipped; null for no clipping.
         reject_weight: Added to the score of scenes that were rejected too often, lambda.
         reject_threshold: Rejections without penalty, epsilon.
         correct_rejection: Whether to centre advantages, so that the gradient is that of the distribution after
@@ -65,12 +65,12 @@ class StructureLearner(Learner):
         credit_assignment: dict[str, list[str]] | None = None,
         lr: float = 2e-3,
         lr_decay: bool = True,
-        max_gradient: float | None = None,
+        max_grad_norm: float | None = None,
         reject_weight: float = 1e-2,
         reject_threshold: int = 1,
         correct_rejection: bool = True,
     ) -> None:
-        super().__init__(lr, lr_decay, max_gradient)
+        super().__init__(lr, lr_decay, max_grad_norm)
         self.objective, self.credit = objective, CreditAssignment(credit_assignment or {})
         self.advantages = nn.ModuleList([advantage, *(copy.deepcopy(advantage) for _ in self.credit.block_sets[1:])])
         self.reject_weight, self.reject_threshold = reject_weight, reject_threshold

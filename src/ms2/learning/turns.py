@@ -9,11 +9,11 @@ from torch.optim.swa_utils import AveragedModel
 from ms2.core.errors import UserError
 from ms2.core.settings import Configured
 
-Order = Literal["after", "before", "alternating"]
+Schedule = Literal["last", "first", "alternating"]
 
 
 class Progress(NamedTuple):
-    """Fraction of the steps of each model that are done, 0..1; `max_steps` of a run without an end is 0."""
+    """Fraction of the steps of each model that are done, 0..1; 0 if the run has no ``max_steps``."""
 
     structure: float
     parameters: float
@@ -23,8 +23,8 @@ class Turns(Configured):
     """The steps of a run that train the parameter model; the others train the structure model.
 
     Args:
-        order: Which steps these are: ``after`` those of structure, as in the paper's Table 2, ``before`` them, or
-            ``alternating`` with them.
+        schedule: When parameters are trained: ``last`` (as in the paper's Table 2), ``first``, or ``alternating``
+            with structure.
         parameter_fraction: Fraction of the steps that train parameters, 0 to 1. With 1 structure is not learned, as in
             Meta-Sim; with 0 parameters are not.
         ema_steps: Time constant, in steps, of an exponential moving average of the parameter model's weights, which
@@ -36,12 +36,12 @@ class Turns(Configured):
         UserError: If a number is out of range.
 
     Example:
-        >>> turns = Turns("after", parameter_fraction=0.5)
+        >>> turns = Turns("last", parameter_fraction=0.5)
         >>> [turns.is_parameter_step(step, max_steps=6) for step in range(6)]
         [False, False, False, True, True, True]
     """
 
-    def __init__(self, order: Order = "after", parameter_fraction: float = 0.5, ema_steps: int = 1) -> None:
+    def __init__(self, schedule: Schedule = "last", parameter_fraction: float = 0.5, ema_steps: int = 1) -> None:
         if not 0 <= parameter_fraction <= 1:
             raise UserError(
                 f"parameter_fraction is the fraction of steps that train parameters, from 0 to 1, not "
@@ -49,16 +49,16 @@ class Turns(Configured):
             )
         if ema_steps < 1:
             raise UserError(f"ema_steps is a number of steps, at least 1, not {ema_steps}")
-        self.order, self.parameter_fraction, self.ema_steps = order, parameter_fraction, ema_steps
+        self.schedule, self.parameter_fraction, self.ema_steps = schedule, parameter_fraction, ema_steps
 
     def parameter_steps_before(self, step: int, max_steps: int) -> int:
         """Count the parameter steps among the steps 0..step - 1 of a run of max_steps steps."""
         if self.parameter_fraction == 0:
             return 0
-        if self.order == "alternating":
+        if self.schedule == "alternating":
             return self._fraction_of(step)
         number = self._fraction_of(max_steps)
-        return min(step, number) if self.order == "before" else max(0, step - (max_steps - number))
+        return min(step, number) if self.schedule == "first" else max(0, step - (max_steps - number))
 
     def is_parameter_step(self, step: int, max_steps: int) -> bool:
         """Return whether a step, counted from 0, trains parameters."""

@@ -90,7 +90,7 @@ def report_dataset(folder: Path) -> str:
 def _facts(description: Mapping[str, Any], counts: DataSetCounts) -> list[Fact]:
     size = f"{' × '.join(map(str, counts.image_sizes.most_common(1)[0][0]))} px"
     origin = [str(description[key]) for key in ("source", "structure") if isinstance(description.get(key), str)]
-    conditions = description.get("where") or ()
+    conditions = description.get("conditions") or ()
     return present(
         [
             Fact("made from", ", ".join(origin) or None),
