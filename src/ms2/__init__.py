@@ -6,7 +6,7 @@ The names below are imported when they are first used, so that ``import ms2`` ta
 
     world = ms2.load("multimnist").world
     result = ms2.fit(world, ms2.Folder(world, "photographs"))
-    result.picture
+    result.figure
     ms2.generate(result, "data", num_scenes=1000, formats=["coco"])
 """
 

@@ -38,7 +38,7 @@ class World(Configured):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """All class names: the grammar's, then those of the parameter prior's scenery."""
+        """Names of all classes: the grammar's, then those of objects that the parameter prior adds (scenery)."""
         return (*self.grammar.classes, *self.parameter_prior.scenery)
 
     @property
@@ -65,7 +65,7 @@ class World(Configured):
         return self.renderer.render(self.scenes(rules, generator))
 
     def renderer_attribute(self, attribute: Attribute) -> str:
-        """Return the name of the renderer's attribute that a mutable attribute of objects determines."""
+        """Return the attribute that the renderer uses for a mutable attribute of objects, as ``x`` for ``spacing``."""
         return self.parameter_prior.derived_attributes.get(attribute.name, attribute.name)
 
     def _rendered(self, attributes: Iterable[Attribute], used: Iterable[Attribute]) -> list[Attribute]:

@@ -16,7 +16,7 @@ from helpers import ms2 as command
 from PIL import Image
 
 import ms2
-from ms2.cli.api import max_length
+from ms2.cli.api import choose_t_max
 from ms2.models.networks import LSTM
 
 pytestmark = EXPECTED
@@ -136,7 +136,7 @@ def run(world: ms2.World, target: ms2.Synthetic, tmp_path_factory: pytest.TempPa
 def test_a_result_has_metrics_a_picture_a_model_and_scenes(run: ms2.FitResult) -> None:
     assert run.summary == json.loads((run.folder / "metrics.json").read_text())["summary"]
     assert run.results.structure["count"].distances["tv"]["prior"].value >= 0
-    assert run.picture.width > 100
+    assert run.figure.width > 100
     scenes, images, labels = run.scenes(5), run.images(5), run.labelled(5)
     assert torch.equal(labels.image, images) and torch.equal(labels.classes, scenes.classes)
     assert not torch.equal(run.images(5, row="prior"), images)
@@ -188,7 +188,7 @@ def test_other_settings_keep_the_earlier_run(
 
 
 def test_derivations_may_be_half_as_long_again_as_the_priors(world: ms2.World) -> None:
-    assert max_length(world) == (2 + 2 * 3) * 3 // 2
+    assert choose_t_max(world) == (2 + 2 * 3) * 3 // 2
 
 
 def test_what_is_wrong_is_said_in_one_line() -> None:

@@ -14,25 +14,25 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def test_a_new_folder_is_made_with_the_configuration_and_a_note(folder: RunFolder) -> None:
-    assert folder.identity is None and not folder.finished
-    assert folder.take("a", "name: first\n") == ""
+    assert folder.fingerprint is None and not folder.finished
+    assert folder.claim("a", "name: first\n") == ""
     assert (folder.path / "config.yaml").read_text() == "name: first\n"
-    assert folder.identity == "a" and not folder.finished
-    folder.note("a", finished=True)
+    assert folder.fingerprint == "a" and not folder.finished
+    folder.write_status("a", finished=True)
     assert folder.finished
 
 
 def test_equal_settings_go_on_in_the_same_folder(folder: RunFolder) -> None:
-    folder.take("a", "name: first\n")
-    folder.note("a", finished=True)
-    assert folder.take("a", "wandb: disabled\n") == ""
+    folder.claim("a", "name: first\n")
+    folder.write_status("a", finished=True)
+    assert folder.claim("a", "wandb: disabled\n") == ""
     assert (folder.path / "config.yaml").read_text() == "wandb: disabled\n"
     assert folder.finished and not folder.path.with_name("first.1").exists()
 
 
 def test_an_earlier_run_with_other_settings_is_renamed(folder: RunFolder) -> None:
-    for number, identity in enumerate("abc"):
-        message = folder.take(identity, f"identity: {identity}\n")
+    for number, fingerprint in enumerate("abc"):
+        message = folder.claim(fingerprint, f"fingerprint: {fingerprint}\n")
         kept = folder.path.with_name(f"first.{number}")
         assert message == (f"an earlier run called first is kept as {kept}: it had other settings" if number else "")
     assert [
@@ -45,25 +45,25 @@ def test_an_earlier_run_with_other_settings_is_renamed(folder: RunFolder) -> Non
 
 
 def test_a_fresh_run_keeps_the_earlier_one_too(folder: RunFolder) -> None:
-    folder.take("a", "")
-    assert folder.take("a", "", fresh=True) == f"an earlier run called first is kept as {folder.path}.1"
+    folder.claim("a", "")
+    assert folder.claim("a", "", fresh=True) == f"an earlier run called first is kept as {folder.path}.1"
 
 
 def test_a_checkpoint_of_the_folder_itself_goes_on_there_whatever_has_changed(
     folder: RunFolder, tmp_path: Path
 ) -> None:
-    folder.take("a", "")
-    folder.note("a", finished=True)
-    assert folder.take("b", "", checkpoint=folder.last_checkpoint) == ""
-    assert folder.identity == "b" and not folder.finished
-    assert folder.take("c", "", checkpoint=tmp_path / "elsewhere.ckpt").endswith("it had other settings")
+    folder.claim("a", "")
+    folder.write_status("a", finished=True)
+    assert folder.claim("b", "", checkpoint=folder.last_checkpoint) == ""
+    assert folder.fingerprint == "b" and not folder.finished
+    assert folder.claim("c", "", checkpoint=tmp_path / "elsewhere.ckpt").endswith("it had other settings")
 
 
 def test_a_folder_that_cannot_be_made_is_a_readable_error(folder: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
-    for take in (folder.make, lambda: folder.take("a", "")):
+    for create in (folder.make, lambda: folder.claim("a", "")):
         with pytest.raises(UserError, match=r"can't write to the folder of the run, .*first: .*Give another one with"):
-            take()
+            create()
 
 
 def test_a_missing_checkpoint_is_named(folder: RunFolder) -> None:

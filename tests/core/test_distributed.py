@@ -15,7 +15,7 @@ def test_one_process_has_its_own_rows() -> None:
     processes, rows = Processes.current(), torch.arange(6).reshape(3, 2)
     assert (processes.rank, processes.world_size) == (0, 1)
     assert processes.gather(rows) is rows and processes.gather_objects("a") == ["a"]
-    assert processes.broadcast("a") == "a" and processes.own(3).tolist() == [0, 1, 2]
+    assert processes.broadcast("a") == "a" and processes.local_indices(3).tolist() == [0, 1, 2]
     processes.barrier()
 
 
@@ -27,7 +27,7 @@ def exchanged() -> dict[str, Any]:
     found: dict[str, Any] = {name: here.gather(torch.full(shape, here.rank)) for name, shape in shapes.items()}
     found["grad"] = here.gather(torch.ones(1, requires_grad=True)).requires_grad
     found["objects"], found["first"] = here.gather_objects(f"from {here.rank}"), here.broadcast(f"from {here.rank}")
-    found["own"] = here.own(2)
+    found["own"] = here.local_indices(2)
     here.barrier()
     dist.destroy_process_group()
     return found

@@ -1,4 +1,4 @@
-"""Files that are written in one piece or not at all, hashes, and paths as a person types them."""
+"""Tests of atomic file writes, hashes, and expansion of paths that users type."""
 
 import hashlib
 import json
@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from ms2.core.errors import UserError
-from ms2.core.files import expand_path, replacing, write_bytes, write_json, write_tensors, write_text
+from ms2.core.files import expand_path, atomic_path, write_bytes, write_json, write_tensors, write_text
 from ms2.core.hashing import digest, sha256
 
 
 def test_a_file_is_replaced_in_one_piece(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
-    with replacing(file) as temporary:
+    with atomic_path(file) as temporary:
         temporary.write_text("new")
         assert file.read_text() == "old"
     assert file.read_text() == "new" and list(tmp_path.iterdir()) == [file]
@@ -24,7 +24,7 @@ def test_a_file_is_replaced_in_one_piece(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
-    with pytest.raises(RuntimeError), replacing(file) as temporary:
+    with pytest.raises(RuntimeError), atomic_path(file) as temporary:
         temporary.write_text("half of the new")
         raise RuntimeError
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]

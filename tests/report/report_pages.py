@@ -159,7 +159,7 @@ def make_run(folder: Path, name: str = "tiny") -> Path:
     save_results(folder / "metrics.json", make_results())
     save_histograms(folder / "histograms.json", HISTOGRAMS)
     (folder / CHANGES_FILE).write_text(CHANGES)
-    (folder / "run.json").write_text('{"identity": "x", "finished": true}')
+    (folder / "run.json").write_text('{"fingerprint": "x", "finished": true}')
     (folder / "config.yaml").write_text(
         f"name: {name}\nseed_everything: 0\ntrainer:\n  max_steps: 600\nworld:\n  grammar:\n"
         "    class_path: ms2.worlds.multimnist.grammar.MultiMNIST\n"

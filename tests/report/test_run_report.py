@@ -282,7 +282,7 @@ def test_a_run_that_is_not_finished_shows_its_curves(copy: Path) -> None:
     for name in ("metrics.json", "histograms.json", CHANGES_FILE):
         (copy / name).unlink()
     shutil.rmtree(copy / "examples")
-    (copy / "run.json").write_text('{"identity": "x", "finished": false}')
+    (copy / "run.json").write_text('{"fingerprint": "x", "finished": false}')
     page = page_of(copy)
     assert "has not finished" in page.all("p", class_="warning")[0].text
     assert [node.text for node in page.all("h2")] == ["Learning", "Reproduce", "Configuration"]

@@ -40,7 +40,7 @@ def names(folder: ImageFolder) -> list[str]:
 
 
 def test_finds_common_extensions_in_any_case_in_sorted_order_at_any_depth(tmp_path):
-    wanted = [f"{i:02}{ext}" for i, ext in enumerate(module.EXTENSIONS)]
+    wanted = [f"{i:02}{ext}" for i, ext in enumerate(module.IMAGE_SUFFIXES)]
     wanted += ["B.PNG", "a.JpG", "b/deep/er/x.png", "b/y.png", "c.x.png"]
     for name in reversed(wanted):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def test_finds_common_extensions_in_any_case_in_sorted_order_at_any_depth(tmp_pa
     (tmp_path / "folder.png").mkdir()
     assert names(ImageFolder(tmp_path)) == wanted
     assert {"png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm"} == {
-        ext[1:] for ext in module.EXTENSIONS
+        ext[1:] for ext in module.IMAGE_SUFFIXES
     }
 
 
@@ -136,7 +136,7 @@ def test_a_folder_without_images_names_what_it_holds(tmp_path):
         ImageFolder(tmp_path)
     message = str(caught.value)
     assert "found 2 .mp4, " in message and "1 .txt" in message and "1 (no extension)" in message
-    assert all(extension in message for extension in module.EXTENSIONS)
+    assert all(extension in message for extension in module.IMAGE_SUFFIXES)
     assert str(tmp_path) in message
 
 
@@ -360,7 +360,7 @@ def reason(path: Path) -> str:
     return caught.value.reason
 
 
-@pytest.mark.parametrize("extension", module.EXTENSIONS)
+@pytest.mark.parametrize("extension", module.IMAGE_SUFFIXES)
 def test_truncated_files(tmp_path, extension):
     path = tmp_path / f"a{extension}"
     if extension == ".pgm":

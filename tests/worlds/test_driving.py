@@ -21,7 +21,13 @@ from ms2.priors.structure import ListLengthPrior, StructurePrior
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.scene.graph import derivation_from_graph, scene_graph
 from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
-from ms2.worlds.driving3d.declaration import FIRST_OBJECT, OBJECT_CLASSES, OBJECTS, SCENARIO_SETTINGS, SCENARIOS
+from ms2.worlds.driving3d.declaration import (
+    FIRST_OBJECT_CLASS_INDEX,
+    OBJECT_CLASSES,
+    OBJECTS,
+    SCENARIO_SETTINGS,
+    SCENARIOS,
+)
 from ms2.worlds.driving3d.grammar import Driving, plural
 from ms2.worlds.driving3d.layout import StreetLayout
 from ms2.worlds.driving3d.priors import (
@@ -61,7 +67,7 @@ def street(scenario: str, *objects: str) -> SceneBatch:
 
 def test_the_grammar_has_29_rules_and_these_classes() -> None:
     assert GRAMMAR.num_rules == 29
-    assert GRAMMAR.classes == (*SCENARIOS, *OBJECTS) and NUMBER["car"] == FIRST_OBJECT
+    assert GRAMMAR.classes == (*SCENARIOS, *OBJECTS) and NUMBER["car"] == FIRST_OBJECT_CLASS_INDEX
     assert [str(finding) for finding in GRAMMAR.lint()] == []
 
 
@@ -72,13 +78,13 @@ def test_plurals(name: str, many: str) -> None:
 
 def test_n_objects_take_14_and_n_steps() -> None:
     rules = SimpleStreets(0, 4).sample(GRAMMAR, 200, rng())
-    objects = (scenes_from_derivations(GRAMMAR, rules).classes >= FIRST_OBJECT).sum(1)
+    objects = (scenes_from_derivations(GRAMMAR, rules).classes >= FIRST_OBJECT_CLASS_INDEX).sum(1)
     assert torch.equal(lengths(GRAMMAR, rules), 14 + objects)
 
 
 def test_everything_belongs_to_the_scenario() -> None:
     scenes = scenes_from_derivations(GRAMMAR, SimpleStreets().sample(GRAMMAR, 50, rng()))
-    assert (scenes.classes[:, 0] < FIRST_OBJECT).all() and (scenes.parents[:, 0] == -1).all()
+    assert (scenes.classes[:, 0] < FIRST_OBJECT_CLASS_INDEX).all() and (scenes.parents[:, 0] == -1).all()
     assert (scenes.parents[:, 1:][scenes.mask[:, 1:]] == 0).all()
 
 
@@ -95,8 +101,8 @@ def test_a_scene_graph_gives_its_derivation_back() -> None:
 
 def test_simple_streets_have_every_number_alike_in_every_scenario() -> None:
     counts = scenes_from_derivations(GRAMMAR, SimpleStreets(1, 4).sample(GRAMMAR, 3000, rng())).counts(len(NUMBER))
-    assert stats.chisquare(counts[:, :FIRST_OBJECT].sum(0).numpy()).pvalue > 1e-3
-    for i in range(FIRST_OBJECT, len(NUMBER)):
+    assert stats.chisquare(counts[:, :FIRST_OBJECT_CLASS_INDEX].sum(0).numpy()).pvalue > 1e-3
+    for i in range(FIRST_OBJECT_CLASS_INDEX, len(NUMBER)):
         table = counts[:, i].bincount(minlength=5)
         assert table[0] == 0 and len(table) == 5 and stats.chisquare(table[1:].numpy()).pvalue > 1e-4
 
@@ -123,7 +129,7 @@ def test_a_mean_of_zero_is_none() -> None:
 def test_scenarios_have_their_means(prior: StructurePrior) -> None:
     scenario = type(prior).__name__
     counts = scenes_from_derivations(GRAMMAR, prior.sample(GRAMMAR, 2000, rng())).counts(len(NUMBER)).double()
-    assert counts[:, :FIRST_OBJECT].sum(0).tolist() == [2000 * (name == scenario) for name in SCENARIOS]
+    assert counts[:, :FIRST_OBJECT_CLASS_INDEX].sum(0).tolist() == [2000 * (name == scenario) for name in SCENARIOS]
     for name, mean in SCENARIO_SETTINGS[scenario].mean_counts.items():
         deviation = math.sqrt(mean * (1 + DISPERSION * mean) / 2000)
         assert float(counts[:, NUMBER[name]].mean()) == pytest.approx(mean, abs=4 * deviation + 2e-3 * mean)
@@ -197,8 +203,8 @@ def footprints() -> list[list[tuple[float, float]]]:
 def ground(scenes: SceneBatch) -> tuple[Tensor, Tensor]:
     """Half width and length of each object on the ground, and its middle."""
     of, half = scenes.attributes, torch.zeros(*scenes.classes.shape, 2)
-    for i, j in (scenes.classes >= FIRST_OBJECT).nonzero().tolist():
-        models = footprints()[int(scenes.classes[i, j]) - FIRST_OBJECT]
+    for i, j in (scenes.classes >= FIRST_OBJECT_CLASS_INDEX).nonzero().tolist():
+        models = footprints()[int(scenes.classes[i, j]) - FIRST_OBJECT_CLASS_INDEX]
         width, length = models[min(int(of["model"][i, j] * len(models)), len(models) - 1)]
         half[i, j] = torch.tensor([width * of["width"][i, j], length * of["length"][i, j]]) / 2
     return half, torch.stack([of["x"], of["y"]], -1)
@@ -212,7 +218,7 @@ def depths(scenes: SceneBatch) -> Tensor:
     """
     half, middle = ground(scenes)
     yaw = scenes.attributes["yaw"]
-    post_mounted = [False] * FIRST_OBJECT + [cls.post_mounted for cls in OBJECT_CLASSES.values()]
+    post_mounted = [False] * FIRST_OBJECT_CLASS_INDEX + [cls.post_mounted for cls in OBJECT_CLASSES.values()]
     posts = torch.tensor(post_mounted)[scenes.classes]
     axes = torch.stack([torch.stack([yaw.cos(), yaw.sin()], -1), torch.stack([-yaw.sin(), yaw.cos()], -1)], -2)
     between = middle[:, None] - middle[:, :, None]  # b i j 2
@@ -227,7 +233,7 @@ def depths(scenes: SceneBatch) -> Tensor:
     first, second = posts[:, :, None], posts[:, None]
     gap = torch.where(second, disc, torch.where(first, disc.transpose(1, 2), boxes))
     gap = torch.where(first & second, apart - half[:, :, None, 0] - half[:, None, :, 0], gap)
-    real = scenes.classes >= FIRST_OBJECT
+    real = scenes.classes >= FIRST_OBJECT_CLASS_INDEX
     pairs = real[:, :, None] & real[:, None] & ~torch.eye(real.shape[1], dtype=torch.bool)
     return torch.where(pairs, -gap, -torch.inf)
 
@@ -290,12 +296,12 @@ def test_all_is_in_view_and_within_bounds(prior: ListLengthPrior, seed: int, rea
     for attribute in view[0]:
         values = scenes.attributes[attribute.name]
         assert values.shape == scenes.classes.shape and values.isfinite().all()
-        used = values[scenes.classes >= FIRST_OBJECT]
+        used = values[scenes.classes >= FIRST_OBJECT_CLASS_INDEX]
         assert ((used >= attribute.low) & (used <= attribute.high)).all(), attribute.name
     for attribute in view[1]:
         values = scenes.environment[attribute.name]
         assert ((values >= attribute.low) & (values <= attribute.high)).all(), attribute.name
-    real = scenes.classes >= FIRST_OBJECT
+    real = scenes.classes >= FIRST_OBJECT_CLASS_INDEX
     x, y = scenes.attributes["x"][real], scenes.attributes["y"][real]
     assert (y > MIN_DISTANCE).all()
     # KITTI's camera sees 0.845 m to the left for each metre ahead, and is turned by 0.02 at most
@@ -305,7 +311,7 @@ def test_all_is_in_view_and_within_bounds(prior: ListLengthPrior, seed: int, rea
 def test_objects_stand_within_reach_where_there_is_room() -> None:
     for prior, share in ((Rural(), 0.02), (SimpleStreets(), 0.02), (Suburban(), 0.05), (Urban(), 0.12)):
         scenes = drawn(prior, 200)
-        far = scenes.attributes["y"][scenes.classes >= FIRST_OBJECT] > 60
+        far = scenes.attributes["y"][scenes.classes >= FIRST_OBJECT_CLASS_INDEX] > 60
         assert far.float().mean() <= share
 
 

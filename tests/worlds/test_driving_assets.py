@@ -11,7 +11,7 @@ import pytest
 from ms2.core.errors import UserError
 from ms2.render.scene3d.mesh_files import load_mesh
 from ms2.render.scene3d.meshes import MeshLibrary
-from ms2.worlds.driving3d.assets.folder import AXES, fit_to_class, read_models
+from ms2.worlds.driving3d.assets.folder import SIZE_AXES, fit_to_class, read_models
 from ms2.worlds.driving3d.assets.ground import (
     CURVATURES,
     END,
@@ -163,7 +163,7 @@ def test_edges_are_smooth_up_to_the_crease_angle():
 
 def test_a_mirrored_half_makes_a_whole():
     into = MeshBuilder()
-    into.face([(0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)], Material(picture=PICTURE))
+    into.face([(0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)], Material(texture=PICTURE))
     into.mirror()
     mesh = into.mesh()
     assert len(mesh.triangles) == 4 and mesh.vertices[:, 0].min() == -1
@@ -283,7 +283,7 @@ def test_a_folder_replaces_classes(tmp_path):
 @pytest.mark.parametrize("name", OBJECT_CLASSES)
 def test_models_are_scaled_to_their_class(name, tmp_path):
     true = OBJECT_CLASSES[name].true_size
-    axis, least, usual, most = AXES[true.axis], true.minimum, true.typical, true.maximum
+    axis, least, usual, most = SIZE_AXES[true.axis], true.minimum, true.typical, true.maximum
     assert least < usual < most
     mesh = fit_to_class(load_mesh(glb(tmp_path, size=(100.0, 200.0, 300.0))), name)
     assert np.ptp(mesh.vertices, axis=0)[axis] == pytest.approx(usual, rel=1e-4)
@@ -385,7 +385,7 @@ def test_free_packs_can_be_used(name, pack, pattern, tmp_path):
         shutil.copytree(source / "Textures", tmp_path / name / "Textures")
     kind = mesh_classes(str(tmp_path))[name]
     true = OBJECT_CLASSES[name].true_size
-    axis, least, most = AXES[true.axis], true.minimum, true.maximum
+    axis, least, most = SIZE_AXES[true.axis], true.minimum, true.maximum
     for mesh, size in zip(kind.models, kind.sizes, strict=True):
         assert least - 1e-3 <= size[axis] <= most + 1e-3
         assert mesh.vertices[:, 2].min() == pytest.approx(0, abs=1e-4)

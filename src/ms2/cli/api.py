@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ms2.learning.turns import Turns
 
 NUM_PRIOR_SCENES = 1000
-"""Scenes of the prior from which the maximum length of derivations is chosen."""
+"""Number of the prior's scenes from which t_max, the maximum length of derivations, is chosen."""
 
 
 class FitResult:
@@ -75,17 +75,17 @@ class FitResult:
 
     @property
     def summary(self) -> dict[str, float]:
-        """The same in flat keys: ``count_tv``, ``count_tv_prior`` and others."""
+        """Distances as a flat dictionary: ``count_tv``, ``count_tv_prior``, ..."""
         return self.results.summary
 
     @property
-    def picture(self) -> "Image":
-        """Histograms and sample images of prior, learned model and target in one picture."""
+    def figure(self) -> "Image":
+        """Figure with histograms and sample images of prior, learned model and target."""
         from PIL import Image
 
-        with Image.open(self.folder / "summary.png") as picture:
-            picture.load()
-        return picture
+        with Image.open(self.folder / "summary.png") as figure:
+            figure.load()
+        return figure
 
     def scenes(self, n: int, seed: int = 0, row: str = "learned") -> SceneBatch:
         """Sample n scenes of a row: ``learned``, ``prior``, ``learned_structure`` or ``learned_parameters``."""
@@ -181,7 +181,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         features = features or DenseCounts(world.renderer.channels, world.classes)
-        structure = structure or StructureModel(world.grammar, max_length(world))
+        structure = structure or StructureModel(world.grammar, choose_t_max(world))
     structure_learner = structure_learner or StructureLearner(KDE(0.1), Normalised(), lr=5e-3)
     return MetaSim2(world, structure, features, structure_learner, parameters, parameter_learner, turns, seed=seed)
 
@@ -207,23 +207,25 @@ def train(
     path: Path,
 ) -> FitResult:
     """Train the stages and the model in a folder, unless that was done before with the same settings."""
-    from ms2.cli.fit import quieten
+    from ms2.cli.fit import silence_lightning
     from ms2.cli.run import Run
     from ms2.learning.stages import say
 
     start, folder = time.monotonic(), RunFolder(path.parent, path.name)
     parts = {"model": model, "data": data, "evaluation": evaluation, **{stage.name: stage for stage in stages}}
-    identity = fingerprint(ms2.__version__, settings["max_steps"], model, data, *stages)
+    settings_fingerprint = fingerprint(ms2.__version__, settings["max_steps"], model, data, *stages)
     with warnings.catch_warnings():
-        quieten()
-        message = folder.take(identity, yaml.safe_dump(configuration(parts, settings, path), sort_keys=False))
+        silence_lightning()
+        message = folder.claim(
+            settings_fingerprint, yaml.safe_dump(configuration(parts, settings, path), sort_keys=False)
+        )
         if message:
             say(message)
         if folder.finished:
             return FitResult(path, open_model(str(path)).model)
         data.cache = folder.cache
-        run = Run(folder, settings, [], evaluation, started=start)
-        run.fit(model, data, stages, identity=identity)
+        run = Run(folder, settings, [], evaluation, start_time=start)
+        run.fit(model, data, stages, fingerprint=settings_fingerprint)
     return FitResult(path, model.eval().scene_model.to("cpu"))
 
 
@@ -288,8 +290,8 @@ def load(source: str | Path) -> SceneModel:
     return open_model(str(source)).model
 
 
-def max_length(world: World) -> int:
-    """Choose the maximum length of derivations: half as many steps again as the longest of many of the prior."""
+def choose_t_max(world: World) -> int:
+    """Choose t_max: 1.5 times the longest of `NUM_PRIOR_SCENES` derivations of the prior."""
     rules = world.structure_prior.sample(world.grammar, NUM_PRIOR_SCENES, generator("maximum length"))
     return int(min(world.grammar.longest_derivation, rules.shape[1] * 3 // 2))
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """What can be typed after ``ms2``.
+    """A subcommand of ``ms2``: its name, help, example and function.
 
     Attributes:
         name: The command.
@@ -35,7 +35,7 @@ class Command(NamedTuple):
         return ArgumentParser(prog=f"ms2 {self.name}", description=f"{self.help}.", epilog=f"Example: {self.example}")
 
     def run(self, argv: Sequence[str]) -> int | None:
-        """Call the function."""
+        """Run the command with its arguments; return the exit code, if any."""
         module, _, function = self.function.partition(":")
         code: int | None = getattr(import_module(module), function)(self, list(argv))
         return code

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def lightning_command(command: "Command", argv: list[str]) -> int | None:
     """Run one of Lightning's commands; interrupted by SIGTERM, return the exit code that says so."""
-    quieten()
+    silence_lightning()
     help_texts = {command.name: {"description": f"{command.help}.", "epilog": f"Example: {command.example}"}}
     try:
         CLI([command.name, *argv], parser_kwargs=help_texts)
@@ -42,8 +42,8 @@ def lightning_command(command: "Command", argv: list[str]) -> int | None:
     return None
 
 
-def quieten() -> None:
-    """Leave out what Lightning says of hardware that is not there, of other products, and of the frozen extractor."""
+def silence_lightning() -> None:
+    """Suppress Lightning's messages about missing hardware, other products and the frozen extractor."""
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -93,7 +93,7 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Commands, with arguments of the trainer's methods that are not options."""
+        """Return Lightning's commands, each with the arguments that are not command-line options."""
         every = LightningCLI.subcommands()
         return {name: every[name] for name in ("fit", "validate", "test", "predict")}
 
@@ -107,10 +107,10 @@ class CLI(LightningCLI):
         link_parts(parser)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Prepare the run and its folder; the trainer is that of the model."""
+        """Prepare the run and its folder; return the trainer of the main training (stages have their own)."""
         self.folder = RunFolder(self._get(self.config, "runs_dir"), self._get(self.config, "name"))
         if self.subcommand is not None:
-            self._take_folder()
+            self._claim_folder()
             self.datamodule.cache = self.folder.cache
         settings = {**self._get(self.config_init, "trainer"), **kwargs}
         self.run = Run(
@@ -132,18 +132,18 @@ class CLI(LightningCLI):
         return loggers
 
     @rank_zero_only
-    def _take_folder(self) -> None:
+    def _claim_folder(self) -> None:
         if self.subcommand != "fit":
             self.folder.make()
             return
         configuration = self._parser("fit").dump(self.config["fit"], skip_none=False)
         given, fresh = self._get(self.config, "ckpt_path"), self._get(self.config, "fresh")
-        message = self.folder.take(self.identity(), configuration, given, fresh)
+        message = self.folder.claim(self.fingerprint(), configuration, given, fresh)
         if message:
             say(message)
 
-    def identity(self) -> str:
-        """Fingerprint of the settings that determine what is learned."""
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the settings that determine what is learned."""
         trainer = self._get(self.config_init, "trainer")
         extent = [trainer.get(key) for key in ("max_steps", "max_epochs", "devices", "num_nodes", "precision")]
         sections = ("model", "data", *(stage.name for stage in STAGES))
@@ -160,7 +160,7 @@ class CLI(LightningCLI):
             return
         stages = [self._get(self.config_init, stage.name) for stage in STAGES if only in ("all", stage.name)]
         if only == "all":
-            self.run.fit(model, datamodule, stages, ckpt_path, self.identity())
+            self.run.fit(model, datamodule, stages, ckpt_path, self.fingerprint())
         else:
             datamodule.setup("fit")
             self.run.train_stages(stages)

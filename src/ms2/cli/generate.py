@@ -1,4 +1,4 @@
-"""``ms2 generate`` and ``ms2 render``: labelled data sets, and any of their images once more."""
+"""``ms2 generate`` and ``ms2 render``: generate labelled data sets, and render single images again."""
 
 import os
 from pathlib import Path
@@ -79,14 +79,14 @@ def generate_command(command: "Command", argv: list[str]) -> None:
         print(f"this machine's part is done; whoever is last writes the labels of {root}. If none does, run this again")
 
 
-def chosen_device(name: str | None, local: int = 0) -> str:
-    """The device that a person names; by default a GPU where there is one, another for each process of a machine.
+def chosen_device(name: str | None, local_rank: int = 0) -> str:
+    """Return the named device; by default the GPU of this process's local rank, or the CPU.
 
     Raises:
         UserError: If it isn't there.
     """
     if name is None:
-        return f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
     except Exception as error:  # of various kinds, as PyTorch was built

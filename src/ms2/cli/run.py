@@ -15,10 +15,18 @@ from ms2.evaluation.evaluation import Evaluation
 from ms2.learning.stage import Stage
 from ms2.learning.stages import run_stage, say
 
-STARTED = time.monotonic()
+PROCESS_START_TIME = time.monotonic()
 
-SHARED = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "log_every_n_steps")
-"""Settings of the trainer that hold in all stages."""
+SHARED_TRAINER_ARGUMENTS = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "precision",
+    "deterministic",
+    "log_every_n_steps",
+)
+"""Arguments of the trainer that all stages share."""
 
 
 class Run:
@@ -30,7 +38,7 @@ class Run:
         loggers: Loggers of all stages.
         evaluation: What is measured during and after training.
         checkpoint_every: Steps between checkpoints.
-        started: When the run started, on the clock of ``time.monotonic``.
+        start_time: When the run started (``time.monotonic``).
 
     Attributes:
         trainer: The trainer of the model.
@@ -44,12 +52,12 @@ class Run:
         loggers: list[Logger],
         evaluation: Evaluation | None = None,
         checkpoint_every: int = 50,
-        started: float = STARTED,
+        start_time: float = PROCESS_START_TIME,
     ) -> None:
         self.folder, self.settings = folder, settings
         self.progress_bar = settings.get("enable_progress_bar") is not False
         evaluation = evaluation or Evaluation()
-        self.results = WriteResults(evaluation, folder.path, folder.path.name, started)
+        self.results = WriteResults(evaluation, folder.path, folder.path.name, start_time)
         checkpoints = ModelCheckpoint(
             folder.checkpoints,
             "step{step}",
@@ -74,7 +82,7 @@ class Run:
         data: LightningDataModule,
         stages: Iterable[Stage] = (),
         checkpoint: str | Path | None = None,
-        identity: str = "",
+        fingerprint: str = "",
     ) -> None:
         """Train stages that have not been trained with the same settings, then the model.
 
@@ -83,7 +91,7 @@ class Run:
             data: The target images.
             stages: Stages before it, in order; those that are not needed are left out.
             checkpoint: File to resume from; the run's last checkpoint by default, if there is one.
-            identity: Fingerprint of the settings that determine what is learned.
+            fingerprint: Fingerprint of the settings that determine what is learned.
         """
         data.setup("fit")  # errors of the target before anything is trained
         self.train_stages(stages)
@@ -93,7 +101,7 @@ class Run:
         self.trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         self.trainer.save_checkpoint(self.folder.last_checkpoint, weights_only=False)  # with the optimiser's state
         if self.trainer.is_global_zero:
-            self.folder.note(identity, finished=True)
+            self.folder.write_status(fingerprint, finished=True)
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger) and self.trainer.is_global_zero:
                 logger.experiment.finish()  # all of it is on disk when the command ends, also within a longer program
@@ -108,7 +116,7 @@ class Run:
         """A trainer for a stage before learning, on the same devices and with the same loggers."""
         interval = stage.val_check_interval and min(stage.val_check_interval, stage.max_steps)
         return Trainer(
-            **{key: self.settings[key] for key in SHARED if key in self.settings},
+            **{key: self.settings[key] for key in SHARED_TRAINER_ARGUMENTS if key in self.settings},
             max_steps=stage.max_steps,
             val_check_interval=interval,
             check_val_every_n_epoch=None,

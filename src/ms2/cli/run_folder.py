@@ -1,4 +1,4 @@
-"""The folder of a run: which settings it belongs to, and whether the run is finished."""
+"""The folder of a run: its files, the fingerprint of its settings, and whether the run is finished."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ from ms2.core.files import write_json, write_text
 
 
 class RunFolder:
-    """Paths of a run's files, and a note of the settings it belongs to.
+    """Paths of a run's files, and a status file with the fingerprint of its settings.
 
-    The note stands in ``run.json``: a fingerprint of the settings that determine what is learned, the run's identity,
-    and whether the run is finished.
+    The status file ``run.json`` holds the fingerprint of the settings that determine what is learned, and whether the
+    run is finished.
 
     Args:
         runs_dir: Folder of all runs, which share a cache there.
@@ -25,12 +25,12 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.samples = self.path / "samples"
-        self._note = self.path / "run.json"
+        self._status = self.path / "run.json"
 
     @property
-    def identity(self) -> str | None:
+    def fingerprint(self) -> str | None:
         """Fingerprint of the settings of the run that is in the folder; None if there is none."""
-        found: str | None = self._read().get("identity")
+        found: str | None = self._read().get("fingerprint")
         return found
 
     @property
@@ -38,15 +38,17 @@ class RunFolder:
         """Whether the run that is in the folder was trained to its end."""
         return bool(self._read().get("finished"))
 
-    def note(self, identity: str, finished: bool) -> None:
-        """Write down whose folder it is, and whether the run is finished."""
-        write_json(self._note, {"identity": identity, "finished": finished})
+    def write_status(self, fingerprint: str, finished: bool) -> None:
+        """Record the fingerprint of the run's settings, and whether the run is finished."""
+        write_json(self._status, {"fingerprint": fingerprint, "finished": finished})
 
-    def take(self, identity: str, configuration: str, checkpoint: str | Path | None = None, fresh: bool = False) -> str:
-        """Make the folder for a run; an earlier run with other settings is renamed, never overwritten.
+    def claim(
+        self, fingerprint: str, configuration: str, checkpoint: str | Path | None = None, fresh: bool = False
+    ) -> str:
+        """Create the folder for a run; rename an earlier run with other settings.
 
         Args:
-            identity: Fingerprint of the settings that determine what is learned.
+            fingerprint: Fingerprint of the settings that determine what is learned.
             configuration: All settings, for ``config.yaml``.
             checkpoint: File to resume from. If it lies in this folder, the run continues there, whatever has changed.
             fresh: Whether to rename an earlier run with the same settings too.
@@ -60,9 +62,9 @@ class RunFolder:
         message = ""
         try:
             if self.path.exists():
-                other = self.identity is not None and self.identity != identity
+                other = self._status.exists() and self.fingerprint != fingerprint
                 if checkpoint and self.path.resolve() in Path(checkpoint).resolve().parents:
-                    self.note(identity, finished=False)
+                    self.write_status(fingerprint, finished=False)
                 elif other or fresh:
                     kept = _free_name(self.path)
                     self.path.rename(kept)
@@ -70,10 +72,10 @@ class RunFolder:
                     message += ": it had other settings" if other else ""
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.path / "config.yaml", configuration)
-            if self.identity is None:
-                self.note(identity, finished=False)
+            if self.fingerprint is None:
+                self.write_status(fingerprint, finished=False)
         except OSError as error:
-            raise self.unwritable(error) from error
+            raise self.write_error(error) from error
         return message
 
     def make(self) -> None:
@@ -85,10 +87,10 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self.unwritable(error) from error
+            raise self.write_error(error) from error
 
-    def unwritable(self, error: OSError) -> UserError:
-        """What to tell a person when the folder can't be written."""
+    def write_error(self, error: OSError) -> UserError:
+        """Return the error for a folder that cannot be written."""
         return UserError(
             f"can't write to the folder of the run, {self.path.absolute()}: {error.strerror or error}. "
             "Give another one with --runs_dir, or make room or permission there."
@@ -108,7 +110,7 @@ class RunFolder:
         return self.last_checkpoint
 
     def _read(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._note.read_text()) if self._note.exists() else {}
+        found: dict[str, Any] = json.loads(self._status.read_text()) if self._status.exists() else {}
         return found
 
 

@@ -23,15 +23,15 @@ import yaml
 from ms2.core.errors import UserError, suggest
 from ms2.core.registry import ENTRY_POINT_GROUP
 
-BASE = "base"
+BASES_KEY = "base"
 """Key under which a configuration names what it is based on."""
 
 
-class Loader(yaml.SafeLoader):
-    """Reads plain values only, and ``3e-3`` as the number it is in YAML 1.2 (in YAML 1.1 it is a text)."""
+class YamlLoader(yaml.SafeLoader):
+    """YAML loader without Python tags, which parses ``3e-3`` as a number (YAML 1.1 parses it as a string)."""
 
 
-Loader.add_implicit_resolver(
+YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
     list("-+0123456789."),
@@ -68,17 +68,17 @@ def worlds() -> dict[str, Path]:
     return found
 
 
-def find(name: str, beside: Path | None = None) -> Path:
+def find(name: str, relative_to: Path | None = None) -> Path:
     """Find the file of a configuration.
 
     Args:
         name: The name of a configuration, or the path of a file.
-        beside: Folder that paths are relative to; the working directory by default.
+        relative_to: Folder that paths are relative to; the working directory by default.
 
     Raises:
         UserError: If there is none; the message has the nearest name and all names.
     """
-    path = (beside or Path()) / Path(name).expanduser()
+    path = (relative_to or Path()) / Path(name).expanduser()
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if path.is_file():
             return path
@@ -101,7 +101,7 @@ def read(path: Path) -> dict[str, Any]:
         UserError: If it can't be read, or is not a mapping from names to settings.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), YamlLoader) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read as a configuration: {error}") from error
     if not isinstance(content, dict):
@@ -130,7 +130,7 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise UserError(f"{path} is based on itself: {' > '.join(p.name for p in (*above, path))}")
     own = read(path)
-    bases = own.pop(BASE, [])
+    bases = own.pop(BASES_KEY, [])
     found: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
         found = merge(found, _load(find(base, path.parent), (*above, path.resolve())))

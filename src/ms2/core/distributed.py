@@ -68,10 +68,10 @@ class Processes:
         return values[0]
 
     def barrier(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait until all processes have called this."""
         if self.world_size > 1:
             dist.barrier()
 
-    def own(self, n: int, device: torch.device | str = "cpu") -> Int[Tensor, " n"]:
-        """Return the indices of this process's n rows among the gathered rows, where each process has n of them."""
+    def local_indices(self, n: int, device: torch.device | str = "cpu") -> Int[Tensor, " n"]:
+        """Return the indices of this process's rows among the gathered rows, for n rows per process."""
         return self.rank * n + torch.arange(n, device=device)

@@ -1,4 +1,4 @@
-"""Files: written in one piece or not at all, and paths as a person types them."""
+"""Atomic file writes, and expansion of paths that users type."""
 
 import contextlib
 import json
@@ -12,8 +12,8 @@ from ms2.core.errors import UserError
 
 
 @contextlib.contextmanager
-def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
-    """Give a temporary path to write to, and rename it to ``path`` if all went well.
+def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path to write to, and rename it to ``path`` if no exception was raised.
 
     A crash, or a full disk, leaves the old file or the new one, never half of one.
 
@@ -32,33 +32,33 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes in one piece."""
-    with replacing(path) as temporary:
+    """Write bytes atomically."""
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str, errors: str = "strict") -> None:
-    """Write text as UTF-8 in one piece.
+    """Write text as UTF-8, atomically.
 
     Args:
         path: The file.
         content: The text.
-        errors: What is done with characters that UTF-8 can't hold, such as halves of some in JSON: see `str.encode`.
+        errors: How to treat characters that UTF-8 cannot encode, such as lone surrogates in JSON: see `str.encode`.
     """
     write_bytes(path, content.encode(errors=errors))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain values as JSON in one piece."""
+    """Write plain values as JSON, atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_tensors(path: Path, content: Any) -> None:
-    """Write tensors and plain values in one piece, for ``torch.load``; folders are made."""
+    """Write tensors and plain values for ``torch.load``, atomically; create missing folders."""
     import torch  # takes seconds to import
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         torch.save(content, temporary)
 
 

@@ -1,4 +1,4 @@
-"""Hashes, which name what is kept in caches and checked in files."""
+"""Content hashes, used as cache keys and to verify files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ def digest(content: Content, size: int = 8) -> str:
 
 
 def sha256(content: Content) -> str:
-    """Return the SHA-256 of content as hexadecimal digits, which other programs compute too."""
+    """Return the SHA-256 of content as hexadecimal digits, to be checked by other programs."""
     found = hashlib.sha256()
     for part in _parts(content):
         found.update(part)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 Channels = Literal[1, 3]
 Fit = Literal["stretch", "crop", "pad"]

@@ -8,7 +8,7 @@ import jsonargparse
 from ms2.core import registry
 from ms2.core.errors import UserError, suggest
 
-KIND_OF_KEY = {
+PLUGIN_KINDS = {
     "grammar": "grammars",
     "structure_prior": "structure_priors",
     "parameter_prior": "parameter_priors",
@@ -24,15 +24,15 @@ KIND_OF_KEY = {
     "gradient": "gradients",
     "target": "targets",
 }
-"""Kind of plug-in that each key of a configuration names."""
+"""Kind of plug-in by the name of the setting that selects one."""
 
 
 def explain_error(message: str) -> str:
     """Return the parser's message, with a list of plug-ins where one was misspelt."""
     found = re.search(r'Parser key "(?:[\w.]+\.)?(\w+)"', message)
     typed = re.search(r"Expected a dot import path string: ([\w.]+)", message)
-    if found and typed and found[1] in KIND_OF_KEY:
-        kind = KIND_OF_KEY[found[1]]
+    if found and typed and found[1] in PLUGIN_KINDS:
+        kind = PLUGIN_KINDS[found[1]]
         names = registry.available(kind)
         if typed[1] not in names:
             message += f"\nNo plug-in among the {kind} is called {typed[1]!r}. {suggest(typed[1], names)}"

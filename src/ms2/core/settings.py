@@ -65,7 +65,7 @@ def source_fingerprint(*things: Any) -> str:
     """Return a hash of the source code of objects' classes, and of all that their modules import.
 
     What is cached for an object's settings is thus made anew when a plug-in has been edited. Imports are followed
-    within the package of a class and within ms2, whose `UNRELATED` modules change no number.
+    within the package of a class and within ms2, whose `IGNORED_MODULES` have no influence on results.
     """
     modules: set[str] = set()
     queue = list(things)
@@ -81,8 +81,8 @@ def source_fingerprint(*things: Any) -> str:
     return digest(_source(module) or module for module in sorted(_with_imports(modules)))
 
 
-UNRELATED = {f"ms2.core.{name}" for name in ("errors", "files", "parsing", "registry", "settings")}
-"""Modules whose code has no influence on what is computed."""
+IGNORED_MODULES = {f"ms2.core.{name}" for name in ("errors", "files", "parsing", "registry", "settings")}
+"""Modules left out of source fingerprints: their code has no influence on results."""
 
 
 def _with_imports(modules: set[str]) -> set[str]:
@@ -91,7 +91,7 @@ def _with_imports(modules: set[str]) -> set[str]:
     queue = list(modules)
     while queue:
         module = queue.pop()
-        if module not in found | UNRELATED:
+        if module not in found | IGNORED_MODULES:
             found.add(module)
             queue += _imports(module)
     return found

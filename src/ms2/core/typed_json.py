@@ -55,13 +55,13 @@ def decode(hint: Any, value: Any, path: Path, where: str = "") -> Any:
     raise UserError(f"{path}: {where} is {value!r}, which is not what this version writes there; it was edited")
 
 
-def read_versioned(path: Path, version: int, again: str) -> dict[str, Any]:
-    """Read the object in a JSON file, if its ``schema_version`` is this one.
+def read_versioned(path: Path, version: int, how_to_recreate: str) -> dict[str, Any]:
+    """Read the object in a JSON file; raise an error if its ``schema_version`` is not ``version``.
 
     Args:
         path: The file.
         version: The version that the caller reads.
-        again: How to write the file again, for errors.
+        how_to_recreate: How to write the file again, for errors.
 
     Raises:
         UserError: If the file can't be read, is cut off, or has another version.
@@ -71,13 +71,13 @@ def read_versioned(path: Path, version: int, again: str) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     except ValueError as error:
-        raise UserError(f"{path}: this is not JSON ({error}). It was cut off or edited; {again}") from error
+        raise UserError(f"{path}: this is not JSON ({error}). It was cut off or edited; {how_to_recreate}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, where an object was expected; {again}")
+        raise UserError(f"{path}: holds a {type(content).__name__}, where an object was expected; {how_to_recreate}")
     given = content.get("schema_version")
     if given != version:
         written = "no schema_version" if given is None else f"schema_version {given}"
-        raise UserError(f"{path}: has {written}, but this version reads {version}; {again}")
+        raise UserError(f"{path}: has {written}, but this version reads {version}; {how_to_recreate}")
     return content
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from ms2.core.errors import UserError
-from ms2.core.files import replacing
+from ms2.core.files import atomic_path
 
 TEMPORARY_FOLDER = ".partial"
 """Folder of files while they are written."""
@@ -45,7 +45,7 @@ class DataSetFolder:
         path, half = self.root / name, self._temporary()
         try:
             self._make_folders(path, half)
-            with replacing(path, half), half.open("wb") as file:
+            with atomic_path(path, half), half.open("wb") as file:
                 for part in [content] if isinstance(content, bytes | str) else content:
                     file.write(part.encode() if isinstance(part, str) else part)
         except OSError as error:
@@ -83,7 +83,7 @@ class DataSetFolder:
             return
         try:
             self._make_folders(path, half)
-            with replacing(path, half):
+            with atomic_path(path, half):
                 os.link(source, half)
         except OSError:
             self.write(name, source.read_bytes())

@@ -38,7 +38,7 @@ class Grammar(Plugin, kind="grammars"):
 
     Args:
         rules: The grammar as text.
-        renderable: Symbols that become objects of the scene, in the order of their class numbers; a
+        renderable: Symbols that become objects of the scene, in the order of their class indices; a
             non-terminal may be renderable too. By default all terminals.
 
     Raises:
@@ -78,7 +78,7 @@ class Grammar(Plugin, kind="grammars"):
         return digest(f"{self}\n{self.classes}")
 
     def class_id(self, symbol: str) -> int:
-        """Return the class number of a renderable symbol.
+        """Return the class index of a renderable symbol.
 
         Raises:
             GrammarError: If it isn't one.

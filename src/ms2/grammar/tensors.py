@@ -11,7 +11,7 @@ from ms2.grammar.rules import Rule
 
 
 class GrammarTensors(NamedTuple):
-    """N non-terminals, K rules, R non-terminals in the longest right-hand side, E renderable symbols of a rule.
+    """Tensors of a grammar: N non-terminals, K rules with at most R non-terminals and E renderable symbols each.
 
     Row N of ``allowed`` and ``lists`` stands for an empty stack; row K of the others for the padding rule, which
     expands nothing.

@@ -111,7 +111,7 @@ class ParameterLearner(Learner):
         parameters = _parameters(model)
         distribution = parameters.distribution(prior, generator)
         samples = SampledScenes(prior, distribution, parameters.rsample(distribution, generator))
-        own = processes.own(len(prior), distribution.mean.device)
+        own = processes.local_indices(len(prior), distribution.mean.device)
         population: Blocks = {}
 
         def cost(scenes: SceneBatch) -> Float[Tensor, " b"]:

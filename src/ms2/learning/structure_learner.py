@@ -123,7 +123,7 @@ class StructureLearner(Learner):
         """
         derivations, blocks = samples
         rules, rejections = derivations.rules, derivations.rejections
-        own = processes.own(len(derivations), rules.device)
+        own = processes.local_indices(len(derivations), rules.device)
         population = {name: processes.gather(block) for name, block in blocks.items()}
         scores, sharpness = self.objective.by_block(blocks, population, own, real)
         scores["rejection"] = self.reject_weight * (rejections > self.reject_threshold).float()

@@ -16,7 +16,7 @@ class ParameterPrior(Plugin, ABC, kind="parameter_priors"):
     """Base class: a distribution over the attributes of objects, given the structure.
 
     Attributes:
-        scenery: Names of further classes, whose objects the prior adds to a scene. Their class numbers follow the
+        scenery: Names of further classes, whose objects the prior adds to a scene. Their class indices follow the
             grammar's.
         mutable: Mutable attributes, those that may be learned, by class (``EVERY`` for all of the grammar's,
             ``ENVIRONMENT`` for the scene as a whole), with the bounds within which learning keeps them. None by

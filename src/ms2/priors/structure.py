@@ -26,7 +26,7 @@ class StructurePrior(Plugin, ABC, kind="structure_priors"):
 
 
 class ListLengthPrior(StructurePrior):
-    """Rule probabilities of a grammar, and distributions of the lengths of its lists.
+    """A PCFG whose lists (recursive non-terminals, ``Cars -> car Cars | ε``) have given length distributions.
 
     With ``weights`` alone this is a PCFG. ``lengths`` gives a list such as ``Digits -> Digit Digits | ε`` any
     distribution of its length, which no PCFG can: the list continues after i items with probability
@@ -176,7 +176,7 @@ def _rule_probabilities(probability: Float[Tensor, "n1 i m k1"], stack: Derivati
 def fit_pcfg(grammar: Grammar, rules: Int[Tensor, "b t"]) -> ListLengthPrior:
     """Fit a probabilistic context-free grammar to derivations by maximum likelihood.
 
-    Each rule's probability is its share among the rules of its symbol, in whatever context: the best model without
+    Each rule's probability is its fraction among the rules of its symbol, in whatever context: the best model without
     context.
     """
     used = rules.flatten().bincount(minlength=grammar.num_rules + 1)

@@ -98,7 +98,7 @@ class _Chart:
         return _Chart(self.grammar, node.children).expand_alternatives(node.symbol, 0).get(len(node.children))
 
     def derivations_covering(self, symbol: str, start: int) -> dict[int, _Part]:
-        """Return the derivations of a symbol that cover siblings from ``start`` on, by their end."""
+        """Return the derivations of a symbol that cover siblings from ``start`` on, by the index where they end."""
         if (symbol, start) in self.best:
             return self.best[symbol, start]
         if symbol not in self.grammar.classes:
@@ -107,7 +107,10 @@ class _Chart:
         return {} if part is None else {start + 1: part}
 
     def expand_alternatives(self, symbol: str, start: int) -> dict[int, _Part]:
-        """Return the derivations of a non-terminal that cover siblings from ``start`` on, by their end."""
+        """Return the derivations of a non-terminal that cover siblings from ``start`` on, over all its rules.
+
+        They are keyed by the index where they end.
+        """
         best: dict[int, _Part] = {}
         for number in self.grammar.rules_of(symbol):
             ends = {start: _Part(1, number)}

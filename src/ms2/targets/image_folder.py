@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ms2.core.errors import UserError
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
-from ms2.core.images import EXTENSIONS, Channels, Fit, ImageError, _check_choice, _check_size, _reason, read_image
+from ms2.core.images import IMAGE_SUFFIXES, Channels, Fit, ImageError, _check_choice, _check_size, _reason, read_image
 from ms2.datasets.labelled_set import check_limit
 
 MAX_ASPECT_DIFFERENCE = 0.05
@@ -112,11 +112,11 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         files = list(_walk(self.root, unlisted.append))
         errors = [ImageError(str(error.filename), _reason(error)) for error in unlisted]
         self._report(errors, f"{len(errors)} folders cannot be listed")
-        images = sorted(file for file in files if file.suffix.lower() in EXTENSIONS)
+        images = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
             kinds = Counter(file.suffix.lower() or "(no extension)" for file in files).most_common(MAX_LISTED)
             instead = ", ".join(f"{count} {kind}" for kind, count in kinds) or "nothing"
-            looked = f"looked here and in subfolders for {' '.join(EXTENSIONS)} and found {instead}"
+            looked = f"looked here and in subfolders for {' '.join(IMAGE_SUFFIXES)} and found {instead}"
             raise ImageError(self.root, f"no images: {looked} (hidden files aside). Point root at a folder of images.")
         return images
 

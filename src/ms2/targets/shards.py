@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ms2.core.errors import UserError
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
-from ms2.core.images import EXTENSIONS, Fit, ImageError, read_image
+from ms2.core.images import IMAGE_SUFFIXES, Fit, ImageError, read_image
 from ms2.datasets.labelled_set import check_limit
 from ms2.targets.base import Target
 from ms2.targets.image_folder import MAX_LISTED, OnError, format_examples, warn_about_shapes
@@ -102,7 +102,7 @@ class Shards(Target):
         more = f" and {len(self.urls) - 1} more shards" if len(self.urls) > 1 else ""
         return ShardError(
             f"{self.urls[0]}{more} hold no usable image: looked for members that end in "
-            f"{' '.join(EXTENSIONS)} (hidden ones aside). Pack images into them, or give other urls."
+            f"{' '.join(IMAGE_SUFFIXES)} (hidden ones aside). Pack images into them, or give other urls."
         )
 
     def fingerprint(self) -> str:
@@ -235,7 +235,7 @@ def _reason(error: Exception, stream: Any) -> str:
 def _is_image(name: str) -> bool:
     parts = PurePosixPath(name).parts
     hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
-    return not hidden and PurePosixPath(name).suffix.lower() in EXTENSIONS
+    return not hidden and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _expand(given: str) -> list[str]:

@@ -57,7 +57,7 @@ class Fragments:
 
 
 def concatenate_fragments(lower: Fragments, upper: Fragments, sprites: int) -> Fragments:
-    """Concatenate the fragments of two lists of sprites, the lower of which has ``sprites`` entries."""
+    """Concatenate fragments of two lists of sprites; ``lower`` has ``sprites`` sprites and is drawn first."""
     return Fragments(
         torch.cat([lower.sprite, upper.sprite + sprites]),
         torch.cat([lower.line, upper.line]),
@@ -69,7 +69,10 @@ def concatenate_fragments(lower: Fragments, upper: Fragments, sprites: int) -> F
 
 
 def cos_sin(angle: Float[Tensor, " s"]) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
-    """Compute cosine and sine with rounding that does not depend on the position in the tensor, as float32's does."""
+    """Compute cosine and sine such that equal angles give equal results.
+
+    The rounding of float32 kernels depends on the position in the tensor.
+    """
     wide = angle.double()
     return wide.cos().to(angle.dtype), wide.sin().to(angle.dtype)
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-KITTI_HEIGHT = 1.65
+KITTI_CAMERA_HEIGHT = 1.65
 """Height of KITTI's cameras above the road in metres (Geiger et al. 2013, figure 3)."""
 
 
@@ -39,7 +39,7 @@ class Camera:
         p2: Float[Tensor, "b 3 4"],
         original_size: tuple[int, int],
         size: tuple[int, int],
-        height: Float[Tensor, " b"] | float = KITTI_HEIGHT,
+        height: Float[Tensor, " b"] | float = KITTI_CAMERA_HEIGHT,
         pitch: Float[Tensor, " b"] | float = 0.0,
         yaw: Float[Tensor, " b"] | float = 0.0,
     ) -> "Camera":
@@ -72,7 +72,7 @@ class Camera:
         cls,
         focal: Float[Tensor, "b 2"],
         centre: Float[Tensor, "b 2"],
-        height: Float[Tensor, " b"] | float = KITTI_HEIGHT,
+        height: Float[Tensor, " b"] | float = KITTI_CAMERA_HEIGHT,
         pitch: Float[Tensor, " b"] | float = 0.0,
         yaw: Float[Tensor, " b"] | float = 0.0,
     ) -> "Camera":

@@ -63,8 +63,8 @@ class SpriteCanvas:
 
     def taper(self, x0: float, x1: float, half0: float, half1: float) -> Plane:
         """Compute the coverage of a symmetric piece from x0 to x1 with half widths half0 to half1."""
-        share = np.clip((self.x - x0) / (x1 - x0), 0, 1)
-        beside = np.abs(self.y) - (half0 + share * (half1 - half0))
+        fraction = np.clip((self.x - x0) / (x1 - x0), 0, 1)
+        beside = np.abs(self.y) - (half0 + fraction * (half1 - half0))
         return self.coverage(np.maximum(beside, np.maximum(x0 - self.x, self.x - x1)))
 
     def coverage(self, distance: Plane) -> Plane:
@@ -80,11 +80,11 @@ class SpriteCanvas:
         """Blend a shape tinted by the object's colour, times a shade, over the sprite."""
         self._over(cover, (0.0, 0.0, 0.0, 1.0, shade))
 
-    def shade(self, cover: Plane, by: float) -> None:
-        """Multiply colours within a shape, at full coverage by ``by``."""
-        factor = 1 - cover * (1 - by)
-        self.planes[:3] *= factor
-        self.planes[4] *= factor
+    def shade(self, cover: Plane, factor: float) -> None:
+        """Multiply the colours within a shape by ``factor``, weighted by coverage."""
+        weighted = 1 - cover * (1 - factor)
+        self.planes[:3] *= weighted
+        self.planes[4] *= weighted
 
     def downsample(self) -> Float[Tensor, "5 p q"]:
         """Downsample to texels, each the mean of its sample points."""
@@ -264,12 +264,12 @@ def _tree(canvas: SpriteCanvas, crown: str) -> None:
                 canvas.coverage(out - tier * wave) * cover, (1.16 - 0.13 * tier - 0.22 * ring).astype(np.float32)
             )
         return
-    for share in np.linspace(0.25, 1, 26 if sparse else 60):  # clumps of leaves, from low and outside to high
-        distance = 2.3 * math.sqrt(rng.uniform(0, 1)) * (1.15 - 0.55 * share)
+    for fraction in np.linspace(0.25, 1, 26 if sparse else 60):  # clumps of leaves, from low and outside to high
+        distance = 2.3 * math.sqrt(rng.uniform(0, 1)) * (1.15 - 0.55 * fraction)
         direction, radius = rng.uniform(0, 2 * math.pi), rng.uniform(0.38, 0.72)
         x, y = distance * math.cos(direction), distance * math.sin(direction)
         depth = np.clip(1 - np.hypot(canvas.x - x, canvas.y - y) / radius, 0, 1)
-        clump = (0.62 + 0.42 * share + 0.22 * depth).astype(np.float32)
+        clump = (0.62 + 0.42 * fraction + 0.22 * depth).astype(np.float32)
         canvas.paint(canvas.coverage(np.hypot(canvas.x - x, canvas.y - y) - radius) * cover, clump)
 
 
@@ -369,8 +369,8 @@ def _ground(texture: GroundTexture, side: int, metres: float, seed: int) -> Floa
     patches = _blur(rng.standard_normal((side, side)), 12 / texel) + 0.6 * _blur(
         rng.standard_normal((side, side)), 3.5 / texel
     )
-    share = np.clip(0.5 + patches / 3.5, 0, 1)[..., None]
-    colour = np.asarray(texture.low) * (1 - share) + np.asarray(texture.high) * share
+    fraction = np.clip(0.5 + patches / 3.5, 0, 1)[..., None]
+    colour = np.asarray(texture.low) * (1 - fraction) + np.asarray(texture.high) * fraction
     light = 1 + texture.grain * _blur(rng.standard_normal((side, side)), max(0.45, 0.25 / texel))
     light += 0.6 * texture.grain * _blur(rng.standard_normal((side, side)), 1.2 / texel)
     spots = _blur(rng.standard_normal((side, side)), 1.0 / texel)
@@ -509,8 +509,8 @@ def _shadow(name: str, texels: float) -> Float[Tensor, "5 p q"]:
     else:
         dx, dy = np.abs(canvas.x) - size.length / 2 + 0.5, np.abs(canvas.y) - size.width / 2 + 0.5
         distance = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0) - 0.5
-    share = np.clip(0.5 - distance / (1.8 * SHADOW_BLUR), 0, 1)
-    canvas.fill((share * share * (3 - 2 * share)).astype(np.float32), (0.0, 0.0, 0.0))
+    fraction = np.clip(0.5 - distance / (1.8 * SHADOW_BLUR), 0, 1)
+    canvas.fill((fraction * fraction * (3 - 2 * fraction)).astype(np.float32), (0.0, 0.0, 0.0))
     return canvas.downsample()
 
 

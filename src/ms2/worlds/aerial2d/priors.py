@@ -110,7 +110,7 @@ def road_membership(scenes: SceneBatch) -> RoadMembership:
     return RoadMembership(is_car, road, index, cars, own.amax(1) + 1)
 
 
-MIN_REMAINING = 1e-6
+MIN_FREE_FRACTION = 1e-6
 """Minimum fraction of the free length that a car leaves to those after it."""
 
 
@@ -154,16 +154,18 @@ class Lanes(NamedTuple):
 
     def positions(self, spacing: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         """Compute the positions of cars along the road from their spacings; differentiable."""
-        kept = torch.log1p(-spacing.clamp(0, 1 - MIN_REMAINING)) / self.left  # log of the fraction that a car leaves
+        kept = (
+            torch.log1p(-spacing.clamp(0, 1 - MIN_FREE_FRACTION)) / self.left
+        )  # log of the fraction that a car leaves
         taken = -torch.expm1((self.behind * kept[:, None]).sum(2))
         return (self.behind.sum(2) - 0.5) * self.pitch + self.room * taken
 
     def spacing(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        """Compute spacings from positions x with the order that the lanes were sorted by; 0 without free length."""
+        """Compute spacings from positions x, the inverse of `positions`; 0 where cars fill their lane."""
         taken = x - (self.behind.sum(2) - 0.5) * self.pitch
         first = ~self.behind | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         before = torch.where(first, 0.0, taken[:, None]).amax(2)
-        fraction = (taken - before) / (self.room - before).clamp(min=MIN_REMAINING)
+        fraction = (taken - before) / (self.room - before).clamp(min=MIN_FREE_FRACTION)
         return torch.where(self.behind.any(2) & (self.room > 0), 1 - (1 - fraction.clamp(0, 1)) ** self.left, 0.0)
 
 

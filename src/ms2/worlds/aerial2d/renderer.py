@@ -50,7 +50,7 @@ SCENES_PER_PASS = 16
 CROWN_SHADING = 0.22
 """Relative brightness of a tree's sunny side above its middle."""
 ROAD_LEVEL, HOUSE_LEVEL, TREE_LEVEL = (AERIAL_CLASSES[name].level for name in ("Road", "house", "tree"))
-NUM_LEVELS = 1 + max(cls.level for cls in AERIAL_CLASSES.values())
+NUM_DRAW_LEVELS = 1 + max(cls.level for cls in AERIAL_CLASSES.values())
 
 
 class Objects(NamedTuple):
@@ -91,7 +91,7 @@ class Objects(NamedTuple):
         return Objects(*(values[which] for values in self))
 
     def count_up_to(self, level: int) -> int:
-        """Count the objects up to a level."""
+        """Count the objects whose draw level is at most ``level``."""
         return int((self.level <= level).sum())
 
 
@@ -214,10 +214,10 @@ class AerialView(Renderer):
     def _objects(self, scenes: SceneBatch, atlas: Atlas) -> Objects:
         # the class -1 of unused entries selects the last of the table
         levels = torch.tensor(
-            [AERIAL_CLASSES[name].level for name in self.classes] + [NUM_LEVELS], device=scenes.classes.device
+            [AERIAL_CLASSES[name].level for name in self.classes] + [NUM_DRAW_LEVELS], device=scenes.classes.device
         )
         level, order = levels[scenes.classes.flatten()].sort(stable=True)
-        level, order = level[level < NUM_LEVELS], order[level < NUM_LEVELS]
+        level, order = level[level < NUM_DRAW_LEVELS], order[level < NUM_DRAW_LEVELS]
         scene = order.div(max(1, scenes.classes.shape[1]), rounding_mode="floor")
         kind = scenes.classes.flatten()[order]
         of = {a.name: scenes.attributes[a.name].flatten()[order] for a in self.attributes}
@@ -291,7 +291,7 @@ class AerialView(Renderer):
         thrown, sample = self._looked_up(moved, atlas.shadow[raised.object_class], atlas, slice(3, 4))
         dark = sample.new_zeros(batch * self.canvas_size**2)
         shaded: list[Tensor] = []
-        for level in range(NUM_LEVELS - 1, ROAD_LEVEL, -1):
+        for level in range(NUM_DRAW_LEVELS - 1, ROAD_LEVEL, -1):
             first, last = raised.count_up_to(level - 1), raised.count_up_to(level)
             on, by = (slice(f.num_fragments_up_to(first), f.num_fragments_up_to(last)) for f in (fragments, thrown))
             shaded.insert(0, dark.index_select(0, fragments.pixel[on]))

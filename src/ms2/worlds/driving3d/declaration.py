@@ -232,7 +232,7 @@ OBJECT_CLASSES: Mapping[str, ObjectClass] = {
 """Classes of the objects in a street, in the order of the grammar's, after the scenarios."""
 OBJECTS = tuple(OBJECT_CLASSES)
 """Names of the classes of objects."""
-FIRST_OBJECT = len(SCENARIOS)
+FIRST_OBJECT_CLASS_INDEX = len(SCENARIOS)
 """Index of the first of `OBJECTS` among the grammar's classes."""
 
 

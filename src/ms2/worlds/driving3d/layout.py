@@ -14,7 +14,7 @@ from ms2.priors.parameters import ParameterPrior, sample_uniform
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
 from ms2.worlds.driving3d.declaration import (
-    FIRST_OBJECT,
+    FIRST_OBJECT_CLASS_INDEX,
     LIGHT_ATTRIBUTES,
     MUTABLE_ATTRIBUTES,
     OBJECT_CLASSES,
@@ -31,7 +31,7 @@ from ms2.worlds.driving3d.strips import (
     UnplacedObjects,
 )
 
-AGAINST_TRAFFIC = 0.15
+ONCOMING_FRACTION = 0.15
 """Fraction of pedestrians and cyclists that head against the traffic on their side."""
 
 
@@ -173,8 +173,8 @@ class StreetLayout(ParameterPrior):
         """Sample meshes, sizes and deviations of the heading, which determine the space that objects need."""
         device = scenes.classes.device
         classes = OBJECT_CLASSES.values()
-        object_class = (scenes.classes - FIRST_OBJECT).clamp(min=0)
-        is_object = scenes.classes >= FIRST_OBJECT
+        object_class = (scenes.classes - FIRST_OBJECT_CLASS_INDEX).clamp(min=0)
+        is_object = scenes.classes >= FIRST_OBJECT_CLASS_INDEX
         bounds = torch.tensor([[cls.scale.low, cls.scale.high] for cls in classes], device=device)
         low, high = bounds[object_class].unbind(-1)
         common = sample_uniform(scenes, 0, 1, generator)
@@ -203,7 +203,7 @@ class StreetLayout(ParameterPrior):
         self, objects: UnplacedObjects, right: Bool[Tensor, "b n"], generator: Generator
     ) -> Float[Tensor, "b n"]:
         """Sample yaw relative to the street: vehicles with their lane, house fronts towards the street."""
-        against = torch.rand(right.shape, generator=generator, device=right.device) < AGAINST_TRAFFIC
+        against = torch.rand(right.shape, generator=generator, device=right.device) < ONCOMING_FRACTION
         along = torch.where(right, 0.0, math.pi)
         heading = torch.where(objects.in_classes(classes_with("either_way")), along + math.pi * against, along)
         # a mesh's front is at +y, away from the camera, and signs face -y: unturned, they face oncoming traffic
@@ -242,5 +242,5 @@ def _footprints(assets: str | None, on_error: str) -> tuple[Int[Tensor, " k"], F
 
 def _scenario(scenes: SceneBatch) -> Int[Tensor, " b"]:
     """Return the index of each scene's scenario; the first for scenes of other grammars, without one."""
-    found = (scenes.classes >= 0) & (scenes.classes < FIRST_OBJECT)
+    found = (scenes.classes >= 0) & (scenes.classes < FIRST_OBJECT_CLASS_INDEX)
     return torch.where(found, scenes.classes, 0).amax(1)

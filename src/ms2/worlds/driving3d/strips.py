@@ -210,7 +210,10 @@ class StripPlacer:
         street: dict[str, Tensor],
         generator: Generator,
     ) -> Placement:
-        """Sample the objects' positions on their strips; fit vehicles to their lane, and the curvature to the view."""
+        """Sample the objects' positions on their strips, with vehicles inside their lane.
+
+        Limit the curvature such that the street stays in view up to its farthest object.
+        """
         device = strip.device
         name = torch.arange(len(STRIPS), device=device).repeat(2)[strip]
         fitted = torch.isin(name, name.new_tensor([STRIPS.index(one) for one in VEHICLE_STRIPS]))

@@ -8,7 +8,7 @@ from ms2.core.errors import UserError
 from ms2.render.base import Renderer, Rendering
 from ms2.render.compositing import sprites
 from ms2.scene.batch import SceneBatch
-from ms2.worlds.multimnist.declaration import ANGLE, EXAMPLE, POSITION_ATTRIBUTES
+from ms2.worlds.multimnist.declaration import ANGLE, IMAGE_ATTRIBUTE, POSITION_ATTRIBUTES
 from ms2.worlds.multimnist.digits import LICENCES, Digits, Source, load_digits
 
 INK_THRESHOLD = 1 / 8
@@ -47,7 +47,7 @@ class DigitCanvas(Renderer):
         self.licence = LICENCES[source]
         self._copies: dict[torch.device, Digits] = {}
         self.size = (canvas_size, canvas_size)
-        self.attributes = (*POSITION_ATTRIBUTES, *((ANGLE,) if rotation else ()), EXAMPLE)
+        self.attributes = (*POSITION_ATTRIBUTES, *((ANGLE,) if rotation else ()), IMAGE_ATTRIBUTE)
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 1 h w"]:
         """Render images."""

@@ -18,7 +18,7 @@ from ms2.render.scene3d.meshes import MeshLibrary
 THREADS_PER_TRIANGLE = {"cpu": 1, "cuda": 16}
 """Threads that share a triangle's rows: on a GPU one thread would make all others wait for a triangle that fills the
 image."""
-SHADOW_DEPTH = -2.5
+MIN_SHADOW_HEIGHT = -2.5
 """Height relative to the camera, in metres, down to which the shadow map reaches."""
 
 
@@ -71,7 +71,7 @@ class Rasteriser:
         buffers.mask_words = self._wrap(counts[2])
 
         far, side = self.settings.shadow_distance, self.settings.shadow_half_width
-        self._launch(k.fit_shadow_camera, b, cameras, lights, wide, size, far, side, SHADOW_DEPTH)
+        self._launch(k.fit_shadow_camera, b, cameras, lights, wide, size, far, side, MIN_SHADOW_HEIGHT)
         triangles = (self._wrap(counts[0]), self._wrap(counts[1]))
         transform_inputs = (self._meshes, cameras, lights, placed, buffers, wide, tall, size, *triangles)
         self._launch(k.transform_instances, b * n, *transform_inputs)

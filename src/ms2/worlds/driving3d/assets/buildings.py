@@ -10,11 +10,12 @@ from ms2.worlds.driving3d.assets.mesh_builder import Colour, Material, MeshBuild
 from ms2.worlds.driving3d.assets.textures import WallTexture, shop_front, storeys, tiles
 
 RED_TILES, BROWN_TILES, DARK_TILES = (0.52, 0.29, 0.22), (0.41, 0.28, 0.23), (0.32, 0.32, 0.34)
-WOOD = Material((0.35, 0.25, 0.18))
-TRIM = Material((0.86, 0.85, 0.82))
-ZINC = Material((0.45, 0.46, 0.48), gloss=0.1)
-CHIMNEY = Material((0.48, 0.31, 0.26))
-TILE_METRES = 3.0
+WOOD_MATERIAL = Material((0.35, 0.25, 0.18))
+TRIM_MATERIAL = Material((0.86, 0.85, 0.82))
+ZINC_MATERIAL = Material((0.45, 0.46, 0.48), gloss=0.1)
+CHIMNEY_MATERIAL = Material((0.48, 0.31, 0.26))
+TILE_TEXTURE_SIZE = 3.0
+"""Extent of the roof tile texture in metres."""
 GREEN, OCHRE, BROWN = (0.24, 0.33, 0.27), (0.55, 0.42, 0.28), (0.33, 0.23, 0.17)
 
 
@@ -58,7 +59,7 @@ def _front(
                     x, z, wide, 1.35, shutters=shutters if wide < 1.5 else None, panes=3 if big and row == 0 else 2
                 )
     wall.gutter()
-    return wall.picture()
+    return wall.texture()
 
 
 def _roof(into: MeshBuilder, corners: Sequence[Point], colour: Colour) -> None:
@@ -70,8 +71,8 @@ def _roof(into: MeshBuilder, corners: Sequence[Point], colour: Colour) -> None:
     up = np.cross(normal, along)
     up /= np.linalg.norm(up)
     offset = places - places[0]
-    uv = np.stack([offset @ along, offset @ up], 1) / TILE_METRES
-    into.face(corners, Material(picture=_tiles(colour)), uv)
+    uv = np.stack([offset @ along, offset @ up], 1) / TILE_TEXTURE_SIZE
+    into.face(corners, Material(texture=_tiles(colour)), uv)
 
 
 def _walls(
@@ -89,7 +90,7 @@ def _walls(
         if picture is not None:
             into.face(
                 [(x, y, foot), (u, v, foot), (u, v, height), (x, y, height)],
-                Material(paint=1.0, picture=picture),
+                Material(paint=1.0, texture=picture),
             )
 
 
@@ -122,41 +123,45 @@ def _gable(
         _roof(into, [*edge, turn(top[1], middle, ridge), turn(top[0], middle, ridge)], colour)
         into.face(
             [*edge, turn(right, y + 0.02 * way, eaves - drop - 0.16), turn(left, y + 0.02 * way, eaves - drop - 0.16)],
-            TRIM,
+            TRIM_MATERIAL,
         )
         # the underside of the eaves
         wall = b if way > 0 else d
-        into.face([*edge, turn(right, wall, eaves - drop + 0.02), turn(left, wall, eaves - drop + 0.02)], WOOD)
+        into.face([*edge, turn(right, wall, eaves - drop + 0.02), turn(left, wall, eaves - drop + 0.02)], WOOD_MATERIAL)
     for x, end, face, wanted in ((left, top[0], a, gables[0]), (right, top[1], c, gables[1])):
         if not wanted:
             continue
         if hip:
             edge = [turn(x, b - over, eaves - drop), turn(x, d + over, eaves - drop)]
             _roof(into, [*edge, turn(end, middle, ridge)], colour)
-            into.face([*edge, turn(x, d + over, eaves - drop - 0.16), turn(x, b - over, eaves - drop - 0.16)], TRIM)
+            into.face(
+                [*edge, turn(x, d + over, eaves - drop - 0.16), turn(x, b - over, eaves - drop - 0.16)], TRIM_MATERIAL
+            )
         else:
             gable = [turn(face, b, eaves), turn(face, d, eaves), turn(face, middle, ridge - 0.05)]
             into.face(gable, Material((0.95, 0.95, 0.94), paint=1.0))
             for y in (b - over, d + over):
                 foot, peak = turn(x, y, eaves - drop), turn(x, middle, ridge)
-                into.face([foot, peak, (peak[0], peak[1], ridge - 0.2), (foot[0], foot[1], eaves - drop - 0.2)], WOOD)
+                into.face(
+                    [foot, peak, (peak[0], peak[1], ridge - 0.2), (foot[0], foot[1], eaves - drop - 0.2)], WOOD_MATERIAL
+                )
 
 
 def _gable_window(into: MeshBuilder, x: float, z: float, y: float, way: float, axis: int) -> None:
     """Add a window in a gable along x (0) or y (1)."""
-    for half, top, out, look in (
-        (0.55, 1.2, 0.015, TRIM),
+    for half, top, out, material in (
+        (0.55, 1.2, 0.015, TRIM_MATERIAL),
         (0.46, 1.1, 0.025, Material((0.2, 0.23, 0.27), gloss=0.3)),
     ):
         corners = []
         for a, b in ((-half, 0.6 - top / 2), (half, 0.6 - top / 2), (half, 0.6 + top / 2), (-half, 0.6 + top / 2)):
             p = (x + a, y + out * way, z + b)
             corners.append(p if axis == 0 else (p[1], p[0], p[2]))
-        into.face(corners, look)
+        into.face(corners, material)
 
 
 def _chimney(into: MeshBuilder, x: float, y: float, low: float, top: float) -> None:
-    into.box((x - 0.3, y - 0.3, low), (x + 0.3, y + 0.3, top), CHIMNEY, tops=Material((0.2, 0.2, 0.2)))
+    into.box((x - 0.3, y - 0.3, low), (x + 0.3, y + 0.3, top), CHIMNEY_MATERIAL, tops=Material((0.2, 0.2, 0.2)))
 
 
 def _dormer(
@@ -212,7 +217,7 @@ def _cottage() -> Mesh:
     for x, way in ((-5.0, -1), (5.0, 1)):
         _gable_window(into, 0, 6.0, x, way, 1)
     _chimney(into, 2.6, 1.0, 7.6, 9.6)
-    into.box((-2.1, -4.9, 2.5), (-0.4, -4.0, 2.62), WOOD, bottom=True)
+    into.box((-2.1, -4.9, 2.5), (-0.4, -4.0, 2.62), WOOD_MATERIAL, bottom=True)
     return into.mesh()
 
 
@@ -223,8 +228,8 @@ def _villa() -> Mesh:
     _walls(into, low, high, 6.0, [front, side, front, side])
     _gable(into, low, high, 6.0, 9.3, DARK_TILES, hip=4.2, over=0.55)
     _chimney(into, -1.4, 0.6, 8.4, 10.0)
-    into.box((-2.5, -6.2, 2.95), (0.5, -5.0, 3.1), TRIM, bottom=True)
-    into.box((-2.5, -6.2, 3.1), (0.5, -6.1, 4.0), TRIM)
+    into.box((-2.5, -6.2, 2.95), (0.5, -5.0, 3.1), TRIM_MATERIAL, bottom=True)
+    into.box((-2.5, -6.2, 3.1), (0.5, -6.1, 4.0), TRIM_MATERIAL)
     return into.mesh()
 
 
@@ -294,8 +299,8 @@ def _double() -> Mesh:
 # --- city blocks ---
 
 
-def make_blocks() -> list[Mesh]:
-    """Build the town house meshes."""
+def make_town_houses() -> list[Mesh]:
+    """Build the meshes of class ``building``: town houses."""
     return [
         _block(14, 12, 3, "plaster", 21, RED_TILES, "gable"),
         _block(16, 14, 4, "ornate", 22, DARK_TILES, "mansard"),
@@ -332,17 +337,17 @@ def _block(
         if shops:
             into.face(
                 [(a, b, 0), (c, d, 0), (c, d, ground), (a, b, ground)],
-                Material(picture=lower),
+                Material(texture=lower),
                 [(0, 0), (bays, 0), (bays, 1), (0, 1)],
             )
         into.face(
             [(a, b, ground), (c, d, ground), (c, d, eaves), (a, b, eaves)],
-            Material(paint=1.0, picture=upper),
+            Material(paint=1.0, texture=upper),
             [(0, 0), (bays, 0), (bays, rows / 2), (0, rows / 2)],
         )
     if shops:
-        _band(into, x + 0.12, y + 0.12, ground - 0.1, ground + 0.15, TRIM)
-    _band(into, x + 0.3, y + 0.3, eaves - 0.3, eaves, TRIM if top != "flat" else ZINC)
+        _band(into, x + 0.12, y + 0.12, ground - 0.1, ground + 0.15, TRIM_MATERIAL)
+    _band(into, x + 0.3, y + 0.3, eaves - 0.3, eaves, TRIM_MATERIAL if top != "flat" else ZINC_MATERIAL)
     if top == "gable":
         _gable(into, (-x, -y), (x, y), eaves, eaves + 0.36 * depth, colour, over=0.3)
         for n in range(max(2, round(width / 5))):
@@ -377,10 +382,10 @@ def _block(
     return into.mesh()
 
 
-def _band(into: MeshBuilder, x: float, y: float, low: float, high: float, look: Material) -> None:
+def _band(into: MeshBuilder, x: float, y: float, low: float, high: float, material: Material) -> None:
     """Add a cornice around the house."""
     rings = [[(-x, -y, z), (x, -y, z), (x, y, z), (-x, y, z)] for z in (low, high)]
-    into.loft(rings, look, ends=(True, True))
+    into.loft(rings, material, ends=(True, True))
 
 
 def _mansard(into: MeshBuilder, x: float, y: float, eaves: float, colour: Colour) -> None:

@@ -12,9 +12,10 @@ from ms2.render.scene3d.mesh_files import MESH_SUFFIXES, load_mesh
 from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
 
-PAINT_MATERIALS = ("paint", "Paint", "body", "Body", "carpaint", "CarPaint", "car_paint", "bodypaint", "tint", "Tint")
+TINTED_MATERIALS = ("paint", "Paint", "body", "Body", "carpaint", "CarPaint", "car_paint", "bodypaint", "tint", "Tint")
 """Names of materials that the instance's colour tints."""
-AXES = {"width": 0, "length": 1, "height": 2}
+SIZE_AXES = {"width": 0, "length": 1, "height": 2}
+"""Axis of a mesh by the size that is measured along it."""
 
 
 def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") -> dict[str, list[Mesh]]:
@@ -39,7 +40,7 @@ def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") ->
         models = []
         for file in _files(folder):
             try:
-                models.append(fit_to_class(load_mesh(file.absolute(), PAINT_MATERIALS), folder.name))
+                models.append(fit_to_class(load_mesh(file.absolute(), TINTED_MATERIALS), folder.name))
             except UserError as error:
                 if on_error == "raise":
                     raise UserError(
@@ -66,7 +67,7 @@ def fit_to_class(mesh: Mesh, name: str) -> Mesh:
         UserError: If it has no extent along the axis by which the class is measured.
     """
     cls = OBJECT_CLASSES[name]
-    true, axis = cls.true_size, AXES[cls.true_size.axis]
+    true, axis = cls.true_size, SIZE_AXES[cls.true_size.axis]
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
     size = float(high[axis] - low[axis])
     if not np.isfinite(size) or size <= 1e-6:

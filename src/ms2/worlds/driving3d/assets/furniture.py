@@ -12,19 +12,19 @@ from ms2.render.scene3d.meshes import Mesh, TextureImage
 from ms2.worlds.driving3d.assets.mesh_builder import Colour, Material, MeshBuilder
 from ms2.worlds.driving3d.assets.textures import to_uint8
 
-STEEL = Material((0.55, 0.56, 0.57), gloss=0.15)
-BACK = Material((0.50, 0.51, 0.52), gloss=0.1)
-DARK = Material((0.13, 0.14, 0.14))
+STEEL_MATERIAL = Material((0.55, 0.56, 0.57), gloss=0.15)
+SIGN_BACK_MATERIAL = Material((0.50, 0.51, 0.52), gloss=0.1)
+DARK_MATERIAL = Material((0.13, 0.14, 0.14))
 RED, BLUE, YELLOW, WHITE = (0.78, 0.08, 0.10), (0.08, 0.28, 0.62), (0.95, 0.75, 0.08), (0.95, 0.95, 0.94)
-SIDE = 64
+SIGN_TEXTURE_SIZE = 64
 
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _sign_picture(*layers: tuple[Mask, Colour]) -> TextureImage:
     """Draw a sign from layers of masks over x and z from -1 to 1."""
-    z, x = np.mgrid[1 : -1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
-    canvas = np.full((SIDE, SIDE, 3), 0.9)
+    z, x = np.mgrid[1 : -1 : SIGN_TEXTURE_SIZE * 1j, -1 : 1 : SIGN_TEXTURE_SIZE * 1j]
+    canvas = np.full((SIGN_TEXTURE_SIZE, SIGN_TEXTURE_SIZE, 3), 0.9)
     for mask, colour in layers:
         canvas[mask(x, z)] = colour
     return to_uint8(canvas)
@@ -47,14 +47,14 @@ def _triangle(size: float, way: float = 1.0) -> Mask:
 
 
 def _post(into: MeshBuilder, height: float, radius: float = 0.035) -> None:
-    into.tube([(0, 0, 0), (0, 0, height)], [radius, radius], STEEL, 6)
+    into.tube([(0, 0, 0), (0, 0, height)], [radius, radius], STEEL_MATERIAL, 6)
 
 
 def _plate(into: MeshBuilder, corners: list[tuple[float, float]], z: float, half: float, picture: TextureImage) -> None:
     """Add a plate in front of the post; corners are in units of half its width."""
     front = [(x * half, -0.06, z + y * half) for x, y in corners]
-    into.face(front, Material(picture=picture), [((x + 1) / 2, (y + 1) / 2) for x, y in corners])
-    into.face([(x, -0.045, y) for x, _, y in front[::-1]], BACK)
+    into.face(front, Material(texture=picture), [((x + 1) / 2, (y + 1) / 2) for x, y in corners])
+    into.face([(x, -0.045, y) for x, _, y in front[::-1]], SIGN_BACK_MATERIAL)
 
 
 def _round(number: int = 12) -> list[tuple[float, float]]:
@@ -62,7 +62,7 @@ def _round(number: int = 12) -> list[tuple[float, float]]:
     return [(math.cos(a), math.sin(a)) for a in angles]
 
 
-SQUARE = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
+SQUARE_CORNERS = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
 
 
 def make_signs() -> list[Mesh]:
@@ -108,7 +108,7 @@ def make_signs() -> list[Mesh]:
         (_round(), entry, 0.31),
         (three, warning, 0.52),
         (diamond, priority, 0.42),
-        (SQUARE, parking, 0.30),
+        (SQUARE_CORNERS, parking, 0.30),
         (octagon, stop, 0.36),
     ):
         into = MeshBuilder()
@@ -119,8 +119,8 @@ def make_signs() -> list[Mesh]:
             small = _sign_picture(
                 (_everywhere, WHITE), (_bar(0.7, 0.15, 0, 0.35), (0.2,) * 3), (_bar(0.5, 0.15, 0, -0.3), (0.2,) * 3)
             )
-            _plate(into, [(x, y * 0.45 - 1.55) for x, y in SQUARE], z, half, small)
-        found.append(into.mesh(stand=False))
+            _plate(into, [(x, y * 0.45 - 1.55) for x, y in SQUARE_CORNERS], z, half, small)
+        found.append(into.mesh(centre_base=False))
     return [*found, _direction(), _street_name()]
 
 
@@ -131,11 +131,11 @@ def _direction() -> Mesh:
     arrows = [(_bar(0.07, 0.12, -0.72, z), (0.1, 0.1, 0.1)) for z in (0.55, 0.0, -0.5)]
     picture = _sign_picture((_everywhere, (0.1, 0.1, 0.1)), (_bar(0.96, 0.94), YELLOW), *lines, *arrows)
     for x in (-0.6, 0.6):
-        into.tube([(x, 0, 0), (x, 0, 3.0)], [0.05, 0.05], STEEL, 5)
+        into.tube([(x, 0, 0), (x, 0, 3.0)], [0.05, 0.05], STEEL_MATERIAL, 5)
     front = [(-0.95, -0.08, 1.75), (0.95, -0.08, 1.75), (0.95, -0.08, 3.05), (-0.95, -0.08, 3.05)]
-    into.face(front, Material(picture=picture))
-    into.face([(x, -0.065, z) for x, _, z in front[::-1]], BACK)
-    return into.mesh(stand=False)
+    into.face(front, Material(texture=picture))
+    into.face([(x, -0.065, z) for x, _, z in front[::-1]], SIGN_BACK_MATERIAL)
+    return into.mesh(centre_base=False)
 
 
 def _street_name() -> Mesh:
@@ -145,13 +145,13 @@ def _street_name() -> Mesh:
     picture = _sign_picture((_everywhere, BLUE), *letters)
     _post(into, 2.75)
     for y in (-0.045, 0.045):
-        into.face([(-0.42, y, 2.45), (0.42, y, 2.45), (0.42, y, 2.68), (-0.42, y, 2.68)], Material(picture=picture))
-    return into.mesh(stand=False)
+        into.face([(-0.42, y, 2.45), (0.42, y, 2.45), (0.42, y, 2.68), (-0.42, y, 2.68)], Material(texture=picture))
+    return into.mesh(centre_base=False)
 
 
 def _heads(into: MeshBuilder, x: float, y: float, z: float, lit: int) -> None:
     """Add a traffic light's housing with its lowest part at z."""
-    into.box((x - 0.15, y - 0.1, z), (x + 0.15, y + 0.12, z + 0.95), DARK, bottom=True)
+    into.box((x - 0.15, y - 0.1, z), (x + 0.15, y + 0.12, z + 0.95), DARK_MATERIAL, bottom=True)
     into.face(
         [
             (x - 0.27, y + 0.02, z - 0.1),
@@ -159,7 +159,7 @@ def _heads(into: MeshBuilder, x: float, y: float, z: float, lit: int) -> None:
             (x + 0.27, y + 0.02, z + 1.05),
             (x - 0.27, y + 0.02, z + 1.05),
         ],
-        DARK,
+        DARK_MATERIAL,
     )
     for n, colour in enumerate(((0.1, 0.95, 0.45), (1.0, 0.72, 0.1), (1.0, 0.12, 0.08))):
         bright = 1.0 if n == lit else 0.25
@@ -173,14 +173,14 @@ def make_lights() -> list[Mesh]:
     found = []
     for lit in (2, 0):
         into = MeshBuilder()
-        into.tube([(0, 0, 0), (0, 0, 3.3)], [0.06, 0.055], STEEL, 6)
+        into.tube([(0, 0, 0), (0, 0, 3.3)], [0.06, 0.055], STEEL_MATERIAL, 6)
         _heads(into, 0, -0.12, 2.3, lit)
-        found.append(into.mesh(stand=False))
+        found.append(into.mesh(centre_base=False))
     into = MeshBuilder()
-    into.tube([(0, 0, 0), (0, 0, 5.2), (-0.5, 0, 5.75), (-4.2, 0, 5.9)], [0.11, 0.09, 0.08, 0.06], STEEL, 6)
+    into.tube([(0, 0, 0), (0, 0, 5.2), (-0.5, 0, 5.75), (-4.2, 0, 5.9)], [0.11, 0.09, 0.08, 0.06], STEEL_MATERIAL, 6)
     _heads(into, -4.0, -0.1, 5.1, 0)
     _heads(into, 0, -0.16, 2.3, 0)
-    found.append(into.mesh(stand=False))
+    found.append(into.mesh(centre_base=False))
     return found
 
 
@@ -190,13 +190,15 @@ def make_poles() -> list[Mesh]:
     found = []
     for arms in ((-1,), (-1, 1)):
         into = MeshBuilder()
-        into.tube([(0, 0, 0), (0, 0, 1.0), (0, 0, 7.6)], [0.09, 0.075, 0.05], STEEL, 6)
+        into.tube([(0, 0, 0), (0, 0, 1.0), (0, 0, 7.6)], [0.09, 0.075, 0.05], STEEL_MATERIAL, 6)
         for side in arms:
-            into.tube([(0, 0, 7.4), (side * 0.5, 0, 7.9), (side * 1.5, 0, 8.05)], [0.05, 0.045, 0.035], STEEL, 5)
+            into.tube(
+                [(0, 0, 7.4), (side * 0.5, 0, 7.9), (side * 1.5, 0, 8.05)], [0.05, 0.045, 0.035], STEEL_MATERIAL, 5
+            )
             a, b = sorted((side * 1.4, side * 2.1))
-            into.box((a, -0.13, 7.98), (b, 0.13, 8.12), STEEL)
+            into.box((a, -0.13, 7.98), (b, 0.13, 8.12), STEEL_MATERIAL)
             into.face([(a, -0.12, 7.975), (b, -0.12, 7.975), (b, 0.12, 7.975), (a, 0.12, 7.975)], lamp)
-        found.append(into.mesh(stand=False))
+        found.append(into.mesh(centre_base=False))
     into = MeshBuilder(crease=70)
     green = Material((0.14, 0.20, 0.17))
     into.tube([(0, 0, 0), (0, 0, 0.6), (0, 0, 3.5)], [0.09, 0.05, 0.04], green, 6)
@@ -206,7 +208,7 @@ def make_poles() -> list[Mesh]:
         Material((0.95, 0.95, 0.92), gloss=0.3),
         8,
     )
-    found.append(into.mesh(stand=False))
+    found.append(into.mesh(centre_base=False))
     into = MeshBuilder(crease=70)
     wood = Material((0.36, 0.29, 0.22))
     into.tube([(0, 0, 0), (0, 0, 8.5)], [0.15, 0.10], wood, 7)
@@ -214,5 +216,5 @@ def make_poles() -> list[Mesh]:
         into.box((-half, -0.16, z), (half, -0.05, z + 0.12), wood, bottom=True)
         for x in (-half + 0.1, -half / 2, half / 2, half - 0.1):
             into.tube([(x, -0.1, z + 0.12), (x, -0.1, z + 0.28)], [0.04, 0.03], Material((0.7, 0.75, 0.75)), 4)
-    found.append(into.mesh(stand=False))
+    found.append(into.mesh(centre_base=False))
     return found

@@ -28,8 +28,8 @@ def lateral_offset(y: Numbers | float, curve: float) -> Float[np.ndarray, "..."]
 
 def segment_positions() -> Float[np.ndarray, " n"]:
     """Return the y positions of a strip's segments, shorter near the camera, where they fill more of the image."""
-    share = np.linspace(0, 1, SEGMENTS - 1)
-    return np.concatenate([[START], 150.0 * (0.35 * share + 0.65 * share**2)])
+    fraction = np.linspace(0, 1, SEGMENTS - 1)
+    return np.concatenate([[START], 150.0 * (0.35 * fraction + 0.65 * fraction**2)])
 
 
 def ground_strip(
@@ -96,8 +96,8 @@ def field(texture: TextureImage, period: float, seed: int, patches: float = 0.12
     rng = np.random.default_rng(seed)
     columns, rows = 16, 14
     x = np.linspace(-FIELD_SIZE[0] / 2, FIELD_SIZE[0] / 2, columns + 1)
-    share = np.linspace(0, 1, rows + 1) ** 1.6  # near ones smaller
-    y = FIELD_MIDDLE - FIELD_SIZE[1] / 2 + FIELD_SIZE[1] * share
+    fraction = np.linspace(0, 1, rows + 1) ** 1.6  # near ones smaller
+    y = FIELD_MIDDLE - FIELD_SIZE[1] / 2 + FIELD_SIZE[1] * fraction
     grid = np.stack(np.meshgrid(x, y), 2).reshape(-1, 2)
     light = 1 + patches * rng.standard_normal((len(grid), 1)).clip(-1.5, 1.5)
     warm = 1 + patches * 0.35 * rng.standard_normal((len(grid), 1)) * np.array([1.0, 0.2, -0.6])
@@ -178,8 +178,8 @@ def _mark(
         on = np.maximum(on, (y >= start) & (y < end))
     wear = np.clip(0.9 + 0.16 * noise(rng, (rows, columns), (rows // 4, columns // 4)), 0.25, 1.0)
     wear = wear * np.clip(0.93 + 0.1 * noise(rng, (rows, columns), (4, 2)), 0.5, 1.0)
-    share = (cover[None] * on[:, None] * wear * strength)[..., None]
-    canvas[:] = canvas * (1 - share) + np.array([0.93, 0.93, 0.91]) * share
+    fraction = (cover[None] * on[:, None] * wear * strength)[..., None]
+    canvas[:] = canvas * (1 - fraction) + np.array([0.93, 0.93, 0.91]) * fraction
 
 
 ROAD_PERIOD = 18.0
@@ -256,10 +256,10 @@ def _grass(seed: int, low: Numbers, high: Numbers, tufts: float = 0.12) -> Canva
     """Draw blades and tufts of grass, without large patches, whose repetition would be visible."""
     rng = np.random.default_rng(seed)
     shape = (256, 256)
-    share = np.clip(0.5 + 0.22 * noise(rng, shape, (28, 28)) + 0.14 * noise(rng, shape, (11, 11)), 0, 1)[..., None]
+    fraction = np.clip(0.5 + 0.22 * noise(rng, shape, (28, 28)) + 0.14 * noise(rng, shape, (11, 11)), 0, 1)[..., None]
     light = 1 + tufts * noise(rng, shape, (128, 128)) + 0.09 * rng.standard_normal(shape)
     light -= 0.16 * (noise(rng, shape, (40, 40)) > 1.2)
-    return (np.asarray(low) * (1 - share) + np.asarray(high) * share) * light[..., None]
+    return (np.asarray(low) * (1 - fraction) + np.asarray(high) * fraction) * light[..., None]
 
 
 def _gravel(seed: int, colour: Numbers) -> Canvas:

@@ -27,13 +27,13 @@ class Material:
         colour: Display colour in [0, 1], multiplied with the texture.
         paint: Weight of the instance's colour.
         gloss: Reflectivity.
-        picture: Texture image, or None.
+        texture: Texture image, or None.
     """
 
     colour: Colour = (1.0, 1.0, 1.0)
     paint: float = 0.0
     gloss: float = 0.0
-    picture: TextureImage | None = None
+    texture: TextureImage | None = None
 
 
 class MeshBuilder:
@@ -45,12 +45,12 @@ class MeshBuilder:
 
     def __init__(self, crease: float = 40.0) -> None:
         self.crease = math.cos(math.radians(crease))
-        self._pieces = 0
+        self._num_groups = 0
         self._corners: list[Float[np.ndarray, "3 3"]] = []
         self._uv: list[Float[np.ndarray, "3 2"]] = []
         self._shade: list[Float[np.ndarray, "3 1"]] = []
-        self._look: list[Material] = []
-        self._piece: list[int] = []
+        self._materials: list[Material] = []
+        self._groups: list[int] = []
 
     def __len__(self) -> int:
         return len(self._corners)
@@ -58,19 +58,19 @@ class MeshBuilder:
     def face(
         self,
         corners: Numbers,
-        look: Material,
+        material: Material,
         uv: Numbers | None = None,
         shade: Numbers | None = None,
-        piece: int | None = None,
+        smoothing_group: int | None = None,
     ) -> None:
         """Add a flat convex polygon.
 
         Args:
             corners: Its k corners in order.
-            look: Its material.
+            material: Its material.
             uv: Texture coordinates of the corners; for four corners those of the whole texture by default.
             shade: Factors on the colour at the corners.
-            piece: Index of its smoothing group; a new one by default.
+            smoothing_group: Index of its smoothing group; a new one by default.
         """
         places = np.asarray(corners, float)
         number = len(places)
@@ -78,7 +78,7 @@ class MeshBuilder:
             uv = [(0, 0), (1, 0), (1, 1), (0, 1)] if number == 4 else np.zeros((number, 2))
         on = np.asarray(uv, float)
         shades = np.ones((number, 1)) if shade is None else np.asarray(shade, float).reshape(number, 1)
-        piece = self.piece() if piece is None else piece
+        smoothing_group = self.start_smoothing_group() if smoothing_group is None else smoothing_group
         for i in range(1, number - 1):
             fan = [0, i, i + 1]
             if np.linalg.norm(np.cross(places[i] - places[0], places[i + 1] - places[0])) < 1e-9:
@@ -86,18 +86,18 @@ class MeshBuilder:
             self._corners.append(places[fan])
             self._uv.append(on[fan])
             self._shade.append(shades[fan])
-            self._look.append(look)
-            self._piece.append(piece)
+            self._materials.append(material)
+            self._groups.append(smoothing_group)
 
-    def piece(self) -> int:
+    def start_smoothing_group(self) -> int:
         """Start a smoothing group and return its index."""
-        self._pieces += 1
-        return self._pieces
+        self._num_groups += 1
+        return self._num_groups
 
     def loft(
         self,
         rings: Sequence[Numbers],
-        looks: Material | Sequence[Material],
+        materials: Material | Sequence[Material],
         closed: bool = True,
         ends: tuple[bool, bool] = (False, False),
         shade: Numbers | None = None,
@@ -106,21 +106,26 @@ class MeshBuilder:
 
         Args:
             rings: The rings.
-            looks: Material, of all or from each ring to the next.
+            materials: Material, of all or from each ring to the next.
             closed: Whether the last point of a ring is connected to the first.
             ends: Whether the first and the last ring are filled.
             shade: Factor on the colour at each ring, or at each point of each.
         """
         points = [np.asarray(ring, float) for ring in rings]
-        each = [looks] * (len(points) - 1) if isinstance(looks, Material) else list(looks)
+        each = [materials] * (len(points) - 1) if isinstance(materials, Material) else list(materials)
         number = len(points[0])
         given = np.ones(len(points)) if shade is None else np.asarray(shade, float)
         lights = np.broadcast_to(given.reshape(len(points), -1), (len(points), number))
-        piece = self.piece()
-        for low, high, look, s, t in zip(points, points[1:], each, lights, lights[1:], strict=False):
+        smoothing_group = self.start_smoothing_group()
+        for low, high, material, s, t in zip(points, points[1:], each, lights, lights[1:], strict=False):
             for i in range(number if closed else number - 1):
                 j = (i + 1) % number
-                self.face([low[i], low[j], high[j], high[i]], look, shade=[s[i], s[j], t[j], t[i]], piece=piece)
+                self.face(
+                    [low[i], low[j], high[j], high[i]],
+                    material,
+                    shade=[s[i], s[j], t[j], t[i]],
+                    smoothing_group=smoothing_group,
+                )
         if ends[0]:
             self.face(points[0][::-1], each[0], shade=lights[0][::-1])
         if ends[1]:
@@ -130,7 +135,7 @@ class MeshBuilder:
         self,
         points: Sequence[Point],
         radii: Sequence[float],
-        looks: Material | Sequence[Material],
+        materials: Material | Sequence[Material],
         sides: int = 6,
         ends: tuple[bool, bool] = (False, True),
         flat: float = 1.0,
@@ -140,7 +145,7 @@ class MeshBuilder:
         Args:
             points: Centre of each ring.
             radii: Radius of each ring.
-            looks: Material, of all or from each ring to the next.
+            materials: Material, of all or from each ring to the next.
             sides: Number of corners of a ring.
             ends: Whether the first and the last ring are filled.
             flat: Factor on the radius along the second axis, which is near y for an upright tube.
@@ -156,53 +161,55 @@ class MeshBuilder:
             second /= np.linalg.norm(second)
             first = np.cross(second, way)
             rings.append(at + radius * (np.cos(angle)[:, None] * first + flat * np.sin(angle)[:, None] * second))
-        self.loft(rings, looks, ends=ends)
+        self.loft(rings, materials, ends=ends)
 
-    def box(self, low: Point, high: Point, look: Material, bottom: bool = False, tops: Material | None = None) -> None:
+    def box(
+        self, low: Point, high: Point, material: Material, bottom: bool = False, tops: Material | None = None
+    ) -> None:
         """Add a box between two corners, optionally with its bottom."""
         (a, b, c), (d, e, f) = low, high
         foot = [(a, b), (d, b), (d, e), (a, e)]
         for (x, y), (u, v) in zip(foot, [*foot[1:], foot[0]], strict=True):
-            self.face([(x, y, c), (u, v, c), (u, v, f), (x, y, f)], look)
-        self.face([(x, y, f) for x, y in foot], tops or look)
+            self.face([(x, y, c), (u, v, c), (u, v, f), (x, y, f)], material)
+        self.face([(x, y, f) for x, y in foot], tops or material)
         if bottom:
-            self.face([(x, y, c) for x, y in foot[::-1]], look)
+            self.face([(x, y, c) for x, y in foot[::-1]], material)
 
     def mirror(self, start: int = 0) -> None:
         """Add mirrored copies of the faces from ``start`` on, with left and right exchanged."""
-        flip, shift = np.array([-1.0, 1, 1]), self._pieces
+        flip, shift = np.array([-1.0, 1, 1]), self._num_groups
         for i in range(start, len(self._corners)):
             self._corners.append((self._corners[i] * flip)[::-1])
             self._uv.append(self._uv[i][::-1])
             self._shade.append(self._shade[i][::-1])
-            self._look.append(self._look[i])
-            self._piece.append(self._piece[i] + shift)
-        self._pieces += shift
+            self._materials.append(self._materials[i])
+            self._groups.append(self._groups[i] + shift)
+        self._num_groups += shift
 
     def scale(self, factor: float, start: int = 0) -> None:
         """Scale the faces from ``start`` on about the origin."""
         for i in range(start, len(self._corners)):
             self._corners[i] = self._corners[i] * factor
 
-    def mesh(self, stand: bool = True) -> Mesh:
-        """Build the mesh; with ``stand``, its base is centred at the origin."""
+    def mesh(self, centre_base: bool = True) -> Mesh:
+        """Build the mesh; with ``centre_base``, the centre of its base is moved to the origin."""
         corners = np.concatenate(self._corners)
-        if stand:
+        if centre_base:
             low, high = corners.min(0), corners.max(0)
             corners = corners - np.array([*(low + high)[:2] / 2, low[2]])
-        normals = _normals(corners, np.repeat(self._piece, 3), self.crease)
-        pictures: dict[int, int] = {}
+        normals = _normals(corners, np.repeat(self._groups, 3), self.crease)
+        textures: dict[int, int] = {}
         kept: list[TextureImage] = []
-        for look in self._look:
-            if look.picture is not None and id(look.picture) not in pictures:
-                pictures[id(look.picture)] = len(kept)
-                kept.append(look.picture)
-        texture = np.array([-1 if k.picture is None else pictures[id(k.picture)] for k in self._look])
-        looks = np.repeat([[*k.colour, k.paint, k.gloss] for k in self._look], 3, axis=0)
-        looks[:, :3] *= np.concatenate(self._shade)
+        for material in self._materials:
+            if material.texture is not None and id(material.texture) not in textures:
+                textures[id(material.texture)] = len(kept)
+                kept.append(material.texture)
+        texture_index = np.array([-1 if k.texture is None else textures[id(k.texture)] for k in self._materials])
+        surfaces = np.repeat([[*k.colour, k.paint, k.gloss] for k in self._materials], 3, axis=0)
+        surfaces[:, :3] *= np.concatenate(self._shade)
         # merge vertices with equal values
-        uv = np.concatenate(self._uv) * (texture >= 0).repeat(3)[:, None]
-        table = np.column_stack([corners.round(5), normals.round(4), uv.round(5), looks]).astype(np.float32)
+        uv = np.concatenate(self._uv) * (texture_index >= 0).repeat(3)[:, None]
+        table = np.column_stack([corners.round(5), normals.round(4), uv.round(5), surfaces]).astype(np.float32)
         table, numbers = np.unique(table + 0.0, axis=0, return_inverse=True)
         directions = table[:, 3:6] / np.linalg.norm(table[:, 3:6], axis=1, keepdims=True)
         return Mesh(
@@ -213,13 +220,13 @@ class MeshBuilder:
             table[:, 8:11].copy(),
             table[:, 11].copy(),
             table[:, 12].copy(),
-            texture if kept else -1,
+            texture_index if kept else -1,
             tuple(kept),
         )
 
 
 def _normals(
-    corners: Float[np.ndarray, "c 3"], piece: Int[np.ndarray, " c"], crease: float
+    corners: Float[np.ndarray, "c 3"], smoothing_group: Int[np.ndarray, " c"], crease: float
 ) -> Float[np.ndarray, "c 3"]:
     """Average, at each corner, the normals of its group's faces that meet there at less than the crease angle.
 
@@ -232,7 +239,7 @@ def _normals(
     ahead, back = np.roll(faces, -1, 1) - faces, np.roll(faces, 1, 1) - faces
     cosine = (ahead * back).sum(2) / (np.linalg.norm(ahead, axis=2) * np.linalg.norm(back, axis=2))
     parts = flat * np.arccos(cosine.clip(-1, 1)).reshape(-1, 1)
-    places = np.column_stack([corners.round(4), piece])
+    places = np.column_stack([corners.round(4), smoothing_group])
     order = np.lexsort(places.T)
     places, parts, flat = places[order], parts[order], flat[order]
     total = parts.copy()

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from ms2.render.scene3d.meshes import Mesh
-from ms2.worlds.driving3d.assets.buildings import make_blocks, make_houses
+from ms2.worlds.driving3d.assets.buildings import make_town_houses, make_houses
 from ms2.worlds.driving3d.assets.furniture import make_lights, make_poles, make_signs
 from ms2.worlds.driving3d.assets.mesh_builder import Colour
 from ms2.worlds.driving3d.assets.people import make_cyclists, make_pedestrians
@@ -92,7 +92,7 @@ PROCEDURES: dict[str, Procedure] = {
     "tree": Procedure(make_trees, LEAVES),
     "bush": Procedure(make_bushes, LEAVES),
     "house": Procedure(make_houses, PLASTER),
-    "building": Procedure(make_blocks, PLASTER),
+    "building": Procedure(make_town_houses, PLASTER),
     "sign": Procedure(make_signs, WHITE),
     "light": Procedure(make_lights, WHITE),
     "pole": Procedure(make_poles, WHITE),

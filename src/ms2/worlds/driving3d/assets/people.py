@@ -8,7 +8,7 @@ import numpy as np
 from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.assets.mesh_builder import Colour, Material, MeshBuilder, Point, translate
 
-SHIRT = Material(paint=1.0)
+SHIRT_MATERIAL = Material(paint=1.0)
 JEANS, CHINOS, BLACK, GREY = (0.20, 0.26, 0.38), (0.52, 0.45, 0.35), (0.11, 0.11, 0.12), (0.34, 0.34, 0.35)
 FAIR, TAN, BROWN = (0.84, 0.66, 0.55), (0.72, 0.54, 0.42), (0.42, 0.29, 0.22)
 DARK_HAIR, BLOND, RED_HAIR, GREY_HAIR = (0.12, 0.09, 0.07), (0.62, 0.48, 0.28), (0.42, 0.20, 0.10), (0.58, 0.57, 0.55)
@@ -95,23 +95,27 @@ def _figure(
     fore = np.cross([1.0, 0, 0], spine / np.linalg.norm(spine)) * -1.0
     angle = 2 * math.pi * (np.arange(7) + 0.25) / 7
 
-    def ring(share: float, wide: float, deep: float) -> np.ndarray:
+    def ring(fraction: float, wide: float, deep: float) -> np.ndarray:
         side = np.array([1.0, 0, 0]) * (wide * width)
         found: np.ndarray = (
-            pelvis + spine * share + np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * fore * deep
+            pelvis + spine * fraction + np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * fore * deep
         )
         return found
 
     trunk = [ring(-0.10, 0.145, 0.10), ring(0.04, 0.165, 0.115), ring(0.35, 0.145, 0.105), ring(0.72, 0.185, 0.125)]
     trunk += [ring(0.93, 0.175, 0.095), ring(1.04, 0.062, 0.062)]
-    into.loft(trunk, [legs, SHIRT, SHIRT, SHIRT, SHIRT], shade=(0.8, 0.85, 0.95, 1, 1, 0.95))
+    into.loft(
+        trunk,
+        [legs, SHIRT_MATERIAL, SHIRT_MATERIAL, SHIRT_MATERIAL, SHIRT_MATERIAL],
+        shade=(0.8, 0.85, 0.95, 1, 1, 0.95),
+    )
     if style.coat or style.skirt:
         drop = style.coat or 0.48
         hang = -drop / float(np.linalg.norm(spine))
         lower = ring(hang, 0.20, 0.16 if style.skirt else 0.21)
         into.loft(
             [lower, ring(0.02, 0.172, 0.122), ring(0.3, 0.152, 0.112)],
-            legs if style.skirt else SHIRT,
+            legs if style.skirt else SHIRT_MATERIAL,
             shade=(0.8, 0.9, 1),
         )
     for side, knee, foot in zip((-1, 1), pose.knees, pose.feet, strict=True):
@@ -142,10 +146,10 @@ def _figure(
         shoulder = translate(neck, side * pose.shoulder * width, 0, -0.05)
         way = np.array(hand) - np.array(elbow)
         tip = np.array(hand) + way / np.linalg.norm(way) * 0.09
-        looks = [SHIRT, SHIRT if style.sleeves else skin, skin]
+        materials = [SHIRT_MATERIAL, SHIRT_MATERIAL if style.sleeves else skin, skin]
         top = translate(neck, side * 0.10 * width, 0, -0.015)
         points = [tuple(top), tuple(shoulder), elbow, hand, tuple(tip)]
-        into.tube(points, [0.04, 0.062, 0.048, 0.038, 0.03], [SHIRT, *looks], 5)
+        into.tube(points, [0.04, 0.062, 0.048, 0.038, 0.03], [SHIRT_MATERIAL, *materials], 5)
     _head(into, np.array(pose.head), style, head)
     if style.bag == "back":
         a, b = translate(neck, 0, -0.10, -0.42), translate(neck, 0, -0.27, -0.04)

@@ -14,9 +14,9 @@ from ms2.worlds.driving3d.assets.mesh_builder import Material, MeshBuilder, Poin
 from ms2.worlds.driving3d.assets.textures import bark, leaves
 
 Vertices = Float[np.ndarray, "v 3"]
-LEAF_METRES = 1.5
+LEAF_TEXTURE_SIZE = 1.5
 """Extent of the leaf texture in metres."""
-FAR_FRACTION = 0.3
+FAR_DETAIL_FRACTION = 0.3
 """Fraction of a plant's triangles that its mesh of lower detail has."""
 
 
@@ -76,11 +76,11 @@ def _foliage(
         most: Triangles of all, loose leaves included.
         size: Metres of these.
         picture: Of leaves.
-        dent: Deviation of the radius as a share of it.
+        dent: Deviation of the radius as a fraction of it.
         far: Whether to make do with coarser blobs and fewer leaves.
     """
     if far:
-        blobs, most, dent = [replace(blob, fine=0) for blob in blobs], int(most * FAR_FRACTION), dent / 2
+        blobs, most, dent = [replace(blob, fine=0) for blob in blobs], int(most * FAR_DETAIL_FRACTION), dent / 2
     parts, outward = [], []
     for blob in blobs:
         vertices, triangles = _spheres()[blob.fine]
@@ -123,7 +123,7 @@ def _foliage(
     across, along = np.array([1, 0, 0])[axis], np.array([2, 2, 1])[axis]
     rows = np.arange(len(corners))[:, None]
     uv = np.stack([corners[rows, np.arange(3), across[:, None]], corners[rows, np.arange(3), along[:, None]]], 2)
-    uv = uv / LEAF_METRES + rng.random((len(corners), 1, 2))
+    uv = uv / LEAF_TEXTURE_SIZE + rng.random((len(corners), 1, 2))
     normals = normals.reshape(-1, 3)
     return Mesh(
         corners.reshape(-1, 3).astype(np.float32),
@@ -150,19 +150,19 @@ def _trunk(
 ) -> Mesh:
     """Build a slightly bent trunk, and boughs from two thirds of its height to their ends."""
     into = MeshBuilder(crease=80)
-    look = Material(picture=picture)
+    material = Material(texture=picture)
     bend = rng.normal(0, 0.05, 2) * top / 3
     fork = (float(bend[0]), float(bend[1]), top * 0.62)
     into.tube(
         [(0, 0, 0), (0, 0, top * 0.12), fork, (0, 0, top)],
         [radius * 1.35, radius, radius * 0.78, radius * 0.5],
-        look,
+        material,
         6,
         (False, False),
     )
     for end in boughs:
-        into.tube([(fork[0], fork[1], fork[2]), end], [radius * 0.5, radius * 0.22], look, 3, (False, False))
-    return into.mesh(stand=False)
+        into.tube([(fork[0], fork[1], fork[2]), end], [radius * 0.5, radius * 0.22], material, 3, (False, False))
+    return into.mesh(centre_base=False)
 
 
 def _deciduous(
@@ -204,16 +204,16 @@ def _conifer(seed: int, height: float, spread: float) -> Mesh:
     parts, blobs = [_trunk(rng, height * 0.9, 0.02 * height, bark(1))], []
     tiers = 6
     for n in range(tiers):
-        share = n / (tiers - 0.3)
-        radius = spread * (1 - share) ** 0.85
-        z = height * (0.12 + 0.80 * share)
+        fraction = n / (tiers - 0.3)
+        radius = spread * (1 - fraction) ** 0.85
+        z = height * (0.12 + 0.80 * fraction)
         blobs.append(CrownEllipsoid((0, 0, z), (radius * 0.8, radius * 0.8, height * 0.13), 0))
         angle = 2 * math.pi * (np.arange(18) + rng.uniform(-0.3, 0.3, 18)) / 18 + n
         reach = radius * np.where(np.arange(18) % 2, 0.62, 1.0) * rng.uniform(0.85, 1.15, 18)
         droop = z - height * 0.055 * np.where(np.arange(18) % 2, 0.3, 1.0)
         rim = np.stack([reach * np.cos(angle), reach * np.sin(angle), droop], 1)
         peak = np.tile([0.0, 0.0, z + height * 0.16], (18, 1))
-        parts.append(_skirt(rng, peak, rim, 0.55 + 0.40 * share))
+        parts.append(_skirt(rng, peak, rim, 0.55 + 0.40 * fraction))
     return concatenate_meshes(*parts)
 
 
@@ -226,7 +226,7 @@ def _skirt(rng: np.random.Generator, peak: Vertices, rim: Vertices, light: float
     around = around / np.linalg.norm(around, axis=2, keepdims=True)
     normals = (0.8 * flat[:, None] + 0.5 * around).reshape(-1, 3)
     shade = light * np.array([0.72, 1.08, 1.08]) * rng.uniform(0.82, 1.15, (len(corners), 1))
-    long = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1) / LEAF_METRES
+    long = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1) / LEAF_TEXTURE_SIZE
     start = rng.random((len(corners), 1))
     u = np.array([0.5, 0.0, 1.0]) * 0.5 + start
     v = np.array([1.0, 0.0, 0.0]) * long[:, None] + start
@@ -310,7 +310,7 @@ def make_bushes() -> list[Mesh]:
 def _hedge(rng: np.random.Generator) -> Mesh:
     """Build a trimmed hedge along y."""
     into = MeshBuilder(crease=20)
-    look = Material(paint=1.0, picture=leaves(0))
+    material = Material(paint=1.0, texture=leaves(0))
     rings = []
     for y in np.linspace(-1.5, 1.5, 7):
         k = 0.93 if abs(y) > 1.4 else 1.0
@@ -320,13 +320,13 @@ def _hedge(rng: np.random.Generator) -> Mesh:
         for i in range(5):
             corners = np.array([low[i], high[i], high[i + 1], low[i + 1]])
             flat = abs(corners[:, 2].min() - 1.22) < 0.2
-            uv = corners[:, [1, 0 if flat else 2]] / LEAF_METRES
+            uv = corners[:, [1, 0 if flat else 2]] / LEAF_TEXTURE_SIZE
             shade = (0.55 + 0.42 * corners[:, 2] / 1.22) * rng.uniform(0.9, 1.08)
-            into.face(corners, look, uv, shade)
+            into.face(corners, material, uv, shade)
     for ring in (rings[0], rings[-1]):
         places = np.array(ring)
-        into.face(places, look, places[:, [0, 2]] / LEAF_METRES, 0.55 + 0.42 * places[:, 2] / 1.22)
-    return into.mesh(stand=False)
+        into.face(places, material, places[:, [0, 2]] / LEAF_TEXTURE_SIZE, 0.55 + 0.42 * places[:, 2] / 1.22)
+    return into.mesh(centre_base=False)
 
 
 def _standing(mesh: Mesh) -> Mesh:

@@ -30,11 +30,11 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, in
     for axis in range(2):
         at = np.arange(shape[axis]) * (cells[axis] / shape[axis])
         first = at.astype(int)
-        share = at - first
-        share = share * share * (3 - 2 * share)
-        share = share[:, None] if axis == 0 else share
+        fraction = at - first
+        fraction = fraction * fraction * (3 - 2 * fraction)
+        fraction = fraction[:, None] if axis == 0 else fraction
         low, high = np.take(grid, first, axis), np.take(grid, (first + 1) % cells[axis], axis)
-        grid = low * (1 - share) + high * share
+        grid = low * (1 - fraction) + high * fraction
     return grid * 1.5  # between grains noise is weaker than at them
 
 
@@ -48,28 +48,28 @@ class WallTexture:
     """A wall texture to draw on, in metres from its lower left corner; initially white plaster with stains.
 
     Args:
-        width: Metres that the picture shows.
-        height: Metres.
-        side: Columns and rows of the picture.
-        seed: Of its stains.
-        grain: Strength of its stains.
+        width: Width of the wall in metres.
+        height: Height of the wall in metres.
+        size: Columns and rows of the texture.
+        seed: Seed of the stains.
+        grain: Strength of the stains.
     """
 
     width: float
     height: float
-    side: tuple[int, int] = (256, 256)
+    size: tuple[int, int] = (256, 256)
     seed: int = 0
     grain: float = 0.02
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
-        shape = (self.side[1], self.side[0])
+        shape = (self.size[1], self.size[0])
         stains = noise(self.rng, shape, (4, 5)) + 0.7 * noise(self.rng, shape, (3, 24)) + noise(self.rng, shape, shape)
         self.canvas: Canvas = np.repeat((0.95 + self.grain * stains)[..., None], 3, 2)
 
     def rect(self, x0: float, x1: float, z0: float, z1: float, colour: Numbers, shade: bool = False) -> None:
         """Fill or multiply a rectangle."""
-        columns, rows = self.side
+        columns, rows = self.size
         i, j = round(x0 / self.width * columns), round(x1 / self.width * columns)
         k, m = round((1 - z1 / self.height) * rows), round((1 - z0 / self.height) * rows)
         part = self.canvas[max(k, 0) : max(m, k + 1, 0), max(i, 0) : max(j, i + 1, 0)]
@@ -129,7 +129,7 @@ class WallTexture:
 
     def bricks(self, colour: Numbers, tint: float = 1.0) -> None:
         """Draw bricks over the wall."""
-        columns, rows = self.side
+        columns, rows = self.size
         high, wide = max(3, round(0.16 / self.height * rows)), max(5, round(0.45 / self.width * columns))
         y, x = np.mgrid[:rows, :columns]
         course = y // high
@@ -139,8 +139,8 @@ class WallTexture:
         self.canvas = self.canvas * np.asarray(colour) * (each * tint)[..., None]
         self.canvas[mortar] = self.canvas[mortar] * 0.6 + 0.25
 
-    def picture(self) -> TextureImage:
-        """Return the texture."""
+    def texture(self) -> TextureImage:
+        """Return the texture as an array of bytes."""
         return to_uint8(self.canvas)
 
 
@@ -186,7 +186,7 @@ def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8) 
     wall.rect(0, wall.width, 2.9, 3.0, (0.55, 0.55, 0.55), shade=True)
     wall.rect(0, wall.width, 3.62, height, (0.9, 0.9, 0.88))
     wall.plinth(0.12, (0.6, 0.6, 0.6))
-    return wall.picture()
+    return wall.texture()
 
 
 def storeys(
@@ -234,7 +234,7 @@ def storeys(
             else:
                 shutters = ((0.30, 0.38, 0.30), (0.42, 0.28, 0.22))[seed % 2] if style == "shutters" else None
                 wall.window(x, z + 0.85, 1.2, 1.6, shutters=shutters)
-    return wall.picture()
+    return wall.texture()
 
 
 def tiles(seed: int, colour: Numbers) -> TextureImage:

@@ -9,20 +9,20 @@ import numpy as np
 from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.assets.mesh_builder import Material, MeshBuilder, Point, translate
 
-BODY = Material(paint=1.0, gloss=0.55)
-GLASS = Material((0.10, 0.12, 0.14), gloss=0.9)
-BLACK = Material((0.10, 0.10, 0.11))
-DARK = Material((0.16, 0.16, 0.17), gloss=0.1)
-TYRE = Material((0.09, 0.09, 0.095))
-GAP = Material((0.35, 0.35, 0.35), paint=1.0)
-RIM = Material((0.62, 0.63, 0.65), gloss=0.3)
-STEEL = Material((0.40, 0.40, 0.41))
-LAMP = Material((0.80, 0.82, 0.85), gloss=0.6)
-TAIL = Material((0.55, 0.04, 0.04), gloss=0.3)
-AMBER = Material((0.90, 0.45, 0.08), gloss=0.3)
-PLATE = Material((0.84, 0.84, 0.82))
-WHITE = Material((0.92, 0.92, 0.91), gloss=0.15)
-SEGMENTS = 10
+BODY_MATERIAL = Material(paint=1.0, gloss=0.55)
+GLASS_MATERIAL = Material((0.10, 0.12, 0.14), gloss=0.9)
+BLACK_MATERIAL = Material((0.10, 0.10, 0.11))
+DARK_MATERIAL = Material((0.16, 0.16, 0.17), gloss=0.1)
+TYRE_MATERIAL = Material((0.09, 0.09, 0.095))
+PANEL_GAP_MATERIAL = Material((0.35, 0.35, 0.35), paint=1.0)
+RIM_MATERIAL = Material((0.62, 0.63, 0.65), gloss=0.3)
+STEEL_MATERIAL = Material((0.40, 0.40, 0.41))
+LAMP_MATERIAL = Material((0.80, 0.82, 0.85), gloss=0.6)
+TAIL_LIGHT_MATERIAL = Material((0.55, 0.04, 0.04), gloss=0.3)
+AMBER_MATERIAL = Material((0.90, 0.45, 0.08), gloss=0.3)
+PLATE_MATERIAL = Material((0.84, 0.84, 0.82))
+WHITE_MATERIAL = Material((0.92, 0.92, 0.91), gloss=0.15)
+WHEEL_SEGMENTS = 10
 """Number of corners of a wheel."""
 
 
@@ -46,7 +46,7 @@ class CarShape:
         axles: Places of the wheels, rear and front.
         wheel: Radius of the wheels.
         ground: Height of the sills.
-        lean: Half width of the roof as a share of that at the belt.
+        lean: Half width of the roof as a fraction of that at the belt.
         rails: Whether it has roof rails.
     """
 
@@ -150,16 +150,16 @@ def make_cars() -> list[Mesh]:
 
 def _wheel(into: MeshBuilder, x: float, y: float, radius: float, width: float, rim: float = 0.66) -> None:
     """Add a wheel at the right with its outer face at x."""
-    angle = 2 * math.pi * (np.arange(SEGMENTS) + 0.5) / SEGMENTS
+    angle = 2 * math.pi * (np.arange(WHEEL_SEGMENTS) + 0.5) / WHEEL_SEGMENTS
     ring = np.stack([0 * angle, np.cos(angle), np.sin(angle)], 1)
     at = np.array([0, y, radius])
     outer, inner = ring * radius + at + [x, 0, 0], ring * radius + at + [x - width, 0, 0]
-    into.loft([inner, outer], TYRE, ends=(False, True))
+    into.loft([inner, outer], TYRE_MATERIAL, ends=(False, True))
     hub = translate(at, x + 0.012)
     disc = hub + ring * radius * rim
-    for i in range(SEGMENTS):
+    for i in range(WHEEL_SEGMENTS):
         shades = (0.75, 0.95, 0.62) if i % 2 else (0.75, 0.62, 0.95)
-        into.face([hub, disc[i], disc[(i + 1) % SEGMENTS]], RIM, shade=shades)
+        into.face([hub, disc[i], disc[(i + 1) % WHEEL_SEGMENTS]], RIM_MATERIAL, shade=shades)
 
 
 def _car(s: CarShape) -> Mesh:
@@ -170,39 +170,39 @@ def _car(s: CarShape) -> Mesh:
     _side_windows(into, s)
     # mirror, wheels, lamps of the right side; the left is their mirror image
     m = s.cowl - 0.28
-    into.box((half * 0.90, m - 0.10, s.belt + 0.02), (half + 0.13, m + 0.04, s.belt + 0.17), BODY)
+    into.box((half * 0.90, m - 0.10, s.belt + 0.02), (half + 0.13, m + 0.04, s.belt + 0.17), BODY_MATERIAL)
     for y in s.axles:
         _wheel(into, half - 0.015, y, s.wheel, 0.22)
-    _lamps(into, s, LAMP, 1.0, (0.50, s.nose - 0.22, s.nose - 0.085), 0.34)
+    _lamps(into, s, LAMP_MATERIAL, 1.0, (0.50, s.nose - 0.22, s.nose - 0.085), 0.34)
     tall = s.height > 1.6 or s.rails
     depth = 0.5 if s.height > 1.8 else 0.36 if tall else 0.25
-    _lamps(into, s, TAIL, -1.0, (0.64 if tall else 0.54, s.tail - depth, s.tail - 0.07), 0.24)
+    _lamps(into, s, TAIL_LIGHT_MATERIAL, -1.0, (0.64 if tall else 0.54, s.tail - depth, s.tail - 0.07), 0.24)
     _doors(into, s)
     if s.rails:
         r = half * 0.86 * s.lean - 0.06
-        into.box((r - 0.02, s.back + 0.25, s.height - 0.03), (r + 0.03, s.front - 0.2, s.height + 0.04), DARK)
+        into.box((r - 0.02, s.back + 0.25, s.height - 0.03), (r + 0.03, s.front - 0.2, s.height + 0.04), DARK_MATERIAL)
     into.mirror(start)
     front, rear = end + 0.014, -end - 0.014
-    into.face(_upright(front, half * 0.42, s.nose - 0.19, s.nose - 0.08), BLACK)
-    into.face(_upright(front, half * 0.62, s.ground + 0.10, s.ground + 0.22), BLACK)
-    into.face(_upright(front + 0.006, 0.26, s.ground + 0.19, s.ground + 0.30), PLATE)
-    into.face(_upright(rear, half * 0.74, s.ground + 0.10, s.ground + 0.21), DARK)
+    into.face(_upright(front, half * 0.42, s.nose - 0.19, s.nose - 0.08), BLACK_MATERIAL)
+    into.face(_upright(front, half * 0.62, s.ground + 0.10, s.ground + 0.22), BLACK_MATERIAL)
+    into.face(_upright(front + 0.006, 0.26, s.ground + 0.19, s.ground + 0.30), PLATE_MATERIAL)
+    into.face(_upright(rear, half * 0.74, s.ground + 0.10, s.ground + 0.21), DARK_MATERIAL)
     plate = s.tail - (0.34 if tall else 0.24)
-    into.face(_upright(rear - 0.006, 0.26, plate, plate + 0.11), PLATE)
+    into.face(_upright(rear - 0.006, 0.26, plate, plate + 0.11), PLATE_MATERIAL)
     return into.mesh()
 
 
 def _lamps(
-    into: MeshBuilder, s: CarShape, look: Material, way: float, face: tuple[float, float, float], reach: float
+    into: MeshBuilder, s: CarShape, material: Material, way: float, face: tuple[float, float, float], reach: float
 ) -> None:
     """Add a lamp at the right corner, ahead (way 1) or behind (-1).
 
     Args:
         into: Where to add it.
         s: The car.
-        look: The lamp's.
+        material: The lamp's.
         way: Which end.
-        face: Its inner edge as a share of half the width, and heights of its lower and upper edge.
+        face: Its inner edge as a fraction of half the width, and heights of its lower and upper edge.
         reach: Metres along the side.
     """
     half, end = s.width / 2, s.length / 2
@@ -214,7 +214,7 @@ def _lamps(
         lift = 0.02 if number == 2 else 0.0  # narrower towards its end
         into.face(
             [(x, way * y, low), (u, way * v, low + lift), (u - 0.01, way * v, high + lift), (x - 0.004, way * y, high)],
-            look,
+            material,
         )
 
 
@@ -226,7 +226,7 @@ def _doors(into: MeshBuilder, s: CarShape) -> None:
         heights = [s.ground + 0.06, waist, s.belt - 0.05]
         sides = [half * 0.968 + 0.012, half + 0.008, half * 0.96 + 0.008]
         for (x, z), (u, w) in pairwise(zip(sides, heights, strict=True)):
-            into.face([(x, y - 0.012, z), (x, y + 0.012, z), (u, y + 0.012, w), (u, y - 0.012, w)], GAP)
+            into.face([(x, y - 0.012, z), (x, y + 0.012, z), (u, y + 0.012, w), (u, y - 0.012, w)], PANEL_GAP_MATERIAL)
     for y in joints[1:]:
         x = half * 0.975 + 0.016
         into.face(
@@ -236,7 +236,7 @@ def _doors(into: MeshBuilder, s: CarShape) -> None:
                 (x, y + 0.22, s.belt - 0.115),
                 (x, y + 0.06, s.belt - 0.115),
             ],
-            GAP,
+            PANEL_GAP_MATERIAL,
         )
 
 
@@ -283,11 +283,11 @@ def _shell(into: MeshBuilder, s: CarShape) -> None:
         )
     both = [[*ring, *((-x, y, z) for x, y, z in ring[::-1])] for ring in rings]
     dark = [0.72, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.72]  # little light comes to where the road is near
-    into.loft(both, BODY, closed=False, shade=[dark] * len(both))
-    into.face(both[0], BODY, shade=dark)
-    into.face(both[-1], BODY, shade=dark)
+    into.loft(both, BODY_MATERIAL, closed=False, shade=[dark] * len(both))
+    into.face(both[0], BODY_MATERIAL, shade=dark)
+    into.face(both[-1], BODY_MATERIAL, shade=dark)
     inner, floor = half * 0.72, s.ground + 0.02
-    into.box((-inner, -end + 0.15, floor), (inner, end - 0.15, 0.72 * s.belt), BLACK, bottom=True)
+    into.box((-inner, -end + 0.15, floor), (inner, end - 0.15, 0.72 * s.belt), BLACK_MATERIAL, bottom=True)
     low, high = half * 0.87, half * 0.87 * s.lean
     bow = 0.045
     profile = [
@@ -298,9 +298,9 @@ def _shell(into: MeshBuilder, s: CarShape) -> None:
         (s.cowl, s.belt - 0.02, low),
     ]
     rings = [[(x, y, z), (x * 0.8, y, z + 0.02), (-x * 0.8, y, z + 0.02), (-x, y, z)] for y, z, x in profile]
-    into.loft(rings, BODY, closed=False)
+    into.loft(rings, BODY_MATERIAL, closed=False)
     for side in (1, -1):
-        into.face([(side * x, y, z) for y, z, x in profile], BODY)
+        into.face([(side * x, y, z) for y, z, x in profile], BODY_MATERIAL)
     _screen(into, s, (s.cowl, s.front), 1.0)
     _screen(into, s, (s.foot, s.back), -1.0)
 
@@ -316,10 +316,10 @@ def _screen(into: MeshBuilder, s: CarShape, ys: tuple[float, float], way: float)
     tall = abs(ys[1] - ys[0]) < 0.2
     first, last = (0.10, 0.86) if way > 0 else ((0.10, 0.84) if not tall else (0.12, 0.80))
     corners = []
-    for share, sign in ((first, -1), (first, 1), (last, 1), (last, -1)):
-        wide = half * (1 + (s.lean - 1) * share) - 0.075
-        corners.append(np.array([sign * wide, ys[0], s.belt - 0.02]) + slope * share + out)
-    into.face(corners, GLASS)
+    for fraction, sign in ((first, -1), (first, 1), (last, 1), (last, -1)):
+        wide = half * (1 + (s.lean - 1) * fraction) - 0.075
+        corners.append(np.array([sign * wide, ys[0], s.belt - 0.02]) + slope * fraction + out)
+    into.face(corners, GLASS_MATERIAL)
 
 
 def _side_windows(into: MeshBuilder, s: CarShape) -> None:
@@ -345,7 +345,7 @@ def _side_windows(into: MeshBuilder, s: CarShape) -> None:
     for number, (a, b) in enumerate(pairwise(bounds)):
         g0 = 0.0 if number == 0 else gap
         g1 = 0.0 if number == len(bounds) - 2 else gap
-        into.face([at(a[0] - g0, low), at(b[0] + g1, low), at(b[1] + g1, high), at(a[1] - g0, high)], GLASS)
+        into.face([at(a[0] - g0, low), at(b[0] + g1, low), at(b[1] + g1, high), at(a[1] - g0, high)], GLASS_MATERIAL)
 
 
 # --- trucks, buses and a tram ---
@@ -363,7 +363,9 @@ def _wheels(into: MeshBuilder, half: float, places: tuple[float, ...], radius: f
     into.mirror(start)
 
 
-def _cab(into: MeshBuilder, y: float, half: float, top: float, deep: float = 2.0, look: Material = BODY) -> None:
+def _cab(
+    into: MeshBuilder, y: float, half: float, top: float, deep: float = 2.0, material: Material = BODY_MATERIAL
+) -> None:
     """Add a truck's cab with its front at y."""
     foot, belt = 0.45, 1.55
     profile = [
@@ -376,17 +378,18 @@ def _cab(into: MeshBuilder, y: float, half: float, top: float, deep: float = 2.0
     ]
     profile += [(y - deep, top)]
     for side in (1, -1):
-        into.face([(side * half, a, z) for a, z in profile], look)
-    into.loft([[(half, a, z), (-half, a, z)] for a, z in profile[1:]], look, closed=False)
+        into.face([(side * half, a, z) for a, z in profile], material)
+    into.loft([[(half, a, z), (-half, a, z)] for a, z in profile[1:]], material, closed=False)
     glass = [(half - 0.12, y - 0.02, belt + 0.08), (half - 0.2, y - 0.25, top - 0.3)]
-    into.face([(-glass[0][0], *glass[0][1:]), glass[0], glass[1], (-glass[1][0], *glass[1][1:])], GLASS)
-    into.face(_upright(y + 0.04, half * 0.6, belt - 0.55, belt - 0.12), DARK)
-    into.face(_upright(y + 0.03, half - 0.02, foot, foot + 0.22), DARK)
-    into.face(_upright(y + 0.05, 0.26, foot + 0.05, foot + 0.17), PLATE)
+    into.face([(-glass[0][0], *glass[0][1:]), glass[0], glass[1], (-glass[1][0], *glass[1][1:])], GLASS_MATERIAL)
+    into.face(_upright(y + 0.04, half * 0.6, belt - 0.55, belt - 0.12), DARK_MATERIAL)
+    into.face(_upright(y + 0.03, half - 0.02, foot, foot + 0.22), DARK_MATERIAL)
+    into.face(_upright(y + 0.05, 0.26, foot + 0.05, foot + 0.17), PLATE_MATERIAL)
     start = len(into)
     x = half + 0.012
     into.face(
-        [(x, y - 0.35, belt), (x, y - 1.25, belt - 0.05), (x, y - 1.25, top - 0.3), (x, y - 0.5, top - 0.3)], GLASS
+        [(x, y - 0.35, belt), (x, y - 1.25, belt - 0.05), (x, y - 1.25, top - 0.3), (x, y - 0.5, top - 0.3)],
+        GLASS_MATERIAL,
     )
     into.face(
         [
@@ -395,15 +398,15 @@ def _cab(into: MeshBuilder, y: float, half: float, top: float, deep: float = 2.0
             (half - 0.05, y + 0.03, foot + 0.46),
             (half - 0.45, y + 0.04, foot + 0.46),
         ],
-        LAMP,
+        LAMP_MATERIAL,
     )
-    into.box((half + 0.02, y - 0.14, belt + 0.05), (half + 0.2, y - 0.02, belt + 0.6), DARK)
+    into.box((half + 0.02, y - 0.14, belt + 0.05), (half + 0.2, y - 0.02, belt + 0.6), DARK_MATERIAL)
     into.mirror(start)
 
 
 def _rear(into: MeshBuilder, y: float, half: float, z: float = 0.62) -> None:
     """Add the lamps and bumper of the rear end at y."""
-    into.box((-half + 0.05, y, z - 0.1), (half - 0.05, y + 0.1, z + 0.1), DARK)
+    into.box((-half + 0.05, y, z - 0.1), (half - 0.05, y + 0.1, z + 0.1), DARK_MATERIAL)
     start = len(into)
     into.face(
         [
@@ -412,14 +415,14 @@ def _rear(into: MeshBuilder, y: float, half: float, z: float = 0.62) -> None:
             (half - 0.1, y - 0.012, z + 0.07),
             (half - 0.5, y - 0.012, z + 0.07),
         ],
-        TAIL,
+        TAIL_LIGHT_MATERIAL,
     )
     into.mirror(start)
-    into.face(_upright(y - 0.015, 0.26, z - 0.06, z + 0.06), PLATE)
+    into.face(_upright(y - 0.015, 0.26, z - 0.06, z + 0.06), PLATE_MATERIAL)
 
 
 def _chassis(into: MeshBuilder, rear: float, front: float, half: float) -> None:
-    into.box((-half * 0.55, rear + 0.1, 0.5), (half * 0.55, front - 0.4, 0.95), BLACK, bottom=True)
+    into.box((-half * 0.55, rear + 0.1, 0.5), (half * 0.55, front - 0.4, 0.95), BLACK_MATERIAL, bottom=True)
 
 
 def _box_truck(length: float, width: float, height: float, painted: bool) -> Mesh:
@@ -463,7 +466,7 @@ def _box_truck(length: float, width: float, height: float, painted: bool) -> Mes
         Material((0.45, 0.46, 0.47)),
     )
     into.mirror(start)
-    into.face(_upright(-end - 0.016, 0.02, low + 0.14, height - 0.12), DARK)
+    into.face(_upright(-end - 0.016, 0.02, low + 0.14, height - 0.12), DARK_MATERIAL)
     _rear(into, -end, half)
     places = (-end + 1.7, end - 1.15) if length < 8 else (-end + 1.4, -end + 2.5, end - 1.3)
     _wheels(into, half - 0.03, places, 0.42 if length < 8 else 0.5)
@@ -485,8 +488,8 @@ def _tanker() -> Mesh:
     for y in (-2.9, -1.1, 0.8):
         band = (ring - middle) * 1.012 + middle
         into.loft([translate(band, 0, y), translate(band, 0, y + 0.12)], Material((0.5, 0.51, 0.53)))
-    into.box((-0.3, -3.6, 3.0), (0.3, 1.4, 3.12), STEEL)
-    into.face(_upright(-end - 0.03, 0.4, 1.85, 2.25), AMBER)
+    into.box((-0.3, -3.6, 3.0), (0.3, 1.4, 3.12), STEEL_MATERIAL)
+    into.face(_upright(-end - 0.03, 0.4, 1.85, 2.25), AMBER_MATERIAL)
     into.box((-1.2, -3.0, 0.95), (1.2, 1.9, 1.2), Material(paint=1.0), bottom=True)
     _rear(into, -end, half)
     _wheels(into, half - 0.03, (-3.3, -2.2, 3.3))
@@ -532,7 +535,7 @@ def _coach_body(into: MeshBuilder, half: float, ends: tuple[float, float], low: 
     rings = []
     for y, k, lower in ((rear, 0.94, 0.12), (rear + 0.18, 1, 0), (front - 0.25, 1, 0), (front, 0.92, 0.15)):
         rings.append([(x * k, y, z if z < belt else z - lower) for x, z in ring])
-    into.loft(rings, BODY, ends=(True, True))
+    into.loft(rings, BODY_MATERIAL, ends=(True, True))
     into.loft(
         [
             [
@@ -546,7 +549,7 @@ def _coach_body(into: MeshBuilder, half: float, ends: tuple[float, float], low: 
             ]
             for z in (low, low + 0.2)
         ],
-        DARK,
+        DARK_MATERIAL,
     )
 
 
@@ -561,7 +564,7 @@ def _panes(
             a, b = rear + n * step + 0.05, rear + (n + 1) * step - 0.05
             z = 0.45 if n in doors and side > 0 else low
             x = side * (half + 0.014)
-            into.face([(x, a, z), (x, b, z), (x, b, high), (x, a, high)], GLASS)
+            into.face([(x, a, z), (x, b, z), (x, b, high), (x, a, high)], GLASS_MATERIAL)
 
 
 def _bus() -> Mesh:
@@ -569,23 +572,24 @@ def _bus() -> Mesh:
     half, end = 1.275, 5.9
     _coach_body(into, half, (-end, end), 0.32, 3.0, 1.0)
     _panes(into, half, (-end + 0.5, end - 0.35), 1.25, 2.45, 8, {2, 5, 7})
-    into.face(_upright(end + 0.014, half * 0.88, 1.05, 2.35), GLASS)
+    into.face(_upright(end + 0.014, half * 0.88, 1.05, 2.35), GLASS_MATERIAL)
     into.face(_upright(end + 0.016, half * 0.7, 2.42, 2.72), Material((0.12, 0.10, 0.05)))
-    into.face(_upright(end + 0.02, half * 0.45, 2.5, 2.64), AMBER)
-    into.face(_upright(-end - 0.014, half * 0.8, 1.6, 2.45), GLASS)
-    into.face(_upright(-end - 0.014, half * 0.6, 0.7, 1.2), DARK)
-    into.face(_upright(end + 0.014, 0.26, 0.5, 0.62), PLATE)
-    into.face(_upright(-end - 0.016, 0.26, 0.52, 0.64), PLATE)
-    into.box((-0.8, -4.5, 2.95), (0.8, -1.5, 3.2), WHITE)
+    into.face(_upright(end + 0.02, half * 0.45, 2.5, 2.64), AMBER_MATERIAL)
+    into.face(_upright(-end - 0.014, half * 0.8, 1.6, 2.45), GLASS_MATERIAL)
+    into.face(_upright(-end - 0.014, half * 0.6, 0.7, 1.2), DARK_MATERIAL)
+    into.face(_upright(end + 0.014, 0.26, 0.5, 0.62), PLATE_MATERIAL)
+    into.face(_upright(-end - 0.016, 0.26, 0.52, 0.64), PLATE_MATERIAL)
+    into.box((-0.8, -4.5, 2.95), (0.8, -1.5, 3.2), WHITE_MATERIAL)
     start = len(into)
     into.face(
-        [(0.75, end + 0.014, 0.62), (1.1, end + 0.01, 0.62), (1.1, end + 0.01, 0.82), (0.75, end + 0.014, 0.82)], LAMP
+        [(0.75, end + 0.014, 0.62), (1.1, end + 0.01, 0.62), (1.1, end + 0.01, 0.82), (0.75, end + 0.014, 0.82)],
+        LAMP_MATERIAL,
     )
     into.face(
         [(0.9, -end - 0.014, 0.75), (1.12, -end - 0.014, 0.75), (1.12, -end - 0.014, 1.3), (0.9, -end - 0.014, 1.3)],
-        TAIL,
+        TAIL_LIGHT_MATERIAL,
     )
-    into.box((half, end - 0.05, 1.9), (half + 0.22, end + 0.08, 2.3), DARK)
+    into.box((half, end - 0.05, 1.9), (half + 0.22, end + 0.08, 2.3), DARK_MATERIAL)
     into.mirror(start)
     _wheels(into, half + 0.02, (-3.0, 3.1), 0.48)
     return into.mesh()
@@ -599,10 +603,10 @@ def _tram() -> Mesh:
         _coach_body(into, half, (rear, front), 0.35, 3.25, 1.0)
         _panes(into, half, (rear + 0.4, front - 0.5), 1.25, 2.5, 4, {1, 2})
         into.box((-0.9, rear + 0.8, 3.2), (0.9, front - 1.4, 3.45), grey)
-    into.box((-half + 0.1, -0.4, 0.5), (half - 0.1, 0.4, 3.1), DARK)
+    into.box((-half + 0.1, -0.4, 0.5), (half - 0.1, 0.4, 3.1), DARK_MATERIAL)
     for y, way in ((end, 1), (-end, -1)):
-        into.face(_upright(y + 0.014 * way, half * 0.84, 1.15, 2.6), GLASS)
-        into.face(_upright(y + 0.02 * way, half * 0.5, 2.68, 2.9), AMBER)
+        into.face(_upright(y + 0.014 * way, half * 0.84, 1.15, 2.6), GLASS_MATERIAL)
+        into.face(_upright(y + 0.02 * way, half * 0.5, 2.68, 2.9), AMBER_MATERIAL)
         for x in (-0.75, 0.75):
             into.face(
                 [
@@ -611,9 +615,9 @@ def _tram() -> Mesh:
                     (x + 0.15, y + 0.014 * way, 0.9),
                     (x - 0.15, y + 0.014 * way, 0.9),
                 ],
-                LAMP if way > 0 else TAIL,
+                LAMP_MATERIAL if way > 0 else TAIL_LIGHT_MATERIAL,
             )
-    into.box((-0.95, -end + 0.8, 0.0), (0.95, end - 0.8, 0.45), BLACK)
+    into.box((-0.95, -end + 0.8, 0.0), (0.95, end - 0.8, 0.45), BLACK_MATERIAL)
     into.tube([(0, 1.2, 3.4), (0, 2.3, 4.2), (0, 1.4, 4.9)], [0.05] * 3, grey, 3)
     into.box((-0.8, 1.3, 4.88), (0.8, 1.5, 4.94), grey)
     return into.mesh()
