@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ms2.core.errors import UserError
-from ms2.core.files import expand_path, atomic_path, write_bytes, write_json, write_tensors, write_text
+from ms2.core.files import atomic_path, expand_path, write_bytes, write_json, write_tensors, write_text
 from ms2.core.hashing import digest, sha256
 
 

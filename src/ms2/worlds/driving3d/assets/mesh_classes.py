@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from ms2.render.scene3d.meshes import Mesh
-from ms2.worlds.driving3d.assets.buildings import make_town_houses, make_houses
+from ms2.worlds.driving3d.assets.buildings import make_houses, make_town_houses
 from ms2.worlds.driving3d.assets.furniture import make_lights, make_poles, make_signs
 from ms2.worlds.driving3d.assets.mesh_builder import Colour
 from ms2.worlds.driving3d.assets.people import make_cyclists, make_pedestrians
