@@ -107,7 +107,7 @@ def test_the_empty_word_has_no_rules():
 
 def test_renderable_symbols_give_the_classes_in_their_order(aerial: Grammar):
     assert aerial.classes == ("Road", "car")
-    assert aerial.class_id("car") == 1
+    assert aerial.class_index("car") == 1
     assert Grammar("S -> a b", ["b", "S"]).classes == ("b", "S")
     assert Grammar("S -> a b", []).classes == ()
 
@@ -124,7 +124,7 @@ def test_renderable_symbols_that_are_wrong():
 
 def test_unknown_symbols_are_answered_with_the_nearest(aerial: Grammar):
     with pytest.raises(GrammarError) as error:
-        aerial.class_id("Roads")
+        aerial.class_index("Roads")
     assert str(error.value) == "'Roads' is not a renderable symbol. Did you mean 'Road'? Available: Road, car."
     with pytest.raises(GrammarError) as error:
         aerial.rules_of("cars")

@@ -62,7 +62,7 @@ def meets(grammar: Grammar, rules: Tensor, asked: Sequence[Condition]) -> Tensor
     counts = scenes_from_derivations(grammar, rules).counts(len(grammar.classes))
     met = torch.ones(len(rules), dtype=torch.bool)
     for c in asked:
-        met &= OPERATORS[c.operator](counts[:, [grammar.class_id(s) for s in c.classes]].sum(1), c.value)
+        met &= OPERATORS[c.operator](counts[:, [grammar.class_index(s) for s in c.classes]].sum(1), c.value)
     return met
 
 
@@ -227,7 +227,7 @@ def test_possible_counts_are_those_of_all_derivations(data: st.DataObject, gramm
     classes = data.draw(st.lists(st.sampled_from(grammar.classes), min_size=1, unique=True))
     counts = (
         scenes_from_derivations(grammar, rules)
-        .counts(len(grammar.classes))[:, [grammar.class_id(c) for c in classes]]
+        .counts(len(grammar.classes))[:, [grammar.class_index(c) for c in classes]]
         .sum(1)
     )
     assert possible_counts(grammar, classes, t_max, model.max_lengths.tolist()) == sorted(set(counts.tolist()))

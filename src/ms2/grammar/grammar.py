@@ -77,7 +77,7 @@ class Grammar(Plugin, kind="grammars"):
         """Hash of rules and classes; grammars with equal hashes have the same derivations and classes."""
         return digest(f"{self}\n{self.classes}")
 
-    def class_id(self, symbol: str) -> int:
+    def class_index(self, symbol: str) -> int:
         """Return the class index of a renderable symbol.
 
         Raises:

@@ -146,7 +146,7 @@ class LinePlacement(ParameterPrior):
         self.image_range = _checked_range(image_range)
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
-        """Place n digits evenly with margins of a quarter and half a step; sample only the images."""
+        """Place n digits evenly on a line, with margins of a quarter of a step; sample the image of each."""
         number = scenes.mask.sum(1, keepdim=True).clamp(min=1)
         index = torch.arange(scenes.classes.shape[1], device=number.device)
         x = torch.where(number == 1, 0.5, (index + 0.25) / (number - 0.5)).clamp(max=1)

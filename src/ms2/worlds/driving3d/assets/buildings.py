@@ -86,11 +86,11 @@ def _walls(
     """Add four walls, front (-y), right, back, left, each with its texture; None for no wall."""
     (a, b), (c, d) = low, high
     runs = [((a, b), (c, b)), ((c, b), (c, d)), ((c, d), (a, d)), ((a, d), (a, b))]
-    for ((x, y), (u, v)), picture in zip(runs, sides, strict=True):
-        if picture is not None:
+    for ((x, y), (u, v)), texture in zip(runs, sides, strict=True):
+        if texture is not None:
             into.face(
                 [(x, y, foot), (u, v, foot), (u, v, height), (x, y, height)],
-                Material(paint=1.0, texture=picture),
+                Material(paint=1.0, texture=texture),
             )
 
 

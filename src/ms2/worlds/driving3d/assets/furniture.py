@@ -21,7 +21,7 @@ SIGN_TEXTURE_SIZE = 64
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _sign_picture(*layers: tuple[Mask, Colour]) -> TextureImage:
+def _sign_texture(*layers: tuple[Mask, Colour]) -> TextureImage:
     """Draw a sign from layers of masks over x and z from -1 to 1."""
     z, x = np.mgrid[1 : -1 : SIGN_TEXTURE_SIZE * 1j, -1 : 1 : SIGN_TEXTURE_SIZE * 1j]
     canvas = np.full((SIGN_TEXTURE_SIZE, SIGN_TEXTURE_SIZE, 3), 0.9)
@@ -50,10 +50,10 @@ def _post(into: MeshBuilder, height: float, radius: float = 0.035) -> None:
     into.tube([(0, 0, 0), (0, 0, height)], [radius, radius], STEEL_MATERIAL, 6)
 
 
-def _plate(into: MeshBuilder, corners: list[tuple[float, float]], z: float, half: float, picture: TextureImage) -> None:
+def _plate(into: MeshBuilder, corners: list[tuple[float, float]], z: float, half: float, texture: TextureImage) -> None:
     """Add a plate in front of the post; corners are in units of half its width."""
     front = [(x * half, -0.06, z + y * half) for x, y in corners]
-    into.face(front, Material(texture=picture), [((x + 1) / 2, (y + 1) / 2) for x, y in corners])
+    into.face(front, Material(texture=texture), [((x + 1) / 2, (y + 1) / 2) for x, y in corners])
     into.face([(x, -0.045, y) for x, _, y in front[::-1]], SIGN_BACK_MATERIAL)
 
 
@@ -75,24 +75,24 @@ def make_signs() -> list[Mesh]:
         _bar(0.2, 0.06, -0.24, -0.28),
     ]
     zero: Mask = lambda x, z: (np.hypot((x - 0.24) / 0.6, z) < 0.36) & (np.hypot((x - 0.24) / 0.5, z) > 0.24)  # noqa: E731
-    limit = _sign_picture((_everywhere, RED), (_disc(0.74), WHITE), *((d, (0.08,) * 3) for d in [*digits, zero]))
-    yield_ = _sign_picture((_everywhere, RED), (_triangle(0.62, -1), WHITE))
-    entry = _sign_picture((_everywhere, RED), (_bar(0.72, 0.17), WHITE))
-    warning = _sign_picture(
+    limit = _sign_texture((_everywhere, RED), (_disc(0.74), WHITE), *((d, (0.08,) * 3) for d in [*digits, zero]))
+    yield_ = _sign_texture((_everywhere, RED), (_triangle(0.62, -1), WHITE))
+    entry = _sign_texture((_everywhere, RED), (_bar(0.72, 0.17), WHITE))
+    warning = _sign_texture(
         (_everywhere, RED),
         (_triangle(0.62), WHITE),
         (_bar(0.06, 0.18, 0, 0.1), (0.08,) * 3),
         (_bar(0.06, 0.05, 0, -0.19), (0.08,) * 3),
     )
-    priority = _sign_picture((_everywhere, WHITE), (lambda x, z: abs(x) + abs(z) < 0.68, YELLOW))
-    parking = _sign_picture(
+    priority = _sign_texture((_everywhere, WHITE), (lambda x, z: abs(x) + abs(z) < 0.68, YELLOW))
+    parking = _sign_texture(
         (_everywhere, BLUE),
         (_bar(0.09, 0.55, -0.2), WHITE),
         (_bar(0.28, 0.08, 0.0, 0.5), WHITE),
         (_bar(0.28, 0.08, 0.0, 0.0), WHITE),
         (_bar(0.08, 0.3, 0.28, 0.25), WHITE),
     )
-    stop = _sign_picture(
+    stop = _sign_texture(
         (_everywhere, RED),
         *((_bar(0.08, 0.22, x), WHITE) for x in (-0.6, -0.22, 0.2, 0.58)),
         (_bar(0.2, 0.05, -0.22, 0.2), WHITE),
@@ -102,7 +102,7 @@ def make_signs() -> list[Mesh]:
     three = [(0.0, 1.0), (-math.sqrt(3) / 2, -0.5), (math.sqrt(3) / 2, -0.5)]
     flat = [(0.0, -1.0), (math.sqrt(3) / 2, 0.5), (-math.sqrt(3) / 2, 0.5)]
     diamond = [(0.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)]
-    for corners, picture, half in (
+    for corners, texture, half in (
         (_round(), limit, 0.31),
         (flat, yield_, 0.52),
         (_round(), entry, 0.31),
@@ -114,9 +114,9 @@ def make_signs() -> list[Mesh]:
         into = MeshBuilder()
         z = 2.35
         _post(into, z + half * 0.8)
-        _plate(into, corners, z, half, picture)
-        if picture is parking or picture is limit:
-            small = _sign_picture(
+        _plate(into, corners, z, half, texture)
+        if texture is parking or texture is limit:
+            small = _sign_texture(
                 (_everywhere, WHITE), (_bar(0.7, 0.15, 0, 0.35), (0.2,) * 3), (_bar(0.5, 0.15, 0, -0.3), (0.2,) * 3)
             )
             _plate(into, [(x, y * 0.45 - 1.55) for x, y in SQUARE_CORNERS], z, half, small)
@@ -129,11 +129,11 @@ def _direction() -> Mesh:
     into = MeshBuilder()
     lines = [(_bar(0.5, 0.07, 0.1, z), (0.1, 0.1, 0.1)) for z in (0.55, 0.0, -0.5)]
     arrows = [(_bar(0.07, 0.12, -0.72, z), (0.1, 0.1, 0.1)) for z in (0.55, 0.0, -0.5)]
-    picture = _sign_picture((_everywhere, (0.1, 0.1, 0.1)), (_bar(0.96, 0.94), YELLOW), *lines, *arrows)
+    texture = _sign_texture((_everywhere, (0.1, 0.1, 0.1)), (_bar(0.96, 0.94), YELLOW), *lines, *arrows)
     for x in (-0.6, 0.6):
         into.tube([(x, 0, 0), (x, 0, 3.0)], [0.05, 0.05], STEEL_MATERIAL, 5)
     front = [(-0.95, -0.08, 1.75), (0.95, -0.08, 1.75), (0.95, -0.08, 3.05), (-0.95, -0.08, 3.05)]
-    into.face(front, Material(texture=picture))
+    into.face(front, Material(texture=texture))
     into.face([(x, -0.065, z) for x, _, z in front[::-1]], SIGN_BACK_MATERIAL)
     return into.mesh(centre_base=False)
 
@@ -142,10 +142,10 @@ def _street_name() -> Mesh:
     """Build a street name sign."""
     into = MeshBuilder()
     letters = [(_bar(0.07, 0.35, x), WHITE) for x in np.arange(-0.75, 0.8, 0.25)]
-    picture = _sign_picture((_everywhere, BLUE), *letters)
+    texture = _sign_texture((_everywhere, BLUE), *letters)
     _post(into, 2.75)
     for y in (-0.045, 0.045):
-        into.face([(-0.42, y, 2.45), (0.42, y, 2.45), (0.42, y, 2.68), (-0.42, y, 2.68)], Material(texture=picture))
+        into.face([(-0.42, y, 2.45), (0.42, y, 2.45), (0.42, y, 2.68), (-0.42, y, 2.68)], Material(texture=texture))
     return into.mesh(centre_base=False)
 
 

@@ -61,7 +61,7 @@ def _foliage(
     blobs: Sequence[CrownEllipsoid],
     most: int,
     size: float,
-    picture: TextureImage,
+    texture: TextureImage,
     dent: float = 0.2,
     far: bool = False,
 ) -> Mesh:
@@ -75,7 +75,7 @@ def _foliage(
         blobs: The blobs.
         most: Triangles of all, loose leaves included.
         size: Metres of these.
-        picture: Of leaves.
+        texture: Texture of leaves.
         dent: Deviation of the radius as a fraction of it.
         far: Whether to make do with coarser blobs and fewer leaves.
     """
@@ -118,7 +118,7 @@ def _foliage(
     light = (0.58 + 0.26 * height + 0.30 * reach.clip(0, 1)) * rng.uniform(0.82, 1.14, (len(corners), 1))
     warm = rng.normal(0, 0.04, (len(corners), 1, 1)) * np.array([1, 0.3, -0.6])
     colour = light[..., None] * (1 + warm) * np.ones(3)
-    # the picture is laid on from the side that the facet faces most
+    # the texture is laid on from the side that the facet faces most
     axis = np.abs(flat[:, 0]).argmax(1)
     across, along = np.array([1, 0, 0])[axis], np.array([2, 2, 1])[axis]
     rows = np.arange(len(corners))[:, None]
@@ -133,7 +133,7 @@ def _foliage(
         colour.reshape(-1, 3).clip(0, 1.15).astype(np.float32),
         paint=1.0,
         texture=0,
-        textures=(picture,),
+        textures=(texture,),
     )
 
 
@@ -146,11 +146,11 @@ def _inside(places: Vertices, blobs: Sequence[CrownEllipsoid]) -> Bool[np.ndarra
 
 
 def _trunk(
-    rng: np.random.Generator, top: float, radius: float, picture: TextureImage, boughs: Sequence[Point] = ()
+    rng: np.random.Generator, top: float, radius: float, texture: TextureImage, boughs: Sequence[Point] = ()
 ) -> Mesh:
     """Build a slightly bent trunk, and boughs from two thirds of its height to their ends."""
     into = MeshBuilder(crease=80)
-    material = Material(texture=picture)
+    material = Material(texture=texture)
     bend = rng.normal(0, 0.05, 2) * top / 3
     fork = (float(bend[0]), float(bend[1]), top * 0.62)
     into.tube(
