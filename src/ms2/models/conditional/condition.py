@@ -88,4 +88,6 @@ def satisfies(grammar: Grammar, rules: Int[Tensor, "b t"], conditions: Sequence[
 def emitted_counts(grammar: Grammar, classes: Sequence[str]) -> Int[Tensor, " k1"]:
     """Count the objects of given classes that each rule emits; 0 for the padding rule."""
     emit = grammar.tensors().emit
-    return sum(((emit == grammar.class_index(name)).sum(1) for name in classes), torch.zeros(len(emit), dtype=torch.long))
+    return sum(
+        ((emit == grammar.class_index(name)).sum(1) for name in classes), torch.zeros(len(emit), dtype=torch.long)
+    )
