@@ -38,7 +38,7 @@ bench: $(INSTALLED) ## measure speed
 		--benchmark-columns=min,median,iqr,rounds --benchmark-json=.benchmarks/latest.json $(ARGS)
 	@$(BIN)/python benchmarks/table.py .benchmarks/latest.json
 
-results: $(INSTALLED) ## a results table of the README: make results ARGS="multimnist", "aerial2d", "driving", "kitti" or "digits"; an hour or two
+results: $(INSTALLED) ## a results table of docs/results: make results ARGS="multimnist", "aerial2d", "driving", "kitti" or "digits"; an hour or two
 	$(BIN)/python experiments/results.py $(ARGS)
 
 memory: $(INSTALLED) ## memory of a run over 2,000 steps, or of 5,000 driving scenes: make memory ARGS=driving

@@ -1,4 +1,4 @@
-"""Print the README's table of speeds from what pytest-benchmark measured: ``table.py .benchmarks/latest.json``."""
+"""Print the table of docs/speed.md from what pytest-benchmark measured: ``table.py .benchmarks/latest.json``."""
 
 import json
 import sys

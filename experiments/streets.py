@@ -1,4 +1,4 @@
-"""Draws the picture of streets in the README: three of each prior, from the simple one to inner cities.
+"""Draws the picture of streets in docs/results/driving.md: three of each prior, from the simple one to inner cities.
 
 Usage: python experiments/streets.py FILE
 """

@@ -1,4 +1,4 @@
-"""The table of speeds that `make bench` prints for the README."""
+"""The table of speeds that `make bench` prints for docs/speed.md."""
 
 import sys
 from pathlib import Path

@@ -199,7 +199,7 @@ def test_settings_in_the_text_exist(page: Path, settings: set[str]) -> None:
     sections = "world|model|data|evaluation|extractor|pretraining|autoencoding|trainer"
     for span in spans(page):
         for name in re.findall(rf"^(?:--)?((?:{sections})\.[\w.]+)(?=$|:| )", span):
-            assert name.removesuffix(".help") in settings or (ROOT / "src/ms2" / name).exists(), name
+            assert name in settings or name.endswith((".py", ".yaml")), name
 
 
 @every_page
@@ -218,6 +218,17 @@ def test_classes_in_the_text_exist(page: Path) -> None:
     for span in spans(page):
         for name in re.findall(r"(?<![\w/.])[A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+(?![\w/])", span):
             assert name in known, name
+
+
+def test_new_names_in_the_changelogs_tables_exist() -> None:
+    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src" / "ms2").rglob("*.py"))
+    known = {*re.findall(r"\w+", code), *configurations.experiments(), "png", "csv"}
+    rows = re.findall(r"^\| .* \| (.*) \|$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert len(rows) > 30
+    for row in rows:
+        for span in re.findall(r"`([^`]+)`", row):
+            unknown = [name for name in re.findall(r"[A-Za-z_]\w*", span) if name not in known]
+            assert not unknown, span
 
 
 # --- Python ---
