@@ -1,4 +1,4 @@
-"""Stages that were done before are loaded from a cache, whose files appear in one piece."""
+"""Stages that were done before are loaded from a cache, whose files are written atomically."""
 
 from pathlib import Path
 from typing import Any
