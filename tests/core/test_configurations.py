@@ -41,7 +41,7 @@ def test_mappings_are_merged_and_anything_else_is_replaced(below: Any, above: An
     assert str((below, above)) == before
 
 
-KDE = {"class_path": "KDE", "init_args": {"bandwidth": 1.0, "relative": True}}
+KDE = {"class_path": "KDE", "init_args": {"bandwidth": 1.0, "relative_bandwidth": True}}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ KDE = {"class_path": "KDE", "init_args": {"bandwidth": 1.0, "relative": True}}
         (
             KDE,
             {"init_args": {"bandwidth": 2.0}},
-            {"class_path": "KDE", "init_args": {"bandwidth": 2.0, "relative": True}},
+            {"class_path": "KDE", "init_args": {"bandwidth": 2.0, "relative_bandwidth": True}},
         ),
         (KDE, {"class_path": "BatchMMD"}, {"class_path": "BatchMMD"}),
         (
@@ -63,7 +63,7 @@ KDE = {"class_path": "KDE", "init_args": {"bandwidth": 1.0, "relative": True}}
         (
             KDE,
             {"class_path": "ms2.objectives.kde.KDE", "init_args": {"bandwidth": 2.0}},
-            {"class_path": "ms2.objectives.kde.KDE", "init_args": {"bandwidth": 2.0, "relative": True}},
+            {"class_path": "ms2.objectives.kde.KDE", "init_args": {"bandwidth": 2.0, "relative_bandwidth": True}},
         ),
         ("KDE", {"init_args": {"bandwidth": 2.0}}, {"class_path": "KDE", "init_args": {"bandwidth": 2.0}}),
         ("KDE", KDE, KDE),

@@ -29,9 +29,9 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.labels import decode_mask
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import ImageRecord, SceneGraph
+from ms2.datasets.records import ImageRecord, SceneRecord
 from ms2.datasets.rendering import render_record
-from ms2.datasets.scene_graphs import check_renderable, scene_batch
+from ms2.datasets.scene_graphs import check_renderable, from_record
 from ms2.grammar.derivations import is_valid
 from ms2.render.base import Rendering
 from ms2.render.scene3d.calibration import read_projection
@@ -82,7 +82,7 @@ class Made:
     def renderings(self) -> list[Rendering]:
         """Every scene drawn again, by itself."""
         renderer = self.world.renderer
-        scenes = [scene_batch(SceneGraph.from_json(record["scene"]), self.world.classes) for record in self.records]
+        scenes = [from_record(SceneRecord.from_json(record["scene"]), self.world.classes) for record in self.records]
         return [renderer.render_labelled(check_renderable(scene, renderer)) for scene in scenes]
 
     def annotations(self, image: int) -> list[dict[str, Any]]:

@@ -24,9 +24,9 @@ from ms2.datasets.formats.base import Format
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import RecordError, SceneGraph
+from ms2.datasets.records import RecordError, SceneRecord
 from ms2.datasets.rendering import render_record
-from ms2.datasets.scene_graphs import check_renderable, scene_batch, scene_graph
+from ms2.datasets.scene_graphs import check_renderable, from_record, to_record
 from ms2.grammar.grammar import Grammar
 from ms2.models.checkpoints import grammar_metadata
 from ms2.models.networks.recurrent import LSTM
@@ -410,13 +410,13 @@ def bits(values: torch.Tensor) -> list[Any]:
 
 
 def read_scene(found: dict[str, Any]) -> SceneBatch:
-    return scene_batch(SceneGraph.from_json(found), CLASSES)
+    return from_record(SceneRecord.from_json(found), CLASSES)
 
 
 @given(batches())
 def test_scenes_survive_json_to_the_bit(scenes: SceneBatch) -> None:
     for index in range(len(scenes)):
-        graph = scene_graph(scenes, index, CLASSES)
+        graph = to_record(scenes, index, CLASSES)
         text = orjson.dumps(graph.to_json())
         for read in (orjson.loads, json.loads):
             again, one, size = read_scene(read(text)), scenes[index : index + 1], len(graph.objects)
@@ -442,7 +442,7 @@ def test_numbers_of_every_size_survive_json() -> None:
         torch.full((1, len(values)), -1),
         {"x": torch.from_numpy(values)[None]},
     )
-    graph = json.loads(orjson.dumps(scene_graph(one, 0, CLASSES).to_json()))
+    graph = json.loads(orjson.dumps(to_record(one, 0, CLASSES).to_json()))
     assert bits(read_scene(graph).attributes["x"][0]) == values.view(np.int32).tolist()
 
 

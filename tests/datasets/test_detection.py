@@ -179,7 +179,7 @@ def test_masks_are_those_of_the_labels(generated: Path) -> None:
 
 
 def test_boxes_of_whole_objects_and_kittis_pixels(generated: Path) -> None:
-    target = GeneratedSet(generated, amodal=True, scale=0.25)[0][1]
+    target = GeneratedSet(generated, amodal=True, kitti_scale=0.25)[0][1]
     assert target["boxes"].tolist() == [[2, 3, 11.5, 8], [20, 10, 30, 20]]
     assert target["height"].tolist() == [20, 40] and float(target["scale"]) == 0.25
 
@@ -189,7 +189,7 @@ def test_a_limit_takes_the_first(generated: Path) -> None:
 
 
 def test_coco(coco: Path) -> None:
-    data = CocoSet(coco.parent / "images", coco, names={"automobile": "car"}, masks=True)
+    data = CocoSet(coco.parent / "images", coco, category_map={"automobile": "car"}, masks=True)
     assert data.categories == ("car", "house") and len(data) == 2
     image, target = data[0]  # by number
     assert torch.equal(image, read_image(coco.parent / "images/000000.png"))

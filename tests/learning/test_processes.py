@@ -79,7 +79,7 @@ def test_half_a_batch_in_each_of_two_processes_gives_the_gradient_of_the_whole(t
 def embedded(folder: Path, num_images: int) -> dict[str, Tensor]:
     model = learner(abacus())
     run = trainer(folder, 1, devices=2, strategy="ddp")
-    run.fit(model, datamodule=images(model.world, num_images, read_batch_size=3, batch_size=4))
+    run.fit(model, datamodule=images(model.world, num_images, embedding_batch_size=3, batch_size=4))
     return model.target_features
 
 

@@ -39,8 +39,10 @@ COSTS = torch.tensor([1.5, -0.3, 0.4, 6.0]).double()
 class Given(Objective):
     """A cost that depends on the sample alone, given as its feature."""
 
-    def block_score(self, to_population: Tensor, to_real: Tensor, own: Tensor, context: tuple[Tensor, ...]) -> Tensor:
-        return context[0][own, 0]
+    def block_score(
+        self, generated_exponents: Tensor, real_exponents: Tensor, own_index: Tensor, samples: tuple[Tensor, ...]
+    ) -> Tensor:
+        return samples[0][own_index, 0]
 
 
 def perturbed(model: StructureModel, scale: float, seed: int = 0) -> StructureModel:

@@ -13,9 +13,9 @@ from ms2.metrics.results import (
     Estimate,
     HistogramResult,
     ImageResult,
-    MeasuredWith,
     ProbeResult,
     Results,
+    RunProvenance,
     StageRecord,
     StatisticResult,
     load_histograms,
@@ -29,13 +29,13 @@ from ms2.metrics.results import (
 def results() -> Results:
     """Results with something in every field."""
     rows = {
-        "learned": Estimate.of(Interval(0.04, 0.02, 0.06)),
+        "learned": Estimate.from_interval(Interval(0.04, 0.02, 0.06)),
         "prior": Estimate(0.6, 0.5, 0.7),
         "best_pcfg": Estimate(0.03, 0.02, 0.05),
         "noise_floor": Estimate(0.01),
     }
     return Results(
-        MeasuredWith(4000, 3, "Synthetic", 1000, None, "abc", "ms2 fit", {"ms2": "0.1"}),
+        RunProvenance(4000, 3, "Synthetic", 1000, None, "abc", "ms2 fit", {"ms2": "0.1"}),
         {"count": StatisticResult("objects per scene", {"tv": rows, "kl": rows}, {"learned": 4.1, "target": 4.2})},
         {"x": StatisticResult("x of objects", {"w1": {"learned": Estimate(0.2, 0.1, 0.3)}}, {}, "m")},
         ImageResult("Backbone", 50, 40, {"kid": {"learned": Estimate(0.1, 0.0, 0.2), "prior": Estimate(0.4)}}),
@@ -63,7 +63,7 @@ def test_the_summary_has_flat_keys_for_scripts(tmp_path: Path, results: Results)
 def test_values_that_are_not_finite_are_null_in_the_file_and_nan_when_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     rows = {"w1": {"learned": Estimate(math.nan, math.nan, math.nan)}}
-    save_results(path, Results(MeasuredWith(1, 0, "T"), attributes={"x": StatisticResult("x", rows)}))
+    save_results(path, Results(RunProvenance(1, 0, "T"), attributes={"x": StatisticResult("x", rows)}))
     assert "NaN" not in path.read_text()
     estimate = load_results(path).attributes["x"].distances["w1"]["learned"]
     assert math.isnan(estimate.value) and estimate.interval is None

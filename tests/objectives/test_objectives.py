@@ -422,7 +422,7 @@ def test_bandwidths_must_be_positive(bandwidth: float | dict[str, float]) -> Non
 @pytest.mark.parametrize("make", [KDE, ForwardKL, MMDWitness, BatchMMD], ids=lambda cls: cls.__name__)
 def test_relative_bandwidths_do_not_depend_on_the_features_scale(make: type[Objective]) -> None:
     x, real = normal(12, 3), normal(12, 3, seed=1) * 2 + 1
-    small = score_of(make(0.7, relative=True), x * 1e-2, real * 1e-2)
-    assert torch.allclose(small, score_of(make(0.7, relative=True), x, real), atol=1e-6)
+    small = score_of(make(0.7, relative_bandwidth=True), x * 1e-2, real * 1e-2)
+    assert torch.allclose(small, score_of(make(0.7, relative_bandwidth=True), x, real), atol=1e-6)
     absolute = score_of(make(0.7 * float(real.var(0).mean())), x, real)
-    assert torch.allclose(score_of(make(0.7, relative=True), x, real), absolute)
+    assert torch.allclose(score_of(make(0.7, relative_bandwidth=True), x, real), absolute)

@@ -100,7 +100,7 @@ OBJECTIVES = {
     "KDE of the paper": lambda: KDE(1.0, leave_one_out=False),
     "KDE with a bandwidth for each block": lambda: KDE({"counts": 0.1, "places": 0.4}),
     "KDE of one block": lambda: KDE(0.3, blocks=["places"]),
-    "KDE with relative bandwidth": lambda: KDE(0.5, relative=True),
+    "KDE with relative bandwidth": lambda: KDE(0.5, relative_bandwidth=True),
     "MMD witness": lambda: MMDWitness(0.5),
     "forward KL": lambda: ForwardKL(0.5),
     "batch MMD": lambda: BatchMMD(0.5),
@@ -242,7 +242,7 @@ def learning_parts(_: Path) -> dict[str, Any]:
     some = {name: block[own] for name, block in population.items()}
     objectives = {}
     for name, make in OBJECTIVES.items():
-        scores, sharpness = make().by_block(some, population, own, real)
+        scores, sharpness = make().block_scores(some, population, own, real)
         objectives[name] = {"scores": scores, "sharpness": sharpness}
     advantages = {}
     for name, make in ADVANTAGES.items():

@@ -13,15 +13,15 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from ms2.core.seeding import generator
-from ms2.datasets.records import ImageFile, ImageRecord, ObjectLabel, Provenance, SceneGraph
+from ms2.datasets.records import ImageFile, ImageRecord, ObjectLabel, Provenance, SceneRecord
 from ms2.metrics.comparison import ComparisonResult, save_comparison
 from ms2.metrics.results import (
     Estimate,
     HistogramResult,
     ImageResult,
-    MeasuredWith,
     ProbeResult,
     Results,
+    RunProvenance,
     StageRecord,
     StatisticResult,
     save_histograms,
@@ -76,7 +76,7 @@ def record(
     file = {"file": f"images/{index:06d}.png", "width": 48, "height": 48, "bytes": 100, "hash": "0"} | image
     fingerprints = {"grammar": "ab", "checkpoint": None}
     provenance = Provenance(index, block=0, seed=0, ms2="0.1.0", device="cpu", fingerprints=fingerprints)
-    return ImageRecord(ImageFile(**file), provenance, [], SceneGraph({}, []), labels, hidden).to_json()
+    return ImageRecord(ImageFile(**file), provenance, [], SceneRecord({}, []), labels, hidden).to_json()
 
 
 def make_set(folder: Path, scenes: int = 7, categories: list[str] | None = None, **description: Any) -> Path:
@@ -120,7 +120,7 @@ def make_results() -> Results:
         {"0": {0: 0.1, 1: -0.3}},
     )
     return Results(
-        MeasuredWith(2000, 0, "Synthetic", 600, command="ms2 fit --config x.yaml", versions={"ms2": "0.1.0"}),
+        RunProvenance(2000, 0, "Synthetic", 600, command="ms2 fit --config x.yaml", versions={"ms2": "0.1.0"}),
         {"count": count, "class": StatisticResult("classes of objects", classes)},
         {"position": StatisticResult("position", position, {}, "m")},
         None,

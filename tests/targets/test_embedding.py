@@ -14,7 +14,7 @@ from ms2.learning.data import TargetImages
 @pytest.mark.parametrize("num_images", [7, 8])
 def test_embedded_images_are_in_order(num_images: int) -> None:
     """In one process; tests/learning/test_processes.py has two."""
-    data = images(abacus(), num_images, read_batch_size=3)
+    data = images(abacus(), num_images, embedding_batch_size=3)
     embedded = data.embedded(Beads())
     counts = data.target.truth.counts(10).float()
     torch.testing.assert_close(embedded["classes"], counts)
@@ -23,7 +23,7 @@ def test_embedded_images_are_in_order(num_images: int) -> None:
 
 def test_only_the_first_batch_is_shown() -> None:
     shown: list[Tensor] = []
-    images(abacus(), 7, read_batch_size=3).embedded(Beads(), on_first_batch=shown.append)
+    images(abacus(), 7, embedding_batch_size=3).embedded(Beads(), on_first_batch=shown.append)
     assert [len(batch) for batch in shown] == [3] and shown[0].max() <= 1
 
 

@@ -72,7 +72,7 @@ def levels(images: Tensor) -> list[int]:
 
 def seen(target: Target, rank: int, world_size: int, workers: int = 0, limit: int | None = None) -> dict[int, int]:
     """Grey level of each image by its place."""
-    loader = TargetImages(target, read_batch_size=3, num_workers=workers).image_loader(rank, world_size, limit)
+    loader = TargetImages(target, embedding_batch_size=3, num_workers=workers).image_loader(rank, world_size, limit)
     found: dict[int, int] = {}
     for places, batch in loader:
         assert not set(places.tolist()) & set(found), "a place came twice"
@@ -169,7 +169,7 @@ def both(folder: Path, sizes: Sequence[int]) -> tuple[Shards, Folder]:
 def test_features_are_those_of_the_same_images_in_a_folder(tmp_path: Path, workers: int) -> None:
     shards, folder = both(tmp_path, [5, 1, 3])
     found, expected = (
-        TargetImages(target, read_batch_size=2, num_workers=n).embedded(Grey())["look"]
+        TargetImages(target, embedding_batch_size=2, num_workers=n).embedded(Grey())["look"]
         for target, n in ((shards, workers), (folder, 0))
     )
     assert len(found) == 9 and torch.equal(found, expected)
@@ -180,7 +180,7 @@ def on_a_rank(folder: Path, tars: Path) -> dict[str, Tensor]:
     model = learner(abacus(), features=Grey())
     fit = trainer(folder, 1, devices=2, strategy="ddp")
     fit.fit(model, datamodule=images(model.world, 8, batch_size=4))
-    data = TargetImages(Shards(world(), str(tars)), read_batch_size=3)
+    data = TargetImages(Shards(world(), str(tars)), embedding_batch_size=3)
     return data.embedded(model.features)
 
 
@@ -208,7 +208,7 @@ def test_a_run_on_shards_ends_like_one_on_the_same_images_in_a_folder(tmp_path: 
         names = sorted(content)[10 * shard : 10 * shard + 10]
         pack(tmp_path / "tars" / f"{shard}.tar", {name: content[name] for name in names})
     without = [f"data.target.init_args.{name}" for name in ("num_images", "structure_prior.init_args.max_digits")]
-    common: dict[str, Any] = {"without": without, "data__read_batch_size": 7}
+    common: dict[str, Any] = {"without": without, "data__embedding_batch_size": 7}
     first = run(tmp_path / "a", "folder", data__target="Folder", data__target__root=tmp_path / "images", **common)
     tars = f"{tmp_path}/tars/{{0..2}}.tar"
     second = run(tmp_path / "b", "shards", data__target="Shards", data__target__urls=tars, **common)
@@ -220,7 +220,7 @@ def test_a_run_on_shards_ends_like_one_on_the_same_images_in_a_folder(tmp_path: 
 def test_images_are_drawn_beside_a_stream(tmp_path: Path) -> None:
     target = Shards(world(), str(packed(tmp_path, [3])))
     assert len(TargetImages(target).predict_dataloader().dataset) == 1000  # type: ignore[arg-type]
-    assert len(TargetImages(target, predict_images=7).predict_dataloader().dataset) == 7  # type: ignore[arg-type]
+    assert len(TargetImages(target, num_predict_images=7).predict_dataloader().dataset) == 7  # type: ignore[arg-type]
     assert len(images(abacus(), 40).predict_dataloader().dataset) == 40  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Shards is a stream"):
         len(target)

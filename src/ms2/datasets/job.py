@@ -21,7 +21,7 @@ from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, default_ca
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import DepthFile, ImageRecord, Provenance
 from ms2.datasets.rendering import depth_arrays, describe_image, image_arrays
-from ms2.datasets.scene_graphs import scene_graph
+from ms2.datasets.scene_graphs import to_record
 from ms2.grammar.derivations import lengths
 from ms2.models.conditional.condition import Condition
 from ms2.models.opening import OpenedModel
@@ -109,7 +109,7 @@ class Job:
                 image=describe_image(self.record_files.image_name(index), content, rendering, i),
                 provenance=self._provenance(index, block),
                 derivation=rules[i, : steps[i]].tolist(),
-                scene=scene_graph(scenes, i, world.classes),
+                scene=to_record(scenes, i, world.classes),
                 labels=labels,
                 hidden=hidden,
                 depth=None if depth is None else DepthFile(self.record_files.depth_name(index), len(depth)),

@@ -139,7 +139,7 @@ def corners(box: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def check_limit(limit: int | None) -> int | None:
-    """Return the limit on the number of images.
+    """Validate the limit on the number of images, and return it.
 
     Raises:
         UserError: If it is less than 1.
@@ -166,7 +166,7 @@ def choose_categories(wanted: Sequence[str] | None, available: Sequence[str], so
 
 
 def path_inside(folder: Path, name: str) -> Path:
-    """Return the path of a file that data names, which must lie in the folder.
+    """Return the path of a file named in a data file; raise an error if it lies outside the folder.
 
     Raises:
         DataSetError: If it lies elsewhere.

@@ -109,7 +109,7 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
-class SceneGraph:
+class SceneRecord:
     """A scene: its objects and the attributes of the scene as a whole.
 
     Attributes:
@@ -130,7 +130,7 @@ class SceneGraph:
         }
 
     @classmethod
-    def from_json(cls, found: Any) -> "SceneGraph":
+    def from_json(cls, found: Any) -> "SceneRecord":
         """Build from JSON data.
 
         Raises:
@@ -215,7 +215,7 @@ class ImageRecord:
     image: ImageFile
     provenance: Provenance
     derivation: Sequence[int]
-    scene: SceneGraph
+    scene: SceneRecord
     labels: Sequence[ObjectLabel]
     hidden: Sequence[ObjectLabel]
     depth: DepthFile | None = None
@@ -249,7 +249,7 @@ class ImageRecord:
                 image=_build(ImageFile, found["image"]),
                 provenance=Provenance.from_json(found["provenance"]),
                 derivation=found["derivation"],
-                scene=SceneGraph.from_json(found["scene"]),
+                scene=SceneRecord.from_json(found["scene"]),
                 labels=[ObjectLabel.from_json(label) for label in found["labels"]],
                 hidden=[ObjectLabel.from_json(label) for label in found["hidden"]],
                 depth=None if found.get("depth") is None else _build(DepthFile, found["depth"]),

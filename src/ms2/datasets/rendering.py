@@ -12,8 +12,8 @@ from ms2.core.hashing import digest
 from ms2.core.images import encode, to_pixels
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.native import IMAGE_SUFFIXES
-from ms2.datasets.records import ImageFile, RecordError, SceneGraph
-from ms2.datasets.scene_graphs import check_renderable, scene_batch
+from ms2.datasets.records import ImageFile, RecordError, SceneRecord
+from ms2.datasets.scene_graphs import check_renderable, from_record
 from ms2.models.opening import build_model
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
@@ -87,8 +87,8 @@ def render_record(path: Path) -> tuple[bytes, str, bool]:
             f"{path} lies outside of a data set: {root / 'dataset.json'}, which describes its world, is missing"
         )
     world = build_model({"world": about["world"]}, None, root.name).model.world
-    graph = SceneGraph.from_json(record["scene"])
-    scenes: SceneBatch = check_renderable(scene_batch(graph, world.classes), world.renderer)
+    graph = SceneRecord.from_json(record["scene"])
+    scenes: SceneBatch = check_renderable(from_record(graph, world.classes), world.renderer)
     with single_threaded(), torch.no_grad():
         rendering = world.renderer.render_labelled(scenes)
     content = encode(image_arrays(rendering)[0], about["image"])

@@ -1,4 +1,4 @@
-"""Convert scenes of a batch to scene graphs of records, and back."""
+"""Convert scenes of a batch to records of scenes, and back."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ms2.core.errors import suggest
-from ms2.datasets.records import RecordError, SceneGraph, SceneObject
+from ms2.datasets.records import RecordError, SceneObject, SceneRecord
 from ms2.render.base import Renderer
 from ms2.scene.batch import SceneBatch
 
 
-def scene_graph(scenes: SceneBatch, index: int, classes: tuple[str, ...]) -> SceneGraph:
-    """Convert one scene of a packed batch to a scene graph.
+def to_record(scenes: SceneBatch, index: int, classes: tuple[str, ...]) -> SceneRecord:
+    """Convert one scene of a packed batch to a record.
 
     Numbers get as few digits as give the same 32-bit number when they are read.
 
@@ -28,7 +28,7 @@ def scene_graph(scenes: SceneBatch, index: int, classes: tuple[str, ...]) -> Sce
     rows = _short_floats(torch.stack([v[index, :number] for v in values], 1)) if names else [[]] * number
     whole = list(scenes.environment.values())
     environment = _short_floats(torch.stack([v[index] for v in whole])) if whole else []
-    return SceneGraph(
+    return SceneRecord(
         dict(zip(scenes.environment, environment, strict=True)),
         [
             SceneObject(classes[class_index], parent, dict(zip(names, row, strict=True)))
@@ -39,13 +39,13 @@ def scene_graph(scenes: SceneBatch, index: int, classes: tuple[str, ...]) -> Sce
     )
 
 
-def scene_batch(graph: SceneGraph, classes: tuple[str, ...]) -> SceneBatch:
-    """Convert a scene graph to a batch of one scene.
+def from_record(record: SceneRecord, classes: tuple[str, ...]) -> SceneBatch:
+    """Convert a record to a batch of one scene.
 
     Raises:
         RecordError: If the classes lack one of its objects'.
     """
-    objects = graph.objects
+    objects = record.objects
     for one in objects:
         if one.class_name not in classes:
             raise RecordError(f"the world has no class {one.class_name!r}. {suggest(one.class_name, classes)}")
@@ -58,12 +58,12 @@ def scene_batch(graph: SceneGraph, classes: tuple[str, ...]) -> SceneBatch:
         torch.tensor([[classes.index(one.class_name) for one in objects] or [-1]]),
         torch.tensor([[one.parent for one in objects] or [-1]]),
         {name: torch.tensor([[one.attributes[name] for one in objects] or empty]) for name in names},
-        {name: torch.tensor([value]) for name, value in graph.environment.items()},
+        {name: torch.tensor([value]) for name, value in record.environment.items()},
     )
 
 
 def check_renderable(scenes: SceneBatch, renderer: Renderer) -> SceneBatch:
-    """Check that scenes have what a renderer reads; add the attributes of objects to scenes without objects.
+    """Check that scenes have the renderer's attributes; add empty tensors for them to batches without objects.
 
     Raises:
         RecordError: If an attribute is missing, or out of the renderer's bounds.

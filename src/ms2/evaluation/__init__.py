@@ -1,1 +1,1 @@
-"""What a run is measured by, and what it leaves behind."""
+"""Evaluation of runs: measurements, figures, files and logs."""

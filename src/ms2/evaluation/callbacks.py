@@ -75,7 +75,7 @@ class Validation(Callback):
         self.evaluation = evaluation
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that everything can be measured at the end; not before, when a stream's size is unknown."""
+        """Check that everything can be measured, now that the number of target images is known."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         self.evaluation.check(current_model(pl_module), data.num_images)
 
@@ -202,7 +202,7 @@ def current_model(pl_module: LightningModule) -> SceneModel:
 
 
 def trained_model(pl_module: LightningModule) -> SceneModel:
-    """Return the scene model with everything that was learned."""
+    """Return the scene model with all learned parts, as it is after training."""
     found: SceneModel = pl_module.scene_model  # type: ignore[assignment]
     return found
 

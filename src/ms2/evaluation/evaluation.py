@@ -37,8 +37,8 @@ from ms2.metrics.results import (
     Estimate,
     HistogramResult,
     ImageResult,
-    MeasuredWith,
     Results,
+    RunProvenance,
     StatisticResult,
 )
 from ms2.metrics.statistics import ClassFrequency, ObjectCount, StructureStatistic
@@ -46,7 +46,7 @@ from ms2.models.scene_model import SceneModel
 from ms2.targets.base import Target
 from ms2.targets.embedding import embed_target
 
-VALIDATED_SCENES = 1000
+NUM_VALIDATION_SCENES = 1000
 """Scenes whose attributes a validation measures."""
 Embed = Callable[[FeatureExtractor, torch.device, int | None], Blocks]
 """Embeds at most a number of target images with an extractor on a device."""
@@ -208,7 +208,7 @@ class Evaluation(Configured):
         scenes = structure_scenes(model, rules, target.annotated, self.num_images, self.seed, processes)
         compared: list[tuple[Statistic[Any], Any]] = [(one, (scenes, target.truth)) for one in self.statistics]
         if self.attribute_statistics and target.scenes is not None:
-            share = model.sample(VALIDATED_SCENES, draw)[processes.rank :: processes.world_size]
+            share = model.sample(NUM_VALIDATION_SCENES, draw)[processes.rank :: processes.world_size]
             compared += [(one, (share, target.scenes)) for one in self.attribute_statistics]
         found = {}
         for statistic, pair in compared:
@@ -249,8 +249,8 @@ class Evaluation(Configured):
         names = model.world.grammar.classes
         return {one.name: {row: one.measure(some, names) for row, some in scenes.items()} for one in self.statistics}
 
-    def _measured_with(self, target: Target) -> MeasuredWith:
-        return MeasuredWith(
+    def _measured_with(self, target: Target) -> RunProvenance:
+        return RunProvenance(
             num_scenes=self.num_scenes,
             seed=self.seed,
             target=type(target).__name__,
@@ -267,7 +267,9 @@ def compare(statistic: Statistic[Any], samples: Mapping[str, Any], draw: torch.G
     floors = statistic.noise_floor(truth, _num_scenes(samples[LEARNED]), generator=draw)
     means = {row: statistic.mean(sample) for row, sample in samples.items()}
     distances = {
-        name: _in_order({row: Estimate.of(found[row][name]) for row in rows} | {NOISE_FLOOR: Estimate(floors[name])})
+        name: _in_order(
+            {row: Estimate.from_interval(found[row][name]) for row in rows} | {NOISE_FLOOR: Estimate(floors[name])}
+        )
         for name in found[LEARNED]
     }
     known_means = {row: mean for row, mean in means.items() if mean is not None}

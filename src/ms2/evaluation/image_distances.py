@@ -23,7 +23,7 @@ from ms2.models.scene_model import Row, SceneModel
 from ms2.render.base import Renderer
 from ms2.targets.embedding import embed
 
-SECTION = "evaluation.image_distances"
+CONFIG_SECTION = "evaluation.image_distances"
 """Section of a configuration in which the settings stand."""
 MIN_IMAGES = 10
 """Images of each row, below which intervals are useless."""
@@ -59,8 +59,8 @@ class ImageDistances(Configured):
     ) -> None:
         if isinstance(features, TrainedExtractor):
             raise UserError(
-                f"{SECTION}.features is {type(features).__name__}, which is made to be trained, and would not be: give "
-                "a pretrained one, such as InceptionPool3 or Backbone"
+                f"{CONFIG_SECTION}.features is {type(features).__name__}, which is made to be trained, and would "
+                "not be: give a pretrained one, such as InceptionPool3 or Backbone"
             )
         for name, given, bound in (
             ("num_images", num_images, MIN_IMAGES),
@@ -69,7 +69,7 @@ class ImageDistances(Configured):
             ("batch_size", batch_size, 1),
         ):
             if given is not None and given < bound:
-                raise UserError(f"{SECTION}.{name} is {given}, but must be at least {bound}")
+                raise UserError(f"{CONFIG_SECTION}.{name} is {given}, but must be at least {bound}")
         self.features, self.block, self.max_target_images = features, block, max_target_images
         self.num_images, self.num_resamples, self.batch_size = num_images, num_resamples, batch_size
 
@@ -111,9 +111,9 @@ class ImageDistances(Configured):
         for distance in ("kid", "fid"):
             pairs = {name: both[distance] for name, both in found.items()}
             rows = {name: pair.learned for name, pair in pairs.items()} | {PRIOR: pairs[LEARNED].prior}
-            distances[distance] = {name: Estimate.of(rows[name]) for name in model.rows}
+            distances[distance] = {name: Estimate.from_interval(rows[name]) for name in model.rows}
             changes[distance] = {
-                name: Estimate.of(pair.change) for name, pair in pairs.items() if pair.change is not None
+                name: Estimate.from_interval(pair.change) for name, pair in pairs.items() if pair.change is not None
             }
         return ImageResult(self.features_name, self.num_images, len(target), distances, changes)
 
@@ -150,20 +150,20 @@ class ImageDistances(Configured):
         """
         if self.block is None and len(blocks) > 1:
             raise UserError(
-                f"{type(self.features).__name__} gives several blocks: choose one with {SECTION}.block. "
+                f"{type(self.features).__name__} gives several blocks: choose one with {CONFIG_SECTION}.block. "
                 f"{suggest('', blocks)}"
             )
         block = next(iter(blocks)) if self.block is None else self.block
         if block not in blocks:
             raise UserError(
-                f"{SECTION}.block is {block!r}, which {type(self.features).__name__} doesn't give. "
+                f"{CONFIG_SECTION}.block is {block!r}, which {type(self.features).__name__} doesn't give. "
                 f"{suggest(block, blocks)}"
             )
         return blocks[block].cpu().double()  # not every accelerator has float64
 
     @property
     def features_name(self) -> str:
-        """Extractor, layer, settings that are not the default, and a hash of the weights."""
+        """Describe the features for results: extractor, layer, non-default settings and a hash of the weights."""
         given, cls = self.features.settings, type(self.features)
         usual = inspect.signature(cls.__init__).parameters
         plain = [str(given[key]) for key in ("architecture", "layer") if key in given]
@@ -194,7 +194,7 @@ class ImageDistances(Configured):
         for title, features in sets.items():
             _check_number(title, len(features))
             if not bool(features.isfinite().all()):
-                raise UserError(f"a feature of images of {title} is not finite: check {SECTION}.features")
+                raise UserError(f"a feature of images of {title} is not finite: check {CONFIG_SECTION}.features")
         of_prior, of_model, of_target = (features.cpu().double() for features in sets.values())
         return {
             "kid": kid_intervals(of_prior, of_model, of_target, self.num_resamples, generator),

@@ -19,9 +19,9 @@ from ms2.targets.base import Target
 
 MAX_ATTRIBUTE_SCENES = 4000
 """Scenes of each row whose attributes are measured, at most."""
-MIN_SEEN = 0.1
-"""Visible share of an object from which an annotator of images sees it."""
-RENDERED_TOGETHER = 50
+MIN_VISIBILITY = 0.1
+"""Visible fraction of an object from which an annotator of images would label it."""
+RENDER_BATCH_SIZE = 50
 """Scenes that are rendered together to find the objects that are seen."""
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ def structure_scenes(
     Args:
         model: Draws the parameters of scenes that are rendered.
         rules: The derivations, the same in all processes.
-        annotated: Leave out the objects that an annotator of images would not see (`MIN_SEEN`), of the first
+        annotated: Leave out the objects that an annotator of images would not see (`MIN_VISIBILITY`), of the first
             `num_images` scenes.
         num_images: Number of scenes to render.
         seed: Seed of the parameters.
@@ -81,10 +81,10 @@ def _seen_classes(
 ) -> Iterator[Int[Tensor, "b n"]]:
     """Classes of the objects that are seen, -1 for others, of every world_size-th batch."""
     draw = generator(seed, "annotated", device=rules.device)
-    for batch, some in enumerate(rules.split(RENDERED_TOGETHER)):
+    for batch, some in enumerate(rules.split(RENDER_BATCH_SIZE)):
         scenes = model.scenes(some, draw)
         if batch % processes.world_size == processes.rank:
-            seen = model.world.renderer.render_labelled(scenes).visibility >= MIN_SEEN
+            seen = model.world.renderer.render_labelled(scenes).visibility >= MIN_VISIBILITY
             yield torch.where(seen & scenes.mask, scenes.classes, -1)
 
 

@@ -1,4 +1,4 @@
-"""Straight-through gradient: the costs of images, the derivative of true features."""
+"""Straight-through gradient: costs of the images' features, derivatives of features of the scenes' true attributes."""
 
 from ms2.gradients.pathwise import Pathwise
 

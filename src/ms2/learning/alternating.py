@@ -60,7 +60,7 @@ class AlternatingOptimisation(LightningModule, ABC):
         return [learner.learning_rate(done) for learner, done in zip(self.learners, progress, strict=False)]
 
     def with_all_weights(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """Add zero times all weights under several processes, which wait for the gradient of each weight."""
+        """Add zero times all weights to the loss, as distributed training needs a gradient of every weight."""
         if self.trainer.world_size == 1:
             return loss
         return loss + 0 * torch.stack([weight.sum() for group in self.weights() for weight in group]).sum()

@@ -39,7 +39,7 @@ class Autoencoding(Stage):
         self.model = parameters
 
     @property
-    def product(self) -> ParameterModel:
+    def trained_module(self) -> ParameterModel:
         """The parameter model."""
         assert self.model is not None
         return self.model
@@ -53,6 +53,6 @@ class Autoencoding(Stage):
         """Compute the reconstruction error of new prior scenes."""
         draw = self.step_generator()
         scenes = self.world.sample_prior(self.local_batch_size, draw)
-        loss = self.product.reconstruction_loss(scenes, draw)
+        loss = self.trained_module.reconstruction_loss(scenes, draw)
         self.log("autoencoding/loss", loss, prog_bar=True, sync_dist=True)
         return loss

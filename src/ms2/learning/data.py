@@ -22,7 +22,7 @@ PREDICT_IMAGES = 1000
 
 
 class IndexBatches(Steps):
-    """Loads indices of the target images of each step, drawn with replacement from the step's number and the seed."""
+    """Loads indices of target images, sampled with replacement by a generator that depends on seed and step."""
 
     def __init__(self, steps: int, population: int, batch_size: int, seed: int) -> None:
         super().__init__(steps)
@@ -39,11 +39,11 @@ class TargetImages(Configured, LightningDataModule):
     Args:
         target: The target images.
         batch_size: Target images, and generated ones, of a training step, over all processes.
-        read_batch_size: Images per batch when embedding the target.
+        embedding_batch_size: Images per batch when embedding the target.
         num_workers: Worker processes that load images.
         seed: Seed of the training batches.
-        predict_images: Images that ``ms2 predict`` generates; null for as many as there are target images, or 1000
-            where the target is a stream.
+        num_predict_images: Number of images that ``ms2 predict`` generates; null for as many as there are target
+            images, or 1000 where the target is a stream.
 
     Attributes:
         num_images: Number of target images; of a stream it is known once its images are embedded.
@@ -58,15 +58,15 @@ class TargetImages(Configured, LightningDataModule):
         self,
         target: Target,
         batch_size: int = 256,
-        read_batch_size: int = 128,
+        embedding_batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,
-        predict_images: int | None = None,
+        num_predict_images: int | None = None,
     ) -> None:
         super().__init__()
         self.target, self.batch_size, self.seed = target, batch_size, seed
-        self.read_batch_size, self.num_workers = read_batch_size, num_workers
-        self.predict_images = predict_images
+        self.embedding_batch_size, self.num_workers = embedding_batch_size, num_workers
+        self.num_predict_images = num_predict_images
         self.num_images: int | None = None
         self.cache: Path | None = None
         self._verified = False
@@ -83,7 +83,7 @@ class TargetImages(Configured, LightningDataModule):
         Indices are in the order of the images; several workers load a stream in another order.
         """
         partition = self.target.partition(rank, world_size, limit)
-        return DataLoader(partition, self.read_batch_size, num_workers=self.num_workers)
+        return DataLoader(partition, self.embedding_batch_size, num_workers=self.num_workers)
 
     def embedded(
         self,
@@ -118,7 +118,7 @@ class TargetImages(Configured, LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[int]:
         """Load the indices of the images to generate."""
-        places = range(self.predict_images or self.target.num_images or PREDICT_IMAGES)
-        return DataLoader(places, batch_size=self.read_batch_size)  # type: ignore[arg-type]
+        places = range(self.num_predict_images or self.target.num_images or PREDICT_IMAGES)
+        return DataLoader(places, batch_size=self.embedding_batch_size)  # type: ignore[arg-type]
 
     test_dataloader = val_dataloader

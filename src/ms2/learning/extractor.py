@@ -63,7 +63,7 @@ class ExtractorTraining(Stage):
         self.probe_priors = {"prior": world.parameter_prior, **(probe_priors or {})}
 
     @property
-    def product(self) -> FeatureExtractor:
+    def trained_module(self) -> FeatureExtractor:
         """The feature extractor."""
         return self.features
 

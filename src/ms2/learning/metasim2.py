@@ -31,7 +31,7 @@ class MetaSim2(Configured, AlternatingOptimisation):
     Args:
         world: Grammar, priors and renderer.
         structure: The structure model q(T).
-        features: The feature extractor, which stays as it is.
+        features: The feature extractor, which is frozen.
         structure_learner: Objective and optimisation of the structure model.
         parameters: The parameter model q(V | T); null to keep the prior's parameters.
         parameter_learner: Objective and optimisation of the parameter model.

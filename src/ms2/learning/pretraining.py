@@ -13,7 +13,7 @@ from ms2.models.structure import StructureModel
 from ms2.priors.structure import StructurePrior
 from ms2.world import World
 
-MIN_MADE = 0.5
+MIN_SUPPORTED_FRACTION = 0.5
 """Fraction of the prior's derivations that the model must be able to produce."""
 
 
@@ -66,7 +66,7 @@ class Pretraining(Stage):
         self.val_check_interval, self.patience, self.num_validation = val_check_interval, patience, num_validation
 
     @property
-    def product(self) -> StructureModel:
+    def trained_module(self) -> StructureModel:
         """The structure model."""
         return self.structure
 
@@ -89,7 +89,7 @@ class Pretraining(Stage):
                 f"{self.structure.t_max}: raise model.structure.t_max, with room for what is to be learned"
             )
         made = float(self.structure.in_support(rules).float().mean())
-        if made < MIN_MADE:
+        if made < MIN_SUPPORTED_FRACTION:
             raise GrammarError(
                 f"{1 - made:.0%} of the prior's derivations have longer lists than model.structure.max_length "
                 "allows: raise it, with room for what is to be learned"

@@ -17,10 +17,10 @@ from ms2.world import World
 
 
 class Stage(Configured, LightningModule, ABC):
-    """Trains one module, its `product`, for a number of steps, each on new samples drawn from the step's number.
+    """Trains one module, its `trained_module`, for a number of steps, each on new samples.
 
-    A subclass defines `product`, ``training_step`` and the class attributes below. Adam with a learning rate that
-    falls linearly to zero is the default optimiser. `ms2.learning.stages.run_stage` trains a stage once for its
+    A subclass defines `trained_module`, ``training_step`` and the class attributes below. Adam with a learning rate
+    that falls linearly to zero is the default optimiser. `ms2.learning.stages.run_stage` trains a stage once for its
     settings and loads the result from a cache afterwards.
 
     Args:
@@ -52,7 +52,7 @@ class Stage(Configured, LightningModule, ABC):
 
     @property
     @abstractmethod
-    def product(self) -> nn.Module:
+    def trained_module(self) -> nn.Module:
         """The module that the stage trains."""
 
     @property
@@ -76,10 +76,10 @@ class Stage(Configured, LightningModule, ABC):
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip the gradient norm of the trained module."""
         if self.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.product.parameters(), self.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self.trained_module.parameters(), self.max_grad_norm)
 
     def configure_optimizers(self) -> Any:
         """Configure Adam with a learning rate that falls linearly to zero."""
-        optimizer = torch.optim.Adam(self.product.parameters(), self.lr)
+        optimizer = torch.optim.Adam(self.trained_module.parameters(), self.lr)
         schedule = LambdaLR(optimizer, lambda step: 1 - step / self.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -27,7 +27,7 @@ say = rank_zero_only(print)
 
 
 def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Path) -> StageRecord:
-    """Train a stage's product in place, or load its weights from the cache.
+    """Train a stage's module in place, or load its weights from the cache.
 
     Args:
         stage: The stage.
@@ -37,7 +37,7 @@ def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Pat
     path = cache / f"{type(stage).__name__}-{fingerprint(ms2.__version__, source_fingerprint(stage), stage)}.pt"
     if path.exists():
         saved = torch.load(path, weights_only=True, map_location="cpu")
-        stage.product.load_state_dict(saved["weights"])
+        stage.trained_module.load_state_dict(saved["weights"])
         say(f"{type(stage).__name__}: done before, taken from {path}")
         record: StageRecord = decode(StageRecord, saved["record"], path)
         return replace(record, reused=True)
@@ -47,7 +47,7 @@ def run_stage(stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Pat
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     record = StageRecord(time.monotonic() - start, False, metrics, stage.findings)
     if trainer.is_global_zero:
-        weights = {name: tensor.cpu() for name, tensor in stage.product.state_dict().items()}
+        weights = {name: tensor.cpu() for name, tensor in stage.trained_module.state_dict().items()}
         write_tensors(path, {"weights": weights, "record": encode(record)})
     trainer.strategy.barrier()
     return record

@@ -26,7 +26,7 @@ class Steps:
             yield self.batch(self.position - 1)
 
     def batch(self, step: int) -> Any:
-        """Return what a step is given: its number."""
+        """Return the batch of a step: its number."""
         return step
 
     def state_dict(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class StructureLearner(Learner):
     against both sets of features, and descends mean_j advantage_j * grad log q(T_j) (eq. 2).
 
     Args:
-        objective: Scores samples: a cost, low where the target has more of a sample's kind than the model.
+        objective: Scores samples: low where the target's density is higher than the model's.
         advantage: Computes advantages from scores.
         credit_assignment: Non-terminals by feature block, for blocks that depend on these alone:
             ``{"count_car": ["Cars"]}``. A block's score then weighs only the steps that expand them, which spares the
@@ -45,7 +45,7 @@ class StructureLearner(Learner):
             are weighed by all blocks. The paper weighs all steps by the whole score. This neglects that, say, more
             trees may hide a car: the gradient differs, but is zero too where all blocks agree with the target's.
         lr: Learning rate (Adam).
-        lr_decay: Whether the learning rate falls linearly to zero, which ends the jitter of the policy.
+        lr_decay: Whether the learning rate falls linearly to zero, which reduces the policy's noise.
         max_grad_norm: Norm to which gradients are clipped; null for no clipping.
         reject_weight: Added to the score of scenes that were rejected too often, lambda.
         reject_threshold: Rejections without penalty, epsilon.
@@ -125,7 +125,7 @@ class StructureLearner(Learner):
         rules, rejections = derivations.rules, derivations.rejections
         own = processes.local_indices(len(derivations), rules.device)
         population = {name: processes.gather(block) for name, block in blocks.items()}
-        scores, sharpness = self.objective.by_block(blocks, population, own, real)
+        scores, sharpness = self.objective.block_scores(blocks, population, own, real)
         scores["rejection"] = self.reject_weight * (rejections > self.reject_threshold).float()
         everyone = processes.gather(torch.stack(list(scores.values()), 1))  # one call, as processes wait in each
         total = everyone.sum(1)

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
-from ms2.metrics.bootstrap import check_options, convex_interval, resampled_counts, resolved
+from ms2.metrics.bootstrap import check_options, convex_interval, resampled_counts, zero_insignificant
 from ms2.metrics.intervals import Interval
 
 MAX_VALUES_PER_CHUNK = 2**18
 """Numbers of 8 bytes held at once, where a few resamples at a time do: so many stay in a core's cache."""
-MEDIAN_BINS = 1024
+WEIGHTED_MEDIAN_BINS = 1024
 """Bins of the range in which a weighted median is searched, so that the values of one bin alone are sorted."""
 
 
@@ -99,7 +99,7 @@ def compare_attributes(
     times = [_resample_scenes(count, len(count), resamples, generator) for count in counts]
 
     def masses(p: Float[Tensor, "r n"], q: Float[Tensor, "r m"]) -> Float[Tensor, "r n+m"]:
-        """Probability of each single value of a scene; negative for the target's."""
+        """Compute the probability mass of each value, with a column per scene; negated for the target's scenes."""
         return torch.cat([_mass_per_value(p, counts[0]), -_mass_per_value(q, counts[1])], 1)
 
     (difference,) = line.cdf_differences(masses(*(torch.ones_like(t[:1]) for t in times)), scene)
@@ -108,7 +108,7 @@ def compare_attributes(
     for differences in line.cdf_differences(drawn, scene):
         resampled.append(line.integrate(differences))
         square += (differences - difference).square().sum(0)
-    centre = resolved(difference, square / resamples)
+    centre = zero_insignificant(difference, square / resamples)
     raised = [
         line.integrate(line.subtract_median(centre + differences - difference))
         for differences in line.cdf_differences(drawn, scene)
@@ -195,8 +195,8 @@ def _weighted_median(values: Float[Tensor, " k"], weights: Float[Tensor, " k"]) 
     low, high = values.aminmax()
     if low == high:
         return low
-    part = ((values - low) / (high - low) * (MEDIAN_BINS - 1)).long()
-    below = weights.new_zeros(MEDIAN_BINS).index_add_(0, part, weights).cumsum(0)
+    part = ((values - low) / (high - low) * (WEIGHTED_MEDIAN_BINS - 1)).long()
+    below = weights.new_zeros(WEIGHTED_MEDIAN_BINS).index_add_(0, part, weights).cumsum(0)
     half = below[-1:] / 2
     middle = torch.searchsorted(below, half)
     inside = (part == middle).nonzero()[:, 0]

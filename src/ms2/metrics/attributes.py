@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
 from ms2.metrics.attribute_distances import AttributeSample, attribute_noise_floor, compare_attributes
-from ms2.metrics.base import SHOWN_ROWS, Statistic, round_shares
+from ms2.metrics.base import SHOWN_ROWS, Statistic, round_fractions
 from ms2.metrics.histograms import distribution
 from ms2.metrics.intervals import Interval
 from ms2.metrics.results import HistogramResult
@@ -62,7 +62,7 @@ class AttributeStatistic(Statistic[AttributeSample], kind="attribute_statistics"
         }
         bins = [f"{middle:.3g}" for middle in ((edges[1:] + edges[:-1]) / 2).tolist()]
         title = self.title + (f" ({self.unit})" if self.unit else "")
-        return HistogramResult(self.name, title, bins, {row: round_shares(share) for row, share in shares.items()})
+        return HistogramResult(self.name, title, bins, {row: round_fractions(share) for row, share in shares.items()})
 
     def validation_metric(self, target: AttributeSample) -> "tuple[str, Metric] | None":
         """Make a metric that accumulates the Wasserstein distance."""

@@ -58,6 +58,6 @@ class Statistic(Plugin, ABC, Generic[Sample]):
         return None
 
 
-def round_shares(shares: Sequence[float]) -> list[float]:
-    """Round shares to what a file keeps of them."""
-    return [round(share, 6) for share in shares]
+def round_fractions(fractions: Sequence[float]) -> list[float]:
+    """Round fractions to the precision that files store."""
+    return [round(fraction, 6) for fraction in fractions]

@@ -11,8 +11,8 @@ from ms2.metrics.intervals import Interval
 
 MAX_DRAWS_PER_CHUNK = 2_000_000
 """Draws held at once: 16 bytes each, so about 32 MB."""
-UNRESOLVED = 3.0
-"""Standard errors; a difference of fewer may well be 0, and `excess` takes it as 0."""
+MIN_STANDARD_ERRORS = 3.0
+"""Number of standard errors below which a difference is taken as 0 by `excess`."""
 
 
 def check_options(resamples: int, level: float = 0.95) -> None:
@@ -69,19 +69,19 @@ def resampled_counts(
 
 
 def excess(difference: Float[Tensor, " k"], resampled: Float[Tensor, "r k"]) -> Float[Tensor, " r"]:
-    """Compute by how much noise raises sum |difference| in each resample.
+    """Compute the upward bias of sum |difference| due to sampling noise, in each resample.
 
-    Where |difference| is within `UNRESOLVED` standard errors of 0 it counts as 0, because |x| has a kink at 0 (Fang and
-    Santos 2019, "Inference on Directionally Differentiable Functions").
+    Where |difference| is within `MIN_STANDARD_ERRORS` standard errors of 0 it counts as 0, because |x| has a kink at 0
+    (Fang and Santos 2019, "Inference on Directionally Differentiable Functions").
     """
     noise = resampled - difference
-    centre = resolved(difference, noise.square().mean(0))
+    centre = zero_insignificant(difference, noise.square().mean(0))
     return (centre + noise).abs().sum(-1) - centre.abs().sum()
 
 
-def resolved(difference: Float[Tensor, "*r k"], variance: Float[Tensor, " k"]) -> Float[Tensor, "*r k"]:
-    """Set differences to 0 that are within `UNRESOLVED` standard errors of 0."""
-    return difference * (difference.abs() > UNRESOLVED * variance.sqrt())
+def zero_insignificant(difference: Float[Tensor, "*r k"], variance: Float[Tensor, " k"]) -> Float[Tensor, "*r k"]:
+    """Set differences to 0 that are within `MIN_STANDARD_ERRORS` standard errors of 0."""
+    return difference * (difference.abs() > MIN_STANDARD_ERRORS * variance.sqrt())
 
 
 def convex_interval(
@@ -100,7 +100,7 @@ def convex_interval(
 def basic_interval(
     value: Float[Tensor, ""], error: Float[Tensor, " r"], level: float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Compute the ends of the basic bootstrap: the errors of the resamples stand for that of the value.
+    """Compute the basic bootstrap interval: the value minus quantiles of the resamples' errors.
 
     The upper end takes the larger of the error's two tails, because squared distances are skewed near 0.
     """

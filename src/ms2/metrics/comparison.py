@@ -12,7 +12,7 @@ from ms2.metrics.intervals import Interval, mean_interval
 
 SCHEMA_VERSION = 1
 """Version of the fields of a comparison's files."""
-AGAIN = "remove it and run 'ms2 compare' again"
+HOW_TO_RECREATE = "remove it and run 'ms2 compare' again"
 Measurements = Mapping[str, float]
 """Values by the measure's name, such as ``AP mean``, ``count TV`` or ``FID``."""
 
@@ -33,7 +33,7 @@ class ComparisonResult:
 
 
 def save_comparison(path: Path, result: ComparisonResult) -> None:
-    """Write the results of one seed, such that a crash leaves the old file or the new one."""
+    """Write the results of one seed atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"schema_version": SCHEMA_VERSION} | encode(result))
 
@@ -44,9 +44,9 @@ def load_comparison(path: Path) -> ComparisonResult:
     Raises:
         UserError: If the file can't be read, is cut off, or has another schema.
     """
-    found: ComparisonResult = decode(ComparisonResult, read_versioned(path, SCHEMA_VERSION, AGAIN), path)
+    found: ComparisonResult = decode(ComparisonResult, read_versioned(path, SCHEMA_VERSION, HOW_TO_RECREATE), path)
     if not found.rows:
-        raise UserError(f"{path}: holds no rows; {AGAIN}")
+        raise UserError(f"{path}: holds no rows; {HOW_TO_RECREATE}")
     return found
 
 
@@ -71,7 +71,7 @@ def summarise(results: Sequence[ComparisonResult]) -> dict[str, dict[str, Interv
     titles = list(results[0].rows)
     if any(list(one.rows) != titles for one in results):
         listed = "; ".join(f"seed {one.seed}: {', '.join(one.rows)}" for one in results)
-        raise UserError(f"these results have different rows ({listed}), so they have no means: {AGAIN}")
+        raise UserError(f"these results have different rows ({listed}), so they have no means: {HOW_TO_RECREATE}")
     first, *others = titles
     found = {title: _means([one.rows[title] for one in results]) for title in titles}
     for title in others:

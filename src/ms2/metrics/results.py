@@ -24,7 +24,7 @@ from ms2.metrics.intervals import Interval
 
 SCHEMA_VERSION = 1
 """Version of the fields of ``metrics.json`` and ``histograms.json``; raise it with every change of their meaning."""
-AGAIN = "'ms2 test' measures a finished run again"
+HOW_TO_RECREATE = "'ms2 test' measures a finished run again"
 """Advice in errors about broken files."""
 LEARNED, PRIOR, TARGET = "learned", "prior", "target"
 BEST_PCFG, NOISE_FLOOR = "best_pcfg", "noise_floor"
@@ -63,8 +63,8 @@ class Estimate:
     high: float | None = None
 
     @classmethod
-    def of(cls, interval: Interval) -> "Estimate":
-        """The same numbers as of an `Interval`."""
+    def from_interval(cls, interval: Interval) -> "Estimate":
+        """Convert an `Interval`."""
         return cls(interval.value, interval.low, interval.high)
 
     @property
@@ -134,11 +134,11 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What a stage before learning took and found.
+    """Duration and results of a stage before learning.
 
     Attributes:
         seconds: Wall-clock time of its training, when it was done.
-        reused: Whether its product was taken from the cache.
+        reused: Whether its module was loaded from the cache.
         metrics: Numbers that it logged last, such as ``pretraining/nll``.
         probes: Accuracy of the extractor by parameter prior.
     """
@@ -150,8 +150,8 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
-class MeasuredWith:
-    """What a run was measured with.
+class RunProvenance:
+    """How a run's results were obtained: scenes and images, target, settings, command and versions.
 
     Attributes:
         num_scenes: Generated scenes of each row.
@@ -160,7 +160,7 @@ class MeasuredWith:
         steps: Steps of learning.
         num_images: Generated images in which structure was counted, where the target was annotated; else None.
         fingerprint: Hash of the run's settings; empty if unknown.
-        command: What was typed; empty if unknown.
+        command: Command line; empty if unknown.
         versions: Versions of ms2, torch and Python.
     """
 
@@ -187,7 +187,7 @@ class Results:
         seconds: Wall-clock seconds of ``training`` and ``total``.
     """
 
-    measured_with: MeasuredWith
+    measured_with: RunProvenance
     structure: Mapping[str, StatisticResult] = field(default_factory=dict)
     attributes: Mapping[str, StatisticResult] = field(default_factory=dict)
     images: ImageResult | None = None
@@ -237,7 +237,7 @@ def summary_key(name: str, row: str = LEARNED) -> str:
 
 
 def save_results(path: Path, results: Results) -> None:
-    """Write ``metrics.json``, such that a crash leaves the old file or the new one."""
+    """Write ``metrics.json`` atomically."""
     fields = encode(results)
     write_json(path, {"schema_version": SCHEMA_VERSION, "summary": encode(results.summary)} | fields)
 
@@ -248,12 +248,12 @@ def load_results(path: Path) -> Results:
     Raises:
         UserError: If the file can't be read, is cut off, or has another schema.
     """
-    found: Results = decode(Results, read_versioned(path, SCHEMA_VERSION, AGAIN), path)
+    found: Results = decode(Results, read_versioned(path, SCHEMA_VERSION, HOW_TO_RECREATE), path)
     return found
 
 
 def save_histograms(path: Path, histograms: Sequence[HistogramResult]) -> None:
-    """Write ``histograms.json``, such that a crash leaves the old file or the new one."""
+    """Write ``histograms.json`` atomically."""
     write_json(path, {"schema_version": SCHEMA_VERSION, "histograms": [encode(one) for one in histograms]})
 
 
@@ -263,6 +263,6 @@ def load_histograms(path: Path) -> list[HistogramResult]:
     Raises:
         UserError: If the file can't be read, is cut off, or has another schema.
     """
-    content = read_versioned(path, SCHEMA_VERSION, AGAIN)
+    content = read_versioned(path, SCHEMA_VERSION, HOW_TO_RECREATE)
     found: list[HistogramResult] = decode(list[HistogramResult], content.get("histograms"), path, "histograms")
     return found

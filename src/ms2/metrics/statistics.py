@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
-from ms2.metrics.base import SHOWN_ROWS, Statistic, round_shares
+from ms2.metrics.base import SHOWN_ROWS, Statistic, round_fractions
 from ms2.metrics.histograms import compare_histograms, distribution, histogram_noise_floor
 from ms2.metrics.intervals import Interval
 from ms2.metrics.results import HistogramResult
@@ -19,8 +19,8 @@ from ms2.scene.batch import SceneBatch
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-MIN_VISIBLE_SHARE = 0.002
-"""Share of a bin below which its bar can't be seen."""
+MIN_SHOWN_FRACTION = 0.002
+"""Fraction in a bin below which its bar is too short to be visible."""
 
 
 class StructureStatistic(Statistic[Int[Tensor, "n k"]], kind="statistics"):
@@ -45,7 +45,7 @@ class StructureStatistic(Statistic[Int[Tensor, "n k"]], kind="statistics"):
     def noise_floor(
         self, target: Int[Tensor, "n k"], num_scenes: int, *, generator: torch.Generator
     ) -> dict[str, float]:
-        """Estimate the same distances of a perfect model."""
+        """Estimate the total variation, KL divergence and Wasserstein distance of a perfect model."""
         return histogram_noise_floor(target, num_scenes, generator=generator)
 
     def mean(self, sample: Int[Tensor, "n k"]) -> float | None:
@@ -56,19 +56,19 @@ class StructureStatistic(Statistic[Int[Tensor, "n k"]], kind="statistics"):
     def histogram(
         self, samples: Mapping[str, Int[Tensor, "_ _"]], class_names: Sequence[str]
     ) -> HistogramResult | None:
-        """Compute the share of each bin, up to the last one that can be seen."""
+        """Compute the fraction in each bin, up to the last bin of more than `MIN_SHOWN_FRACTION`."""
         shares = {row: distribution(samples[row]) for row in SHOWN_ROWS if row in samples}
         width = max(len(share) for share in shares.values())
         table = torch.stack([F.pad(share, (0, width - len(share))) for share in shares.values()])
         if self.ordered:
-            seen = (table.amax(0) > MIN_VISIBLE_SHARE).nonzero()
+            seen = (table.amax(0) > MIN_SHOWN_FRACTION).nonzero()
             table = table[:, : int(seen.max()) + 1 if len(seen) else 1]
         bins = self.bin_names(class_names, table.shape[1])
         return HistogramResult(
             self.name,
             self.title,
             bins,
-            {row: round_shares(share) for row, share in zip(shares, table.tolist(), strict=True)},
+            {row: round_fractions(share) for row, share in zip(shares, table.tolist(), strict=True)},
         )
 
     def validation_metric(self, target: Int[Tensor, "n k"]) -> "tuple[str, Metric] | None":
@@ -201,7 +201,7 @@ def count_children(scenes: SceneBatch, child: int, parent: int) -> tuple[Int[Ten
 
 
 def class_index(name: str, class_names: Sequence[str], *others: str) -> int:
-    """Return a class's index; `others` are further names that a person may have meant.
+    """Return a class's index; the error for an unknown name suggests the classes and ``others``.
 
     Raises:
         UserError: If there is no class of that name.

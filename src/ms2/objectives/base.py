@@ -26,8 +26,8 @@ class Objective(Plugin, ABC, kind="objectives"):
         bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
             for all blocks, or one per block. The paper has 1.
         blocks: Feature blocks to compare; by default those named in ``bandwidth``, or all.
-        relative: Whether bandwidths are multiples of the mean feature variance of the real samples, for features of
-            any scale, such as those of a network trained elsewhere; the paper's are not.
+        relative_bandwidth: Whether bandwidths are multiples of the mean feature variance of the real samples, for
+            features of any scale, such as those of a pretrained network; the paper's are not.
 
     Attributes:
         pathwise: Whether scores have a gradient through the samples' features.
@@ -39,9 +39,9 @@ class Objective(Plugin, ABC, kind="objectives"):
         self,
         bandwidth: float | dict[str, float] = 1.0,
         blocks: Sequence[str] | None = None,
-        relative: bool = False,
+        relative_bandwidth: bool = False,
     ) -> None:
-        self.bandwidth, self.relative = bandwidth, relative
+        self.bandwidth, self.relative_bandwidth = bandwidth, relative_bandwidth
         self.blocks = list(bandwidth) if blocks is None and isinstance(bandwidth, dict) else blocks
         widths = bandwidth.values() if isinstance(bandwidth, dict) else [bandwidth]
         if any(w <= 0 for w in widths):
@@ -50,61 +50,63 @@ class Objective(Plugin, ABC, kind="objectives"):
             raise UserError("no feature block is named; leave blocks out to compare all of them")
 
     def __call__(
-        self, features: Blocks, population: Blocks, own: Int[Tensor, " b"], real: Blocks
+        self, features: Blocks, generated: Blocks, own_index: Int[Tensor, " b"], real: Blocks
     ) -> tuple[Float[Tensor, " b"], dict[str, Float[Tensor, ""]]]:
-        """Compute the score of each sample, the sum of `by_block`, and the sharpness of each block's kernel."""
-        scores, sharpness = self.by_block(features, population, own, real)
+        """Compute the score of each sample, the sum of `block_scores`, and each block's sharpness (see there)."""
+        scores, sharpness = self.block_scores(features, generated, own_index, real)
         return torch.stack(list(scores.values())).sum(0), sharpness
 
-    def by_block(
-        self, features: Blocks, population: Blocks, own: Int[Tensor, " b"], real: Blocks
+    def block_scores(
+        self, features: Blocks, generated: Blocks, own_index: Int[Tensor, " b"], real: Blocks
     ) -> tuple[dict[str, Float[Tensor, " b"]], dict[str, Float[Tensor, ""]]]:
-        """Compute the score of each sample from each block, and the sharpness of the block's kernel.
+        """Compute the score of each sample from each block, and each block's sharpness.
 
-        Sharpness is the mean exponent of the kernel, the squared distance to the population over 2 H: near 0 the
+        Sharpness is the mean exponent of the kernel, the squared distance to the generated samples over 2 H: near 0 the
         density ratio is almost linear and matches only means; far above 1 each sample is compared with itself alone.
 
         Args:
             features: Features of the b samples to score.
-            population: Features of all generated samples, also of other processes, the b scored ones among them.
-            own: Index of each scored sample in the population.
-            real: Features of as many real samples as there are in the population.
+            generated: Features of all generated samples, also of other processes, the b scored ones among them.
+            own_index: Index of each scored sample among the generated ones.
+            real: Features of as many real samples as there are generated ones.
 
         Raises:
             UserError: If a block is named that the features do not have.
         """
-        if min(len(block) for block in (*population.values(), *real.values())) < 2:
+        if min(len(block) for block in (*generated.values(), *real.values())) < 2:
             raise UserError("a score compares samples, so it needs at least two: raise data.batch_size")
         scores, sharpness = {}, {}
         for name in self.blocks or list(features):
             if name not in features:
                 raise UserError(f"the features have no block {name!r}. {suggest(name, features)}")
             variance = self._variance(name, features[name].shape[1])
-            if self.relative:
+            if self.relative_bandwidth:
                 variance *= float(real[name].var(0).mean().clamp(min=1e-12))
             # A score is a function of the sample's own features: the others are constants, also under autograd.
-            others = population[name].detach()
-            to_population = -torch.cdist(features[name], others).square() / (2 * variance)
-            to_real = -torch.cdist(features[name], real[name]).square() / (2 * variance)
-            scores[name] = self.block_score(to_population, to_real, own, (others, real[name], variance))
-            sharpness[name] = -to_population.mean()
+            others = generated[name].detach()
+            generated_exponents = -torch.cdist(features[name], others).square() / (2 * variance)
+            real_exponents = -torch.cdist(features[name], real[name]).square() / (2 * variance)
+            scores[name] = self.block_score(
+                generated_exponents, real_exponents, own_index, (others, real[name], variance)
+            )
+            sharpness[name] = -generated_exponents.mean()
         return scores, sharpness
 
     @abstractmethod
     def block_score(
         self,
-        to_population: Float[Tensor, "b m"],
-        to_real: Float[Tensor, "b l"],
-        own: Int[Tensor, " b"],
-        context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+        generated_exponents: Float[Tensor, "b m"],
+        real_exponents: Float[Tensor, "b l"],
+        own_index: Int[Tensor, " b"],
+        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
     ) -> Float[Tensor, " b"]:
         """Compute the scores from one block.
 
         Args:
-            to_population: The kernel's exponents between each scored sample and the population.
-            to_real: The kernel's exponents between each scored sample and the real samples.
-            own: Index of each scored sample in the population.
-            context: Features of the population and of the real samples, and the kernel's variance.
+            generated_exponents: The kernel's exponents between each scored sample and all generated samples.
+            real_exponents: The kernel's exponents between each scored sample and the real samples.
+            own_index: Index of each scored sample among the generated ones.
+            samples: Features of the generated and of the real samples, and the kernel's variance.
         """
 
     def _variance(self, block: str, dimension: int) -> float:

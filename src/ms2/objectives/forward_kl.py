@@ -51,20 +51,20 @@ class ForwardKL(Objective):
 
     def block_score(
         self,
-        to_population: Float[Tensor, "b m"],
-        to_real: Float[Tensor, "b l"],
-        own: Int[Tensor, " b"],
-        context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+        generated_exponents: Float[Tensor, "b m"],
+        real_exponents: Float[Tensor, "b l"],
+        own_index: Int[Tensor, " b"],
+        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
     ) -> Float[Tensor, " b"]:
-        """Compute what generated samples add to each score, minus what real samples subtract, see the class."""
+        """Compute the scores from one block: the first term of the class's formula minus the second."""
         # Every process distributes the units of all samples, though it scores only some: a sample's part depends on
         # all others.
-        population, real, variance = context
-        size = len(population)
-        among = -torch.cdist(population, population).square() / (2 * variance)
+        generated, real, variance = samples
+        size = len(generated)
+        among = -torch.cdist(generated, generated).square() / (2 * variance)
         added = among.fill_diagonal_(-math.inf).softmax(1).sum(0)
-        subtracted = _shares_leaving_one_out(-torch.cdist(real, population).square() / (2 * variance)).mean(0) * size
-        return (added - subtracted)[own]
+        subtracted = _shares_leaving_one_out(-torch.cdist(real, generated).square() / (2 * variance)).mean(0) * size
+        return (added - subtracted)[own_index]
 
 
 def _shares_leaving_one_out(exponents: Float[Tensor, "l m"]) -> Float[Tensor, "l m"]:

@@ -19,8 +19,8 @@ class KDE(Objective):
         bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
             for all blocks, or one per block. The paper has 1.
         blocks: Feature blocks to compare; by default those named in ``bandwidth``, or all.
-        relative: Whether bandwidths are multiples of the mean feature variance of the real samples, for features of
-            any scale, such as those of a network trained elsewhere; the paper's are not.
+        relative_bandwidth: Whether bandwidths are multiples of the mean feature variance of the real samples, for
+            features of any scale, such as those of a pretrained network; the paper's are not.
         leave_one_out: Whether to leave a sample's own kernel out of q~, and one real sample out of p~ to
             match. The paper keeps it (False), which overestimates the density of rare samples.
 
@@ -36,27 +36,27 @@ class KDE(Objective):
         self,
         bandwidth: float | dict[str, float] = 1.0,
         blocks: Sequence[str] | None = None,
-        relative: bool = False,
+        relative_bandwidth: bool = False,
         leave_one_out: bool = True,
     ) -> None:
-        super().__init__(bandwidth, blocks, relative)
+        super().__init__(bandwidth, blocks, relative_bandwidth)
         self.leave_one_out = leave_one_out
 
     def block_score(
         self,
-        to_population: Float[Tensor, "b m"],
-        to_real: Float[Tensor, "b l"],
-        own: Int[Tensor, " b"],
-        context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+        generated_exponents: Float[Tensor, "b m"],
+        real_exponents: Float[Tensor, "b l"],
+        own_index: Int[Tensor, " b"],
+        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
     ) -> Float[Tensor, " b"]:
         """Compute the difference of the log-densities under the generated and the real samples."""
-        size = to_population.shape[1]
+        size = generated_exponents.shape[1]
         if self.leave_one_out:
-            to_population = to_population.scatter(1, own[:, None], -math.inf)
+            generated_exponents = generated_exponents.scatter(1, own_index[:, None], -math.inf)
             size -= 1
         # Both densities from equal numbers of samples: otherwise their biases differ, and the difference decides
         # what is learned.
-        to_real = to_real[:, :size]
-        q = to_population.logsumexp(1) - math.log(size)
-        p = to_real.logsumexp(1) - math.log(to_real.shape[1])
+        real_exponents = real_exponents[:, :size]
+        q = generated_exponents.logsumexp(1) - math.log(size)
+        p = real_exponents.logsumexp(1) - math.log(real_exponents.shape[1])
         return q - p

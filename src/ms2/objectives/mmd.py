@@ -22,14 +22,16 @@ class MMDWitness(Objective):
 
     def block_score(
         self,
-        to_population: Float[Tensor, "b m"],
-        to_real: Float[Tensor, "b l"],
-        own: Int[Tensor, " b"],
-        context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+        generated_exponents: Float[Tensor, "b m"],
+        real_exponents: Float[Tensor, "b l"],
+        own_index: Int[Tensor, " b"],
+        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
     ) -> Float[Tensor, " b"]:
         """Compute the witness function."""
-        others = to_population.exp().scatter(1, own[:, None], 0.0).sum(1) / (to_population.shape[1] - 1)
-        return others - to_real.exp().mean(1)
+        others = generated_exponents.exp().scatter(1, own_index[:, None], 0.0).sum(1) / (
+            generated_exponents.shape[1] - 1
+        )
+        return others - real_exponents.exp().mean(1)
 
 
 class BatchMMD(Objective):
@@ -49,13 +51,13 @@ class BatchMMD(Objective):
 
     def block_score(
         self,
-        to_population: Float[Tensor, "b m"],
-        to_real: Float[Tensor, "b l"],
-        own: Int[Tensor, " b"],
-        context: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+        generated_exponents: Float[Tensor, "b m"],
+        real_exponents: Float[Tensor, "b l"],
+        own_index: Int[Tensor, " b"],
+        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
     ) -> Float[Tensor, " b"]:
         """Compute the squared MMD, and return it for every sample."""
-        generated, real, variance = context
+        generated, real, variance = samples
 
         def kernel(x: Tensor, y: Tensor) -> Tensor:
             return torch.exp(-torch.cdist(x, y).square() / (2 * variance))
@@ -64,4 +66,4 @@ class BatchMMD(Objective):
             return (kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1))
 
         mmd = within(generated) + within(real) - 2 * kernel(generated, real).mean()
-        return mmd.expand(len(own))
+        return mmd.expand(len(own_index))

@@ -10,7 +10,7 @@ from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 from markupsafe import Markup
 
-LEVEL = 3
+HEADING_LEVEL = 3
 """Level of a card's largest headings on the page."""
 
 
@@ -58,7 +58,7 @@ class CardRenderer(RendererHTML):
         return "</a>" if re.match(r"https?://", str(token.attrGet("href") or "")) else "</span>"
 
     def _heading(self, token: Token) -> str:
-        return f"h{min(6, LEVEL - 1 + int(token.tag[1:]))}"
+        return f"h{min(6, HEADING_LEVEL - 1 + int(token.tag[1:]))}"
 
 
 def render_card(text: str) -> Markup:

@@ -71,7 +71,7 @@ class LegendEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, its heading, and its numbers in words.
+    """A chart with its title, table of numbers and text description.
 
     Attributes:
         title: What is shown.
@@ -116,8 +116,10 @@ def histogram(
     offset: dict[str, Any] = {"field": "series", "type": "nominal", "sort": [entry.name for entry in legend]}
     hover = hover_selection("bin")
     shaded = alt.when(hover).then(alt.value(0.08)).otherwise(alt.value(0))
-    chart = marks_of("bars").mark_bar().encode(colour_encoding(legend))
-    over = marks_of("points").mark_rect(color="var(--ink)").encode(tooltip="tip:N", opacity=shaded).add_params(hover)
+    chart = create_marks("bars").mark_bar().encode(colour_encoding(legend))
+    over = (
+        create_marks("points").mark_rect(color="var(--ink)").encode(tooltip="tip:N", opacity=shaded).add_params(hover)
+    )
     if ordered:
         x = alt.X(axis=alt.Axis(labelOverlap="parity", labelSeparation=6), **position)
         layers, height = [chart.encode(x, alt.XOffset(**offset), alt.Y(**share)), over.encode(x)], 200
@@ -153,7 +155,7 @@ def heat_map(title: str, counts: Sequence[Sequence[int]], aspect: float, caption
     largest = max(cell["count"] for cell in cells)
     scale = alt.Scale(type="sqrt", domain=[0, max(1, largest)], range=[0, 1])
     drawn = (
-        marks_of("points")
+        create_marks("points")
         .mark_rect(color="var(--learned)")
         .encode(
             alt.X("x:O", axis=None, scale=alt.Scale(padding=0)),
@@ -185,7 +187,7 @@ def duration_chart(title: str, seconds: Mapping[str, float], texts: Mapping[str,
          "tip": f"{name}: {texts[name]}"}
         for name, value in seconds.items()
     ]  # fmt: skip
-    base = marks_of("points").encode(
+    base = create_marks("points").encode(
         alt.Y("name:N", sort=list(seconds)),
         alt.X("seconds:Q", axis=None, scale=alt.Scale(domain=[0, max(1e-9, *seconds.values()) * 1.35])),
         tooltip="tip:N",
@@ -204,8 +206,8 @@ def series_legend(names: Sequence[str]) -> list[LegendEntry]:
     return [LegendEntry(name, ROW_COLOURS.get(name, f"c{i % NUM_COLOURS}")) for i, name in enumerate(names)]
 
 
-def marks_of(dataset: str) -> alt.Chart:
-    """Begin marks of a data set of `specification`; ``points`` are what the arrow keys select."""
+def create_marks(dataset: str) -> alt.Chart:
+    """Create the Altair chart of a named data set of `specification`; arrow keys step through ``points``."""
     return alt.Chart(alt.NamedData(name=dataset))
 
 
@@ -225,7 +227,7 @@ def hover_selection(field: str, nearest: bool = False) -> alt.Parameter:
 def specification(
     layers: Sequence[alt.Chart], height: int | str, **datasets: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Build the Vega-Lite specification of layers as wide as the page lets it be.
+    """Build the Vega-Lite specification of layers, with the width of its container.
 
     Args:
         layers: Marks, the first at the bottom.

@@ -11,7 +11,7 @@ from ms2.core.errors import UserError
 from ms2.datasets.records import ImageRecord, ObjectLabel
 from ms2.report.files import read_json
 
-DISTANCE_STEP = 10
+DISTANCE_BIN_WIDTH = 10
 """Width of a bin of distances, in metres."""
 POSITION_BINS = 96
 """Bins of positions along each side of an image."""
@@ -54,7 +54,7 @@ class DataSetCounts:
         images_with: Images that show a class, by class.
         sizes: For each class, boxes by the square root of their area, in whole pixels.
         visibility: Labelled and hidden objects by tenths of their visible fraction.
-        distances: Objects by distance from the camera in steps of `DISTANCE_STEP`; empty in 2D worlds.
+        distances: Objects by distance from the camera in steps of `DISTANCE_BIN_WIDTH`; empty in 2D worlds.
         positions: Boxes by the position of their centre, in `POSITION_BINS` of the width and of the height.
         provenance: For each recorded field of `PROVENANCE_KEYS`, images by its value.
     """
@@ -137,7 +137,7 @@ class DataSetCounts:
         self._add_visibility("labelled", label)
         self.num_truncated += (label.truncation or 0) > 0
         if label.box3d is not None:
-            self.distances[int(max(0.0, float(label.box3d[5])) // DISTANCE_STEP)] += 1
+            self.distances[int(max(0.0, float(label.box3d[5])) // DISTANCE_BIN_WIDTH)] += 1
 
     def _add_visibility(self, kind: str, label: ObjectLabel) -> None:
         self.visibility[kind][min(9, max(0, int(10 * float(label.visibility))))] += 1

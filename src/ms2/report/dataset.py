@@ -17,10 +17,10 @@ from ms2.datasets.labels import decode_mask
 from ms2.datasets.records import ObjectLabel
 from ms2.report.card import render_card
 from ms2.report.charts import Chart, heat_map, histogram
-from ms2.report.counts import DISTANCE_STEP, POSITION_BINS, DataSetCounts, scene_names
+from ms2.report.counts import DISTANCE_BIN_WIDTH, POSITION_BINS, DataSetCounts, scene_names
 from ms2.report.files import read_json, read_text, resolve_inside
 from ms2.report.gallery import Gallery, GalleryImage, GalleryLabel, build_gallery, bytes_per_image, data_uri
-from ms2.report.page import Fact, ReproduceSection, Section, command_list, present, render_page
+from ms2.report.page import Fact, ReproduceSection, Section, command_list, drop_empty_facts, render_page
 from ms2.report.tables import Table
 
 NUM_SAMPLES = 24
@@ -91,7 +91,7 @@ def _facts(description: Mapping[str, Any], counts: DataSetCounts) -> list[Fact]:
     size = f"{' × '.join(map(str, counts.image_sizes.most_common(1)[0][0]))} px"
     origin = [str(description[key]) for key in ("source", "structure") if isinstance(description.get(key), str)]
     conditions = description.get("conditions") or ()
-    return present(
+    return drop_empty_facts(
         [
             Fact("made from", ", ".join(origin) or None),
             Fact("images", f"{counts.num_images:,}"),
@@ -190,7 +190,7 @@ def _charts(counts: DataSetCounts) -> list[Chart]:
         bins = [f"{10 * i} to {10 * i + 10} %" for i in range(10)]
         charts.append(histogram("Visible fraction of objects", bins, shares_of, f"share of {number:,} objects"))
     if counts.distances:
-        bins = [f"{DISTANCE_STEP * k} to {DISTANCE_STEP * (k + 1)}" for k in range(max(counts.distances) + 1)]
+        bins = [f"{DISTANCE_BIN_WIDTH * k} to {DISTANCE_BIN_WIDTH * (k + 1)}" for k in range(max(counts.distances) + 1)]
         number = sum(counts.distances.values())
         distances = {"objects": [counts.distances[k] / number for k in range(len(bins))]}
         charts.append(histogram("Distance from the camera", bins, distances, "in metres"))

@@ -1,4 +1,4 @@
-"""Readers of a folder's files, with errors for the person who named the folder."""
+"""Read files of a run or data set; errors tell the user what is missing or damaged."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def resolve_inside(folder: Path, name: object) -> Path:
-    """Return the path of a file that data names.
+    """Return the path of a file named in a data file; raise an error if it lies outside the folder.
 
     Raises:
         UserError: If it lies outside the folder.

@@ -25,10 +25,10 @@ PAGE_IMAGE_BYTES = 1_000_000
 """Total size of a page's image files; base64 adds a third, and a page should stay below 3 MB with the chart library."""
 MAX_IMAGE_BYTES = 40_000
 """Image files up to this size go into the page as they are; larger ones become JPEG."""
-SIDES = (800, 640, 480, 320, 240, 160)
+JPEG_SIZES = (800, 640, 480, 320, 240, 160)
 """Lengths in pixels of a JPEG's longer side, of which the first is taken that makes a file small enough."""
 JPEG_QUALITY = 85
-PIXELATED_WIDTH = 200
+MAX_PIXELATED_WIDTH = 200
 """Images narrower than this are enlarged without interpolation."""
 
 
@@ -214,8 +214,8 @@ def data_uri(path: Path, max_bytes: int = MAX_IMAGE_BYTES) -> tuple[str, tuple[i
 
     Args:
         path: The file.
-        max_bytes: Size of the file from which on it is scaled down to a JPEG of at most this size, as far as `SIDES`
-            allow.
+        max_bytes: Size of the file from which on it is scaled down to a JPEG of at most this size, as far as
+            `JPEG_SIZES` allow.
 
     Raises:
         UserError: If it can't be read as an image.
@@ -244,7 +244,7 @@ def _tile(image: GalleryImage, indices: Mapping[str, int]) -> Tile:
         image.uri,
         width,
         height,
-        width < PIXELATED_WIDTH,
+        width < MAX_PIXELATED_WIDTH,
         f"{image.name}: {words}" if words else image.name,
         [_box(label, indices[label.category], height) for label in labels],
         [Mask(indices[name], _mask_uri(mask, indices[name])) for name, mask in image.masks.items()],
@@ -275,12 +275,12 @@ def _mask_uri(mask: Bool[np.ndarray, "h w"], index: int) -> str:
     """Render a mask in its class's colour as a data URI."""
     image = Image.fromarray(mask.astype(np.uint8), "P")
     image.putpalette([0, 0, 0, *bytes.fromhex(_colour(index)[1:])])
-    image.thumbnail((SIDES[0], SIDES[0]), Image.Resampling.NEAREST)
+    image.thumbnail((JPEG_SIZES[0], JPEG_SIZES[0]), Image.Resampling.NEAREST)
     return _uri(_encode(image, "PNG", transparency=0, bits=1), "PNG")
 
 
 def _small_jpeg(image: Image.Image, max_bytes: int) -> bytes:
-    for side in SIDES:
+    for side in JPEG_SIZES:
         image.thumbnail((side, side))
         content = _encode(image, "JPEG", quality=JPEG_QUALITY)
         if len(content) <= max_bytes:

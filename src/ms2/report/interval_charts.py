@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from ms2.report.charts import NUMBER_FORMAT, Chart, colour_encoding, marks_of, series_legend, specification
+from ms2.report.charts import NUMBER_FORMAT, Chart, colour_encoding, create_marks, series_legend, specification
 from ms2.report.formatting import format_interval, format_number
 
 
@@ -76,7 +76,7 @@ def interval_chart(title: str, rows: Sequence[IntervalRow], caption: str = "") -
     largest = max(1e-12, *(point["high"] for point in points), *(point["value"] for point in points))
     scale = alt.Scale(domain=[min(0.0, *(point["low"] for point in points)), largest], nice=True)
     axis = alt.Axis(format=NUMBER_FORMAT, tickCount=4, grid=True)
-    base = marks_of("points").encode(
+    base = create_marks("points").encode(
         alt.Y("title:N", sort=[row.title for row in rows]), colour_encoding(legend, "name"), tooltip="tip:N"
     )
     drawn = [
@@ -100,7 +100,7 @@ def rule_change_chart(title: str, rows: Sequence[ChangeRow]) -> Chart:
                        "low": low, "high": high, "tip": tip})  # fmt: skip
     scale = alt.Scale(domain=[0, 1])
     axis = alt.Axis(orient="top", values=[0, 0.25, 0.5, 0.75, 1], format=NUMBER_FORMAT, grid=True)
-    base = marks_of("points").encode(alt.Y("row:O", axis=None, scale=alt.Scale(padding=0)), tooltip="tip:N")
+    base = create_marks("points").encode(alt.Y("row:O", axis=None, scale=alt.Scale(padding=0)), tooltip="tip:N")
 
     def x(field: str) -> alt.X:
         return alt.X(f"{field}:Q", axis=axis, scale=scale)

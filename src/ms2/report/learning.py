@@ -56,10 +56,10 @@ CHARTS = tuple(
     )
 )
 """Charts of logged values in order; values that none of them shows have charts of their own below."""
-TRAINING_COLUMNS = r"(train|extractor|pretraining|autoencoding|parameters)/"
-"""Columns that only logs of training have, not those of tests, which count no steps."""
-FINAL_COLUMNS = r"(epoch|step)$|(final|realism|image_distances)/"
-"""Columns that are no curves: counters, and what was measured once in the end."""
+TRAINING_COLUMN_PATTERN = r"(train|extractor|pretraining|autoencoding|parameters)/"
+"""Pattern of the columns that only logs of training have, not those of tests, which count no steps."""
+NON_CURVE_COLUMN_PATTERN = r"(epoch|step)$|(final|realism|image_distances)/"
+"""Pattern of the columns that are not plotted as curves: counters, and values measured once after training."""
 CURVE_NAMES = {"nll": "training", "val_nll": "held out", "prior_entropy": "entropy of the prior"}
 SCORE_TITLES = {
     "presence_accuracy": "accuracy of class presence",
@@ -111,7 +111,7 @@ def read_logs(folder: Path) -> dict[str, Curve]:
     files = folder.glob("csv/version_*/metrics.csv")
     for path in sorted(files, key=lambda path: (len(path.parent.name), path.parent.name)):
         rows = csv.DictReader(read_text(path).splitlines())
-        if not any(re.match(TRAINING_COLUMNS, name) for name in rows.fieldnames or ()):
+        if not any(re.match(TRAINING_COLUMN_PATTERN, name) for name in rows.fieldnames or ()):
             continue
         for row in rows:
             for name, text in row.items():
@@ -124,7 +124,7 @@ def read_logs(folder: Path) -> dict[str, Curve]:
     return {
         name: Curve(name, sorted(values), [values[step] for step in sorted(values)])
         for name, values in found.items()
-        if not re.match(FINAL_COLUMNS, name)
+        if not re.match(NON_CURVE_COLUMN_PATTERN, name)
     }
 
 

@@ -10,8 +10,8 @@ from ms2.report.charts import (
     Chart,
     LegendEntry,
     colour_encoding,
+    create_marks,
     hover_selection,
-    marks_of,
     series_legend,
     specification,
 )
@@ -115,14 +115,14 @@ def _layers(
 
     layers = []
     if smoothed:
-        curves = marks_of("smoothed").encode(x, colour_encoding(legend))
+        curves = create_marks("smoothed").encode(x, colour_encoding(legend))
         layers += [curves.mark_line(strokeWidth=1, opacity=0.35).encode(y("value"))]
         layers += [curves.mark_line(strokeWidth=2).encode(y("smoothed"))]
     if marked:
-        points = marks_of("marked").encode(x, y("value"), colour_encoding(legend))
+        points = create_marks("marked").encode(x, y("value"), colour_encoding(legend))
         layers += [points.mark_line(strokeWidth=2), points.mark_circle(size=45, opacity=1)]
     hover = hover_selection("x", nearest=True)
-    cursor = marks_of("points").mark_rule(color="var(--soft)").add_params(hover)
+    cursor = create_marks("points").mark_rule(color="var(--soft)").add_params(hover)
     shown = alt.when(hover).then(alt.value(1)).otherwise(alt.value(0))
     return [*layers, cursor.encode(x, opacity=shown, tooltip="tip:N")]
 

@@ -57,7 +57,7 @@ class ReproduceSection:
     """Commands that make a run or a data set again.
 
     Attributes:
-        commands: Commands by what they do.
+        commands: Commands by their purpose.
         versions: Versions of what it was made with, as text.
     """
 
@@ -117,11 +117,11 @@ def page_script() -> str:
     return bundle.replace("</script", r"<\/script")
 
 
-def present(facts: Sequence[Fact]) -> list[Fact]:
+def drop_empty_facts(facts: Sequence[Fact]) -> list[Fact]:
     """Drop facts without a value."""
     return [fact for fact in facts if fact.value is not None]
 
 
 def command_list(commands: Mapping[str, str]) -> list[Fact]:
-    """Commands by what they do."""
+    """Return the commands, each with a description of its purpose."""
     return [Fact(what, command) for what, command in commands.items()]

@@ -22,7 +22,7 @@ from ms2.report.formatting import format_interval, format_number
 from ms2.report.interval_charts import IntervalRow, interval_chart
 from ms2.report.tables import Cell, Table
 
-HAVE_UNITS = ("wasserstein", "w1")
+DISTANCES_WITH_UNIT = ("wasserstein", "w1")
 """Distances in the unit of the statistic."""
 
 
@@ -163,7 +163,7 @@ def estimate_cell(estimate: Estimate | None) -> Cell:
 
 def statistic_metric(statistic: StatisticResult, distance: str) -> ReportedMetric | None:
     """Build the metric of one distance of a statistic; None if that of the learned model is not finite."""
-    unit = f" in {statistic.unit}" if statistic.unit and distance in HAVE_UNITS else ""
+    unit = f" in {statistic.unit}" if statistic.unit and distance in DISTANCES_WITH_UNIT else ""
     title = DISTANCE_TITLES.get(distance, distance) + unit
     return _metric(statistic.title, title, statistic.distances[distance], statistic.means)
 

@@ -24,7 +24,7 @@ from ms2.report.formatting import format_duration
 from ms2.report.gallery import Gallery, GalleryImage, build_gallery, bytes_per_image, data_uri, parse_label
 from ms2.report.interval_charts import ChangeRow, rule_change_chart
 from ms2.report.learning import learning_curves, probe_section, read_logs
-from ms2.report.page import Fact, ReproduceSection, Section, command_list, present, render_page
+from ms2.report.page import Fact, ReproduceSection, Section, command_list, drop_empty_facts, render_page
 from ms2.report.results import main_metrics, results_section, statistic_metric
 from ms2.report.tables import Table
 
@@ -32,8 +32,8 @@ CHANGES_SHOWN, MAX_CHANGES = 16, 200
 """Rule changes that are shown, and that are on the page at all."""
 MAX_FIGURE_BYTES = 900_000
 """A figure up to this size goes into the page as it is."""
-NUM_LEAD_METRICS = 4
-"""Metrics below the title."""
+NUM_HEADER_METRICS = 4
+"""Number of metrics shown below the title."""
 STAGE_TITLES = {
     "extractor": "feature extractor",
     "pretraining": "pretraining",
@@ -129,7 +129,7 @@ def report_run(folder: Path) -> str:
         sections,
         facts=_facts(results, config),
         finished=results is not None or read_json(folder / "run.json", dict, {}).get("finished") is not False,
-        metrics=[] if results is None else main_metrics(results)[:NUM_LEAD_METRICS],
+        metrics=[] if results is None else main_metrics(results)[:NUM_HEADER_METRICS],
     )
 
 
@@ -140,10 +140,10 @@ def _facts(results: Results | None, config: Mapping[str, Any]) -> list[Fact]:
     ]
     if results is None:
         steps, seed = _get_nested(config, "trainer", "max_steps"), config.get("seed_everything")
-        return present([*facts, Fact("steps", steps), Fact("seed", seed)])
+        return drop_empty_facts([*facts, Fact("steps", steps), Fact("seed", seed)])
     measured = results.measured_with
     total = results.seconds.get("total")
-    return present(
+    return drop_empty_facts(
         [
             *facts,
             Fact("steps", measured.steps or _get_nested(config, "trainer", "max_steps")),  # ms2 test takes none

@@ -146,7 +146,7 @@ def format_examples(message: str, items: Sequence[object]) -> str:
 def warn_about_shapes(
     root: str | Path, sizes: Mapping[Path, tuple[int, int]], wanted: tuple[int, int], fit: Fit
 ) -> None:
-    """Say what becomes of images of another aspect than the renderer's, and of smaller ones."""
+    """Warn about images of another aspect than the renderer's, and smaller ones, and say how they are resized."""
     height, width = wanted
     aspect = width / height
     odd = {

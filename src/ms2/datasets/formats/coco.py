@@ -80,7 +80,7 @@ class CocoSet(LabelledSet):
         images: Folder of the images.
         annotations: COCO annotation file (JSON).
         categories: Categories in the order of their labels; by default all of the file.
-        names: Category for each of the file's category names that is to be renamed or merged.
+        category_map: Category by the file's category names, for those to be renamed or merged.
         size: Height and width after a crop to that aspect around the centre and resizing; null keeps each image's.
         masks: Whether to return masks.
         limit: Use only the first n images; null for all.
@@ -95,7 +95,7 @@ class CocoSet(LabelledSet):
         images: Path | str,
         annotations: Path | str,
         categories: Sequence[str] | None = None,
-        names: dict[str, str] | None = None,
+        category_map: dict[str, str] | None = None,
         size: tuple[int, int] | None = None,
         masks: bool = False,
         limit: int | None = None,
@@ -112,7 +112,7 @@ class CocoSet(LabelledSet):
             with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
                 self.coco = COCO(str(path))
             available = {
-                category["id"]: (names or {}).get(category["name"], category["name"])
+                category["id"]: (category_map or {}).get(category["name"], category["name"])
                 for category in self.coco.dataset["categories"]
             }
             self.images = sorted(self.coco.imgs)[: check_limit(limit)]

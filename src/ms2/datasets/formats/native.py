@@ -119,8 +119,8 @@ class GeneratedSet(LabelledSet):
         masks: Whether to return masks.
         amodal: Use boxes of whole objects, as KITTI's are, instead of boxes of their visible part.
         limit: Use only the first n images; null for all.
-        scale: Pixels of the images per pixel of KITTI's, by whose heights objects are easy or hard: 96 / 375 for
-            images 96 pixels high.
+        kitti_scale: Size of the images relative to KITTI's, by which the height limits of easy, moderate and hard
+            objects are scaled: 96 / 375 for images 96 pixels high.
 
     Raises:
         DataSetError: If the folder holds no data set, or an incomplete one.
@@ -134,9 +134,10 @@ class GeneratedSet(LabelledSet):
         masks: bool = False,
         amodal: bool = False,
         limit: int | None = None,
-        scale: float = 1.0,
+        kitti_scale: float = 1.0,
     ) -> None:
-        self.folder, self.masks, self.amodal, self.scale = expand_path(folder).absolute(), masks, amodal, scale
+        self.folder = expand_path(folder).absolute()
+        self.masks, self.amodal, self.kitti_scale = masks, amodal, kitti_scale
         about = self._read_description()
         number, available = about.get("num_scenes"), about.get("categories")
         if not (isinstance(number, int) and isinstance(available, list) and all(isinstance(n, str) for n in available)):
@@ -172,7 +173,7 @@ class GeneratedSet(LabelledSet):
         with reading(path):
             image = read_image(path_inside(self.folder, record.image.file))
             found = label_annotations(record.labels, record.hidden, self.categories, self.amodal, self.masks)
-            return image, stack_annotations(image, found, self.masks, self.scale)
+            return image, stack_annotations(image, found, self.masks, self.kitti_scale)
 
 
 def label_annotations(

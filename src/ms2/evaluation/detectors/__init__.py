@@ -1,1 +1,1 @@
-"""Detectors: what generated data is worth (Tables 1 and 2)."""
+"""Downstream comparison: detectors trained on generated data (Tables 1 and 2)."""

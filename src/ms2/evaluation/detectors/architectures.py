@@ -16,16 +16,16 @@ from ms2.datasets.labelled_set import Annotations
 from ms2.features.backbone import IMAGENET_MEAN, IMAGENET_STD, truncate_network
 
 HEADS = ("fasterrcnn", "fcos", "maskrcnn")
-LAYERS = {
+PYRAMID_LAYERS = {
     "resnet18": {"layer1": 64, "layer2": 128, "layer3": 256},
     "resnet50": {"layer1": 256, "layer2": 512, "layer3": 1024, "layer4": 2048},
     "mobilenet_v3_large": {"3": 24, "6": 40, "12": 112},
 }
-"""Layers of each backbone whose maps have strides of 4, 8, 16 and 32, and their channels.
+"""Layers of each backbone that feed the feature pyramid, with strides of 4, 8, 16 and 32, and their channels.
 
 Light backbones stop where the receptive field covers the objects of small images: deeper layers hold most weights.
 """
-ARCHITECTURES = tuple(f"{head}_{body}_fpn" for head in HEADS for body in LAYERS)
+ARCHITECTURES = tuple(f"{head}_{body}_fpn" for head in HEADS for body in PYRAMID_LAYERS)
 MIN_STRIDE = 4
 """Pixels per cell of the pyramid's finest level; doubled per level."""
 STEM_LAYERS = ("conv1", "layer1", "0", "1")
@@ -71,10 +71,14 @@ def build_network(architecture: str, num_classes: int, upscale: float, min_ancho
     network = models.get_model(body, weights=None)
     light = body != "resnet50"
     width = 64 if light else 256
-    levels = range(len(LAYERS[body]) + 1)  # the pyramid adds a level
-    names = {layer: str(i) for i, layer in enumerate(LAYERS[body])}
+    levels = range(len(PYRAMID_LAYERS[body]) + 1)  # the pyramid adds a level
+    names = {layer: str(i) for i, layer in enumerate(PYRAMID_LAYERS[body])}
     backbone = BackboneWithFPN(
-        getattr(network, "features", network), names, list(LAYERS[body].values()), width, norm_layer=nn.BatchNorm2d
+        getattr(network, "features", network),
+        names,
+        list(PYRAMID_LAYERS[body].values()),
+        width,
+        norm_layer=nn.BatchNorm2d,
     )
     if head == "fcos":
         points = AnchorGenerator(tuple((MIN_STRIDE * 2**i,) for i in levels), ((1.0,),) * len(levels))  # one per cell
@@ -98,7 +102,7 @@ def load_backbone(body: nn.Module, architecture: str, weights: str) -> None:
     """Load the weights of a classification network into the backbone."""
     name = architecture.removesuffix("_fpn").split("_", 1)[1]
     prefix = "" if name.startswith("resnet") else "features."
-    network = truncate_network(name, [prefix + list(LAYERS[name])[-1]], weights)
+    network = truncate_network(name, [prefix + list(PYRAMID_LAYERS[name])[-1]], weights)
     body.load_state_dict({key.removeprefix(prefix): value for key, value in network.state_dict().items()})
 
 

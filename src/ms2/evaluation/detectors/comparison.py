@@ -161,7 +161,7 @@ def _average_precision(detector: Detector, test: LabelledSet, seed: int, trainer
 
 
 def comparison_folder(folder: Path, run: ComparedRun, budget: DetectorBudget) -> Path:
-    """Return the folder of a comparison in that of the run; it depends on budget, weights, target and measures."""
+    """Return a comparison's folder in the run's, named by a hash of budget, weights, target and metrics."""
     hashes = [opened.fingerprints() for opened in run.rows.values()]
     settings = (vars(budget), hashes, run.target.fingerprint(), run.statistics, run.image_distances)
     return folder / "compare" / fingerprint(*settings)
