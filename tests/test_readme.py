@@ -272,4 +272,4 @@ def test_the_readmes_python_runs(number: int, tmp_path: Path, monkeypatch: pytes
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     if number == 0:
-        assert names["result"].picture.width > 100 and len(names["result"].images(3)) == 3
+        assert names["result"].figure.width > 100 and len(names["result"].images(3)) == 3
