@@ -205,7 +205,7 @@ def test_settings_in_the_text_exist(page: Path, settings: set[str]) -> None:
 @every_page
 def test_yaml_blocks_are_settings(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i, block in enumerate(blocks(page, "yaml")):
-        found = yaml.load(block, configurations.Loader)
+        found = yaml.load(block, configurations.YamlLoader)
         file = tmp_path / f"{i}.yaml"
         file.write_text(yaml.safe_dump({"base": "multimnist_quick"} | found))
         parse(["ms2", "fit", "--config", str(file)], capsys)
