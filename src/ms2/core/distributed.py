@@ -39,7 +39,7 @@ class Processes:
 
     @torch.no_grad()
     def gather(self, rows: Shaped[Tensor, "b *d"]) -> Shaped[Tensor, "m *d"]:
-        """Concatenate the rows of all processes in the order of rank; their numbers may differ. Without gradients."""
+        """Concatenate the rows of all processes in rank order; each may have a different number. Without gradients."""
         if self.world_size == 1:
             return rows
         size = torch.tensor([len(rows)], device=rows.device)
@@ -52,7 +52,7 @@ class Processes:
         return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
     def gather_objects(self, value: T) -> list[T]:
-        """Return the objects of all processes in the order of rank; they must be picklable."""
+        """Return the objects of all processes in rank order; they must be picklable."""
         if self.world_size == 1:
             return [value]
         values: list[T | None] = [None] * self.world_size

@@ -1,4 +1,4 @@
-"""Parsing of command lines and configurations, with errors that list the names there are."""
+"""Parsing of command lines and configurations, with errors that list the available names."""
 
 import re
 from typing import Any, NoReturn

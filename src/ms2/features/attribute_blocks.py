@@ -20,9 +20,9 @@ class AttributeEncoding:
     """How values of attributes are encoded, as training targets and in blocks.
 
     Args:
-        bins: Number of thresholds of an attribute, and of sizes of gaps.
-        harmonics: Number of multiples of an angle.
-        lateral_bins: Number of rows that the second attribute of a block of gaps is binned to.
+        bins: Number of thresholds that attributes, and gaps between neighbours, are compared with.
+        harmonics: Number of multiples of an angle whose cosine and sine encode it.
+        lateral_bins: Number of bins of the attribute that says which row an object of a block of gaps is in.
 
     Raises:
         UserError: If a number is below 1.
@@ -40,7 +40,7 @@ class AttributeEncoding:
         return 2 * self.harmonics if attribute.periodic else 1
 
     def targets(self, attribute: Attribute, value: Tensor) -> list[Tensor]:
-        """Compute the training targets of an attribute; of an angle, whose mean has no meaning, cosines and sines."""
+        """Compute the training targets of an attribute: its encoded value, or an angle's cosines and sines."""
         if not attribute.periodic:
             return attribute.encode(value)
         # each multiple by itself: an 8 may be upside down, but twice its angle is well defined

@@ -183,7 +183,7 @@ def check_counts(counts: Int[Tensor, "b c"], max_count: int, objects: str) -> No
 
     Args:
         counts: Numbers of objects in images of the prior.
-        max_count: Largest number that the heads can represent.
+        max_count: Largest count that the heads can represent.
         objects: What is counted, for the message.
 
     Raises:

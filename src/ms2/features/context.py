@@ -1,4 +1,4 @@
-"""Layers that add context from afar to a feature map: coarser maps, and running sums along both axes."""
+"""Layers that add long-range context to a feature map: coarser maps, and running sums along both axes."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from ms2.features.resnet import ResidualBlock
 
 SUM_SCALE = 8
-"""Divisor of running sums: over some dozens of positions they are then of the size of their terms."""
+"""Divisor of running sums, so that sums over some dozens of positions have the magnitude of their terms."""
 
 
 class FeaturePyramid(nn.Module):
     """Adds upsampled coarser feature maps, each of half the resolution, to a feature map.
 
     Args:
-        channels: Channels of the map; each coarser map has half as many again.
+        channels: Channels of the map; each coarser map has 1.5 times those of the map before.
         num_levels: Number of coarser maps.
     """
 

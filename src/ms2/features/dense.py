@@ -36,11 +36,11 @@ class DenseCounts(TrainedExtractor):
             than half an object, or two may have their centres in one.
         background_weight: Weight of cells without an object in the loss, since few cells hold one; the expected counts
             are corrected for it.
-        max_count: Largest number that is represented: one number for block ``count`` of all objects, or one by class
+        max_count: Largest count that is represented: one number for block ``count`` of all objects, or one by class
             for blocks ``count_<class>``.
         parents_per_class: Number of parents whose objects are counted separately, by class: ``{"car": 4}`` for the cars
             of the first, second, third and fourth road, in blocks ``count_car_1`` ... ``count_car_4``.
-        count_kernel_std: Standard deviation of the Gaussian that spreads a number over the bins.
+        count_kernel_std: Standard deviation of the Gaussian that spreads a count over the bins.
         min_visibility: Visible fraction of an object below which it is not labelled. Hidden objects can only be
             guessed, which blurs the counts.
         pyramid_levels: Number of coarser feature maps, each of half the resolution, that are added to the map. Without,

@@ -49,17 +49,17 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
             which are the position on the image.
         gap_blocks: By the name of a block, the axis along which neighbours are ordered, ``column`` or ``row``; and
             after it, if objects of one slot are in several rows, the attribute whose bins are the rows.
-        lateral_bins: Number of bins of that attribute between its bounds, such as a road's two lanes.
+        lateral_bins: Number of bins (rows) of the attribute in ``gap_blocks``, such as a road's two lanes.
         block_classes: By block, the classes whose objects it holds; all by default.
         per_slot: Blocks that are repeated for each count slot: ``lanes_car_1`` for the cars on the first road.
-        bins: Number of thresholds of an attribute, and of sizes of gaps.
-        harmonics: Number of multiples of an angle.
+        bins: Number of thresholds that attributes, and gaps between neighbours, are compared with.
+        harmonics: Number of multiples of an angle whose cosine and sine encode it.
         widths: Output channels of the three residual blocks.
         strides: Strides of the three blocks; their product is the size of a cell in pixels.
         background_weight: Weight of cells without an object in the loss.
-        max_count: Largest number that is represented, for all objects or by class.
+        max_count: Largest count that is represented, for all objects or by class.
         parents_per_class: Number of parents whose objects are counted separately, by class.
-        count_kernel_std: Standard deviation of the Gaussian that spreads a number over the bins.
+        count_kernel_std: Standard deviation of the Gaussian that spreads a count over the bins.
         min_visibility: Visible fraction of an object below which it is not labelled.
         pyramid_levels: Number of coarser feature maps that are added to the map.
         count_threshold: By class, the density in a neighbourhood below which nothing is counted.

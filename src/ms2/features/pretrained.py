@@ -36,8 +36,8 @@ class PretrainedCounts(DenseCounts):
         width: Channels of the head.
         min_visibility: Visible fraction of an object below which it is not labelled.
         background_weight: Weight of cells without an object in the loss, as in `DenseCounts`.
-        max_count: Largest number that is represented, as in `DenseCounts`.
-        count_kernel_std: Standard deviation of the Gaussian that spreads a number over the bins.
+        max_count: Largest count that is represented, as in `DenseCounts`.
+        count_kernel_std: Standard deviation of the Gaussian that spreads a count over the bins.
         count_threshold: By class, the density in a neighbourhood below which nothing is counted, as in `DenseCounts`.
         seed: Seed of the weights' random initialisation.
     """

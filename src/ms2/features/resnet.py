@@ -81,7 +81,7 @@ class ResNet(TrainedExtractor):
         widths: Output channels of the three blocks; the last is the dimension of the embedding.
         pool: Pooling of the last feature map over the image; with ``sum`` the embedding is linear in counts.
         count_heads: Whether to add count heads.
-        max_count: Largest number that the count heads represent: one number for all heads, or one by class, for heads
+        max_count: Largest count that the count heads represent: one number for all heads, or one by class, for heads
             of these classes alone.
     """
 
@@ -101,7 +101,7 @@ class ResNet(TrainedExtractor):
         self.slots, self.classes, self.pool = CountSlots(classes), list(classes), pool
         self.trunk = residual_trunk(channels, widths, (2, 2, 2))
         self.max_counts: dict[str, int] = {}
-        """Largest number of each count head, by the name of its block."""
+        """Largest count of each count head, by the name of its block."""
         if count_heads and isinstance(max_count, int):
             self.max_counts = dict.fromkeys([f"count_{name}" for name in classes] + ["count"], max_count)
         elif count_heads and isinstance(max_count, dict):

@@ -98,7 +98,7 @@ class Grammar(Plugin, kind="grammars"):
         return [k for k, rule in enumerate(self.rules) if rule.lhs == symbol]
 
     def tensors(self, device: torch.device | str = "cpu") -> GrammarTensors:
-        """Return the grammar as tensors on a device, built once for each."""
+        """Return the grammar as tensors on a device, cached per device."""
         device = torch.device(device)
         if device not in self._tensors:
             built = grammar_tensors(self.rules, self.nonterminals, self.terminals, self.classes)

@@ -1,4 +1,4 @@
-"""What is learned: the structure model q(T), the parameter model q(V | T), and scene models that sample from both."""
+"""Learned models: the structure model q(T), the parameter model q(V | T), and scene models that sample from both."""
 
 from ms2.models.networks import GRU, LSTM, SequenceNetwork, Transformer
 from ms2.models.parameters import ParameterModel

@@ -25,7 +25,7 @@ from ms2.world import World
 
 PARENT_OFFSET_SCALE = 8.0
 """Factor of the inputs that are differences to the parent: those of a car and its road are small on the whole map."""
-WRAPS = (-2, -1, 0, 1, 2)
+FULL_TURNS = (-2, -1, 0, 1, 2)
 """Full turns that the density of an angle sums over; for `MAX_STD`, the rest is below 1e-8."""
 MIN_STD, MAX_STD = math.exp(-5), math.exp(1)
 """Bounds of the standard deviations that are learned, in the units of `AttributeDistribution`."""
@@ -149,7 +149,7 @@ class ParameterModel(Configured, nn.Module):
     def log_prob(self, distribution: AttributeDistribution, values: Float[Tensor, "b N k"]) -> Float[Tensor, " b"]:
         """Compute the log-density of values in the units of the distribution, summed over each scene's attributes."""
         offset = values - distribution.mean
-        turns = 2 * math.pi * torch.tensor(WRAPS, dtype=offset.dtype, device=offset.device)
+        turns = 2 * math.pi * torch.tensor(FULL_TURNS, dtype=offset.dtype, device=offset.device)
         wrapped = _log_normal(_wrap(offset)[..., None] + turns, distribution.std[..., None])
         density = torch.where(self.periodic, wrapped.logsumexp(-1), _log_normal(offset, distribution.std))
         return torch.where(distribution.active, density, 0.0).sum((1, 2))

@@ -1,4 +1,4 @@
-"""Sample scenes, images and labels from the prior, from the learned models, or from one of each."""
+"""Sample scenes, images and labels from the prior, the learned models, or one learned model and one prior."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -74,7 +74,7 @@ class SceneModel:
 
     @property
     def learned(self) -> Row:
-        """Which learned models there are."""
+        """Which of structure and parameters have a learned model."""
         return Row(self.structure is not None, self.parameters is not None)
 
     @property

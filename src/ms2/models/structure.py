@@ -63,8 +63,8 @@ class StructureModel(Configured, nn.Module):
         context: Whether the network's input includes the `Context` of the step.
         num_latents: Size of the set Z of latents; the paper found 1 enough.
         latent_dim: Dimension of a latent.
-        max_tries: Draws after which a scene that never ends in time is an error.
-        fixed_rule_weights: Weights of the rules of symbols whose choice is given rather than learned, by symbol:
+        max_tries: Maximum number of draws of a scene; an error if none ends within ``t_max`` steps.
+        fixed_rule_weights: Weights of the rules of symbols whose rule is not learned, by symbol:
             ``{"Scene": [1, 1, 1]}`` mixes three scenarios evenly, whatever the target.
         max_length: Maximum length of lists, by the non-terminal of the list: with ``{"Cars": 15}``, ``Cars -> car Cars
             | ε`` must end after the fifteenth car. The paper has ``t_max`` alone, which is one bound for all, and

@@ -62,10 +62,10 @@ class ConditionalStructure:
     the envelope covers the likely ones, and tries are rejected for the rest.
 
     Args:
-        structure: The structure model; its probabilities are kept, so that its weights must not change.
+        structure: The structure model; its probabilities are cached, so its weights must not change.
         conditions: The conditions; with none, this samples the model itself.
-        max_prefixes: Maximum number of leaves of the envelope; more lower the rate of rejections.
-        max_tries: Consecutive rejections after which the conditions are called too rare.
+        max_prefixes: Maximum number of prefixes in the envelope; with more, fewer tries are rejected.
+        max_tries: Maximum number of consecutive rejections; after more, an error says that the conditions are too rare.
 
     Attributes:
         bound: Mass of the envelope, an upper bound of the probability that a sample of q meets the conditions and ends

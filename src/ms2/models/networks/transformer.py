@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ms2.core.errors import UserError
 from ms2.models.networks.base import SequenceNetwork, State
 
-WAVELENGTH = 10_000.0
+MAX_WAVELENGTH = 10_000.0
 """Longest wavelength of the sinusoidal positions, over 2 pi, in steps."""
 
 
@@ -96,6 +96,6 @@ class Block(nn.Module):
 
 def positions(index: Int[Tensor, " t"], hidden: int) -> Float[Tensor, "t h"]:
     """Compute sinusoidal embeddings of positions."""
-    rate = torch.exp(-math.log(WAVELENGTH) * torch.arange(0, hidden, 2, device=index.device) / hidden)  # [h/2]
+    rate = torch.exp(-math.log(MAX_WAVELENGTH) * torch.arange(0, hidden, 2, device=index.device) / hidden)  # [h/2]
     angle = index[:, None] * rate  # [t h/2]
     return torch.cat([angle.sin(), angle.cos()], 1)

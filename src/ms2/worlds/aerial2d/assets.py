@@ -62,7 +62,7 @@ class SpriteCanvas:
         return self.coverage(np.hypot(self.x - x, self.y - y) - radius)
 
     def taper(self, x0: float, x1: float, half0: float, half1: float) -> Plane:
-        """Compute the coverage of a symmetric piece from x0 to x1 with half widths half0 to half1."""
+        """Compute the coverage of a symmetric trapezoid from x0 to x1 with half widths half0 to half1."""
         fraction = np.clip((self.x - x0) / (x1 - x0), 0, 1)
         beside = np.abs(self.y) - (half0 + fraction * (half1 - half0))
         return self.coverage(np.maximum(beside, np.maximum(x0 - self.x, self.x - x1)))

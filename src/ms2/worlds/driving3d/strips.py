@@ -73,7 +73,7 @@ class UnplacedObjects(NamedTuple):
         return torch.isin(self.object_class, self.object_class.new_tensor([OBJECTS.index(name) for name in names]))
 
     def half_extents(self) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
-        """Compute half of the objects' extents along the street and across it, of their rotated rectangles."""
+        """Compute half extents, along and across the street, of the objects' rotated rectangles."""
         sideways = self.in_classes(classes_with("faces_street"))
         cos, sin = self.turn.cos().abs(), self.turn.sin().abs()
         width, length = self.size.unbind(-1)
@@ -181,7 +181,7 @@ class StripPlacer:
     def choose(
         self, objects: UnplacedObjects, strips: StripBatch, street: Mapping[str, Tensor], generator: Generator
     ) -> Int[Tensor, "b n"]:
-        """Sample the strip of each object by its class's weights, among those with room as long as there are any."""
+        """Sample the strip of each object by its class's weights; strips with room take precedence."""
         b, n = objects.object_class.shape
         device = objects.object_class.device
         buildings = torch.tensor([name in BUILDING_STRIPS for name in STRIPS] * 2, device=device)
