@@ -175,7 +175,7 @@ def build_reachability(
     max_lengths: Sequence[int],
     device: torch.device | str = "cpu",
 ) -> list[Reachability]:
-    """Group conditions so that each group has at most `MAX_JOINT_COUNTS` counts; build a `Reachability` for each.
+    """Build a `Reachability` for each of several small groups of conditions; see `MAX_JOINT_COUNTS`.
 
     With more than one group, combinations that only conditions of different groups exclude are found as a derivation
     proceeds.
