@@ -1,4 +1,4 @@
-"""``python -m ms2`` is ``ms2``."""
+"""Run the command line by ``python -m ms2``."""
 
 from ms2.cli.commands import main
 

@@ -1,4 +1,4 @@
-"""`ms2.fit`, `ms2.generate` and `ms2.load`: in plain Python what the command line does, through the same code."""
+"""Python interface: `ms2.fit`, `ms2.generate` and `ms2.load`, which share the command line's code."""
 
 import tempfile
 import time
@@ -51,7 +51,7 @@ NUM_PRIOR_SCENES = 1000
 
 
 class FitResult:
-    """What was learned, and how close it is to the target.
+    """Result of `fit`: the learned scene model, and its distances to the target.
 
     Args:
         folder: The run's folder, with ``metrics.json``, ``summary.png`` and checkpoints, as ``ms2 fit`` leaves it.

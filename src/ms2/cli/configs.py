@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def configs_command(command: "Command", argv: list[str]) -> None:
-    """Print the names of all configurations with a line each, or the settings of one."""
+    """Print all configurations with a one-line description each, or the settings of one."""
     parser = command.parser()
     parser.add_argument("name", nargs="?", help="configuration to show, by name or as a file")
     name = parser.parse_args(argv).name
@@ -24,7 +24,7 @@ def configs_command(command: "Command", argv: list[str]) -> None:
 
 
 def with_settings(words: list[str]) -> list[str]:
-    """Replace the configurations on a command line by one text with their settings, merged in order.
+    """Replace the configurations on a command line by one YAML text: their settings, merged in order.
 
     The text comes first, so that settings on the command line take precedence wherever they stand.
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def lightning_command(command: "Command", argv: list[str]) -> int | None:
-    """Run one of Lightning's commands; interrupted by SIGTERM, return the exit code that says so."""
+    """Run one of Lightning's commands; return SIGTERM's exit code if that interrupts it."""
     silence_lightning()
     help_texts = {command.name: {"description": f"{command.help}.", "epilog": f"Example: {command.example}"}}
     try:
@@ -57,7 +57,7 @@ def silence_lightning() -> None:
 
 
 class TrainerParser(LightningArgumentParser):
-    """Adds the names that may be typed to the error on a misspelt plug-in."""
+    """Argument parser whose error for a misspelt plug-in lists the available names."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message alone: the usage is some hundred lines, and --help shows it."""

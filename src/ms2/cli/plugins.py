@@ -46,7 +46,7 @@ def list_command(command: "Command", argv: list[str]) -> None:
 
 
 def lint_command(command: "Command", argv: list[str]) -> int:
-    """Print what is wrong or suspicious about a grammar; 1 if it can't be used."""
+    """Print a grammar's errors and warnings; return exit code 1 if there are errors."""
     parser = command.parser()
     parser.add_argument("grammar", metavar="NAME|FILE", help="name of a grammar, or a text file with its rules")
     parser.add_argument("t_max", nargs="?", type=int, help="longest derivation that is planned for")

@@ -1,4 +1,4 @@
-"""A run: the stages before learning, then learning, with what is logged, kept and measured on the way."""
+"""Train a run's stages and then its model, with logging, checkpoints and evaluation."""
 
 import time
 from collections.abc import Iterable, Mapping

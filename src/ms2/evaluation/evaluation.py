@@ -54,7 +54,7 @@ Embed = Callable[[FeatureExtractor, torch.device, int | None], Blocks]
 
 @dataclass(frozen=True)
 class Measurements:
-    """Everything that was measured of a scene model; writers take this one object.
+    """All measurements of a scene model, as input of the writers.
 
     Attributes:
         results: Distances to the target, with intervals.

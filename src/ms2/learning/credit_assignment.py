@@ -1,4 +1,4 @@
-"""Credit assignment: which feature blocks' costs weigh which steps of a derivation."""
+"""Credit assignment: weight each step of a derivation by the costs of the feature blocks that depend on it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -33,7 +33,7 @@ class CreditAssignment:
         return bool(self.symbols)
 
     def blocks_of(self, symbol: str) -> BlockSet:
-        """Return the blocks that name a symbol; None where none does."""
+        """Return the blocks that a symbol is assigned to; None if there are none."""
         return frozenset(block for block, symbols in self.symbols.items() if symbol in symbols) or None
 
     def groups(self, grammar: Grammar) -> tuple[Int[Tensor, " n1"], list[BlockSet]]:
@@ -57,7 +57,7 @@ class CreditAssignment:
         return torch.tensor([*map(sets.index, of_symbol), 0]), sets
 
     def scores(self, scores: Mapping[str, Tensor], blocks: BlockSet) -> Tensor:
-        """Sum the scores of a set of blocks, and of blocks that name no symbol.
+        """Sum the scores of a set of blocks, and of blocks that no symbol is assigned to.
 
         Raises:
             UserError: If a block is named that is not scored.

@@ -38,7 +38,7 @@ class TargetImages(Configured, LightningDataModule):
 
     Args:
         target: The target images.
-        batch_size: Target images, and generated ones, of a training step, over all processes.
+        batch_size: Number of target images, and of generated images, per training step, over all processes.
         embedding_batch_size: Images per batch when embedding the target.
         num_workers: Worker processes that load images.
         seed: Seed of the training batches.

@@ -19,7 +19,7 @@ Log = dict[str, Tensor]
 
 
 class Learner(Configured, nn.Module, ABC):
-    """Trains one of the two models of a `SceneModel`, which it is handed in each step and does not hold.
+    """Trains one of the two models of a `SceneModel`, which is an argument of each step.
 
     Args:
         lr: Learning rate (Adam).

@@ -34,7 +34,7 @@ class ValidationImages(NamedTuple):
 
 
 class TaskReward(Configured, nn.Module):
-    """Meta-Sim's second objective: networks that are trained on generated images should do well on the target.
+    """Meta-Sim's second objective: the accuracy on target images of networks trained on generated ones.
 
     Every few parameter steps a task network is trained on labelled generated images. Its accuracy on a few labelled
     images of the target is the reward of all of these images together, and REINFORCE makes the parameters of rewarded

@@ -47,8 +47,8 @@ class StructureLearner(Learner):
         lr: Learning rate (Adam).
         lr_decay: Whether the learning rate falls linearly to zero, which reduces the policy's noise.
         max_grad_norm: Norm to which gradients are clipped; null for no clipping.
-        reject_weight: Added to the score of scenes that were rejected too often, lambda.
-        reject_threshold: Rejections without penalty, epsilon.
+        reject_weight: Penalty lambda, added to the score of scenes with more rejections than the threshold.
+        reject_threshold: Number of rejections without penalty, epsilon.
         correct_rejection: Whether to centre advantages, so that the gradient is that of the distribution after
             rejection, q(T) / P(end in time); the paper ignores rejection.
 

@@ -1,4 +1,4 @@
-"""Which steps of a run train structure and which train parameters, and how far each of the two has come."""
+"""Schedule of the steps that train structure and parameters, and the progress of both."""
 
 import math
 from typing import Literal, NamedTuple

@@ -87,7 +87,7 @@ def zero_insignificant(difference: Float[Tensor, "*r k"], variance: Float[Tensor
 def convex_interval(
     value: Float[Tensor, ""], resampled: Float[Tensor, " r"], raised: Float[Tensor, " r"], level: float
 ) -> Interval:
-    """Compute the interval of a convex distance, which sampling noise can only raise.
+    """Compute the interval of a convex distance, which sampling noise biases upwards.
 
     The upper end is the percentile of the resampled distances: cautious, since resampling adds the noise once more. The
     lower end is `value` less the upper quantile of what noise adds (`raised`), clipped at 0: the basic bootstrap.

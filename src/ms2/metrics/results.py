@@ -176,7 +176,7 @@ class RunProvenance:
 
 @dataclass(frozen=True)
 class Results:
-    """All numbers that a finished run is judged by.
+    """All measurements of a finished run.
 
     Attributes:
         measured_with: Numbers of scenes, target, settings and versions.

@@ -1,4 +1,4 @@
-"""The interface of objectives: a score of each generated sample, low where the target's density is the higher one."""
+"""Interface of objectives: a cost of each generated sample, low where the target's density exceeds the model's."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

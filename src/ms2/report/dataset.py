@@ -36,7 +36,7 @@ COCO_SIZES = (32, 96)
 
 
 class NotedTable(NamedTuple):
-    """A table with a line of text.
+    """A table with a note.
 
     Attributes:
         table: The table.

@@ -142,7 +142,7 @@ class Tile(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Images of one origin.
+    """Images of one source, such as the prior.
 
     Attributes:
         name: Name of the group.

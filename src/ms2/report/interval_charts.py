@@ -55,7 +55,7 @@ class ChangeRow(NamedTuple):
 
     @property
     def texts(self) -> list[str]:
-        """Both probabilities, the interval, and the visits."""
+        """Both probabilities, the interval, and the number of visits."""
         low, high = self.interval
         return [
             "new" if self.prior is None else f"{self.prior:.3f}",

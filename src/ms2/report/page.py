@@ -36,7 +36,7 @@ class Section(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Name of its anchor."""
+        """HTML anchor of the section."""
         return self.title.lower().replace(" ", "-")
 
 
@@ -54,7 +54,7 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True)
 class ReproduceSection:
-    """Commands that make a run or a data set again.
+    """Commands that reproduce a run or a data set.
 
     Attributes:
         commands: Commands by their purpose.

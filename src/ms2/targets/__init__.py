@@ -1,4 +1,4 @@
-"""Target images: what the generated ones should look like."""
+"""Target images, whose distribution the generated images are to match."""
 
 from ms2.targets.base import Target
 from ms2.targets.folder import Folder

@@ -1,4 +1,4 @@
-"""Distributed embedding: each process embeds its part of the images, and all of them get all features in order."""
+"""Distributed embedding: each process embeds part of the images; the features are gathered in all processes."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,7 +32,7 @@ def embed(
     limit: int | None = None,
     on_first_batch: Inspect | None = None,
 ) -> Blocks:
-    """Embed the images of all processes, and gather the features in the order of the images. A collective call.
+    """Embed the images of all processes, and gather the features in order. All processes must call it.
 
     Args:
         features: The extractor, which is moved to the device and set to evaluation mode.
@@ -75,7 +75,7 @@ def embed_target(
     on_first_batch: Inspect | None = None,
     cache: Path | None = None,
 ) -> Blocks:
-    """Embed target images, or load their features from the cache. A collective call.
+    """Embed target images, or load their features from the cache. All processes must call it.
 
     Args:
         target: The target, which the images come from.

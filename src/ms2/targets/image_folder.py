@@ -39,7 +39,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         root: Folder to search, with its subfolders, for png, jpg, bmp, gif, webp, tif, ppm and pgm files.
         size: Height and width of the images in pixels; null keeps each image's own.
         channels: 3 for colour, 1 for grey.
-        fit: Images of another aspect: "crop" covers the frame and crops, "pad" adds black bars, "stretch" distorts.
+        fit: For other aspect ratios: "crop" covers the frame and crops, "pad" adds black bars, "stretch" distorts.
         on_error: How to handle unreadable files: "raise" or "skip" with a warning.
         limit: Use only the first n files (counted before any are skipped); null for all.
 
@@ -146,7 +146,7 @@ def format_examples(message: str, items: Sequence[object]) -> str:
 def warn_about_shapes(
     root: str | Path, sizes: Mapping[Path, tuple[int, int]], wanted: tuple[int, int], fit: Fit
 ) -> None:
-    """Warn about images of another aspect than the renderer's, and smaller ones, and say how they are resized."""
+    """Warn about images of another aspect ratio than the renderer's, and smaller ones; say how they are resized."""
     height, width = wanted
     aspect = width / height
     odd = {

@@ -80,8 +80,8 @@ class CocoSet(LabelledSet):
         images: Folder of the images.
         annotations: COCO annotation file (JSON).
         categories: Categories in the order of their labels; by default all of the file.
-        category_map: Category by the file's category names, for those to be renamed or merged.
-        size: Height and width after a crop to that aspect around the centre and resizing; null keeps each image's.
+        category_map: Categories by their names in the file, for those to be renamed or merged.
+        size: Height and width after a centre crop to that aspect ratio and resizing; null keeps each image's.
         masks: Whether to return masks.
         limit: Use only the first n images; null for all.
 
