@@ -32,7 +32,7 @@ pytestmark = EXPECTED
 CPU = torch.device("cpu")
 
 
-class FirstAlone(Abacus):
+class OnlyFirstVisible(Abacus):
     """An abacus on which the first bead alone is visible."""
 
     def render_labelled(self, scenes: SceneBatch) -> Rendering:
@@ -48,7 +48,7 @@ class Annotated(Synthetic):
 
 
 def hidden_world() -> World:
-    return World(MultiMNIST(), UniformDigits(3), UniformPlacement(), FirstAlone())
+    return World(MultiMNIST(), UniformDigits(3), UniformPlacement(), OnlyFirstVisible())
 
 
 def target(kind: type[Synthetic] = Synthetic, world: World | None = None) -> Synthetic:

@@ -372,4 +372,4 @@ def test_perturbed_models_of_any_grammar_draw_what_another_parser_accepts(
     assert model.log_prob(rules).isfinite().all()
     judge = nltk_grammar(grammar)
     for row in set(unpadded(grammar, rules)):
-        assert accepted(judge, list(to_tree(grammar, row).leaves()))
+        assert accepted(judge, list(to_tree(grammar, row).terminals()))

@@ -18,7 +18,15 @@ Blocks = dict[str, Float[Tensor, "b _"]]
 
 
 class FeatureExtractor(Plugin, nn.Module, ABC, kind="features"):
-    """Base class: maps images to named feature blocks, in which images are compared without labels (section 3.3)."""
+    """Base class: maps images to named feature blocks, in which images are compared without labels (section 3.3).
+
+    Example:
+        >>> class Brightness(FeatureExtractor):
+        ...     def forward(self, images):
+        ...         return {"brightness": images.mean((2, 3))}
+        >>> Brightness()(torch.zeros(2, 1, 8, 8))["brightness"].shape
+        torch.Size([2, 1])
+    """
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
