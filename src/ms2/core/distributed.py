@@ -42,14 +42,19 @@ class Processes:
         """Concatenate the rows of all processes in rank order; each may have a different number. Without gradients."""
         if self.world_size == 1:
             return rows
-        size = torch.tensor([len(rows)], device=rows.device)
-        sizes = [torch.empty_like(size) for _ in range(self.world_size)]
-        dist.all_gather(sizes, size)
-        lengths = [int(n) for n in torch.cat(sizes).tolist()]
+        lengths = self.gather_equal(torch.tensor([len(rows)], device=rows.device)).tolist()
         padded = torch.cat([rows, rows.new_zeros(max(lengths) - len(rows), *rows.shape[1:])])
-        parts = [torch.empty_like(padded) for _ in range(self.world_size)]
-        dist.all_gather(parts, padded)
+        parts = self.gather_equal(padded).split(len(padded))
         return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    @torch.no_grad()
+    def gather_equal(self, rows: Shaped[Tensor, "b *d"]) -> Shaped[Tensor, "m *d"]:
+        """Concatenate the rows of all processes, which have the same number each; does not wait for the device."""
+        if self.world_size == 1:
+            return rows
+        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.world_size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
 
     def gather_objects(self, value: T) -> list[T]:
         """Return the objects of all processes in rank order; they must be picklable."""

@@ -37,5 +37,5 @@ class ScoreFunction(Gradient):
         with torch.no_grad():
             costs = cost(model.with_values(samples.prior, values))
             # Each process would have a baseline of its own if advantages were not those of all samples.
-            advantage = self.advantage(processes.gather(costs))[processes.local_indices(len(costs), costs.device)]
+            advantage = self.advantage(processes.gather_equal(costs))[processes.local_indices(len(costs), costs.device)]
         return (advantage * model.log_prob(samples.distribution, values)).mean(), costs

@@ -117,7 +117,7 @@ class ParameterLearner(Learner):
         def cost(scenes: SceneBatch) -> Float[Tensor, " b"]:
             found = self._embed(features, model, scenes)
             if not population:
-                population.update({name: processes.gather(block.detach()) for name, block in found.items()})
+                population.update({name: processes.gather_equal(block.detach()) for name, block in found.items()})
             return self.objective(found, population, own, real)[0]
 
         return (*self.gradient.loss(parameters, samples, cost, generator, processes), samples)
