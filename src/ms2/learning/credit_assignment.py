@@ -28,6 +28,7 @@ class CreditAssignment:
         named = [symbol for some in self.symbols.values() for symbol in some]
         self.block_sets: list[BlockSet] = list(dict.fromkeys([None, *map(self.blocks_of, named)]))
         """Every set of blocks that a symbol may have, each once."""
+        self._groups: dict[tuple[Grammar, torch.device], tuple[Int[Tensor, " n1"], list[BlockSet]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.symbols)
@@ -36,8 +37,8 @@ class CreditAssignment:
         """Return the blocks that a symbol is assigned to; None if there are none."""
         return frozenset(block for block, symbols in self.symbols.items() if symbol in symbols) or None
 
-    def groups(self, grammar: Grammar) -> tuple[Int[Tensor, " n1"], list[BlockSet]]:
-        """Number the groups of symbols with equal blocks.
+    def groups(self, grammar: Grammar, device: torch.device | str = "cpu") -> tuple[Int[Tensor, " n1"], list[BlockSet]]:
+        """Number the groups of symbols with equal blocks, once per grammar and device.
 
         Returns:
             The group of each non-terminal, with a last entry for the empty stack; and the blocks of each group.
@@ -45,6 +46,15 @@ class CreditAssignment:
         Raises:
             UserError: If a symbol is named that the grammar does not expand.
         """
+        key = grammar, torch.device(device)
+        if key not in self._groups:
+            self._check(grammar)
+            of_symbol = [self.blocks_of(symbol) for symbol in grammar.nonterminals]
+            sets = list(dict.fromkeys(of_symbol))
+            self._groups[key] = torch.tensor([*map(sets.index, of_symbol), 0], device=device), sets
+        return self._groups[key]
+
+    def _check(self, grammar: Grammar) -> None:
         for block, symbols in self.symbols.items():
             for symbol in symbols:
                 if symbol not in grammar.nonterminals:
@@ -52,9 +62,6 @@ class CreditAssignment:
                         f"credit_assignment gives {symbol!r} the score of {block!r}, but the grammar expands no such "
                         f"symbol. {suggest(symbol, grammar.nonterminals)}"
                     )
-        of_symbol = [self.blocks_of(symbol) for symbol in grammar.nonterminals]
-        sets = list(dict.fromkeys(of_symbol))
-        return torch.tensor([*map(sets.index, of_symbol), 0]), sets
 
     def scores(self, scores: Mapping[str, Tensor], blocks: BlockSet) -> Tensor:
         """Sum the scores of a set of blocks, and of blocks that no symbol is assigned to.

@@ -124,18 +124,18 @@ class StructureLearner(Learner):
         derivations, blocks = samples
         rules, rejections = derivations.rules, derivations.rejections
         own = processes.local_indices(len(derivations), rules.device)
-        population = {name: processes.gather(block) for name, block in blocks.items()}
+        population = {name: processes.gather_equal(block) for name, block in blocks.items()}
         scores, sharpness = self.objective.block_scores(blocks, population, own, real)
         scores["rejection"] = self.reject_weight * (rejections > self.reject_threshold).float()
-        everyone = processes.gather(torch.stack(list(scores.values()), 1))  # one call, as processes wait in each
+        everyone = processes.gather_equal(torch.stack(list(scores.values()), 1))  # one call, as processes wait in each
         total = everyone.sum(1)
         if self.last_score is None:
             self._warn_if_degenerate(total, sharpness)
         self.last_score = total
-        groups, block_sets = self.credit.groups(structure.grammar)
+        groups, block_sets = self.credit.groups(structure.grammar, rules.device)
         by_block = dict(zip(scores, everyone.unbind(1), strict=True))
         advantages = [self._advantage(by_block, block_set) for block_set in block_sets]
-        log_prob = structure.log_prob_and_entropy(rules, groups.to(rules.device) if self.credit else None)
+        log_prob = structure.log_prob_and_entropy(rules, groups if self.credit else None)
         loss = (torch.stack(advantages, 1)[own] * log_prob.group_log_prob).sum(1).mean()
         score = total[own]
         log = {
