@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-import ms2
 from ms2.cli import plugins
 from ms2.cli.run_folder import RunFolder
 from ms2.core import configurations
+from ms2.core.errors import UserError, suggest
 from ms2.core.seeding import generator
-from ms2.core.settings import Configured, fingerprint
+from ms2.core.settings import Configured
 from ms2.datasets.generate import generate as generate_dataset
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
@@ -187,9 +187,16 @@ def build_model(
 
 
 def build_stages(model: "MetaSim2", settings: Mapping[str, Mapping[str, Any]]) -> "list[Stage]":
-    """Build the stages before learning, which train parts of the model, from their settings by name."""
+    """Build the stages before learning, which train parts of the model, from their settings by name.
+
+    Raises:
+        UserError: If there is no stage of a name.
+    """
     from ms2.learning.stages import STAGES
 
+    for name in settings:
+        if name not in [stage.name for stage in STAGES]:
+            raise UserError(f"stages has no {name!r}. {suggest(name, [stage.name for stage in STAGES])}")
     parts = {f"model.{name}": part for name, part in model.settings.items()}
     found = []
     for stage in STAGES:
@@ -208,12 +215,12 @@ def train(
 ) -> FitResult:
     """Train the stages and the model in a folder, unless that was done before with the same settings."""
     from ms2.cli.fit import silence_lightning
-    from ms2.cli.run import Run
+    from ms2.cli.run import Run, run_fingerprint
     from ms2.learning.stages import say
 
     start, folder = time.monotonic(), RunFolder(path.parent, path.name)
     parts = {"model": model, "data": data, "evaluation": evaluation, **{stage.name: stage for stage in stages}}
-    settings_fingerprint = fingerprint(ms2.__version__, settings["max_steps"], model, data, *stages)
+    settings_fingerprint = run_fingerprint(settings, model, data, stages)
     with warnings.catch_warnings():
         silence_lightning()
         message = folder.claim(

@@ -12,13 +12,11 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-import ms2
 from ms2.cli import plugins
 from ms2.cli.configs import with_settings
-from ms2.cli.run import Run
+from ms2.cli.run import Run, run_fingerprint
 from ms2.cli.run_folder import RunFolder
 from ms2.core.parsing import explain_error
-from ms2.core.settings import fingerprint
 from ms2.evaluation.callbacks import ImageWriter
 from ms2.evaluation.evaluation import Evaluation
 from ms2.learning.data import TargetImages
@@ -144,11 +142,9 @@ class CLI(LightningCLI):
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the settings that determine what is learned."""
-        trainer = self._get(self.config_init, "trainer")
-        extent = [trainer.get(key) for key in ("max_steps", "max_epochs", "devices", "num_nodes", "precision")]
-        sections = ("model", "data", *(stage.name for stage in STAGES))
-        parts = [self._get(self.config_init, section) for section in sections]
-        return fingerprint(ms2.__version__, [str(value) for value in extent], *parts)
+        sections = ("trainer", "model", "data", *(stage.name for stage in STAGES))
+        trainer, model, data, *stages = (self._get(self.config_init, section) for section in sections)
+        return run_fingerprint(trainer, model, data, stages)
 
     # -- subcommands -----------------------------------------------------------------------------------
 

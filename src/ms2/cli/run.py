@@ -9,7 +9,9 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+import ms2
 from ms2.cli.run_folder import RunFolder
+from ms2.core.settings import Configured, fingerprint
 from ms2.evaluation.callbacks import AtomicCheckpointIO, StageProgressBar, Validation, WriteResults
 from ms2.evaluation.evaluation import Evaluation
 from ms2.learning.stage import Stage
@@ -27,6 +29,21 @@ SHARED_TRAINER_ARGUMENTS = (
     "log_every_n_steps",
 )
 """Arguments of the trainer that all stages share."""
+
+
+def run_fingerprint(
+    settings: Mapping[str, Any], model: Configured, data: Configured, stages: Iterable[Configured]
+) -> str:
+    """Return the fingerprint of the settings that determine what is learned.
+
+    Args:
+        settings: Arguments of Lightning's Trainer.
+        model: The model.
+        data: The target images.
+        stages: All stages, also those that are not needed.
+    """
+    extent = [str(settings.get(key)) for key in ("max_steps", "max_epochs", "devices", "num_nodes", "precision")]
+    return fingerprint(ms2.__version__, extent, model, data, *stages)
 
 
 class Run:
