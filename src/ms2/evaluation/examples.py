@@ -45,8 +45,8 @@ def sample_examples(
     draw = generator(seed, "pictures", device=device)
     rows = {name: row for name, row in model.rows.items() if name in SHOWN_ROWS}
     found = {name: render_examples(model.world, model.sample(n, draw, row)) for name, row in rows.items()}
-    if target.scenes is not None:
-        found[TARGET] = render_examples(model.world, target.scenes[:n])
+    if target.scenes is not None and target.hidden is not None:  # whose scenery may differ from the model's world
+        found[TARGET] = render_examples(target.hidden, target.scenes[:n])
     else:
         found[TARGET] = [Example(image.float() / 255, None) for image in target.preview(n)]
     return found

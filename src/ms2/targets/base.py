@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from ms2.core.registry import Plugin
 from ms2.datasets.labelled_set import LabelledSet
 from ms2.scene.batch import SceneBatch
+from ms2.world import World
 
 
 class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
@@ -23,12 +24,14 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
     Attributes:
         truth: Structure of the scenes in the images, if known. For evaluation only: learning must not read it.
         scenes: The truth with the scenes' parameters, if known.
+        hidden: The world that ``scenes`` belong to, if known.
         annotated: Whether the truth comes from annotations of the images, which leave out what is hidden.
         derivations: The truth as derivations of the world's grammar, if known.
     """
 
     truth: SceneBatch | None = None
     scenes: SceneBatch | None = None
+    hidden: World | None = None
     annotated: bool = False
     derivations: Int[Tensor, "n t"] | None = None
 
