@@ -36,8 +36,10 @@ def decode(hint: Any, value: Any, path: Path, where: str = "") -> Any:
     """
     options = [one for one in get_args(hint) if one is not type(None)]
     origin = get_origin(hint)
-    if hint is Any or (hint is float and value is None):
-        return math.nan if hint is float else value
+    if hint is Any:
+        return value
+    if hint is float and value is None:
+        return math.nan
     if origin in (Union, types.UnionType):  # X | None
         return None if value is None else decode(options[0], value, path, where)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):

@@ -90,9 +90,6 @@ def _start_worker(
 ) -> None:
     global _job  # noqa: PLW0603 - the initialiser passes it to the tasks of its process
     torch.set_num_threads(1)
-    from ms2.core.registry import load_entry_points
-
-    load_entry_points()
     _job = Job(build_model(settings, weights, name, row), plan, root, device)
 
 

@@ -10,7 +10,7 @@ class StraightThrough(Pathwise):
     change from pixel to pixel: the derivative through its pixels is then mostly that of its errors. For digits of
     8 pixels, the predicted column has a derivative of -0.9 by the true one, with a deviation of 16, through the image,
     and the derivative of the truth has no such noise. What is neglected is that one object may hide another. It needs
-    no derivative of the renderer, nor the time to compute one, but features that are an `SceneFeatureExtractor`.
+    no derivative of the renderer, nor the time to compute one, but features that are a `SceneFeatureExtractor`.
 
     Example:
         >>> learner = ParameterLearner(KDE({"columns": 0.01}), StraightThrough())  # doctest: +SKIP
