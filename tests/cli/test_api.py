@@ -196,6 +196,11 @@ def test_what_is_wrong_is_said_in_one_line() -> None:
         ms2.load("multimnst")
 
 
+def test_a_misspelt_stage_is_an_error(world: ms2.World, target: ms2.Synthetic, tmp_path: Path) -> None:
+    with pytest.raises(ms2.UserError, match=r"no 'extracter'\. Did you mean 'extractor'"):
+        ms2.fit(world, target, max_steps=1, folder=tmp_path, stages={"extracter": {"max_steps": 2}})
+
+
 def test_every_argument_of_the_functions_is_documented() -> None:
     for function in (ms2.fit, ms2.generate, ms2.load):
         text = inspect.getdoc(function) or ""

@@ -329,14 +329,14 @@ def test_two_processes_have_the_gradient_of_one(objective: Objective, gradient: 
     class Listening(Processes):
         """One process, whose rows are kept."""
 
-        def gather(self, rows: Tensor) -> Tensor:
+        def gather_equal(self, rows: Tensor) -> Tensor:
             everyone.append(rows)
             return rows
 
     class Half(Processes):
         """Half of the rows; the others are those that were kept."""
 
-        def gather(self, rows: Tensor) -> Tensor:
+        def gather_equal(self, rows: Tensor) -> Tensor:
             whole, part = next(asked), halves_of[self.rank]
             torch.testing.assert_close(rows, whole[part])
             assert not rows.requires_grad
@@ -472,7 +472,7 @@ def test_gradients_through_images_are_those_of_central_differences(
         class First(Processes):
             """One process, whose rows are those of the first call."""
 
-            def gather(self, rows: Tensor) -> Tensor:
+            def gather_equal(self, rows: Tensor) -> Tensor:
                 population.append(rows)
                 return population[0]
 

@@ -144,7 +144,7 @@ class CLI(LightningCLI):
         """Return the fingerprint of the settings that determine what is learned."""
         sections = ("trainer", "model", "data", *(stage.name for stage in STAGES))
         trainer, model, data, *stages = (self._get(self.config_init, section) for section in sections)
-        return run_fingerprint(trainer, model, data, stages)
+        return run_fingerprint({**trainer}, model, data, stages)
 
     # -- subcommands -----------------------------------------------------------------------------------
 

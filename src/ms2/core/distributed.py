@@ -44,7 +44,7 @@ class Processes:
             return rows
         lengths = self.gather_equal(torch.tensor([len(rows)], device=rows.device)).tolist()
         padded = torch.cat([rows, rows.new_zeros(max(lengths) - len(rows), *rows.shape[1:])])
-        parts = self.gather_equal(padded).split(len(padded))
+        parts = self.gather_equal(padded).reshape(self.world_size, *padded.shape)
         return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
     @torch.no_grad()

@@ -39,6 +39,8 @@ class Synthetic(Target):
         (16, True)
     """
 
+    hidden: World
+
     def __init__(
         self,
         world: World,
