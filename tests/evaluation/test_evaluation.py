@@ -41,6 +41,12 @@ class OnlyFirstVisible(Abacus):
         return replace(super().render_labelled(scenes), visibility=visibility)
 
 
+class PlacementWithLamps(UniformPlacement):
+    """A class of scenery, which no grammar makes."""
+
+    scenery = ("lamp",)
+
+
 class Annotated(Synthetic):
     """Images whose truth is annotated."""
 
@@ -97,6 +103,20 @@ def test_statistics_need_names_of_their_own() -> None:
         Evaluation(attribute_statistics=[AttributeValue("x", "x"), AttributeValue("y", "x")])
     with pytest.raises(UserError, match=r"evaluation\.num_scenes is 1, but at least 2"):
         Evaluation(num_scenes=1)
+
+
+def test_structure_has_no_scenery() -> None:
+    """Bins are those of the grammar's classes; the first validation refuses a statistic of scenery."""
+    world = World(MultiMNIST(), UniformDigits(3), PlacementWithLamps(), Abacus())
+    model, known = SceneModel(world), Synthetic(world, UniformDigits(3), num_images=20)
+    attributes = [AttributeValue("x", "x", classes=["0", "lamp"])]
+    found = Evaluation(num_scenes=20, attribute_statistics=attributes).measure(model, known)
+    assert [one.name for one in found.histograms] == ["count", "class", "x"]
+    for one in found.histograms:
+        assert all(len(shares) == len(one.bins) for shares in one.shares.values()), one.name
+    assert found.histograms[1].bins == list(world.grammar.classes)
+    with pytest.raises(UserError, match="the class 'lamp', but there is no such class"):
+        Evaluation([ObjectCount("lamp", name="lamps")]).validate(model, known)
 
 
 # --- annotated targets ---

@@ -30,6 +30,7 @@ from ms2.learning.metasim2 import MetaSim2
 from ms2.metrics.fid import fid, fid_intervals
 from ms2.metrics.kid import kid, kid_intervals
 from ms2.metrics.results import ImageResult
+from ms2.models.scene_model import SceneModel
 
 pytestmark = EXPECTED
 
@@ -309,6 +310,14 @@ def test_target_images_are_embedded_without_a_cache_too(tmp_path: Path) -> None:
     model, data = started(tmp_path, distances)
     found = Evaluation(image_distances=distances).measure_images(model.scene_model, data.target)
     assert found == measured(model, data, distances)
+
+
+def test_the_prior_alone_can_be_measured() -> None:
+    """Then the learned row is drawn from the prior too."""
+    world = abacus()
+    evaluation = Evaluation(image_distances=ImageDistances(Gaze(), 20))
+    found = evaluation.measure_images(SceneModel(world), images(world, 12).target)
+    assert found is not None and list(found.distances["kid"]) == ["prior", "learned"]
 
 
 def test_batches_of_another_size_are_of_the_same_number(tmp_path: Path) -> None:

@@ -206,13 +206,16 @@ class Evaluation(Configured):
         draw = generator(self.seed, "validation", device=device)
         rules = model.derivations(self.num_images if target.annotated else self.num_scenes, draw).rules
         scenes = structure_scenes(model, rules, target.annotated, self.num_images, self.seed, processes)
-        compared: list[tuple[Statistic[Any], Any]] = [(one, (scenes, target.truth)) for one in self.statistics]
+        world = model.world
+        compared: list[tuple[Statistic[Any], Any, Any]] = [
+            (one, world.grammar.classes, (scenes, target.truth)) for one in self.statistics
+        ]
         if self.attribute_statistics and target.scenes is not None:
             share = model.sample(NUM_VALIDATION_SCENES, draw)[processes.rank :: processes.world_size]
-            compared += [(one, (share, target.scenes)) for one in self.attribute_statistics]
+            compared += [(one, world.classes, (share, target.scenes)) for one in self.attribute_statistics]
         found = {}
-        for statistic, pair in compared:
-            ours, truth = (statistic.measure(some.to(CPU), model.world.classes) for some in pair)
+        for statistic, class_names, pair in compared:
+            ours, truth = (statistic.measure(some.to(CPU), class_names) for some in pair)
             accumulated = statistic.validation_metric(truth)
             if accumulated is not None:
                 distance, metric = accumulated
@@ -223,8 +226,11 @@ class Evaluation(Configured):
 
     def histograms(self, model: SceneModel, samples: Mapping[str, Mapping[str, Any]]) -> list[HistogramResult]:
         """Compute the histograms of all statistics that have one, from samples by statistic and row."""
-        every = [one for one in (*self.statistics, *self.attribute_statistics) if one.name in samples]
-        drawn = [one.histogram(samples[one.name], model.world.classes) for one in every]
+        every: list[tuple[Statistic[Any], Sequence[str]]] = [
+            *((one, model.world.grammar.classes) for one in self.statistics),  # structure has no scenery
+            *((one, model.world.classes) for one in self.attribute_statistics),
+        ]
+        drawn = [one.histogram(samples[one.name], names) for one, names in every if one.name in samples]
         return [one for one in drawn if one is not None]
 
     def preview(self, model: SceneModel, target: Target, device: torch.device = CPU) -> list[HistogramResult]:

@@ -14,6 +14,7 @@ from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
+from ms2.evaluation.sampling import measured_rows
 from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor, state_bytes
 from ms2.metrics.fid import fid_intervals
 from ms2.metrics.intervals import PriorAndLearned
@@ -95,7 +96,7 @@ class ImageDistances(Configured):
         self.check(model.world.renderer, self.num_images)
         target = self.select_block(real)
         features = {}
-        for name, row in model.rows.items():
+        for name, row in measured_rows(model).items():
             images = self._images(model, row, seed, device, processes)
             features[name] = self.select_block(
                 embed(self.features, images, f"embedding images: {ROW_TITLES[name]}", device, processes)
@@ -111,7 +112,7 @@ class ImageDistances(Configured):
         for distance in ("kid", "fid"):
             pairs = {name: both[distance] for name, both in found.items()}
             rows = {name: pair.learned for name, pair in pairs.items()} | {PRIOR: pairs[LEARNED].prior}
-            distances[distance] = {name: Estimate.from_interval(rows[name]) for name in model.rows}
+            distances[distance] = {name: Estimate.from_interval(rows[name]) for name in features}
             changes[distance] = {
                 name: Estimate.from_interval(pair.change) for name, pair in pairs.items() if pair.change is not None
             }

@@ -12,7 +12,7 @@ from ms2.core.seeding import generator
 from ms2.metrics.attribute_distances import AttributeSample
 from ms2.metrics.attributes import AttributeStatistic
 from ms2.metrics.results import BEST_PCFG, LEARNED, PRIOR, TARGET
-from ms2.models.scene_model import ROWS, SceneModel
+from ms2.models.scene_model import ROWS, Row, SceneModel
 from ms2.priors.structure import fit_pcfg
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.targets.base import Target
@@ -24,6 +24,11 @@ MIN_VISIBILITY = 0.1
 RENDER_BATCH_SIZE = 50
 """Scenes that are rendered together to find the objects that are seen."""
 CPU = torch.device("cpu")
+
+
+def measured_rows(model: SceneModel) -> dict[str, Row]:
+    """Return the rows that are measured: those that differ, and always ``prior`` and ``learned``."""
+    return model.rows | {LEARNED: ROWS[LEARNED]}
 
 
 @torch.no_grad()
@@ -102,7 +107,7 @@ def attribute_samples(
     scenes: Mapping[str, SceneBatch] = {
         **{
             name: model.sample(num_scenes, generator(seed, "attributes", name, device=device), row).to(CPU)
-            for name, row in model.rows.items()
+            for name, row in measured_rows(model).items()
         },
         TARGET: target.scenes.to(CPU),
     }
