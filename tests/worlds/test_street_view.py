@@ -394,6 +394,13 @@ def test_the_pictures_settings() -> None:
 # --- settings ---
 
 
+@pytest.mark.parametrize("size", [(0, 104), (32, -1)])
+def test_a_size_must_be_positive(size: tuple[int, int]) -> None:
+    message = f"cannot render an image of {size[0]} x {size[1]} pixels: both must be positive"
+    with pytest.raises(UserError, match=message):
+        StreetView(size)
+
+
 def test_classes_that_cannot_be_drawn() -> None:
     with pytest.raises(UserError, match=r"cannot render a 'cars'\. Did you mean 'car'"):
         StreetView((32, 104), classes=["cars"])

@@ -125,11 +125,23 @@ class Engine(Plugin, ABC, kind="engines"):
         """Render scenes whose tensors are valid and on one device; arguments as in `render`."""
 
 
+def check_size(size: tuple[int, int]) -> None:
+    """Check an image's size.
+
+    Args:
+        size: Height and width in pixels.
+
+    Raises:
+        UserError: If one of them is not positive.
+    """
+    if min(size) < 1:
+        raise UserError(f"cannot render an image of {size[0]} x {size[1]} pixels: both must be positive")
+
+
 def _check(
     meshes: MeshLibrary, instances: InstanceBatch, camera: Camera, lighting: Lighting, size: tuple[int, int]
 ) -> None:
-    if min(size) < 1:
-        raise UserError(f"cannot render an image of {size[0]} x {size[1]} pixels: both must be positive")
+    check_size(size)
     counts = {"instances": len(instances), "camera": len(camera), "lighting": len(lighting)}
     if len(set(counts.values())) > 1 or not len(instances):
         listed = ", ".join(f"{name} for {count}" for name, count in counts.items())

@@ -16,7 +16,7 @@ from ms2.render.base import Renderer, Rendering, asset_licence
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.calibration import read_projection
 from ms2.render.scene3d.camera import Camera
-from ms2.render.scene3d.engine import Engine, RasterOutput
+from ms2.render.scene3d.engine import Engine, RasterOutput, check_size
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
 from ms2.scene.batch import SceneBatch
@@ -82,6 +82,7 @@ class StreetView(Renderer):
         on_error: Literal["raise", "skip"] = "raise",
         engine: Engine | None = None,
     ) -> None:
+        check_size(size)
         for name in classes:
             if name not in (*SCENARIOS, *OBJECTS):
                 raise UserError(
