@@ -1,6 +1,7 @@
 """WarpEngine against geometry: ray casting, closed forms, and itself in other batches and processes."""
 
 import copy
+import json
 import math
 import os
 import pickle
@@ -13,6 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+import trimesh
 from PIL import Image
 from torch import Tensor
 
@@ -564,6 +566,25 @@ def test_a_broken_glb_is_named(tmp_path):
     short.write_bytes((Path(DATA) / "assets3d" / "quaternius_nature" / "Tree1.glb").read_bytes()[:3000])
     with pytest.raises(UserError, match=r"short\.glb cannot be read as GLB"):
         load_mesh(short)
+
+
+def test_a_glb_may_keep_its_buffer_in_a_file_of_its_own(tmp_path):
+    trimesh.creation.box((1, 2, 3)).export(tmp_path / "whole.glb")
+    data = (tmp_path / "whole.glb").read_bytes()
+    end = 20 + int.from_bytes(data[12:16], "little")  # of the JSON chunk, after which the buffer's header has 8 bytes
+    description = json.loads(data[20:end])
+    description["buffers"][0]["uri"] = "model.bin"
+    chunk = json.dumps(description).encode()
+    chunk += b" " * (-len(chunk) % 4)
+    header = data[:8] + (20 + len(chunk)).to_bytes(4, "little") + len(chunk).to_bytes(4, "little") + data[16:20]
+    (tmp_path / "parts.glb").write_bytes(header + chunk)
+    (tmp_path / "model.bin").write_bytes(data[end + 8 :])
+    whole, parts = (load_mesh(tmp_path / f"{name}.glb") for name in ("whole", "parts"))
+    assert np.array_equal(whole.vertices, parts.vertices) and np.array_equal(whole.triangles, parts.triangles)
+    assert np.ptp(parts.vertices, axis=0) == pytest.approx([1, 3, 2])
+    (tmp_path / "model.bin").unlink()
+    with pytest.raises(UserError, match=r"parts\.glb needs the buffer .*model\.bin, which is not there"):
+        load_mesh(tmp_path / "parts.glb")
 
 
 def test_files_that_are_no_glb_are_named(tmp_path):

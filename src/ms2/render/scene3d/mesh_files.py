@@ -16,6 +16,8 @@ from ms2.render.scene3d.meshes import Mesh, TextureImage, concatenate_meshes
 from ms2.render.scene3d.shapes import flat_shaded
 
 MESH_SUFFIXES = (".glb", ".obj")
+REFERENCE_KINDS = {".mtl": "materials", ".bin": "buffer", ".glbin": "buffer", ".glbuf": "buffer"}
+"""What a mesh file refers to by the suffix of the other file; all others are textures."""
 Y_UP_TO_Z_UP = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 """From glTF's axes (x left, y up, z forward), which most OBJ files share, to x right, y forward, z up."""
 
@@ -32,8 +34,8 @@ def load_mesh(path: Path | str, paint_materials: Collection[str] = ()) -> Mesh:
         paint_materials: Names of materials that the instance's colour tints.
 
     Raises:
-        UserError: If the file is missing, unreadable or without triangles, or if a texture or a material library that
-            it refers to is missing or unreadable.
+        UserError: If the file is missing, unreadable or without triangles, or if a texture, material library or buffer
+            that it refers to is missing or unreadable.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -45,18 +47,22 @@ def load_mesh(path: Path | str, paint_materials: Collection[str] = ()) -> Mesh:
         import trimesh
     except ImportError as error:
         raise UserError("loading mesh files needs trimesh, which is not installed. Try: pip install trimesh") from error
-    if suffix == ".glb" and path.read_bytes()[:4] != b"glTF":
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    if suffix == ".glb" and not data.startswith(b"glTF"):
         raise UserError(f"{path} is no GLB file: it does not begin with 'glTF'")
     resolver = _resolver(path)
     try:
-        scene = trimesh.load_scene(path, resolver=resolver)
+        scene = trimesh.load_scene(io.BytesIO(data), suffix[1:], resolver=resolver)
         parts = []
         for node in scene.graph.nodes_geometry:
             matrix, name = scene.graph[node]
             geometry = scene.geometry[name]
             if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
                 parts.append(_mesh(geometry, paint_materials).transformed(Y_UP_TO_Z_UP @ matrix))
-        has_normals = _has_normals(path)
+        has_normals = _has_normals(data, suffix)
     except Exception as error:  # trimesh raises errors of any kind for broken files
         if resolver.problems:
             raise UserError(f"{path} needs {resolver.problems[0]}") from error
@@ -131,28 +137,26 @@ def _resolver(path: Path) -> Any:
             name = name.split()[-1] if name.startswith("-") else name  # options stand before the name
             file = path.parent / name
             file = file if file.is_file() else path.parent / unquote(name)
-            is_materials = file.suffix.lower() == ".mtl"
-            what = f"the {'materials' if is_materials else 'texture'} {file}"
+            kind = REFERENCE_KINDS.get(file.suffix.lower(), "texture")
             if not file.is_file():
-                self.problems.append(f"{what}, which {'are' if is_materials else 'is'} not there")
+                self.problems.append(f"the {kind} {file}, which {'are' if kind == 'materials' else 'is'} not there")
                 raise FileNotFoundError(file)
             data = file.read_bytes()
-            if not is_materials:
+            if kind == "texture":
                 try:
                     with Image.open(io.BytesIO(data)) as image:
                         image.load()
                 except (OSError, SyntaxError, ValueError) as error:
-                    self.problems.append(f"{what}, which cannot be read as an image ({error})")
+                    self.problems.append(f"the texture {file}, which cannot be read as an image ({error})")
             return data
 
     return RecordingResolver()
 
 
-def _has_normals(path: Path) -> bool:
+def _has_normals(data: bytes, suffix: str) -> bool:
     """Return whether a file has vertex normals; trimesh computes smooth ones where it has none, without a notice."""
-    if path.suffix.lower() == ".obj":
-        return any(line.startswith("vn ") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    data = path.read_bytes()
+    if suffix == ".obj":
+        return any(line.startswith(b"vn ") for line in data.splitlines())
     # a GLB file begins with a header of 12 bytes, then the length and type of the chunk with the JSON description
     description = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
     parts = [part for mesh in description.get("meshes", []) for part in mesh.get("primitives", [])]
