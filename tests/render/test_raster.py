@@ -679,13 +679,13 @@ def test_other_kinds_of_files_are_named(tmp_path):
         ({"triangles": np.array([[0, 1, 4]])}, "mesh 'wall' has triangles with vertices 0 to 4, but its .* 0 to 3"),
         (
             {"triangles": np.zeros((0, 3), int)},
-            "mesh 'wall' has 4 vertices and 0 triangles",
+            "mesh 'wall' has 4 vertices and 0 triangles: it needs at least one of each",
         ),
         ({"vertices": np.full((4, 3), np.nan)}, "mesh 'wall' has vertices that are not finite"),
         ({"texture": 1}, "mesh 'wall' uses texture 1, but has 0"),
         (
             {"texture": 0, "textures": (checker(2),), "uv": None},
-            "mesh 'wall' has a texture, but no texture coord",
+            "mesh 'wall' has a texture, but no texture coordinates uv",
         ),
     ],
 )
