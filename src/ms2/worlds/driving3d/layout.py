@@ -116,25 +116,23 @@ class StreetLayout(ParameterPrior):
     def _section(self, scenario: Int[Tensor, " b"], generator: Generator) -> CrossSection:
         """Sample the cross-section of each street by its scenario."""
         b, device = len(scenario), scenario.device
-        settings = SCENARIO_SETTINGS.values()
 
         def draw(*shape: int) -> Tensor:
             return torch.rand(b, *shape, generator=generator, device=device)
 
-        def each(values: list[float]) -> Float[Tensor, " b"]:
-            return torch.tensor(values, device=device)[scenario]
-
-        lanes = torch.where(draw() < each([s.four_lanes for s in settings]), 4.0, 2.0)
-        low, high = each([s.road_width.low for s in settings]), each([s.road_width.high for s in settings])
-        width = (low + (high - low) * draw()) * torch.where(lanes == 4, 1.8, 1.0)
-        parking = torch.where(draw(2) < each([s.parking for s in settings])[:, None], 2.2, 0.0)
-        has_pavement = draw(2) < each([s.pavement for s in settings])[:, None]
-        low = each([s.pavement_width.low for s in settings])[:, None]
-        high = each([s.pavement_width.high for s in settings])[:, None]
-        walk = torch.where(has_pavement, low + (high - low) * draw(2), 0.0)
-        low = each([s.verge_width.low for s in settings])[:, None]
-        high = each([s.verge_width.high for s in settings])[:, None]
-        return CrossSection(width, lanes, parking, walk, low + (high - low) * draw(2))
+        rows = [
+            (s.four_lanes, *s.road_width, s.parking, s.pavement, *s.pavement_width, *s.verge_width)
+            for s in SCENARIO_SETTINGS.values()
+        ]
+        columns = torch.tensor(rows, device=device)[scenario].T
+        four_lanes, low_width, high_width = columns[:3]
+        parking, pavement, low_walk, high_walk, low_verge, high_verge = columns[3:, :, None]  # of either side
+        lanes = torch.where(draw() < four_lanes, 4.0, 2.0)
+        width = (low_width + (high_width - low_width) * draw()) * torch.where(lanes == 4, 1.8, 1.0)
+        parking_width = torch.where(draw(2) < parking, 2.2, 0.0)
+        has_pavement = draw(2) < pavement
+        walk = torch.where(has_pavement, low_walk + (high_walk - low_walk) * draw(2), 0.0)
+        return CrossSection(width, lanes, parking_width, walk, low_verge + (high_verge - low_verge) * draw(2))
 
     def _street(self, section: CrossSection, generator: Generator) -> dict[str, Float[Tensor, " b"]]:
         """Sample the attributes of the street and the camera's pose on it."""
