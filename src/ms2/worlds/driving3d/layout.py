@@ -190,10 +190,10 @@ class StreetLayout(ParameterPrior):
             chance = sample_uniform(scenes, 0, 1, generator)
             off_street = objects.in_classes(classes_with("vehicle_or_person")) & (chance < self.off_street_fraction)
             objects = objects._replace(off_street=off_street)
-        max_turn = torch.full_like(model, 0.04).minimum(0.18 / size[..., 1])  # long vehicles would leave their lane
-        for name, cls in OBJECT_CLASSES.items():
-            if cls.max_turn is not None:
-                max_turn = torch.where(objects.in_classes((name,)), cls.max_turn, max_turn)
+        turns = torch.tensor([math.nan if cls.max_turn is None else cls.max_turn for cls in classes], device=device)
+        max_turn = turns[object_class]
+        in_lane = torch.full_like(model, 0.04).minimum(0.18 / size[..., 1])  # long vehicles would leave their lane
+        max_turn = torch.where(max_turn.isnan(), in_lane, max_turn)
         max_turn = torch.where(objects.off_street, math.pi, max_turn)
         return objects._replace(turn=max_turn * sample_uniform(scenes, -1, 1, generator))
 
