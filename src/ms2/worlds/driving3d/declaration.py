@@ -236,11 +236,6 @@ FIRST_OBJECT_CLASS_INDEX = len(SCENARIOS)
 """Index of the first of `OBJECTS` among the grammar's classes."""
 
 
-def classes_with(*properties: str) -> tuple[str, ...]:
-    """Return the classes that have any of these boolean properties of `ObjectClass`."""
-    return tuple(name for name, cls in OBJECT_CLASSES.items() if any(getattr(cls, one) for one in properties))
-
-
 # -- attributes ----------------------------------------------------------------------------------------
 
 

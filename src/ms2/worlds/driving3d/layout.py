@@ -20,7 +20,6 @@ from ms2.worlds.driving3d.declaration import (
     OBJECT_CLASSES,
     OBJECTS,
     SCENARIO_SETTINGS,
-    classes_with,
 )
 from ms2.worlds.driving3d.strips import (
     MIN_DISTANCE,
@@ -188,7 +187,7 @@ class StreetLayout(ParameterPrior):
         objects = UnplacedObjects(object_class, is_object, model, scale, size, torch.zeros_like(model), none)
         if self.off_street_fraction:
             chance = sample_uniform(scenes, 0, 1, generator)
-            off_street = objects.in_classes(classes_with("vehicle_or_person")) & (chance < self.off_street_fraction)
+            off_street = objects.having("vehicle_or_person") & (chance < self.off_street_fraction)
             objects = objects._replace(off_street=off_street)
         turns = torch.tensor([math.nan if cls.max_turn is None else cls.max_turn for cls in classes], device=device)
         max_turn = turns[object_class]
@@ -203,10 +202,10 @@ class StreetLayout(ParameterPrior):
         """Sample yaw relative to the street: vehicles with their lane, house fronts towards the street."""
         against = torch.rand(right.shape, generator=generator, device=right.device) < ONCOMING_FRACTION
         along = torch.where(right, 0.0, math.pi)
-        heading = torch.where(objects.in_classes(classes_with("either_way")), along + math.pi * against, along)
+        heading = torch.where(objects.having("either_way"), along + math.pi * against, along)
         # a mesh's front is at +y, away from the camera, and signs face -y: unturned, they face oncoming traffic
         facing = torch.where(right, -math.pi / 2, math.pi / 2)
-        heading = torch.where(objects.in_classes(classes_with("faces_street")), facing, heading)
+        heading = torch.where(objects.having("faces_street"), facing, heading)
         return heading + objects.turn
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from ms2.worlds.driving3d.declaration import OBJECT_CLASSES, OBJECTS, classes_with
+from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
 
 STRIPS = ("lane", "outer", "edge", "parking", "kerb", "walk", "green", "front", "back")
 """Strips along the street from its middle outwards, on either side; ``outer`` is the outer of two lanes."""
@@ -68,17 +68,18 @@ class UnplacedObjects(NamedTuple):
     turn: Float[Tensor, "b n"]
     off_street: Bool[Tensor, "b n"]
 
-    def in_classes(self, names: tuple[str, ...]) -> Bool[Tensor, "b n"]:
-        """Return which objects are of the given classes."""
-        return torch.isin(self.object_class, self.object_class.new_tensor([OBJECTS.index(name) for name in names]))
+    def having(self, flag: str) -> Bool[Tensor, "b n"]:
+        """Return which objects are of a class with this boolean property of `ObjectClass`."""
+        flags = [getattr(cls, flag) for cls in OBJECT_CLASSES.values()]
+        return torch.tensor(flags, device=self.object_class.device)[self.object_class]
 
     def half_extents(self) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
         """Compute half extents, along and across the street, of the objects' rotated rectangles."""
-        sideways = self.in_classes(classes_with("faces_street"))
+        sideways = self.having("faces_street")
         cos, sin = self.turn.cos().abs(), self.turn.sin().abs()
         width, length = self.size.unbind(-1)
         long, wide = torch.where(sideways, width, length) / 2, torch.where(sideways, length, width) / 2
-        round_ = self.in_classes(classes_with("post_mounted"))
+        round_ = self.having("post_mounted")
         return torch.where(round_, long, long * cos + wide * sin), torch.where(round_, wide, wide * cos + long * sin)
 
 
@@ -239,9 +240,9 @@ class StripPlacer:
         is_lane = torch.isin(name, name.new_tensor([STRIPS.index(one) for one in ("lane", "outer")]))
         middle = (inner + outer) / 2 - 0.15 * is_lane + 0.5 * (draw - 0.5)
         middle = torch.where(high > low, middle.maximum(low).minimum(high), torch.where(fitted, (low + high) / 2, low))
-        spread = objects.in_classes(classes_with("random_lateral")) | objects.off_street
+        spread = objects.having("random_lateral") | objects.off_street
         aside = torch.where(spread, anywhere, middle)
-        aside = torch.where(objects.in_classes(classes_with("faces_street")), low + BUILDING_SETBACK * draw, aside)
+        aside = torch.where(objects.having("faces_street"), low + BUILDING_SETBACK * draw, aside)
         aside = torch.where(name == STRIPS.index("edge"), high - 0.3 * draw, aside)
         return Placement(ahead, aside, street, objects)
 
