@@ -1,7 +1,8 @@
 """The meshes of the driving world in one library, with tables that select them by class and attributes."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,33 +44,40 @@ class MeshTables(NamedTuple):
     curvatures: Float[Tensor, " c"]
     field: Int[Tensor, " f"]
 
-    @classmethod
-    def load(cls, assets: str | None, on_error: str, device: torch.device) -> "MeshTables":
-        """Collect the meshes, procedural or from the folder ``assets``; arguments as of `mesh_classes`."""
-        found = mesh_classes(assets, on_error)
-        meshes = {f"{name}_{i}": mesh for name in OBJECTS for i, mesh in enumerate(found[name].models)}
-        far_meshes = {f"{name}_{i}_far": mesh for name in OBJECTS for i, mesh in enumerate(found[name].far)}
-        numbers = [len(found[name].models) for name in OBJECTS]
-        library = MeshLibrary(meshes | far_meshes | ground_meshes())
-        names = list(library.meshes)
+    def to(self, device: torch.device) -> "MeshTables":
+        """Move the tables to a device; the library is shared."""
+        strip = {name: indices.to(device) for name, indices in self.strip.items()}
+        others: dict[str, Any] = {
+            name: value.to(device) for name, value in self._asdict().items() if isinstance(value, Tensor)
+        }
+        return self._replace(strip=strip, **others)
 
-        def indices(chosen: Sequence[str]) -> Int[Tensor, " c"]:
-            return torch.tensor([names.index(name) for name in chosen], device=device)
 
-        first = torch.tensor([0, *numbers]).cumsum(0)[:-1]
-        sizes = [size for name in OBJECTS for size in found[name].sizes]
-        middles = [(m.vertices.min(0) + m.vertices.max(0))[:2] / 2 for name in OBJECTS for m in found[name].models]
-        palettes = [torch.tensor(found[name].palette) for name in OBJECTS]
-        return cls(
-            library,
-            first.to(device),
-            torch.tensor(numbers, device=device),
-            indices([f"{name}_far" if f"{name}_far" in far_meshes else name for name in meshes]),
-            torch.tensor(sizes, device=device, dtype=torch.float32),
-            torch.tensor(np.stack(middles), device=device, dtype=torch.float32),
-            torch.nn.utils.rnn.pad_sequence(palettes, batch_first=True).to(device, torch.float32),
-            torch.tensor([len(palette) for palette in palettes], device=device),
-            {name: indices([f"{name}_{c}" for c in range(len(CURVATURES))]) for name in GROUND_STRIPS},
-            torch.tensor(CURVATURES, device=device),
-            indices([f"field_{name}" for name in FIELDS]),
-        )
+@lru_cache(maxsize=4)
+def load_mesh_tables(assets: str | None, on_error: str) -> MeshTables:
+    """Collect the meshes, procedural or from the folder ``assets``, on the CPU; arguments as of `mesh_classes`."""
+    found = mesh_classes(assets, on_error)
+    meshes = {f"{name}_{i}": mesh for name in OBJECTS for i, mesh in enumerate(found[name].models)}
+    far_meshes = {f"{name}_{i}_far": mesh for name in OBJECTS for i, mesh in enumerate(found[name].far)}
+    numbers = [len(found[name].models) for name in OBJECTS]
+    library = MeshLibrary(meshes | far_meshes | ground_meshes())
+
+    def indices(names: Iterable[str]) -> Int[Tensor, " c"]:
+        return torch.tensor([library.index_of(name) for name in names])
+
+    sizes = [size for name in OBJECTS for size in found[name].sizes]
+    middles = [(m.vertices.min(0) + m.vertices.max(0))[:2] / 2 for name in OBJECTS for m in found[name].models]
+    palettes = [torch.tensor(found[name].palette) for name in OBJECTS]
+    return MeshTables(
+        library,
+        first=torch.tensor([0, *numbers]).cumsum(0)[:-1],
+        number=torch.tensor(numbers),
+        far=indices(f"{name}_far" if f"{name}_far" in far_meshes else name for name in meshes),
+        size=torch.tensor(sizes),
+        middle=torch.tensor(np.stack(middles), dtype=torch.float32),
+        palette=torch.nn.utils.rnn.pad_sequence(palettes, batch_first=True),
+        colours=torch.tensor([len(palette) for palette in palettes]),
+        strip={name: indices(f"{name}_{c}" for c in range(len(CURVATURES))) for name in GROUND_STRIPS},
+        curvatures=torch.tensor(CURVATURES),
+        field=indices(f"field_{name}" for name in FIELDS),
+    )

@@ -21,7 +21,7 @@ from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.declaration import ENVIRONMENT_ATTRIBUTES, OBJECT_ATTRIBUTES, OBJECTS, SCENARIOS
-from ms2.worlds.driving3d.mesh_tables import MeshTables
+from ms2.worlds.driving3d.mesh_tables import MeshTables, load_mesh_tables
 from ms2.worlds.driving3d.street import ground_height, ground_instances
 
 KITTI_SIZE = (375, 1242)
@@ -96,8 +96,8 @@ class StreetView(Renderer):
         self.engine = WarpEngine() if engine is None else engine
         p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(expand_path(calibration))
         self.projection = resized_projection(p2, self.size)
+        load_mesh_tables(self.assets, on_error)  # so that errors in the assets are raised here
         self._tables: dict[torch.device, MeshTables] = {}
-        self._tables_on(torch.device("cpu"))  # so that errors in the assets are raised here
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
         """Render images."""
@@ -171,9 +171,9 @@ class StreetView(Renderer):
         return vars(self) | {"_tables": {}}
 
     def _tables_on(self, device: torch.device) -> MeshTables:
-        """Return the meshes and their tables on a device; collected once each."""
+        """Return the meshes, with their tables on a device."""
         if device not in self._tables:
-            self._tables[device] = MeshTables.load(self.assets, self.on_error, device)
+            self._tables[device] = load_mesh_tables(self.assets, self.on_error).to(device)
         return self._tables[device]
 
 
