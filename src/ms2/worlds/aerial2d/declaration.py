@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ms2.scene.attributes import Attribute
+from ms2.worlds.environment import SampledAttribute
 
 Colour = tuple[float, float, float]
 """Red, green and blue in [0, 1]."""
@@ -113,28 +114,14 @@ SCENERY = WORLD_CLASSES[HOUSE:]
 """Classes of objects that the parameter prior adds to the grammar's."""
 
 
-@dataclass(frozen=True)
-class EnvironmentAttribute:
-    """An attribute of the scene as a whole, which the parameter prior samples uniformly.
-
-    Attributes:
-        attribute: Name and bounds.
-        low: Lower end of the prior's range.
-        high: Upper end of the prior's range.
-    """
-
-    attribute: Attribute
-    low: float
-    high: float
-
-
 ENVIRONMENT_ATTRIBUTES = (
-    EnvironmentAttribute(Attribute("ground", 0, 1), 0, 1),
-    EnvironmentAttribute(Attribute("ground_x", 0, 1), 0, 1),
-    EnvironmentAttribute(Attribute("ground_y", 0, 1), 0, 1),
-    EnvironmentAttribute(Attribute("sun", -math.pi, math.pi, periodic=True), -math.pi, math.pi),
-    EnvironmentAttribute(Attribute("light", 0.7, 1.1), 0.85, 1.05),
+    SampledAttribute(Attribute("ground", 0, 1), (0, 1)),
+    SampledAttribute(Attribute("ground_x", 0, 1), (0, 1)),
+    SampledAttribute(Attribute("ground_y", 0, 1), (0, 1)),
+    SampledAttribute(Attribute("sun", -math.pi, math.pi, periodic=True), (-math.pi, math.pi)),
+    SampledAttribute(Attribute("light", 0.7, 1.1), (0.85, 1.05)),
 )
+"""Attributes of the scene as a whole."""
 
 
 def object_attributes(extent: float) -> tuple[Attribute, ...]:

@@ -27,6 +27,7 @@ from ms2.worlds.aerial2d.declaration import (
     TREE,
     WORLD_CLASSES,
 )
+from ms2.worlds.environment import sample_environment, sampled_ranges
 
 MAX_PLACEMENT_TRIES = 8
 """Number of positions tried for a house or tree before it is dropped."""
@@ -235,20 +236,14 @@ class ParallelRoads(ParameterPrior):
         )
         spacing = Lanes.from_scenes(complete, self.extent).spacing(x)
         complete = complete.with_attributes(spacing=spacing)
-        return complete.with_environment(**self._weather(len(scenes), generator)).compact()
+        environment = sample_environment(sampled_ranges(ENVIRONMENT_ATTRIBUTES), len(scenes), generator)
+        return complete.with_environment(**environment).compact()
 
     def derive_attributes(self, scenes: SceneBatch) -> SceneBatch:
         """Compute the cars' positions from their spacings, keeping their order on the lane."""
         lanes = Lanes.from_scenes(scenes, self.extent)
         positions = lanes.positions(scenes.attributes["spacing"])
         return scenes.with_attributes(x=torch.where(scenes.classes == CAR, positions, scenes.attributes["x"]))
-
-    def _weather(self, n: int, generator: Generator) -> dict[str, Float[Tensor, " {n}"]]:
-        return {
-            one.attribute.name: one.low
-            + (one.high - one.low) * torch.rand(n, generator=generator, device=generator.device)
-            for one in ENVIRONMENT_ATTRIBUTES
-        }
 
     def _roads(self, roads_of: RoadMembership, generator: Generator) -> Float[Tensor, "b r"]:
         """Sample the centre lines of the roads from top to bottom; infinite for entries without a road."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ms2.scene.attributes import ENVIRONMENT, Attribute
+from ms2.worlds.environment import SampledAttribute
 
 
 class Range(NamedTuple):
@@ -239,19 +240,6 @@ FIRST_OBJECT_CLASS_INDEX = len(SCENARIOS)
 # -- attributes ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LightAttribute:
-    """An attribute of light and camera that `StreetLayout` samples uniformly and that may be learned.
-
-    Attributes:
-        attribute: Name and bounds.
-        sampled: Range of the prior.
-    """
-
-    attribute: Attribute
-    sampled: Range
-
-
 OBJECT_ATTRIBUTES = (
     Attribute("x", -1000, 1000),
     Attribute("y", 0, 2000),
@@ -282,15 +270,16 @@ STREET_ATTRIBUTES = (
     Attribute("camera_yaw", -0.5, 0.5),
 )
 LIGHT_ATTRIBUTES = (
-    LightAttribute(Attribute("sun_azimuth", -math.pi, math.pi, periodic=True), Range(-math.pi, math.pi)),
-    LightAttribute(Attribute("sun_height", 0.1, math.pi / 2), Range(0.35, 1.1)),
-    LightAttribute(Attribute("clouds", 0, 1), Range(0.0, 0.8)),
-    LightAttribute(Attribute("haze", 0, 1), Range(0.0, 1.0)),
-    LightAttribute(Attribute("exposure", 0.3, 2), Range(0.95, 1.5)),
-    LightAttribute(Attribute("contrast", 0.5, 4), Range(1.4, 2.8)),
-    LightAttribute(Attribute("saturation", 0, 2), Range(0.7, 1.3)),
-    LightAttribute(Attribute("blur", 0, 1), Range(0.0, 1.0)),
+    SampledAttribute(Attribute("sun_azimuth", -math.pi, math.pi, periodic=True), Range(-math.pi, math.pi)),
+    SampledAttribute(Attribute("sun_height", 0.1, math.pi / 2), Range(0.35, 1.1)),
+    SampledAttribute(Attribute("clouds", 0, 1), Range(0.0, 0.8)),
+    SampledAttribute(Attribute("haze", 0, 1), Range(0.0, 1.0)),
+    SampledAttribute(Attribute("exposure", 0.3, 2), Range(0.95, 1.5)),
+    SampledAttribute(Attribute("contrast", 0.5, 4), Range(1.4, 2.8)),
+    SampledAttribute(Attribute("saturation", 0, 2), Range(0.7, 1.3)),
+    SampledAttribute(Attribute("blur", 0, 1), Range(0.0, 1.0)),
 )
+"""Attributes of light and camera that `StreetLayout` samples uniformly and that may be learned."""
 ENVIRONMENT_ATTRIBUTES = (*STREET_ATTRIBUTES, *(light.attribute for light in LIGHT_ATTRIBUTES))
 """Attributes of the scene as a whole: street and camera, then light."""
 

@@ -29,6 +29,7 @@ from ms2.worlds.driving3d.strips import (
     StripPlacer,
     UnplacedObjects,
 )
+from ms2.worlds.environment import sample_environment, sampled_ranges
 
 ONCOMING_FRACTION = 0.15
 """Fraction of pedestrians and cyclists that head against the traffic on their side."""
@@ -83,8 +84,7 @@ class StreetLayout(ParameterPrior):
         if not 0 <= off_street_fraction <= 1:
             raise UserError(f"off_street_fraction must lie between 0 and 1; it is {off_street_fraction}")
         _check_light(light_ranges or {})
-        defaults = {light.attribute.name: tuple(light.sampled) for light in LIGHT_ATTRIBUTES}
-        self.light_ranges = {**defaults, "clouds": cloud_range, **(light_ranges or {})}
+        self.light_ranges = {**sampled_ranges(LIGHT_ATTRIBUTES), "clouds": cloud_range, **(light_ranges or {})}
         self.max_distance, self.max_curvature = max_distance, max_curvature
         self.off_street_fraction, self.on_error = off_street_fraction, on_error
         self.assets = None if assets is None else str(expand_path(assets))
@@ -110,7 +110,7 @@ class StreetLayout(ParameterPrior):
             height=height,
             model=objects.model,
             colour=sample_uniform(scenes, 0, 1, generator),
-        ).with_environment(**street, **self._light(len(scenes), generator))
+        ).with_environment(**street, **sample_environment(self.light_ranges, len(scenes), generator))
 
     def _section(self, scenario: Int[Tensor, " b"], generator: Generator) -> CrossSection:
         """Sample the cross-section of each street by its scenario."""
@@ -157,13 +157,6 @@ class StreetLayout(ParameterPrior):
             "camera_height": between(1.6, 1.72),
             "pitch": between(-0.015, 0.015),
             "camera_yaw": between(-0.02, 0.02),
-        }
-
-    def _light(self, n: int, generator: Generator) -> dict[str, Float[Tensor, " n"]]:
-        """Sample the light's attributes uniformly within their ranges."""
-        return {
-            name: low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
-            for name, (low, high) in self.light_ranges.items()
         }
 
     def _objects(self, scenes: SceneBatch, generator: Generator) -> UnplacedObjects:
