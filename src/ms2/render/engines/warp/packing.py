@@ -14,7 +14,7 @@ from ms2.render.scene3d.meshes import MeshLibrary, TextureImage
 MAX_TEXTURE_SIZE = 1024
 """Maximum texels along a side: no object fills more pixels, and a library has many textures."""
 MIP_LEVELS = MAX_TEXTURE_SIZE.bit_length()
-"""Mip levels of a row of the texture table; `ms2.render.engines.warp.shading.MIP_LEVELS` is the same."""
+"""Mip levels of a row of the texture table."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from typing import no_type_check
 
 import warp as wp
 
+from ms2.render.engines.warp import packing
 from ms2.render.engines.warp.structs import (
     LOW_32_BITS,
     OPTIONS,
@@ -19,8 +20,7 @@ from ms2.render.engines.warp.structs import (
 
 wp.set_module_options(OPTIONS)
 
-MIP_LEVELS = wp.constant(11)
-"""Mip levels of a texture, as in `ms2.render.engines.warp.packing`."""
+MIP_LEVELS = wp.constant(packing.MIP_LEVELS)
 MAX_TAPS = wp.constant(4)
 """Maximum samples along the longer side of a pixel's texture footprint; they keep distant lane markings sharp."""
 NO_INSTANCE = wp.constant(-1)
