@@ -49,9 +49,9 @@ def ground_instances(scenes: SceneBatch, tables: MeshTables) -> InstanceBatch:
         kerb = half + parking
         strips += [
             (tables.strip["parking"], sign * (half + parking / 2), parking, level),
-            (tables.strip["kerb"], sign * (kerb + 0.1), torch.where(walk > 0, KERB_WIDTH, 0.0), level),
-            (tables.strip["walk"], sign * (kerb + 0.2 + walk / 2), walk, level + KERB_HEIGHT),
-            (verge, sign * (kerb + walk + 0.2 + green / 2), green, raised - 0.02),
+            (tables.strip["kerb"], sign * (kerb + KERB_WIDTH / 2), torch.where(walk > 0, KERB_WIDTH, 0.0), level),
+            (tables.strip["walk"], sign * (kerb + KERB_WIDTH + walk / 2), walk, level + KERB_HEIGHT),
+            (verge, sign * (kerb + walk + KERB_WIDTH + green / 2), green, raised - 0.02),
         ]
     parts = [_strip_instances(scenes, tables, *strip) for strip in strips]
     field = tables.field[(of["field_look"] * len(tables.field)).long().clamp(max=len(tables.field) - 1)]
