@@ -38,8 +38,7 @@ class AerialClass:
         sprite_size: Size for which sprites are drawn; objects of other sizes scale them.
         shadow_offset: Distance by which the shadow is shifted.
         palette: Colours of the paint.
-        min_size: Smallest size that the priors sample; None if they do not place the class.
-        max_size: Largest size that the priors sample.
+        size_range: Smallest and largest size that the priors sample; None if they do not place the class.
         plot: Side of the square that an object needs beside roads and other objects; None for roads and vehicles.
     """
 
@@ -47,8 +46,7 @@ class AerialClass:
     sprite_size: Size
     shadow_offset: float
     palette: tuple[Colour, ...]
-    min_size: Size | None = None
-    max_size: Size | None = None
+    size_range: tuple[Size, Size] | None = None
     plot: float | None = None
 
 
@@ -63,16 +61,15 @@ AERIAL_CLASSES: Mapping[str, AerialClass] = {
         sprite_size=Size(24, 7),
         shadow_offset=0,
         palette=((0.36, 0.36, 0.38), (0.41, 0.41, 0.42), (0.47, 0.46, 0.45), (0.52, 0.51, 0.49)),
-        min_size=Size(ROAD_WIDTH, ROAD_WIDTH),  # the renderer ignores the length
-        max_size=Size(ROAD_WIDTH, ROAD_WIDTH),
+        # the priors replace the length by that of the visible square
+        size_range=(Size(ROAD_WIDTH, ROAD_WIDTH), Size(ROAD_WIDTH, ROAD_WIDTH)),
     ),
     "car": AerialClass(
         level=1,
         sprite_size=Size(4.5, 1.9),
         shadow_offset=0.55,
         palette=CAR_COLOURS,
-        min_size=Size(3.9, 1.75),
-        max_size=Size(4.7, 1.95),
+        size_range=(Size(3.9, 1.75), Size(4.7, 1.95)),
     ),
     "house": AerialClass(
         level=2,
@@ -82,8 +79,7 @@ AERIAL_CLASSES: Mapping[str, AerialClass] = {
             (0.72, 0.36, 0.24), (0.60, 0.28, 0.20), (0.44, 0.31, 0.25), (0.37, 0.38, 0.42), (0.52, 0.52, 0.53),
             (0.78, 0.50, 0.33), (0.70, 0.66, 0.60), (0.28, 0.30, 0.34),
         ),
-        min_size=Size(7.0, 5.0),
-        max_size=Size(9.0, 6.5),
+        size_range=(Size(7.0, 5.0), Size(9.0, 6.5)),
         plot=9.5,
     ),
     "tree": AerialClass(
@@ -94,8 +90,7 @@ AERIAL_CLASSES: Mapping[str, AerialClass] = {
             (0.19, 0.37, 0.13), (0.25, 0.44, 0.16), (0.15, 0.31, 0.15), (0.34, 0.48, 0.17), (0.21, 0.36, 0.20),
             (0.42, 0.50, 0.20), (0.55, 0.47, 0.16), (0.17, 0.34, 0.11),
         ),
-        min_size=Size(2.8, 2.8),
-        max_size=Size(4.4, 4.4),
+        size_range=(Size(2.8, 2.8), Size(4.4, 4.4)),
         plot=4.5,
     ),
     "truck": AerialClass(
@@ -106,7 +101,7 @@ AERIAL_CLASSES: Mapping[str, AerialClass] = {
     ),
 }  # fmt: skip
 """Classes that can be rendered; a capital marks the grammar's non-terminal."""
-WORLD_CLASSES = tuple(name for name, cls in AERIAL_CLASSES.items() if cls.min_size is not None)
+WORLD_CLASSES = tuple(name for name, cls in AERIAL_CLASSES.items() if cls.size_range is not None)
 """Classes of the world in the order of their index: the grammar's, Road and car, then the scenery."""
 ROAD, CAR, HOUSE, TREE = range(len(WORLD_CLASSES))
 """Indices of the world's classes."""

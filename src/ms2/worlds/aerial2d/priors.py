@@ -384,7 +384,7 @@ def _plot(name: str) -> float:
 def _size_range(device: torch.device) -> Float[Tensor, "k 2 2"]:
     """Return the minimum and maximum length and width of each class."""
     classes = [AERIAL_CLASSES[name] for name in WORLD_CLASSES]
-    return torch.tensor([[cls.min_size or (0, 0), cls.max_size or (0, 0)] for cls in classes], device=device)
+    return torch.tensor([cls.size_range for cls in classes], device=device)
 
 
 def _along(lane: Int[Tensor, "b n"], tilt: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
