@@ -122,7 +122,7 @@ class Rasteriser:
         wp, number = self.warp, instances.mesh.numel()
         labelled = instances.mesh >= 0
         if instances.labelled is not None:
-            labelled = labelled & instances.labelled.to(self.device)
+            labelled = labelled & instances.labelled
         if not labels:
             labelled = torch.zeros_like(labelled)
         placed = self._kernels.InstanceData()
