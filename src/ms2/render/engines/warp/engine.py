@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import fields
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -57,7 +58,7 @@ class WarpEngine(Engine):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy by settings: Warp's modules can be neither copied nor sent to another process."""
-        return type(self), (*self.raster_settings, self.scenes_per_pass)
+        return partial(type(self), **self.settings), ()
 
     @torch.no_grad()
     def render_batch(
