@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from ms2.core import images as module
 from ms2.core.errors import UserError
 from ms2.core.images import ImageError, read_image
-from ms2.targets.image_folder import ImageFolder
+from ms2.targets.image_folder import ImageFolder, _check_choice
 
 
 def save(path: Path, colour=(10, 20, 30), size=(6, 4), **options) -> Path:
@@ -170,7 +170,7 @@ def test_a_wrong_choice_names_the_nearest_and_the_rest():
     with pytest.raises(
         UserError, match=r"fit cannot be 'crup'\. Did you mean 'crop'\? Available: crop, pad, stretch\."
     ):
-        module._check_choice("fit", "crup", ("stretch", "crop", "pad"))
+        _check_choice("fit", "crup", ("stretch", "crop", "pad"))
 
 
 def test_impossible_limit_and_empty_root_are_refused(tmp_path):

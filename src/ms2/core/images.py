@@ -2,7 +2,6 @@
 
 import io
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from jaxtyping import Float, UInt8, UInt16
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ms2.core.errors import UserError, suggest
+from ms2.core.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -63,7 +62,7 @@ def read_image(
         decoded = _open(Path(path)) if content is None else _decode(io.BytesIO(content))
         image = _fit(_flatten(decoded, channels), size, fit)
     except Exception as error:  # given broken bytes, decoders raise anything: OSError, SyntaxError, struct.error, ...
-        raise ImageError(path, _reason(error)) from error
+        raise ImageError(path, unreadable_reason(error)) from error
     pixels = torch.from_numpy(np.array(image))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
@@ -123,7 +122,8 @@ def _fit(image: Image.Image, size: tuple[int, int] | None, fit: Fit) -> Image.Im
     return frame
 
 
-def _reason(error: Exception) -> str:
+def unreadable_reason(error: Exception) -> str:
+    """Return a sentence part that says why a file cannot be read, from the error that reading it raised."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
     if isinstance(error, PermissionError):
@@ -132,21 +132,6 @@ def _reason(error: Exception) -> str:
         limit = f"{Image.MAX_IMAGE_PIXELS} pixels"
         return f"over Pillow's limit of {limit}, so it could be a decompression bomb; if you trust it, save it smaller"
     return str(error) or type(error).__name__
-
-
-def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    if value not in choices:
-        raise UserError(f"{name} cannot be {value!r}. {suggest(str(value), map(str, choices))}")
-
-
-def _check_size(size: object) -> None:
-    if size is None:
-        return
-    pair = isinstance(size, Sequence) and len(size) == 2
-    if not pair or not all(isinstance(side, int) and side > 0 for side in size):  # type: ignore[attr-defined]
-        raise UserError(
-            f"size is {size!r}: give height and width in pixels, such as (128, 416), or null for each image's own."
-        )
 
 
 def image_grid(images: Float[Tensor, "b c h w"], columns: int = 4) -> UInt8[np.ndarray, "height width 3"]:

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ms2.core.errors import UserError
+from ms2.core.errors import UserError, suggest
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
-from ms2.core.images import IMAGE_SUFFIXES, Channels, Fit, ImageError, _check_choice, _check_size, _reason, read_image
+from ms2.core.images import IMAGE_SUFFIXES, Channels, Fit, ImageError, read_image, unreadable_reason
 from ms2.datasets.labelled_set import check_limit
 
 MAX_ASPECT_DIFFERENCE = 0.05
@@ -110,7 +110,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
     def _find(self) -> list[Path]:
         unlisted: list[OSError] = []
         files = list(_walk(self.root, unlisted.append))
-        errors = [ImageError(str(error.filename), _reason(error)) for error in unlisted]
+        errors = [ImageError(str(error.filename), unreadable_reason(error)) for error in unlisted]
         self._report(errors, f"{len(errors)} folders cannot be listed")
         images = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
@@ -202,6 +202,21 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:  # verify() reports a missing file
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
+
+
+def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        raise UserError(f"{name} cannot be {value!r}. {suggest(str(value), map(str, choices))}")
+
+
+def _check_size(size: object) -> None:
+    if size is None:
+        return
+    pair = isinstance(size, Sequence) and len(size) == 2
+    if not pair or not all(isinstance(side, int) and side > 0 for side in size):  # type: ignore[attr-defined]
+        raise UserError(
+            f"size is {size!r}: give height and width in pixels, such as (128, 416), or null for each image's own."
+        )
 
 
 def _check_folder(root: str | Path) -> Path:
