@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8, UInt16
 from ms2.core.hashing import digest
 from ms2.core.images import encode, to_pixels
 from ms2.datasets.folder import DataSetFolder
-from ms2.datasets.formats.native import IMAGE_SUFFIXES
+from ms2.datasets.formats.native import SUFFIX_BY_FORMAT
 from ms2.datasets.records import ImageFile, RecordError, SceneRecord
 from ms2.datasets.scene_graphs import check_renderable, from_record
 from ms2.models.opening import build_model
@@ -82,7 +82,7 @@ def render_record(path: Path) -> tuple[bytes, str, bool]:
     if not isinstance(record.get("scene"), dict) or not isinstance(record.get("image"), dict):
         raise RecordError(f"{path} is no record of an image: those lie under scenes/ in a data set")
     about = DataSetFolder(root).read_json("dataset.json") or {}
-    if not isinstance(about.get("world"), dict) or about.get("image") not in IMAGE_SUFFIXES:
+    if not isinstance(about.get("world"), dict) or about.get("image") not in SUFFIX_BY_FORMAT:
         raise RecordError(
             f"{path} lies outside of a data set: {root / 'dataset.json'}, which describes its world, is missing"
         )
@@ -92,5 +92,5 @@ def render_record(path: Path) -> tuple[bytes, str, bool]:
     with single_threaded(), torch.no_grad():
         rendering = world.renderer.render_labelled(scenes)
     content = encode(image_arrays(rendering)[0], about["image"])
-    name = f"{path.stem}.{IMAGE_SUFFIXES[about['image']]}"  # not the record's file name, which may be any path
+    name = f"{path.stem}.{SUFFIX_BY_FORMAT[about['image']]}"  # not the record's file name, which may be any path
     return content, name, content_hash(content) == record["image"].get("hash")

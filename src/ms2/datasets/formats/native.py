@@ -26,8 +26,8 @@ from ms2.datasets.labels import decode_mask
 from ms2.datasets.records import DepthFile, ImageFile, ImageRecord, ObjectLabel, RecordError
 from ms2.metrics.average_precision import occlusion_level
 
-IMAGE_SUFFIXES = {"png": "png", "jpeg": "jpg"}
-"""Suffixes of the image files by the plan's ``image``."""
+SUFFIX_BY_FORMAT = {"png": "png", "jpeg": "jpg"}
+"""Suffix of the image files by the format that the plan's ``image`` names."""
 
 
 class RecordFiles:
@@ -40,7 +40,7 @@ class RecordFiles:
     """
 
     def __init__(self, folder: DataSetFolder, image: Literal["png", "jpeg"], depth: bool) -> None:
-        self.folder, self.suffix, self.depth = folder, IMAGE_SUFFIXES[image], depth
+        self.folder, self.suffix, self.depth = folder, SUFFIX_BY_FORMAT[image], depth
 
     def image_name(self, index: int) -> str:
         """Return the path of an image in the data set."""

@@ -552,7 +552,7 @@ def make_grounds(canvas: int, extent: float, assets: str | None = None) -> Float
 
 # --- user sprites ---
 
-IMAGE_SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")
+SPRITE_SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")
 ASSET_SUBFOLDERS = (*SPRITE_PROCEDURES, "ground")
 
 
@@ -582,7 +582,7 @@ def check_assets(assets: str) -> None:
             )
         if not _files(folder):
             raise UserError(
-                f"the assets folder {folder.absolute()} holds no images ({', '.join(IMAGE_SUFFIXES)}). Add some, or "
+                f"the assets folder {folder.absolute()} holds no images ({', '.join(SPRITE_SUFFIXES)}). Add some, or "
                 "remove it for procedural sprites."
             )
 
@@ -628,7 +628,7 @@ def _resized(values: Float[Tensor, "c h w"], size: tuple[int, int]) -> Float[Ten
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SPRITE_SUFFIXES and not p.name.startswith("."))
 
 
 def _opened(file: Path) -> Image.Image:
