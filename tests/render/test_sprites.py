@@ -204,7 +204,7 @@ def coarse_sprites(seed: int, n: int = 7, batch: int = 2, window: int = 4) -> Sp
 
 
 def lightest_by_pixel(sprites: Sprites, shape: tuple[int, int, int], ink: float, index: list[int]) -> Tensor:
-    """Reference: for each pixel the visible_sprites sprite, of equally light ones that with the greatest index."""
+    """Reference: for each pixel the lightest sprite, of equally light ones that with the greatest index."""
     batch, height, width = shape
     out = torch.full(shape, -1)
     for b in range(batch):

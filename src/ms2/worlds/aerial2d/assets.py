@@ -354,7 +354,7 @@ GROUND_TEXTURES = (
     GroundTexture((0.34, 0.43, 0.20), (0.46, 0.53, 0.27), tufts=0.05),  # meadow
     GroundTexture((0.40, 0.51, 0.25), (0.46, 0.57, 0.29), grain=0.03, furrows=0.04, spacing=4, slant=0),  # mown lawn
     GroundTexture((0.58, 0.53, 0.33), (0.69, 0.63, 0.42), tufts=0.06),  # dry grass
-    GroundTexture((0.48, 0.37, 0.27), (0.57, 0.45, 0.33), furrows=0.08, spacing=1.8, slant=3),  # ploughed texture
+    GroundTexture((0.48, 0.37, 0.27), (0.57, 0.45, 0.33), furrows=0.08, spacing=1.8, slant=3),  # ploughed soil
     GroundTexture((0.40, 0.48, 0.20), (0.52, 0.58, 0.28), furrows=0.12, spacing=2.2, slant=-2),  # crops
     GroundTexture((0.74, 0.64, 0.38), (0.80, 0.71, 0.46), furrows=0.05, spacing=3.0, slant=8),  # ripe grain
     GroundTexture((0.63, 0.58, 0.48), (0.72, 0.67, 0.57), grain=0.05, tufts=0.03),  # sand and gravel
