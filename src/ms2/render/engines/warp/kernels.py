@@ -36,7 +36,7 @@ FULL_MASK = wp.constant(wp.uint32(0xFFFFFFFF))
 @no_type_check
 def fit_shadow_camera(
     cameras: CameraData, lights: LightData, width: int, shadow_size: int, distance: float, half_width: float,
-    depth_below: float,
+    min_height: float,
 ):  # fmt: skip
     """Fit the shadow map's orthographic camera to the view frustum up to ``distance`` metres.
 
@@ -49,7 +49,7 @@ def fit_shadow_camera(
         shadow_size: Samples along each side of the shadow map.
         distance: Distance ahead of the camera to cover in metres.
         half_width: Maximum distance to each side to cover in metres.
-        depth_below: Depth below the camera to cover in metres.
+        min_height: Minimum height relative to the camera to cover in metres.
     """
     s = wp.tid()
     pose = cameras.pose[s]
@@ -73,7 +73,7 @@ def fit_shadow_camera(
         across = wp.min(far * tangent, half_width) + 2.0
         if (corner & 2) != 0:
             across = -across
-        height = depth_below
+        height = min_height
         if (corner & 4) != 0:
             height = 6.0
         p = eye + ahead * far + right * across + up * height

@@ -16,8 +16,8 @@ START, END, SEGMENTS = -10.0, 150.0, 32
 KERB_HEIGHT = 0.15
 """Height of a kerb in metres."""
 FIELD_SIZE = (400.0, 300.0)
-"""Extent of a field along x and y in metres; it is centred at y = `FIELD_MIDDLE`, `FIELD_DEPTH` above the road."""
-FIELD_MIDDLE, FIELD_DEPTH = 120.0, -0.06
+"""Extent of a field along x and y in metres; it is centred at y = `FIELD_MIDDLE`, at a height of `FIELD_HEIGHT`."""
+FIELD_MIDDLE, FIELD_HEIGHT = 120.0, -0.06
 
 
 def lateral_offset(y: Numbers | float, curve: float) -> Float[np.ndarray, "..."]:
@@ -105,7 +105,7 @@ def field(texture: TextureImage, period: float, seed: int, patches: float = 0.12
     a = j * (columns + 1) + i
     b = a + columns + 1
     return Mesh(
-        np.column_stack([grid, np.full(len(grid), FIELD_DEPTH)]).astype(np.float32),
+        np.column_stack([grid, np.full(len(grid), FIELD_HEIGHT)]).astype(np.float32),
         np.tile(np.array([0, 0, 1], np.float32), (len(grid), 1)),
         np.concatenate([np.stack([a, a + 1, b + 1], 1), np.stack([a, b + 1, b], 1)]),
         (grid / period).astype(np.float32),
