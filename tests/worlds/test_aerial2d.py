@@ -218,6 +218,20 @@ def test_scattered_cars_turn_anyhow_and_do_not_hide_each_other() -> None:
     assert nearest(drawn).min() > 3
 
 
+def test_a_fraction_of_scenes_has_cars_aligned_with_their_lane() -> None:
+    scattered = scenes(UniformTraffic(), 1000)
+    plain, some = (ScatteredCars(aligned_fraction=share).sample(scattered, rng()) for share in (0.0, 0.3))
+    turned = ((plain.attributes["angle"] != some.attributes["angle"]) & (some.classes == CAR)).any(1)
+    there = (some.classes == CAR).any(1)
+    assert stats.binomtest(int(turned.sum()), int(there.sum()), 0.3).pvalue > 1e-3
+    aligned = (some.classes == CAR) & turned[:, None]
+    y, angle = some.attributes["y"] - some.parent_values(some.attributes["y"]), some.attributes["angle"]
+    assert torch.equal(angle.cos()[aligned] > 0, y[aligned] > 0)  # who drives right keeps to the right
+    assert angle.sin()[aligned].abs().max() <= 0.0301
+    with pytest.raises(UserError, match=r"aligned_fraction must lie between 0 and 1; it is 1\.5"):
+        ScatteredCars(aligned_fraction=1.5)
+
+
 def test_places_of_scattered_cars_are_uniform() -> None:
     """One car is uniform along its road; two on a lane are as far apart as uniform draws that don't overlap."""
     alone = ScatteredCars().sample(scenes_from_derivations(GRAMMAR, torch.tensor([[0, 1, 3, 4, 5, 2]] * 2000)), rng())

@@ -324,8 +324,8 @@ class ScatteredCars(ParallelRoads):
             would leave the square, all distances of that scene are scaled down by one factor.
         max_houses: Maximum number of houses; houses that do not fit are dropped.
         max_trees: Maximum number of trees; trees that do not fit are dropped.
-        row_fraction: Fraction of scenes in which cars face along their lane. 0 in the paper; extractors trained with
-            some count aligned cars better.
+        aligned_fraction: Fraction of scenes in which cars face along their lane. 0 in the paper; extractors trained
+            with some count aligned cars better.
     """
 
     def __init__(
@@ -334,12 +334,12 @@ class ScatteredCars(ParallelRoads):
         road_distance: tuple[float, float] = (10.0, 17.0),
         max_houses: int = 6,
         max_trees: int = 14,
-        row_fraction: float = 0.0,
+        aligned_fraction: float = 0.0,
     ) -> None:
         super().__init__(extent, road_distance, max_houses, max_trees)
-        if not 0 <= row_fraction <= 1:
-            raise UserError(f"row_fraction must lie between 0 and 1; it is {row_fraction}")
-        self.row_fraction = row_fraction
+        if not 0 <= aligned_fraction <= 1:
+            raise UserError(f"aligned_fraction must lie between 0 and 1; it is {aligned_fraction}")
+        self.aligned_fraction = aligned_fraction
 
     def sample_cars(self, roads_of: RoadMembership, generator: Generator) -> Placements:
         """Sample lane, position and heading of each car uniformly."""
@@ -353,7 +353,7 @@ class ScatteredCars(ParallelRoads):
         lanes = Lanes.sort_in_lanes(torch.where(roads_of.is_car, 2 * roads_of.road + lane, -1), draw, self.extent)
         x = lanes.pitch / 2 + draw * lanes.room + (lanes.behind.sum(2) - 1) * lanes.pitch
         y = (lane - 0.5) * LANE_WIDTH + 0.2 * shift
-        aligned = torch.rand(batch, 1, generator=generator, device=device) < self.row_fraction
+        aligned = torch.rand(batch, 1, generator=generator, device=device) < self.aligned_fraction
         return Placements(x, y, torch.where(aligned, _along(lane, turn), math.pi * turn), roads_of.is_car)
 
 
