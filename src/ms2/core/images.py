@@ -113,7 +113,7 @@ def _fit(image: Image.Image, size: tuple[int, int] | None, fit: Fit) -> Image.Im
         return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     if fit == "stretch":
         return image.resize((width, height), Image.Resampling.BICUBIC)
-    # Not ImageOps.pad: it gives a black picture where a very long image would be less than a pixel thin.
+    # Not ImageOps.pad: it gives a black image where a very long image would be less than a pixel thin.
     scale = min(height / image.height, width / image.width)
     inside = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     frame = Image.new(image.mode, (width, height))

@@ -444,20 +444,20 @@ def make_atlas(classes: tuple[str, ...], texels: float, assets: str | None = Non
     Raises:
         UserError: If a file under ``assets`` is not an image.
     """
-    pictures: list[Tensor] = []
+    sprites: list[Tensor] = []
     first, number, shadow = [], [], []
     for name in classes:
         own = read_sprites(assets, name, texels) if assets is not None else []
         own = own or procedural_sprites(name, texels)
-        first.append(len(pictures))
+        first.append(len(sprites))
         number.append(len(own))
-        shadow.append(len(pictures) + len(own))
-        pictures += [*own, _shadow(name, texels)]
+        shadow.append(len(sprites) + len(own))
+        sprites += [*own, _shadow(name, texels)]
     repeating = {start for start, name in zip(first, classes, strict=True) if name == "Road"}
-    sheet, places = _pack(pictures, {start + lane for start in repeating for lane in range(len(ROAD_LANE_COUNTS))})
+    sheet, places = _pack(sprites, {start + lane for start in repeating for lane in range(len(ROAD_LANE_COUNTS))})
     height, width = sheet.shape[1:]
     size = torch.tensor([width, height])
-    sides = torch.tensor([[p.shape[2], p.shape[1]] for p in pictures])
+    sides = torch.tensor([[p.shape[2], p.shape[1]] for p in sprites])
     corner = torch.tensor(places)
     palettes = [AERIAL_CLASSES[name].palette for name in classes]
     most = max(map(len, palettes))
@@ -514,25 +514,25 @@ def _shadow(name: str, texels: float) -> Float[Tensor, "5 p q"]:
     return canvas.downsample()
 
 
-def _pack(pictures: list[Tensor], repeating: set[int]) -> tuple[Float[Tensor, "5 h w"], list[tuple[int, int]]]:
+def _pack(sprites: list[Tensor], repeating: set[int]) -> tuple[Float[Tensor, "5 h w"], list[tuple[int, int]]]:
     """Pack sprites in rows with a transparent border of one texel; also return their left upper corners.
 
     Sprites that repeat begin a row, and have the texels of their opposite end in the left and right border.
     """
-    widest = max(256, max(p.shape[2] for p in pictures) + 2)
+    widest = max(256, max(p.shape[2] for p in sprites) + 2)
     places, x, y, shelf = [], 0, 0, 0
-    for number, picture in enumerate(pictures):
-        height, width = picture.shape[1] + 2, picture.shape[2] + 2
+    for number, sprite in enumerate(sprites):
+        height, width = sprite.shape[1] + 2, sprite.shape[2] + 2
         if x + width > widest or number in repeating:
             x, y, shelf = 0, y + shelf, 0
         places.append((x + 1, y + 1))
         x, shelf = x + width, max(shelf, height)
     sheet = torch.zeros(5, y + shelf, widest)
-    for number, (picture, (x, y)) in enumerate(zip(pictures, places, strict=True)):
-        lines, end = slice(y, y + picture.shape[1]), x + picture.shape[2]
-        sheet[:, lines, x:end] = picture
+    for number, (sprite, (x, y)) in enumerate(zip(sprites, places, strict=True)):
+        lines, end = slice(y, y + sprite.shape[1]), x + sprite.shape[2]
+        sheet[:, lines, x:end] = sprite
         if number in repeating:
-            sheet[:, lines, x - 1], sheet[:, lines, end] = picture[..., -1], picture[..., 0]
+            sheet[:, lines, x - 1], sheet[:, lines, end] = sprite[..., -1], sprite[..., 0]
     return sheet, places
 
 
@@ -595,13 +595,13 @@ def read_sprites(assets: str, name: str, texels: float) -> list[Float[Tensor, "5
     """
     sprite_size, found = AERIAL_CLASSES[name].sprite_size, []
     for file in _files(Path(assets, name)):
-        picture = _opened(file)
-        if "A" not in picture.getbands() and "transparency" not in picture.info:
+        image = _opened(file)
+        if "A" not in image.getbands() and "transparency" not in image.info:
             raise UserError(
                 f"{file.absolute()} has no transparency: pixels outside of the {name} must be transparent. Save it "
                 "as a PNG with an alpha channel (RGBA)."
             )
-        values = torch.from_numpy(np.asarray(picture.convert("RGBA"), np.float32) / 255).permute(2, 0, 1)
+        values = torch.from_numpy(np.asarray(image.convert("RGBA"), np.float32) / 255).permute(2, 0, 1)
         if not (values[3] >= 0.5).any():
             raise UserError(f"{file.absolute()} is fully transparent. Remove it.")
         values = torch.cat([values[:3] * values[3:], values[3:], torch.zeros_like(values[:1])])
@@ -633,9 +633,9 @@ def _files(folder: Path) -> list[Path]:
 
 def _opened(file: Path) -> Image.Image:
     try:
-        with Image.open(file) as picture:
-            picture.load()
-            return picture
+        with Image.open(file) as image:
+            image.load()
+            return image
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise UserError(
             f"{file.absolute()} cannot be read as an image ({error}). Save it again as a PNG, or remove it."

@@ -307,18 +307,18 @@ class AerialView(Renderer):
     def _looked_up(
         self,
         objects: Objects,
-        picture: Int[Tensor, " s"],
+        sprite: Int[Tensor, " s"],
         atlas: Atlas,
         planes: slice = slice(None),
         reach: float | None = None,
     ) -> tuple[Fragments, Float[Tensor, "c k"]]:
         """Rasterise objects and sample their sprites; with a ``reach``, sprites repeat along the heading so far."""
         length, width, cos, sin = objects.length, objects.width, objects.cos, objects.sin
-        bleed = 1 + atlas.bleed[picture]
+        bleed = 1 + atlas.bleed[sprite]
         ahead = length / 2 * bleed[:, 0] if reach is None else torch.full_like(length, reach)
         aside = width / 2 * bleed[:, 1]
         fragments = rasterise(objects.x, objects.y, cos, sin, ahead, aside, objects.scene, *self.size)
-        (middle_x, middle_y), (half_x, half_y) = atlas.centre[picture].unbind(1), atlas.half[picture].unbind(1)
+        (middle_x, middle_y), (half_x, half_y) = atlas.centre[sprite].unbind(1), atlas.half[sprite].unbind(1)
         # sprites of houses are lit from their left: mirrored where the sun is to their right
         left = (objects.level != HOUSE_LEVEL) | (sin * objects.sun[:, 0] + cos * objects.sun[:, 1] >= 0)
         along, across = 2 * half_x / length, torch.where(left, 2, -2) * half_y / width
