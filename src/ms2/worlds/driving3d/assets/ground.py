@@ -44,12 +44,12 @@ def ground_strip(
     """Build a ground strip along y from `START` to `END`, without shadow, tinted by the instance's colour.
 
     Args:
-        texture: Its texture, which goes once across it.
-        period: Metres along y after which the texture repeats.
-        width: Metres along x.
+        texture: Texture of the strip.
+        period: Length along y in metres after which the texture repeats.
+        width: Width along x in metres.
         curve: Curvature: the centre line is at x = curve y^2 / 2 for y >= 0, and straight behind.
         across: Repetitions of the texture across.
-        kerb: Whether it is a kerb: `KERB_HEIGHT` high, with faces on both sides.
+        kerb: Whether to build a kerb: `KERB_HEIGHT` high, with faces on both sides.
         colour: Factor on the texture.
     """
     y = segment_positions()

@@ -66,8 +66,8 @@ class MeshBuilder:
         """Add a flat convex polygon.
 
         Args:
-            corners: Its k corners in order.
-            material: Its material.
+            corners: The k corners in order.
+            material: Material of the face.
             uv: Texture coordinates of the corners; for four corners those of the whole texture by default.
             shade: Factors on the colour at the corners.
             smoothing_group: Index of its smoothing group; a new one by default.

@@ -1,7 +1,7 @@
 """Procedural pedestrians and cyclists."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,17 +19,17 @@ class Outfit:
     """Clothes and hair; the top is tinted by the instance's colour.
 
     Attributes:
-        trousers: Their colour.
-        skin: Its colour.
-        hair: Its colour.
-        shoes: Their colour.
-        long_hair: Whether hair falls on the shoulders.
-        sleeves: Whether they reach the hands.
-        shorts: Whether shins are bare.
-        coat: Metres that what is worn on top hangs down over the legs.
-        skirt: Whether a skirt in the trousers' colour is worn.
-        bag: "" for none, "back" or "hand".
-        helmet: Its colour, if one is worn.
+        trousers: Colour of the trousers.
+        skin: Colour of the skin.
+        hair: Colour of the hair.
+        shoes: Colour of the shoes.
+        long_hair: Whether the hair falls on the shoulders.
+        sleeves: Whether the sleeves reach the hands.
+        shorts: Whether the trousers leave the shins bare.
+        coat: Length in metres by which the top hangs down over the legs.
+        skirt: Whether a skirt in the colour of the trousers is worn.
+        bag: Where a bag is carried: "" for none, "back" or "hand".
+        helmet: Colour of the helmet; None for none.
     """
 
     trousers: Colour = JEANS
@@ -47,7 +47,20 @@ class Outfit:
 
 @dataclass(frozen=True)
 class Pose:
-    """Joint positions in metres for a height of 1.75 m; limbs are ordered left, right."""
+    """Positions in metres of a person's joints, for a height of 1.75 m; limbs are ordered left, right.
+
+    Attributes:
+        pelvis: Lower end of the spine.
+        neck: Upper end of the spine.
+        head: Centre of the head.
+        knees: Positions of the knees.
+        feet: Positions of the ankles.
+        elbows: Positions of the elbows.
+        hands: Positions of the wrists.
+        hip: Distance of the hips from the pelvis.
+        shoulder: Distance of the shoulders from the neck.
+        toes: Distance of the toes ahead of the ankle.
+    """
 
     pelvis: Point
     neck: Point
@@ -58,7 +71,7 @@ class Pose:
     hands: tuple[Point, Point]
     hip: float = 0.095
     shoulder: float = 0.185
-    toes: float = field(default=0.17)
+    toes: float = 0.17
 
 
 def _walking(stride: float, arms: float = 0.8, lean: float = 0.03) -> Pose:

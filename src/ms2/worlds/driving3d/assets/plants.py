@@ -22,7 +22,13 @@ FAR_DETAIL_FRACTION = 0.3
 
 @dataclass(frozen=True)
 class CrownEllipsoid:
-    """An ellipsoid of a tree crown, in metres."""
+    """An ellipsoid of a tree crown.
+
+    Attributes:
+        centre: Position of the centre in metres.
+        radii: Radii along x, y and z in metres.
+        fine: Index of its mesh in `_spheres`: 0 for the coarse one, 1 for the fine one.
+    """
 
     centre: Point
     radii: Point
@@ -71,13 +77,13 @@ def _foliage(
     what is low or inside is darker, as less of the sky is seen from there.
 
     Args:
-        rng: Where dents and leaves come from.
-        blobs: The blobs.
-        most: Triangles of all, loose leaves included.
-        size: Metres of these.
-        texture: Texture of leaves.
-        dent: Deviation of the radius as a fraction of it.
-        far: Whether to make do with coarser blobs and fewer leaves.
+        rng: Source of random numbers for dents and leaves.
+        blobs: The ellipsoids.
+        most: Number of triangles, those of loose leaves included.
+        size: Maximum radius of a loose leaf in metres.
+        texture: Texture of the leaves.
+        dent: Standard deviation of the radius as a fraction of it.
+        far: Whether to build lower detail for the distance: coarser ellipsoids and fewer leaves.
     """
     if far:
         blobs, most, dent = [replace(blob, fine=0) for blob in blobs], int(most * FAR_DETAIL_FRACTION), dent / 2
@@ -171,13 +177,13 @@ def _deciduous(
     """Build a tree with a crown of ellipsoids around a trunk.
 
     Args:
-        far: See `_foliage`.
-        seed: Of its shape.
-        height: Metres of all.
-        spread: Radius of the crown.
-        clear: Metres below the crown.
-        number: Blobs.
-        slim: Factor on the blobs' width.
+        far: Whether to build lower detail for the distance.
+        seed: Seed of the shape.
+        height: Height of the tree in metres.
+        spread: Radius of the crown in metres.
+        clear: Height of the crown's lower edge in metres.
+        number: Number of ellipsoids.
+        slim: Factor on the width of the ellipsoids.
     """
     rng = np.random.default_rng(seed)
     tall = (height - clear) / 2
@@ -273,7 +279,7 @@ def make_trees(far: bool = False) -> list[Mesh]:
     """Build the tree meshes.
 
     Args:
-        far: Whether they will be seen from far away, where fewer triangles do.
+        far: Whether to build lower detail for the distance.
     """
     trees = [
         _deciduous(far, 10, 8.0, 3.1, 2.2, 4),

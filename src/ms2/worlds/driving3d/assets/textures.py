@@ -22,9 +22,9 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, in
     """Generate tileable smooth noise with mean 0 and standard deviation near 1.
 
     Args:
-        rng: Where it comes from.
-        shape: Rows and columns.
-        cells: Grains along each side.
+        rng: Source of random numbers.
+        shape: Rows and columns of the result.
+        cells: Numbers of grains along rows and columns.
     """
     grid = rng.standard_normal(cells)
     for axis in range(2):
@@ -200,12 +200,12 @@ def storeys(
     """Draw a tileable texture of upper floors, in white for tinting.
 
     Args:
-        seed: Of what is behind the windows.
+        seed: Seed of the stains and of what is behind the windows.
         style: "plaster", "brick", "ornate", "modern", "shutters" or "office".
-        bays: Windows along it.
-        floors: Rows of windows.
-        bay: Metres of each.
-        floor: Metres of each.
+        bays: Number of windows in a row.
+        floors: Number of rows of windows.
+        bay: Width of a window with the wall beside it, in metres.
+        floor: Height of a floor in metres.
     """
     wall = WallTexture(bays * bay, floors * floor, (256, 256), seed)
     if style == "brick":

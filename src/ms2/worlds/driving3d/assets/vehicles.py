@@ -31,19 +31,19 @@ class CarShape:
     """Dimensions of a car body in metres; positions along it are relative to its centre, positive ahead.
 
     Attributes:
-        length: Of all.
-        width: Without mirrors.
-        height: Of the roof.
+        length: Length of the car.
+        width: Width without mirrors.
+        height: Height of the roof.
         nose: Height of the bonnet's front edge.
         belt: Height of the windows' lower edge.
         tail: Height of the boot's rear edge.
-        cowl: Place of the windscreen's foot.
-        front: Place of the roof's front edge.
-        back: Place of the roof's rear edge.
-        foot: Place of the rear window's foot.
-        pillars: Places of the pillars between side windows, at their feet.
-        glazed: Place where side windows end at the rear.
-        axles: Places of the wheels, rear and front.
+        cowl: Position of the windscreen's foot.
+        front: Position of the roof's front edge.
+        back: Position of the roof's rear edge.
+        foot: Position of the rear window's foot.
+        pillars: Positions of the pillars between side windows, at their feet.
+        glazed: Position of the rear end of the side windows.
+        axles: Positions of the rear and of the front wheels.
         wheel: Radius of the wheels.
         ground: Height of the sills.
         lean: Half width of the roof as a fraction of that at the belt.
@@ -195,15 +195,15 @@ def _car(s: CarShape) -> Mesh:
 def _lamps(
     into: MeshBuilder, s: CarShape, material: Material, way: float, face: tuple[float, float, float], reach: float
 ) -> None:
-    """Add a lamp at the right corner, ahead (way 1) or behind (-1).
+    """Add a lamp at the right corner of the front or rear.
 
     Args:
-        into: Where to add it.
-        s: The car.
-        material: The lamp's.
-        way: Which end.
-        face: Its inner edge as a fraction of half the width, and heights of its lower and upper edge.
-        reach: Metres along the side.
+        into: Mesh to add the lamp to.
+        s: Shape of the car.
+        material: Material of the lamp.
+        way: 1 for the front of the car, -1 for its rear.
+        face: Inner edge as a fraction of half the car's width, and heights of the lower and upper edge in metres.
+        reach: Length along the side in metres.
     """
     half, end = s.width / 2, s.length / 2
     inner, low, high = face
