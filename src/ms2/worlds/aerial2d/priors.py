@@ -155,9 +155,8 @@ class Lanes(NamedTuple):
 
     def positions(self, spacing: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         """Compute the positions of cars along the road from their spacings; differentiable."""
-        kept = (
-            torch.log1p(-spacing.clamp(0, 1 - MIN_FREE_FRACTION)) / self.left
-        )  # log of the fraction that a car leaves
+        # log of the fraction of the free length that a car leaves
+        kept = torch.log1p(-spacing.clamp(0, 1 - MIN_FREE_FRACTION)) / self.left
         taken = -torch.expm1((self.behind * kept[:, None]).sum(2))
         return (self.behind.sum(2) - 0.5) * self.pitch + self.room * taken
 

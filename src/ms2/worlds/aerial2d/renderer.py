@@ -181,9 +181,8 @@ class AerialView(Renderer):
         names = ("x", "y", "angle", "length", "width")
         x, y, angle, length, width = (torch.where(scenes.mask, scenes.attributes[name], 0) for name in names)
         scale = self.canvas_size / self.extent
-        return (
-            rectangle_corners(x * scale, y * scale, angle, length * scale, width * scale) * scenes.mask[..., None, None]
-        )
+        corners = rectangle_corners(x * scale, y * scale, angle, length * scale, width * scale)
+        return corners * scenes.mask[..., None, None]
 
     # --- drawing ---
 
@@ -193,9 +192,8 @@ class AerialView(Renderer):
         objects = self._objects(scenes, atlas)
         number = objects.count_up_to(ROAD_LEVEL)
         roads, raised = objects.select(slice(number)), objects.select(slice(number, None))
-        planes = [
-            plane.clone() for plane in self._ground(scenes, grounds).view(3, -1)
-        ]  # views cannot be modified in place
+        # cloned, as views cannot be modified in place
+        planes = [plane.clone() for plane in self._ground(scenes, grounds).view(3, -1)]
         low = self._draw_roads(planes, roads, atlas)
         light = scenes.environment["light"]
         fragments, sample = self._looked_up(raised, raised.sprite, atlas)
@@ -253,9 +251,8 @@ class AerialView(Renderer):
 
     def _draw_roads(self, planes: list[Tensor], roads: Objects, atlas: Atlas) -> tuple[Fragments, Float[Tensor, " k"]]:
         """Blend roads over the ground, in place; return their fragments and opacities."""
-        period = torch.full_like(
-            roads.length, AERIAL_CLASSES["Road"].sprite_size.length * self.canvas_size / self.extent
-        )
+        sprite_length = AERIAL_CLASSES["Road"].sprite_size.length * self.canvas_size / self.extent
+        period = torch.full_like(roads.length, sprite_length)
         # three times the side extends beyond the image from any position in it
         whole = roads._replace(length=period, width=roads.width * (1 + 2 * SHOULDER_WIDTH))
         fragments, sample = self._looked_up(whole, roads.sprite, atlas, reach=3.0 * self.canvas_size)
