@@ -198,7 +198,7 @@ def test_of_equals_the_first_is_seen():
     assert raster.labels.areas.tolist() == [[200, 200]] and raster.labels.visible_areas.tolist() == [[200, 0]]
 
 
-def test_unused_places_do_nothing():
+def test_unused_entries_do_nothing():
     mesh = [wall(2, 1)]
     one = drawn(mesh, instances([(0, (0, 6, 0))]))
     other = drawn(mesh, instances([(-1, (0, 5, 0)), (0, (0, 6, 0)), (-1, (0, 4, 0))]))
@@ -209,7 +209,7 @@ def test_unused_places_do_nothing():
     assert (empty.instances == -1).all() and empty.depth.isinf().all()
 
 
-def test_areas_alone_are_those_of_a_picture_of_one():
+def test_areas_without_occluders_are_those_of_an_image_of_one():
     meshes = [soup(i, 8, behind=i == 2) for i in range(4)]
     together = drawn(meshes, instances([(i, (0, 0, 0)) for i in range(4)]), supersampling=2)
     alone = drawn(meshes, instances(*([(i, (0, 0, 0))] for i in range(4))), supersampling=2)
@@ -225,7 +225,7 @@ def test_areas_alone_are_those_of_a_picture_of_one():
         assert together.labels.visible_boxes[0, i].tolist() == expected
 
 
-def test_hidden_and_cut():
+def test_visibility_and_truncation():
     raster = drawn([wall(2, 1), wall(1, 1)], instances([(1, (-0.4, 4.8, 0)), (0, (0, 6, 0)), (0, (3.2, 6, 0))]))
     shares = raster.labels.visibility[0]
     assert shares[0] == 1 and 0.4 < shares[1] < 0.6
@@ -258,8 +258,8 @@ def test_instances_are_stretched_turned_and_moved():
 def busy(number: int) -> tuple[MeshLibrary, InstanceBatch, Camera, Lighting]:
     """Random scenes with all that there is: textures, paint, gloss, shadows, fog."""
     rng = torch.Generator().manual_seed(3)
-    picture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    ground = plane(200, 200, (50, 50), texture=0, textures=(picture,), casts_shadow=False)
+    texture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    ground = plane(200, 200, (50, 50), texture=0, textures=(texture,), casts_shadow=False)
     things = {"ground": ground, "box": box(1, 2, 1, paint=1.0, gloss=0.5), "cone": cylinder(1, 2, 0.0, paint=0.5)}
     mesh = torch.randint(-1, 3, (number, 9), generator=rng)
     mesh[:, 0] = 0
@@ -271,7 +271,7 @@ def busy(number: int) -> tuple[MeshLibrary, InstanceBatch, Camera, Lighting]:
 
 
 def only(value: object, index: object) -> object:
-    """Some scenes of instances, cameras, environments or pictures."""
+    """Some scenes of instances, cameras, lighting or outputs."""
     values = [getattr(value, f.name) for f in fields(value)]
     return type(value)(
         *(v if v is None else v[index] if isinstance(v, Tensor) else only(v, index) for v in values)  # labels inside
@@ -291,7 +291,7 @@ def test_pixels_do_not_depend_on_the_batch():
     assert torch.equal(plain.image, whole.image) and torch.equal(plain.instances, whole.instances)
 
 
-def test_copies_draw_the_same():
+def test_copies_render_the_same():
     library, *scenes = busy(2)
     one = WarpEngine(1, 64, 30.0, 20.0, 0.5, 1)
     expected = one.render(library, *scenes, SIZE)  # what was rendered before is not copied
@@ -300,7 +300,7 @@ def test_copies_draw_the_same():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (4, 4)])
-def test_small_pictures(size):
+def test_small_images(size):
     batch = instances([(0, (0, 6, 0))], [(-1, (0, 6, 0))])
     raster = drawn([wall(30, 30)], batch, size=size)
     assert raster.depth.tolist() == [[[6] * size[1]] * size[0], [[math.inf] * size[1]] * size[0]]
@@ -462,38 +462,38 @@ def test_far_textures_are_averaged_and_near_ones_are_not():
     assert [near[y, x].item() > 0.4 for y, x in ((9, 17), (9, 27), (19, 17), (19, 27))] == [False, True, True, False]
 
 
-def test_the_lower_left_of_a_picture_is_at_the_origin_of_uv():
-    picture = np.zeros((4, 2, 3), np.uint8)
-    picture[0, 1] = 255, 0, 0  # above right
-    picture[3, 0] = 0, 255, 0  # below left
-    image = drawn([wall(2, 2, texture=0, textures=(picture,))], instances([(0, (0, 3, 0))])).image[0]
+def test_the_lower_left_of_a_texture_is_at_the_origin_of_uv():
+    texture = np.zeros((4, 2, 3), np.uint8)
+    texture[0, 1] = 255, 0, 0  # above right
+    texture[3, 0] = 0, 255, 0  # below left
+    image = drawn([wall(2, 2, texture=0, textures=(texture,))], instances([(0, (0, 3, 0))])).image[0]
     red, green = image[:, 9, 42], image[:, 39, 22]  # the middles of these texels
     assert red.tolist() == pytest.approx([0.8, 0, 0], abs=0.1) and green.tolist() == pytest.approx([0, 0.8, 0], abs=0.1)
 
 
-def test_uv_is_linear_on_the_ground_and_not_on_the_picture():
+def test_uv_is_linear_on_the_ground_and_not_on_the_image():
     ramp = np.linspace(0, 255, 256).round().astype(np.uint8)[::-1, None, None].repeat(4, 1).repeat(3, 2)
     ground = polygon([(-9, -2, 0), (9, -2, 0), (9, 30, 0), (-9, 30, 0)], texture=0, textures=(ramp,))
     raster = WarpEngine(1, 0).render(
         MeshLibrary({"ground": ground}), instances([(0, (0, 0, 0))]), camera(height=1.5), light(), SIZE
     )
     rows = torch.arange(29, SIZE[0])
-    along = (FOCAL * 1.5 / (rows + 0.5 - CENTRE[1]) + 2) / 32  # the picture's height from its lower edge
+    along = (FOCAL * 1.5 / (rows + 0.5 - CENTRE[1]) + 2) / 32  # the texture's height from its lower edge
     assert raster.image[0, 0, 29:, 20].tolist() == pytest.approx(along.tolist(), abs=0.02)
 
 
 def test_mip_levels_keep_the_light():
-    picture = np.random.default_rng(0).integers(0, 256, (20, 70, 3), dtype=np.uint8)
-    levels = mip_levels(picture)
+    texture = np.random.default_rng(0).integers(0, 256, (20, 70, 3), dtype=np.uint8)
+    levels = mip_levels(texture)
     assert [tuple(level.shape[1:]) for level in levels] == [(16, 64), (8, 32), (4, 16), (2, 8), (1, 4), (1, 2), (1, 1)]
-    mean = torch.from_numpy(picture / 255.0).square().mean((0, 1))
+    mean = torch.from_numpy(texture / 255.0).square().mean((0, 1))
     for level in levels:
         assert level.mean((1, 2)).tolist() == pytest.approx(mean.tolist(), abs=0.02)
 
 
-def test_pictures_are_kept_once():
+def test_equal_textures_are_stored_once():
     one, two = checker(8), checker(16)
-    a, b = (wall(1, 1, texture=0, textures=(picture,)) for picture in (one, two))
+    a, b = (wall(1, 1, texture=0, textures=(texture,)) for texture in (one, two))
     library = MeshLibrary({"a": a, "b": concatenate_meshes(a, b), "c": replace(a, textures=(one.copy(),))})
     arrays = pack_meshes(library, torch.device("cpu"))
     assert arrays.triangle[:, 3].tolist() == [0, 0, 0, 0, 1, 1, 0, 0] and len(arrays.texture) == 2
@@ -614,11 +614,11 @@ f 1/1 2/2 5/3
 MTL = "newmtl body\nKd 1 0 0\nnewmtl glass\nKd 0.25 0.25 0.25\nmap_Kd -s 1 1 1 glass.png\n"
 
 
-def write_obj(folder, obj=OBJ, mtl=MTL, picture=True):
+def write_obj(folder, obj=OBJ, mtl=MTL, texture=True):
     (folder / "model.obj").write_text(obj)
     if mtl:
         (folder / "model.mtl").write_text(mtl)
-    if picture:
+    if texture:
         Image.fromarray(checker(4)).save(folder / "glass.png")
     return folder / "model.obj"
 
@@ -647,7 +647,7 @@ def test_facets_of_files_without_normals_are_flat(tmp_path):
     ("parts", "message"),
     [
         ({"mtl": ""}, r"model\.obj needs the materials .*model\.mtl, which are not there"),
-        ({"picture": False}, r"model\.obj needs the texture .*glass\.png, which is not there"),
+        ({"texture": False}, r"model\.obj needs the texture .*glass\.png, which is not there"),
         ({"obj": "v 0 0 0\n"}, r"model\.obj has no triangles"),
         ({"obj": "v 0 0 0\nf 1 2 3\n"}, r"model\.obj cannot be read as OBJ"),
     ],
@@ -734,7 +734,7 @@ def test_without_warp_the_package_to_install_is_named():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_a_gpu_draws_the_same():
+def test_a_gpu_renders_the_same():
     library, *scenes = busy(5)
     engine = WarpEngine()
     here = engine.render(library, *scenes, SIZE)

@@ -27,21 +27,21 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def draw(pictures: Tensor, x: Tensor, y: Tensor, angle: Tensor | None = None, size: int = CANVAS) -> Tensor:
-    """Each picture on a canvas of its own."""
-    canvas = torch.arange(len(pictures))
-    return blend_maximum(place_sprites(pictures, x, y, angle, canvas), len(pictures), size, size)
+def draw(sprites: Tensor, x: Tensor, y: Tensor, angle: Tensor | None = None, size: int = CANVAS) -> Tensor:
+    """Each sprite on a canvas of its own."""
+    canvas = torch.arange(len(sprites))
+    return blend_maximum(place_sprites(sprites, x, y, angle, canvas), len(sprites), size, size)
 
 
-def draw_one(picture: Tensor, x: float, y: float, angle: float | None = None, size: int = CANVAS) -> Tensor:
-    x, y = picture.new_tensor([x]), picture.new_tensor([y])
-    return draw(picture[None], x, y, None if angle is None else picture.new_tensor([angle]), size)[0]
+def draw_one(sprite: Tensor, x: float, y: float, angle: float | None = None, size: int = CANVAS) -> Tensor:
+    x, y = sprite.new_tensor([x]), sprite.new_tensor([y])
+    return draw(sprite[None], x, y, None if angle is None else sprite.new_tensor([angle]), size)[0]
 
 
-def paste(picture: Tensor, left: int, top: int, size: int = CANVAS) -> Tensor:
-    """The picture on a black canvas, cut off at the canvas's edges, pixel by pixel."""
+def paste(sprite: Tensor, left: int, top: int, size: int = CANVAS) -> Tensor:
+    """The sprite on a black canvas, cut off at the canvas's edges, pixel by pixel."""
     canvas = torch.zeros(size, size)
-    for i, row in enumerate(picture.tolist()):
+    for i, row in enumerate(sprite.tolist()):
         for j, value in enumerate(row):
             if 0 <= top + i < size and 0 <= left + j < size:
                 canvas[top + i, left + j] = value
@@ -53,22 +53,22 @@ def paste(picture: Tensor, left: int, top: int, size: int = CANVAS) -> Tensor:
 
 @given(SIDES, st.integers(-12, CANVAS), st.integers(-12, CANVAS), SEEDS, st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_whole_places_reproduce_the_picture_and_the_edge_clips_it(
+def test_whole_positions_reproduce_the_sprite_and_the_edge_clips_it(
     side: int, left: int, top: int, seed: int, turning: bool
 ) -> None:
-    picture = noise(side, side, seed=seed)
-    image = draw_one(picture, left + side / 2, top + side / 2, 0.0 if turning else None)
-    torch.testing.assert_close(image, paste(picture, left, top), atol=2e-5, rtol=0)
+    sprite = noise(side, side, seed=seed)
+    image = draw_one(sprite, left + side / 2, top + side / 2, 0.0 if turning else None)
+    torch.testing.assert_close(image, paste(sprite, left, top), atol=2e-5, rtol=0)
 
 
 @given(SIDES, st.floats(8, 16), st.floats(8, 16), SEEDS)
 @settings(max_examples=40, deadline=None)
 def test_subpixel_shifts_keep_ink_and_centre_of_mass(side: int, x: float, y: float, seed: int) -> None:
-    picture = noise(side, side, seed=seed)
-    image = draw_one(picture, x, y)
-    assert image.sum().item() == pytest.approx(picture.sum().item(), rel=1e-4)
+    sprite = noise(side, side, seed=seed)
+    image = draw_one(sprite, x, y)
+    assert image.sum().item() == pytest.approx(sprite.sum().item(), rel=1e-4)
     for dim, centre in ((0, x), (1, y)):
-        inside = ((torch.arange(side) + 0.5 - side / 2) * picture.sum(dim)).sum() / picture.sum()
+        inside = ((torch.arange(side) + 0.5 - side / 2) * sprite.sum(dim)).sum() / sprite.sum()
         outside = ((torch.arange(CANVAS) + 0.5) * image.sum(dim)).sum() / image.sum()
         assert outside.item() == pytest.approx(centre + inside.item(), abs=1e-3)
 
@@ -76,31 +76,31 @@ def test_subpixel_shifts_keep_ink_and_centre_of_mass(side: int, x: float, y: flo
 @pytest.mark.parametrize("turns", [-1, 0, 1, 2, 3, 5])
 @pytest.mark.parametrize("side", [5, 8])
 def test_quarter_turns_are_counter_clockwise(side: int, turns: int) -> None:
-    picture = noise(side, side)
+    sprite = noise(side, side)
     left = 7
-    image = draw_one(picture, left + side / 2, left + side / 2, turns * math.pi / 2)
-    expected = paste(torch.rot90(picture, turns), left, left)
+    image = draw_one(sprite, left + side / 2, left + side / 2, turns * math.pi / 2)
+    expected = paste(torch.rot90(sprite, turns), left, left)
     torch.testing.assert_close(image, expected, atol=1e-5, rtol=0)
 
 
 @given(SIDES, st.floats(-7, 7), st.floats(10, 14), st.floats(10, 14), SEEDS)
 @settings(max_examples=30, deadline=None)
 def test_turning_back_and_forth_are_mirror_images(side: int, angle: float, x: float, y: float, seed: int) -> None:
-    picture = noise(side, side, seed=seed)
-    image = draw_one(picture, x, y, angle)
-    mirrored = draw_one(picture.flip(1), CANVAS - x, y, -angle)
+    sprite = noise(side, side, seed=seed)
+    image = draw_one(sprite, x, y, angle)
+    mirrored = draw_one(sprite.flip(1), CANVAS - x, y, -angle)
     torch.testing.assert_close(image, mirrored.flip(1), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("side", [7, 8, 12, 28])
 @pytest.mark.parametrize("angle", [None, math.pi / 4, 1.0])
 def test_windows_are_wide_enough(side: int, angle: float | None) -> None:
-    """A rim of black pixels makes the window wider, but not the picture: all its ink was in the window before."""
+    """A rim of black pixels makes the window wider, but not the sprite: all its ink was in the window before."""
     n = 41
     x, y = 30 + torch.linspace(0, 1, n), torch.full((n,), 30.5)
     turn = None if angle is None else torch.full((n,), angle)
-    picture = torch.ones(n, side, side)
-    image, rimmed = draw(picture, x, y, turn, 64), draw(F.pad(picture, (2, 2, 2, 2)), x, y, turn, 64)
+    sprite = torch.ones(n, side, side)
+    image, rimmed = draw(sprite, x, y, turn, 64), draw(F.pad(sprite, (2, 2, 2, 2)), x, y, turn, 64)
     torch.testing.assert_close(image, rimmed, atol=1e-4, rtol=0)
 
 
@@ -111,7 +111,7 @@ def test_window_size_is_the_size_of_the_window(turning: bool) -> None:
     assert placed.values.shape == (1, window_size(6, turning), window_size(6, turning))
 
 
-def test_gradients_of_place_angle_and_intensity_match_finite_differences() -> None:
+def test_gradients_of_position_angle_and_intensity_match_finite_differences() -> None:
     offsets = torch.arange(7, dtype=torch.float64) - 3
     blob = torch.exp(-((offsets[:, None] - 0.7) ** 2) / 6 - offsets**2 / 3)
     weight = torch.linspace(0, 3, CANVAS).double() + torch.linspace(1, 3, CANVAS).double()[:, None] ** 2
@@ -129,11 +129,11 @@ def test_gradients_of_place_angle_and_intensity_match_finite_differences() -> No
     assert torch.autograd.gradcheck(value, inputs)
 
 
-def test_without_an_angle_place_has_gradients_too() -> None:
-    picture = noise(1, 5, 5).double()
+def test_without_an_angle_position_has_gradients_too() -> None:
+    sprite = noise(1, 5, 5).double()
 
     def value(x: Tensor, y: Tensor) -> Tensor:
-        return draw(picture, x, y).square().sum()
+        return draw(sprite, x, y).square().sum()
 
     x, y = (torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (10.3, 7.8))
     assert torch.autograd.gradcheck(value, (x, y))
@@ -143,7 +143,7 @@ def test_without_an_angle_place_has_gradients_too() -> None:
 
 
 def crowd(seed: int, n: int = 9, batch: int = 3, turning: bool = True) -> tuple[Tensor, ...]:
-    """Pictures, places, angles and canvases of n overlapping sprites, some over the edge."""
+    """Intensities, positions, angles and canvases of n overlapping sprites, some over the edge."""
     x, y, angle = noise(3, n, seed=seed) * CANVAS
     canvas = (noise(n, seed=seed + 1) * batch).long()
     return noise(n, 6, 6, seed=seed), x, y, angle if turning else torch.zeros(n), canvas
@@ -185,12 +185,12 @@ def test_canvases_without_sprites_are_black() -> None:
 
 
 def test_canvases_may_be_wider_than_high() -> None:
-    picture = noise(4, 4)
-    placed = place_sprites(picture[None], torch.tensor([13.0]), torch.tensor([5.0]), None, torch.tensor([1]))
+    sprite = noise(4, 4)
+    placed = place_sprites(sprite[None], torch.tensor([13.0]), torch.tensor([5.0]), None, torch.tensor([1]))
     image = blend_maximum(placed, 2, 8, 16)
     assert not image[0].any()
-    torch.testing.assert_close(image[1, 3:7, 11:15], picture, atol=1e-5, rtol=0)
-    assert image.sum().item() == pytest.approx(picture.sum().item(), rel=1e-4)
+    torch.testing.assert_close(image[1, 3:7, 11:15], sprite, atol=1e-5, rtol=0)
+    assert image.sum().item() == pytest.approx(sprite.sum().item(), rel=1e-4)
 
 
 # --- labels by pixel ---
@@ -222,7 +222,7 @@ def lightest_by_pixel(sprites: Sprites, shape: tuple[int, int, int], ink: float,
 
 @given(SEEDS)
 @settings(max_examples=15, deadline=None)
-def test_lightest_names_the_sprite_seen_at_each_pixel(seed: int) -> None:
+def test_visible_sprites_names_the_sprite_seen_at_each_pixel(seed: int) -> None:
     sprites = coarse_sprites(seed)
     shape = (2, 7, 9)
     index = torch.tensor([3, 0, 5, 1, 4, 2, 6])
@@ -232,7 +232,7 @@ def test_lightest_names_the_sprite_seen_at_each_pixel(seed: int) -> None:
     )
 
 
-def test_lightest_leaves_faint_pixels_to_the_background() -> None:
+def test_visible_sprites_leaves_faint_pixels_to_the_background() -> None:
     one = torch.tensor([0])
     sprites = Sprites(torch.tensor([[[0.2, 0.25], [0.3, 0.0]]]), one, one, one)
     found = visible_sprites(sprites, blend_maximum(sprites, 1, 2, 3), 0.25, torch.tensor([8]))

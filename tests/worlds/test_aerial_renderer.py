@@ -1,4 +1,4 @@
-"""The renderer of Aerial 2D against brute force and scenes whose picture is known."""
+"""The renderer of Aerial 2D against brute force and scenes whose image is known."""
 
 import math
 from pathlib import Path
@@ -33,7 +33,7 @@ def scene(*objects: tuple[float, ...], **environment: float) -> SceneBatch:
 
 
 def crowd(b: int = 5, n: int = 30, seed: int = 0) -> SceneBatch:
-    """Scenes full of all kinds of objects, lying over one another and over the edge, with unused places between."""
+    """Scenes full of all kinds of objects, lying over one another and over the edge, with unused entries between."""
     draw = torch.rand(7, b, n, generator=torch.Generator().manual_seed(seed))
     classes = (draw[0] * 5).long() - 1
     size = torch.tensor([[60, 7], [4.5, 1.9], [12, 9], [6, 6], [1, 1]])[classes] * (0.7 + 0.6 * draw[1][..., None])
@@ -81,7 +81,7 @@ def test_labels_do_not_depend_on_the_batch() -> None:
         assert torch.equal(values, getattr(whole, name)[14:18]), name
 
 
-def test_unused_places_are_not_read() -> None:
+def test_unused_entries_are_not_read() -> None:
     scenes = crowd()
     noise = {name: torch.where(scenes.mask, v, torch.nan) for name, v in scenes.attributes.items()}
     clean, noisy = VIEW.render_labelled(scenes), VIEW.render_labelled(scenes.with_attributes(**noise))
@@ -273,7 +273,7 @@ def test_parents_and_classes_are_passed_on() -> None:
 @pytest.mark.parametrize("name", ["x", "y", "angle", "length", "width"])
 @pytest.mark.parametrize("kind", [CAR, HOUSE])
 def test_gradients_agree_with_finite_differences(name: str, kind: int) -> None:
-    """Of the squared difference from a picture with the object elsewhere."""
+    """Of the squared difference from an image with the object elsewhere."""
     size = (4.5, 1.9) if kind == CAR else (12, 9)
     there = VIEW.render(scene((kind, 30.4, 30.3, 0.5, size[0] * 1.1, size[1] * 1.1)))
     here = scene((kind, 30.0, 30.0, 0.4, *size))
@@ -329,11 +329,11 @@ def saved(folder: Path, name: str, mode: str = "RGBA", colour: tuple[int, ...] =
     return path
 
 
-def test_a_folder_of_pictures_replaces_the_drawn_ones(tmp_path: Path) -> None:
-    picture = np.zeros((20, 40, 4), np.uint8)
-    picture[:, :20], picture[:, 20:] = (255, 0, 255, 255), (0, 255, 0, 255)
+def test_a_folder_of_sprites_replaces_procedural_ones(tmp_path: Path) -> None:
+    sprite = np.zeros((20, 40, 4), np.uint8)
+    sprite[:, :20], sprite[:, 20:] = (255, 0, 255, 255), (0, 255, 0, 255)
     (tmp_path / "car").mkdir()
-    Image.fromarray(picture).save(tmp_path / "car" / "a.png")
+    Image.fromarray(sprite).save(tmp_path / "car" / "a.png")
     saved(tmp_path, "ground/b.jpg", "RGB", (0, 0, 255))
     view = AerialView(assets=str(tmp_path))
     image = view.render(scene((CAR, 32, 32, 0.0, 8, 4), (HOUSE, 10, 10, 0.0, 12, 9)))[0]
@@ -367,7 +367,7 @@ def test_a_folder_that_is_of_no_use_is_named(files: list[str], message: str, tmp
             saved(tmp_path, name)
         else:
             (tmp_path / name).parent.mkdir()
-            (tmp_path / name).write_text("no picture")
+            (tmp_path / name).write_text("no image")
     with pytest.raises(UserError, match=message):
         AerialView(assets=str(tmp_path))
 

@@ -32,7 +32,7 @@ from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
 
 trimesh = pytest.importorskip("trimesh")
 DATA = os.environ.get("MS2_DATA")
-PICTURE = np.full((4, 4, 3), 128, np.uint8)
+TEXTURE = np.full((4, 4, 3), 128, np.uint8)
 
 # models at least, triangles at most, and metres across, along and up, from and to
 WANTED = {
@@ -141,8 +141,8 @@ def test_models_are_the_same_each_time():
         for mesh, again in zip(mesh_classes()[name].models, procedure.make(), strict=True):
             assert np.array_equal(mesh.vertices, again.vertices) and np.array_equal(mesh.colour, again.colour)
             assert len(mesh.textures) == len(again.textures)
-            for picture, other in zip(mesh.textures, again.textures, strict=True):
-                assert np.array_equal(picture, other)
+            for texture, other in zip(mesh.textures, again.textures, strict=True):
+                assert np.array_equal(texture, other)
 
 
 # --- the builder ---
@@ -163,7 +163,7 @@ def test_edges_are_smooth_up_to_the_crease_angle():
 
 def test_a_mirrored_half_makes_a_whole():
     into = MeshBuilder()
-    into.face([(0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)], Material(texture=PICTURE))
+    into.face([(0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)], Material(texture=TEXTURE))
     into.mirror()
     mesh = into.mesh()
     assert len(mesh.triangles) == 4 and mesh.vertices[:, 0].min() == -1
@@ -188,7 +188,7 @@ def test_all_grounds_are_there():
 
 
 @pytest.mark.parametrize("name", GROUND_STRIPS)
-def test_ribbons_are_a_metre_wide_and_follow_their_bend(name):
+def test_ground_strips_are_a_metre_wide_and_follow_their_bend(name):
     for form, curve in enumerate(CURVATURES):
         mesh = ground_meshes()[f"{name}_{form}"]
         assert not mesh.casts_shadow and mesh.texture == 0
@@ -208,14 +208,14 @@ def test_a_kerb_has_faces_at_its_sides():
         assert np.allclose(side[:, 0], way * 0.5) and np.ptp(side[:, 2]) == pytest.approx(KERB_HEIGHT)
 
 
-def test_ribbons_can_be_of_any_width_and_bend():
-    mesh = ground_strip(PICTURE, 8.0, width=7.0, curve=-0.01)
+def test_ground_strips_can_be_of_any_width_and_bend():
+    mesh = ground_strip(TEXTURE, 8.0, width=7.0, curve=-0.01)
     at = mesh.vertices[np.isclose(mesh.vertices[:, 1], END)]
     assert sorted(at[:, 0]) == pytest.approx([-0.01 * END**2 / 2 - 3.5, -0.01 * END**2 / 2 + 3.5])
     assert np.ptp(mesh.uv[:, 1]) == pytest.approx((END - START) / 8)
 
 
-def test_near_pieces_are_shorter():
+def test_near_segments_are_shorter():
     steps = np.diff(segment_positions())[1:]
     assert (np.diff(steps) > 0).all() and segment_positions()[1] == 0
     assert lateral_offset(np.array([-5.0, 0.0, 10.0]), 0.02) == pytest.approx([0, 0, 1])
@@ -254,8 +254,8 @@ def obj(folder, name="model", size=(1.0, 1.0, 2.0), material="Paint", library=Tr
         lines += [f"f {a}/1 {b}/2 {c}/3", f"f {a}/1 {c}/2 {d}/3"]
     (folder / f"{name}.obj").write_text("\n".join(lines))
     if library:
-        picture = f"\nmap_Kd {texture}" if texture else ""
-        (folder / "model.mtl").write_text(f"newmtl {material}\nKd 0.25 0.25 0.25{picture}\n")
+        map_line = f"\nmap_Kd {texture}" if texture else ""
+        (folder / "model.mtl").write_text(f"newmtl {material}\nKd 0.25 0.25 0.25{map_line}\n")
     return folder / f"{name}.obj"
 
 

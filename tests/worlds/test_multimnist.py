@@ -26,7 +26,7 @@ from ms2.worlds.multimnist.renderer import INK_THRESHOLD, DigitCanvas
 
 GRAMMAR = MultiMNIST()
 SMALL = DigitCanvas(canvas_size=40, digit_size=12)
-TURNING = DigitCanvas(canvas_size=40, digit_size=12, rotation=True)
+ROTATING = DigitCanvas(canvas_size=40, digit_size=12, rotation=True)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -34,7 +34,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def scenes(rows: list[list[int]], **attributes: list[list[float]]) -> SceneBatch:
-    """Scenes of digits in rows of equal length, -1 for an unused place; what is not given stands in the middle."""
+    """Scenes of digits in rows of equal length, -1 for an unused entry; what is not given stands in the middle."""
     classes = torch.tensor(rows).reshape(len(rows), -1)
     middle = {"x": 0.5, "y": 0.5, "angle": 0.0, "example": 0.0}
     filled = {name: torch.full(classes.shape, value) for name, value in middle.items()}
@@ -47,7 +47,7 @@ def sample_prior(n: int, seed: int = 0, placement: ParameterPrior | None = None)
     return world.sample_prior(n, rng(seed))
 
 
-# --- pictures of digits ---
+# --- images of digits ---
 
 
 def test_sklearn_digits_are_sorted_by_class() -> None:
@@ -97,21 +97,21 @@ def test_missing_mnist_says_what_to_do(tmp_path: Path) -> None:
         assert part in str(error.value)
 
 
-def write_mnist(root: Path, pictures: Tensor, labels: Tensor) -> None:
+def write_mnist(root: Path, images: Tensor, labels: Tensor) -> None:
     """The two files that torchvision reads (both parts exist after a real download)."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    numbers = b"".join(n.to_bytes(4, "big") for n in pictures.shape)
+    numbers = b"".join(n.to_bytes(4, "big") for n in images.shape)
     for part in ("train", "t10k"):
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + numbers + bytes(pictures.flatten().tolist()))
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + numbers + bytes(images.flatten().tolist()))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + numbers[:4] + bytes(labels.tolist()))
 
 
-def test_mnist_is_read_from_digits_root(tmp_path: Path) -> None:
-    """A made-up MNIST in the real one's format: digit i is a picture of intensity 10 i."""
+def test_mnist_is_read_from_mnist_root(tmp_path: Path) -> None:
+    """A made-up MNIST in the real one's format: digit i is an image of intensity 10 i."""
     labels = torch.tensor([3, 1, 3, 0, 2, 4, 9, 8, 7, 6, 5])
-    pictures = (10 * labels)[:, None, None].expand(-1, 28, 28)
-    write_mnist(tmp_path, pictures, labels)
+    images = (10 * labels)[:, None, None].expand(-1, 28, 28)
+    write_mnist(tmp_path, images, labels)
     canvas = DigitCanvas(canvas_size=32, digit_size=28, source="mnist", mnist_root=str(tmp_path))
     assert canvas.digits.number.tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
     for digit in range(10):
@@ -140,7 +140,7 @@ def test_a_digit_may_fill_the_canvas() -> None:
 
 
 @pytest.mark.parametrize("example", [0.0, 0.3, 0.999, 1.0])
-def test_example_runs_through_the_pictures_of_the_class(example: float) -> None:
+def test_example_runs_through_the_images_of_the_class(example: float) -> None:
     canvas = DigitCanvas(canvas_size=8, digit_size=8)
     digits = canvas.digits
     for digit in (0, 7, 9):
@@ -222,7 +222,7 @@ def test_uniform_placement_is_uniform_and_upright() -> None:
     assert abs(torch.corrcoef(torch.stack([x, y]))[0, 1].item()) < 5 / len(x) ** 0.5
 
 
-def test_uniform_placement_turns_and_takes_the_share_of_examples() -> None:
+def test_uniform_placement_turns_and_takes_a_range_of_images() -> None:
     batch = sample_prior(600, placement=UniformPlacement(max_angle=30, image_range=(0.25, 0.5)))
     angle, example = (batch.attributes[name][batch.mask].numpy() for name in ("angle", "example"))
     turn = torch.pi / 6
@@ -242,7 +242,7 @@ def test_digits_at_the_bounds_touch_the_edges_from_inside() -> None:
 @given(st.integers(0, 1000))
 @settings(max_examples=10, deadline=None)
 def test_uniformly_placed_digits_lie_inside(seed: int) -> None:
-    """None loses ink over the edge: each has as much as the picture it shows."""
+    """None loses ink over the edge: each has as much as the image that it shows."""
     batch = sample_prior(4, seed)
     single = SceneBatch(batch.classes[batch.mask][:, None], batch.parents[batch.mask][:, None])
     single = single.with_attributes(**{k: v[batch.mask][:, None] for k, v in batch.attributes.items()})
@@ -309,14 +309,14 @@ def box_of(mask: Tensor) -> list[int]:
 
 
 def check_scene(labels: Rendering, i: int, alone: dict[int, Tensor]) -> None:
-    """The labels of one scene against pictures of each of its digits."""
+    """The labels of one scene against images of each of its digits."""
     instances, image = labels.instances[i], labels.image[i, 0]
     assert set(instances.unique().tolist()) <= {-1, *alone}
     assert ((instances >= 0) == (image >= INK_THRESHOLD)).all()
-    for j, picture in alone.items():
-        mask, seen = picture >= INK_THRESHOLD, instances == j
+    for j, lone in alone.items():
+        mask, seen = lone >= INK_THRESHOLD, instances == j
         assert (mask | ~seen).all()
-        assert (picture[seen] == image[seen]).all()
+        assert (lone[seen] == image[seen]).all()
         assert labels.boxes[i, j].tolist() == box_of(mask)
         assert labels.visible_boxes[i, j].tolist() == box_of(seen)
         assert labels.visibility[i, j].item() == pytest.approx(seen.sum().item() / mask.sum().item())
@@ -325,7 +325,7 @@ def check_scene(labels: Rendering, i: int, alone: dict[int, Tensor]) -> None:
             assert x0 <= a0 < a1 <= x1 and y0 <= b0 < b1 <= y1
 
 
-@pytest.mark.parametrize("canvas", [SMALL, TURNING], ids=["upright", "turning"])
+@pytest.mark.parametrize("canvas", [SMALL, ROTATING], ids=["upright", "rotating"])
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=6, deadline=None)
 def test_labels_match_digits_drawn_alone(canvas: DigitCanvas, seed: int) -> None:
@@ -336,7 +336,7 @@ def test_labels_match_digits_drawn_alone(canvas: DigitCanvas, seed: int) -> None
     assert torch.equal(labels.image, canvas.render(batch))
 
 
-def test_unused_places_have_no_labels() -> None:
+def test_unused_entries_have_no_labels() -> None:
     batch = sample_prior(20, seed=3)
     labels = SMALL.render_labelled(batch)
     unused = ~batch.mask
@@ -380,13 +380,13 @@ def test_a_batch_without_scenes_is_an_empty_batch() -> None:
 def test_an_upright_canvas_does_not_read_the_angle() -> None:
     tilted = scenes([[4]], angle=[[0.7]])
     assert torch.equal(SMALL.render(tilted), SMALL.render(scenes([[4]])))
-    assert not torch.allclose(TURNING.render(tilted), TURNING.render(scenes([[4]])), atol=0.1)
+    assert not torch.allclose(ROTATING.render(tilted), ROTATING.render(scenes([[4]])), atol=0.1)
     assert [a.name for a in SMALL.attributes] == ["x", "y", "example"]
-    assert [a.name for a in TURNING.attributes] == ["x", "y", "angle", "example"]
+    assert [a.name for a in ROTATING.attributes] == ["x", "y", "angle", "example"]
 
 
-def test_a_turning_canvas_turns_counter_clockwise() -> None:
-    upright, turned = (TURNING.render(scenes([[4]], angle=[[a]]))[0, 0] for a in (0.0, torch.pi / 2))
+def test_a_rotating_canvas_turns_counter_clockwise() -> None:
+    upright, turned = (ROTATING.render(scenes([[4]], angle=[[a]]))[0, 0] for a in (0.0, torch.pi / 2))
     torch.testing.assert_close(turned, torch.rot90(upright), atol=1e-4, rtol=0)
 
 
@@ -394,17 +394,17 @@ def test_images_have_gradients_of_places() -> None:
     batch = scenes([[2, 6]], x=[[0.21, 0.83]], y=[[0.33, 0.64]], angle=[[0.3, -0.4]])
     inputs = {k: batch.attributes[k].clone().requires_grad_() for k in ("x", "y", "angle")}
     weight = torch.arange(40.0) * torch.arange(40.0)[:, None]
-    (TURNING.render(batch.with_attributes(**inputs)) * weight).sum().backward()
+    (ROTATING.render(batch.with_attributes(**inputs)) * weight).sum().backward()
     assert all((value.grad.abs() > 1e-3).all() for value in inputs.values())
 
 
-def test_pictures_are_placed_where_attributes_say() -> None:
+def test_digits_are_placed_where_attributes_say() -> None:
     """x and y run from the left and top edge; the digit's centre moves over canvas - digit pixels."""
     batch = scenes([[1, 5]], x=[[0.25, 0.9]], y=[[0.6, 0.1]], example=[[0.5, 0.0]])
     first, count = SMALL.digits.first[[1, 5]], SMALL.digits.number[[1, 5]]
-    pictures = SMALL.digits.images[first + torch.stack([count[0] // 2, torch.tensor(0)])]
+    digits = SMALL.digits.images[first + torch.stack([count[0] // 2, torch.tensor(0)])]
     x, y = 6 + 28 * torch.tensor([0.25, 0.9]), 6 + 28 * torch.tensor([0.6, 0.1])
-    sprites = place_sprites(pictures, x, y, None, torch.tensor([0, 0]))
+    sprites = place_sprites(digits, x, y, None, torch.tensor([0, 0]))
     expected = torch.zeros(40, 40)
     for values, left, top in zip(sprites.values, sprites.left, sprites.top, strict=True):
         window = expected[top : top + 13, left : left + 13]

@@ -374,7 +374,7 @@ def test_labels_do_not_depend_on_the_batch() -> None:
         assert torch.equal(values, getattr(whole, name)[4:7]), name
 
 
-def test_unused_places_are_not_read() -> None:
+def test_unused_entries_are_not_read() -> None:
     scenes = crowd(4)
     real = scenes.classes >= len(SCENARIOS)
     noise = {name: torch.where(real, v, torch.nan) for name, v in scenes.attributes.items()}
@@ -382,7 +382,7 @@ def test_unused_places_are_not_read() -> None:
     assert all(torch.equal(values, getattr(noisy, name)) for name, values in vars(clean).items())
 
 
-def test_the_pictures_settings() -> None:
+def test_the_settings_of_the_image() -> None:
     grey = SMALL.render(scene(("car", 0, 12, 0.0), saturation=0.0))
     assert (grey - grey.mean(1, keepdim=True)).abs().max() < 1e-6
     dark, bright = (SMALL.render(scene(exposure=exposure)).mean() for exposure in (0.5, 1.2))
