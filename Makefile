@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## learn the structure of MultiMNIST scenes, the quick settin
 	$(BIN)/ms2 fit --config multimnist_quick $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --ignore tests/cli/test_wandb.py $(ARGS) $(OR_NONE)
+	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist worksteal --ignore tests/cli/test_wandb.py $(ARGS) $(OR_NONE)
 	$(ONE_THREAD) $(BIN)/pytest tests/cli/test_wandb.py $(ARGS) $(OR_NONE) # alone: on busy cores wandb's own process falls behind
 
 lint: $(INSTALLED) ## check style and formatting

@@ -17,6 +17,9 @@ settings.register_profile("ms2", deadline=None, derandomize=True)
 settings.load_profile("ms2")
 torch.set_num_threads(1)
 
+FAST = ("core", "grammar", "scene", "metrics", "objectives", "gradients", "priors")
+"""Folders of tests that take seconds, of the lower layers: they run first, so that faults there are found first."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # beartype looks at one item of a container, which it picks with Python's random module, also while a strategy
@@ -25,6 +28,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "filterwarnings",
         "ignore:Do not use the `random` module inside strategies:hypothesis.errors.HypothesisDeprecationWarning",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in FAST)
 
 
 @pytest.fixture(autouse=True)
