@@ -562,3 +562,11 @@ def test_an_attribute_without_values_has_no_histogram() -> None:
     assert all(
         sum(share) == pytest.approx(1, abs=1e-4) and len(share) == len(drawn.bins) for share in drawn.shares.values()
     )
+
+
+@pytest.mark.parametrize(("low", "width", "first"), [(0, 30, "0.558"), (1000, 3, "1000.06"), (7, 0, "7.00000002")])
+def test_bins_of_a_histogram_have_names_of_their_own(low: float, width: float, first: str) -> None:
+    """As many digits as it takes: a chart draws bins of one name on top of each other."""
+    ends = one_each(torch.tensor([low, low + width], dtype=torch.double))
+    drawn = AttributeValue("x", "x").histogram({"target": ends}, CLASSES)
+    assert drawn is not None and len({*drawn.bins}) == 30 and drawn.bins[0] == first

@@ -60,7 +60,7 @@ class AttributeStatistic(Statistic[AttributeSample], kind="attribute_statistics"
             row: distribution(torch.histogram(some.clamp(low, high), edges).hist[None]).tolist()
             for row, some in shown.items()
         }
-        bins = [f"{middle:.3g}" for middle in ((edges[1:] + edges[:-1]) / 2).tolist()]
+        bins = _distinct_numbers(((edges[1:] + edges[:-1]) / 2).tolist())
         title = self.title + (f" ({self.unit})" if self.unit else "")
         return HistogramResult(self.name, title, bins, {row: round_fractions(share) for row, share in shares.items()})
 
@@ -208,6 +208,15 @@ class NeighbourGap(AttributeStatistic):
         if self.group_by is not None:
             follows &= (across[:, None] - across[:, :, None]).abs() < self.tolerance
         return ahead.where(follows, math.inf).amin(2)
+
+
+def _distinct_numbers(values: Sequence[float]) -> list[str]:
+    """Format numbers with three digits, or as many as tell them apart: charts place bars by the names of bins."""
+    for digits in range(3, 18):
+        names = [f"{value:.{digits}g}" for value in values]
+        if len({*names}) == len(names):
+            break
+    return names
 
 
 def _attribute(name: str, attributes: dict[str, Tensor], owners: str) -> Tensor:
