@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.loggers import WandbLogger
 
 from ms2.core.distributed import Processes
+from ms2.core.errors import UserError
 from ms2.core.files import write_tensors
 from ms2.core.images import to_pixels
 from ms2.evaluation.evaluation import Evaluation, with_run
@@ -153,9 +154,13 @@ class WriteResults(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure a checkpoint, and write the results, with the seconds and stages of its training if known."""
-        path = self.folder / "metrics.json"
-        before = load_results(path) if path.exists() else None
-        self._measure(trainer, pl_module, {"stages": before.stages, "seconds": before.seconds} if before else {})
+        try:
+            before = load_results(self.folder / "metrics.json")
+        except UserError:  # there are none, or this is what repairs them
+            fields = {}
+        else:
+            fields = {"stages": before.stages, "seconds": before.seconds}
+        self._measure(trainer, pl_module, fields)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, fields: Mapping[str, Any]) -> None:
         model, target, device = trained_model(pl_module), target_of(trainer), pl_module.device
