@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms.functional import pil_to_tensor
 
+from ms2.core import settings
 from ms2.core.errors import UserError
 from ms2.evaluation.detectors.compared_run import open_run
 from ms2.evaluation.detectors.comparison import DetectorBudget, compare_rows, compare_runs, comparison_folder
@@ -24,7 +25,9 @@ from ms2.metrics.kid import kid
 from ms2.models.checkpoints import grammar_metadata
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
+from ms2.targets.synthetic import Synthetic
 from ms2.worlds.multimnist.grammar import MultiMNIST
+from ms2.worlds.multimnist.priors import RandomDigits
 
 WORLD = {
     "grammar": "MultiMNIST",
@@ -189,6 +192,21 @@ def test_other_targets_and_measures_are_measured_anew(run):
         for words in ([], ["--target.init_args.structure_prior.init_args.seed=3"], ["--statistics=[ClassFrequency]"])
     }
     assert len(places) == 3
+
+
+class EditedDigits(RandomDigits):
+    """The hidden prior of a plug-in."""
+
+
+def test_a_target_whose_code_was_edited_is_measured_anew(run, monkeypatch):
+    opened, source = open_run(str(run)), settings._source
+    opened = opened._replace(target=Synthetic(opened.target.world, EditedDigits(max_digits=4), num_images=20))
+    before = comparison_folder(run, opened, SMALL)
+    assert comparison_folder(run, opened, SMALL) == before
+    monkeypatch.setattr(
+        settings, "_source", lambda module: f"{source(module)}{'# edited' if module == __name__ else ''}"
+    )
+    assert comparison_folder(run, opened, SMALL) != before
 
 
 def test_a_class_that_one_test_set_lacks_is_left_out_of_means():

@@ -13,8 +13,7 @@ import torch
 from pytorch_lightning import Callback
 
 from ms2.core.errors import UserError
-from ms2.core.settings import fingerprint
-from ms2.datasets.folder import DataSetFolder
+from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.datasets.formats.native import GeneratedSet
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
@@ -163,8 +162,8 @@ def _average_precision(detector: Detector, test: LabelledSet, seed: int, trainer
 def comparison_folder(folder: Path, run: ComparedRun, budget: DetectorBudget) -> Path:
     """Return a comparison's folder in the run's, named by a hash of budget, weights, target and metrics."""
     hashes = [opened.fingerprints() for opened in run.rows.values()]
-    settings = (vars(budget), hashes, run.target.fingerprint(), run.statistics, run.image_distances)
-    return folder / "compare" / fingerprint(*settings)
+    target = run.target.fingerprint(), source_fingerprint(run.target.hidden)
+    return folder / "compare" / fingerprint(vars(budget), hashes, *target, run.statistics, run.image_distances)
 
 
 def compare_runs(
@@ -207,7 +206,6 @@ def compare_runs(
         if not file.exists():
             measured = compare_rows(opened[name], seed, budget, folder, workers, device, progress_bar)
             save_comparison(file, ComparisonResult(seed, measured, vars(budget)))
-            DataSetFolder(folder).clean()
         results.append(load_comparison(file))
     summary = summarise(results)
     return summary, markdown_table(summary)
