@@ -8,7 +8,7 @@ import torch
 from helpers import images, structure
 from PIL import Image
 
-from ms2.evaluation.examples import images_by_row, sample_examples, save_examples
+from ms2.evaluation.examples import images_by_row, render_examples, sample_examples, save_examples
 from ms2.models.scene_model import SceneModel
 from ms2.targets.folder import Folder
 from ms2.world import World
@@ -19,8 +19,8 @@ from ms2.worlds.multimnist.renderer import DigitCanvas
 CPU = torch.device("cpu")
 
 
-def digit_world() -> World:
-    return World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(48, 12))
+def digit_world(digit_size: int = 12) -> World:
+    return World(MultiMNIST(), UniformDigits(3), UniformPlacement(), DigitCanvas(48, digit_size))
 
 
 def test_examples_have_the_boxes_of_their_instances() -> None:
@@ -44,6 +44,17 @@ def test_examples_have_the_boxes_of_their_instances() -> None:
     assert sum(len(one.labels or ()) for some in found.values() for one in some) > 15
     again = sample_examples(model, data.target, 0, CPU, 5)
     assert [one.labels for one in again["learned"]] == [one.labels for one in found["learned"]]
+
+
+def test_examples_of_the_target_are_rendered_in_the_world_that_they_come_from() -> None:
+    """Digits of the target are larger than the model's."""
+    hidden = digit_world(20)
+    target = images(hidden).target
+    found = sample_examples(SceneModel(digit_world(), structure()), target, 0, CPU, 5)
+    torch.testing.assert_close(images_by_row(found)["target"], target.preview(5) / 255, atol=1 / 255, rtol=0)
+    labels = render_examples(hidden, target.scenes[:5])
+    assert [one.labels for one in found["target"]] == [one.labels for one in labels]
+    assert any(one.labels for one in labels)
 
 
 def test_images_of_a_folder_have_no_labels(tmp_path: Path) -> None:
