@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import EXPECTED, Abacus, abacus, images, learner, on_two_ranks, structure, trainer
 from pytorch_lightning import Callback
+from torch.nn.functional import one_hot
 
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
@@ -84,7 +85,8 @@ def test_every_row_is_measured_with_an_interval() -> None:
 
 
 def test_the_same_seed_gives_the_same_results_and_another_one_others() -> None:
-    assert measured(seed=1) == measured(seed=1) != measured(seed=2)
+    one, again, other = (measured(seed=seed) for seed in (1, 1, 2))
+    assert one == again and one.structure != other.structure
 
 
 def test_the_prior_is_as_far_from_the_target_as_its_distribution_says() -> None:
@@ -96,6 +98,14 @@ def test_the_prior_is_as_far_from_the_target_as_its_distribution_says() -> None:
     assert found.results.summary["count_tv_prior"] == pytest.approx(float(exact), abs=0.02)
     shares = {one.name: one.shares for one in found.histograms}["count"]
     assert shares["target"][:4] == pytest.approx(counts.tolist(), abs=1e-5) and not any(shares["target"][4:])
+
+
+def test_an_attribute_without_values_has_no_histogram_and_the_others_keep_their_names() -> None:
+    statistics = [AttributeValue("x", "none"), AttributeValue("y", "some")]
+    samples = {"none": sample(), "some": sample(1, 2, 9)}
+    every = {name: dict.fromkeys(("prior", "learned", "target"), one) for name, one in samples.items()}
+    found = Evaluation(attribute_statistics=statistics).histograms(SceneModel(abacus(), structure()), every)
+    assert [(one.name, one.title) for one in found] == [("some", "y of objects")]
 
 
 def test_statistics_need_names_of_their_own() -> None:
@@ -127,13 +137,17 @@ def test_what_is_hidden_does_not_count_where_the_truth_is_annotated(kind: type[S
     world = hidden_world()
     model, known = SceneModel(world, structure()), kind(world, UniformDigits(3), num_images=20)
     rules = sample_derivations(model, 90, 0, CPU, known)
+    evaluation = Evaluation(num_scenes=90, num_images=60)
+    tables = evaluation._structure_samples(model, rules, known)
     for row in ("prior", "learned"):
         scenes = structure_scenes(model, rules[row], known.annotated, 60, 0)
         counts = scenes.mask.sum(1)
         assert len(scenes) == (60 if most == 1 else 90)
-        assert int(counts.max()) <= most or (row == "learned" and most > 1)
-        assert int(scenes.counts(10).sum()) == int(counts.sum())
-    found = Evaluation(num_scenes=90, num_images=60).measure(model, known).results
+        assert int(counts.max()) == most or (row == "learned" and most > 1)
+        assert torch.equal(tables["count"][row], one_hot(counts))
+        assert torch.equal(tables["class"][row].sum(1), counts)
+    assert torch.equal(tables["class"]["target"], known.truth.counts(10))
+    found = evaluation.measure(model, known).results
     assert found.measured_with.num_images == (60 if kind.annotated else None)
 
 
