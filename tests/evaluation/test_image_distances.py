@@ -288,6 +288,15 @@ def test_features_that_are_not_finite_are_named() -> None:
         ImageDistances(Gaze()).compare(x, x / 0, x, rng())
 
 
+def test_its_extractor_is_no_part_of_the_model(tmp_path: Path) -> None:
+    """Else checkpoints would hold it, and processes would look for its gradients."""
+    features = Gaze()
+    features.weight = nn.Parameter(torch.ones(3))
+    model, _ = started(tmp_path, ImageDistances(features, 20))
+    assert {name.partition(".")[0] for name in model.state_dict()} == {"structure", "features"}
+    assert not any(value is features.weight for value in model.parameters())
+
+
 def test_features_of_the_target_are_cached(tmp_path: Path) -> None:
     model, data = started(tmp_path, ImageDistances(Gaze(), 20))
     Gaze.seen = 0
@@ -371,6 +380,7 @@ def test_a_run_leaves_them_in_its_results_and_its_log(tmp_path: Path, capsys: py
     run = fit(tmp_path, "run", **settings)
     found = results_of(run).images
     assert found is not None
+    assert found.distances.keys() == found.changes.keys() == {"kid", "fid"}
     for rows in found.distances.values():
         for row in ("learned", "prior"):
             ends = rows[row].interval
