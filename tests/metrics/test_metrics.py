@@ -463,6 +463,7 @@ def test_vector_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = counts(80, 1.0, rng(1)), counts(60, 1.2, rng(2))
     whole = compare_vectors(x, y, generator=rng(), resamples=30)
     monkeypatch.setattr(bootstrap, "MAX_DRAWS_PER_CHUNK", 7 * 80)
+    monkeypatch.setattr(vectors, "MAX_DISTANCES_PER_CHUNK", 7 * 80)
     parts = compare_vectors(x, y, generator=rng(), resamples=30)
     assert (parts.value, parts.low, parts.high) == pytest.approx((whole.value, whole.low, whole.high), abs=1e-7)
 
