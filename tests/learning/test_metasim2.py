@@ -20,13 +20,16 @@ from ms2.priors.structure import ListLengthPrior
 from ms2.targets.synthetic import Synthetic
 from ms2.worlds.multimnist.priors import RandomDigits
 
-pytestmark = [
-    *EXPECTED,
-    pytest.mark.filterwarnings("ignore:Starting from v1.9.0"),  # without TensorBoard, Lightning logs to CSV files
-    pytest.mark.filterwarnings("ignore:The number of training batches"),  # ... of which there are few here
-]
+pytestmark = EXPECTED
 
 
+plain_trainer = pytest.mark.filterwarnings(  # Lightning's own `Trainer` with its defaults
+    "ignore:Starting from v1.9.0",  # without TensorBoard, it logs to CSV files ...
+    "ignore:The number of training batches",  # ... and less often than there are batches here
+)
+
+
+@plain_trainer
 @pytest.mark.parametrize("logger", [False, True])
 def test_a_trainer_learns_structure_without_the_command_line(tmp_path: Path, logger: bool) -> None:
     world, features = abacus(), Beads()
@@ -43,6 +46,7 @@ def test_a_trainer_learns_structure_without_the_command_line(tmp_path: Path, log
     assert drawn.shape == (100, 10, 1, 1)
 
 
+@plain_trainer
 def test_a_checkpoint_holds_tensors_and_plain_values_alone(tmp_path: Path) -> None:
     model = MetaSim2(abacus(), StructureModel(abacus().grammar, 12), Beads(), StructureLearner(KDE(0.1), Normalised()))
     target = TargetImages(Synthetic(abacus(), RandomDigits(1, 3), num_images=20), batch_size=8)
