@@ -35,10 +35,16 @@ def results() -> Results:
         "noise_floor": Estimate(0.01),
     }
     return Results(
-        RunProvenance(4000, 3, "Synthetic", 1000, None, "abc", "ms2 fit", {"ms2": "0.1"}),
+        RunProvenance(4000, 3, "Synthetic", 1000, 500, "abc", "ms2 fit", {"ms2": "0.1"}),
         {"count": StatisticResult("objects per scene", {"tv": rows, "kl": rows}, {"learned": 4.1, "target": 4.2})},
         {"x": StatisticResult("x of objects", {"w1": {"learned": Estimate(0.2, 0.1, 0.3)}}, {}, "m")},
-        ImageResult("Backbone", 50, 40, {"kid": {"learned": Estimate(0.1, 0.0, 0.2), "prior": Estimate(0.4)}}),
+        ImageResult(
+            "Backbone",
+            50,
+            40,
+            {"kid": {"learned": Estimate(0.1, 0.0, 0.2), "prior": Estimate(0.4)}},
+            {"kid": {"learned": Estimate(-0.75, -0.9, -0.5)}},
+        ),
         {"extractor": StageRecord(3.5, True, {"extractor/loss": 0.5}, {"line": ProbeResult({"a": 1.0}, {0: 0.5})})},
         {"training": 10.0, "total": 20.0},
     )
