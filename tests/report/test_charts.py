@@ -136,14 +136,14 @@ def test_rows_of_results_have_colours_of_their_own() -> None:
 @pytest.mark.parametrize("text", ["a.b[c]", "</script>", "x\"'\\", "datum.x"])
 def test_any_name_can_be_drawn(text: str) -> None:
     """Names are data in a specification, never expressions or field names."""
-    for chart in (
-        histogram(text, [text, "b"], {text: [0.5, 0.5], "learned": [1, 0]}),
-        line_chart(text, [Curve(text, [0, 1], [1, 2]), Curve("b", [0, 1], [1, 2])]),
-        interval_chart(text, [IntervalRow("prior", text, 1, None)]),
-        rule_change_chart(text, [ChangeRow(text, None, 0.5, (0.4, 0.6), (0, 1))]),
+    curves = [Curve(text, [0, 1], [1, 2]), Curve("b", [0, 1], [1, 2])]
+    for chart, expected in (
+        (histogram(text, [text, "b"], {text: [0.5, 0.5], "learned": [1, 0]}), [6, 0, 0, 0]),
+        (line_chart(text, curves), [0, 4, 4, 2]),
+        (interval_chart(text, [IntervalRow("prior", text, 1, None)]), [0, 0, 1, 1]),
+        (rule_change_chart(text, [ChangeRow(text, None, 0.5, (0.4, 0.6), (0, 1))]), [0, 0, 1, 1]),
     ):
-        for own in ("rect", "line", "symbol"):
-            marks(chart, own)
+        assert [len(marks(chart, kind)) for kind in ("rect", "line", "symbol", "rule")] == expected
 
 
 def test_the_least_data_can_be_drawn() -> None:
