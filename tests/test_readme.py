@@ -1,9 +1,10 @@
 """What README and docs say is so: links, commands, settings and names exist, and the README's Python examples run."""
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -186,9 +187,10 @@ def keys(settings: Any) -> Iterator[str]:
 def settings() -> set[str]:
     """All settings of some configurations, with their defaults."""
     found: set[str] = set()
-    for name in ("aerial2d_parameters", "kitti_quick", "multimnist_parameters"):
+    reward = ["--model.reward", "TaskReward"]
+    for name, *more in (["aerial2d_parameters"], ["kitti_quick"], ["multimnist_parameters", *reward]):
         with mock.patch("builtins.print"), pytest.raises(SystemExit), mock.patch("sys.stdout") as out:
-            main(["fit", "--config", name, "--print_config"])
+            main(["fit", "--config", name, *more, "--print_config"])
         text = "".join(str(call.args[0]) for call in out.write.call_args_list)
         found |= set(keys(yaml.safe_load(text)))
     return found
@@ -198,7 +200,7 @@ def settings() -> set[str]:
 def test_settings_in_the_text_exist(page: Path, settings: set[str]) -> None:
     sections = "world|model|data|evaluation|extractor|pretraining|autoencoding|trainer"
     for span in spans(page):
-        for name in re.findall(rf"^(?:--)?((?:{sections})\.[\w.]+)(?=$|:| )", span):
+        for name in re.findall(rf"(?<![\w./-])(?:--)?((?:{sections})\.[\w.]+)", span):
             assert name in settings or name.endswith((".py", ".yaml")), name
 
 
@@ -211,18 +213,39 @@ def test_yaml_blocks_are_settings(page: Path, tmp_path: Path, capsys: pytest.Cap
         parse(["ms2", "fit", "--config", str(file)], capsys)
 
 
+@cache
+def names_in_code() -> set[str]:
+    """Names that the package defines or uses, and words of strings without spaces; not those of its comments."""
+    found: set[str] = set()
+    for file in (ROOT / "src" / "ms2").rglob("*.py"):
+        found |= {*file.relative_to(ROOT).with_suffix("").parts}
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            match node:
+                case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.Name(id=name):
+                    found.add(name)
+                case ast.arg(arg=name) | ast.keyword(arg=str(name)) | ast.Attribute(attr=name):
+                    found.add(name)
+                case ast.alias(name=name):
+                    found |= {*name.split(".")}
+                case ast.Constant(value=str(text)) if not re.search(r"\s", text):
+                    found |= {*re.findall(r"\w+", text)}
+    return found
+
+
+def test_words_of_comments_are_no_names() -> None:
+    assert {"MetaSim2", "structure_prior", "conditional"} <= names_in_code()
+    assert "Bińkowski" not in names_in_code(), "the author of a paper"
+
+
 @every_current_page
 def test_classes_in_the_text_exist(page: Path) -> None:
-    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src" / "ms2").rglob("*.py"))
-    known = set(re.findall(r"^class (\w+)", code, re.M)) | set(re.findall(r"[\w]+", code))
     for span in spans(page):
-        for name in re.findall(r"(?<![\w/.])[A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+(?![\w/])", span):
-            assert name in known, name
+        for name in re.findall(r"(?<![\w/])[A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+(?![\w/])", span):
+            assert name in names_in_code(), name
 
 
 def test_new_names_in_the_changelogs_tables_exist() -> None:
-    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src" / "ms2").rglob("*.py"))
-    known = {*re.findall(r"\w+", code), *configurations.experiments(), "png", "csv"}
+    known = {*names_in_code(), *configurations.experiments(), "png", "csv"}
     rows = re.findall(r"^\| .* \| (.*) \|$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert len(rows) > 30
     for row in rows:
