@@ -36,7 +36,7 @@ def test_a_configuration_can_be_read(config: Path, capsys: pytest.CaptureFixture
 
 @every_config
 def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
-    """On a tiny world; what is particular about it stays: features, objective, estimator, model."""
+    """On a tiny world; what is particular about it stays: features, objective, advantage, model."""
     ms2(command(tmp_path, config))
     [run] = [folder for folder in tmp_path.iterdir() if folder.name != "cache"]
     assert run.name == config.stem

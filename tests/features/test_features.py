@@ -30,7 +30,7 @@ MAKE: dict[str, Callable[[], TrainedExtractor]] = {
     "ResNet, counts": lambda: ResNet(1, NAMES, widths=NARROW, count_heads=True, max_count=4),
     "DenseCounts": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4),
     "DenseCounts, levels": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4, pyramid_levels=2),
-    "DenseAttributes": lambda: DenseAttributes(  # what needs no scenes to learn; the rest is in test_layout_features.py
+    "DenseAttributes": lambda: DenseAttributes(  # what needs no scenes; test_dense_attributes.py has the rest
         1,
         NAMES,
         attribute_blocks={"spots": ["row", "column"], "columns": ["column"]},
@@ -189,16 +189,15 @@ def test_expected_counts_are_unbiased_whatever_the_weight_of_empty_cells(weight:
 def test_near_counts_are_near_and_far_ones_equally_far() -> None:
     """The block 'count' of whole numbers of objects, made by an extractor that sees them by construction."""
 
-    class Pathwise(DenseCounts):
+    class Exact(DenseCounts, selectable=False):
         def expected_counts(self, images: Tensor) -> Tensor:
             return F.pad(images.flatten(1).sum(1, keepdim=True), (0, C - 1))
 
-    count = Pathwise(1, NAMES, widths=NARROW, max_count=9)(torch.arange(10.0).view(-1, 1, 1, 1))["count"]
+    count = Exact(1, NAMES, widths=NARROW, max_count=9)(torch.arange(10.0).view(-1, 1, 1, 1))["count"]
     torch.testing.assert_close(count, torch.eye(10), atol=0.05, rtol=0)
     distance = torch.cdist(count, count)
     assert distance[2, 3] < 0.99 * distance[2, 4]
     assert distance[1, 5].item() == pytest.approx(distance[2, 8].item(), rel=1e-3)
-    del Pathwise
 
 
 # --- learning ---
@@ -438,11 +437,11 @@ def test_counts_by_class_and_by_parent_are_blocks() -> None:
 
 
 def test_an_extractor_says_what_lies_beyond_its_blocks() -> None:
-    class Pathwise(DenseCounts):
+    class Exact(DenseCounts, selectable=False):
         def expected_counts(self, images: Tensor) -> Tensor:
             return images.flatten(1)
 
-    extractor = Pathwise(1, ["a", "b"], widths=NARROW, max_count={"a": 2, "b": 9})
+    extractor = Exact(1, ["a", "b"], widths=NARROW, max_count={"a": 2, "b": 9})
     counts = torch.tensor([[1.0, 1], [2.4, 1], [2.6, 1], [3, 9]]).view(4, 1, 1, 2)
     assert extractor.overflow_fraction(counts) == {"count_a": 0.5, "count_b": 0.0}
     assert make("ResNet").overflow_fraction(TINY.image) == {}

@@ -547,6 +547,7 @@ SHIPPED = [
 
 @pytest.mark.parametrize(("grammar", "t_max", "kind", "texts"), SHIPPED, ids=lambda value: type(value).__name__)
 def test_shipped_grammars(grammar: Grammar, t_max: int, kind: dict[str, object], texts: list[str]):
+    kind = dict(kind)
     model = StructureModel(grammar, t_max, NETWORKS[kind.pop("network", "lstm")](16), **kind)
     asked = read(grammar, *texts)
     drawn = ConditionalStructure(model, asked, max_prefixes=500).sample(64, rng())
