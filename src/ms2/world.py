@@ -43,13 +43,13 @@ class World(Configured):
 
     @property
     def mutable_attributes(self) -> list[Attribute]:
-        """Mutable attributes of objects that the renderer uses, merged by name with the widest bounds."""
+        """Attributes of objects that may be learned and are rendered; one per name, with the widest bounds."""
         owners = [a for owner, some in self.parameter_prior.mutable.items() if owner != ENVIRONMENT for a in some]
         return self._rendered(owners, self.renderer.attributes)
 
     @property
     def mutable_environment(self) -> list[Attribute]:
-        """Mutable attributes of the scene as a whole that the renderer uses."""
+        """Attributes of the scene as a whole that may be learned and are rendered."""
         return self._rendered(self.parameter_prior.mutable.get(ENVIRONMENT, ()), self.renderer.environment)
 
     def sample_prior(self, n: int, generator: Generator) -> SceneBatch:
@@ -65,11 +65,11 @@ class World(Configured):
         return self.renderer.render(self.scenes(rules, generator))
 
     def renderer_attribute(self, attribute: Attribute) -> str:
-        """Return the attribute that the renderer uses for a mutable attribute of objects, as ``x`` for ``spacing``."""
+        """Return what the renderer uses where an attribute of objects is learned, such as ``x`` for ``spacing``."""
         return self.parameter_prior.derived_attributes.get(attribute.name, attribute.name)
 
     def _rendered(self, attributes: Iterable[Attribute], used: Iterable[Attribute]) -> list[Attribute]:
-        """Select the attributes that the renderer uses, merged by name with the widest bounds."""
+        """Select the attributes that the renderer uses; one per name, with the widest bounds."""
         names, found = {attribute.name for attribute in used}, dict[str, Attribute]()
         for attribute in attributes:
             if self.renderer_attribute(attribute) in names:

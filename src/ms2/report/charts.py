@@ -26,7 +26,7 @@ ROW_COLOURS = {
     "noise_floor": "good",
     "target": "target",
 }
-"""CSS variables of rows that have a colour of their own; all other names take those of a palette in order."""
+"""CSS variables of the results' rows (prior, learned, ...); other series take the colours of a palette in order."""
 NUM_COLOURS = 12
 """Colours of that palette: ``--c0``, ``--c1`` ..."""
 NUMBER_FORMAT = ",.4~r"
@@ -202,12 +202,12 @@ def duration_chart(title: str, seconds: Mapping[str, float], texts: Mapping[str,
 
 
 def series_legend(names: Sequence[str]) -> list[LegendEntry]:
-    """Give each series a colour: rows of results their own, others those of the palette in order."""
+    """Give each series a colour: that of `ROW_COLOURS` if it is a row of results, else the palette's in order."""
     return [LegendEntry(name, ROW_COLOURS.get(name, f"c{i % NUM_COLOURS}")) for i, name in enumerate(names)]
 
 
 def create_marks(dataset: str) -> alt.Chart:
-    """Create the Altair chart of a named data set of `specification`; arrow keys step through ``points``."""
+    """Create an Altair chart of a data set that `specification` gets by this name, such as ``points``."""
     return alt.Chart(alt.NamedData(name=dataset))
 
 

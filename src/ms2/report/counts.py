@@ -1,4 +1,4 @@
-"""Statistics of a data set, accumulated over records."""
+"""Statistics of a data set, accumulated over the records of its images."""
 
 import math
 import os
@@ -20,7 +20,7 @@ PROVENANCE_KEYS = ("ms2", "grammar", "checkpoint", "renderer", "device")
 
 
 def scene_names(folder: Path) -> list[str]:
-    """Return the names of the records' files in order; none if there is no folder of them.
+    """Return the names of the files in ``scenes``, one record per image, in order; none without that folder.
 
     Raises:
         UserError: If the folder can't be read.
@@ -35,7 +35,7 @@ def scene_names(folder: Path) -> list[str]:
 
 
 class DataSetCounts:
-    """Accumulates statistics over records; keeps sample records only.
+    """Accumulates statistics over the records of images, and keeps the records of samples only.
 
     Args:
         description: Contents of ``dataset.json``.
@@ -84,7 +84,7 @@ class DataSetCounts:
 
     @property
     def all_sizes(self) -> Counter[int]:
-        """Sizes of all boxes."""
+        """Boxes of all classes by the square root of their area, in whole pixels."""
         return sum(self.sizes.values(), Counter())
 
     def add(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables of the downstream comparison: average precision of detectors trained on each row's images."""
+"""Tables of the downstream comparison: detectors trained on images of the prior, the learned model, ... (the rows)."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class ComparisonTable(NamedTuple):
 
     Attributes:
         budget: Number of seeds and what every row may use, as text.
-        table: A row for each row of the run, and for the gains over the first.
+        table: A row for each source of training images, such as the prior, and for the gains over the first.
     """
 
     budget: str
@@ -23,7 +23,7 @@ class ComparisonTable(NamedTuple):
 
 
 def comparison_tables(run: Path) -> list[ComparisonTable]:
-    """Build one table per comparison of a run: each row's measurements, and its gains over the first row.
+    """Build one table per comparison of a run: measurements of each row's detectors, and gains over the first row.
 
     Raises:
         UserError: If a file can't be read, or the files of a comparison have different rows.

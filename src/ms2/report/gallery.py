@@ -214,8 +214,7 @@ def data_uri(path: Path, max_bytes: int = MAX_IMAGE_BYTES) -> tuple[str, tuple[i
 
     Args:
         path: The file.
-        max_bytes: Size of the file from which on it is scaled down to a JPEG of at most this size, as far as
-            `JPEG_SIZES` allow.
+        max_bytes: Larger files are scaled down to a JPEG of at most this size, as far as `JPEG_SIZES` allow.
 
     Raises:
         UserError: If it can't be read as an image.

@@ -26,7 +26,7 @@ class IntervalRow(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Title and numbers."""
+        """Title, number and interval, for the tooltip."""
         ends = f", 95 % interval {format_interval(*self.interval)}" if self.interval else ""
         return f"{self.title} {format_number(self.value)}{ends}"
 
@@ -50,12 +50,12 @@ class ChangeRow(NamedTuple):
 
     @property
     def change(self) -> str:
-        """The two probabilities."""
+        """Both probabilities, such as ``0.200 → 0.350``."""
         return f"{self.texts[0]} → {self.texts[1]}"
 
     @property
     def texts(self) -> list[str]:
-        """Both probabilities, the interval, and the number of visits."""
+        """Both probabilities, the interval, and how often a scene reaches the context."""
         low, high = self.interval
         return [
             "new" if self.prior is None else f"{self.prior:.3f}",

@@ -1,4 +1,4 @@
-"""Learning curves and probe results of a run."""
+"""Learning curves of a run, and the probe: the measured accuracy of its feature extractor."""
 
 import csv
 import math
@@ -57,7 +57,7 @@ CHARTS = tuple(
 )
 """Charts of logged values in order; values that none of them shows have charts of their own below."""
 TRAINING_COLUMN_PATTERN = r"(train|extractor|pretraining|autoencoding|parameters)/"
-"""Pattern of the columns that only logs of training have, not those of tests, which count no steps."""
+"""Pattern of columns that each log of training has, and no log of ``ms2 test``, whose values belong to no step."""
 NON_CURVE_COLUMN_PATTERN = r"(epoch|step)$|(final|realism|image_distances)/"
 """Pattern of the columns that are not plotted as curves: counters, and values measured once after training."""
 CURVE_NAMES = {"nll": "training", "val_nll": "held out", "prior_entropy": "entropy of the prior"}
@@ -129,7 +129,7 @@ def read_logs(folder: Path) -> dict[str, Curve]:
 
 
 def probe_section(results: Results) -> ProbeSection | None:
-    """Build tables and a chart of the probe's results; None if no stage was probed."""
+    """Build tables and a chart of the feature extractor's accuracy; None if it was not measured."""
     probes = {prior: probe for stage in results.stages.values() for prior, probe in stage.probes.items()}
     if not probes:
         return None

@@ -41,7 +41,7 @@ class Section(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """A short fact about what is reported.
+    """A value with its name, such as the number of steps of a run.
 
     Attributes:
         name: What it is.

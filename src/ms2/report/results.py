@@ -1,4 +1,4 @@
-"""Metrics of a run against baselines: cards with verdicts, and a table of all distances."""
+"""Metrics of a run against baselines: a panel with a verdict for each, and a table of all distances."""
 
 import math
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
 
 
 class BaselineRow(NamedTuple):
-    """A baseline's distance, on a card.
+    """A row of a metric's panel: the distance of a baseline or of the learned model.
 
     Attributes:
         title: Title of the row.
@@ -145,7 +145,7 @@ def results_section(results: Results) -> ResultsSection:
 
 
 def main_metrics(results: Results) -> list[ReportedMetric]:
-    """Collect one metric per statistic, its main distance, then KID and FID.
+    """Collect one metric per statistic, of its main distance (`StatisticResult.main`), then KID and FID.
 
     Distances that are not finite are left out; a KL divergence may be infinite.
     """
@@ -162,7 +162,7 @@ def estimate_cell(estimate: Estimate | None) -> Cell:
 
 
 def statistic_metric(statistic: StatisticResult, distance: str) -> ReportedMetric | None:
-    """Build the metric of one distance of a statistic; None if that of the learned model is not finite."""
+    """Build the `ReportedMetric` of one of a statistic's distances; None if the learned model's is not finite."""
     unit = f" in {statistic.unit}" if statistic.unit and distance in DISTANCES_WITH_UNIT else ""
     title = DISTANCE_TITLES.get(distance, distance) + unit
     return _metric(statistic.title, title, statistic.distances[distance], statistic.means)

@@ -40,7 +40,7 @@ STAGE_TITLES = {
     "autoencoding": "autoencoder",
     "training": "learning",
 }
-"""Titles of what takes time in a run, in order; other stages have their own name."""
+"""Titles of a run's stages, in the order in which their times are shown; other stages are shown by name."""
 
 
 class Figure(NamedTuple):
@@ -156,7 +156,7 @@ def _facts(results: Results | None, config: Mapping[str, Any]) -> list[Fact]:
 
 
 def _get_nested(settings: object, *path: str) -> Any:
-    """Return the value at the end of a path of keys; None if it breaks off."""
+    """Return the value at a path of nested keys; None if a key is missing."""
     for key in path:
         settings = settings.get(key) if isinstance(settings, Mapping) else None
     return settings
@@ -186,7 +186,7 @@ def _histogram_charts(
 
 
 def _histogram_caption(statistic: StatisticResult) -> str:
-    """The main distance of the learned model and of the prior."""
+    """The main distance (`StatisticResult.main`) of the learned model and of the prior."""
     metric = statistic_metric(statistic, statistic.main) if statistic.distances else None
     if metric is None:
         return ""

@@ -64,12 +64,12 @@ def derivation_from_graph(grammar: Grammar, graph: SceneGraph) -> list[int]:
     return rules
 
 
-class _Part(NamedTuple):
-    """A derivation of one symbol: its length, its first rule (None for a terminal), and those of the rule's symbols."""
+class _Derivation(NamedTuple):
+    """A symbol's derivation: number of steps, first rule (None for a terminal), derivations of the rule's symbols."""
 
     steps: int = 0
     rule: int | None = None
-    parts: tuple["_Part", ...] = ()
+    parts: tuple["_Derivation", ...] = ()
 
 
 class _Chart:
@@ -82,7 +82,7 @@ class _Chart:
     def __init__(self, grammar: Grammar, row: list[SceneGraph]) -> None:
         self.grammar, self.row = grammar, row
         self.inside = [self._inside(node) for node in row]
-        self.best: dict[tuple[str, int], dict[int, _Part]] = {}
+        self.best: dict[tuple[str, int], dict[int, _Derivation]] = {}
         for start in reversed(range(len(row) + 1)):
             here = [(s, start) for s in grammar.nonterminals if s not in grammar.classes]
             self.best |= {key: {} for key in here}
@@ -91,36 +91,36 @@ class _Chart:
                 before = now
                 self.best |= {key: self.expand_alternatives(*key) for key in here}
 
-    def _inside(self, node: SceneGraph) -> _Part | None:
+    def _inside(self, node: SceneGraph) -> _Derivation | None:
         """Return the derivation of an object's children, or None if the grammar has none."""
         if node.symbol not in self.grammar.nonterminals:
-            return None if node.children else _Part()
+            return None if node.children else _Derivation()
         return _Chart(self.grammar, node.children).expand_alternatives(node.symbol, 0).get(len(node.children))
 
-    def derivations_covering(self, symbol: str, start: int) -> dict[int, _Part]:
+    def derivations_covering(self, symbol: str, start: int) -> dict[int, _Derivation]:
         """Return the derivations of a symbol that cover siblings from ``start`` on, by the index where they end."""
         if (symbol, start) in self.best:
             return self.best[symbol, start]
         if symbol not in self.grammar.classes:
-            return {start: _Part()}
+            return {start: _Derivation()}
         part = self.inside[start] if start < len(self.row) and self.row[start].symbol == symbol else None
         return {} if part is None else {start + 1: part}
 
-    def expand_alternatives(self, symbol: str, start: int) -> dict[int, _Part]:
+    def expand_alternatives(self, symbol: str, start: int) -> dict[int, _Derivation]:
         """Return the derivations of a non-terminal that cover siblings from ``start`` on, over all its rules.
 
         They are keyed by the index where they end.
         """
-        best: dict[int, _Part] = {}
+        best: dict[int, _Derivation] = {}
         for number in self.grammar.rules_of(symbol):
-            ends = {start: _Part(1, number)}
+            ends = {start: _Derivation(1, number)}
             for s in self.grammar.rules[number].rhs:
-                longer: dict[int, _Part] = {}
+                longer: dict[int, _Derivation] = {}
                 for middle, so_far in ends.items():
                     for end, part in self.derivations_covering(s, middle).items():
                         steps = so_far.steps + part.steps
                         if end not in longer or steps < longer[end].steps:
-                            longer[end] = _Part(steps, number, (*so_far.parts, part))
+                            longer[end] = _Derivation(steps, number, (*so_far.parts, part))
                 ends = longer
             for end, part in ends.items():
                 if end not in best or part.steps < best[end].steps:

@@ -61,7 +61,7 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
             limit: Number of images in all partitions together, spread evenly; None for all.
 
         Returns:
-            Pairs of a position and an image, map-style or as a stream. Positions increase in the order of the images.
+            Pairs of an index and an image, map-style or as a stream. Indices increase in the order of the images.
         """
         size = len(self)
         n = size if limit is None else min(limit, size)
@@ -104,14 +104,14 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
 
 
 class _Partition(Dataset[tuple[int, UInt8[Tensor, "c h w"]]]):
-    """Some of a target's images with their positions."""
+    """Some of a target's images with their indices."""
 
-    def __init__(self, target: Target, positions: Sequence[int]) -> None:
-        self.target, self.positions = target, positions
+    def __init__(self, target: Target, indices: Sequence[int]) -> None:
+        self.target, self.indices = target, indices
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.indices)
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, UInt8[Tensor, "c h w"]]]:
-        positions = [self.positions[i] for i in indices]
-        return list(zip(positions, self.target.__getitems__(positions), strict=True))
+        own = [self.indices[i] for i in indices]
+        return list(zip(own, self.target.__getitems__(own), strict=True))

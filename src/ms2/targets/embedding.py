@@ -40,7 +40,7 @@ def embed(
         title: Title of the progress bar.
         device: Where features are computed and returned.
         processes: The processes that share the images.
-        limit: Maximum number of images, the first of which are kept.
+        limit: Return features of the first images only, at most so many; None for all.
         on_first_batch: Called with this process's first batch.
 
     Raises:
@@ -83,7 +83,7 @@ def embed_target(
         batches: The images of this process; not read where the cache has the features.
         device: Where features are computed and returned.
         processes: The processes that share the images.
-        limit: Maximum number of images.
+        limit: Return features of the first images only, at most so many; None for all.
         on_first_batch: Called with this process's first batch, if images are embedded.
         cache: Folder of the cached features; None for no cache.
     """
@@ -107,7 +107,7 @@ def target_key(target: Target, features: FeatureExtractor, limit: int | None = N
 
 
 def _with_all_blocks(parts: list[dict[str, Tensor]], processes: Processes, device: torch.device | str) -> Blocks:
-    """Concatenate this process's features; one without images, of a short stream, gets empty blocks of equal width."""
+    """Concatenate this process's features; if it has none (of a short stream), return empty blocks of equal width."""
     mine = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
     widths = processes.gather_objects({name: block.shape[1] for name, block in mine.items()})
     known = next(filter(None, widths))

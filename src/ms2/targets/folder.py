@@ -19,7 +19,7 @@ class Folder(Target):
     Args:
         world: The world; its renderer defines image size and channels.
         root: The folder.
-        fit: For other aspect ratios: "crop" covers the frame and crops, "pad" adds black bars, "stretch" distorts.
+        fit: For other aspect ratios: "crop" fills the size and crops, "pad" adds black bars, "stretch" distorts.
         on_error: How to handle unreadable files: "raise" or "skip" with a warning.
         limit: Use only the first n images; null for all.
 

@@ -39,7 +39,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         root: Folder to search, with its subfolders, for png, jpg, bmp, gif, webp, tif, ppm and pgm files.
         size: Height and width of the images in pixels; null keeps each image's own.
         channels: 3 for colour, 1 for grey.
-        fit: For other aspect ratios: "crop" covers the frame and crops, "pad" adds black bars, "stretch" distorts.
+        fit: For other aspect ratios: "crop" fills the size and crops, "pad" adds black bars, "stretch" distorts.
         on_error: How to handle unreadable files: "raise" or "skip" with a warning.
         limit: Use only the first n files (counted before any are skipped); null for all.
 
@@ -233,7 +233,7 @@ def _check_folder(root: str | Path) -> Path:
 
 
 def _nearest(path: Path) -> tuple[Path, bool]:
-    """Find the deepest existing folder that is spelled like `path`; return it, and whether it is a prefix of `path`."""
+    """Follow `path` through existing folders of equal or similar names; return the last, and if all names are equal."""
     near, exact = Path(path.anchor), True
     for part in path.parts[1:]:
         if not (near / part).is_dir():

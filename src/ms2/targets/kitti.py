@@ -28,7 +28,7 @@ class Kitti(Folder):
         split: Name of a frame list in ``ImageSets``, such as ``train``; null for all frames.
         types: Class of the grammar for each of KITTI's types; other types are ignored. By default cars and vans are
             ``car``, trucks and trams ``truck``, people ``pedestrian``.
-        fit: For other aspect ratios: "crop" covers the frame and crops, "pad" adds black bars, "stretch" distorts.
+        fit: For other aspect ratios: "crop" fills the size and crops, "pad" adds black bars, "stretch" distorts.
         on_error: How to handle unreadable frames: "raise" or "skip".
         limit: Use only the first n frames; null for all.
 

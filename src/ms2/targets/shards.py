@@ -53,7 +53,7 @@ class Shards(Target):
         world: The world; its renderer defines image size and channels.
         urls: A folder, files, URLs (``https://...``, ``gs://...``) or commands (``pipe:...``) of tar shards; braces
             name many: ``train-{0000..0099}.tar``.
-        fit: For other aspect ratios: "crop" covers the frame and crops, "pad" adds black bars, "stretch" distorts.
+        fit: For other aspect ratios: "crop" fills the size and crops, "pad" adds black bars, "stretch" distorts.
         on_error: How to handle undecodable images: "raise" or "skip"; a missing or truncated shard always raises, as
             its content is unknown.
         limit: Use only the first n images (counted before any are skipped); null for all.
@@ -223,7 +223,7 @@ def _image_members(url: str) -> Generator[tuple[str, bytes], None, None]:
 
 
 def _reason(error: Exception, stream: Any) -> str:
-    """Return why a shard cannot be read: of a command that fetches it, its exit status."""
+    """Return why a shard cannot be read: the exit status of the command that fetches it, or else the error."""
     try:
         if stream is not None:
             stream.close()
