@@ -38,7 +38,7 @@ class InstanceLabels:
         return self.visible_areas / self.areas.clamp(min=1e-6)
 
     def boxes(self, size: tuple[int, int]) -> Float[Tensor, "b n 4"]:
-        """Clip the extents to an image of ``size`` (height, width) pixels; zeros for instances outside of it."""
+        """Clip the amodal boxes to an image of ``size`` (height, width) pixels; zeros for instances outside of it."""
         height, width = size
         limit = self.extents.new_tensor([width, height, width, height])
         boxes = self.extents.clamp(min=0).minimum(limit)
@@ -46,7 +46,7 @@ class InstanceLabels:
         return boxes * inside
 
     def truncation(self, size: tuple[int, int]) -> Float[Tensor, "b n"]:
-        """Compute the fraction of each extent's area outside of an image of ``size`` (height, width) pixels."""
+        """Compute the fraction of each amodal box's area outside of an image of ``size`` (height, width) pixels."""
 
         def area(boxes: Float[Tensor, "b n 4"]) -> Float[Tensor, "b n"]:
             return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

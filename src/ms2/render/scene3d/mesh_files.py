@@ -120,7 +120,7 @@ def _colour(geometry: Any, material: Any, number: int) -> Float[np.ndarray, "v 3
 
 
 def _resolver(path: Path) -> Any:
-    """Build the resolver with which trimesh opens the files that a mesh file refers to; it records problems.
+    """Build trimesh's resolver of the files that a mesh file refers to; it lists missing and unreadable ones.
 
     trimesh itself ignores missing or unreadable materials and textures, and takes texture options for a part of the
     file's name.

@@ -13,7 +13,7 @@ TextureImage = UInt8[np.ndarray, "_ _ 3"]
 
 @dataclass(frozen=True)
 class MeshSurface:
-    """Material of a mesh with one value per vertex and triangle; attributes as in `Mesh`."""
+    """Material of a mesh: one value per vertex, one texture per triangle; attributes as in `Mesh`."""
 
     uv: Float[np.ndarray, "v 2"]
     colour: Float[np.ndarray, "v 3"]
@@ -62,7 +62,7 @@ class Mesh:
         return replace(self, vertices=self.vertices @ linear.T + shift, normals=normals)
 
     def surface(self) -> MeshSurface:
-        """Expand the material to one value per vertex and triangle."""
+        """Expand the material to one value per vertex, and one texture per triangle."""
         v, t = len(self.vertices), len(self.triangles)
 
         def each(values: object, *shape: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Warp kernel that shades the visibility buffer: lighting, textures, shadows, sky, ids, depth and visible boxes."""
+"""Warp kernel that shades the visibility buffer: lighting, textures, shadows, sky, ids, depth, visible parts' boxes."""
 
 from typing import no_type_check
 
@@ -29,7 +29,7 @@ NO_INSTANCE = wp.constant(-1)
 @wp.func
 @no_type_check
 def bilinear(texels: wp.array[wp.uint32], start: int, width: int, height: int, u: float, v: float):
-    """Sample a texture bilinearly, with wrapping: red, green and blue in 0 to 65280.
+    """Sample a texture bilinearly, with wrapping: red, green and blue from 0 to 65280, which is 255 times 256.
 
     Red and blue are weighted together, 16 bits apart; weights add up to 256. Sides are powers of two.
 
@@ -78,9 +78,9 @@ def fast_floor(x: float):
 
 @wp.func
 @no_type_check
-def approximate_log2(texels: float):
-    """Approximate log2 of a footprint in texels, linear between powers of two; the same on every machine."""
-    bits = wp.cast(wp.max(texels, 1.0), wp.int32)
+def approximate_log2(length: float):
+    """Approximate log2 of a footprint's length in texels, linear between powers of two; the same on every machine."""
+    bits = wp.cast(wp.max(length, 1.0), wp.int32)
     return float((bits >> 23) - 127) + float(bits & 0x7FFFFF) / 8388608.0
 
 
@@ -346,7 +346,7 @@ def tone_map(light: float):
 @wp.func
 @no_type_check
 def triangle_index(key: wp.uint64):
-    """Return a sample's triangle index in the draw list, or -1."""
+    """Return the index in the draw list of the triangle in an entry of the visibility buffer; -1 for none."""
     if key == wp.uint64(0):
         return -1
     return int(LOW_32_BITS - (key & LOW_32_BITS))
@@ -385,7 +385,7 @@ def resolve(
         height: Rows of pixels.
         step: Samples along each side of a pixel.
         shadow_size: Samples along each side of the shadow map, or 0.
-        compute_labels: Whether to count visible samples and extend visible boxes.
+        compute_labels: Whether to compute each instance's visible samples, and the box of its visible pixels.
         nearest: Visibility buffer of all scenes.
         shadow_depth: Shadow maps of all scenes.
         image: Display colours in [0, 1].

@@ -98,7 +98,7 @@ class DrawList:
 @wp.struct
 @no_type_check
 class LabelBuffers:
-    """Label buffers of the b x n instances.
+    """Buffers for labels of the b x n instances: boxes, masks, and numbers of samples.
 
     ``extent`` is the amodal box and ``window`` its part within the image, x0, y0, x1, y1 in samples; ``mask`` has one
     bit per sample of the window in rows of 32-bit words, of which an instance has ``mask_words`` from ``first_word``
