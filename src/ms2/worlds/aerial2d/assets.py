@@ -19,7 +19,7 @@ from ms2.core.errors import UserError, suggest
 from ms2.worlds.aerial2d.declaration import AERIAL_CLASSES, Colour
 
 Plane = NDArray[np.floating[Any]]
-"""Values on a grid of points (h, w)."""
+"""One channel of a sprite or texture: values on a grid of points (h, w)."""
 
 SUPERSAMPLING = 4
 """Sample points along each side of a texel."""
@@ -28,8 +28,9 @@ SUPERSAMPLING = 4
 ROAD_LANE_COUNTS = (0, 2, 4, 6)
 """Numbers of lanes of the road sprites; 0 is a track without lane markings."""
 SPRITE_LANE_WIDTH = 3.5
+"""Width in metres of the lanes of road sprites, which are scaled to the roads' width."""
 SHOULDER_WIDTH = 0.09
-"""Width of the verge on each side of a road, as a fraction of the road's width."""
+"""Width of the shoulder on each side of a road, as a fraction of the road's width."""
 
 
 class SpriteCanvas:
@@ -279,10 +280,10 @@ def _tree(canvas: SpriteCanvas, crown: str) -> None:
 def _road(canvas: SpriteCanvas, lanes: int, width: float) -> None:
     rng = np.random.default_rng(lanes)
     half = width / 2
-    verge = half * (1 + 2 * SHOULDER_WIDTH) - half
-    ragged = 0.25 * verge * _blur(rng.standard_normal(canvas.x.shape), 6 * SUPERSAMPLING)
+    shoulder = half * (1 + 2 * SHOULDER_WIDTH) - half
+    ragged = 0.25 * shoulder * _blur(rng.standard_normal(canvas.x.shape), 6 * SUPERSAMPLING)
     # less than half opaque, so that a road's surface ends at its asphalt
-    soft = 0.45 * np.clip(1 - (np.abs(canvas.y) - half) / (0.75 * verge) + ragged, 0, 1)
+    soft = 0.45 * np.clip(1 - (np.abs(canvas.y) - half) / (0.75 * shoulder) + ragged, 0, 1)
     canvas.fill(soft.astype(np.float32), (0.50, 0.45, 0.34))
     grain = 1 + 0.05 * _blur(rng.standard_normal(canvas.x.shape), SUPERSAMPLING)
     grain += 0.025 * _blur(rng.standard_normal(canvas.x.shape), 12 * SUPERSAMPLING)
@@ -363,7 +364,7 @@ GROUND_TEXTURES = (
 
 
 def _ground(texture: GroundTexture, side: int, metres: float, seed: int) -> Float[Tensor, "3 t t"]:
-    """Build a tileable texture of ``side`` texels for ``metres``."""
+    """Build a tileable ground texture: ``side`` texels per side of a square of ``metres``."""
     rng = np.random.default_rng(seed)
     texel = metres / side
     patches = _blur(rng.standard_normal((side, side)), 12 / texel) + 0.6 * _blur(
@@ -515,9 +516,10 @@ def _shadow(name: str, texels: float) -> Float[Tensor, "5 p q"]:
 
 
 def _pack(sprites: list[Tensor], repeating: set[int]) -> tuple[Float[Tensor, "5 h w"], list[tuple[int, int]]]:
-    """Pack sprites in rows with a transparent border of one texel; also return their left upper corners.
+    """Pack sprites in rows with a transparent border of one texel; also return their upper left corners.
 
-    Sprites that repeat begin a row, and have the texels of their opposite end in the left and right border.
+    Sprites with a number in ``repeating`` repeat along x: they begin a row, and have the texels of their opposite end
+    in the left and right border.
     """
     widest = max(256, max(p.shape[2] for p in sprites) + 2)
     places, x, y, shelf = [], 0, 0, 0
@@ -537,16 +539,16 @@ def _pack(sprites: list[Tensor], repeating: set[int]) -> tuple[Float[Tensor, "5 
 
 
 @lru_cache(maxsize=4)
-def make_grounds(canvas: int, extent: float, assets: str | None = None) -> Float[Tensor, "g 3 t t"]:
+def make_grounds(canvas_size: int, extent: float, assets: str | None = None) -> Float[Tensor, "g 3 t t"]:
     """Build tileable ground textures with one texel per pixel.
 
     Raises:
         UserError: If a file under ``assets`` is not an image.
     """
     # textures of twice the canvas repeat less visibly; for large canvases they would need much memory
-    side = max(canvas, min(2 * canvas, 512))
+    side = max(canvas_size, min(2 * canvas_size, 512))
     own = read_grounds(assets, side) if assets is not None else []
-    metres = extent * side / canvas
+    metres = extent * side / canvas_size
     return torch.stack(own or [_ground(texture, side, metres, seed) for seed, texture in enumerate(GROUND_TEXTURES)])
 
 

@@ -19,7 +19,7 @@ LANE_WIDTH = 3.6
 ROAD_WIDTH = 2 * LANE_WIDTH + 1
 """Width of two lanes with their shoulders."""
 MIN_SPACING = 4.9
-"""Length of a lane that a car takes up with the gap behind it."""
+"""Minimum distance of the centres of neighbouring cars on a lane; a car's attribute ``spacing`` is a probability."""
 
 
 class Size(NamedTuple):

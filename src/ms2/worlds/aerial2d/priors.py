@@ -63,14 +63,14 @@ class BusyFirstRoad(ListLengthPrior):
         super().__init__(lengths={"Roads": [0.0, *road_weights], "Cars": [_poisson(mean_first), _poisson(mean_others)]})
 
 
-MAX_CARS = 100
+MAX_MEAN_CARS = 100
 """Maximum mean number of cars on a road."""
 
 
 def _poisson(mean: float) -> list[float]:
     """Compute Poisson probabilities, truncated where less than 1e-6 remains."""
-    if not 0 < mean <= MAX_CARS:
-        raise UserError(f"a mean number of cars must be positive and at most {MAX_CARS}, not {mean}")
+    if not 0 < mean <= MAX_MEAN_CARS:
+        raise UserError(f"a mean number of cars must be positive and at most {MAX_MEAN_CARS}, not {mean}")
     p = [math.exp(-mean)]
     while sum(p) < 1 - 1e-6:
         p.append(p[-1] * mean / len(p))
@@ -112,7 +112,7 @@ def road_membership(scenes: SceneBatch) -> RoadMembership:
 
 
 MIN_FREE_FRACTION = 1e-6
-"""Minimum fraction of the free length that a car leaves to those after it."""
+"""Minimum fraction of a lane's free length (that no car needs) which a car leaves to those after it."""
 
 
 class Lanes(NamedTuple):
@@ -207,7 +207,7 @@ class ParallelRoads(ParameterPrior):
 
     @abstractmethod
     def sample_cars(self, roads_of: RoadMembership, generator: Generator) -> "Placements":
-        """Sample positions and angles for all entries, used for cars: x along the road, y from its centre line."""
+        """Sample x along the road, y from its centre line, and angle for all entries; those of cars are used."""
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
         """Sample placements of roads and cars, and add houses and trees."""
@@ -274,7 +274,7 @@ class ParallelRoads(ParameterPrior):
         others: "Placements | None",
         generator: Generator,
     ) -> "Placements":
-        """Sample up to ``number`` placements of a class beside roads, in different columns, apart from ``others``."""
+        """Sample up to ``number`` placements of a class beside roads, each at another x, clear of ``others``."""
         batch, device = len(roads), roads.device
 
         def draw(*shape: int) -> Tensor:
@@ -387,5 +387,5 @@ def _size_range(device: torch.device) -> Float[Tensor, "k 2 2"]:
 
 
 def _along(lane: Int[Tensor, "b n"], tilt: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """Compute headings of right-hand traffic within two degrees; image rows grow downwards."""
+    """Compute headings of right-hand traffic, up to two degrees off the lane by ``tilt``; y points down."""
     return torch.where(lane == 1, 0.03 * tilt, math.pi * torch.where(tilt > 0, 1, -1) - 0.03 * tilt)

@@ -196,7 +196,7 @@ class AerialView(Renderer):
         planes = [plane.clone() for plane in self._ground(scenes, grounds).view(3, -1)]
         low = self._draw_roads(planes, roads, atlas)
         light = scenes.environment["light"]
-        fragments, sample = self._looked_up(raised, raised.sprite, atlas)
+        fragments, sample = self._sample_sprites(raised, raised.sprite, atlas)
         dark, shaded = self._shadows(raised, fragments, atlas, len(scenes))
         bright = (1 - SHADOW_OPACITY * dark).view(-1, self.canvas_size**2) * light[:, None]
         planes = [plane * bright.view(-1) for plane in planes]
@@ -250,12 +250,12 @@ class AerialView(Renderer):
         return windows[chosen, channel[:, None], y, x]
 
     def _draw_roads(self, planes: list[Tensor], roads: Objects, atlas: Atlas) -> tuple[Fragments, Float[Tensor, " k"]]:
-        """Blend roads over the ground, in place; return their fragments and opacities."""
+        """Blend roads over the ground's colour channels, in place; return their fragments and opacities."""
         sprite_length = AERIAL_CLASSES["Road"].sprite_size.length * self.canvas_size / self.extent
         period = torch.full_like(roads.length, sprite_length)
         # three times the side extends beyond the image from any position in it
         whole = roads._replace(length=period, width=roads.width * (1 + 2 * SHOULDER_WIDTH))
-        fragments, sample = self._looked_up(whole, roads.sprite, atlas, reach=3.0 * self.canvas_size)
+        fragments, sample = self._sample_sprites(whole, roads.sprite, atlas, reach=3.0 * self.canvas_size)
         # no lane markings at crossings
         with torch.no_grad():
             cover = torch.zeros_like(planes[0]).scatter_add_(0, fragments.pixel, sample[3])
@@ -285,7 +285,7 @@ class AerialView(Renderer):
             length=raised.length * longer,
             width=raised.width * wider,
         )
-        thrown, sample = self._looked_up(moved, atlas.shadow[raised.object_class], atlas, slice(3, 4))
+        thrown, sample = self._sample_sprites(moved, atlas.shadow[raised.object_class], atlas, slice(3, 4))
         dark = sample.new_zeros(batch * self.canvas_size**2)
         shaded: list[Tensor] = []
         for level in range(NUM_DRAW_LEVELS - 1, ROAD_LEVEL, -1):
@@ -301,7 +301,7 @@ class AerialView(Renderer):
         x, y = slope * raised.sun[:, 0], slope * raised.sun[:, 1]
         return 1 + fragments.affine_at_pixels(x, y, -x * raised.x - y * raised.y)
 
-    def _looked_up(
+    def _sample_sprites(
         self,
         objects: Objects,
         sprite: Int[Tensor, " s"],
@@ -309,7 +309,7 @@ class AerialView(Renderer):
         planes: slice = slice(None),
         reach: float | None = None,
     ) -> tuple[Fragments, Float[Tensor, "c k"]]:
-        """Rasterise objects and sample their sprites; with a ``reach``, sprites repeat along the heading so far."""
+        """Rasterise objects and sample their sprites, repeated along the heading for ``reach`` pixels if given."""
         length, width, cos, sin = objects.length, objects.width, objects.cos, objects.sin
         bleed = 1 + atlas.bleed[sprite]
         ahead = length / 2 * bleed[:, 0] if reach is None else torch.full_like(length, reach)
@@ -331,7 +331,7 @@ class AerialView(Renderer):
         return fragments, F.grid_sample(atlas.sheet[:, planes], grid, align_corners=False)[0, :, 0]
 
     def _on(self, device: torch.device) -> tuple[Atlas, Float[Tensor, "g 3 t t"]]:
-        """Return atlas and grounds on a device, with the grounds tiled so that windows may start anywhere."""
+        """Return atlas and grounds on a device, with the grounds continued so that a crop may start anywhere."""
         if device not in self._copies:
             atlas = Atlas(*(getattr(self.atlas, field.name).to(device) for field in fields(Atlas)))
             more = (0, self.canvas_size - 1, 0, self.canvas_size - 1)

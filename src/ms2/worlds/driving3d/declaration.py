@@ -24,7 +24,7 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True)
 class Scenario:
-    """Streets of one scenario, after Structured Domain Randomisation (Prakash et al. 2019).
+    """A kind of streets, such as urban ones, after Structured Domain Randomisation (Prakash et al. 2019).
 
     Attributes:
         mean_counts: Mean number of objects in a scene by class; our own estimates, since none are published.
@@ -214,7 +214,7 @@ OBJECT_CLASSES: Mapping[str, ObjectClass] = {
         max_turn=0.2,
         post_mounted=True,
     ),
-    "light": ObjectClass(
+    "light": ObjectClass(  # a traffic light
         spacing=2.5,
         scale=Range(0.95, 1.05),
         strips={"kerb": 1.0},
@@ -279,12 +279,12 @@ LIGHT_ATTRIBUTES = (
     SampledAttribute(Attribute("saturation", 0, 2), Range(0.7, 1.3)),
     SampledAttribute(Attribute("blur", 0, 1), Range(0.0, 1.0)),
 )
-"""Attributes of light and camera that `StreetLayout` samples uniformly and that may be learned."""
+"""Attributes of light and camera image that `StreetLayout` samples uniformly and that may be learned."""
 ENVIRONMENT_ATTRIBUTES = (*STREET_ATTRIBUTES, *(light.attribute for light in LIGHT_ATTRIBUTES))
-"""Attributes of the scene as a whole: street and camera, then light."""
+"""Attributes of the scene as a whole: the street and the camera's pose, then `LIGHT_ATTRIBUTES`."""
 
 MUTABLE_ATTRIBUTES = {
     ENVIRONMENT: (*(light.attribute for light in LIGHT_ATTRIBUTES), Attribute("pitch", -0.1, 0.1)),
     **dict.fromkeys(OBJECTS, tuple(a for a in OBJECT_ATTRIBUTES if a.name in ("width", "length", "height", "colour"))),
 }
-"""Attributes that may be learned: light, sizes and colours. Positions stay the layout's, which avoids overlaps."""
+"""Attributes that may be learned; positions stay as `StreetLayout` samples them, which avoids overlaps."""

@@ -16,7 +16,7 @@ DISPERSION = 0.1
 
 
 class SimpleStreets(ListLengthPrior):
-    """The simple prior: uniform object counts per class, in every scenario.
+    """The simple prior: uniform object counts per class, whatever the scenario.
 
     Args:
         min_count: Minimum number of objects of each class.

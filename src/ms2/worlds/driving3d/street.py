@@ -16,7 +16,7 @@ TWO_LANE_ROADS, FOUR_LANE_ROAD = ("road_plain", "road_two"), "road_four"
 VERGES = ("grass", "grass", "gravel")
 """Ground strips that the attribute ``verge_look`` chooses from."""
 MIN_CURVATURE = 1e-4
-"""Curvature per metre below which a street is rendered straight: it deviates by 18 cm at 60 m."""
+"""Curvature in 1/m below which a street is rendered straight: it deviates by 18 cm at 60 m."""
 KERB_WIDTH = 0.2
 """Width of a kerb in metres."""
 

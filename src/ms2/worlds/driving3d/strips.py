@@ -263,7 +263,7 @@ class StripPlacer:
     def _begin(
         self, strips: StripBatch, visible_to: Float[Tensor, "b s"], street: Mapping[str, Tensor]
     ) -> Float[Tensor, "b s"]:
-        """Compute the distance ahead from which each strip is visible up to a distance from the street's middle."""
+        """Compute the distance ahead from which strips are visible up to ``visible_to`` metres from the middle."""
         side = _sides(visible_to.device)
         edges = torch.stack([strips.inner, visible_to]) * side - street["offset"][:, None]
         begin = (edges.abs().amax(0) / self._view(side, street)).clamp(min=MIN_DISTANCE)
@@ -284,7 +284,7 @@ class StripPlacer:
         need: Float[Tensor, "b n"],
         street: Mapping[str, Tensor],
     ) -> Float[Tensor, "b s"]:
-        """Compute up to where strips must be visible at their near end for the middles of all objects to be in view."""
+        """Compute how far from the middle a strip's near end must be visible for objects' centres to be in view."""
         # the near end of the first object is at the strip's near end; its middle is farther ahead
         beyond = half + BUILDING_SETBACK - self._view(_sides(strip.device), street).gather(1, strip) * need / 2
         beyond = beyond.clamp(min=0) * objects.is_object
@@ -308,7 +308,7 @@ class StripPlacer:
         used: Float[Tensor, "b n"],
         generator: Generator,
     ) -> Float[Tensor, "b n"]:
-        """Sample distances ahead: sorted uniform draws from the free length of a row, plus the objects before each."""
+        """Sample distances ahead: uniform draws from the free length of a `StripBatch` row, plus the objects before."""
         draw = torch.rand(row.shape, generator=generator, device=row.device)
         key = torch.where(is_object, row, -1)
         before = (key[:, :, None] == key[:, None]) & (draw[:, None] < draw[:, :, None])

@@ -49,8 +49,8 @@ class UniformPlacement(ParameterPrior):
 
     Args:
         max_angle: Maximum absolute rotation in degrees.
-        image_range: Fraction range of each class's images to use, such as (0, 0.5).
-        row_fraction: Fraction of scenes whose digits are evenly spaced on a line instead, to train extractors that
+        image_range: Range of each class's images to use, as fractions: (0, 0.5) for the first half.
+        row_fraction: Fraction of scenes whose digits are in a row (evenly spaced on a line), to train extractors that
             count as well in such scenes. 0 in the paper.
     """
 
@@ -98,7 +98,7 @@ class NormalPlacement(ParameterPrior):
         x: Mean and standard deviation of x in [0, 1], from left to right.
         y: Mean and standard deviation of y in [0, 1], from top to bottom.
         angle: Mean and standard deviation of the counter-clockwise angle in degrees.
-        image_range: Fraction range of each class's images to use, such as (0, 0.5).
+        image_range: Range of each class's images to use, as fractions: (0, 0.5) for the first half.
     """
 
     mutable = MUTABLE_ATTRIBUTES
@@ -137,7 +137,7 @@ class LinePlacement(ParameterPrior):
     On a canvas at least 10.5 times as wide as a digit, ten of them do not overlap.
 
     Args:
-        image_range: Fraction range of each class's images to use, such as (0, 0.5).
+        image_range: Range of each class's images to use, as fractions: (0, 0.5) for the first half.
     """
 
     mutable = MUTABLE_ATTRIBUTES
@@ -146,7 +146,7 @@ class LinePlacement(ParameterPrior):
         self.image_range = _checked_range(image_range)
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
-        """Place n digits evenly on a line, with margins of a quarter of a step; sample the image of each."""
+        """Place digits evenly on a line, with margins of a quarter of their distance; sample the image of each."""
         number = scenes.mask.sum(1, keepdim=True).clamp(min=1)
         index = torch.arange(scenes.classes.shape[1], device=number.device)
         x = torch.where(number == 1, 0.5, (index + 0.25) / (number - 0.5)).clamp(max=1)

@@ -94,7 +94,7 @@ def _walls(
             )
 
 
-def _gable(
+def _ridged_roof(
     into: MeshBuilder,
     low: tuple[float, float],
     high: tuple[float, float],
@@ -106,7 +106,7 @@ def _gable(
     over: float = 0.45,
     gables: tuple[bool, bool] = (True, True),
 ) -> None:
-    """Add a roof over a rectangle with the ridge along x or y, hipped by so many metres at both ends."""
+    """Add a roof over a rectangle with the ridge along x or y; its ends slope over ``hip`` metres (0 for a gable)."""
     (a, b), (c, d) = low, high
 
     def turn(x: float, y: float, z: float) -> Point:
@@ -148,7 +148,7 @@ def _gable(
 
 
 def _gable_window(into: MeshBuilder, x: float, z: float, y: float, way: float, axis: int) -> None:
-    """Add a window in a gable along x (0) or y (1)."""
+    """Add a window in a gable along x (``axis`` 0) or y (1), on its positive (``way`` 1) or negative (-1) side."""
     for half, top, out, material in (
         (0.55, 1.2, 0.015, TRIM_MATERIAL),
         (0.46, 1.1, 0.025, Material((0.2, 0.23, 0.27), gloss=0.3)),
@@ -167,7 +167,7 @@ def _chimney(into: MeshBuilder, x: float, y: float, low: float, top: float) -> N
 def _dormer(
     into: MeshBuilder, x: float, y: float, z: float, way: float, deep: float, colour: Colour, wide: float = 0.8
 ) -> None:
-    """Add a dormer with a window that faces y * way."""
+    """Add a dormer with a window that faces +y (``way`` 1) or -y (-1)."""
     front, back, top = y, y - way * deep, z + 1.25
     wall = Material((0.93, 0.93, 0.92), paint=1.0)
     into.face(
@@ -213,7 +213,7 @@ def _cottage() -> Mesh:
     low, high = (-5.0, -4.0), (5.0, 4.0)
     front, side = _front(10, 5.4, 1, 4, 2, 1, GREEN), _front(8, 5.4, 2, 3, 2, None, GREEN)
     _walls(into, low, high, 5.4, [front, side, front, side])
-    _gable(into, low, high, 5.4, 9.0, RED_TILES)
+    _ridged_roof(into, low, high, 5.4, 9.0, RED_TILES)
     for x, way in ((-5.0, -1), (5.0, 1)):
         _gable_window(into, 0, 6.0, x, way, 1)
     _chimney(into, 2.6, 1.0, 7.6, 9.6)
@@ -226,7 +226,7 @@ def _villa() -> Mesh:
     low, high = (-5.5, -5.0), (5.5, 5.0)
     front, side = _front(11, 6.0, 3, 4, 2, 2, big=True), _front(10, 6.0, 4, 3, 2)
     _walls(into, low, high, 6.0, [front, side, front, side])
-    _gable(into, low, high, 6.0, 9.3, DARK_TILES, hip=4.2, over=0.55)
+    _ridged_roof(into, low, high, 6.0, 9.3, DARK_TILES, hip=4.2, over=0.55)
     _chimney(into, -1.4, 0.6, 8.4, 10.0)
     into.box((-2.5, -6.2, 2.95), (0.5, -5.0, 3.1), TRIM_MATERIAL, bottom=True)
     into.box((-2.5, -6.2, 3.1), (0.5, -6.1, 4.0), TRIM_MATERIAL)
@@ -239,8 +239,8 @@ def _angled() -> Mesh:
     wing, short = _front(5.5, 5.2, 7, 2, 2, None, BROWN), _front(4, 5.2, 8, 1, 2, None, BROWN)
     _walls(into, (-6, -1.5), (6, 5.5), 5.2, [front, side, front, side])
     _walls(into, (-6, -5.5), (-0.5, -1.5), 5.2, [wing, short, None, short])
-    _gable(into, (-6, -1.5), (6, 5.5), 5.2, 8.4, BROWN_TILES)
-    _gable(into, (-6, -5.5), (-0.5, 2.0), 5.2, 7.9, BROWN_TILES, along_y=True, gables=(True, False))
+    _ridged_roof(into, (-6, -1.5), (6, 5.5), 5.2, 8.4, BROWN_TILES)
+    _ridged_roof(into, (-6, -5.5), (-0.5, 2.0), 5.2, 7.9, BROWN_TILES, along_y=True, gables=(True, False))
     _gable_window(into, -3.25, 5.5, -5.5, -1, 0)
     _chimney(into, 3.0, 2.8, 7.4, 9.3)
     return into.mesh()
@@ -251,7 +251,7 @@ def _street_gable() -> Mesh:
     low, high = (-4.0, -5.5), (4.0, 5.5)
     front, side = _front(8, 5.6, 9, 3, 2, 1), _front(11, 5.6, 10, 4, 2)
     _walls(into, low, high, 5.6, [front, side, front, side])
-    _gable(into, low, high, 5.6, 9.6, RED_TILES, along_y=True)
+    _ridged_roof(into, low, high, 5.6, 9.6, RED_TILES, along_y=True)
     for y, way in ((-5.5, -1), (5.5, 1)):
         for x in (-0.9, 0.9):
             _gable_window(into, x, 6.1, y, way, 0)
@@ -264,7 +264,7 @@ def _tall() -> Mesh:
     low, high = (-5.0, -5.0), (5.0, 5.0)
     front, side = _front(10, 8.4, 11, 4, 3, 2, OCHRE), _front(10, 8.4, 12, 3, 3)
     _walls(into, low, high, 8.4, [front, side, front, side])
-    _gable(into, low, high, 8.4, 12.6, BROWN_TILES)
+    _ridged_roof(into, low, high, 8.4, 12.6, BROWN_TILES)
     for x in (-2.4, 2.4):
         _dormer(into, x, -4.6, 8.9, -1, 2.4, BROWN_TILES)
         _dormer(into, x, 4.6, 8.9, 1, 2.4, BROWN_TILES)
@@ -277,7 +277,7 @@ def _bungalow() -> Mesh:
     low, high = (-7.0, -4.5), (7.0, 4.5)
     front, side = _front(14, 3.0, 14, 5, 1, 2, garage=True, brick=True, big=True), _front(9, 3.0, 15, 3, 1, brick=True)
     _walls(into, low, high, 3.0, [front, side, front, side])
-    _gable(into, low, high, 3.0, 5.9, DARK_TILES, hip=3.2, over=0.6)
+    _ridged_roof(into, low, high, 3.0, 5.9, DARK_TILES, hip=3.2, over=0.6)
     _chimney(into, -2.5, 0.8, 4.9, 6.6)
     return into.mesh()
 
@@ -288,7 +288,7 @@ def _double() -> Mesh:
     low, high = (-7.0, -4.5), (7.0, 4.5)
     front, side = _front(14, 5.5, 17, 6, 2, 2, brick=True), _front(9, 5.5, 18, 3, 2, brick=True)
     _walls(into, low, high, 5.5, [front, side, front, side])
-    _gable(into, low, high, 5.5, 8.8, RED_TILES)
+    _ridged_roof(into, low, high, 5.5, 8.8, RED_TILES)
     _chimney(into, 0, 0.6, 8.0, 9.9)
     for x in (-3.6, 3.6):
         _dormer(into, x, -4.0, 6.0, -1, 2.2, RED_TILES, 1.0)
@@ -346,10 +346,10 @@ def _block(
             [(0, 0), (bays, 0), (bays, rows / 2), (0, rows / 2)],
         )
     if shops:
-        _band(into, x + 0.12, y + 0.12, ground - 0.1, ground + 0.15, TRIM_MATERIAL)
-    _band(into, x + 0.3, y + 0.3, eaves - 0.3, eaves, TRIM_MATERIAL if top != "flat" else ZINC_MATERIAL)
+        _cornice(into, x + 0.12, y + 0.12, ground - 0.1, ground + 0.15, TRIM_MATERIAL)
+    _cornice(into, x + 0.3, y + 0.3, eaves - 0.3, eaves, TRIM_MATERIAL if top != "flat" else ZINC_MATERIAL)
     if top == "gable":
-        _gable(into, (-x, -y), (x, y), eaves, eaves + 0.36 * depth, colour, over=0.3)
+        _ridged_roof(into, (-x, -y), (x, y), eaves, eaves + 0.36 * depth, colour, over=0.3)
         for n in range(max(2, round(width / 5))):
             a = -x + width * (n + 0.5) / max(2, round(width / 5))
             _dormer(into, a, -y + 0.9, eaves + 0.65, -1, 2.4, colour)
@@ -382,7 +382,7 @@ def _block(
     return into.mesh()
 
 
-def _band(into: MeshBuilder, x: float, y: float, low: float, high: float, material: Material) -> None:
+def _cornice(into: MeshBuilder, x: float, y: float, low: float, high: float, material: Material) -> None:
     """Add a cornice around the house."""
     rings = [[(-x, -y, z), (x, -y, z), (x, y, z), (-x, y, z)] for z in (low, high)]
     into.loft(rings, material, ends=(True, True))

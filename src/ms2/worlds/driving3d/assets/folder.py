@@ -12,10 +12,10 @@ from ms2.render.scene3d.mesh_files import MESH_SUFFIXES, load_mesh
 from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
 
-TINTED_MATERIALS = ("paint", "Paint", "body", "Body", "carpaint", "CarPaint", "car_paint", "bodypaint", "tint", "Tint")
+PAINT_MATERIALS = ("paint", "Paint", "body", "Body", "carpaint", "CarPaint", "car_paint", "bodypaint", "tint", "Tint")
 """Names of materials that the instance's colour tints."""
 SIZE_AXES = {"width": 0, "length": 1, "height": 2}
-"""Axis of a mesh by the size that is measured along it."""
+"""Index of the axis of a mesh along which each of its dimensions is measured."""
 
 
 def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") -> dict[str, list[Mesh]]:
@@ -40,7 +40,7 @@ def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") ->
         models = []
         for file in _files(folder):
             try:
-                models.append(fit_to_class(load_mesh(file.absolute(), TINTED_MATERIALS), folder.name))
+                models.append(fit_to_class(load_mesh(file.absolute(), PAINT_MATERIALS), folder.name))
             except UserError as error:
                 if on_error == "raise":
                     raise UserError(

@@ -10,7 +10,7 @@ from ms2.render.scene3d.meshes import Mesh, TextureImage
 from ms2.worlds.driving3d.assets.textures import Canvas, Numbers, noise, to_uint8
 
 CURVATURES = (0.0, *(1e-5 * 2**k for k in range(13)))
-"""Curvatures of the strips in 1/m, for a width of 1 m; others are obtained by scaling the nearest of them."""
+"""Curvatures in 1/m of the strips' meshes, which are 1 m wide; for another curvature or width, one is scaled."""
 START, END, SEGMENTS = -10.0, 150.0, 32
 """Extent of strips along y in metres, and number of their segments."""
 KERB_HEIGHT = 0.15
@@ -21,7 +21,7 @@ FIELD_MIDDLE, FIELD_HEIGHT = 120.0, -0.06
 
 
 def lateral_offset(y: Numbers | float, curve: float) -> Float[np.ndarray, "..."]:
-    """Compute the lateral offset of a strip's centre line at y: curve y^2 / 2 ahead of the origin, 0 behind it."""
+    """Compute the lateral offset at y of a strip with curvature ``curve``: curve y^2 / 2 for y >= 0, 0 behind."""
     ahead = np.maximum(np.asarray(y, float), 0.0)
     return curve * ahead * ahead / 2
 
@@ -48,7 +48,7 @@ def ground_strip(
         period: Length along y in metres after which the texture repeats.
         width: Width along x in metres.
         curve: Curvature: the centre line is at x = curve y^2 / 2 for y >= 0, and straight behind.
-        across: Repetitions of the texture across.
+        across: Number of times that the texture repeats along x.
         kerb: Whether to build a kerb: `KERB_HEIGHT` high, with faces on both sides.
         colour: Factor on the texture.
     """

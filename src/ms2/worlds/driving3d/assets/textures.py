@@ -24,7 +24,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, in
     Args:
         rng: Source of random numbers.
         shape: Rows and columns of the result.
-        cells: Numbers of grains along rows and columns.
+        cells: Rows and columns of the grid of random values that are interpolated.
     """
     grid = rng.standard_normal(cells)
     for axis in range(2):
@@ -35,7 +35,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, in
         fraction = fraction[:, None] if axis == 0 else fraction
         low, high = np.take(grid, first, axis), np.take(grid, (first + 1) % cells[axis], axis)
         grid = low * (1 - fraction) + high * fraction
-    return grid * 1.5  # between grains noise is weaker than at them
+    return grid * 1.5  # between grid points noise is weaker than at them
 
 
 def to_uint8(canvas: Canvas) -> TextureImage:
@@ -68,7 +68,7 @@ class WallTexture:
         self.canvas: Canvas = np.repeat((0.95 + self.grain * stains)[..., None], 3, 2)
 
     def rect(self, x0: float, x1: float, z0: float, z1: float, colour: Numbers, shade: bool = False) -> None:
-        """Fill or multiply a rectangle."""
+        """Fill a rectangle with a colour, or multiply it by the colour if ``shade``."""
         columns, rows = self.size
         i, j = round(x0 / self.width * columns), round(x1 / self.width * columns)
         k, m = round((1 - z1 / self.height) * rows), round((1 - z0 / self.height) * rows)
@@ -123,7 +123,7 @@ class WallTexture:
         self.rect(0, self.width, 0, height, colour, shade=True)
 
     def gutter(self) -> None:
-        """Draw the shadow below the eaves."""
+        """Draw the shadow of the eaves and their gutter."""
         for depth, dark in ((0.5, 0.86), (0.28, 0.8)):
             self.rect(0, self.width, self.height - depth, self.height, (dark, dark, dark), shade=True)
 
@@ -144,14 +144,14 @@ class WallTexture:
         return to_uint8(self.canvas)
 
 
-SIGNS: tuple[tuple[float, float, float], ...] = (
+SHOP_SIGN_COLOURS: tuple[tuple[float, float, float], ...] = (
     (0.72, 0.12, 0.10),
     (0.12, 0.25, 0.55),
     (0.93, 0.80, 0.25),
     (0.15, 0.42, 0.25),
     (0.90, 0.90, 0.88),
 )
-SIGNS += ((0.20, 0.20, 0.22), (0.82, 0.45, 0.12))
+SHOP_SIGN_COLOURS += ((0.20, 0.20, 0.22), (0.82, 0.45, 0.12))
 
 
 def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8) -> TextureImage:
@@ -159,11 +159,11 @@ def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8) 
     wall = WallTexture(bays * bay, height, (512, 128), seed)
     rng = wall.rng
     wall.canvas *= np.array([0.80, 0.78, 0.75])
-    sign = SIGNS[0]
+    sign = SHOP_SIGN_COLOURS[0]
     for n in range(bays):
         x = n * bay
         if n % 2 == 0 or rng.random() < 0.3:
-            sign = SIGNS[rng.integers(len(SIGNS))]
+            sign = SHOP_SIGN_COLOURS[rng.integers(len(SHOP_SIGN_COLOURS))]
         wall.rect(x + 0.25, x + bay - 0.25, 0.12, 2.95, (0.30, 0.30, 0.31))
         door = rng.random() < 0.4
         for a, b, sill in ((0.35, 1.55, 0.5), (1.65, bay - 0.35, 0.16 if door else 0.5)):

@@ -306,7 +306,7 @@ def _shell(into: MeshBuilder, s: CarShape) -> None:
 
 
 def _screen(into: MeshBuilder, s: CarShape, ys: tuple[float, float], way: float) -> None:
-    """Add the windscreen or rear window, slightly in front of the body."""
+    """Add the windscreen (``way`` 1) or rear window (-1), slightly in front of the body."""
     half = s.width / 2 * 0.87
     rise = s.height - s.belt
     slope = np.array([0, ys[1] - ys[0], rise])
