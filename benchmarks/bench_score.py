@@ -1,4 +1,4 @@
-"""Scoring 256 generated images against 256 real ones, on the feature blocks of the quick configuration."""
+"""Scoring 256 generated images against 256 target images, on the feature blocks of the quick configuration."""
 
 import pytest
 import torch

@@ -136,7 +136,7 @@ def quadratic(scenes: SceneBatch) -> Tensor:
 
 
 def scored(objective: Objective) -> Cost:
-    """Score of images against seven others that stay the same, of which the first is left out, and seven real ones."""
+    """Score of images against seven others that stay the same, of which the first is left out, and seven targets."""
     population, real = (features_of(dots(7, seed)) for seed in (2, 22))
 
     def cost_of(scenes: SceneBatch) -> Tensor:

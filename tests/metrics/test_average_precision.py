@@ -507,7 +507,7 @@ def test_a_class_without_objects_is_left_out_of_the_mean() -> None:
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        ({"iou": 0.0}, "iou is 0.0: give the least overlap of a detection and its object, over 0 and up to 1"),
+        ({"iou": 0.0}, "iou is 0.0: give the minimum IoU of a detection and its object, above 0 and at most 1"),
         ({"interpolation": "41"}, "there is no interpolation '41'. Available: 101, 11, 40, area."),
         (
             {"resamples": 0},

@@ -208,7 +208,7 @@ def test_forward_kl_reaches_for_what_no_sample_is_near() -> None:
     """All kernels underflow; the nearest sample has the credit of all, except where it is the one left out."""
     x = torch.tensor([[0.0], [0.1], [1.0], [2.0]])
     score = score_of(ForwardKL(0.01), x, torch.full((4, 1), 102.0))
-    # It has the credit of four real samples, but for the quarter that goes to the second nearest; no debit, as the
+    # It has the credit of four target samples, but for the quarter that goes to the second nearest; no debit, as the
     # others are nearer to each other.
     assert score[3].item() == pytest.approx(-3, abs=1e-4)
     assert score.argmin() == 3 and score.isfinite().all()
@@ -301,7 +301,7 @@ def test_the_witness_is_bounded() -> None:
 
 
 def expected_gradient(objective: Objective, logits: Tensor, p: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """E[mean_j score_j grad log q(T_j)] over all batches of m generated and m real samples; and E[score | category]."""
+    """E[mean_j score_j grad log q(T_j)] over all batches of m generated and m target samples; E[score | category]."""
     q = logits.softmax(0)
     gradient, score = torch.zeros_like(q), torch.zeros_like(q)
     for batch in itertools.product(range(len(q)), repeat=m):

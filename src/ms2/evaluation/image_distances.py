@@ -183,10 +183,10 @@ class ImageDistances(Configured):
         real: Float[Tensor, "m d"],
         generator: torch.Generator,
     ) -> dict[str, PriorAndLearned]:
-        """Compute ``kid`` and ``fid`` of the features of prior and learned images to those of real ones.
+        """Compute ``kid`` and ``fid`` of the features of prior and learned images to those of target images.
 
         The intervals of KID are of the distance of the distributions themselves; those of FID of the mean FID of as
-        many images. The two distances behind a change share the real images, in its interval too.
+        many images. The two distances behind a change share the target's images, in its interval too.
 
         Raises:
             UserError: If there are too few images, or a feature is not finite.

@@ -118,7 +118,7 @@ class Grammar(Plugin, kind="grammars"):
 
     @cached_property
     def longest_derivation(self) -> float:
-        """Number of steps of the longest derivation; infinite where a reachable symbol can derive itself."""
+        """Number of steps of the longest derivation; infinite where a reachable symbol is recursive."""
         length: dict[str, float] = {}
 
         def visit(symbol: str, above: frozenset[str]) -> float:

@@ -9,12 +9,12 @@ from ms2.grammar.rules import EMPTY_STRING, GrammarError
 
 @dataclass
 class DerivationTree:
-    """A derivation tree; each node is one expansion with all its symbols.
+    """A derivation tree: a symbol, the rule that expands it, and the trees of that rule's right-hand side.
 
     Attributes:
         symbol: The node's symbol.
         rule: Number of the rule that expanded it; None for a terminal.
-        children: The symbols of that rule, in order.
+        children: The symbols of the rule's right-hand side, in order.
     """
 
     symbol: str

@@ -95,7 +95,10 @@ class AlternatingOptimisation(LightningModule, ABC):
                     weight.grad = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step the optimiser and update the moving average; after the last parameter step it replaces the weights."""
+        """Step the optimiser, and update the moving average of the parameter model's weights.
+
+        After the last parameter step the average replaces the weights.
+        """
         step, is_parameter_step, parameters = self.global_step, self.is_parameter_step, self.scene_model.parameters
         super().optimizer_step(*args, **kwargs)
         if is_parameter_step and self.parameter_mean is not None and parameters is not None:

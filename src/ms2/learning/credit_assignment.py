@@ -1,4 +1,4 @@
-"""Credit assignment: weight each step of a derivation by the costs of the feature blocks that depend on it."""
+"""Credit assignment: weight each step of a derivation by the scores of the feature blocks that depend on it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from ms2.core.errors import UserError, suggest
 from ms2.grammar.grammar import Grammar
 
 BlockSet = frozenset[str] | None
-"""Feature blocks whose costs are summed; None for all of them."""
+"""Feature blocks whose scores are summed; None for all of them."""
 
 
 class CreditAssignment:

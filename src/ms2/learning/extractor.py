@@ -23,13 +23,14 @@ class ExtractorTraining(Stage):
         max_steps: Training steps.
         batch_size: Images per step, over all processes.
         lr: Peak learning rate of a one-cycle schedule (AdamW).
-        max_grad_norm: Norm to which gradients are clipped; without, one unusual batch can undo the training.
+        max_grad_norm: Norm to which gradients are clipped; without clipping, one unusual batch can undo the training.
         structure_prior: Structure prior of the training images; the world's by default. A wider one lets the extractor
             count as many objects as the target may hold.
         parameter_prior: Parameter prior of the training images; the world's by default. One with more arrangements of
             objects than the world's lets the extractor read those too.
-        probe_priors: Named parameter priors to probe the trained extractor on, besides the world's.
-        num_probe_images: Number of images of each of these priors.
+        probe_priors: Parameter priors by name, besides the world's, on whose images the trained extractor's counts are
+            compared with the true ones.
+        num_probe_images: Number of images of each parameter prior in that comparison, the world's included.
         seed: Seed of the scenes.
 
     Example:
@@ -88,7 +89,7 @@ class ExtractorTraining(Stage):
         return loss
 
     def on_fit_end(self) -> None:
-        """Probe how accurately the trained extractor counts."""
+        """Measure how accurately the trained extractor counts."""
         if isinstance(self.features, TrainedExtractor):
             self.to(self.trainer.strategy.root_device)  # Lightning has moved it to the CPU by now
             self.features.eval()

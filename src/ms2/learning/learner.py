@@ -66,9 +66,9 @@ class Learner(Configured, nn.Module, ABC):
         Args:
             model: Samples the scenes.
             features: Embeds their images.
-            real: Features of target images, of as many as all processes together sample scenes.
+            real: Features of target images: as many images as all processes together sample scenes.
             generator: Draws the scenes of this process.
-            processes: The processes that share the step: costs compare the scenes of all of them.
+            processes: The processes that share the step: scores compare the scenes of all of them.
 
         Returns:
             The loss of this process, and what to log. The mean of the processes' gradients is the gradient of one

@@ -36,7 +36,7 @@ class MetaSim2(Configured, AlternatingOptimisation):
         parameters: The parameter model q(V | T); null to keep the prior's parameters.
         parameter_learner: Objective and optimisation of the parameter model.
         turns: Which steps train the parameter model; by default the second half.
-        reward: Downstream task reward of parameters, as in Meta-Sim; null for none.
+        reward: Downstream task reward that the parameter model maximises too, as in Meta-Sim; null for none.
         seed: Seed of everything drawn.
 
     Raises:

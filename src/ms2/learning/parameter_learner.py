@@ -1,4 +1,4 @@
-"""Parameter learning: match features of generated and target images by a gradient of the attributes (Meta-Sim)."""
+"""Parameter learning: match features of generated and target images by gradient descent (Meta-Sim)."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ class ParameterLearner(Learner):
 
     Args:
         objective: Scores images.
-        gradient: Estimates the gradient of the scores.
+        gradient: Estimates the gradient of the mean score with respect to the model's weights.
         lr: Learning rate (Adam).
         lr_decay: Whether the learning rate falls linearly to zero.
         max_grad_norm: Norm to which gradients are clipped; null for no clipping.
@@ -58,7 +58,7 @@ class ParameterLearner(Learner):
         self.objective, self.gradient, self.freeze_encoder = objective, gradient, freeze_encoder
 
     def check(self, model: SceneModel) -> None:
-        """Check that the renderer has the derivatives that the gradient needs."""
+        """Check that the renderer has the derivatives that the gradient estimator needs."""
         self.gradient.check(_parameters(model).mutable.rendered, model.world.renderer.differentiable)
 
     def weights(self, model: SceneModel) -> list[nn.Parameter]:
@@ -80,7 +80,7 @@ class ParameterLearner(Learner):
         Args:
             model: Samples the scenes; the structure model draws their structure.
             features: Embeds their images.
-            real: Features of target images, of as many as all processes together sample scenes.
+            real: Features of target images: as many images as all processes together sample scenes.
             generator: Draws the scenes of this process.
             processes: The processes that share the step.
             reward: Computes a loss of the sampled scenes that is added.
@@ -123,7 +123,7 @@ class ParameterLearner(Learner):
         return (*self.gradient.loss(parameters, samples, cost, generator, processes), samples)
 
     def _embed(self, features: FeatureExtractor, model: SceneModel, scenes: SceneBatch) -> Blocks:
-        """Compute features of the images of scenes, with the derivative that the gradient asks for."""
+        """Compute features of the images of scenes, with the derivatives that the gradient estimator needs."""
         renderer = model.world.renderer
         if not self.gradient.straight_through:
             return features(renderer.render(scenes))

@@ -34,7 +34,7 @@ class Pretraining(Stage):
         lr: Learning rate (Adam), which falls linearly to zero.
         val_check_interval: Steps between validations.
         patience: Validations without improvement after which training stops.
-        num_validation: Derivations of a validation.
+        num_validation: Number of derivations of the prior in the validation set.
         structure_prior: Structure prior to learn, the world's by default. Where that has few objects and the target
             many, mix in a little of a wider one: after rules that no training derivation contains, the model's
             predictions are arbitrary, and lists may grow without end once learning reaches them.

@@ -1,4 +1,4 @@
-"""Probe an extractor: accuracy and bias of its counts, which limit what can be learned."""
+"""Measure the accuracy and bias of an extractor's counts, which limit what can be learned."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 
 MAX_BIAS = 0.25
-"""Mean error, in objects, of the count of images with a given number of them, above which the probe warns."""
+"""Mean error of a predicted number of objects, over images of equal true number, beyond which to warn."""
 MIN_IMAGES = 20
 """Fewer images than this tell too little of a bias."""
 

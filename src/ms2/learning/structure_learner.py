@@ -1,4 +1,4 @@
-"""Structure learning: REINFORCE on costs in feature space (section 3.3 of the paper)."""
+"""Structure learning: REINFORCE on the scores of an objective (section 3.3 of the paper)."""
 
 import copy
 import warnings
@@ -20,7 +20,7 @@ from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
 
 MIN_SHARPNESS, MAX_SHARPNESS = 0.02, 200.0
-"""Mean kernel exponents beyond which a kernel is called degenerate."""
+"""Sharpness, as in `Objective.block_scores`, beyond which a kernel is called degenerate."""
 
 
 class Samples(NamedTuple):
@@ -31,7 +31,7 @@ class Samples(NamedTuple):
 
 
 class StructureLearner(Learner):
-    """Trains the structure model q(T) by REINFORCE on costs in feature space.
+    """Trains the structure model q(T) by REINFORCE on the scores of an objective.
 
     Each step draws as many scenes as there are target images in its batch, renders and embeds them, scores each
     against both sets of features, and descends mean_j advantage_j * grad log q(T_j) (eq. 2).
@@ -47,8 +47,9 @@ class StructureLearner(Learner):
         lr: Learning rate (Adam).
         lr_decay: Whether the learning rate falls linearly to zero, which reduces the policy's noise.
         max_grad_norm: Norm to which gradients are clipped; null for no clipping.
-        reject_weight: Penalty lambda, added to the score of scenes with more rejections than the threshold.
-        reject_threshold: Number of rejections without penalty, epsilon.
+        reject_weight: Penalty lambda, added to the score of a scene if more of its draws than ``reject_threshold`` were
+            rejected because they exceeded ``t_max`` steps.
+        reject_threshold: Number of rejected draws of a scene without penalty, epsilon.
         correct_rejection: Whether to centre advantages, so that the gradient is that of the distribution after
             rejection, q(T) / P(end in time); the paper ignores rejection.
 
@@ -148,7 +149,7 @@ class StructureLearner(Learner):
         return loss, log
 
     def _advantage(self, scores: Mapping[str, Float[Tensor, " m"]], blocks: frozenset[str] | None) -> Tensor:
-        """Compute the advantages of all samples for the steps that a set of blocks weighs."""
+        """Compute the advantages of all samples from the scores of a set of blocks."""
         module = self.advantages[self.credit.block_sets.index(blocks)]
         assert isinstance(module, Advantage)
         advantage: Tensor = module(self.credit.scores(scores, blocks))

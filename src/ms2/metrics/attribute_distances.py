@@ -12,7 +12,7 @@ from ms2.metrics.bootstrap import check_options, convex_interval, resampled_coun
 from ms2.metrics.intervals import Interval
 
 MAX_VALUES_PER_CHUNK = 2**18
-"""Numbers of 8 bytes held at once, where a few resamples at a time do: so many stay in a core's cache."""
+"""Values in a chunk of resamples: 8 bytes each, so 2 MB, which stay in a core's cache."""
 WEIGHTED_MEDIAN_BINS = 1024
 """Bins of the range in which a weighted median is searched, so that the values of one bin alone are sorted."""
 
@@ -161,9 +161,10 @@ class _SortedValues(NamedTuple):
     def cdf_differences(
         self, masses: Float[Tensor, "r s"], mass_index: Int[Tensor, " k"]
     ) -> Iterator[Float[Tensor, "c k"]]:
-        """Compute F - G on each interval between sorted values, less its median on a circle, in chunks of the r rows.
+        """Compute F - G on each interval between sorted values, less its median on a circle, a few resamples at a time.
 
-        `masses` are the probabilities of single values, of F less G; `mass_index` is the column of each sorted value.
+        `masses` are the probabilities of single values, of F less G, a row per resample; `mass_index` is the column of
+        each sorted value.
         """
         for part in masses.split(max(1, MAX_VALUES_PER_CHUNK // len(mass_index))):
             yield self.subtract_median(part[:, mass_index].cumsum(1))

@@ -33,7 +33,7 @@ LEVELS: dict[str, Float[np.ndarray, " l"] | None] = {
     "40": np.arange(1, 41) / 40,
     "101": np.linspace(0, 1, 101),  # as pycocotools makes them: 0.57 is not quite 57 / 100
 }
-"""Recalls at which precision is averaged, by the interpolation's name.
+"""Recall levels at which precision is averaged, by the name of the interpolation.
 
 ``area`` is all of them, the area under the curve (VOC 2010 to 2012); ``11`` VOC 2007, ``40`` KITTI since 2019, ``101``
 COCO. Precision at a recall is the best at that or any higher recall, and 0 where no recall is as high.
@@ -94,7 +94,7 @@ def kitti_ap(
     - An object counts if its box is higher than 40, 25 and 25 pixels of the original image, its occlusion at most 0, 1
       and 2, and its truncation at most 0.15, 0.30 and 0.50. Harder objects of the class are ignored, as are those whose
       ``ignore`` is set: a ``Van`` for cars, a ``Person_sitting`` for pedestrians.
-    - Detections lower than the least height, in pixels of the original image, are left out.
+    - Detections with boxes below that height, in pixels of the original image, are left out.
     - A detection matches an object if their boxes overlap by `iou` or more, intersection over union. The paper's is
       0.5; KITTI's own is 0.7 for cars and 0.5 for people. In the order of their scores detections take the best overlap
       among the objects that are not yet matched, counted objects before ignored ones.
@@ -111,10 +111,10 @@ def kitti_ap(
         targets: Of each image; see the module.
         label: The class.
         generator: Draws the images of the bootstrap.
-        iou: Least overlap, over 0 and up to 1.
+        iou: Minimum IoU of a detection and its object, above 0 and at most 1.
         interpolation: See `LEVELS`.
         resamples: Resamples of the bootstrap.
-        level: Confidence of the intervals.
+        level: Confidence level of the intervals.
 
     Returns:
         By difficulty the AP in 0..1, and an interval by bootstrap over images; NaN where there are no such objects.
@@ -154,10 +154,10 @@ def mean_ap(
         targets: Of each image; see the module.
         categories: Names of the classes, that of label 1 first.
         generator: Draws the images of the bootstrap.
-        iou: Least overlap, over 0 and up to 1.
+        iou: Minimum IoU of a detection and its object, above 0 and at most 1.
         interpolation: See `LEVELS`.
         resamples: Resamples of the bootstrap.
-        level: Confidence of the intervals.
+        level: Confidence level of the intervals.
 
     Returns:
         By class the AP in 0..1, and an interval by bootstrap over images; NaN for a class without objects, which the
@@ -189,10 +189,10 @@ def match_detections(
         detections: Of each image.
         targets: Of each image; see the module.
         label: The class.
-        iou: Least overlap, over 0 and up to 1.
+        iou: Minimum IoU of a detection and its object, above 0 and at most 1.
 
     Raises:
-        UserError: If the overlap is impossible, or there are more or fewer detections than targets.
+        UserError: If the IoU is impossible, or there are more or fewer detections than targets.
     """
     _check(detections, targets, iou)
     scores, hits, image, positives = [], [], [], []
@@ -231,7 +231,7 @@ def occlusion_level(visibility: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
 
 def _check(detections: Sequence[Fields], targets: Sequence[Fields], iou: float) -> None:
     if not 0 < iou <= 1:
-        raise UserError(f"iou is {iou}: give the least overlap of a detection and its object, over 0 and up to 1")
+        raise UserError(f"iou is {iou}: give the minimum IoU of a detection and its object, above 0 and at most 1")
     if len(detections) != len(targets):
         raise UserError(
             f"there are detections of {len(detections)} images, but targets of {len(targets)}: pass both of each image"
@@ -261,14 +261,14 @@ def _match(boxes: Float[Tensor, "m 4"], target: Fields, label: int, iou: float) 
 
 
 def _high_enough(detections: Fields, target: Fields, difficulty: Difficulty) -> Fields:
-    """The detections that are not too low."""
+    """The detections whose boxes reach the difficulty's minimum height."""
     boxes = detections["boxes"]
     kept = boxes[:, 3] - boxes[:, 1] >= difficulty.height * float(target["scale"])
     return {name: detections[name][kept] for name in ("boxes", "scores", "labels")}
 
 
 def _harder_ignored(target: Fields, difficulty: Difficulty) -> Fields:
-    """The target with all that is harder ignored."""
+    """The target, with the objects ignored that are harder than the difficulty."""
     harder = (
         (target["height"] <= difficulty.height)
         | (target["occlusion"] > difficulty.occlusion)
@@ -304,7 +304,7 @@ def _intervals(
 
 
 def _precisions(outcome: MatchedDetections, times: Float[Tensor, "r n"], interpolation: str) -> Float[Tensor, " r"]:
-    """AP of sets of images, which hold each image so many times; NaN for those with nothing to find."""
+    """AP of r sets of images, given how often each holds each image; NaN for sets without objects."""
     times = times.double()
     positives = (times * outcome.positives).sum(1, keepdim=True)
     scores, order = outcome.scores.sort(descending=True)

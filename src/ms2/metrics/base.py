@@ -43,7 +43,7 @@ class Statistic(Plugin, ABC, Generic[Sample]):
 
     @abstractmethod
     def noise_floor(self, target: Sample, num_scenes: int, *, generator: torch.Generator) -> dict[str, float]:
-        """Estimate the distances that a perfect model of so many scenes shows."""
+        """Estimate the distances that ``num_scenes`` scenes of a perfect model show."""
 
     def mean(self, sample: Sample) -> float | None:
         """Compute the mean; None where it has no meaning."""

@@ -52,7 +52,8 @@ def resampled_counts(
         generator: Draws the sets.
         group: Group of each item, to count groups instead of items (k of them, `num_groups`).
         num_groups: Number of groups.
-        accept: Draw sets again in which no item is accepted; at least one must be.
+        accept: Whether each item is acceptable; sets without an acceptable item, of which there must be one, are drawn
+            again.
         width: Numbers per set that the caller holds beside the draws, which makes the chunks smaller.
         dtype: Type of the counts.
     """

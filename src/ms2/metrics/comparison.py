@@ -1,4 +1,4 @@
-"""Typed results of the downstream comparison: one file per seed, and their means over seeds (Tables 1 and 2)."""
+"""Typed results of the downstream comparison: one file per seed, and means over seeds (the paper's Tables 1 and 2)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ def fid(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
 def fid_intervals(
     prior: Float[Tensor, "n d"], learned: Float[Tensor, "k d"], real: Float[Tensor, "m d"]
 ) -> PriorAndLearned:
-    """Compute the FID of the prior's and the learned model's images to real ones, and its change, with intervals.
+    """Compute the FID of the prior's and the learned model's images to the target's, and its change, with intervals.
 
     The intervals are by the jackknife, which leaves out a group of images of one set at a time.
 

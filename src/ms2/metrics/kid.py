@@ -28,9 +28,9 @@ def kid_intervals(
     resamples: int,
     generator: torch.Generator,
 ) -> PriorAndLearned:
-    """Compute the KID of the prior's and the learned model's images to real ones, and its change, with intervals.
+    """Compute the KID of the prior's and the learned model's images to the target's, and its change, with intervals.
 
-    The intervals are of the basic bootstrap over images; both distances share the resamples of the real images.
+    The intervals are of the basic bootstrap over images; both distances share the resamples of the target's images.
     """
     target = _resampled(real, resamples, generator)
     (value, error), (before, error_before) = (
@@ -70,7 +70,7 @@ def _value_and_error(sample: _Sample, real: _Sample) -> tuple[float, Float[Tenso
 
 
 def _within(sample: _Sample) -> tuple[Float[Tensor, " r"], float]:
-    """Mean kernel of different members of each resample, and of all pairs of the sample itself."""
+    """Mean kernel over pairs of different members of each resample; over all pairs of the sample, self-pairs too."""
     x, counts = sample
     n, total, mean, itself = len(x), torch.zeros(len(counts), dtype=torch.float64), 0.0, []
     for part in _parts(n, n):

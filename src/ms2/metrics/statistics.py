@@ -82,7 +82,7 @@ class ObjectCount(StructureStatistic):
     """Number of objects per scene, of one class or of all.
 
     Args:
-        classes: Class to count; all objects by default.
+        classes: The one class to count; objects of all classes by default.
         name: Short name, the key in ``metrics.json`` and on figures.
     """
 
@@ -102,7 +102,7 @@ class ChildCount(StructureStatistic):
     Args:
         child_class: Class to count.
         parent_class: Class of the parents.
-        parent_indices: Parents to include, in the order of the grammar, from 1.
+        parent_indices: Which parents to include: 1 is a scene's first, in the order of its derivation.
         name: Short name, the key in ``metrics.json`` and on figures.
     """
 
@@ -116,7 +116,7 @@ class ChildCount(StructureStatistic):
         self.title = f"{child_class} on {parent_class} {', '.join(map(str, parent_indices))}"
 
     def measure(self, scenes: SceneBatch, class_names: Sequence[str]) -> Int[Tensor, "b k"]:
-        """One-hot encode the number of children, summed over the parents that a scene has."""
+        """Count the parents that a scene has by their number of children."""
         child, parent = (class_index(name, class_names) for name in (self.child_class, self.parent_class))
         counts, exists = count_children(scenes, child, parent)
         chosen = [index - 1 for index in self.parent_indices if index <= counts.shape[1]]

@@ -146,7 +146,7 @@ def _mean_distances(
 
 
 def _unbiased(within: Float[Tensor, " r"], n: int) -> Float[Tensor, " r"]:
-    """The mean without the n pairs, of n^2, of a row with itself, whose distance is 0."""
+    """The mean over pairs of different rows, from that over all n^2 pairs, with n self-pairs of distance 0."""
     return within * n / (n - 1)
 
 

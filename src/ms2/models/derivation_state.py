@@ -11,7 +11,7 @@ from ms2.grammar.derivations import Context, DerivationStack
 from ms2.models.networks.base import State
 
 Step = Callable[[Int[Tensor, " n"], Context, State], tuple[Float[Tensor, "n k"], State]]
-"""Maps the previous rules, the contexts to expand and the network's state to masked logits and the next state."""
+"""Maps the previous rules, the `Context` of each step and the network's state to masked logits and the next state."""
 
 
 class DerivationState:

@@ -7,7 +7,7 @@ from ms2.scene.attributes import ENVIRONMENT, EVERY, Attribute
 from ms2.world import World
 
 Found = dict[tuple[Attribute, bool], list[int]]
-"""By attribute, and whether it is one of the environment: rows of the table of the classes that have it."""
+"""By attribute, and whether it is the environment's: rows in `MutableAttributes.table` of the classes with it."""
 
 
 class ParameterError(UserError):
@@ -74,7 +74,7 @@ def _mutable(world: World) -> Found:
 
 
 def _rows(owner: str, world: World, setting: str) -> list[int]:
-    """Return the rows of the table for a class name, ``EVERY`` or ``ENVIRONMENT``."""
+    """Return the rows of `MutableAttributes.table` for a class name, ``EVERY`` or ``ENVIRONMENT``."""
     if owner == ENVIRONMENT:
         return [len(world.classes)]
     if owner == EVERY:

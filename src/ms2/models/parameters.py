@@ -24,7 +24,7 @@ from ms2.scene.batch import SceneBatch
 from ms2.world import World
 
 PARENT_OFFSET_SCALE = 8.0
-"""Factor of the inputs that are differences to the parent: those of a car and its road are small on the whole map."""
+"""Factor of the inputs that are differences to the parent, which are small beside the range of the values."""
 FULL_TURNS = (-2, -1, 0, 1, 2)
 """Full turns that the density of an angle sums over; for `MAX_STD`, the rest is below 1e-8."""
 MIN_STD, MAX_STD = math.exp(-5), math.exp(1)
@@ -180,7 +180,7 @@ class ParameterModel(Configured, nn.Module):
         return self.with_values(scenes, self.rsample(self.distribution(scenes, generator), generator))
 
     def reconstruction_loss(self, scenes: SceneBatch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Compute the mean squared error of the means, in fractions of the bounds.
+        """Compute the mean squared error of the means, with each attribute scaled by its bounds to 0..1.
 
         Of angles, 1 less the cosine of the error.
         """
@@ -218,7 +218,7 @@ class ParameterModel(Configured, nn.Module):
             )
 
     def _values(self, scenes: SceneBatch) -> Float[Tensor, "b N k"]:
-        """Return the mutable attributes of all nodes, relative ones as offsets to the parent; 0 where there is none."""
+        """Return the mutable attributes of all nodes, relative ones as offsets to the parent; 0 for those it lacks."""
         columns = []
         for k, attribute in enumerate(self.mutable.attributes):
             if self.mutable.shared[k]:

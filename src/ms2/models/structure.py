@@ -60,7 +60,8 @@ class StructureModel(Configured, nn.Module):
         grammar: The grammar of the scenes.
         t_max: Maximum number of steps of a derivation; longer samples are rejected and drawn again.
         network: The sequence network; by default an `LSTM` of its default width.
-        context: Whether the network's input includes the `Context` of the step.
+        context: Whether the network's input includes the `Context`: the non-terminal that is expanded, its parent, and
+            the positions in its list and in the enclosing list.
         num_latents: Size of the set Z of latents; the paper found 1 enough.
         latent_dim: Dimension of a latent.
         max_tries: Maximum number of draws of a scene; an error if none ends within ``t_max`` steps.
@@ -233,7 +234,7 @@ class StructureModel(Configured, nn.Module):
 
         Args:
             rules: The derivations.
-            groups: Number of the group that each symbol belongs to; by default there is one group.
+            groups: Index of the group that each symbol belongs to; by default there is one group.
         """
         k, num = self.grammar.num_rules, len(self.latents)
         num_groups = 1 if groups is None else int(groups.max()) + 1
@@ -274,7 +275,7 @@ class StructureModel(Configured, nn.Module):
 def _fixed_rules(
     grammar: Grammar, weights: Mapping[str, Sequence[float]]
 ) -> tuple[Bool[Tensor, " n1"], Float[Tensor, "n1 k"]]:
-    """Compute which symbols' rules have given weights, and their log-probabilities; none for the empty stack, N."""
+    """Compute which symbols' rules have given weights, and their log-probabilities; the empty stack, last, has none."""
     is_fixed = torch.zeros(len(grammar.nonterminals) + 1, dtype=torch.bool)
     logits = torch.zeros(len(is_fixed), grammar.num_rules)
     for symbol, given in weights.items():

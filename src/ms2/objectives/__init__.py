@@ -1,4 +1,4 @@
-"""Objectives: a cost ("score") of each generated sample, low where the target's density exceeds the model's."""
+"""Objectives: a score of each generated sample, low where the target's density exceeds the model's."""
 
 from ms2.objectives.base import Objective
 from ms2.objectives.forward_kl import ForwardKL

@@ -1,4 +1,4 @@
-"""Interface of objectives: a cost of each generated sample, low where the target's density exceeds the model's."""
+"""Interface of objectives: a score of each generated sample, low where the target's density exceeds the model's."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ Blocks = Mapping[str, Float[Tensor, "_ _"]]
 
 
 class Objective(Plugin, ABC, kind="objectives"):
-    """Scores each generated sample against other generated samples and real ones, summed over feature blocks.
+    """Scores each generated sample against other generated samples and target samples, summed over feature blocks.
 
     The score is a cost, to be descended: the derivative of a divergence between the two distributions with respect to
     the model's density at the sample. Its mean's gradient, with all other samples constant, is therefore that of the
@@ -26,8 +26,8 @@ class Objective(Plugin, ABC, kind="objectives"):
         bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
             for all blocks, or one per block. The paper has 1.
         blocks: Feature blocks to compare; by default those named in ``bandwidth``, or all.
-        relative_bandwidth: Whether bandwidths are multiples of the mean feature variance of the real samples, for
-            features of any scale, such as those of a pretrained network; the paper's are not.
+        relative_bandwidth: Whether bandwidths are multiples of the mean feature variance of the target samples,
+            for features of any scale, such as those of a pretrained network; the paper's are not.
 
     Attributes:
         pathwise: Whether scores have a gradient through the samples' features.
@@ -59,16 +59,17 @@ class Objective(Plugin, ABC, kind="objectives"):
     def block_scores(
         self, features: Blocks, generated: Blocks, own_index: Int[Tensor, " b"], real: Blocks
     ) -> tuple[dict[str, Float[Tensor, " b"]], dict[str, Float[Tensor, ""]]]:
-        """Compute the score of each sample from each block, and each block's sharpness.
+        """Compute the score of each sample from each block, and the sharpness of each block's kernel.
 
-        Sharpness is the mean exponent of the kernel, the squared distance to the generated samples over 2 H: near 0 the
-        density ratio is almost linear and matches only means; far above 1 each sample is compared with itself alone.
+        Sharpness is the mean of the kernel's negated exponents, the squared distance to the generated samples over 2 H:
+        near 0 the density ratio is almost linear and matches only means; far above 1 each sample is compared with
+        itself alone.
 
         Args:
             features: Features of the b samples to score.
             generated: Features of all generated samples, also of other processes, the b scored ones among them.
             own_index: Index of each scored sample among the generated ones.
-            real: Features of as many real samples as there are generated ones.
+            real: Features of as many target samples as there are generated ones.
 
         Raises:
             UserError: If a block is named that the features do not have.
@@ -104,9 +105,9 @@ class Objective(Plugin, ABC, kind="objectives"):
 
         Args:
             generated_exponents: The kernel's exponents between each scored sample and all generated samples.
-            real_exponents: The kernel's exponents between each scored sample and the real samples.
+            real_exponents: The kernel's exponents between each scored sample and the target samples.
             own_index: Index of each scored sample among the generated ones.
-            samples: Features of the generated and of the real samples, and the kernel's variance.
+            samples: Features of the generated and of the target samples, and the kernel's variance.
         """
 
     def _variance(self, block: str, dimension: int) -> float:

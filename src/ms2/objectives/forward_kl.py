@@ -12,7 +12,7 @@ from ms2.objectives.base import Objective
 class ForwardKL(Objective):
     """Scores samples by the gradient of the forward KL divergence KL(p || q~), which is mode-covering.
 
-    With K the kernel, F_1..F_m the generated and y_1..y_m the real samples,
+    With K the kernel, F_1..F_m the generated and y_1..y_m the target samples,
 
         score_j = mean_k K(F_k, F_j) / q~(F_k) - mean_i K(y_i, F_j) / q~(y_i),    q~(f) = mean_n K(f, F_n).
 
@@ -22,7 +22,7 @@ class ForwardKL(Objective):
     features identify the structure, q = p is the only stationary point of full support, and descent near it leads to
     it.
 
-    Each real sample distributes one unit of (negative) score over the generated samples, by a softmax of the kernel's
+    Each target sample distributes one unit of (negative) score over the generated samples, by a softmax of the kernel's
     exponents, however far away they are: the samples nearest to a mode that the model never draws are attracted by its
     full mass, whereas the reverse KL (`KDE`) ignores such modes. Each generated sample distributes one positive unit in
     the same way, so scores have mean 0 in each block and lie between -(m - 1) and m - 1.

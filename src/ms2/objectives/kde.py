@@ -12,16 +12,16 @@ from ms2.objectives.base import Objective
 class KDE(Objective):
     """Scores samples by log q~(F) - log p~(F), two kernel density estimates of features (eq. 2): the paper's score.
 
-    q~ is estimated from the generated and p~ from the real samples. The mean score is the reverse Kullback-Leibler
+    q~ is estimated from the generated and p~ from the target samples. The mean score is the reverse Kullback-Leibler
     divergence KL(q_f || p_f), which is mode-seeking.
 
     Args:
         bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
             for all blocks, or one per block. The paper has 1.
         blocks: Feature blocks to compare; by default those named in ``bandwidth``, or all.
-        relative_bandwidth: Whether bandwidths are multiples of the mean feature variance of the real samples, for
-            features of any scale, such as those of a pretrained network; the paper's are not.
-        leave_one_out: Whether to leave a sample's own kernel out of q~, and one real sample out of p~ to
+        relative_bandwidth: Whether bandwidths are multiples of the mean feature variance of the target samples,
+            for features of any scale, such as those of a pretrained network; the paper's are not.
+        leave_one_out: Whether to leave a sample's own kernel out of q~, and one target sample out of p~ to
             match. The paper keeps it (False), which overestimates the density of rare samples.
 
     Example:
@@ -49,7 +49,7 @@ class KDE(Objective):
         own_index: Int[Tensor, " b"],
         samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
     ) -> Float[Tensor, " b"]:
-        """Compute the difference of the log-densities under the generated and the real samples."""
+        """Compute the difference of the log-densities under the generated and the target samples."""
         size = generated_exponents.shape[1]
         if self.leave_one_out:
             generated_exponents = generated_exponents.scatter(1, own_index[:, None], -math.inf)

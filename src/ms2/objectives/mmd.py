@@ -11,7 +11,7 @@ class MMDWitness(Objective):
     """Scores samples by the witness function of the maximum mean discrepancy, which is bounded by -1 and 1.
 
     It is half the derivative of MMD^2 with respect to the sample's weight: mean kernel to the other generated samples
-    minus mean kernel to the real ones.
+    minus mean kernel to the target samples.
 
     Example:
         >>> generated = {"count": torch.tensor([[1.0], [1.0], [3.0]])}

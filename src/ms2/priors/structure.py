@@ -87,7 +87,10 @@ class ListLengthPrior(StructurePrior):
         return total.masked_fill(~stack.finished, -torch.inf)
 
     def _probability(self, grammar: Grammar) -> Float[Tensor, "n1 i m k1"]:
-        """Compute the probability of each rule by symbol, item and position; an empty stack takes the padding rule."""
+        """Compute the probability of each rule by symbol, item of the enclosing list, and position in its own list.
+
+        An empty stack takes the padding rule.
+        """
         by_item = {symbol: _lengths_by_item(given) for symbol, given in self.lengths.items()}
         num_items = max([1, *map(len, by_item.values())])
         num_positions = max([1, *(len(row) for rows in by_item.values() for row in rows)])
@@ -150,7 +153,7 @@ class MixturePrior(StructurePrior):
 
 
 def _lengths_by_item(lengths: Sequence[float] | Sequence[Sequence[float]]) -> list[Sequence[float]]:
-    """Return the weights of lengths for every item: one row for all, or one for each."""
+    """Return the weights of lengths by item of the enclosing list: one row for all items, or one for each."""
     nested = [row for row in lengths if isinstance(row, Sequence)]
     if nested and len(nested) < len(lengths):
         raise GrammarError(f"lengths must be numbers, or a list of numbers for each item, not a mixture: {lengths}")
@@ -158,7 +161,7 @@ def _lengths_by_item(lengths: Sequence[float] | Sequence[Sequence[float]]) -> li
 
 
 def _stop(lengths: Sequence[float], size: int, symbol: str) -> Float[Tensor, "{size}"]:
-    """Compute the probability that a list ends after i items."""
+    """Compute, for each i, the probability that a list ends after i items if it has so many."""
     p = normalise_weights(lengths, f"lengths of {symbol}")
     at_least = p.flip(0).cumsum(0).flip(0)  # P(length >= i)
     stop = torch.ones(size)

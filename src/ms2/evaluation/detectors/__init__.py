@@ -1,1 +1,1 @@
-"""Downstream comparison: detectors trained on generated data (Tables 1 and 2)."""
+"""Downstream comparison: detectors trained on generated data (the paper's Tables 1 and 2)."""

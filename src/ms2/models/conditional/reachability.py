@@ -23,7 +23,7 @@ class ReachabilityState(NamedTuple):
     """Reachability of b unfinished derivations.
 
     Attributes:
-        state: Number of the stack, and joint count; ``[b g 2]`` for g groups of conditions.
+        state: Index of the stack, and joint count; ``[b g 2]`` for g groups of conditions.
         good: Fewest further steps to an end that meets the conditions; infinite if there is none.
         bad: Fewest further steps to an end that does not.
     """
@@ -36,12 +36,12 @@ class ReachabilityState(NamedTuple):
 class Reachability:
     """Fewest remaining steps to an end that meets the conditions, and to one that does not.
 
-    For each non-terminal, a fixed point over the grammar gives the fewest steps in which it makes each number of
+    For each non-terminal, a fixed point over the grammar gives the fewest steps in which it derives each number of
     objects. Those of a whole stack are the min-plus convolution of these. Both are exact, also where conditions compete
     for the steps that ``t_max`` allows.
 
     Numbers of objects are kept as a *joint count*: one integer for the counts of all conditions together, each of which
-    saturates where more objects make no difference to the conditions. Stacks are numbered as they occur: each is
+    saturates where more objects make no difference to the conditions. Stacks get indices as they occur: each is
     another stack and the entry on top of it.
 
     Args:
@@ -52,7 +52,7 @@ class Reachability:
         device: Device of the derivations.
 
     Attributes:
-        fewest: Fewest steps in which each entry makes each joint count.
+        fewest: Fewest steps in which each entry derives each joint count.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Reachability:
         return ReachabilityState(torch.stack([codes.new_tensor(stacks)[inverse], count], 1), *remaining.unbind(1))
 
     def _next_stack(self, stack: int, rule: int) -> int:
-        """Return the number of the stack after a rule."""
+        """Return the index of the stack after a rule."""
         if rule == self._grammar.num_rules:
             return stack
         if (stack, rule) not in self._next_stacks:
@@ -116,7 +116,7 @@ class Reachability:
         return self._next_stacks[stack, rule]
 
     def _pushed(self, below: int, entry: Entry) -> int:
-        """Return the number of the stack with ``entry`` on top of another."""
+        """Return the index of the stack that has ``entry`` on top of the stack ``below``."""
         if (below, entry) not in self._numbers:
             self._numbers[below, entry] = len(self._stacks)
             self._stacks.append((below, entry))
@@ -133,7 +133,7 @@ class Reachability:
         ]
 
     def _fixed_point(self) -> dict[Entry, Float[Tensor, " s"]]:
-        """Compute the fewest steps in which each entry makes each joint count; infinite where there are over t_max."""
+        """Compute the fewest steps in which each entry derives each joint count; infinite where more than t_max."""
         none = torch.full((len(self._plus),), math.inf, device=self._plus.device)
         rules: dict[Entry, list[int]] = {}
         # in reverse order fewer rounds are needed: symbols often use symbols that are declared after them
@@ -158,7 +158,7 @@ class Reachability:
         return fewest
 
     def _fewest_with(self, entry: Entry, rule: int, fewest: dict[Entry, Float[Tensor, " s"]]) -> Float[Tensor, " s"]:
-        """Compute the fewest steps to each joint count that begin with a rule."""
+        """Compute the fewest steps in which an entry derives each joint count if ``rule`` expands it."""
         total = torch.full((len(self._plus),), math.inf, device=self._plus.device)
         total[self._emits[rule]] = 1.0
         for child in self._children(entry, rule):

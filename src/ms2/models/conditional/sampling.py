@@ -126,7 +126,7 @@ class ConditionalStructure:
         return _joint(group.advance(part, rule) for group, part in parts)
 
     def _refined(self, max_prefixes: int) -> _Prefixes:
-        """Build the envelope: from one root per latent, until all leaves are settled or there are ``max_prefixes``."""
+        """Build the envelope: expand the heaviest leaves that may violate the conditions, up to ``max_prefixes``."""
         model = self.structure
         num, device = len(model.latents), model.latents.device
         branches = max(len(model.grammar.rules_of(symbol)) for symbol in model.grammar.nonterminals)
@@ -267,7 +267,7 @@ def _collected(
 
 
 def _joint(parts: Iterable[ReachabilityState]) -> ReachabilityState:
-    """Combine the states of several groups: a good end is good for all of them, a bad one bad for any."""
+    """Combine the states of groups of conditions: a good end meets those of every group, a bad one does not."""
     states, good, bad = zip(*parts, strict=True)
     return ReachabilityState(torch.stack(states, 1), torch.stack(good).amax(0), torch.stack(bad).amin(0))
 

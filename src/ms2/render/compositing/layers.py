@@ -15,7 +15,7 @@ OPAQUE_ALPHA = 0.999
 TRANSPARENT_ALPHA = 0.002
 """Opacity up to which a fragment is skipped: half a level of 8 bits."""
 EDGE_TOLERANCE = 0.05
-"""Pixels by which rectangles are enlarged: row ends are divided by a sine that may be tiny, and so imprecise."""
+"""Pixels by which rectangles are enlarged: ends of rows are divided by a sine or cosine, imprecisely if it is tiny."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ms2.render.engines.warp.structs import (
 wp.set_module_options(OPTIONS)
 
 SUN_DISTANCE = wp.constant(1024.0)
-"""Depths in the shadow map are measured from a plane so many metres beyond the camera, to be positive."""
+"""Metres from the camera, away from the sun, to the plane from which the shadow map's depths are measured: all > 0."""
 FULL_MASK = wp.constant(wp.uint32(0xFFFFFFFF))
 
 # --- shadow camera ---
@@ -366,7 +366,7 @@ def rasterise_triangle(
     a: wp.vec3, b: wp.vec3, c: wp.vec3, width: int, height: int, start: int, triangle_id: wp.uint64, i: int,
     thread: int, threads: int, labelled: bool, labels: LabelBuffers, nearest: wp.array[wp.uint64],
 ):  # fmt: skip
-    """Rasterise a triangle of homogeneous vertices in front of the camera; each sample keeps the maximum of q and id.
+    """Rasterise a triangle of homogeneous vertices in front of the camera; each sample keeps the largest (q, id).
 
     Thread ``thread`` of ``threads`` rasterises every ``threads``-th row. ``start`` is the scene's first sample.
     """

@@ -179,7 +179,7 @@ class Rasteriser:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def _wrap(self, tensor: Tensor, dtype: Any = None, plain: bool = False) -> Any:
-        """Wrap a tensor as a Warp array; of vectors or matrices if its inner shape is one's, unless ``plain``."""
+        """Wrap a tensor as a Warp array; of vectors or matrices if its inner shape is that of one, unless ``plain``."""
         wp = self.warp
         inner: dict[tuple[int, ...], Any] = {(2,): wp.vec2, (3,): wp.vec3, (4,): wp.vec4}
         inner |= {(3, 3): wp.mat33, (3, 4): self._kernels.mat34, (4, 4): wp.mat44}
