@@ -448,7 +448,7 @@ def test_the_card_s_lines_read_the_kitti_set(made: Made, monkeypatch: pytest.Mon
 
 
 def test_the_card_s_commands(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One draws an image again; the other is another library's, whose file is there."""
+    """One renders an image again; the other is another library's, whose file is there."""
     card = (made.root / "README.md").read_text()
     [command] = re.findall(r"^ms2 (render .*)$", card, re.M)
     monkeypatch.chdir(made.root)

@@ -665,7 +665,7 @@ def test_places_on_the_image_need_no_scenes() -> None:
         ({"lateral_bins": 0}, "bins, harmonics and lateral_bins must be at least 1, not 6, 2 and 0"),
         (
             {"gap_blocks": {"gaps": ["size", "row"]}},
-            "features.gap_blocks: rows of block 'gaps' can run along column or row, not 'size'",
+            "features.gap_blocks: gaps of block 'gaps' can be along column or row, not 'size'",
         ),
         (
             {"gap_blocks": {"gaps": ["row", "angle"]}},

@@ -132,7 +132,7 @@ def fit(
         world: Grammar, priors and renderer.
         target: Target images, or a folder of image files.
         features: The feature extractor; `DenseCounts` by default.
-        structure: The structure model; by default one for derivations half as long again as the prior's.
+        structure: The structure model; by default one for derivations of up to `choose_t_max` steps.
         structure_learner: Objective and optimisation of the structure model; KDE by default.
         parameters: The parameter model; None to keep the prior's parameters.
         parameter_learner: Objective and optimisation of the parameter model.
@@ -160,8 +160,8 @@ def fit(
     model = build_model(world, features, structure, structure_learner, parameters, parameter_learner, turns, seed)
     data = TargetImages(Folder(world, target) if isinstance(target, str | Path) else target, batch_size, seed=seed)
     path = Path(tempfile.mkdtemp(prefix="ms2-"), "run") if folder is None else Path(folder)
-    settings = training_settings(max_steps) | dict(trainer or {})
-    return train(model, data, evaluation or Evaluation(seed=seed), build_stages(model, stages or {}), settings, path)
+    arguments = trainer_arguments(max_steps) | dict(trainer or {})
+    return train(model, data, evaluation or Evaluation(seed=seed), build_stages(model, stages or {}), arguments, path)
 
 
 def build_model(
@@ -210,28 +210,37 @@ def train(
     data: "TargetImages",
     evaluation: "Evaluation",
     stages: "Sequence[Stage]",
-    settings: Mapping[str, Any],
+    trainer: Mapping[str, Any],
     path: Path,
 ) -> FitResult:
-    """Train the stages and the model in a folder, unless that was done before with the same settings."""
+    """Train the stages and the model in a folder, unless that was done before with the same settings.
+
+    Args:
+        model: The model.
+        data: The target images.
+        evaluation: What is measured.
+        stages: The stages before learning.
+        trainer: Arguments of Lightning's Trainer.
+        path: The run's folder.
+    """
     from ms2.cli.fit import silence_lightning
     from ms2.cli.run import Run, run_fingerprint
     from ms2.learning.stages import say
 
     start, folder = time.monotonic(), RunFolder(path.parent, path.name)
     parts = {"model": model, "data": data, "evaluation": evaluation, **{stage.name: stage for stage in stages}}
-    settings_fingerprint = run_fingerprint(settings, model, data, stages)
+    settings_fingerprint = run_fingerprint(trainer, model, data, stages)
     with warnings.catch_warnings():
         silence_lightning()
         message = folder.claim(
-            settings_fingerprint, yaml.safe_dump(configuration(parts, settings, path), sort_keys=False)
+            settings_fingerprint, yaml.safe_dump(configuration(parts, trainer, path), sort_keys=False)
         )
         if message:
             say(message)
         if folder.finished:
             return FitResult(path, open_model(str(path)).model)
         data.cache = folder.cache
-        run = Run(folder, settings, [], evaluation, start_time=start)
+        run = Run(folder, trainer, [], evaluation, start_time=start)
         run.fit(model, data, stages, fingerprint=settings_fingerprint)
     return FitResult(path, model.eval().scene_model.to("cpu"))
 
@@ -259,7 +268,7 @@ def generate(
         conditions: Conditions that all scenes meet, such as ``"car == 5"``.
         classes: Classes to label; all by default.
         workers: Processes.
-        device: Device on which is sampled and rendered.
+        device: Device for sampling and rendering.
 
     Returns:
         The folder.
@@ -303,7 +312,7 @@ def choose_t_max(world: World) -> int:
     return int(min(world.grammar.longest_derivation, rules.shape[1] * 3 // 2))
 
 
-def training_settings(max_steps: int) -> dict[str, Any]:
+def trainer_arguments(max_steps: int) -> dict[str, Any]:
     """Return the arguments of Lightning's Trainer for a run: those of the configuration ``base``."""
     found: dict[str, Any] = configurations.load("base")["trainer"]
     every = max(1, min(50, max_steps))

@@ -64,7 +64,7 @@ COMMANDS = {
         ),
         Command(
             "predict",
-            "Draw images of a run's last checkpoint",
+            "Sample images from a run's last checkpoint",
             "ms2 predict --config runs/multimnist_quick/config.yaml",
             "ms2.cli.fit:lightning_command",
         ),

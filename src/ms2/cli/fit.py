@@ -110,10 +110,9 @@ class CLI(LightningCLI):
         if self.subcommand is not None:
             self._claim_folder()
             self.datamodule.cache = self.folder.cache
-        settings = {**self._get(self.config_init, "trainer"), **kwargs}
         self.run = Run(
             self.folder,
-            settings,
+            {**self._get(self.config_init, "trainer"), **kwargs},
             self._loggers(),
             self._get(self.config_init, "evaluation"),
             self._get(self.config, "checkpoint_every"),
@@ -172,7 +171,7 @@ class CLI(LightningCLI):
         self.run.trainer.test(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
 
     def predict(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
-        """Draw images from a checkpoint, by default the run's last, into the folder ``samples`` of the run."""
+        """Sample images from a checkpoint, by default the run's last, into the folder ``samples`` of the run."""
         path, trainer = ckpt_path or self.folder.checkpoint(), self.run.trainer
         trainer.callbacks.append(ImageWriter(self.folder.samples))  # type: ignore[attr-defined]
         trainer.predict(model, datamodule, return_predictions=False, ckpt_path=path, weights_only=True)

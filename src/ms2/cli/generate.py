@@ -96,12 +96,12 @@ def chosen_device(name: str | None, local_rank: int = 0) -> str:
 
 
 def default_workers(device: str) -> int:
-    """Processes to draw images with: one for each core, or one with a GPU."""
+    """Number of processes to generate with: one for each core, or one with a GPU."""
     return 1 if torch.device(device).type != "cpu" else available_cores()
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -121,7 +121,7 @@ def separate_settings(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def render_command(command: "Command", argv: list[str]) -> None:
-    """Draw an image again from its record.
+    """Render an image again from its record.
 
     Raises:
         UserError: If it is no record, or the image can't be written.

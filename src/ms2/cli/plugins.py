@@ -22,7 +22,7 @@ PACKAGES = (
     "ms2.render.engines.warp",
     "ms2.targets",
 )
-"""Packages whose plug-ins come along; those of worlds, and of other packages, are found by their entry points."""
+"""Packages of ms2 that define plug-ins. Worlds are not among them: they have entry points, as other packages do."""
 
 
 def load() -> None:
@@ -33,7 +33,7 @@ def load() -> None:
 
 
 def list_command(command: "Command", argv: list[str]) -> None:
-    """Print the plug-ins of some kinds, or of all, with the first line of what each is."""
+    """Print the plug-ins of some kinds, or of all, each with the first line of its docstring."""
     parser = command.parser()
     kinds_help = "kinds of plug-ins, such as renderers; all by default"
     parser.add_argument("kinds", nargs="*", type=str, default=[], metavar="KIND", help=kinds_help)

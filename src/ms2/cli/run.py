@@ -18,6 +18,7 @@ from ms2.learning.stage import Stage
 from ms2.learning.stages import run_stage, say
 
 PROCESS_START_TIME = time.monotonic()
+"""About when the command started: when it imported this module."""
 
 SHARED_TRAINER_ARGUMENTS = (
     "accelerator",
@@ -32,17 +33,17 @@ SHARED_TRAINER_ARGUMENTS = (
 
 
 def run_fingerprint(
-    settings: Mapping[str, Any], model: Configured, data: Configured, stages: Iterable[Configured]
+    trainer: Mapping[str, Any], model: Configured, data: Configured, stages: Iterable[Configured]
 ) -> str:
     """Return the fingerprint of the settings that determine what is learned.
 
     Args:
-        settings: Arguments of Lightning's Trainer.
+        trainer: Arguments of Lightning's Trainer.
         model: The model.
         data: The target images.
-        stages: All stages, also those that are not needed.
+        stages: All stages, also those without anything to train (`Stage.needed`).
     """
-    extent = [str(settings.get(key)) for key in ("max_steps", "max_epochs", "devices", "num_nodes", "precision")]
+    extent = [str(trainer.get(key)) for key in ("max_steps", "max_epochs", "devices", "num_nodes", "precision")]
     return fingerprint(ms2.__version__, extent, model, data, *stages)
 
 
@@ -51,11 +52,11 @@ class Run:
 
     Args:
         folder: The run's folder.
-        settings: Arguments of Lightning's Trainer.
+        trainer_arguments: Arguments of Lightning's Trainer.
         loggers: Loggers of all stages.
         evaluation: What is measured during and after training.
         checkpoint_every: Steps between checkpoints.
-        start_time: When the run started (``time.monotonic``).
+        start_time: When the command, or the call of `ms2.fit`, started (``time.monotonic``).
 
     Attributes:
         trainer: The trainer of the model.
@@ -65,14 +66,14 @@ class Run:
     def __init__(
         self,
         folder: RunFolder,
-        settings: Mapping[str, Any],
+        trainer_arguments: Mapping[str, Any],
         loggers: list[Logger],
         evaluation: Evaluation | None = None,
         checkpoint_every: int = 50,
         start_time: float = PROCESS_START_TIME,
     ) -> None:
-        self.folder, self.settings = folder, settings
-        self.progress_bar = settings.get("enable_progress_bar") is not False
+        self.folder, self.trainer_arguments = folder, trainer_arguments
+        self.progress_bar = trainer_arguments.get("enable_progress_bar") is not False
         evaluation = evaluation or Evaluation()
         self.results = WriteResults(evaluation, folder.path, folder.path.name, start_time)
         checkpoints = ModelCheckpoint(
@@ -85,13 +86,19 @@ class Run:
         )
         bar = [StageProgressBar()] if self.progress_bar else []
         own = {
-            "logger": settings.get("logger") or loggers,
-            "callbacks": [*_listed(settings.get("callbacks")), *bar, Validation(evaluation), self.results, checkpoints],
-            "plugins": [*_listed(settings.get("plugins")), AtomicCheckpointIO()],
+            "logger": trainer_arguments.get("logger") or loggers,
+            "callbacks": [
+                *_listed(trainer_arguments.get("callbacks")),
+                *bar,
+                Validation(evaluation),
+                self.results,
+                checkpoints,
+            ],
+            "plugins": [*_listed(trainer_arguments.get("plugins")), AtomicCheckpointIO()],
             "default_root_dir": str(folder.path),
             "use_distributed_sampler": False,
         }
-        self.trainer = Trainer(**(dict(settings) | own))
+        self.trainer = Trainer(**(dict(trainer_arguments) | own))
 
     def fit(
         self,
@@ -106,7 +113,7 @@ class Run:
         Args:
             model: The model.
             data: The target images.
-            stages: Stages before it, in order; those that are not needed are left out.
+            stages: Stages before it, in order; those without anything to train (`Stage.needed`) are left out.
             checkpoint: File to resume from; the run's last checkpoint by default, if there is one.
             fingerprint: Fingerprint of the settings that determine what is learned.
         """
@@ -133,7 +140,7 @@ class Run:
         """A trainer for a stage before learning, on the same devices and with the same loggers."""
         interval = stage.val_check_interval and min(stage.val_check_interval, stage.max_steps)
         return Trainer(
-            **{key: self.settings[key] for key in SHARED_TRAINER_ARGUMENTS if key in self.settings},
+            **{key: value for key, value in self.trainer_arguments.items() if key in SHARED_TRAINER_ARGUMENTS},
             max_steps=stage.max_steps,
             val_check_interval=interval,
             check_val_every_n_epoch=None,

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 
 Content = bytes | str | Iterable[bytes | str]
-"""Bytes or text, or parts of them, which are hashed as if they were one."""
+"""What is hashed: bytes, text, or an iterable of such parts, of which the concatenation is hashed."""
 
 
 def digest(content: Content, size: int = 8) -> str:

@@ -109,7 +109,7 @@ def _imports(module: str) -> tuple[str, ...]:
 
 
 def _imported(tree: ast.AST, module: str) -> Iterator[str]:
-    """Names of imported modules; of what a package only passes on, that of the module that defines it."""
+    """Yield the names of imported modules; of what a package re-exports, that of the module that defines it."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -123,7 +123,7 @@ def _imported(tree: ast.AST, module: str) -> Iterator[str]:
 
 
 def _definer(module: str, name: str) -> str:
-    """The module that defines what is imported by a name from a module or a package."""
+    """Return the module that defines ``name``, which is imported from a module or a package."""
     if not _is_package(module):
         return module
     if f"{module}.{name}" in sys.modules or (module in sys.modules and find_spec(f"{module}.{name}")):

@@ -84,7 +84,7 @@ def read_versioned(path: Path, version: int, how_to_recreate: str) -> dict[str, 
 
 
 def _decode_fields(cls: type, value: dict[str, Any], path: Path, where: str) -> Any:
-    """An instance of a dataclass; fields that it does not know are left out."""
+    """Build a dataclass from plain values; keys that are none of its fields are ignored."""
     hints = get_type_hints(cls)
     for one in dataclasses.fields(cls):
         required = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
@@ -95,7 +95,7 @@ def _decode_fields(cls: type, value: dict[str, Any], path: Path, where: str) -> 
 
 
 def _key(hint: Any, key: str, path: Path, where: str) -> Any:
-    """A key of a mapping: JSON has text alone."""
+    """Convert a key, which is always text in JSON, to the type of a mapping's keys."""
     try:
         return int(key) if hint is int else key
     except ValueError as error:

@@ -28,9 +28,9 @@ def generate(job: Job, workers: int = 1, rank: int = 0, world_size: int = 1, pro
 
     Args:
         job: The data set.
-        workers: Number of processes on this machine.
-        rank: Number of this machine.
-        world_size: Number of machines.
+        workers: Number of processes that this command starts.
+        rank: Index of this command among those that share the data set, from 0; torchrun's ``RANK``.
+        world_size: Number of commands that share the data set; torchrun's ``WORLD_SIZE``.
         progress: Whether to show a progress bar.
 
     Returns:

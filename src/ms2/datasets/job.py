@@ -31,7 +31,7 @@ class Job:
     """Generation of one data set in one folder.
 
     Args:
-        source: The scene model to sample from, as it was opened.
+        source: The scene model to sample from, with the settings and weights that it was built from.
         plan: The data set's specification.
         root: The data set's folder.
         device: Device for sampling and rendering.

@@ -35,7 +35,7 @@ class DataSetError(UserError):
 
 
 class Annotation(NamedTuple):
-    """One annotated object or region, in pixels of the image as it is returned.
+    """One annotated object, or region that evaluation leaves out, in pixels of the image as it is returned.
 
     Attributes:
         box: x0, y0, x1, y1; may exceed the image.

@@ -114,7 +114,7 @@ class WriteResults(Callback):
         evaluation: What is measured.
         folder: The run's folder.
         name: The run's name.
-        start_time: When the command started (``time.monotonic``).
+        start_time: When the command, or the call of `ms2.fit`, started (``time.monotonic``).
 
     Attributes:
         stages: Records of the stages before learning; whoever trains them fills them in.
@@ -201,18 +201,18 @@ class ImageWriter(Callback):
 
 
 def current_model(pl_module: LightningModule) -> SceneModel:
-    """Return the scene model that is being trained."""
+    """Return the scene model as it is trained, without a parameter model that no training step has reached."""
     found: SceneModel = pl_module.current_model()  # type: ignore[operator]
     return found
 
 
 def trained_model(pl_module: LightningModule) -> SceneModel:
-    """Return the scene model with all learned parts, as it is after training."""
+    """Return the scene model of the end of training, with structure model and parameter model."""
     found: SceneModel = pl_module.scene_model  # type: ignore[assignment]
     return found
 
 
 def target_of(trainer: Trainer) -> Target:
-    """Return the target of the trainer's images."""
+    """Return the target whose images the trainer reads."""
     found: Target = trainer.datamodule.target  # type: ignore[attr-defined]
     return found

@@ -49,7 +49,7 @@ from ms2.targets.embedding import embed_target
 NUM_VALIDATION_SCENES = 1000
 """Scenes whose attributes a validation measures."""
 Embed = Callable[[FeatureExtractor, torch.device, int | None], Blocks]
-"""Embeds at most a number of target images with an extractor on a device."""
+"""Embeds target images, given the extractor, its device and the maximum number of images (None for all)."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Evaluation(Configured):
         statistics: Statistics of structure to compare with the target's; number and classes of objects by default.
         attribute_statistics: Statistics of attributes to compare with the target's.
         num_scenes: Scenes of each row whose structure is measured.
-        num_images: Scenes of each row that are rendered instead where the target's truth is annotated in images, so
-            that objects which an annotator cannot see are left out.
+        num_images: Scenes of each row that are measured instead where the target's truth comes from annotations of
+            images. They are rendered, and objects that an annotator cannot see are left out.
         image_distances: How FID and KID are measured at the end of a run; null for neither.
         seed: Seed of everything sampled.
 
@@ -132,7 +132,7 @@ class Evaluation(Configured):
         Args:
             model: The scene model.
             target: The target.
-            device: Device of the learned models, on which is sampled.
+            device: Device for sampling, where the learned models are.
             images: What `measure_images` returned; by default it is called here.
         """
         images = images or self.measure_images(model, target, device)
@@ -174,7 +174,7 @@ class Evaluation(Configured):
         Args:
             model: The scene model.
             target: The target.
-            device: Device of the learned models, on which is sampled and embedded.
+            device: Device for sampling and embedding, where the learned models are.
             embed: Embeds the target's images, such as from a cache; by default they are embedded here.
             processes: The processes that share the images.
         """
@@ -283,7 +283,7 @@ def compare(statistic: Statistic[Any], samples: Mapping[str, Any], draw: torch.G
 
 
 def with_run(measurements: Measurements, *, steps: int, command: str = "", **fields: Any) -> Measurements:
-    """Return the measurements with what is known of the run: steps, command, and fields of `Results`."""
+    """Return the measurements with the run's steps and command, and with further fields of their `Results`."""
     results = measurements.results
     measured_with = replace(results.measured_with, steps=steps, command=command)
     return replace(measurements, results=replace(results, measured_with=measured_with, **fields))

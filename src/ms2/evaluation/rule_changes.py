@@ -206,7 +206,7 @@ def _count(
 
 
 def _steps(grammar: Grammar, rules: Int[Tensor, "n t"]) -> Int[Tensor, "s 5"]:
-    """Symbol, parent, position, item and rule of every step of every scene, padding left out."""
+    """Return `Context` (symbol, parent, position, item) and rule of every step of every scene, padding left out."""
     if not rules.numel():
         return torch.empty(0, 5, dtype=torch.long)
     place = contexts(grammar, rules)

@@ -22,7 +22,7 @@ class AttributeEncoding:
     Args:
         bins: Number of thresholds that attributes, and gaps between neighbours, are compared with.
         harmonics: Number of multiples of an angle whose cosine and sine encode it.
-        lateral_bins: Number of bins of the attribute that says which row an object of a block of gaps is in.
+        lateral_bins: Number of bins of the attribute that says on which line an object of a block of gaps is.
 
     Raises:
         UserError: If a number is below 1.
@@ -65,7 +65,7 @@ class AttributeBlocks:
         encoding: How values are encoded.
         attributes: Attributes of objects that may be named, beside ``column`` and ``row``.
         attribute_blocks: By name, the one or two attributes of a block.
-        gap_blocks: By name, the axis of a block of gaps, and the attribute that says which row an object is in.
+        gap_blocks: By name, the axis of a block of gaps, and the attribute that says on which line (lane) an object is.
         block_classes: By name, the classes whose objects a block holds; all by default.
         per_slot: Names of blocks that are repeated for each slot.
         reserved: Names of other blocks.
@@ -98,7 +98,7 @@ class AttributeBlocks:
         for name, (axis, *others) in self.gap_blocks.items():
             if axis not in POSITION:
                 raise UserError(
-                    f"features.gap_blocks: rows of block {name!r} can run along column or row, not {axis.name!r}"
+                    f"features.gap_blocks: gaps of block {name!r} can be along column or row, not {axis.name!r}"
                 )
             if any(attribute.periodic for attribute in others):
                 raise UserError(
@@ -144,8 +144,8 @@ class AttributeBlocks:
                 for value in others:
                     weight = soft_bins(value, self.encoding.lateral_bins)
                 own = slots[..., None] == slots.new_tensor(members)
-                rows = (own[..., None] * weight[:, :, None]).flatten(2)
-                blocks[block] = gap_cdf_from_objects(position, rows, self.encoding.bins)
+                lines = (own[..., None] * weight[:, :, None]).flatten(2)
+                blocks[block] = gap_cdf_from_objects(position, lines, self.encoding.bins)
                 continue
             is_member = torch.isin(slots, slots.new_tensor(members)).float()
             first, *more = (bases[a] for a in attributes)

@@ -36,7 +36,7 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
       value, so that the sum says how many objects lie below each of ``bins`` thresholds. An angle adds its cosines and
       sines, up to ``harmonics``-fold; two attributes add all products of theirs. The distance of two scenes grows with
       the distance by which objects differ, however large, so that there is a gradient everywhere.
-    - For each name in ``gap_blocks``, the fraction of gaps between an object and the next in its row that are smaller
+    - For each name in ``gap_blocks``, the fraction of gaps between an object and the next on its line that are smaller
       than each of ``bins`` distances.
     - ``environment``, the attributes of the scene as a whole.
 
@@ -47,9 +47,10 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         environment: Attributes of scenes that are available as labels.
         attribute_blocks: By the name of a block, its attributes: one or two of the world's, or ``column`` and ``row``,
             which are the position on the image.
-        gap_blocks: By the name of a block, the axis along which neighbours are ordered, ``column`` or ``row``; and
-            after it, if objects of one slot are in several rows, the attribute whose bins are the rows.
-        lateral_bins: Number of bins (rows) of the attribute in ``gap_blocks``, such as a road's two lanes.
+        gap_blocks: By the name of a block, the axis along which neighbours are ordered, ``column`` (from left to
+            right) or ``row`` (downwards); and after it, if objects of one slot are on several lines, such as a road's
+            lanes, the attribute that tells the lines apart.
+        lateral_bins: Number of bins of that attribute: one for each line, such as 2 for a road's two lanes.
         block_classes: By block, the classes whose objects it holds; all by default.
         per_slot: Blocks that are repeated for each count slot: ``lanes_car_1`` for the cars on the first road.
         bins: Number of thresholds that attributes, and gaps between neighbours, are compared with.
@@ -156,15 +157,15 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
             blocks |= zip(members, _summed(density, {a: bases[a] for a in attributes}).unbind(1), strict=True)
         for block, (name, slots) in groups.items():
             if name in self.blocks.gap_blocks:
-                rows = self._rows(densities[:, slots], self.blocks.gap_blocks[name], values)
-                blocks[block] = gap_cdf_from_maps(rows, self.encoding.bins)
+                lines = self._line_densities(densities[:, slots], self.blocks.gap_blocks[name], values)
+                blocks[block] = gap_cdf_from_maps(lines, self.encoding.bins)
         if self.environment:
             blocks["environment"] = self._predict_environment(images, maps)
         return blocks
 
-    def _rows(
+    def _line_densities(
         self, density: Float[Tensor, "b s i j"], attributes: list[Attribute], values: dict[str, Tensor]
-    ) -> Float[Tensor, "b r c"]:
+    ) -> Float[Tensor, "b m c"]:
         """Sum up the density of each slot and lateral bin at each position along the axis of a block of gaps."""
         axis, *others = attributes
         weight = torch.ones(1, 1, 1, 1, device=density.device)

@@ -1,8 +1,8 @@
-"""Distribution functions of the gaps between neighbouring objects in a row, as features.
+"""Distribution functions of the gaps between neighbouring objects on a line, as features.
 
 Sums over objects, each by itself, don't express gaps well: two cars close together and two far apart may have the same
 mean position. In spatial statistics this function is known as G, the distribution of distances to the nearest neighbour
-(Diggle, 1979); here of neighbours ahead, along an axis, in the same row. It is normalised by the number of gaps, which
+(Diggle, 1979); here of neighbours ahead, along an axis, on the same line. It is normalised by the number of gaps, which
 depends on the structure alone.
 """
 
@@ -30,11 +30,11 @@ def soft_bins(positions: Float[Tensor, "*n"], num_bins: int) -> Float[Tensor, "*
     return torch.cat([below, ones], -1) - torch.cat([ones - 1, below], -1)
 
 
-def gap_cdf_from_maps(density: Float[Tensor, "b r j"], bins: int) -> Float[Tensor, "b f"]:
-    """Compute the fraction of gaps within r rows that are smaller than each of f distances.
+def gap_cdf_from_maps(density: Float[Tensor, "b m j"], bins: int) -> Float[Tensor, "b f"]:
+    """Compute the fraction of gaps within m lines that are smaller than each of f distances.
 
     Args:
-        density: Expected number of objects in each of a row's j cells. Neighbouring cells may show one object, and
+        density: Expected number of objects in each of a line's j cells. Neighbouring cells may show one object, and
             make no gap.
         bins: Number of distances.
     """
@@ -42,24 +42,24 @@ def gap_cdf_from_maps(density: Float[Tensor, "b r j"], bins: int) -> Float[Tenso
     distance = cell - cell[:, None]
     ahead = distance > SAME_OBJECT_CELLS
     smaller = soft_thresholds(distance / density.shape[2], bins) * ahead[..., None]
-    next_within = torch.einsum("brl,jlf->brjf", density, smaller).clamp(max=1)
+    next_within = torch.einsum("bml,jlf->bmjf", density, smaller).clamp(max=1)
     has_next = (density @ ahead.to(density.dtype).T).clamp(max=1)
     gaps = (density * has_next).sum((1, 2))[:, None]
-    return torch.einsum("brj,brjf->bf", density, next_within) / gaps.clamp(min=1)
+    return torch.einsum("bmj,bmjf->bf", density, next_within) / gaps.clamp(min=1)
 
 
 def gap_cdf_from_objects(
-    positions: Float[Tensor, "b n"], rows: Float[Tensor, "b n r"], bins: int
+    positions: Float[Tensor, "b n"], lines: Float[Tensor, "b n m"], bins: int
 ) -> Float[Tensor, "b f"]:
-    """Compute the fraction of gaps between objects in r rows that are smaller than each of f distances.
+    """Compute the fraction of gaps between objects on m lines that are smaller than each of f distances.
 
     Args:
         positions: Positions of n objects along the axis, in [0, 1].
-        rows: Weight of each object in each row.
+        lines: Weight of each object on each line.
         bins: Number of distances.
     """
     distance = positions[:, None] - positions[:, :, None]
     ahead = (distance > 0).to(positions.dtype)
-    next_within = torch.einsum("bjr,bijf->birf", rows, soft_thresholds(distance, bins) * ahead[..., None]).clamp(max=1)
-    has_next = (ahead @ rows).clamp(max=1)
-    return torch.einsum("bir,birf->bf", rows, next_within) / (rows * has_next).sum((1, 2))[:, None].clamp(min=1)
+    next_within = torch.einsum("bjm,bijf->bimf", lines, soft_thresholds(distance, bins) * ahead[..., None]).clamp(max=1)
+    has_next = (ahead @ lines).clamp(max=1)
+    return torch.einsum("bim,bimf->bf", lines, next_within) / (lines * has_next).sum((1, 2))[:, None].clamp(min=1)

@@ -24,7 +24,7 @@ class Advantage(Plugin, nn.Module, ABC, kind="advantages"):
         """Compute the advantages of a whole batch, that of all processes together.
 
         Args:
-            score: Cost of each sample: low is good.
+            score: Cost of each sample, such as the objective's score; of `TaskReward`, which is maximised, the reward.
         """
 
 

@@ -15,7 +15,7 @@ from ms2.models.parameters import AttributeDistribution, ParameterModel
 from ms2.scene.batch import SceneBatch
 
 CostFunction = Callable[[SceneBatch], Float[Tensor, " b"]]
-"""Computes the cost of each of b scenes, compared with the scenes of its first call other than the scene itself."""
+"""Computes the cost of each of b scenes. Scene i is compared with those of the first call, except the i-th."""
 
 
 class SampledScenes(NamedTuple):

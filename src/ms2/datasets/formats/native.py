@@ -183,11 +183,11 @@ def label_annotations(
     amodal: bool = False,
     masks: bool = False,
 ) -> list[Annotation]:
-    """Convert an image's labels to annotations; hidden objects with visible pixels become regions.
+    """Convert an image's labels to annotations; hidden objects with visible pixels become regions to ignore.
 
     Args:
-        labels: Labels of visible objects.
-        hidden: Labels of hidden objects.
+        labels: Labels of the objects that pass the set's `LabelFilter`.
+        hidden: Labels of the objects that do not.
         categories: The categories to keep, in the order of their labels.
         amodal: Use boxes of whole objects.
         masks: Whether to decode masks.

@@ -35,13 +35,13 @@ NUM_PROPOSALS = {
     **{f"rpn_post_nms_top_n_{mode}": 200 for mode in ("train", "test")},
     **{f"{part}_batch_size_per_image": 64 for part in ("rpn", "box")},
 }
-"""Numbers of proposals of light Faster R-CNNs; torchvision's are for images of 800 pixels."""
+"""Numbers of proposals with light backbones, all but resnet50; torchvision's are for images of 800 pixels."""
 MIN_SCORE = 0.05
 """Lowest score of a detection."""
 
 
 class _Transform(GeneralizedRCNNTransform):
-    """Normalises by ImageNet's colours, and upscales by a factor, where torchvision's resizes to a fixed size."""
+    """Normalises by ImageNet's statistics, and upscales by a factor, where torchvision's resizes to a fixed size."""
 
     def __init__(self, upscale: float) -> None:
         super().__init__(1, 1, list(IMAGENET_MEAN), list(IMAGENET_STD))

@@ -68,7 +68,7 @@ def open_run(run: str, arguments: list[str] | None = None) -> ComparedRun:
 
 
 def learned_rows(model: dict[str, Any]) -> dict[str, Row]:
-    """List the rows of a run by title, from the settings of its model."""
+    """Return the rows of a run by title: the prior, and what the settings of its model say is learned."""
     if not model.get("parameters"):
         return {"prior": PRIOR, "learned structure": LEARNED_STRUCTURE}
     turns = model.get("turns") or {}

@@ -25,7 +25,7 @@ Features = Float[Tensor, "n d"]
 
 
 def structure_distances(job: Job, target: Target, statistics: Sequence[StructureStatistic]) -> dict[str, float]:
-    """Compute the main distance of each statistic to the target, as ``count TV``; empty if its truth is unknown."""
+    """Compute each statistic's main distance to the target, as ``count TV``; empty if the target's truth is unknown."""
     if target.truth is None:
         return {}
     class_names = job.source.model.world.grammar.classes
@@ -40,7 +40,7 @@ def structure_distances(job: Job, target: Target, statistics: Sequence[Structure
 
 
 def record_scenes(job: Job, annotated: bool) -> SceneBatch:
-    """Read the scenes of a data set: all objects of the grammar, or the labelled ones as an annotator would see."""
+    """Read the scenes of a data set: the grammar's objects; if ``annotated``, the labelled ones, without parents."""
     class_names = job.source.model.world.grammar.classes
     classes, parents = [], []
     for record in job.records():

@@ -43,7 +43,7 @@ class Detector(Configured, LightningModule):
         lr: Peak learning rate (AdamW), with cosine decay to zero.
         warmup_fraction: Fraction of the steps with a rising learning rate.
         weight_decay: Weight decay of AdamW.
-        seed: Seed of initial weights, data order and training samples.
+        seed: Seed of initial weights, order of the images, and the sampling of proposals in training.
 
     Raises:
         UserError: If there is no such architecture.
