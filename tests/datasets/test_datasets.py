@@ -226,6 +226,13 @@ def test_some_classes_alone(tmp_path: Path) -> None:
     assert seen == {"2", "7"}
 
 
+def test_no_class_at_all(tmp_path: Path) -> None:
+    """An empty list is not the default."""
+    generate(job(tmp_path / "none", 3, classes=()), progress=False)
+    assert json.loads((tmp_path / "none" / "dataset.json").read_text())["categories"] == []
+    assert all(record["labels"] == record["hidden"] == [] for record in records(tmp_path / "none"))
+
+
 # --- where scenes come from ---
 
 

@@ -349,12 +349,27 @@ def test_no_set_and_half_a_set(generated: Path) -> None:
         lambda one: one["labels"][0].pop("segmentation"),
         lambda one: one["labels"][0]["segmentation"].update(size=[5, 5]),
         lambda one: one["hidden"].append(3),
+        lambda one: one["image"].update(width="48"),
+        lambda one: one["image"].update(file=3),
+        lambda one: one["labels"][0].update(category=3),
+        lambda one: one["labels"][0].update(visibility="0.5"),
+        lambda one: one["labels"][0]["segmentation"].pop("counts"),
+        lambda one: one["provenance"].update(index="3"),
     ],
 )
 def test_a_broken_record_is_named(generated: Path, change: Any) -> None:
     damaged(generated, change)
     with pytest.raises(DataSetError, match=r"scenes/000000\.json is damaged, or has an unexpected format"):
         GeneratedSet(generated, masks=True)[0]
+
+
+def test_a_record_may_say_more(generated: Path) -> None:
+    """Keys that somebody has added change nothing."""
+    before = GeneratedSet(generated, masks=True)[0]
+    damaged(generated, lambda one: one["image"].update(weather="rain"))
+    damaged(generated, lambda one: one["labels"][0].update(track=7))
+    image, found = GeneratedSet(generated, masks=True)[0]
+    assert torch.equal(image, before[0]) and all(torch.equal(found[name], value) for name, value in before[1].items())
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "images/../../secret.png"])

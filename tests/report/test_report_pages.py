@@ -152,6 +152,9 @@ def test_a_broken_run_names_the_file(copy: Path, name: str, text: str, message: 
         ("scenes/000001.json", scene(labels=[LABEL | {"visibility": "all"}]), NO_RECORD),
         ("scenes/000001.json", scene(labels=[LABEL | {"category": 3}]), NO_RECORD),
         ("scenes/000001.json", scene(labels=3), NO_RECORD),
+        ("scenes/000001.json", scene(labels=[LABEL | {"visibility": "0.5"}]), f"{NO_RECORD}.*visibility is '0.5'"),
+        ("scenes/000001.json", scene(labels=[LABEL | {"segmentation": {"size": [48, 48]}}]), NO_RECORD),
+        ("scenes/000001.json", scene().replace('"width": 48', '"width": "48"'), f"{NO_RECORD}.*width is '48'"),
     ],
 )
 def test_a_broken_set_names_the_file(tmp_path: Path, name: str, text: str, message: str) -> None:

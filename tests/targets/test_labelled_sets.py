@@ -69,6 +69,8 @@ def test_counts_are_those_of_the_scenes(target: Synthetic) -> None:
 def test_an_unknown_category_is_refused(target: Synthetic) -> None:
     with pytest.raises(UserError, match=r"this world has no category 'caar'\. Did you mean 'car'"):
         target.labelled_set(["caar"])
+    with pytest.raises(UserError, match=r"categories are \[\]: name one or more"):
+        target.labelled_set([])
 
 
 @pytest.fixture

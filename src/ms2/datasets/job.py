@@ -55,7 +55,8 @@ class Job:
         for name in plan.classes or ():
             if name not in classes:
                 raise UserError(f"this world has no class {name!r}. {suggest(name, classes)}")
-        categories = tuple(name for name in classes if name in (plan.classes or default_categories(self.world)))
+        wanted = default_categories(self.world) if plan.classes is None else plan.classes
+        categories = tuple(name for name in classes if name in wanted)
         self.label_filter = LabelFilter(categories, plan.min_visibility, plan.min_pixels)
 
     @property

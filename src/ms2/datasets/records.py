@@ -4,16 +4,22 @@ A record is the contract between all that write labelled sets and all that read 
 in pixels, from edge to edge.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ms2.core.errors import UserError
 
 Json = dict[str, Any]
 Box = Sequence[float]
 """x, y, width and height in pixels."""
+JSON_TYPES: dict[Any, tuple[type, ...]] = {
+    int: (int,), float: (int, float), str: (str,), NoneType: (NoneType,), dict: (dict,), Mapping: (dict,),
+    Sequence: (list,),
+}  # fmt: skip
+"""Types that JSON data has where a field of a record has one of these types."""
 
 
 class RecordError(UserError):
@@ -88,9 +94,9 @@ class Provenance:
     @classmethod
     def from_json(cls, found: Json) -> "Provenance":
         """Build from JSON data."""
-        own = {field.name for field in dataclasses.fields(cls)} - {"fingerprints"}
-        rest = {name: value for name, value in found.items() if name not in own}
-        return cls(**{name: found[name] for name in own}, fingerprints=rest)
+        rest = {name: value for name, value in found.items() if name not in cls.__dataclass_fields__}
+        made: Provenance = _build(cls, {**found, "fingerprints": rest})
+        return made
 
 
 @dataclass(frozen=True)
@@ -191,10 +197,12 @@ class ObjectLabel:
     @classmethod
     def from_json(cls, found: Json) -> "ObjectLabel":
         """Build from JSON data."""
-        label = _build(cls, found)
+        label: ObjectLabel = _build(cls, found)
         for box, size in ((label.bbox, 4), (label.amodal_bbox, 4), (label.box3d, 7)):
             if box is not None and not (len(box) == size and all(isinstance(value, int | float) for value in box)):
                 raise ValueError(f"{box} are not {size} numbers")
+        if label.segmentation is not None and not {"size", "counts"} <= label.segmentation.keys():
+            raise ValueError(f"a mask has size and counts, not {', '.join(label.segmentation) or 'nothing'}")
         return label
 
 
@@ -261,8 +269,27 @@ class ImageRecord:
 
 
 def _build(cls: Any, found: Json) -> Any:
-    """Build a flat dataclass from JSON data; unknown keys are an error."""
-    return cls(**found)
+    """Build a flat dataclass from JSON data; leave out keys that it has no field for.
+
+    Raises:
+        TypeError: If a field is missing, or a value has another type.
+    """
+    types = _json_types(cls)
+    given = {name: found[name] for name in types if name in found}
+    for name, value in given.items():
+        if not isinstance(value, types[name]):
+            raise TypeError(f"{name} is {value!r}")
+    return cls(**given)
+
+
+@cache
+def _json_types(cls: type) -> dict[str, tuple[type, ...]]:
+    """Types in JSON of the fields of a dataclass."""
+    found = {}
+    for name, hint in get_type_hints(cls).items():
+        options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        found[name] = tuple(one for option in options for one in JSON_TYPES[get_origin(option) or option])
+    return found
 
 
 def _without_none(thing: Any) -> Json:

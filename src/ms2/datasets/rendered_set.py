@@ -50,7 +50,8 @@ class RenderedSet(LabelledSet):
         min_pixels: int = Plan.min_pixels,
     ) -> None:
         self.world, self.scenes, self.masks, self.amodal = world, list(scenes), masks, amodal
-        self.categories = choose_categories(categories or default_categories(world), world.classes, "this world")
+        wanted = default_categories(world) if categories is None else categories
+        self.categories = choose_categories(wanted, world.classes, "this world")
         self.filter = LabelFilter(self.categories, min_visibility, min_pixels)
         self._rendered: dict[int, list[_Labelled]] = {}
 

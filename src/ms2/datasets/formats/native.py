@@ -23,7 +23,7 @@ from ms2.datasets.labelled_set import (
     stack_annotations,
 )
 from ms2.datasets.labels import decode_mask
-from ms2.datasets.records import DepthFile, ImageFile, ImageRecord, ObjectLabel, RecordError
+from ms2.datasets.records import ImageRecord, ObjectLabel, RecordError
 from ms2.metrics.average_precision import occlusion_level
 
 SUFFIX_BY_FORMAT = {"png": "png", "jpeg": "jpg"}
@@ -57,9 +57,11 @@ class RecordFiles:
     def is_complete(self, index: int) -> bool:
         """Return whether an image, its record and its depth image exist, and files have the sizes in the record."""
         record = self._read(index)
-        if record is None or not self._has_size(record.image):
+        if record is None or not self._has_size(self.image_name(index), record.image.bytes):
             return False
-        return not self.depth or (record.depth is not None and self._has_size(record.depth))
+        if not self.depth:
+            return True
+        return record.depth is not None and self._has_size(self.depth_name(index), record.depth.bytes)
 
     def write(self, record: ImageRecord, image: bytes, depth: bytes | None = None) -> None:
         """Write image, depth image and record; the record last, as it marks the image as complete."""
@@ -89,9 +91,9 @@ class RecordFiles:
         except RecordError:
             return None
 
-    def _has_size(self, file: ImageFile | DepthFile) -> bool:
-        path = self.folder.root / file.file
-        return path.is_file() and path.stat().st_size == file.bytes
+    def _has_size(self, name: str, size: int) -> bool:
+        path = self.folder.root / name
+        return path.is_file() and path.stat().st_size == size
 
 
 def read_record(path: Path) -> ImageRecord:
