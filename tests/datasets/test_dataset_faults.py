@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -21,6 +22,7 @@ import pytest
 import torch
 from helpers import EXPECTED, ms2, start
 from test_datasets import FORMATS, SMALL, changed_files, run_folder, small, tree
+from tqdm import tqdm
 
 from ms2.core.errors import UserError
 from ms2.datasets.folder import TEMPORARY_FOLDER, DataSetFolder, FolderError
@@ -67,6 +69,7 @@ def kill_at_random(folder: Path) -> dict[str, Any]:
     Returns:
         How many were made, and of each kill how many files there were, and whether all were as they should be.
     """
+    tqdm.set_lock(threading.RLock())  # its own is shared with copies, one of which may be killed while holding it
     source = open_model("multimnist", arguments=TINY)
 
     def make(name: str) -> None:
