@@ -9,8 +9,10 @@ from recording import PIXELS, Section, Tolerance
 
 HAS_AVX2 = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
 DETECTORS = Tolerance(0, 0.02 if HAS_AVX2 else 0.3)
-"""Tolerance of AP: other rounding changes how a detector that has hardly begun to learn ranks objects. With two threads,
-or kernels for AVX, AP differs by up to 0.008; without AVX2, by up to 0.2."""
+"""Tolerance of AP: other rounding changes how a detector that has hardly begun to learn ranks objects.
+
+With two threads, or kernels for AVX, AP differs by up to 0.008; without AVX2, by up to 0.2.
+"""
 SECTIONS = {
     "structure_priors": Section(record_parts.structure_priors),
     "parameter_priors": Section(record_parts.parameter_priors, Tolerance(1e-4, 1e-4)),
