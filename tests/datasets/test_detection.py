@@ -375,7 +375,7 @@ def test_a_record_may_say_more(generated: Path) -> None:
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "images/../../secret.png"])
 def test_images_lie_within_the_set(generated: Path, name: str) -> None:
     damaged(generated, lambda one: one["image"].update(file=name))
-    with pytest.raises(DataSetError, match=r"is named as an image, but lies outside .*: do not trust this data set"):
+    with pytest.raises(DataSetError, match=r"is named as an image, but lies outside .*: do not trust this folder"):
         GeneratedSet(generated)[0]
 
 

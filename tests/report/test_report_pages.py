@@ -67,6 +67,7 @@ def test_the_nearest_folder_is_named(run: Path) -> None:
 
 
 LABEL = {"object": 0, "category": "a", "bbox": [1, 2, 1, 3], "visibility": 1.0}
+OUTSIDE = "is named as an image, but lies outside"
 NO_RECORD = "000001.json: this is not the record of an image"
 
 
@@ -109,8 +110,21 @@ def broken(folder: Path, name: str, text: str) -> Path:
         ("histograms.json", histograms(bins=["1"], shares={"a": [None]}), "a share that is not a number"),
         ("histograms.json", histograms(bins=3), r"histograms.json: histograms.0..bins is 3"),
         (CHANGES_FILE, "label,before\na,b\n", f"{CHANGES_FILE}: not what ms2 writes"),
-        ("examples/examples.json", '{"prior": [{"file": "../../x.png", "labels": null}]}', "lies outside of it"),
-        ("examples/examples.json", '{"prior": [{"file": "/etc/passwd", "labels": null}]}', "lies outside of it"),
+        (
+            CHANGES_FILE,
+            "label,before,after,after_low,after_high,visits_before,visits_after\na,0.1,nan,0,1,2,3\n",
+            f"{CHANGES_FILE}: not what ms2 writes .*nan cannot be shown",
+        ),
+        (
+            "examples/examples.json",
+            '{"prior": [{"file": "../../x.png", "labels": null}]}',
+            OUTSIDE,
+        ),
+        (
+            "examples/examples.json",
+            '{"prior": [{"file": "/etc/passwd", "labels": null}]}',
+            OUTSIDE,
+        ),
         ("examples/examples.json", '{"prior": [{}]}', "examples.json: not what ms2 writes"),
         ("examples/prior_00.png", "no image", "prior_00.png: can't be read as an image"),
         ("compare/0a1b/seed0.json", "{", "seed0.json: this is not JSON"),
@@ -140,7 +154,8 @@ def test_a_broken_run_names_the_file(copy: Path, name: str, text: str, message: 
         ("scenes/000001.json", '{"image":', "000001.json: this is not JSON"),
         ("scenes/000001.json", "{}", "000001.json: this is not the record of an image .*image.* ms2 generate again"),
         ("scenes/000001.json", scene(width=0), "an image of 0 x 48 pixels"),
-        ("scenes/000001.json", scene(file="../../../etc/passwd"), "lies outside of it"),
+        ("scenes/000001.json", scene(file="../../../etc/passwd"), OUTSIDE),
+        ("scenes/000001.json", scene(file="images/\0.png"), "is named as an image, but is no path"),
         (
             "scenes/000001.json",
             scene(file="images/x.png"),

@@ -32,7 +32,8 @@ from report_pages import (
 from ms2.core.errors import UserError
 from ms2.metrics.results import Results, StatisticResult, save_results
 from ms2.report import write_report
-from ms2.report.learning import read_logs
+from ms2.report.learning import learning_curves, read_logs
+from ms2.report.line_charts import Curve
 
 pytestmark = EXPECTED
 SECTIONS = [
@@ -203,6 +204,14 @@ def test_curves_show_the_log(run: Path) -> None:
     assert table["objects per scene"] == ["0.6", "0.3", "0.3", "0.6"]
 
 
+def test_curves_of_one_title_are_told_apart() -> None:
+    """Such as gaps on a lane and gaps on a road: curves of one name would be drawn as one."""
+    logs = {f"val/{name}_w1": Curve(name, [1, 2], [0.2, 0.1]) for name in ("gap", "lane_gap", "x")}
+    [chart] = learning_curves(logs, {"gap": "x to the next car", "lane_gap": "x to the next car", "x": "x of cars"})
+    expected = ["x to the next car (gap)", "x to the next car (lane_gap)", "x of cars"]
+    assert [entry.name for entry in chart.legend] == expected
+
+
 def test_rule_changes_are_on_a_line_from_prior_to_learned(run: Path) -> None:
     found = section(page_of(run), "rule-changes")
     points = spec(found)["datasets"]["points"]
@@ -340,3 +349,13 @@ def test_images_of_unknown_content_have_no_boxes(copy: Path) -> None:
     found = section(page_of(copy), "images")
     assert "Boxes are not known of: target." in found.text
     assert not found.all("section")[2].all("rect") and found.all("section")[0].all("rect")
+
+
+def test_groups_and_images_have_the_titles_of_their_rows(copy: Path) -> None:
+    path = copy / "examples" / "examples.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({"learned_structure": [one | {"labels": None} for one in told["prior"]]} | told))
+    found = section(page_of(copy), "images")
+    assert found.all("h3")[0].text == "learned structure"
+    assert found.all("button", class_="tile")[0].attributes["aria-label"] == "learned structure 1"
+    assert "Boxes are not known of: learned structure." in found.text

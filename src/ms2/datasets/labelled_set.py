@@ -24,6 +24,8 @@ from ms2.core.settings import Configured
 
 Annotations = dict[str, Tensor]
 Example = tuple[UInt8[Tensor, "3 h w"], Annotations]
+ApProtocol = Literal["plain", "kitti"]
+"""How average precision is computed: of each class, or by KITTI's levels of difficulty."""
 MIN_SIDE = 1e-3
 """Shortest side of a box in pixels; shorter boxes are left out, as torchvision's detectors refuse empty ones."""
 READING_ERRORS = (AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
@@ -62,12 +64,12 @@ class LabelledSet(Configured, Dataset[Example], ABC):
     Attributes:
         categories: Names of the categories; the first has label 1.
         amodal: Whether boxes enclose whole objects, and not just their visible part.
-        protocol: How average precision is computed on the set: ``plain``, or by ``kitti``'s levels of difficulty.
+        protocol: How average precision is computed on the set.
     """
 
     categories: tuple[str, ...]
     amodal: bool = False
-    protocol: Literal["plain", "kitti"] = "plain"
+    protocol: ApProtocol = "plain"
 
     @abstractmethod
     def __len__(self) -> int:
@@ -169,11 +171,14 @@ def path_inside(folder: Path, name: str) -> Path:
     """Return the path of a file named in a data file; raise an error if it lies outside the folder.
 
     Raises:
-        DataSetError: If it lies elsewhere.
+        DataSetError: If it lies elsewhere, or is no path at all.
     """
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except ValueError as error:  # such as a null byte
+        raise DataSetError(f"{folder}: {name!r} is named as an image, but is no path ({error})") from error
     if not path.is_relative_to(folder.resolve()):
-        raise DataSetError(f"{name!r} is named as an image, but lies outside {folder}: do not trust this data set")
+        raise DataSetError(f"{name!r} is named as an image, but lies outside {folder}: do not trust this folder")
     return path
 
 

@@ -13,14 +13,15 @@ from jaxtyping import Bool
 from markupsafe import Markup
 
 from ms2.core.errors import UserError
+from ms2.datasets.labelled_set import path_inside
 from ms2.datasets.labels import decode_mask
 from ms2.datasets.records import ObjectLabel
 from ms2.report.card import render_card
 from ms2.report.charts import Chart, heat_map, histogram
 from ms2.report.counts import DISTANCE_BIN_WIDTH, POSITION_BINS, DataSetCounts, scene_names
-from ms2.report.files import read_json, read_text, resolve_inside
+from ms2.report.files import read_json, read_text
 from ms2.report.gallery import Gallery, GalleryImage, GalleryLabel, build_gallery, bytes_per_image, data_uri
-from ms2.report.page import Fact, ReproduceSection, Section, command_list, drop_empty_facts, render_page
+from ms2.report.page import Fact, ReproduceSection, Section, drop_empty_facts, render_page
 from ms2.report.tables import Table
 
 NUM_SAMPLES = 24
@@ -122,7 +123,7 @@ def _samples(folder: Path, counts: DataSetCounts) -> Gallery | None:
     """Images with boxes and masks."""
     max_bytes, images = bytes_per_image(len(counts.samples)), []
     for name, record in counts.samples.items():
-        path = resolve_inside(folder, record.image.file)
+        path = path_inside(folder, record.image.file)
         if not path.exists():
             raise UserError(
                 f"{path}: there is no such image, of which scenes/{name} is the record. Run the same ms2 generate "
@@ -271,4 +272,4 @@ def _reproduce(folder: Path, description: Mapping[str, Any], first: str) -> Repr
     record = shlex.quote(str(folder / "scenes" / first))
     commands["render one image again, byte by byte"] = f"ms2 render --provenance {record} --output again.png"
     commands["this page"] = f"ms2 report {shlex.quote(str(folder))}"
-    return ReproduceSection(command_list(commands), "")
+    return ReproduceSection(commands, "")

@@ -60,15 +60,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: this is not YAML ({error})") from error
     return content if isinstance(content, dict) else {}
-
-
-def resolve_inside(folder: Path, name: object) -> Path:
-    """Return the path of a file named in a data file; raise an error if it lies outside the folder.
-
-    Raises:
-        UserError: If it lies outside the folder.
-    """
-    path = folder / str(name)
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{folder}: its records name the file {str(name)!r}, which lies outside of it")
-    return path

@@ -183,12 +183,13 @@ def build_gallery(groups: Mapping[str, Sequence[GalleryImage]], note: str = "") 
         return None
     counts = Counter(label.category for image in images for label in image.labels or ())
     indices = {category: i for i, (category, _) in enumerate(counts.most_common())}
-    unlabelled = [name for name, group in groups.items() if group and all(image.labels is None for image in group)]
+    shown = {name: group for name, group in groups.items() if group}
+    titles = {name: ROW_TITLES.get(name, name) for name in shown}
+    unlabelled = [titles[name] for name, group in shown.items() if all(image.labels is None for image in group)]
     return Gallery(
         groups=[
-            Group(ROW_TITLES.get(name, name), ROW_COLOURS.get(name, "soft"), [_tile(one, indices) for one in group])
-            for name, group in groups.items()
-            if group
+            Group(titles[name], ROW_COLOURS.get(name, "soft"), [_tile(one, indices) for one in group])
+            for name, group in shown.items()
         ],
         categories=[Category(name, _colour(i), f"{counts[name]:,}") for name, i in indices.items()],
         has_masks=any(image.masks for image in images),

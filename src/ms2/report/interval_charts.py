@@ -65,7 +65,7 @@ class ChangeRow(NamedTuple):
         ]
 
 
-def interval_chart(title: str, rows: Sequence[IntervalRow], caption: str = "") -> Chart:
+def interval_chart(title: str, rows: Sequence[IntervalRow]) -> Chart:
     """Draw numbers with their intervals, one below the other, on an axis that starts at 0."""
     legend = series_legend([row.name for row in rows])
     points: list[dict[str, Any]] = []
@@ -87,7 +87,7 @@ def interval_chart(title: str, rows: Sequence[IntervalRow], caption: str = "") -
     ]
     words = "; ".join(row.text for row in rows)
     spec = specification(drawn, 24 * len(rows), points=points)
-    return Chart(title, spec, f"{title}. {words}", caption)
+    return Chart(title, spec, f"{title}. {words}")
 
 
 def rule_change_chart(title: str, rows: Sequence[ChangeRow]) -> Chart:

@@ -58,7 +58,7 @@ CHARTS = tuple(
 """Charts of logged values in order; values that none of them shows have charts of their own below."""
 TRAINING_COLUMN_PATTERN = r"(train|extractor|pretraining|autoencoding|parameters)/"
 """Pattern of columns that each log of training has, and no log of ``ms2 test``, whose values belong to no step."""
-NON_CURVE_COLUMN_PATTERN = r"(epoch|step)$|(final|realism|image_distances)/"
+NON_CURVE_COLUMN_PATTERN = r"(epoch|step)$|final/"
 """Pattern of the columns that are not plotted as curves: counters, and values measured once after training."""
 CURVE_NAMES = {"nll": "training", "val_nll": "held out", "prior_entropy": "entropy of the prior"}
 SCORE_TITLES = {
@@ -93,7 +93,11 @@ def learning_curves(logs: Mapping[str, Curve], titles: Mapping[str, str]) -> lis
     charts, left, names = [], dict(logs), {**titles, **CURVE_NAMES}
     for title, pattern, caption, from_zero in CHARTS:
         found = [(key, match[1]) for key in logs if (match := re.fullmatch(pattern, key))]
-        curves = [left.pop(key)._replace(name=names.get(name, name.replace("_", " "))) for key, name in found]
+        labels = [names.get(name, name.replace("_", " ")) for _, name in found]
+        curves = [
+            left.pop(key)._replace(name=label if labels.count(label) == 1 else f"{label} ({name})")
+            for (key, name), label in zip(found, labels, strict=True)
+        ]
         if curves:
             charts.append(line_chart(title, curves, caption, from_zero))
     return charts + [line_chart(name, [curve]) for name, curve in left.items()]

@@ -61,7 +61,7 @@ class ReproduceSection:
         versions: Versions of what it was made with, as text.
     """
 
-    commands: list[Fact]
+    commands: Mapping[str, str]
     versions: str
 
 
@@ -120,8 +120,3 @@ def page_script() -> str:
 def drop_empty_facts(facts: Sequence[Fact]) -> list[Fact]:
     """Drop facts without a value."""
     return [fact for fact in facts if fact.value is not None]
-
-
-def command_list(commands: Mapping[str, str]) -> list[Fact]:
-    """Return the commands, each with a description of its purpose."""
-    return [Fact(what, command) for what, command in commands.items()]

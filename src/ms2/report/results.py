@@ -22,6 +22,8 @@ from ms2.report.formatting import format_interval, format_number
 from ms2.report.interval_charts import IntervalRow, interval_chart
 from ms2.report.tables import Cell, Table
 
+COLUMN_ORDER = tuple(dict.fromkeys((LEARNED, *ROW_TITLES)))
+"""Names of rows in the order in which distances are shown, the learned model's first."""
 DISTANCES_WITH_UNIT = ("wasserstein", "w1")
 """Distances in the unit of the statistic."""
 
@@ -177,7 +179,7 @@ def _metric(
     title: str, distance: str, rows: Mapping[str, Estimate], means: Mapping[str, float]
 ) -> ReportedMetric | None:
     finite = {name: one for name, one in rows.items() if math.isfinite(one.value) and name in ROW_TITLES}
-    order = [name for name in (LEARNED, *ROW_TITLES) if name in finite]
+    order = [name for name in COLUMN_ORDER if name in finite]
     return ReportedMetric(title, distance, {name: finite[name] for name in order}, means) if LEARNED in finite else None
 
 
@@ -209,8 +211,7 @@ def _distance_table(results: Results) -> Table:
         if (metric := statistic_metric(one, distance)) is not None
     ]
     found += [metric for metric in _image_metrics(results) if metric is not None]
-    names = [name for name in (LEARNED, *ROW_TITLES) if any(name in one.estimates for one in found)]
-    names = list(dict.fromkeys(names))
+    names = [name for name in COLUMN_ORDER if any(name in one.estimates for one in found)]
     rows: list[list[Cell | str]] = [
         [one.name, *(estimate_cell(one.estimates.get(name)) for name in names)] for one in found
     ]

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ms2.core.errors import UserError
+from ms2.core.parsing import get_nested
+from ms2.datasets.labelled_set import path_inside
 from ms2.metrics.results import (
+    ROW_TITLES,
     HistogramResult,
     Results,
     StatisticResult,
@@ -19,12 +22,12 @@ from ms2.metrics.results import (
 )
 from ms2.report.charts import Chart, duration_chart, histogram
 from ms2.report.detectors import comparison_tables
-from ms2.report.files import read_json, read_text, read_yaml, resolve_inside
+from ms2.report.files import read_json, read_text, read_yaml
 from ms2.report.formatting import format_duration
 from ms2.report.gallery import Gallery, GalleryImage, build_gallery, bytes_per_image, data_uri, parse_label
 from ms2.report.interval_charts import ChangeRow, rule_change_chart
 from ms2.report.learning import learning_curves, probe_section, read_logs
-from ms2.report.page import Fact, ReproduceSection, Section, command_list, drop_empty_facts, render_page
+from ms2.report.page import Fact, ReproduceSection, Section, drop_empty_facts, render_page
 from ms2.report.results import main_metrics, results_section, statistic_metric
 from ms2.report.tables import Table
 
@@ -135,31 +138,24 @@ def report_run(folder: Path) -> str:
 
 def _facts(results: Results | None, config: Mapping[str, Any]) -> list[Fact]:
     facts = [
-        Fact(name, str(_get_nested(config, *path, "class_path") or "").rpartition(".")[2] or None)
+        Fact(name, str(get_nested(config, *path, "class_path") or "").rpartition(".")[2] or None)
         for name, path in (("world", ("world", "grammar")), ("target", ("data", "target")))
     ]
+    max_steps = get_nested(config, "trainer", "max_steps") or None
     if results is None:
-        steps, seed = _get_nested(config, "trainer", "max_steps"), config.get("seed_everything")
-        return drop_empty_facts([*facts, Fact("steps", steps), Fact("seed", seed)])
+        return drop_empty_facts([*facts, Fact("steps", max_steps), Fact("seed", config.get("seed_everything"))])
     measured = results.measured_with
     total = results.seconds.get("total")
     return drop_empty_facts(
         [
             *facts,
-            Fact("steps", measured.steps or _get_nested(config, "trainer", "max_steps")),  # ms2 test takes none
+            Fact("steps", measured.steps or max_steps),  # ms2 test takes none
             Fact("seed", measured.seed),
             Fact("scenes measured", f"{measured.num_scenes:,}"),
             Fact("duration", None if total is None else format_duration(total)),
             Fact("ms2", measured.versions.get("ms2")),
         ]
     )
-
-
-def _get_nested(settings: object, *path: str) -> Any:
-    """Return the value at a path of nested keys; None if a key is missing."""
-    for key in path:
-        settings = settings.get(key) if isinstance(settings, Mapping) else None
-    return settings
 
 
 def _optional(path: Path, load: Any) -> Any:
@@ -204,9 +200,9 @@ def _images(folder: Path) -> Gallery | None:
         for row, some in found.items():
             groups[row] = []
             for i, one in enumerate(some):
-                uri, size = data_uri(resolve_inside(examples, one["file"]), max_bytes)
+                uri, size = data_uri(path_inside(examples, one["file"]), max_bytes)
                 labels = None if one["labels"] is None else [parse_label(label) for label in one["labels"]]
-                groups[row].append(GalleryImage(uri, size, labels, f"{row} {i + 1}"))
+                groups[row].append(GalleryImage(uri, size, labels, f"{ROW_TITLES.get(row, row)} {i + 1}"))
     except UserError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -240,13 +236,23 @@ def _rule_changes(folder: Path) -> RuleChangesSection | None:
 
 
 def _change_row(row: Mapping[str, str]) -> ChangeRow:
+    before = _number(row["before"]) if row["before"] else None
+    after, low, high = (_number(row[name]) for name in ("after", "after_low", "after_high"))
     return ChangeRow(
-        row["label"],
-        float(row["before"]) if row["before"] else None,
-        float(row["after"]),
-        (float(row["after_low"]), float(row["after_high"])),
-        (float(row["visits_before"]), float(row["visits_after"])),
+        row["label"], before, after, (low, high), (_number(row["visits_before"]), _number(row["visits_after"]))
     )
+
+
+def _number(text: str) -> float:
+    """Parse a number that a chart can show.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} cannot be shown")
+    return number
 
 
 def _foreign_file(path: Path, folder: Path, problem: str) -> UserError:
@@ -294,7 +300,7 @@ def _reproduce(folder: Path, results: Results | None) -> ReproduceSection:
             "images of the learned scenes": f"ms2 predict --config {config}",
         }
     commands["this page"] = f"ms2 report {shlex.quote(str(folder))}"
-    return ReproduceSection(command_list(commands), versions)
+    return ReproduceSection(commands, versions)
 
 
 def _configuration(folder: Path) -> Fact | None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
@@ -11,12 +11,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
-from ms2.datasets.labelled_set import Annotations, LabelledSet, collate
+from ms2.datasets.labelled_set import Annotations, ApProtocol, LabelledSet, collate
 from ms2.evaluation.detectors.detector import Detector
 from ms2.metrics.average_precision import kitti_ap, mean_ap
 from ms2.metrics.intervals import Interval
-
-Protocol = Literal["plain", "kitti"]
 
 
 def train_detector(
@@ -66,7 +64,7 @@ def train_detector(
 def evaluate_detector(
     detector: Detector,
     data: LabelledSet,
-    protocol: Protocol = "plain",
+    protocol: ApProtocol = "plain",
     *,
     iou: float = 0.5,
     resamples: int = 500,
