@@ -20,7 +20,7 @@ from ms2.world import World
 
 NUM_EXAMPLES = 16
 """Images of each row."""
-SHOWN_ROWS = ("prior", "learned_structure", "learned")
+EXAMPLE_ROWS = ("prior", "learned_structure", "learned")
 """Rows of which images are shown."""
 
 
@@ -43,7 +43,7 @@ def sample_examples(
 ) -> dict[str, list[Example]]:
     """Render n labelled scenes of each row; the target's images have labels where its scenes are known."""
     draw = generator(seed, "pictures", device=device)
-    rows = {name: row for name, row in model.rows.items() if name in SHOWN_ROWS}
+    rows = {name: row for name, row in model.rows.items() if name in EXAMPLE_ROWS}
     found = {name: render_examples(model.world, model.sample(n, draw, row)) for name, row in rows.items()}
     if target.scenes is not None and target.hidden is not None:  # whose scenery may differ from the model's world
         found[TARGET] = render_examples(target.hidden, target.scenes[:n])

@@ -6,9 +6,14 @@ reached. So a change in one context does not depend on what leads there: for a m
 many cars as before, only the context of the list of roads changes.
 """
 
+import csv
+import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -19,12 +24,6 @@ from ms2.grammar.rules import EMPTY_STRING, Rule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-import csv
-import io
-import math
-
-import numpy as np
-import torch
 
 Z_95 = 1.959964
 """Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
@@ -74,7 +73,7 @@ def rule_changes(
     Symbols with one rule are left out. Of two rules one probability determines the other, so only the rule is reported
     that continues a list, or else the first.
 
-    The intervals take visits as independent. A place that one scene reaches several times, as with ``S -> S S``, may
+    The intervals take visits as independent. A context that one scene reaches several times, as with ``S -> S S``, may
     need wider ones.
 
     Raises:

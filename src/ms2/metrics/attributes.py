@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
 from ms2.metrics.attribute_distances import AttributeSample, attribute_noise_floor, compare_attributes
-from ms2.metrics.base import SHOWN_ROWS, Statistic, round_fractions
+from ms2.metrics.base import HISTOGRAM_ROWS, Statistic, round_fractions
 from ms2.metrics.histograms import distribution
 from ms2.metrics.intervals import Interval
 from ms2.metrics.results import HistogramResult
@@ -50,7 +50,7 @@ class AttributeStatistic(Statistic[AttributeSample], kind="attribute_statistics"
 
     def histogram(self, samples: Mapping[str, AttributeSample], class_names: Sequence[str]) -> HistogramResult | None:
         """Compute the share of values in each of `HISTOGRAM_BINS` bins; None without values."""
-        shown = {row: samples[row].values.double() for row in SHOWN_ROWS if row in samples}
+        shown = {row: samples[row].values.double() for row in HISTOGRAM_ROWS if row in samples}
         values = torch.cat(list(shown.values()))
         if not len(values):
             return None

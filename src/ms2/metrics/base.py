@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Sample = TypeVar("Sample")
 """What a statistic measures in a set of scenes."""
-SHOWN_ROWS = ("prior", "learned", "target")
+HISTOGRAM_ROWS = ("prior", "learned", "target")
 """Rows whose histograms are shown."""
 
 

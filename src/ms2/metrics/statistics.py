@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ms2.core.errors import UserError, suggest
-from ms2.metrics.base import SHOWN_ROWS, Statistic, round_fractions
+from ms2.metrics.base import HISTOGRAM_ROWS, Statistic, round_fractions
 from ms2.metrics.histograms import compare_histograms, distribution, histogram_noise_floor
 from ms2.metrics.intervals import Interval
 from ms2.metrics.results import HistogramResult
@@ -57,7 +57,7 @@ class StructureStatistic(Statistic[Int[Tensor, "n k"]], kind="statistics"):
         self, samples: Mapping[str, Int[Tensor, "_ _"]], class_names: Sequence[str]
     ) -> HistogramResult | None:
         """Compute the fraction in each bin, up to the last bin of more than `MIN_SHOWN_FRACTION`."""
-        shares = {row: distribution(samples[row]) for row in SHOWN_ROWS if row in samples}
+        shares = {row: distribution(samples[row]) for row in HISTOGRAM_ROWS if row in samples}
         width = max(len(share) for share in shares.values())
         table = torch.stack([F.pad(share, (0, width - len(share))) for share in shares.values()])
         if self.ordered:
