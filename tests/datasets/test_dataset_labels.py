@@ -79,6 +79,13 @@ def test_a_mask_of_the_whole_image_and_one_of_all_but_a_column() -> None:
     assert instance_masks(np.full((3, 4), -1)) == {}
 
 
+def test_more_objects_than_a_byte_counts() -> None:
+    """pycocotools 2.0.11 computes areas of at most 255 masks at once."""
+    found = instance_masks(np.arange(300).reshape(15, 20))
+    assert len(found) == 300
+    assert all((mask.area, mask.box) == (1, (i % 20, i // 20, i % 20 + 1, i // 20 + 1)) for i, mask in found.items())
+
+
 shares = st.lists(st.floats(0.0078125, 1, width=32), min_size=OBJECTS, max_size=OBJECTS)
 kinds = st.lists(st.integers(-1, len(CLASSES) - 1), min_size=OBJECTS, max_size=OBJECTS)
 filters = st.builds(

@@ -136,20 +136,23 @@ def image_labels(
 
 def instance_masks(instances: Int[np.ndarray, "h w"]) -> dict[int, InstanceMask]:
     """Encode the mask of each object in a map of instances."""
-    numbers = np.unique(instances)
-    numbers = numbers[numbers >= 0]
-    if not len(numbers):
-        return {}
-    # pycocotools takes masks in Fortran order: h w n, of which each mask is stored column by column
-    columns = np.ascontiguousarray(instances.T)
-    masks = np.equal(columns[None], numbers[:, None, None]).view(np.uint8).transpose(2, 1, 0)
+    columns = instances.T.reshape(-1)  # COCO's masks are column by column
+    starts = np.flatnonzero(np.diff(columns, prepend=columns[0] - 1))
+    runs, objects = np.stack([starts, np.append(starts[1:], columns.size)], 1), columns[starts]
+    order = objects.argsort(kind="stable")
+    numbers, first = np.unique(objects[order], return_index=True)
+    parts = zip(numbers.tolist(), np.split(runs[order], first[1:]), strict=True)
     with _numpy_warnings_ignored():
-        encoded = coco_mask.encode(masks)
-        areas, boxes = coco_mask.area(encoded).tolist(), coco_mask.toBbox(encoded).astype(int).tolist()
-    return {
-        i: InstanceMask({"size": list(instances.shape), "counts": found["counts"].decode("ascii")}, area, _corners(box))
-        for i, found, area, box in zip(numbers.tolist(), encoded, areas, boxes, strict=True)
-    }
+        return {i: _encode_runs(part, instances.shape) for i, part in parts if i >= 0}
+
+
+def _encode_runs(runs: Int[np.ndarray, "r 2"], size: tuple[int, ...]) -> InstanceMask:
+    """Encode a mask, given the first pixel of each of its runs and the one behind it."""
+    lengths = np.diff(runs.reshape(-1), prepend=0, append=size[0] * size[1]).tolist()  # of gaps and runs in turn
+    counts = lengths if lengths[-1] else lengths[:-1]
+    encoded = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
+    segmentation = {"size": list(size), "counts": encoded["counts"].decode("ascii")}
+    return InstanceMask(segmentation, sum(lengths[1::2]), _corners(coco_mask.toBbox(encoded).astype(int).tolist()))
 
 
 def decode_mask(segmentation: dict[str, Any]) -> Bool[np.ndarray, "h w"]:
