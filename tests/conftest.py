@@ -4,12 +4,12 @@ Nothing here may import ms2 before the hook is installed.
 """
 
 import pytest
+import shapes
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# An int where a float is declared is right by PEP 484; plain beartype refuses it.
-install_import_hook("ms2", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+install_import_hook("ms2", "shapes.check_first_calls")
 
 from ms2.grammar.grammar import Grammar  # noqa: E402
 
@@ -32,6 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent.name not in FAST)
+
+
+@pytest.fixture(autouse=True)
+def check_shapes_anew() -> None:
+    shapes.check_again()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The run-time check of shapes that conftest.py turns on is active, and lets pass what is right."""
 
 import pytest
+import shapes
 import torch
 from hypothesis import settings
 from jaxtyping import TypeCheckError
@@ -42,3 +43,17 @@ def test_runs_are_reproducible_and_leave_a_core_to_others():
     assert settings.default.derandomize
     assert settings.default.deadline is None
     assert torch.get_num_threads() == 1
+
+
+def test_the_first_calls_of_a_function_are_checked_in_each_test(digits: Grammar):
+    wrong = torch.zeros(3, dtype=torch.long)
+    for _ in range(2):
+        for _ in range(2 * shapes.CHECKED_CALLS):
+            is_valid(digits, torch.zeros(1, 4, dtype=torch.long))
+        is_valid(digits, wrong[None, None][0])
+        with pytest.raises(Exception) as unchecked:
+            is_valid(digits, wrong)
+        assert not isinstance(unchecked.value, TypeCheckError)
+        shapes.check_again()
+        with pytest.raises(TypeCheckError):
+            is_valid(digits, wrong)

@@ -295,6 +295,12 @@ def test_two_processes_stay_together(tmp_path: Path, frozen: bool) -> None:
 # --- learning ---
 
 
+@pytest.fixture(scope="module")
+def autoencoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cache of the stage, which is the same for every gradient."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize(
     ("gradient", "steps", "share_left"),
     [
@@ -305,12 +311,14 @@ def test_two_processes_stay_together(tmp_path: Path, frozen: bool) -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Gradient) else str(value),
 )
-def test_the_targets_distribution_is_learned(tmp_path: Path, gradient: Gradient, steps: int, share_left: float) -> None:
+def test_the_targets_distribution_is_learned(
+    tmp_path: Path, autoencoders: Path, gradient: Gradient, steps: int, share_left: float
+) -> None:
     """After the autoencoder is trained; a tenth of the prior's Wasserstein distance is what users are promised."""
     world = dial()
     model = learner(world, learning(gradient))
     stage = Autoencoding(world, model.parameter_model, max_steps=150, batch_size=64, lr=1e-2)
-    run_stage(stage, lambda s: trainer(tmp_path, s.max_steps), tmp_path / "cache")
+    run_stage(stage, lambda s: trainer(tmp_path, s.max_steps), autoencoders)
     data = target(world)
     trainer(tmp_path, steps).fit(model, datamodule=data)
     rules = world.structure_prior.sample(world.grammar, 2000, rng(3))
