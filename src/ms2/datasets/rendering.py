@@ -84,7 +84,8 @@ def render_record(path: Path) -> tuple[bytes, str, bool]:
     about = DataSetFolder(root).read_json("dataset.json") or {}
     if not isinstance(about.get("world"), dict) or about.get("image") not in SUFFIX_BY_FORMAT:
         raise RecordError(
-            f"{path} lies outside of a data set: {root / 'dataset.json'}, which describes its world, is missing"
+            f"{path} lies outside of a data set: {root / 'dataset.json'}, which describes its world, is missing or "
+            "damaged"
         )
     world = build_model({"world": about["world"]}, None, root.name).model.world
     graph = SceneRecord.from_json(record["scene"])

@@ -14,7 +14,7 @@ import ms2
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
-from ms2.core.settings import Configured, fingerprint
+from ms2.core.settings import Configured, fingerprint, settings_of
 from ms2.evaluation.examples import Example, sample_examples
 from ms2.evaluation.image_distances import ImageDistances
 from ms2.evaluation.rule_changes import RuleChange, rule_changes
@@ -153,11 +153,16 @@ class Evaluation(Configured):
             if one.name in attributes
         }
         return Measurements(
-            Results(self._measured_with(target), structure_results, attribute_results, images),
+            Results(self._measured_with(model, target), structure_results, attribute_results, images),
             self.histograms(model, {**structure, **attributes}),
             rule_changes(model.world.grammar, derivations[PRIOR].to(CPU), derivations[LEARNED].to(CPU)),
             sample_examples(model, target, self.seed, device),
         )
+
+    def measured_with(self, model: SceneModel, target: Target) -> str:
+        """Return a hash of the settings that results depend on: those of evaluation, target and scene model."""
+        things = (self, target, model.world, model.structure, model.parameters)
+        return fingerprint([_with_floats(settings_of(thing)) for thing in things])
 
     def measure_images(
         self,
@@ -255,15 +260,24 @@ class Evaluation(Configured):
         names = model.world.grammar.classes
         return {one.name: {row: one.measure(some, names) for row, some in scenes.items()} for one in self.statistics}
 
-    def _measured_with(self, target: Target) -> RunProvenance:
+    def _measured_with(self, model: SceneModel, target: Target) -> RunProvenance:
         return RunProvenance(
             num_scenes=self.num_scenes,
             seed=self.seed,
             target=type(target).__name__,
             num_images=self.num_images if target.annotated else None,
-            fingerprint=fingerprint(self),
+            fingerprint=self.measured_with(model, target),
             versions={"ms2": ms2.__version__, "torch": torch.__version__, "python": platform.python_version()},
         )
+
+
+def _with_floats(settings: Any) -> Any:
+    """Replace whole numbers by floats, as configurations give 1.0 where Python gives 1."""
+    if isinstance(settings, dict):
+        return {name: _with_floats(value) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [_with_floats(value) for value in settings]
+    return float(settings) if type(settings) is int else settings
 
 
 def compare(statistic: Statistic[Any], samples: Mapping[str, Any], draw: torch.Generator) -> StatisticResult:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path
+from ms2.core.files import expand_path, read_tensors, reading
 from ms2.features.base import Blocks, FeatureExtractor
 
 TIMM_PREFIX = "timm/"
@@ -200,12 +200,8 @@ def _weights(architecture: str, weights: str) -> Mapping[str, Tensor]:
     path = expand_path(weights)
     if not path.is_file():
         raise WeightsError(f"there are no weights {path.absolute()}: give a file of a state dict, or 'imagenet'")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever broken bytes raise
-        raise WeightsError(
-            f"{path} can't be read as weights ({type(error).__name__}): save a state dict there"
-        ) from error
+    with reading(path, "weights", "save a state dict there", WeightsError):
+        found = read_tensors(path)
     found = found.get("state_dict", found) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise WeightsError(f"{path} holds no state dict: save network.state_dict() there")

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ms2.core.seeding import generator
 from ms2.features.base import FeatureExtractor, TrainedExtractor
 from ms2.learning.probe import probe
 from ms2.learning.stage import Stage
@@ -12,6 +13,9 @@ from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
 from ms2.scene.batch import scenes_from_derivations
 from ms2.world import World
+
+NUM_CHECK_SCENES = 4
+"""Scenes on which the loss is tried before training."""
 
 
 class ExtractorTraining(Stage):
@@ -73,20 +77,34 @@ class ExtractorTraining(Stage):
         """Whether the extractor is one that ms2 trains."""
         return isinstance(self.features, TrainedExtractor)
 
+    @torch.no_grad()
+    def check(self) -> None:
+        """Try the loss on a few labelled samples.
+
+        Raises:
+            UserError: If the extractor doesn't fit images or labels.
+        """
+        training = self.features.training
+        self.features.eval()
+        self._loss(NUM_CHECK_SCENES, generator(self.seed, "check"))
+        self.features.train(training)
+
     def setup(self, stage: str) -> None:
         """Unfreeze the extractor, which `MetaSim2` freezes."""
         self.features.train().requires_grad_(True)
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the extractor's loss on one batch of labelled prior samples."""
-        assert isinstance(self.features, TrainedExtractor)
-        draw = self.step_generator()
-        rules = self.structure_prior.sample(self.world.grammar, self.local_batch_size, draw)
-        scenes = self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), draw)
-        labels = self.world.renderer.render_labelled(scenes)
-        loss = self.features.loss(labels.image, labels, scenes)
+        loss = self._loss(self.local_batch_size, self.step_generator())
         self.log("extractor/loss", loss, prog_bar=True, sync_dist=True)
         return loss
+
+    def _loss(self, n: int, draw: torch.Generator) -> Tensor:
+        assert isinstance(self.features, TrainedExtractor)
+        rules = self.structure_prior.sample(self.world.grammar, n, draw)
+        scenes = self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), draw)
+        labels = self.world.renderer.render_labelled(scenes)
+        return self.features.loss(labels.image, labels, scenes)
 
     def on_fit_end(self) -> None:
         """Measure how accurately the trained extractor counts."""

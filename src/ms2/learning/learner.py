@@ -11,6 +11,7 @@ from ms2.core.distributed import Processes
 from ms2.core.settings import Configured
 from ms2.features.base import FeatureExtractor
 from ms2.models.scene_model import SceneModel
+from ms2.scene.batch import SceneBatch
 
 Real = Mapping[str, Float[Tensor, "m _"]]
 """Features of target images, by block."""
@@ -37,6 +38,13 @@ class Learner(Configured, nn.Module, ABC):
 
         Raises:
             UserError: If they don't.
+        """
+
+    def check_features(self, model: SceneModel, features: FeatureExtractor, scenes: SceneBatch) -> None:
+        """Check that the objective can compare features of images, by a few scenes of the prior.
+
+        Raises:
+            UserError: If it can't.
         """
 
     @abstractmethod

@@ -18,7 +18,7 @@ from ms2.learning.parameter_learner import ParameterLearner
 from ms2.learning.reward import TaskReward
 from ms2.learning.structure_learner import StructureLearner
 from ms2.learning.turns import Turns
-from ms2.models.checkpoints import check_grammar, grammar_metadata
+from ms2.models.checkpoints import SETTINGS, CheckpointError, check_grammar, difference, grammar_metadata
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import Row, SceneModel
 from ms2.models.structure import StructureModel
@@ -136,9 +136,18 @@ class MetaSim2(Configured, AlternatingOptimisation):
         checkpoint["grammar"] = grammar_metadata(self.world.grammar)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the weights belong to this grammar.
+        """Check that the weights belong to this grammar and this model.
 
         Raises:
-            CheckpointError: If the checkpoint's rules are not this world's.
+            CheckpointError: If the checkpoint's rules are not this world's, or its weights not this model's.
         """
         check_grammar(checkpoint, self.world.grammar)
+        problem = difference(checkpoint["state_dict"], self)
+        if problem is not None:
+            raise CheckpointError(f"the checkpoint is of another model: {problem}. {SETTINGS}")
+        lacking = {"optimizer_states", "lr_schedulers", "loops", "callbacks"} - checkpoint.keys()
+        if lacking and self.trainer.state.fn == TrainerFn.FITTING:
+            raise CheckpointError(
+                f"the checkpoint lacks {', '.join(sorted(lacking))}, so that learning can't go on from it: give one "
+                "that 'ms2 fit' has written"
+            )

@@ -61,6 +61,11 @@ class ParameterLearner(Learner):
         """Check that the renderer has the derivatives that the gradient estimator needs."""
         self.gradient.check(_parameters(model).mutable.rendered, model.world.renderer.differentiable)
 
+    def check_features(self, model: SceneModel, features: FeatureExtractor, scenes: SceneBatch) -> None:
+        """Check that the features have the blocks of the objective, and the derivatives of the gradient estimator."""
+        found = self._embed(features, model, scenes)
+        self.objective(found, found, torch.arange(len(scenes)), found)
+
     def weights(self, model: SceneModel) -> list[nn.Parameter]:
         """Return the weights of the parameter model, or of its decoder alone."""
         parameters = _parameters(model)

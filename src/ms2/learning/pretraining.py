@@ -74,7 +74,7 @@ class Pretraining(Stage):
         """Configure early stopping at a plateau of the validation loss."""
         return [EarlyStopping("pretraining/val_nll", patience=self.patience, min_delta=1e-3)]
 
-    def on_fit_start(self) -> None:
+    def check(self) -> None:
         """Check that the model can produce the prior's derivations.
 
         Raises:
@@ -94,6 +94,10 @@ class Pretraining(Stage):
                 f"{1 - made:.0%} of the prior's derivations have longer lists than model.structure.max_length "
                 "allows: raise it, with room for what is to be learned"
             )
+
+    def on_fit_start(self) -> None:
+        """Check again, for whoever trains the stage alone."""
+        self.check()
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the negative log-likelihood of new derivations of the prior."""

@@ -60,6 +60,13 @@ class Stage(Configured, LightningModule, ABC):
         """Whether there is anything to train."""
         return True
 
+    def check(self) -> None:
+        """Check, before anything is trained, what can be known then.
+
+        Raises:
+            UserError: If settings don't fit each other.
+        """
+
     def step_generator(self) -> torch.Generator:
         """Return the generator of this step's samples, which depends on seed, stage, step and process alone."""
         return generator(self.seed, self.name, self.global_step, self.global_rank, device=self.device)

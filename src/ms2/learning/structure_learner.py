@@ -18,6 +18,7 @@ from ms2.learning.learner import Learner, Log, Real, local_number
 from ms2.models.scene_model import SceneModel
 from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
+from ms2.scene.batch import SceneBatch
 
 MIN_SHARPNESS, MAX_SHARPNESS = 0.02, 200.0
 """Sharpness, as in `Objective.block_scores`, beyond which a kernel is called degenerate."""
@@ -82,6 +83,11 @@ class StructureLearner(Learner):
     def check(self, model: SceneModel) -> None:
         """Check that the grammar has the symbols of the credit assignment."""
         self.credit.groups(model.world.grammar)
+
+    def check_features(self, model: SceneModel, features: FeatureExtractor, scenes: SceneBatch) -> None:
+        """Check that the features have the blocks of the objective."""
+        found = features(model.world.renderer.render(scenes))
+        self.objective(found, found, torch.arange(len(scenes)), found)
 
     def weights(self, model: SceneModel) -> list[nn.Parameter]:
         """Return the weights of the structure model."""

@@ -159,7 +159,7 @@ class RunProvenance:
         target: Name of the target's class.
         steps: Steps of learning.
         num_images: Generated images in which structure was counted, where the target was annotated; else None.
-        fingerprint: Hash of the run's settings; empty if unknown.
+        fingerprint: Hash of the settings of evaluation, target and scene model; empty if unknown.
         command: Command line; empty if unknown.
         versions: Versions of ms2, torch and Python.
     """

@@ -68,16 +68,23 @@ def open_model(
 
     Args:
         source: The folder of a run, a checkpoint in it, a configuration, or the name of a world.
-        structure: ``learned`` or ``prior``; by default learned where there is a checkpoint.
+        structure: ``learned`` or ``prior``; by default learned where there is a checkpoint, and the prior of a world or
+            a configuration.
         checkpoint: File of weights, where ``source`` is a configuration.
         arguments: More settings as on a command line: ``["--world.renderer.canvas_size", "96"]``.
         parameters: ``learned`` or ``prior``; by default learned where the run has learned them.
 
     Raises:
-        UserError: If there is no such source, or no checkpoint where a learned model is requested.
+        UserError: If there is no such source, or no checkpoint where a learned model is requested or the source is a
+            run.
     """
     configuration, name, weights = find_configuration(source)
     weights = Path(checkpoint) if checkpoint else weights
+    if structure is None and weights is None and _is_run(source):
+        raise UserError(
+            f"{source} has no checkpoint yet, so nothing learned can be drawn from it: go on with 'ms2 fit', or draw "
+            f"from the prior with --structure prior (in Python, open {Path(source) / 'config.yaml'})"
+        )
     if structure == "learned" and weights is None:
         raise UserError(
             f"{source} has no trained structure model: name the folder of a run, add --checkpoint FILE, or draw from "
@@ -173,6 +180,11 @@ def parse_settings(
             configuration = parser.parse_args(arguments, namespace=configuration)
         plain = yaml.safe_load(parser.dump(configuration, skip_none=False, skip_link_targets=True))
         return plain, parser.instantiate_classes(configuration)
+
+
+def _is_run(source: str) -> bool:
+    """Whether a source is the folder of a run, rather than a file or a name."""
+    return source not in configurations.worlds() and Path(source).expanduser().is_dir()
 
 
 def _find_files(source: str) -> tuple[Path, Path | None]:

@@ -1,6 +1,7 @@
 """Object detectors: torchvision's networks as LightningModules."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path, write_tensors
+from ms2.core.files import expand_path, read_tensors, reading, write_tensors
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
 from ms2.datasets.labelled_set import Annotations
@@ -154,13 +155,14 @@ class Detector(Configured, LightningModule):
 
     def _load_trained(self, path: Path) -> None:
         saved = _read(path)
-        for name, mine in (("architecture", self.architecture), ("categories", list(self.categories))):
-            if saved["detector"][name] != mine:
-                raise CheckpointError(
-                    f"{path} holds a detector whose {name} is {saved['detector'][name]}, but this one's is {mine}: to "
-                    "fine-tune it, make them the same"
-                )
-        self.load_state_dict(saved["weights"])
+        with _reading(path):
+            for name, mine in (("architecture", self.architecture), ("categories", list(self.categories))):
+                if saved["detector"][name] != mine:
+                    raise CheckpointError(
+                        f"{path} holds a detector whose {name} is {saved['detector'][name]}, but this one's is {mine}: "
+                        "to fine-tune it, make them the same"
+                    )
+            self.load_state_dict(saved["weights"])
 
 
 def load_detector(path: Path | str) -> Detector:
@@ -169,20 +171,24 @@ def load_detector(path: Path | str) -> Detector:
     Raises:
         CheckpointError: If the file holds none.
     """
-    saved = _read(expand_path(path))
-    settings = {**saved["detector"], "backbone_weights": None, "fine_tune_from": None}  # all weights are in the file
-    detector = Detector(**settings)
-    detector.load_state_dict(saved["weights"])
+    path = expand_path(path)
+    saved = _read(path)
+    with _reading(path):
+        # all weights are in the file
+        detector = Detector(**{**saved["detector"], "backbone_weights": None, "fine_tune_from": None})
+        detector.load_state_dict(saved["weights"])
     return detector.eval()
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(path, "a detector", "train it again", CheckpointError)
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no detector {path.absolute()}: give a file that `train_detector` has saved")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever broken bytes raise
-        raise CheckpointError(f"{path} can't be read as a detector ({type(error).__name__}): train it again") from error
+    with _reading(path):
+        saved = read_tensors(path)
     if not isinstance(saved, dict) or not {"detector", "weights"} <= saved.keys():
         raise CheckpointError(f"{path} holds no detector: give a file that `train_detector` has saved")
     return saved
