@@ -23,7 +23,9 @@ class LabelError(ValueError):
 
 
 class LabelFilter(NamedTuple):
-    """Thresholds below which objects are not labelled, but hidden: listed in records, and ignored by formats.
+    """Thresholds below which objects are not labelled, but hidden: listed in records as such.
+
+    COCO and YOLO leave hidden objects out, KITTI has them as DontCare, and `GeneratedSet` as regions to ignore.
 
     Attributes:
         categories: Classes that are labelled.

@@ -68,7 +68,7 @@ class AttributeBlocks:
         gap_blocks: By name, the axis of a block of gaps, and the attribute that says on which line (lane) an object is.
         block_classes: By name, the classes whose objects a block holds; all by default.
         per_slot: Names of blocks that are repeated for each slot.
-        reserved: Names of other blocks.
+        reserved: Names of the extractor's other blocks, which a block of attributes or gaps may not have.
 
     Attributes:
         attribute_blocks: Attributes of each block of attributes, by its name in the settings.

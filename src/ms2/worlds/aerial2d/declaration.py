@@ -19,7 +19,11 @@ LANE_WIDTH = 3.6
 ROAD_WIDTH = 2 * LANE_WIDTH + 1
 """Width of two lanes with their shoulders."""
 MIN_SPACING = 4.9
-"""Minimum distance of the centres of neighbouring cars on a lane; a car's attribute ``spacing`` is a probability."""
+"""Minimum distance of the centres of neighbouring cars on a lane.
+
+A car's attribute ``spacing`` is no distance: it is the share of the lane's remaining free length that the car takes,
+expressed as a probability (`priors.Lanes`).
+"""
 
 
 class Size(NamedTuple):
