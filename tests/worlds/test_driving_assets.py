@@ -30,7 +30,6 @@ from ms2.worlds.driving3d.assets.mesh_classes import PROCEDURES, mesh_classes
 from ms2.worlds.driving3d.assets.textures import noise
 from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
 
-trimesh = pytest.importorskip("trimesh")
 DATA = os.environ.get("MS2_DATA")
 TEXTURE = np.full((4, 4, 3), 128, np.uint8)
 
@@ -262,6 +261,7 @@ def obj(folder, name="model", size=(1.0, 1.0, 2.0), material="Paint", library=Tr
 def glb(folder, name="model", size=(1.0, 1.0, 2.0)):
     folder.mkdir(parents=True, exist_ok=True)
     x, y, z = size
+    trimesh = pytest.importorskip("trimesh")
     trimesh.creation.box((x, z, y)).export(folder / f"{name}.glb")
     return folder / f"{name}.glb"
 
@@ -293,6 +293,7 @@ def test_models_are_scaled_to_their_class(name, tmp_path):
 
 def test_a_trunk_stands_at_the_origin(tmp_path):
     """However far the crown reaches out to one side."""
+    trimesh = pytest.importorskip("trimesh")
     low, high = trimesh.creation.box((0.2, 4, 0.2)), trimesh.creation.box((3, 1, 1))
     low.apply_translation((0, 2, 0)), high.apply_translation((1.4, 4.5, 0))
     trimesh.Scene([low, high]).export(tmp_path / "tree.glb")

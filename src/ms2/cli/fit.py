@@ -104,6 +104,8 @@ class CLI(LightningCLI):
         self.config = parser.parse_args([*command, *with_settings(words[len(command) :])])
         settings = self.config[command[0]] if command else self.config
         settings["seed_everything"] = self.seed(settings["seed_everything"])
+        if "data.target.init_args.allow_pipe" in settings:
+            settings["data.target.init_args.allow_pipe"] = settings["allow_pipe"]  # whatever a file says
 
     @cached_property
     def drawn_seed(self) -> int:
@@ -246,6 +248,7 @@ def add_run_options(parser: LightningArgumentParser) -> None:
         help="Check everything, and show images of prior and target; no training.",
     )
     add("--checkpoint_every", type=int, default=50, help="Steps between checkpoints.")
+    add("--allow_pipe", type=bool, default=False, help="Run shell commands (pipe:...) that the target names.")
     wandb = "Weights & Biases: offline needs no account; 'wandb sync' uploads later."
     add("--wandb", type=Literal["offline", "online", "disabled"], default="offline", help=wandb)
 

@@ -25,6 +25,8 @@ from ms2.core.registry import ENTRY_POINT_GROUP
 
 BASES_KEY = "base"
 """Key under which a configuration names what it is based on."""
+PERMISSIONS = ("allow_pipe",)
+"""Settings that take effect on the command line only, as configurations may come from others."""
 
 
 class YamlLoader(yaml.SafeLoader):
@@ -112,10 +114,19 @@ def read(path: Path) -> dict[str, Any]:
 def load(name: str | Path) -> dict[str, Any]:
     """Read all settings of a configuration: those of its bases, with its own merged on top.
 
+    What only the command line may give is left out.
+
     Raises:
         UserError: If it or a base can't be found or read, or is based on itself.
     """
-    return _load(find(str(name)), ())
+    found: dict[str, Any] = _without_permissions(_load(find(str(name)), ()))
+    return found
+
+
+def _without_permissions(settings: Any) -> Any:
+    if isinstance(settings, Mapping):
+        return {key: _without_permissions(value) for key, value in settings.items() if key not in PERMISSIONS}
+    return [_without_permissions(value) for value in settings] if isinstance(settings, list) else settings
 
 
 def load_all(names: Iterable[str | Path]) -> dict[str, Any]:

@@ -167,9 +167,11 @@ def expand_path(path: str | Path) -> Path:
     """Return a path with ``~`` and environment variables such as ``$MS2_DATA`` filled in.
 
     Raises:
-        UserError: If a variable is not set.
+        UserError: If a variable is not set, or the path is empty, which would stand for the current folder.
     """
     found = os.path.expandvars(os.path.expanduser(path))
+    if not found.strip():
+        raise UserError(f"the path {str(path)!r} is empty: give a file or a folder, or '.' for the current folder.")
     missing = re.search(r"\$\{?(\w+)\}?", found)
     if missing:
         raise UserError(

@@ -14,6 +14,11 @@ from torch import Tensor
 from ms2.core.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+UNREAD_IMAGE_SUFFIXES = (
+    ".apng", ".arw", ".avif", ".cr2", ".cr3", ".dds", ".dng", ".exr", ".hdr", ".heic", ".heif", ".j2k", ".jfif", ".jp2",
+    ".jpe", ".jxl", ".nef", ".orf", ".pbm", ".pnm", ".psd", ".raf", ".rw2", ".svg", ".tga",
+)  # fmt: skip
+"""Suffixes of images that are not read: Pillow lacks them, depends on how it was built, or reads a preview alone."""
 
 Channels = Literal[1, 3]
 Fit = Literal["stretch", "crop", "pad"]
@@ -86,14 +91,19 @@ def _decode(file: Any) -> Image.Image:
 
 def _flatten(image: Image.Image, channels: Channels) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _deep_to_grey(image)
+        image = deep_to_grey(image)
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _deep_to_grey(image: Image.Image) -> Image.Image:
+def deep_to_grey(image: Image.Image) -> Image.Image:
+    """Convert an image in 16 bits or in floats to 8-bit grey.
+
+    Raises:
+        ValueError: If values are out of range.
+    """
     # Pillow's own conversion clips at 255 instead of scaling. It opens 16-bit files in mode I too, so that mode is
     # taken to be 16-bit. White is fixed, not the image's maximum, so that images stay comparable.
     white = 1 if image.mode == "F" else 65535
@@ -132,6 +142,11 @@ def unreadable_reason(error: Exception) -> str:
         limit = f"{Image.MAX_IMAGE_PIXELS} pixels"
         return f"over Pillow's limit of {limit}, so it could be a decompression bomb; if you trust it, save it smaller"
     return str(error) or type(error).__name__
+
+
+def unread_reason(name: str | Path) -> str:
+    """Return a sentence part that says why an image of a kind that is not read is no use, and what to do."""
+    return f"{Path(name).suffix.lower()[1:].upper()} files are not read; convert it to PNG or JPEG"
 
 
 def image_grid(images: Float[Tensor, "b c h w"], columns: int = 4) -> UInt8[np.ndarray, "height width 3"]:

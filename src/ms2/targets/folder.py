@@ -31,7 +31,7 @@ class Folder(Target):
     def __init__(
         self,
         world: World,
-        root: Path | str,
+        root: str | Path,
         fit: Fit = "crop",
         on_error: OnError = "raise",
         limit: int | None = None,

@@ -19,7 +19,16 @@ from tqdm import tqdm
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
-from ms2.core.images import IMAGE_SUFFIXES, Channels, Fit, ImageError, read_image, unreadable_reason
+from ms2.core.images import (
+    IMAGE_SUFFIXES,
+    UNREAD_IMAGE_SUFFIXES,
+    Channels,
+    Fit,
+    ImageError,
+    read_image,
+    unread_reason,
+    unreadable_reason,
+)
 from ms2.datasets.labelled_set import check_limit
 
 MAX_ASPECT_DIFFERENCE = 0.05
@@ -113,11 +122,17 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         errors = [ImageError(str(error.filename), unreadable_reason(error)) for error in unlisted]
         self._report(errors, f"{len(errors)} folders cannot be listed")
         images = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+        unread = sorted(file for file in files if file.suffix.lower() in UNREAD_IMAGE_SUFFIXES)
         if not images:
             kinds = Counter(file.suffix.lower() or "(no extension)" for file in files).most_common(MAX_LISTED)
             instead = ", ".join(f"{count} {kind}" for kind, count in kinds) or "nothing"
             looked = f"looked here and in subfolders for {' '.join(IMAGE_SUFFIXES)} and found {instead}"
-            raise ImageError(self.root, f"no images: {looked} (hidden files aside). Point root at a folder of images.")
+            convert = f" {unread_reason(unread[0])}." if unread else ""
+            raise ImageError(
+                self.root, f"no images: {looked} (hidden files aside).{convert} Point root at a folder of images."
+            )
+        errors = [ImageError(file, unread_reason(file)) for file in unread]
+        self._report(errors, f"{len(unread)} of {len(images) + len(unread)} images are of kinds that are not read")
         return images
 
     def _image_size(self, path: Path) -> ImageError | tuple[int, int]:
