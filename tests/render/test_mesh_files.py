@@ -7,6 +7,7 @@ import os
 import struct
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -191,6 +192,12 @@ def test_nodes_turn_scale_and_move(tmp_path: Path) -> None:
     assert mesh.vertices.max(0) == pytest.approx([0, 5, 4], abs=1e-6)
 
 
+def test_meshes_without_nodes_are_shown(tmp_path: Path) -> None:
+    glb = GLB()
+    del glb.json["nodes"], glb.json["scenes"], glb.json["scene"]
+    assert area(glb.load(tmp_path)) == pytest.approx(1)
+
+
 # --- GLB: textures ---
 
 
@@ -257,6 +264,8 @@ def test_webp_and_pictures_in_the_description_are_read(tmp_path: Path) -> None:
     assert glb.load(tmp_path).textures[0][0, 0].tolist() == [255, 0, 0]
     glb.json["images"] = [{"uri": "data:image/png;base64," + base64.b64encode(picture()).decode()}]
     assert glb.load(tmp_path).textures[0][1, 0].tolist() == [0, 0, 255]
+    glb.json["images"] = [{"uri": "data:image/png," + quote(picture())}]
+    assert glb.load(tmp_path).textures[0][1, 0].tolist() == [0, 0, 255]
 
 
 def test_sixteen_bit_pictures_are_scaled(tmp_path: Path) -> None:
@@ -301,6 +310,9 @@ def _compress(glb: GLB) -> None:
         (lambda g: g.json["accessors"][0].update(count=10**12), r"1000000000000 elements in accessor 0"),
         (lambda g: g.part["attributes"].update(POSITION=g.add(SQUARE * np.float32(np.nan))), r"positions .* not fin"),
         (lambda g: g.json["nodes"][0].update(extensions={"EXT_mesh_gpu_instancing": {}}), r"EXT_mesh_gpu_instancing"),
+        (lambda g: g.part.update(material=7), r"refers to number 7 of its 1 materials"),
+        (lambda g: g.json["nodes"][0].update(mesh=-1), r"refers to number -1 of its 1 meshes"),
+        (lambda g: g.surface.update(roughnessFactor=float("nan")), r"a number that is NaN"),
         (lambda g: g.json.update(meshes=[{}]), r"cannot be read as GLB \(KeyError"),
     ],
 )  # fmt: skip
@@ -395,6 +407,7 @@ def test_a_hole_that_a_seam_joins_stays_open() -> None:
         ("mtllib model.mtl / usemtl a", "newmtl a\nmap_Kd a.png", r"needs the texture .*a\.png, which is not there"),
         ("mtllib model.mtl / usemtl a", "newmtl a\nmap_Kd -t 1 a.png", r"line 2 has a texture with -t 1, which is not"),
         ("mtllib model.mtl / usemtl a", "newmtl a\nmap_Kd -x 1 a.png", r"with the option '-x'"),
+        ("mtllib model.mtl / usemtl a", "newmtl a\nmap_Kd -s 2", r"line 2 has the texture '-s 2' \(it names no file\)"),
         ("v 1 2", None, r"line 4 is 'v' '1 2' \(2 numbers instead of 3 to 7\)"),
         ("f 1 2 0", None, r"line 4 is 'f' '1 2 0' \(indices begin with 1\)"),
         ("f 1 2 -4", None, r"line 4 .*there are 3 v before it"),
@@ -421,6 +434,17 @@ def test_names_and_numbers_of_an_obj_are_read_as_written(tmp_path: Path) -> None
     order = np.argsort(mesh.uv[:, 0] + 0.01 * mesh.uv[:, 1])
     assert mesh.uv[order] == pytest.approx(np.array([[0.5, 0], [0.5, 4], [2.5, 0]]))
     assert mesh.colour[order, 0] == pytest.approx([0.5, 0.25, 0.5])
+
+
+def test_encodings_of_an_obj(tmp_path: Path) -> None:
+    """Line ends of any system; UTF-16 is refused."""
+    text = "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
+    for end in ("\n", "\r\n", "\r"):
+        (tmp_path / "model.obj").write_bytes(text.replace("\n", end).encode())
+        assert area(load_mesh(tmp_path / "model.obj")) == pytest.approx(0.5)
+    (tmp_path / "model.obj").write_bytes(text.encode("utf-16"))
+    with pytest.raises(UserError, match=r"model\.obj cannot be read as OBJ: it is no text in UTF-8"):
+        load_mesh(tmp_path / "model.obj")
 
 
 def test_paint_needs_no_definition(tmp_path: Path) -> None:

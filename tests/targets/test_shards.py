@@ -274,9 +274,17 @@ def test_missing_shards_are_named_before_anything_is_trained(tmp_path: Path) -> 
         Shards(world(), str(tmp_path), limit=0)
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/a.tar", "htps://example.org/a.tar", "pipe2:x", "s3://[x"])
+def test_addresses_that_nothing_reads_are_refused(url: str) -> None:
+    with pytest.raises(
+        ShardError, match=r"there is no reader of the address '.*Available: ais, file, .*https.*'pipe:COM"
+    ):
+        Shards(world(), url)
+
+
 def test_a_command_that_fails_is_named_with_its_status(tmp_path: Path) -> None:
     target = Shards(world(), f"pipe:cat {tmp_path}/gone.tar 2>/dev/null", allow_pipe=True)
-    with pytest.raises(ShardError, match=r"(?s)gone\.tar.*can't be read.*before its first image.*exit 1"):
+    with pytest.raises(ShardError, match=r"(?s)gone\.tar.*can't be read.*before its first image.*exit status 1\."):
         target.verify()
 
 

@@ -360,6 +360,21 @@ def test_broken_files_can_be_skipped(tmp_path):
         mesh_classes(str(tmp_path), "skp")
 
 
+def test_mesh_files_of_other_kinds_are_named(tmp_path):
+    glb(tmp_path / "tree", "a")
+    for name in ("a.fbx", "b.FBX", "c.gltf", ".d.fbx", "notes.txt"):
+        (tmp_path / "tree" / name).touch()
+    with pytest.warns(
+        UserWarning, match=r"2 mesh files in .* of kinds that are not read: b\.FBX, c\.gltf\. Export them"
+    ):
+        assert len(read_models(str(tmp_path), ("tree",))["tree"]) == 1
+
+
+def test_an_empty_name_is_not_the_current_folder():
+    with pytest.raises(UserError, match="is empty"):
+        read_models("", ("tree",))
+
+
 def test_nothing_is_skipped_silently_or_warned_of_needlessly(tmp_path):
     glb(tmp_path / "tree")
     with warnings.catch_warnings():

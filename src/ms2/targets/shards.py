@@ -16,13 +16,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from ms2.core.errors import suggest
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
 from ms2.core.images import IMAGE_SUFFIXES, Fit, ImageError, read_image
 from ms2.datasets.labelled_set import check_limit
 from ms2.targets.base import Target
 from ms2.targets.image_folder import MAX_LISTED, OnError, format_examples, warn_about_shapes
-from ms2.targets.tar_stream import ShardError, Unusable, is_command, read_members
+from ms2.targets.tar_stream import ShardError, Unusable, read_members, scheme
 from ms2.world import World
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -86,12 +87,13 @@ class Shards(Target):
         self.urls = [url for given in ([urls] if isinstance(urls, str) else urls) for url in _expand(given)]
         if not self.urls:
             raise ShardError("urls names no shards: give a folder of tar files, or their names or addresses")
-        commands = [url for url in self.urls if is_command(url)]
+        commands = [url for url in self.urls if scheme(url) == "pipe"]
         if commands and not allow_pipe:
             raise ShardError(
                 f"urls has a shell command, {commands[0]!r}, which runs only with permission. If you trust it, add "
                 "--allow_pipe true to the command (a configuration cannot give it; in Python: allow_pipe=True)."
             )
+        _check_schemes(self.urls)
         _check_files(self.urls)
         self._preview: UInt8[Tensor, "m c h w"] | None = None
 
@@ -221,10 +223,22 @@ def _expand(given: str) -> list[str]:
 
 def _local(url: str) -> Path | None:
     """Return the path of a local URL; None for others."""
-    parsed = urlparse(url)
-    if parsed.scheme == "file":
-        return Path(url2pathname(parsed.path))
-    return Path(url) if parsed.scheme == "" else None
+    if scheme(url) == "file":
+        return Path(url2pathname(urlparse(url).path))
+    return Path(url) if scheme(url) == "" else None
+
+
+def _check_schemes(urls: Sequence[str]) -> None:
+    """Raise an error if there is no reader of an address."""
+    from webdataset.gopen import gopen_schemes
+
+    known = {"file", *gopen_schemes} - {"__default__"}
+    for url in urls:
+        if scheme(url) not in ("", *known):
+            raise ShardError(
+                f"there is no reader of the address {url!r}. {suggest(scheme(url), known)} For others, 'pipe:COMMAND' "
+                "reads the output of a command."
+            )
 
 
 def _check_files(urls: Sequence[str]) -> None:

@@ -141,19 +141,19 @@ def _decompressed(stream: Any) -> Any:
     return next((opener(stream) for magic, opener in DECOMPRESSORS.items() if head.startswith(magic)), stream)
 
 
-def is_command(url: str) -> bool:
-    """Return whether opening an address runs a shell command."""
+def scheme(url: str) -> str:
+    """Return the scheme of an address in lower case, such as "https"; empty for a path."""
     try:
-        return urlparse(url).scheme == "pipe"
+        return urlparse(url).scheme
     except ValueError:  # it is no valid address
-        return url.lower().startswith("pipe:")
+        return url.partition(":")[0].lower()
 
 
 def _open(url: str, timeout: float) -> Any:
     """Open a shard; a command gets a process group of its own, so that all of it can be stopped."""
     from webdataset.gopen import Pipe, gopen
 
-    if is_command(url):
+    if scheme(url) == "pipe":
         command = url.strip()[len("pipe:") :]
         opened = Pipe(command, mode="rb", shell=True, ignore_status=[SIGPIPE_STATUS], start_new_session=True)
     else:
@@ -177,6 +177,7 @@ def _stop(stream: Any) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 process.kill()
+        process.wait()
     if stream is not None:
         with contextlib.suppress(Exception):  # raised if a command is stopped early
             stream.close()
@@ -184,11 +185,12 @@ def _stop(stream: Any) -> None:
 
 def _reason(error: Exception, stream: Any) -> str:
     """Return why a shard cannot be read: the exit status of the command that fetches it, or else the error."""
-    try:
-        if stream is not None and not isinstance(error, TimeoutError):
-            stream.close()
-    except Exception as status:
-        return str(status)
+    process = _process(stream)
+    if process is not None and not isinstance(error, TimeoutError):
+        with contextlib.suppress(Exception):
+            stream.close()  # a command that could not write its output ends
+        if process.poll() not in (None, 0, SIGPIPE_STATUS, -signal.SIGPIPE):
+            return f"the command that fetches it ended with exit status {process.poll()}"
     return str(error) or type(error).__name__
 
 

@@ -5,7 +5,8 @@ import json
 import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -61,12 +62,13 @@ class GLBFile:
         self.folder, self.paint_materials = folder, paint_materials
         if data[:4] != b"glTF":
             raise MeshFileError("is no GLB file: it does not begin with 'glTF'")
-        version, length = struct.unpack_from("<II", data, 4)
-        if version != 2:
+        version, length = struct.unpack_from("<II", data + bytes(12), 4)
+        if version != 2 and len(data) > 8:
             raise MeshFileError(f"cannot be read as GLB: its version is {version}, not 2. Export it as glTF 2.0.")
-        if len(data) < length:
+        if len(data) < max(length, 20):
+            wanted = max(length, 20)
             raise MeshFileError(
-                f"cannot be read as GLB: it is cut off after {len(data)} of {length} bytes. Fetch or export it again."
+                f"cannot be read as GLB: it is cut off after {len(data)} of {wanted} bytes. Fetch or export it again."
             )
         chunks: dict[bytes, bytes] = {}
         start = 12
@@ -74,7 +76,7 @@ class GLBFile:
             size, kind = struct.unpack_from("<I4s", data, start)
             chunks.setdefault(kind, data[start + 8 : start + 8 + size])
             start += 8 + size
-        self.json: dict[str, Any] = json.loads(chunks[b"JSON"])
+        self.json: dict[str, Any] = json.loads(chunks[b"JSON"], parse_constant=_refuse_constant)
         self.binary = chunks.get(b"BIN\0")
         refused = [name for name in self.json.get("extensionsRequired", []) if not _is_read(name)]
         if refused:
@@ -87,7 +89,7 @@ class GLBFile:
     def parts(self) -> Iterator[tuple[str, Mesh, Float[np.ndarray, "4 4"]]]:
         """Iterate over names, meshes, and the transforms of their nodes."""
         for node, matrix in self._nodes():
-            mesh = self.json["meshes"][node["mesh"]]
+            mesh = self._item("meshes", node["mesh"])
             name = mesh.get("name") or node.get("name") or f"mesh {node['mesh']}"
             for primitive in mesh["primitives"]:
                 if primitive.get("mode", TRIANGLES) not in (TRIANGLES, STRIP, FAN):
@@ -97,9 +99,12 @@ class GLBFile:
 
     def _nodes(self) -> Iterator[tuple[dict[str, Any], Float[np.ndarray, "4 4"]]]:
         """Iterate over the visible nodes of the scene that have a mesh, with their transforms."""
-        nodes = self.json.get("nodes", [])
+        if "nodes" not in self.json:  # a library of meshes
+            yield from (({"mesh": index}, np.eye(4)) for index in range(len(self.json.get("meshes", []))))
+            return
+        nodes = self.json["nodes"]
         if self.json.get("scenes"):
-            roots = self.json["scenes"][self.json.get("scene", 0)].get("nodes", [])
+            roots = self._item("scenes", self.json.get("scene", 0)).get("nodes", [])
         else:
             roots = sorted(set(range(len(nodes))) - {child for node in nodes for child in node.get("children", [])})
         waiting, seen = [(root, np.eye(4)) for root in reversed(roots)], set()
@@ -108,7 +113,7 @@ class GLBFile:
             if index in seen:
                 raise MeshFileError(f"has node {index} at several places of its tree. Export it again.")
             seen.add(index)
-            node = nodes[index]
+            node = self._item("nodes", index)
             extensions = node.get("extensions", {})
             if not extensions.get("KHR_node_visibility", {}).get("visible", True):
                 continue
@@ -126,7 +131,7 @@ class GLBFile:
     def _part(self, primitive: dict[str, Any], name: str, weights: list[float]) -> Mesh:
         """Build the mesh of a primitive, with its morph targets at their default weights."""
         attributes = primitive["attributes"]
-        position = self.json["accessors"][attributes["POSITION"]]
+        position = self._item("accessors", attributes["POSITION"])
         for extension in ("KHR_draco_mesh_compression", "EXT_meshopt_compression"):
             if extension in primitive.get("extensions", {}) and "bufferView" not in position:
                 raise MeshFileError(f"has {name!r} compressed by {extension}. Export it without compression.")
@@ -180,7 +185,7 @@ class GLBFile:
         """Return a material, the number of its texture coordinates, and their transform."""
         if index is None:
             return PartMaterial(), 0, np.eye(3)
-        material = self.json["materials"][index]
+        material = self._item("materials", index)
         name = material.get("name", f"material {index}")
         if "pbrMetallicRoughness" not in material and SPECULAR_GLOSSINESS in material.get("extensions", {}):
             raise MeshFileError(
@@ -195,8 +200,8 @@ class GLBFile:
         if use is None:
             return PartMaterial(name, colour, gloss), 0, np.eye(3)
         transform = use.get("extensions", {}).get("KHR_texture_transform", {})
-        texture = self.json["textures"][use["index"]]
-        sampler = self.json["samplers"][texture["sampler"]] if "sampler" in texture else {}
+        texture = self._item("textures", use["index"])
+        sampler = self._item("samplers", texture["sampler"]) if "sampler" in texture else {}
         wrapping = WRAPPINGS[sampler.get("wrapS", 10497)], WRAPPINGS[sampler.get("wrapT", 10497)]
         image = self._image(texture, f"of the material {name!r}")
         texcoord = transform.get("texCoord", use.get("texCoord", 0))
@@ -209,7 +214,7 @@ class GLBFile:
         if source is None:
             what = " and ".join(extensions) or "nothing"
             raise MeshFileError(f"has a texture {use} that is given as {what} alone. Export it as PNG or JPEG.")
-        image = self.json["images"][source]
+        image = self._item("images", source)
         if "bufferView" in image:
             kind = image.get("mimeType", "an unknown type")
             label = f"{image['name']!r}" if "name" in image else f"{source}"
@@ -219,6 +224,12 @@ class GLBFile:
             return decode_texture(_decode_uri(uri), f"{source} (embedded) {use}")
         return decode_texture(read_reference(self.folder, uri, "texture"), find_reference(self.folder, uri))
 
+    def _item(self, kind: str, index: int) -> Any:
+        items = self.json.get(kind, [])
+        if not 0 <= index < len(items):
+            raise MeshFileError(f"refers to number {index} of its {len(items)} {kind}. Export it again.")
+        return items[index]
+
     # -- buffers ---------------------------------------------------------------------------------------
 
     def accessor(self, index: int) -> Num[np.ndarray, "n k"]:
@@ -227,7 +238,7 @@ class GLBFile:
         Raises:
             MeshFileError: If it reaches beyond its buffer.
         """
-        facts = self.json["accessors"][index]
+        facts = self._item("accessors", index)
         kind, width, count = np.dtype(COMPONENTS[facts["componentType"]]), WIDTHS[facts["type"]], facts["count"]
         if not 0 <= count <= MAX_COUNT:
             raise MeshFileError(f"has {count} elements in accessor {index}; at most {MAX_COUNT} are possible.")
@@ -248,7 +259,7 @@ class GLBFile:
 
     def _array(self, view: int, offset: int, kind: Any, count: int, width: int) -> Any:
         row = kind.itemsize * width
-        stride = self.json["bufferViews"][view].get("byteStride") or row
+        stride = self._item("bufferViews", view).get("byteStride") or row
         data = np.frombuffer(self._view(view), np.uint8)
         needed = offset + stride * (count - 1) + row if count else 0
         if offset < 0 or needed > len(data):
@@ -257,10 +268,10 @@ class GLBFile:
         return np.ascontiguousarray(rows).view(kind)
 
     def _view(self, index: int) -> bytes:
-        view = self.json["bufferViews"][index]
+        view = self._item("bufferViews", index)
         if "EXT_meshopt_compression" in view.get("extensions", {}):
             raise MeshFileError("has data compressed by EXT_meshopt_compression. Export it without compression.")
-        buffer = self.json["buffers"][view["buffer"]]
+        buffer = self._item("buffers", view["buffer"])
         if "uri" not in buffer:
             data = self.binary
             if data is None:
@@ -279,14 +290,20 @@ def _is_read(extension: str) -> bool:
 
 
 def _decode_uri(uri: str) -> bytes:
-    return base64.b64decode(uri.partition(",")[2])
+    header, _, content = uri.partition(",")
+    return base64.b64decode(content) if header.endswith(";base64") else unquote_to_bytes(content)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise MeshFileError(f"has a number that is {name}. Export it again.")
 
 
 def _local_matrix(node: dict[str, Any]) -> Float[np.ndarray, "4 4"]:
     """Return a node's own transform, which is a matrix, or a scale, a rotation and a translation."""
     if "matrix" in node:
         return np.array(node["matrix"], float).reshape(4, 4).T
-    x, y, z, w = node.get("rotation", (0, 0, 0, 1))
+    rotation = np.array(node.get("rotation", (0, 0, 0, 1)), float)
+    x, y, z, w = rotation / max(float(np.linalg.norm(rotation)), 1e-12)
     turn = np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],

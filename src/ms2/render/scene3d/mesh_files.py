@@ -58,7 +58,7 @@ def load_mesh(path: Path | str, paint_materials: Collection[str] = ()) -> Mesh:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         warnings.warn(f"{path}: left out {', '.join(left_out[:3])}{more}", stacklevel=2)
     if not parts:
-        raise UserError(f"{path} has no triangles")
+        raise UserError(f"{path} has no triangles to show")
     return concatenate_meshes(*parts)
 
 

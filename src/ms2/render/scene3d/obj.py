@@ -31,6 +31,7 @@ OPTIONS = {
     "-s": 3, "-t": 3, "-texres": 1, "-type": 1,
 }  # fmt: skip
 """Options of a texture, which stand before its name, and the most values of each."""
+LINE_END = re.compile(r"\r\n?|\n")
 COMMENT = re.compile(r"(?:^|\s)#")  # not inside of a name
 Corner = tuple[int, int, int]
 """Indices of position, texture coordinates and normal; -1 for none."""
@@ -76,6 +77,8 @@ class OBJFile:
     left_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if b"\0" in self.data:
+            raise MeshFileError("cannot be read as OBJ: it is no text in UTF-8. Save it as plain text.")
         self.values: dict[str, list[list[float]]] = {"v": [], "vt": [], "vn": []}
         self.polygons: dict[str | None, list[tuple[int, list[Corner]]]] = defaultdict(list)
         self.libraries: list[str] = []
@@ -202,7 +205,12 @@ def read_library(data: bytes, library: str, folder: Path) -> dict[str | None, Li
                 ) from error
             material.colour = (values[0], values[1], values[2]) if len(values) == 3 else (values[0],) * 3
         elif key.lower() == "map_kd":
-            _read_texture(material, rest, where)
+            try:
+                _read_texture(material, rest, where)
+            except ValueError as error:
+                if isinstance(error, MeshFileError):
+                    raise
+                raise MeshFileError(f"{where} has the texture {rest!r} ({error}). Correct its options.") from error
     return found
 
 
@@ -231,6 +239,8 @@ def _read_texture(material: LibraryMaterial, rest: str, where: str) -> None:
                 f"{where} has a texture with {option} {' '.join(values)}, which is not supported. Bake it into the "
                 "texture, or remove the option."
             )
+    if not rest:
+        raise ValueError("it names no file")
     material.texture = rest
 
 
@@ -238,8 +248,8 @@ def _statements(data: bytes) -> Iterator[tuple[int, str, str]]:
     """Iterate over line numbers, keywords and the rest of their lines, which backslashes continue."""
     text = data.decode("utf-8-sig", "surrogateescape")  # names keep their bytes, whatever their encoding
     joined, begin = "", 1
-    for number, line in enumerate(text.split("\n"), 1):
-        joined += line.rstrip("\r")
+    for number, line in enumerate(LINE_END.split(text), 1):
+        joined += line
         if joined.endswith("\\"):
             joined = joined[:-1] + " "
             continue
