@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,42 @@ def test_missing_mnist_says_what_to_do(tmp_path: Path) -> None:
         DigitCanvas(source="mnist", mnist_root=str(tmp_path))
     for part in (str(tmp_path / "MNIST" / "raw"), "train-images-idx3-ubyte", "download=True", "'sklearn'"):
         assert part in str(error.value)
+
+
+def test_mnist_that_is_cut_or_missing_is_named_by_its_file(tmp_path: Path) -> None:
+    labels = torch.arange(10)
+    write_mnist(tmp_path, labels[:, None, None].expand(-1, 28, 28), labels)
+    raw = tmp_path / "MNIST" / "raw"
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (raw / name).unlink()  # which are not used
+    images, other = raw / "train-images-idx3-ubyte", raw / "train-labels-idx1-ubyte"
+    assert load_digits("mnist", 8, str(tmp_path)).number.tolist() == [1] * 10
+    whole, theirs = images.read_bytes(), other.read_bytes()
+
+    def said(*patterns: str) -> None:
+        load_digits.cache_clear()
+        with pytest.raises(UserError) as error:
+            load_digits("mnist", 8, str(tmp_path))
+        assert all(re.search(pattern, str(error.value)) for pattern in patterns), error.value
+
+    for content, pattern in (
+        (
+            whole[:-1],
+            "images-idx3-ubyte is cut or damaged: it has 7855 bytes, where its head of 10 x 28 x 28 says 7856",
+        ),
+        (whole[:7], "images-idx3-ubyte is cut or damaged: it has 7 bytes"),
+        (b"", "images-idx3-ubyte is no file of MNIST with 3 dimensions"),
+        (theirs, "images-idx3-ubyte is no file of MNIST with 3 dimensions"),
+        (whole + b"1", "it has 7857 bytes"),
+        (whole[:7] + b"\t" + whole[8 : -28 * 28], "has 9 images, but 10 labels"),
+    ):
+        images.write_bytes(content)
+        said(pattern)
+    images.write_bytes(whole)
+    other.write_bytes(theirs[:-1] + b"\x0b")
+    said("labels-idx1-ubyte has a label 11")
+    other.rename(other.with_name(f"{other.name}.gz"))
+    said("lacks train-labels-idx1-ubyte; it has train-images-idx3-ubyte. Unpack train-labels-idx1-ubyte.gz with gunzip")
 
 
 def write_mnist(root: Path, images: Tensor, labels: Tensor) -> None:

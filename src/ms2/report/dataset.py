@@ -15,7 +15,7 @@ from markupsafe import Markup
 from ms2.core.errors import UserError
 from ms2.core.files import read_json, read_text
 from ms2.datasets.labelled_set import path_inside
-from ms2.datasets.labels import decode_mask
+from ms2.datasets.masks import decode_mask
 from ms2.datasets.records import ObjectLabel
 from ms2.report.card import render_card
 from ms2.report.charts import Chart, heat_map, histogram
@@ -145,9 +145,8 @@ def _masks(labels: Sequence[ObjectLabel], size: tuple[int, int]) -> dict[str, Bo
     """Union of the masks of each class."""
     found: dict[str, Bool[np.ndarray, "h w"]] = {}
     for label in labels:
-        # the decoder trusts the size that it is given
         if isinstance(label.segmentation, Mapping) and list(label.segmentation.get("size") or ()) == [size[1], size[0]]:
-            mask = decode_mask({"size": [size[1], size[0]], "counts": str(label.segmentation["counts"])})
+            mask = decode_mask(label.segmentation, (size[1], size[0]))
             found[label.category] = found[label.category] | mask if label.category in found else mask
     return found
 
