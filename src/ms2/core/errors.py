@@ -1,7 +1,13 @@
 """Errors about user input: what was given, what is possible, the nearest name, and what to do next."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+MAX_LISTED = 10
+"""Items that a message lists: unreadable files, or the file types found instead of images."""
+OnError = Literal["raise", "skip"]
+"""How to handle faulty items of a data set: stop with an error, or leave them out with a warning."""
 
 
 class UserError(ValueError):
@@ -23,3 +29,9 @@ def suggest(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), lower, n=1)
     guess = f"Did you mean {lower[near[0]]!r}? " if near and lower[near[0]] != name else ""
     return f"{guess}Available: {', '.join(names) or 'none'}."
+
+
+def format_examples(message: str, items: Sequence[object]) -> str:
+    """Format a message with the first few items that it is about."""
+    more = [f"and {len(items) - MAX_LISTED} more"] if len(items) > MAX_LISTED else []
+    return "\n  ".join([f"{message}:", *map(str, items[:MAX_LISTED]), *more])

@@ -20,7 +20,14 @@ UNREAD_IMAGE_SUFFIXES = (
 )  # fmt: skip
 """Suffixes of images that are not read: Pillow lacks them, depends on how it was built, or reads a preview alone."""
 
+ORIENTATION = 0x0112
+"""EXIF's tag of an image's orientation."""
+TURNED = range(2, 9)
+"""Orientations other than upright."""
+
 Channels = Literal[1, 3]
+Exif = Literal["apply", "ignore", "refuse"]
+"""How to handle images that their EXIF data turn or mirror."""
 Fit = Literal["stretch", "crop", "pad"]
 
 
@@ -45,6 +52,7 @@ def read_image(
     size: tuple[int, int] | None = None,
     fit: Fit = "crop",
     content: bytes | None = None,
+    exif: Exif = "apply",
 ) -> UInt8[Tensor, "c h w"]:
     """Read an image: apply its EXIF rotation, composite transparency over black, and take the first frame.
 
@@ -56,6 +64,7 @@ def read_image(
         size: Height and width in pixels to resize to; None keeps the image's own.
         fit: How to handle another aspect ratio: "crop", "pad" (black) or "stretch".
         content: Bytes to decode instead of the file's; the path is then used in error messages alone.
+        exif: Whether the EXIF rotation is applied, ignored or refused; labels may refer to the pixels as stored.
 
     Returns:
         The pixels, (channels, height, width), 0 to 255.
@@ -64,7 +73,7 @@ def read_image(
         ImageError: If the file cannot be read; the message says why.
     """
     try:
-        decoded = _open(Path(path)) if content is None else _decode(io.BytesIO(content))
+        decoded = _open(Path(path), exif) if content is None else _decode(io.BytesIO(content), exif)
         image = _fit(_flatten(decoded, channels), size, fit)
     except Exception as error:  # given broken bytes, decoders raise anything: OSError, SyntaxError, struct.error, ...
         raise ImageError(path, unreadable_reason(error)) from error
@@ -72,21 +81,50 @@ def read_image(
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def _open(path: Path) -> Image.Image:
+def image_header(path: Path) -> tuple[tuple[int, int], int]:
+    """Read height and width of an image as stored, and its orientation in EXIF.
+
+    That is 1 for upright, 2 to 4 for mirrored or upside down, and 5 to 8 for turned by a quarter.
+
+    Raises:
+        ImageError: If it cannot be read.
+    """
+    try:
+        if not path.is_file():
+            raise OSError
+        with Image.open(path) as image:
+            # a PNG may have it behind its pixels, which are not decoded here
+            known = image.format != "PNG" or "exif" in image.info
+            orientation = image.getexif().get(ORIENTATION, 1) if known else 1
+            return (image.height, image.width), orientation if orientation in TURNED else 1
+    except Exception:
+        height, width = read_image(path, exif="ignore").shape[1:]  # raises an error that says why
+        return (height, width), 1
+
+
+def _open(path: Path, exif: Exif) -> Image.Image:
     if not path.is_file():  # also keeps Pillow from waiting forever on a named pipe
         raise OSError("not a file, or a link to a missing one")
     if path.stat().st_size == 0:
         raise OSError("the file is empty (0 bytes)")
     with path.open("rb") as file:
-        return _decode(file)
+        return _decode(file, exif)
 
 
-def _decode(file: Any) -> Image.Image:
+def _decode(file: Any, exif: Exif) -> Image.Image:
     with Image.open(file) as image:
         # Pillow itself only warns up to twice its limit, and warnings cannot be caught safely in threads.
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError
-        return ImageOps.exif_transpose(image)  # which decodes it, too
+        if exif == "apply":
+            return ImageOps.exif_transpose(image)  # which decodes it, too
+        decoded = image.copy()
+        if exif == "refuse" and image.getexif().get(ORIENTATION, 1) in TURNED:
+            raise ValueError(
+                "its EXIF data turn it, so that it is not known which way its labels refer to; save it upright, "
+                "without EXIF data"
+            )
+        return decoded
 
 
 def _flatten(image: Image.Image, channels: Channels) -> Image.Image:

@@ -17,6 +17,7 @@ from ms2.datasets.card import write_card
 from ms2.datasets.folder import TEMPORARY_FOLDER, DataSetFolder, FolderError
 from ms2.datasets.formats.base import Format, format_named
 from ms2.datasets.formats.native import RecordFiles
+from ms2.datasets.labelled_set import NameIndex
 from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, default_categories, image_labels
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import DepthFile, ImageRecord, Provenance
@@ -52,11 +53,14 @@ class Job:
         self.world = self.model.world
         grammar, classes = self.world.grammar, self.world.classes
         self.sampler = self.model.sampler(conditions=[Condition.parse(text, grammar) for text in plan.conditions])
+        known = NameIndex(classes)
         for name in plan.classes or ():
-            if name not in classes:
+            if name not in known:
                 raise UserError(f"this world has no class {name!r}. {suggest(name, classes)}")
-        wanted = default_categories(self.world) if plan.classes is None else plan.classes
-        categories = tuple(name for name in classes if name in wanted)
+        wanted = {
+            known.get(name) for name in (default_categories(self.world) if plan.classes is None else plan.classes)
+        }
+        categories = tuple(name for i, name in enumerate(classes) if i in wanted)
         self.label_filter = LabelFilter(categories, plan.min_visibility, plan.min_pixels)
 
     @property

@@ -67,7 +67,8 @@ class RenderedSet(LabelledSet):
         if batch not in self._rendered:
             self._rendered[batch] = self._render(self.scenes[batch])
         image, labels, hidden = self._rendered[batch][place]
-        found = label_annotations(labels, hidden, self.categories, self.amodal, self.masks)
+        size = self.world.renderer.size if self.masks else None
+        found = label_annotations(labels, hidden, self.categories, self.amodal, size)
         return image, stack_annotations(image, found, self.masks)
 
     def counts(self) -> Int[Tensor, "n c"]:

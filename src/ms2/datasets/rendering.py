@@ -20,6 +20,8 @@ from ms2.scene.batch import SceneBatch
 
 DEPTH_SCALE = 256
 """Steps of a depth image per metre, as in KITTI's."""
+MAX_DEPTH_STEPS = 65535
+"""Largest number of steps that a depth image holds."""
 
 
 def image_arrays(rendering: Rendering) -> list[UInt8[np.ndarray, "..."]]:
@@ -28,11 +30,12 @@ def image_arrays(rendering: Rendering) -> list[UInt8[np.ndarray, "..."]]:
 
 
 def depth_arrays(rendering: Rendering) -> list[UInt16[np.ndarray, "h w"]] | None:
-    """Convert depth to 16-bit arrays, 0 for infinite depth; None for 2D renderers."""
+    """Convert depth to 16-bit arrays, 0 (as KITTI's, unknown) for 256 m and more; None for 2D renderers."""
     depth: Float[torch.Tensor, "b h w"] | None = getattr(rendering, "depth", None)
     if depth is None:
         return None
-    steps = torch.where(depth.isfinite(), depth * DEPTH_SCALE, 0).round().clamp(0, 65535)
+    steps = (depth * DEPTH_SCALE).round()
+    steps = torch.where(steps <= MAX_DEPTH_STEPS, steps, 0)  # infinite depth too
     return list(steps.cpu().numpy().astype(np.uint16))
 
 

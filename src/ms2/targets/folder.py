@@ -7,9 +7,10 @@ from typing import Literal
 from jaxtyping import UInt8
 from torch import Tensor
 
+from ms2.core.errors import OnError
 from ms2.core.images import Fit
 from ms2.targets.base import Target
-from ms2.targets.image_folder import ImageFolder, OnError
+from ms2.targets.image_folder import ImageFolder
 from ms2.world import World
 
 

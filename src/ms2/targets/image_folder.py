@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ms2.core.errors import UserError, suggest
+from ms2.core.errors import MAX_LISTED, OnError, UserError, format_examples, suggest
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
 from ms2.core.images import (
@@ -33,9 +33,6 @@ from ms2.datasets.labelled_set import check_limit
 
 MAX_ASPECT_DIFFERENCE = 0.05
 """Largest |log(a / b)| of two aspect ratios that count as equal."""
-MAX_LISTED = 10
-"""Items that an error message lists: unreadable files, or the file types found instead of images."""
-OnError = Literal["raise", "skip"]
 
 
 class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
@@ -150,12 +147,6 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         if self.on_error == "raise":
             raise ImageError(self.root, f"{text}\nRepair or remove them, or leave them out with `on_error: skip`.")
         warnings.warn(f"{self.root}: left out, {text}", stacklevel=3)
-
-
-def format_examples(message: str, items: Sequence[object]) -> str:
-    """Format a message with the first few items that it is about."""
-    more = [f"and {len(items) - MAX_LISTED} more"] if len(items) > MAX_LISTED else []
-    return "\n  ".join([f"{message}:", *map(str, items[:MAX_LISTED]), *more])
 
 
 def warn_about_shapes(

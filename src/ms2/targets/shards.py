@@ -16,13 +16,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ms2.core.errors import suggest
+from ms2.core.errors import MAX_LISTED, OnError, format_examples, suggest
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
 from ms2.core.images import IMAGE_SUFFIXES, Fit, ImageError, read_image
 from ms2.datasets.labelled_set import check_limit
 from ms2.targets.base import Target
-from ms2.targets.image_folder import MAX_LISTED, OnError, format_examples, warn_about_shapes
+from ms2.targets.image_folder import warn_about_shapes
 from ms2.targets.tar_stream import ShardError, Unusable, read_members, scheme
 from ms2.world import World
 

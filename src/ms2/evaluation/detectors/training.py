@@ -143,7 +143,8 @@ def _trainer(progress: bool, callbacks: Sequence[Callback], **settings: Any) -> 
 
 
 def _check(detector: Detector, data: LabelledSet) -> None:
-    if tuple(data.categories) != detector.categories:
+    mine, theirs = ([name.casefold() for name in some.categories] for some in (detector, data))
+    if mine != theirs:
         raise UserError(
             f"the detector's categories are {', '.join(detector.categories)}, but the set's are "
             f"{', '.join(data.categories)}: give both the same ones in the same order"
