@@ -408,7 +408,7 @@ def test_unknown_categories(generated: Path, kitti: Path) -> None:
     for wrong in ([], ["car", "car"]):
         with pytest.raises(UserError, match="name one or more, each once"):
             GeneratedSet(generated, wrong)
-    with pytest.raises(UserError, match="limit is 0: give the number of images to use, 1 or more, or null for all"):
+    with pytest.raises(UserError, match="GeneratedSet: limit must be at least 1, not 0"):
         GeneratedSet(generated, limit=0)
 
 

@@ -703,7 +703,7 @@ def test_bad_arguments_are_named():
     assert library.index_of("wall") == 0
     with pytest.raises(UserError, match="cannot render an image of 0 x 64 pixels"):
         WarpEngine().render(library, instances([(0, (0, 6, 0))]), camera(), light(), (0, 64))
-    with pytest.raises(UserError, match="supersampling is 0"):
+    with pytest.raises(UserError, match="supersampling must be at least 1, not 0"):
         WarpEngine(0)
     with pytest.raises(UserError, match="a shadow map of 4 samples is too small"):
         WarpEngine(shadow_size=4)

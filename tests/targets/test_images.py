@@ -169,7 +169,7 @@ def test_an_empty_variable_is_not_the_current_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [(0, 5), (5, -1)])
 def test_impossible_sizes_are_refused(tmp_path, size):
     save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"size is .*height and width"):
+    with pytest.raises(UserError, match=r"^ImageFolder: size\[\d\] must be at least 1, not (0|-1)$"):
         ImageFolder(tmp_path, size)
 
 
@@ -201,7 +201,7 @@ def test_a_wrong_choice_names_the_nearest_and_the_rest():
 
 def test_impossible_limit_and_empty_root_are_refused(tmp_path):
     save(tmp_path / "a.png")
-    with pytest.raises(UserError, match="limit is 0"):
+    with pytest.raises(UserError, match="limit must be at least 1, not 0"):
         ImageFolder(tmp_path, limit=0)
     with pytest.raises(UserError, match="root is empty"):
         ImageFolder("")

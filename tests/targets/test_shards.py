@@ -270,7 +270,7 @@ def test_missing_shards_are_named_before_anything_is_trained(tmp_path: Path) -> 
         Shards(world(), str(tmp_path / "empty"))
     with pytest.raises(ShardError, match="names no shards"):
         Shards(world(), [])
-    with pytest.raises(UserError, match="limit is 0"):
+    with pytest.raises(UserError, match="Shards: limit must be at least 1, not 0"):
         Shards(world(), str(tmp_path), limit=0)
 
 

@@ -473,5 +473,5 @@ def test_as_many_scenes_have_rows_as_are_asked_for():
     moved = ((plain.attributes["x"] != some.attributes["x"]) & some.mask).any(1)
     there = some.mask.any(1)
     assert binomtest(int(moved.sum()), int(there.sum()), 0.25).pvalue > 1e-3
-    with pytest.raises(UserError, match="row_fraction must lie"):
+    with pytest.raises(UserError, match=r"row_fraction must be at most 1, not 1.5"):
         UniformPlacement(row_fraction=1.5)

@@ -9,7 +9,7 @@ import ms2
 from ms2.core.errors import UserError, suggest
 
 if TYPE_CHECKING:
-    from ms2.core.parsing import ArgumentParser
+    from ms2.core.parsing import CommandParser
 
 
 class Command(NamedTuple):
@@ -28,11 +28,11 @@ class Command(NamedTuple):
     example: str
     function: str
 
-    def parser(self) -> "ArgumentParser":
+    def parser(self) -> "CommandParser":
         """A parser for the command's options, whose help says what it does and shows the example."""
-        from ms2.core.parsing import ArgumentParser
+        from ms2.core.parsing import CommandParser
 
-        return ArgumentParser(prog=f"ms2 {self.name}", description=f"{self.help}.", epilog=f"Example: {self.example}")
+        return CommandParser(prog=f"ms2 {self.name}", description=f"{self.help}.", epilog=f"Example: {self.example}")
 
     def run(self, argv: Sequence[str]) -> int | None:
         """Run the command with its arguments; return the exit code, if any."""

@@ -21,8 +21,9 @@ from ms2.cli.configs import with_settings
 from ms2.cli.dry_run import FitPlan, check_before_training, dry_run
 from ms2.cli.run import Run, run_identity
 from ms2.cli.run_folder import Identity, RunFolder, is_first_process, throwaway_folder
+from ms2.core.bounds import PositiveInt, Seed, problem
 from ms2.core.errors import UserError
-from ms2.core.parsing import explain_error
+from ms2.core.parsing import check_bounds, explain_error
 from ms2.evaluation.callbacks import ImageWriter
 from ms2.evaluation.evaluation import Evaluation
 from ms2.learning.data import TargetImages
@@ -103,9 +104,12 @@ class CLI(LightningCLI):
         command = words[:1] if words and not words[0].startswith("-") else []
         self.config = parser.parse_args([*command, *with_settings(words[len(command) :])])
         settings = self.config[command[0]] if command else self.config
-        settings["seed_everything"] = self.seed(settings["seed_everything"])
+        settings["seed_everything"] = seed = self.seed(settings["seed_everything"])
+        if found := problem(Seed, seed, "seed_everything"):
+            raise UserError(found)
         if "data.target.init_args.allow_pipe" in settings:
             settings["data.target.init_args.allow_pipe"] = settings["allow_pipe"]  # whatever a file says
+        check_bounds(self._parser(command[0] if command else None), settings)
 
     @cached_property
     def drawn_seed(self) -> int:
@@ -247,7 +251,7 @@ def add_run_options(parser: LightningArgumentParser) -> None:
         default=False,
         help="Check everything, and show images of prior and target; no training.",
     )
-    add("--checkpoint_every", type=int, default=50, help="Steps between checkpoints.")
+    add("--checkpoint_every", type=PositiveInt, default=50, help="Steps between checkpoints.")
     add("--allow_pipe", type=bool, default=False, help="Run shell commands (pipe:...) that the target names.")
     wandb = "Weights & Biases: offline needs no account; 'wandb sync' uploads later."
     add("--wandb", type=Literal["offline", "online", "disabled"], default="offline", help=wandb)

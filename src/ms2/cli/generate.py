@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ms2.core import configurations
+from ms2.core.bounds import Fraction, PositiveInt, PositiveWorkers, Seed
 from ms2.core.errors import UserError
 from ms2.core.parsing import ArgumentParser
 from ms2.datasets.formats.base import format_names
@@ -30,8 +31,8 @@ def options(parser: ArgumentParser) -> None:
         "may follow: --world.renderer.canvas_size 96",
     )
     add("--output", type=Path | None, help="folder of the data set; data/NAME by default")
-    add("--num_scenes", type=int, default=Plan.num_scenes, help="number of images")
-    add("--seed", type=int, default=Plan.seed, help="an image depends on the seed and its own number alone")
+    add("--num_scenes", type=PositiveInt, default=Plan.num_scenes, help="number of images")
+    add("--seed", type=Seed, default=Plan.seed, help="an image depends on the seed and its own number alone")
     formats = ", ".join(format_names())
     add("--format", nargs="+", type=str, default=["coco"], metavar="NAME", help=f"one or several of {formats}")
     add("--structure", choices=("learned", "prior"), help="learned by default, where there is a checkpoint")
@@ -43,9 +44,9 @@ def options(parser: ArgumentParser) -> None:
     add("--image", choices=("png", "jpeg"), default="png", help="format of the images")
     add("--depth", action="store_true", help="write depth images as well")
     visibility = "smallest visible fraction of a labelled object"
-    add("--min_visibility", type=float, default=Plan.min_visibility, help=visibility)
-    add("--min_pixels", type=int, default=Plan.min_pixels, help="fewest visible pixels of a labelled object")
-    add("--workers", type=int | None, help="processes; by default one for each core, or one with a GPU")
+    add("--min_visibility", type=Fraction, default=Plan.min_visibility, help=visibility)
+    add("--min_pixels", type=PositiveInt, default=Plan.min_pixels, help="fewest visible pixels of a labelled object")
+    add("--workers", type=PositiveWorkers | None, help="processes; by default one for each core, or one with a GPU")
     add("--device", type=str | None, help="cpu, cuda, ...; a GPU by default where there is one")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ms2.core import registry
+from ms2.core.bounds import Dimension
 
 if TYPE_CHECKING:
     from ms2.cli.commands import Command
@@ -49,7 +50,7 @@ def lint_command(command: "Command", argv: list[str]) -> int:
     """Print a grammar's errors and warnings; return exit code 1 if there are errors."""
     parser = command.parser()
     parser.add_argument("grammar", metavar="NAME|FILE", help="name of a grammar, or a text file with its rules")
-    parser.add_argument("t_max", nargs="?", type=int, help="longest derivation that is planned for")
+    parser.add_argument("t_max", nargs="?", type=Dimension, help="longest derivation that is planned for")
     args = parser.parse_args(argv)
     load()
     from ms2.grammar.grammar import Grammar

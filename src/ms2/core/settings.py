@@ -10,30 +10,41 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
+from ms2.core.bounds import check_arguments
 from ms2.core.hashing import digest
 
 
 class Configured:
     """Records the arguments that an object was made with, so that results can be found by their settings.
 
+    Numbers are checked against the bounds that the annotations of ``__init__`` declare, see `ms2.core.bounds`.
+
     Attributes:
         settings: Arguments by name, with defaults filled in.
+
+    Raises:
+        UserError: If a number is out of bounds.
     """
 
     settings: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Record the arguments, with defaults filled in."""
+        """Check and record the arguments, with defaults filled in."""
         self = super().__new__(cls)
         try:
             # object.__init__ has a signature that takes anything, but nothing is what it takes
             init = cls.__init__ if cls.__init__ is not object.__init__ else (lambda self: None)
-            bound = inspect.signature(init).bind(self, *args, **kwargs)
+            bound = _signature(init).bind(self, *args, **kwargs)
         except TypeError:  # unpickling makes objects without arguments; a wrong call fails in __init__, readably
             return self
         bound.apply_defaults()
-        object.__setattr__(self, "settings", dict(list(bound.arguments.items())[1:]))
+        arguments = dict(list(bound.arguments.items())[1:])
+        check_arguments(init, arguments, cls.__name__)
+        object.__setattr__(self, "settings", arguments)
         return self
+
+
+_signature = cache(inspect.signature)
 
 
 def settings_of(thing: Any) -> Any:
@@ -81,7 +92,7 @@ def source_fingerprint(*things: Any) -> str:
     return digest(_source(module) or module for module in sorted(_with_imports(modules)))
 
 
-IGNORED_MODULES = {f"ms2.core.{name}" for name in ("errors", "files", "parsing", "registry", "settings")}
+IGNORED_MODULES = {f"ms2.core.{name}" for name in ("bounds", "errors", "files", "parsing", "registry", "settings")}
 """Modules left out of source fingerprints: their code has no influence on results."""
 
 

@@ -142,17 +142,6 @@ def corners(box: Sequence[float]) -> tuple[float, float, float, float]:
 # -- arguments and files -------------------------------------------------------------------------------
 
 
-def check_limit(limit: int | None) -> int | None:
-    """Validate the limit on the number of images, and return it.
-
-    Raises:
-        UserError: If it is less than 1.
-    """
-    if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}: give the number of images to use, 1 or more, or null for all")
-    return limit
-
-
 class NameIndex:
     """Indices of names, which are found without regard to case; a name of equal case comes first.
 

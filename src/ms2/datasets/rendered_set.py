@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from ms2.core.bounds import Fraction, PositiveInt
 from ms2.core.images import to_pixels
 from ms2.datasets.formats.native import label_annotations
 from ms2.datasets.labelled_set import Example, LabelledSet, choose_categories, stack_annotations
@@ -46,8 +47,8 @@ class RenderedSet(LabelledSet):
         categories: Sequence[str] | None = None,
         masks: bool = False,
         amodal: bool = False,
-        min_visibility: float = Plan.min_visibility,
-        min_pixels: int = Plan.min_pixels,
+        min_visibility: Fraction = Plan.min_visibility,
+        min_pixels: PositiveInt = Plan.min_pixels,
     ) -> None:
         self.world, self.scenes, self.masks, self.amodal = world, list(scenes), masks, amodal
         wanted = default_categories(world) if categories is None else categories

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import ms2
+from ms2.core.bounds import SampleSize, Seed
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
@@ -90,14 +91,11 @@ class Evaluation(Configured):
         self,
         statistics: Sequence[StructureStatistic] | None = None,
         attribute_statistics: Sequence[AttributeStatistic] | None = None,
-        num_scenes: int = 4000,
-        num_images: int = 500,
+        num_scenes: SampleSize = 4000,
+        num_images: SampleSize = 500,
         image_distances: ImageDistances | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
-        for name, number in (("num_scenes", num_scenes), ("num_images", num_images)):
-            if number < 2:
-                raise UserError(f"evaluation.{name} is {number}, but at least 2 scenes are needed to compare")
         self.statistics = list(statistics or (ObjectCount(), ClassFrequency()))
         self.attribute_statistics = list(attribute_statistics or ())
         names = [one.name for one in (*self.statistics, *self.attribute_statistics)]

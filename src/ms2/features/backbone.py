@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ms2.core.bounds import Dimension, FiniteFloat, PositiveFloat, Seed
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import expand_path, read_tensors, reading
 from ms2.features.base import Blocks, FeatureExtractor
@@ -75,10 +76,10 @@ class Backbone(FeatureExtractor):
         architecture: str = "resnet18",
         layer: str = "avgpool",
         weights: str | None = "imagenet",
-        size: tuple[int, int] | None = None,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
-        seed: int = 0,
+        size: tuple[Dimension, Dimension] | None = None,
+        mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = IMAGENET_MEAN,
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = IMAGENET_STD,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.size = size
@@ -117,7 +118,7 @@ class InceptionPool3(Backbone):
         seed: Seed of the weights' random initialisation.
     """
 
-    def __init__(self, layer: str = "avgpool", weights: str | None = "imagenet", seed: int = 0) -> None:
+    def __init__(self, layer: str = "avgpool", weights: str | None = "imagenet", seed: Seed = 0) -> None:
         half = (0.5, 0.5, 0.5)
         super().__init__("inception_v3", layer, weights, (299, 299), half, half, seed)
 

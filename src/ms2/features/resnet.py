@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ms2.core.bounds import Dimension
 from ms2.features.base import (
     Blocks,
     CountPrediction,
@@ -90,12 +91,12 @@ class ResNet(TrainedExtractor):
 
     def __init__(
         self,
-        channels: int,
+        channels: Dimension,
         classes: Sequence[str],
-        widths: tuple[int, int, int] = (16, 32, 64),
+        widths: tuple[Dimension, Dimension, Dimension] = (16, 32, 64),
         pool: Literal["mean", "sum"] = "mean",
         count_heads: bool = False,
-        max_count: int | dict[str, int] = 10,
+        max_count: Dimension | dict[str, Dimension] = 10,
     ) -> None:
         super().__init__()
         self.slots, self.classes, self.pool = CountSlots(classes), list(classes), pool

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
 from ms2.core.seeding import generator
 from ms2.features.base import FeatureExtractor, TrainedExtractor
 from ms2.learning.probe import probe
@@ -51,15 +52,15 @@ class ExtractorTraining(Stage):
         self,
         world: World,
         features: FeatureExtractor,
-        max_steps: int = 400,
-        batch_size: int = 64,
-        lr: float = 4e-3,
-        max_grad_norm: float = 0.5,
+        max_steps: PositiveInt = 400,
+        batch_size: BatchSize = 64,
+        lr: PositiveFloat = 4e-3,
+        max_grad_norm: PositiveFloat = 0.5,
         structure_prior: StructurePrior | None = None,
         parameter_prior: ParameterPrior | None = None,
         probe_priors: dict[str, ParameterPrior] | None = None,
-        num_probe_images: int = 2000,
-        seed: int = 0,
+        num_probe_images: PositiveInt = 2000,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(world, max_steps, batch_size, lr, seed)
         self.features, self.max_grad_norm, self.num_probe_images = features, max_grad_norm, num_probe_images

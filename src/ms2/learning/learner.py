@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from ms2.core.bounds import PositiveFloat
 from ms2.core.distributed import Processes
 from ms2.core.settings import Configured
 from ms2.features.base import FeatureExtractor
@@ -28,7 +29,7 @@ class Learner(Configured, nn.Module, ABC):
         max_grad_norm: Norm to which gradients are clipped; null for no clipping.
     """
 
-    def __init__(self, lr: float, lr_decay: bool, max_grad_norm: float | None) -> None:
+    def __init__(self, lr: PositiveFloat, lr_decay: bool, max_grad_norm: PositiveFloat | None) -> None:
         super().__init__()
         self.lr, self.lr_decay, self.max_grad_norm = lr, lr_decay, max_grad_norm
 

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from ms2.core.bounds import Seed
 from ms2.core.distributed import Processes
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
@@ -57,7 +58,7 @@ class MetaSim2(Configured, AlternatingOptimisation):
         parameter_learner: ParameterLearner | None = None,
         turns: Turns | None = None,
         reward: TaskReward | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         check_parts(parameters, parameter_learner, turns, reward)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from ms2.core.bounds import PositiveFloat
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError, suggest
 from ms2.features.base import Blocks, FeatureExtractor, SceneFeatureExtractor
@@ -44,9 +45,9 @@ class ParameterLearner(Learner):
         self,
         objective: Objective,
         gradient: Gradient,
-        lr: float = 1e-3,
+        lr: PositiveFloat = 1e-3,
         lr_decay: bool = True,
-        max_grad_norm: float | None = 1.0,
+        max_grad_norm: PositiveFloat | None = 1.0,
         freeze_encoder: bool = False,
     ) -> None:
         super().__init__(lr, lr_decay, max_grad_norm)

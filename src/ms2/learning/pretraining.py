@@ -5,6 +5,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
 from ms2.core.seeding import generator
 from ms2.grammar.derivations import lengths
 from ms2.grammar.rules import GrammarError
@@ -52,14 +53,14 @@ class Pretraining(Stage):
         self,
         world: World,
         structure: StructureModel,
-        max_steps: int = 400,
-        batch_size: int = 256,
-        lr: float = 5e-3,
-        val_check_interval: int = 50,
-        patience: int = 4,
-        num_validation: int = 2000,
+        max_steps: PositiveInt = 400,
+        batch_size: BatchSize = 256,
+        lr: PositiveFloat = 5e-3,
+        val_check_interval: PositiveInt = 50,
+        patience: PositiveInt = 4,
+        num_validation: PositiveInt = 2000,
         structure_prior: StructurePrior | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(world, max_steps, batch_size, lr, seed)
         self.structure, self.structure_prior = structure, structure_prior or world.structure_prior

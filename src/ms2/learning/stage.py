@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
 from ms2.learning.steps import Steps
@@ -45,7 +46,9 @@ class Stage(Configured, LightningModule, ABC):
     max_grad_norm: float | None = None
     val_check_interval: int | None = None
 
-    def __init__(self, world: World, max_steps: int, batch_size: int, lr: float, seed: int) -> None:
+    def __init__(
+        self, world: World, max_steps: PositiveInt, batch_size: BatchSize, lr: PositiveFloat, seed: Seed
+    ) -> None:
         super().__init__()
         self.world, self.max_steps, self.batch_size, self.lr, self.seed = world, max_steps, batch_size, lr, seed
         self.findings: dict[str, ProbeResult] = {}

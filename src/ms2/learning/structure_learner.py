@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from ms2.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from ms2.core.distributed import Processes
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.gradients.advantages import Advantage, LeaveOneOut
@@ -65,11 +66,11 @@ class StructureLearner(Learner):
         objective: Objective,
         advantage: Advantage,
         credit_assignment: dict[str, list[str]] | None = None,
-        lr: float = 2e-3,
+        lr: PositiveFloat = 2e-3,
         lr_decay: bool = True,
-        max_grad_norm: float | None = None,
-        reject_weight: float = 1e-2,
-        reject_threshold: int = 1,
+        max_grad_norm: PositiveFloat | None = None,
+        reject_weight: NonNegativeFloat = 1e-2,
+        reject_threshold: NonNegativeInt = 1,
         correct_rejection: bool = True,
     ) -> None:
         super().__init__(lr, lr_decay, max_grad_norm)

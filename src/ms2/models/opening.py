@@ -9,7 +9,7 @@ import yaml
 
 from ms2.core import configurations, registry
 from ms2.core.errors import UserError, suggest
-from ms2.core.parsing import ArgumentParser, get_nested
+from ms2.core.parsing import ArgumentParser, check_bounds, get_nested
 from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.models.checkpoints import PARAMETERS, STRUCTURE, load_model_weights
 from ms2.models.parameters import ParameterModel
@@ -178,6 +178,7 @@ def parse_settings(
         configuration = parser.parse_object(settings)
         if arguments:
             configuration = parser.parse_args(arguments, namespace=configuration)
+        check_bounds(parser, configuration)
         plain = yaml.safe_load(parser.dump(configuration, skip_none=False, skip_link_targets=True))
         return plain, parser.instantiate_classes(configuration)
 

@@ -7,6 +7,7 @@ from typing import Literal
 from jaxtyping import UInt8
 from torch import Tensor
 
+from ms2.core.bounds import PositiveInt
 from ms2.core.errors import OnError
 from ms2.core.images import Fit
 from ms2.targets.base import Target
@@ -35,7 +36,7 @@ class Folder(Target):
         root: str | Path,
         fit: Fit = "crop",
         on_error: OnError = "raise",
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
     ) -> None:
         channels: Literal[1, 3] = 1 if world.renderer.channels == 1 else 3
         self.images = ImageFolder(root, world.renderer.size, channels, fit, on_error, limit)

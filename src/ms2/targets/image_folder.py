@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ms2.core.bounds import Dimension, PositiveInt, check_arguments
 from ms2.core.errors import MAX_LISTED, OnError, UserError, format_examples, suggest
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
@@ -29,7 +30,6 @@ from ms2.core.images import (
     unread_reason,
     unreadable_reason,
 )
-from ms2.datasets.labelled_set import check_limit
 
 MAX_ASPECT_DIFFERENCE = 0.05
 """Largest |log(a / b)| of two aspect ratios that count as equal."""
@@ -57,17 +57,16 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
     def __init__(
         self,
         root: str | Path,
-        size: tuple[int, int] | None = None,
+        size: tuple[Dimension, Dimension] | None = None,
         channels: Channels = 3,
         fit: Fit = "crop",
         on_error: OnError = "raise",
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
     ) -> None:
         _check_choice("channels", channels, get_args(Channels))
         _check_choice("fit", fit, get_args(Fit))
         _check_choice("on_error", on_error, get_args(OnError))
-        _check_size(size)
-        check_limit(limit)
+        check_arguments(ImageFolder.__init__, {"size": size, "limit": limit}, "ImageFolder")
         self.root = _check_folder(root)
         self.size, self.channels, self.fit, self.on_error = size, channels, fit, on_error
         self.paths: list[Path] = self._find()[:limit]
@@ -213,16 +212,6 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         raise UserError(f"{name} cannot be {value!r}. {suggest(str(value), map(str, choices))}")
-
-
-def _check_size(size: object) -> None:
-    if size is None:
-        return
-    pair = isinstance(size, Sequence) and len(size) == 2
-    if not pair or not all(isinstance(side, int) and side > 0 for side in size):  # type: ignore[attr-defined]
-        raise UserError(
-            f"size is {size!r}: give height and width in pixels, such as (128, 416), or null for each image's own."
-        )
 
 
 def _check_folder(root: str | Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ms2.core.bounds import PositiveInt
 from ms2.core.errors import OnError, UserError, format_examples, suggest
 from ms2.core.files import expand_path
 from ms2.core.images import Fit
@@ -60,9 +61,9 @@ class Kitti(Folder):
         types: dict[str, str] | None = None,
         fit: Fit = "crop",
         on_error: OnError = "raise",
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
     ) -> None:
-        check_limit(limit)
+        limit
         self.world, self.on_error, self.split = world, on_error, split
         self.root = expand_path(root)
         self.folder = training_folder(self.root)

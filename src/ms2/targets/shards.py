@@ -16,11 +16,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from ms2.core.bounds import PositiveFloat, PositiveInt
 from ms2.core.errors import MAX_LISTED, OnError, format_examples, suggest
 from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
 from ms2.core.images import IMAGE_SUFFIXES, Fit, ImageError, read_image
-from ms2.datasets.labelled_set import check_limit
 from ms2.targets.base import Target
 from ms2.targets.image_folder import warn_about_shapes
 from ms2.targets.tar_stream import ShardError, Unusable, read_members, scheme
@@ -76,11 +76,10 @@ class Shards(Target):
         urls: str | list[str],
         fit: Fit = "crop",
         on_error: OnError = "raise",
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
         allow_pipe: bool = False,
-        timeout: float = 120.0,
+        timeout: PositiveFloat = 120.0,
     ) -> None:
-        check_limit(limit)
         self.channels: Literal[1, 3] = 1 if world.renderer.channels == 1 else 3
         self.frame, self.fit, self.on_error, self.limit = world.renderer.size, fit, on_error, limit
         self.timeout = timeout
@@ -102,7 +101,7 @@ class Shards(Target):
         """None: the number is unknown until all are read."""
         return None
 
-    def partition(self, rank: int = 0, world_size: int = 1, limit: int | None = None) -> "_Partition":
+    def partition(self, rank: int = 0, world_size: int = 1, limit: PositiveInt | None = None) -> "_Partition":
         """Return a process's partition of the images, or of the first ones."""
         return _Partition(self, rank, world_size, limit)
 
@@ -143,7 +142,7 @@ class Shards(Target):
         self,
         worker: int = 0,
         num_workers: int = 1,
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
         raw: bool = False,
     ) -> Generator[tuple[int, UInt8[Tensor, "c h w"]], None, None]:
         """Iterate over one worker's images and their indices, which hold the numbers of shard and member.

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from ms2.core.bounds import Dimension, PositiveInt
 from ms2.core.errors import OnError, UserError, format_examples, suggest
 from ms2.core.files import expand_path
 from ms2.core.images import Exif, image_header, read_image
@@ -19,7 +20,6 @@ from ms2.datasets.labelled_set import (
     Example,
     LabelledSet,
     NameIndex,
-    check_limit,
     choose_categories,
     corners,
     path_inside,
@@ -103,9 +103,9 @@ class CocoSet(LabelledSet):
         annotations: Path | str,
         categories: Sequence[str] | None = None,
         category_map: dict[str, str] | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[Dimension, Dimension] | None = None,
         masks: bool = False,
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
         on_error: OnError = "raise",
     ) -> None:
         if masks and size is not None:
@@ -123,7 +123,7 @@ class CocoSet(LabelledSet):
         self.images = sorted(file.images, key=lambda i: (isinstance(i, str), i))
         if file.faults:
             self._report_faults(file.faults, on_error)
-        self.images = self.images[: check_limit(limit)]
+        self.images = self.images[: limit]
         self.images = [self.images[i] for i in usable_items(self, on_error)]
 
     def _report_faults(self, faults: dict[Any, str], on_error: OnError) -> None:

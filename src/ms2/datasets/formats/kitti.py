@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ms2.core.bounds import Dimension, PositiveInt
 from ms2.core.errors import OnError, UserError, format_examples, suggest
 from ms2.core.files import expand_path
 from ms2.core.images import image_header, read_image
@@ -27,7 +28,6 @@ from ms2.datasets.labelled_set import (
     Example,
     LabelledSet,
     NameIndex,
-    check_limit,
     choose_categories,
     stack_annotations,
     usable_items,
@@ -151,10 +151,10 @@ class KittiSet(LabelledSet):
         categories: Sequence[str] = ("car", "pedestrian", "cyclist"),
         split: str | None = None,
         exclude: str | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[Dimension, Dimension] | None = None,
         types: Mapping[str, str] | None = None,
         neighbours: Sequence[str] = NEIGHBOURS,
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
         on_error: OnError = "raise",
     ) -> None:
         root, types = expand_path(root), categories_by_type(types)
@@ -162,7 +162,7 @@ class KittiSet(LabelledSet):
         self.size, self.types = size, types
         self._types, self._categories = NameIndex(list(types)), NameIndex(self.categories)
         self._neighbours = NameIndex(_known_neighbours(neighbours, types))
-        self.frames = select_frames(root, split, exclude, on_error)[: check_limit(limit)]
+        self.frames = select_frames(root, split, exclude, on_error)[: limit]
         self.frames = [self.frames[i] for i in usable_items(self, on_error)]
         objects = self._read_all()
         check_types(objects, types, root.absolute())

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from ms2.core.bounds import PositiveFloat, PositiveInt
 from ms2.core.files import expand_path
 from ms2.core.images import read_image
 from ms2.datasets.folder import DataSetFolder, FolderError
@@ -15,7 +16,6 @@ from ms2.datasets.labelled_set import (
     Example,
     LabelledSet,
     NameIndex,
-    check_limit,
     choose_categories,
     corners,
     path_inside,
@@ -136,8 +136,8 @@ class GeneratedSet(LabelledSet):
         categories: Sequence[str] | None = None,
         masks: bool = False,
         amodal: bool = False,
-        limit: int | None = None,
-        kitti_scale: float = 1.0,
+        limit: PositiveInt | None = None,
+        kitti_scale: PositiveFloat = 1.0,
     ) -> None:
         self.folder = expand_path(folder).absolute()
         self.masks, self.amodal, self.kitti_scale = masks, amodal, kitti_scale
@@ -152,7 +152,7 @@ class GeneratedSet(LabelledSet):
                 f"{self.folder} is not complete: it holds {len(scenes)} of {number} scenes. Run the same ms2 generate "
                 "again: it makes what is missing."
             )
-        self.scenes = scenes[: check_limit(limit)]
+        self.scenes = scenes[:limit]
 
     def _read_description(self) -> dict[str, Any]:
         path = self.folder / "dataset.json"

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from ms2.core.bounds import BatchSize, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import expand_path, read_tensors, reading, write_tensors
 from ms2.core.seeding import generator
@@ -60,14 +61,14 @@ class Detector(Configured, LightningModule):
         architecture: str = "fcos_resnet18_fpn",
         backbone_weights: str | None = None,
         fine_tune_from: Path | str | None = None,
-        upscale: float = 1.0,
-        min_anchor_size: float = 8.0,
-        max_steps: int = 400,
-        batch_size: int = 8,
-        lr: float = 1e-3,
-        warmup_fraction: float = 0.1,
-        weight_decay: float = 1e-2,
-        seed: int = 0,
+        upscale: PositiveFloat = 1.0,
+        min_anchor_size: PositiveFloat = 8.0,
+        max_steps: PositiveInt = 400,
+        batch_size: BatchSize = 8,
+        lr: PositiveFloat = 1e-3,
+        warmup_fraction: Fraction = 0.1,
+        weight_decay: NonNegativeFloat = 1e-2,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         if architecture not in ARCHITECTURES:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ms2.core.bounds import Dimension, PositiveFloat
 from ms2.core.errors import UserError, suggest
 from ms2.render.base import Renderer, Rendering, asset_licence
 from ms2.render.compositing.layers import (
@@ -117,13 +118,11 @@ class AerialView(Renderer):
 
     def __init__(
         self,
-        canvas_size: int = 128,
-        extent: float = 64.0,
+        canvas_size: Dimension = 128,
+        extent: PositiveFloat = 64.0,
         classes: Sequence[str] = WORLD_CLASSES,
         assets: str | None = None,
     ) -> None:
-        if canvas_size < 1 or extent <= 0:
-            raise UserError(f"an image of {canvas_size} pixels for {extent} metres is empty: both must be positive")
         for name in classes:
             if name not in AERIAL_CLASSES:
                 raise UserError(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ms2.core.bounds import Dimension
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import expand_path
 from ms2.render.base import Renderer, Rendering, asset_licence
@@ -75,7 +76,7 @@ class StreetView(Renderer):
 
     def __init__(
         self,
-        size: tuple[int, int] = (128, 416),
+        size: tuple[Dimension, Dimension] = (128, 416),
         calibration: str | None = None,
         classes: Sequence[str] = (*SCENARIOS, *OBJECTS),
         assets: str | None = None,

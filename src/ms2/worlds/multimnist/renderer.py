@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ms2.core.bounds import Dimension
 from ms2.core.errors import UserError
 from ms2.render.base import Renderer, Rendering
 from ms2.render.compositing import sprites
@@ -34,8 +35,8 @@ class DigitCanvas(Renderer):
 
     def __init__(
         self,
-        canvas_size: int = 256,
-        digit_size: int = 28,
+        canvas_size: Dimension = 256,
+        digit_size: Dimension = 28,
         source: Source = "sklearn",
         mnist_root: str | None = None,
         rotation: bool = False,
