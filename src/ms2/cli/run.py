@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import ms2
 from ms2.cli.run_folder import Identity, RunFolder
+from ms2.core.divergence import explained_divergence
 from ms2.core.errors import UserError
 from ms2.core.settings import Configured, fingerprint, source_fingerprint
 from ms2.evaluation.callbacks import StageProgressBar, Validation, WriteResults
@@ -155,7 +156,7 @@ class Run:
         if checkpoint is None and resume and self.folder.last_checkpoint.exists():
             say(f"resuming from {self.folder.last_checkpoint}")
             checkpoint = self.folder.last_checkpoint
-        with interruptible():
+        with interruptible(), explained_divergence(model):
             self.trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         self.trainer.save_checkpoint(self.folder.last_checkpoint, weights_only=False)  # with the optimiser's state
         if not reached_end(self.trainer):

@@ -92,7 +92,9 @@ def source_fingerprint(*things: Any) -> str:
     return digest(_source(module) or module for module in sorted(_with_imports(modules)))
 
 
-IGNORED_MODULES = {f"ms2.core.{name}" for name in ("bounds", "errors", "files", "parsing", "registry", "settings")}
+IGNORED_MODULES = {
+    f"ms2.core.{name}" for name in ("bounds", "divergence", "errors", "files", "parsing", "registry", "settings")
+}
 """Modules left out of source fingerprints: their code has no influence on results."""
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ms2.core.bounds import Seed
 from ms2.core.distributed import Processes
+from ms2.core.divergence import TrainedWeights
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
 from ms2.features.base import Blocks, FeatureExtractor
@@ -106,6 +107,15 @@ class MetaSim2(Configured, AlternatingOptimisation):
             self.log(name, value, prog_bar=name.endswith(("/score", "/reward")), sync_dist=True)
         return self.with_all_weights(loss)
 
+    def trained_weights(self) -> list[TrainedWeights]:
+        """Return the weights of each learner, and of the reward's network."""
+        names = ("structure_learner", "parameter_learner")
+        groups = zip(names, self.learners, self.weights(), strict=False)
+        found = [TrainedWeights(f"model.{name}.lr", learner.lr, weights) for name, learner, weights in groups]
+        if self.reward is not None:
+            found.append(TrainedWeights("model.reward.lr", self.reward.lr, self.reward.network.parameters()))
+        return found
+
     def current_model(self) -> SceneModel:
         """Return the scene model with the prior's parameters until a training step has trained the parameter model.
 
@@ -133,7 +143,8 @@ class MetaSim2(Configured, AlternatingOptimisation):
         return self.scene_model.images(len(batch), draw)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the grammar's rules beside the weights."""
+        """Check the weights, and store the grammar's rules beside them."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["grammar"] = grammar_metadata(self.world.grammar)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

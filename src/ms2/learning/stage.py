@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
+from ms2.core.divergence import FiniteTraining, TrainedWeights
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
 from ms2.learning.steps import Steps
@@ -17,7 +18,7 @@ from ms2.metrics.results import ProbeResult
 from ms2.world import World
 
 
-class Stage(Configured, LightningModule, ABC):
+class Stage(Configured, FiniteTraining, LightningModule, ABC):
     """Trains one module, its `trained_module`, for a number of steps, each on new samples.
 
     A subclass defines `trained_module`, ``training_step`` and the class attributes below. Adam with a learning rate
@@ -69,6 +70,15 @@ class Stage(Configured, LightningModule, ABC):
         Raises:
             UserError: If settings don't fit each other.
         """
+
+    @property
+    def trained_part(self) -> str:  # type: ignore[override]
+        """The stage, as an error calls it."""
+        return f"stage {self.name!r}"
+
+    def trained_weights(self) -> list[TrainedWeights]:
+        """Return the weights of the trained module, with the stage's learning rate."""
+        return [TrainedWeights(f"{self.name}.lr", self.lr, self.trained_module.parameters())]
 
     def step_generator(self) -> torch.Generator:
         """Return the generator of this step's samples, which depends on seed, stage, step and process alone."""

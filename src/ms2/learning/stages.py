@@ -10,6 +10,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
 import ms2
+from ms2.core.divergence import explained_divergence
 from ms2.core.files import read_cached, write_tensors
 from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.core.typed_json import decode, encode
@@ -70,7 +71,8 @@ def run_stage(
     step = read_cached(files.checkpoint, lambda saved: _resumable(stage, saved))
     if step is not None:
         say(f"{type(stage).__name__}: resuming after step {step}, from {files.checkpoint}")
-    trainer.fit(stage, ckpt_path=None if step is None else files.checkpoint, weights_only=True)
+    with explained_divergence(stage):
+        trainer.fit(stage, ckpt_path=None if step is None else files.checkpoint, weights_only=True)
     record = StageRecord(checkpoints.seconds, False, checkpoints.metrics(trainer), stage.findings)
     if trainer.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in stage.trained_module.state_dict().items()}

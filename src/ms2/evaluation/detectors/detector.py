@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from ms2.core.bounds import BatchSize, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Seed
+from ms2.core.divergence import FiniteTraining, TrainedWeights
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import expand_path, read_tensors, reading, write_tensors
 from ms2.core.seeding import generator
@@ -23,7 +24,7 @@ MAX_GRADIENT_NORM = 10.0
 """Norm to which gradients are clipped; without it one bad batch can undo the training."""
 
 
-class Detector(Configured, LightningModule):
+class Detector(Configured, FiniteTraining, LightningModule):
     """A torchvision detector adapted to small images.
 
     Images keep their size, where torchvision's own models resize them to 800 pixels, and the pyramid starts at a stride
@@ -54,6 +55,8 @@ class Detector(Configured, LightningModule):
     """
 
     model: Any
+
+    trained_part = "the detector"
 
     def __init__(
         self,
@@ -116,6 +119,10 @@ class Detector(Configured, LightningModule):
         images, targets = batch
         kept = [{name: value for name, value in one.items() if name != "masks"} for one in targets]
         return [(_on_cpu(found), _on_cpu(one)) for found, one in zip(self(images), kept, strict=True)]
+
+    def trained_weights(self) -> list[TrainedWeights]:
+        """Return the weights that are not frozen."""
+        return [TrainedWeights("lr", self.lr, [p for p in self.parameters() if p.requires_grad])]
 
     def train(self, mode: bool = True) -> "Detector":
         """Set training mode, keeping frozen batch norms in evaluation mode."""
