@@ -337,7 +337,7 @@ def test_scenes_without_roads_have_scenery(layout: ParameterPrior) -> None:
 @pytest.mark.parametrize(
     ("given_", "said"),
     [
-        ({"road_distance": (5.0, 9.0)}, "road_distance must be two values of at least 8.2 m"),
+        ({"road_distance": (5.0, 9.0)}, r"road_distance\[0\] must be at least 8.2, not 5"),
         ({"max_houses": 40}, "max_houses must lie between 0 and 6 on 64.0 m, not be 40"),
     ],
 )

@@ -104,7 +104,7 @@ def check_bounds(parser: jsonargparse.ArgumentParser, configuration: Any) -> Non
         value = configuration[action.dest]
         several = isinstance(value, list) and action.nargs in ("+", "*")  # then the type is that of each of them
         for one in value if several else [value]:
-            if one is None and action.default is None:
+            if one is None:  # where the parser lets it pass
                 continue
             if found := problem(hint, one, action.dest) or next(_nested_problems(one, action.dest), None):
                 raise UserError(found)
@@ -126,7 +126,8 @@ def _nested_problems(value: Any, key: str) -> Iterator[str]:
         items = vars(items) if isinstance(items, jsonargparse.Namespace) else items
         hints = bounded_hints(getattr(import_module(module), name).__init__)
     for name, item in items.items():
-        if found := name in hints and problem(hints[name], item, f"{key}.{name}"):
+        # what is filled in later, from another part, is None as yet; otherwise the parser refuses that
+        if item is not None and name in hints and (found := problem(hints[name], item, f"{key}.{name}")):
             yield found
         yield from _nested_problems(item, f"{key}.{name}")
 
