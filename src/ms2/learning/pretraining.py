@@ -5,7 +5,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
+from ms2.core.bounds import BatchSize, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from ms2.core.seeding import generator
 from ms2.grammar.derivations import lengths
 from ms2.grammar.rules import GrammarError
@@ -57,7 +57,7 @@ class Pretraining(Stage):
         batch_size: BatchSize = 256,
         lr: PositiveFloat = 5e-3,
         val_check_interval: PositiveInt = 50,
-        patience: PositiveInt = 4,
+        patience: NonNegativeInt = 4,
         num_validation: PositiveInt = 2000,
         structure_prior: StructurePrior | None = None,
         seed: Seed = 0,

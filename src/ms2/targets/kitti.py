@@ -23,7 +23,7 @@ from ms2.datasets.formats.kitti_files import (
     select_frames,
     training_folder,
 )
-from ms2.datasets.labelled_set import NameIndex, check_limit
+from ms2.datasets.labelled_set import NameIndex
 from ms2.render.scene3d.calibration import KittiError
 from ms2.scene.batch import SceneBatch
 from ms2.targets.folder import Folder
