@@ -11,9 +11,9 @@ from oracles import TRICKY, fit, grammars, unpadded
 from scipy import stats
 from torch import Tensor
 
+from ms2.core.errors import UserError
 from ms2.grammar.derivations import is_valid, pad
 from ms2.grammar.grammar import Grammar
-from ms2.core.errors import UserError
 from ms2.grammar.rules import GrammarError
 from ms2.priors.parameters import ParameterPrior, sample_uniform
 from ms2.priors.structure import ListLengthPrior, MixturePrior, StructurePrior
