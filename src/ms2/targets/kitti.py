@@ -63,7 +63,6 @@ class Kitti(Folder):
         on_error: OnError = "raise",
         limit: PositiveInt | None = None,
     ) -> None:
-        limit
         self.world, self.on_error, self.split = world, on_error, split
         self.root = expand_path(root)
         self.folder = training_folder(self.root)

@@ -123,7 +123,7 @@ class CocoSet(LabelledSet):
         self.images = sorted(file.images, key=lambda i: (isinstance(i, str), i))
         if file.faults:
             self._report_faults(file.faults, on_error)
-        self.images = self.images[: limit]
+        self.images = self.images[:limit]
         self.images = [self.images[i] for i in usable_items(self, on_error)]
 
     def _report_faults(self, faults: dict[Any, str], on_error: OnError) -> None:

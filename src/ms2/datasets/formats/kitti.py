@@ -162,7 +162,7 @@ class KittiSet(LabelledSet):
         self.size, self.types = size, types
         self._types, self._categories = NameIndex(list(types)), NameIndex(self.categories)
         self._neighbours = NameIndex(_known_neighbours(neighbours, types))
-        self.frames = select_frames(root, split, exclude, on_error)[: limit]
+        self.frames = select_frames(root, split, exclude, on_error)[:limit]
         self.frames = [self.frames[i] for i in usable_items(self, on_error)]
         objects = self._read_all()
         check_types(objects, types, root.absolute())
