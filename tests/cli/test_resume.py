@@ -202,6 +202,7 @@ def test_a_run_that_is_under_way_is_left_alone(mine: Path, capsys: pytest.Captur
     ("changed", "said"),
     [
         ({"model__structure_learner__objective__init_args__bandwidth": "{colour: 1}"}, "no block 'colour'"),
+        ({"model__structure_learner__credit_assignment": "{colour: [Digits]}"}, "names the block 'colour'"),
         ({"trainer__accumulate_grad_batches": 2}, "accumulate_grad_batches must be 1"),
         ({"trainer__gradient_clip_val": 1}, "max_grad_norm instead"),
         ({"trainer__max_steps": 0}, "nothing would be learned"),
@@ -209,6 +210,7 @@ def test_a_run_that_is_under_way_is_left_alone(mine: Path, capsys: pytest.Captur
         ({"model__structure__init_args__t_max": 7}, "raise model.structure.t_max"),
         ({"model__structure__init_args__max_length": "{Digits: 0}"}, "model.structure.max_length"),
         ({"name": ".."}, "is not the name of a folder"),
+        ({"ckpt_path": "none.ckpt"}, "there is no checkpoint none.ckpt"),
     ],
     ids=str,
 )

@@ -109,7 +109,9 @@ def test_a_broken_note_is_named(folder: RunFolder, content: str) -> None:
 # --- names ---
 
 
-@pytest.mark.parametrize("name", ["", " ", ".", "..", "../up", "a/b", "/tmp/a", "a/", "cache", "a\0b", "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["", " ", ".", "..", "../up", "a/b", "/tmp/a", "a/", "cache", "a\0b", "a\\b", "~", "~me", "$HOME", "a\n"]
+)
 def test_a_name_that_is_none_of_a_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="name"):
         RunFolder(tmp_path, name)

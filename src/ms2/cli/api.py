@@ -254,7 +254,7 @@ def train(
             return FitResult(path, open_model(str(path)).model)
         data.cache = folder.cache
         run = Run(folder, trainer, [], evaluation, start_time=start)
-        check_before_training(run, model, data, stages)
+        check_before_training(plan, run, model, data)
         with folder.locked():
             measured_with = evaluation.measured_with(model.scene_model, data.target)
             message = folder.claim(plan.identity, settings, measured_with=measured_with)

@@ -52,6 +52,13 @@ class FitPlan:
         return not self.fresh and self.folder.identity == self.identity
 
     @property
+    def start(self) -> Path | None:
+        """Checkpoint that learning goes on from; None for the beginning."""
+        if self.checkpoint is not None:
+            return Path(self.checkpoint)
+        return self.folder.last_checkpoint if self.resumes and self.folder.last_checkpoint.exists() else None
+
+    @property
     def finished(self) -> bool:
         """Whether there is nothing to do."""
         return self.learns and self.checkpoint is None and self.resumes and self.folder.finished
@@ -72,15 +79,13 @@ class FitPlan:
         if not self.learns:
             return
         steps = f"{max_steps} steps" if max_steps > 0 else "all epochs"
-        last = self.folder.last_checkpoint if self.resumes and self.folder.last_checkpoint.exists() else None
-        checkpoint = self.checkpoint or last
         if self.finished:
             yield "learning: nothing, this run is finished"
-        elif checkpoint is None:
+        elif self.start is None:
             yield f"learning: {steps}"
         else:
-            step = read_checkpoint(Path(checkpoint)).get("global_step", 0)
-            yield f"learning: {steps}, resumed after step {step} from {checkpoint}"
+            step = read_checkpoint(self.start).get("global_step", 0)
+            yield f"learning: {steps}, resumed after step {step} from {self.start}"
 
 
 def _stage_plan(stage: Stage, cache: Path) -> str:
@@ -91,20 +96,24 @@ def _stage_plan(stage: Stage, cache: Path) -> str:
     return f"{stage.max_steps} steps" + ("" if step is None else f", resumed after step {step}")
 
 
-def check_before_training(run: Run, model: MetaSim2, data: TargetImages, stages: Sequence[Stage]) -> None:
+def check_before_training(plan: FitPlan, run: Run, model: MetaSim2, data: TargetImages) -> None:
     """Check all that can be known before the first stage is trained.
 
     Args:
+        plan: What is going to be done.
         run: The run.
         model: The model.
         data: The target images.
-        stages: The stages that are run before it.
 
     Raises:
         UserError: If settings don't fit each other, or the target, or the folder.
     """
     data.setup("fit")
-    trainer, needed = run.trainer, [stage for stage in stages if stage.needed]
+    if plan.folder.identity is None:
+        plan.folder.check_free()
+    if plan.learns and plan.start is not None:
+        model.check_checkpoint(read_checkpoint(plan.start), resumes=True)
+    trainer, needed = run.trainer, [stage for stage in plan.stages if stage.needed]
     check_trainer(trainer, model.parameter_learner is not None, model.reward is not None)
     if trainer.max_steps == 0 or trainer.max_epochs == 0:
         raise UserError("trainer.max_steps or trainer.max_epochs is 0, so that nothing would be learned: raise it")

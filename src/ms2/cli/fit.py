@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from pytorch_lightning import LightningModule, Trainer
@@ -194,7 +193,7 @@ class CLI(LightningCLI):
             if self.folder.measured_with not in (None, self.measured_with()):
                 say("its results were measured with other settings: 'ms2 test' measures with these")
             return
-        check_before_training(self.run, model, datamodule, stages)
+        check_before_training(plan, self.run, model, datamodule)
         if dry:
             with self.place.locked():
                 dry_run(plan, self.run, model, datamodule)
@@ -216,12 +215,12 @@ class CLI(LightningCLI):
 
     def validate(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
         """Validate a checkpoint, by default the run's last."""
-        path = ckpt_path or self.folder.checkpoint()
+        path = self.folder.checkpoint(ckpt_path)
         self.run.trainer.validate(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
 
     def test(self, model: MetaSim2, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
         """Test a checkpoint, by default the run's last, and write its results, beside those of other settings."""
-        path = Path(ckpt_path or self.folder.checkpoint())
+        path = self.folder.checkpoint(ckpt_path)
         with self.place.locked():
             self.run.results.output = self.place.results_folder(self.measured_with(), path)
             if self.run.results.output != self.place.path:
@@ -230,7 +229,7 @@ class CLI(LightningCLI):
 
     def predict(self, model: MetaSim2, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
         """Sample images from a checkpoint, by default the run's last, into the folder ``samples`` of the run."""
-        path, trainer = ckpt_path or self.folder.checkpoint(), self.run.trainer
+        path, trainer = self.folder.checkpoint(ckpt_path), self.run.trainer
         trainer.callbacks.append(ImageWriter(self.place.samples))  # type: ignore[attr-defined]
         with self.place.locked():
             trainer.predict(model, datamodule, return_predictions=False, ckpt_path=path, weights_only=True)

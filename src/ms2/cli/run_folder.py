@@ -199,12 +199,16 @@ class RunFolder:
             "Give another one with --runs_dir, or make room or permission there."
         )
 
-    def checkpoint(self) -> Path:
-        """The run's last checkpoint.
+    def checkpoint(self, given: str | Path | None = None) -> Path:
+        """Return a given checkpoint, or the run's last.
 
         Raises:
             UserError: If there is none.
         """
+        if given is not None:
+            if not Path(given).is_file():
+                raise UserError(f"there is no checkpoint {given}: give the file of one, or leave out --ckpt_path")
+            return Path(given)
         if not self.last_checkpoint.exists():
             raise UserError(
                 f"there is no checkpoint {self.last_checkpoint}: run 'ms2 fit' with this configuration, or give "
@@ -245,7 +249,8 @@ def check_name(name: str) -> None:
     """
     if name == CACHE_NAME:
         raise UserError(f"a run can't be called {CACHE_NAME!r}: that folder holds what runs share. Give another --name")
-    if not name.strip() or name in (".", "..") or "\0" in name or Path(name).name != name or "\\" in name:
+    path_like = name in (".", "..") or Path(name).name != name or "\\" in name or name.startswith("~") or "$" in name
+    if path_like or not name.strip() or not name.isprintable():
         raise UserError(
             f"--name {name!r} is not the name of a folder: it may have letters, digits, '_', '-' and '.', as in "
             "'first'. Give the folder of all runs with --runs_dir"

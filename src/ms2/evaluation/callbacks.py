@@ -170,7 +170,8 @@ class WriteResults(Callback):
         for line in result_lines(measurements.results):
             print(line)
         names = ("metrics.json", "summary.png", "rule_changes.png")
-        print(f"results: {', '.join(str(self.output / name) for name in names)}")
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # which keeps nothing
+            print(f"results: {', '.join(str(self.output / name) for name in names)}")
 
 
 class ImageWriter(Callback):

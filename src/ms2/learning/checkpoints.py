@@ -103,7 +103,7 @@ class StageCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         self._due, self._metrics = False, self.metrics(trainer)
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)  # with the optimiser's state
 
 
 def _validates(trainer: Trainer) -> bool:

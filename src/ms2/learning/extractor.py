@@ -15,7 +15,7 @@ from ms2.priors.structure import StructurePrior
 from ms2.scene.batch import scenes_from_derivations
 from ms2.world import World
 
-NUM_CHECK_SCENES = 4
+NUM_CHECK_SCENES = 16
 """Scenes on which the loss is tried before training."""
 
 

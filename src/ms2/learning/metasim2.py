@@ -148,18 +148,28 @@ class MetaSim2(Configured, AlternatingOptimisation):
         checkpoint["grammar"] = grammar_metadata(self.world.grammar)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the weights belong to this grammar and this model.
+        """Check that the weights belong to this grammar and this model."""
+        self.check_checkpoint(checkpoint, self.trainer.state.fn == TrainerFn.FITTING)
+
+    def check_checkpoint(self, checkpoint: dict[str, Any], resumes: bool) -> None:
+        """Check that a checkpoint's weights belong to this grammar and this model.
+
+        Args:
+            checkpoint: Its content.
+            resumes: Whether learning is to go on from it.
 
         Raises:
-            CheckpointError: If the checkpoint's rules are not this world's, or its weights not this model's.
+            CheckpointError: If the checkpoint's rules are not this world's, or its weights not this model's, or it
+                lacks what learning needs to go on.
         """
         check_grammar(checkpoint, self.world.grammar)
         problem = difference(checkpoint["state_dict"], self)
         if problem is not None:
             raise CheckpointError(f"the checkpoint is of another model: {problem}. {SETTINGS}")
-        lacking = {"optimizer_states", "lr_schedulers", "loops", "callbacks"} - checkpoint.keys()
-        if lacking and self.trainer.state.fn == TrainerFn.FITTING:
+        needed = ("optimizer_states", "lr_schedulers", "loops", "callbacks") if resumes else ()
+        lacking = [key for key in needed if not checkpoint.get(key) and checkpoint.get(key) != []]
+        if lacking:
             raise CheckpointError(
-                f"the checkpoint lacks {', '.join(sorted(lacking))}, so that learning can't go on from it: give one "
+                f"the checkpoint lacks {', '.join(lacking)}, so that learning can't go on from it: give one "
                 "that 'ms2 fit' has written"
             )

@@ -93,8 +93,9 @@ def _parse(stage: Stage, saved: Any, path: Path) -> tuple[dict[str, torch.Tensor
 def _resumable(stage: Stage, saved: Any) -> int:
     """Return the number of steps of a checkpoint; raise an error if a stage can't be resumed from it."""
     problem = difference(saved["state_dict"], stage)
-    lacking = {"optimizer_states", "lr_schedulers", "loops", "callbacks", "pytorch-lightning_version"} - saved.keys()
+    needed = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
+    lacking = [key for key in needed if not saved.get(key)]
     if problem is not None or lacking:
-        raise ValueError(problem or f"it lacks {', '.join(sorted(lacking))}")
+        raise ValueError(problem or f"it lacks {', '.join(lacking)}")
     step: int = saved["global_step"]
     return step

@@ -86,9 +86,10 @@ class StructureLearner(Learner):
         self.credit.groups(model.world.grammar)
 
     def check_features(self, model: SceneModel, features: FeatureExtractor, scenes: SceneBatch) -> None:
-        """Check that the features have the blocks of the objective."""
+        """Check that the features have the blocks of the objective and of the credit assignment."""
         found = features(model.world.renderer.render(scenes))
-        self.objective(found, found, torch.arange(len(scenes)), found)
+        scores, _ = self.objective.block_scores(found, found, torch.arange(len(scenes)), found)
+        self.credit.scores(scores | {"rejection": torch.zeros(len(scenes))}, None)
 
     def weights(self, model: SceneModel) -> list[nn.Parameter]:
         """Return the weights of the structure model."""

@@ -219,6 +219,8 @@ def _figure(path: Path, description: str) -> Figure | None:
 def _rule_changes(folder: Path) -> RuleChangesSection | None:
     path = folder / "rule_changes.csv"
     rows = list(csv.DictReader(read_text(path).splitlines())) if path.exists() else []
+    if path.exists() and not read_text(path):
+        raise _foreign_file(path, folder, "it is empty")
     try:
         changes = [_change_row(row) for row in rows[:MAX_CHANGES]]
     except (KeyError, TypeError, ValueError) as error:
