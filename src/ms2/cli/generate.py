@@ -74,9 +74,9 @@ def generate_command(command: "Command", argv: list[str]) -> None:
     device = chosen_device(args.device, local)
     workers = args.workers or default_workers(device)
     root = args.output or Path("data") / source.name
-    if source.model.structure is None and rank == 0:
-        print(f"structure is drawn from the prior of {source.name}, not from a learned model")
     if generate(Job(source, plan, root, device), workers, rank, world_size):
+        if source.model.structure is None:
+            print(f"structure is drawn from the prior of {source.name}, not from a learned model")
         print(f"{plan.num_scenes} images: {root}, described in {root / 'README.md'}")
     else:
         print(f"this machine's part is done; whoever is last writes the labels of {root}. If none does, run this again")
