@@ -454,6 +454,9 @@ COCO_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda c: c["images"][1].update(width=60, height=40),
         "30 x 20 pixels, but its annotations are of 60",
     ),
+    "an id that is there": (lambda c: c["annotations"][2].update(id=1), "annotation 1: its id is there twice"),
+    "a category in a list": (lambda c: c["annotations"][2].update(category_id=[3]), r"annotation 3: .* category \[3\]"),
+    "a width in parts": (lambda c: c["images"][1].update(width=30.5), r"image 5: width and height are \[30\.5, 20\]"),
     "a missing picture": (lambda c: c["images"][1].update(file_name="none.png"), r"none\.png: not a file"),
 }
 
@@ -475,6 +478,9 @@ def test_annotations_of_no_image_and_names_given_twice(coco: Path) -> None:
         CocoSet(coco.parent / "images", coco)
     with pytest.warns(UserWarning, match="annotation 1: there is no image 6"):
         assert len(CocoSet(coco.parent / "images", coco, on_error="skip")) == 2
+    change_coco(coco, lambda c: c["annotations"].insert(0, 7))
+    with pytest.raises(DataSetError, match="annotation number 0: it is 7, no object of JSON"):
+        CocoSet(coco.parent / "images", coco)
     for change in (
         lambda c: c["images"][1].update(id=9),
         lambda c: c["categories"][1].update(id=7),
@@ -561,6 +567,7 @@ POLYGONS = {
     "of one number too few": [[0, 0, 5, 5, 7, 8, 9]],
     "of words": [["a"] * 6],
     "of a number": [5],
+    "of none": [],
 }
 
 

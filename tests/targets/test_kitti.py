@@ -105,6 +105,10 @@ def test_short_labels_are_named_with_their_line(root: Path, content: str, said: 
         ("P0: 1 2", r"no line 'P2: \.\.\.', only P0"),
         ("P2: 1 2 3", "3 numbers, where"),
         ("P2: 1 x", "could not convert"),
+        ("P0: 1\nP2: " + "nan " * 12, r"line 2, P2: no projection of a rectified camera"),
+        (f"P2: {MATRIX}".replace(" 0 0 1 ", " 0 0 0 "), "line 1, P2: no projection of a rectified camera"),
+        (f"P2: -{MATRIX}", "no projection of a rectified camera"),
+        (f"P2: {MATRIX}\nP2: {MATRIX}", "line 2: P2 is there already, in line 1"),
     ],
 )
 def test_broken_calibration_is_named(root: Path, content: str, said: str) -> None:
@@ -260,6 +264,8 @@ FAULTS = {
     "top and bottom reversed": (LINE.replace("224.74", "24.74"), "top is 174.59, and bottom 24.74: the corners are"),
     "truncation in percent": (LINE.replace("0.50", "50"), "truncation is 50, where it is a fraction from 0 to 1"),
     "occlusion of a half": (LINE.replace(" 1 ", " 0.5 ", 1), r"occlusion is 0.5, where it is 0, 1, 2, 3 or -1"),
+    "a negative height": (LINE.replace("1.61", "-1.61"), "height is -1.61, where it is a length in metres, or -1 if"),
+    "digits in groups": (LINE.replace("564.62", "5_64.62"), "left is 5_64.62, which is no number of a label"),
     "17 columns": (f"{LINE} 0.9 7", "17 fields, where .* are 15"),
     "one column": ("Car", "1 fields, where"),
     "commas": (LINE.replace(" ", ","), "1 fields, where"),

@@ -12,7 +12,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -183,8 +183,10 @@ def usable_items(data: LabelledSet, on_error: OnError) -> list[int]:
     """Return the indices of a set's examples; with ``on_error`` "skip", read each once, and leave the faulty ones out.
 
     Raises:
-        DataSetError: If none is left.
+        UserError: If none is left, or ``on_error`` is neither "raise" nor "skip".
     """
+    if on_error not in get_args(OnError):
+        raise UserError(f"on_error cannot be {on_error!r}. {suggest(str(on_error), get_args(OnError))}")
     if on_error == "raise":
         return list(range(len(data)))
     good, bad = list[int](), list[str]()

@@ -103,6 +103,8 @@ def _run_lengths(counts: Any) -> list[int]:
 def _filled(polygons: Sequence[Any], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """Fill polygons, each a list x0, y0, x1, y1, ... in pixels."""
     height, width = size
+    if not polygons:
+        raise ValueError("a mask has no polygons")
     for polygon in polygons:
         if not (isinstance(polygon, Sequence) and len(polygon) >= 6 and len(polygon) % 2 == 0):
             raise ValueError(f"a polygon has three or more corners x, y, not {str(polygon)[:80]}")
@@ -110,8 +112,6 @@ def _filled(polygons: Sequence[Any], size: tuple[int, int]) -> Bool[np.ndarray, 
             # pycocotools takes memory for each pixel of the outline
             if not isinstance(place, int | float) or not math.isfinite(place) or not -side <= place <= 2 * side:
                 raise ValueError(f"a polygon has a corner at {place!r}, far outside of {width} x {height} pixels")
-    if not polygons:
-        return np.zeros(size, dtype=bool)
     with _numpy_warnings_ignored():
         encoded = coco_mask.merge(coco_mask.frPyObjects([list(map(float, each)) for each in polygons], height, width))
         return coco_mask.decode(encoded).astype(bool)

@@ -193,7 +193,7 @@ def _annotated_size(path: Path, about: dict[str, Any]) -> tuple[tuple[int, int],
             either orientation could be meant.
     """
     stored, orientation = image_header(path)
-    stated = (about["height"], about["width"]) if "height" in about and "width" in about else None
+    stated = (int(about["height"]), int(about["width"])) if "height" in about and "width" in about else None
     turned = stored[::-1] if orientation > 4 else stored
     if orientation == 1 and stated in (None, stored):
         return stored, "refuse"

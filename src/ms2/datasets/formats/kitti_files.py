@@ -85,12 +85,15 @@ def _parse_object(line: str, place: str) -> KittiObject:
     except ValueError as error:
         raise KittiError(f"{place}: {error}") from None
     for name, value, field in zip((*FIELDS, "score"), v, fields, strict=False):
-        if not abs(value) <= MAX_NUMBER:  # so written that NaN is refused too
+        if not abs(value) <= MAX_NUMBER or "_" in field:  # so written that NaN is refused too
             raise KittiError(f"{place}: {name} is {field}, which is no number of a label")
     if not (v[0] == -1 or 0 <= v[0] <= 1):
         raise KittiError(f"{place}: truncation is {fields[0]}, where it is a fraction from 0 to 1, or -1 if unknown")
     if v[1] not in (-1, 0, 1, 2, 3):
         raise KittiError(f"{place}: occlusion is {fields[1]}, where it is 0, 1, 2, 3 or -1")
+    for i in (7, 8, 9):
+        if v[i] < 0 and v[i] != -1:
+            raise KittiError(f"{place}: {FIELDS[i]} is {fields[i]}, where it is a length in metres, or -1 if unknown")
     for low, high in ((3, 5), (4, 6)):
         if v[low] > v[high]:
             raise KittiError(

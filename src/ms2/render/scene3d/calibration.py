@@ -59,8 +59,12 @@ def read_projection(path: Path, camera: str = "P2") -> Float[Tensor, "3 4"]:
     if len(values) != 12:
         raise KittiError(f"{place}: {len(values)} numbers, where a 3 x 4 matrix has 12")
     matrix = torch.tensor(values).view(3, 4)
-    if not matrix.isfinite().all() or not matrix[0, 0] > 0 or not matrix[1, 1] > 0:
-        raise KittiError(f"{place}: no projection of a camera: its numbers are finite, and its focal lengths positive")
+    # so written that NaN is refused too
+    level = torch.allclose(matrix[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], torch.tensor([0.0, 0, 0, 0, 1]), atol=1e-5)
+    if not (matrix.isfinite().all() and level and matrix[0, 0] > 0 and matrix[1, 1] > 0):
+        raise KittiError(
+            f"{place}: no projection of a rectified camera, f 0 u t; 0 g v t; 0 0 1 t, with focal lengths above 0"
+        )
     return matrix
 
 
