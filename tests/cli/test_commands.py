@@ -1,5 +1,6 @@
 """The table of commands: help, examples, exit codes, and what a command has to import."""
 
+import gc
 import importlib
 import os
 import shlex
@@ -17,6 +18,7 @@ from ms2.cli.configs import with_settings
 from ms2.core.configurations import experiments, load, load_all
 from ms2.core.errors import UserError
 from ms2.core.registry import KINDS, available
+from ms2.worlds.multimnist.grammar import MultiMNIST
 
 HEAVY = ("torch", "pytorch_lightning", "torchvision", "torchmetrics", "matplotlib", "scipy", "sklearn", "wandb")
 
@@ -120,6 +122,29 @@ def test_some_kinds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith("objectives\n  ") and "\ngrammars\n" in out and "  KDE  " in out and "renderers" not in out
     _, err = said(["list", "objektives"], capsys, code=2)
     assert "Did you mean 'objectives'?" in err
+
+
+def test_a_plugin_without_docstring_and_a_clash_of_names_do_not_keep_others_from_being_listed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plugins.load()
+    bare = type("Bare", (MultiMNIST,), {"__module__": "acme", "__qualname__": "Bare"})
+    twin = type("MultiMNIST", (MultiMNIST,), {"__module__": "acme", "__qualname__": "MultiMNIST", "__doc__": "  \n"})
+    out, _ = said(["list", "grammars"], capsys)
+    lines = [line for line in out.splitlines() if line.split()[0] in ("Bare", "MultiMNIST")]
+    assert lines[0] == "  Bare               (no docstring)"
+    assert any(
+        "Grammar of MultiMNIST: a list of digits" in line and "2 have this name: rename one" in line for line in lines
+    )
+    assert any("(no docstring) (acme; 2 have this name: rename one)" in line for line in lines)
+    _, err = said(["lint", "MultiMNIST"], capsys, code=2)
+    assert err.startswith("ms2: two Grammar plug-ins are called 'MultiMNIST': ") and err.endswith(
+        "Rename one of them.\n"
+    )
+    assert "rules; derivations take" in said(["lint", "Aerial2D"], capsys)[0]
+    del bare, twin
+    gc.collect()
+    assert "nothing suspicious" in said(["lint", "MultiMNIST"], capsys)[0]
 
 
 def test_a_grammar_is_linted_by_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,6 +156,21 @@ def test_mnist_is_read_from_mnist_root(tmp_path: Path) -> None:
         torch.testing.assert_close(image[0, 0, 2:30, 2:30], torch.full((28, 28), 10 * digit / 255), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2, 4, 5, 6, 7, 9], "has no image of the digits 3, 8, which MultiMNIST draws: give files with all ten"),
+        ([5], "has no image of the digits 0, 1, 2, 3, 4, 6, 7, 8, 9, which"),
+    ],
+)
+def test_digits_that_the_files_lack_are_named(tmp_path: Path, labels: list[int], message: str) -> None:
+    """Never another digit under the label of one that is not there."""
+    write_mnist(tmp_path, torch.zeros(len(labels), 28, 28, dtype=torch.long), torch.tensor(labels))
+    with pytest.raises(UserError) as error:
+        DigitCanvas(canvas_size=32, source="mnist", mnist_root=str(tmp_path))
+    assert str(error.value).startswith(str(tmp_path / "MNIST" / "raw")) and message in str(error.value)
+
+
 @pytest.mark.skipif("MS2_DATA" not in os.environ, reason="MS2_DATA, the folder that holds MNIST/raw, is not set")
 def test_real_mnist() -> None:
     digits = load_digits("mnist", 28, os.environ["MS2_DATA"])

@@ -81,6 +81,12 @@ COMMANDS = {
             "ms2.cli.generate:render_command",
         ),
         Command(
+            "check",
+            "Check a world: shapes, ranges, determinism, labels, derivatives; draw labelled samples of it",
+            "ms2 check multimnist --output samples.png",
+            "ms2.cli.check:check_command",
+        ),
+        Command(
             "compare",
             "Train detectors on data of the prior and of a run with the same budget, and test both on the run's target",
             "ms2 compare runs/multimnist_quick --num_train_images 500 --train_steps 300",

@@ -14,7 +14,7 @@ from ms2.core.images import encode
 from ms2.core.seeding import generator
 from ms2.evaluation.examples import NUM_EXAMPLES
 from ms2.evaluation.plots import image_sheet
-from ms2.learning.checks import check_trainer
+from ms2.learning.checks import check_first_images, check_trainer
 from ms2.learning.data import TargetImages
 from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.stage import Stage
@@ -126,6 +126,7 @@ def check_before_training(plan: FitPlan, run: Run, model: MetaSim2, data: Target
     for stage in needed:
         check_batch_size(stage.name, stage.batch_size, trainer.world_size)
     with torch.random.fork_rng(devices=[]):
+        check_first_images(model.world, model.seed, needed, trainer.strategy.root_device)
         for stage in needed:
             stage.check()
         check_features(model)

@@ -42,8 +42,15 @@ def list_command(command: "Command", argv: list[str]) -> None:
     load()
     for kind in kinds or sorted(registry.KINDS):
         print(kind)
-        for name, cls in registry.available(kind).items():
-            print(f"  {name:18} {(cls.__doc__ or '').strip().splitlines()[0]}")
+        for name, classes in registry.registered(kind).items():
+            for cls in classes:
+                where = f" ({cls.__module__}; {len(classes)} have this name: rename one)" if len(classes) > 1 else ""
+                print(f"  {name:18} {first_line(cls)}{where}")
+
+
+def first_line(cls: type) -> str:
+    """Return the first line of a class's docstring, or say that it has none."""
+    return next(iter((cls.__doc__ or "").strip().splitlines()), "(no docstring)")
 
 
 def lint_command(command: "Command", argv: list[str]) -> int:

@@ -36,7 +36,7 @@ def explain_error(message: str) -> str:
     typed = re.search(r"Expected a dot import path string: ([\w.]+)", message)
     if found and typed and found[1] in PLUGIN_KINDS:
         kind = PLUGIN_KINDS[found[1]]
-        names = registry.available(kind)
+        names = registry.registered(kind)
         if typed[1] not in names:
             message += f"\nNo plug-in among the {kind} is called {typed[1]!r}. {suggest(typed[1], names)}"
     return _explain_type(message) or message

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import ms2
+from ms2.contracts.checks import check_first_scenes, num_first_scenes
 from ms2.core.errors import UserError, suggest
 from ms2.core.images import encode
 from ms2.core.seeding import generator
@@ -132,13 +133,15 @@ class Job:
     # -- the data set ----------------------------------------------------------------------------------
 
     def dry_run(self) -> None:
-        """Render one scene to detect unsupported settings before anything is written.
+        """Render a few scenes to detect unsupported settings and broken worlds before anything is written.
 
         Raises:
-            UserError: If no scene meets the conditions, or the renderer has no depth.
+            UserError: If no scene meets the conditions, the world breaks a contract, or the renderer has no depth.
         """
         draw, world = generator(self.plan.seed, "trial", device=self.device), self.world
-        rendering = world.renderer.render_labelled(self.model.scenes(self.sampler(1, draw).rules, draw))
+        scenes = self.model.scenes(self.sampler(num_first_scenes(world), draw).rules, draw)
+        learned = self.model.parameters
+        rendering = check_first_scenes(world, scenes, "" if learned is None else type(learned).__name__)
         if self.plan.depth and depth_arrays(rendering) is None:
             raise UserError(f"images of {type(world.renderer).__name__} have no depth: leave --depth out")
 

@@ -69,6 +69,11 @@ class Validation(Callback):
         """Check that everything can be measured, now that the number of target images is known."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         self.evaluation.check(current_model(pl_module), data.num_images)
+        replaced = self.evaluation.replaced_statistics
+        if replaced and trainer.is_global_zero:
+            measured = ", ".join(one.name for one in self.evaluation.statistics)
+            lost = " and ".join(replaced)
+            print(f"evaluation.statistics ({measured}) replaces the default {lost}: list these too to keep them")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the distances."""
@@ -161,7 +166,8 @@ class WriteResults(Callback):
         if not trainer.is_global_zero:
             return
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        measurements = self.evaluation.measure(model, target, device, images)
+        features = getattr(pl_module, "features", None)
+        measurements = self.evaluation.measure(model, target, device, images, features)
         measurements = with_run(measurements, steps=trainer.global_step, command=command, **fields)
         figures = draw_figures(measurements, self.name)
         write_files(self.output, measurements, figures)

@@ -18,6 +18,7 @@ from ms2.core.seeding import generator
 from ms2.core.settings import Configured, fingerprint, settings_of
 from ms2.evaluation.examples import Example, sample_examples
 from ms2.evaluation.image_distances import ImageDistances
+from ms2.evaluation.readings import read_images
 from ms2.evaluation.rule_changes import RuleChange, rule_changes
 from ms2.evaluation.sampling import (
     CPU,
@@ -75,10 +76,12 @@ class Evaluation(Configured):
 
     Args:
         statistics: Statistics of structure to compare with the target's; number and classes of objects by default.
+            Those given replace these: list `ObjectCount` and `ClassFrequency` among them to keep them.
         attribute_statistics: Statistics of attributes to compare with the target's.
         num_scenes: Scenes of each row whose structure is measured.
         num_images: Scenes of each row that are measured instead where the target's truth comes from annotations of
-            images. They are rendered, and objects that an annotator cannot see are left out.
+            images: they are rendered, and objects that an annotator cannot see are left out. Also the number of images
+            that the extractor reads where the target has no truth.
         image_distances: How FID and KID are measured at the end of a run; null for neither.
         seed: Seed of everything sampled.
 
@@ -96,9 +99,10 @@ class Evaluation(Configured):
         image_distances: ImageDistances | None = None,
         seed: Seed = 0,
     ) -> None:
-        self.statistics = list(statistics or (ObjectCount(), ClassFrequency()))
+        self.statistics = list(statistics or default_statistics())
         self.attribute_statistics = list(attribute_statistics or ())
-        names = [one.name for one in (*self.statistics, *self.attribute_statistics)]
+        every: list[Statistic[Any]] = [*self.statistics, *self.attribute_statistics]
+        names = [one.name for one in every]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UserError(f"several statistics are called {', '.join(twice)}: give each another 'name'")
@@ -108,6 +112,12 @@ class Evaluation(Configured):
             image_distances,
             seed,
         )
+
+    @property
+    def replaced_statistics(self) -> list[str]:
+        """Names of the default statistics that are not measured, since others were given."""
+        measured = {one.name for one in self.statistics}
+        return [type(one).__name__ for one in default_statistics() if one.name not in measured]
 
     def check(self, model: SceneModel, num_target_images: int) -> None:
         """Check before training that everything can be measured after it.
@@ -124,6 +134,7 @@ class Evaluation(Configured):
         target: Target,
         device: torch.device = CPU,
         images: ImageResult | None = None,
+        features: FeatureExtractor | None = None,
     ) -> Measurements:
         """Measure everything once.
 
@@ -132,6 +143,7 @@ class Evaluation(Configured):
             target: The target.
             device: Device for sampling, where the learned models are.
             images: What `measure_images` returned; by default it is called here.
+            features: The extractor that reads the images of a target whose structure is unknown; None to read none.
         """
         images = images or self.measure_images(model, target, device)
         derivations = sample_derivations(model, self.num_scenes, self.seed, device, target)
@@ -150,9 +162,11 @@ class Evaluation(Configured):
             for one in self.attribute_statistics
             if one.name in attributes
         }
+        readings = read_images(features, model, target, self.num_images, self.seed)
+        results = Results(self._measured_with(model, target), structure_results, attribute_results, images)
         return Measurements(
-            Results(self._measured_with(model, target), structure_results, attribute_results, images),
-            self.histograms(model, {**structure, **attributes}),
+            results if readings is None else replace(results, readings=readings.result),
+            [*self.histograms(model, {**structure, **attributes}), *(readings.histograms if readings else ())],
             rule_changes(model.world.grammar, derivations[PRIOR].to(CPU), derivations[LEARNED].to(CPU)),
             sample_examples(model, target, self.seed, device),
         )
@@ -276,6 +290,11 @@ def _with_floats(settings: Any) -> Any:
     if isinstance(settings, list):
         return [_with_floats(value) for value in settings]
     return float(settings) if type(settings) is int else settings
+
+
+def default_statistics() -> list[StructureStatistic]:
+    """Return the statistics that are measured unless others are given."""
+    return [ObjectCount(), ClassFrequency()]
 
 
 def compare(statistic: Statistic[Any], samples: Mapping[str, Any], draw: torch.Generator) -> StatisticResult:

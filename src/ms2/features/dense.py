@@ -6,7 +6,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ms2.core.bounds import Bounds, Dimension, Fraction, NonNegativeFloat, PositiveFloat
@@ -144,11 +144,17 @@ class DenseCounts(TrainedExtractor):
         return self._loss(self._logits(images), labels)
 
     def _loss(self, logits: Float[Tensor, "b k i j"], labels: Rendering) -> Float[Tensor, ""]:
-        counts = self.slots.count_assigned(self._label_slots(labels))
+        self.check_numbers(labels.classes, labels.parents, labels.visibility >= self.min_visibility)
+        return F.cross_entropy(logits, self._cell_targets(labels, logits.shape[2], logits.shape[3]), self.weights)
+
+    def check_numbers(
+        self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
+    ) -> None:
+        """Check that the objects of scenes that are seen can all be counted."""
+        counts = self.slots.count_assigned(self._seen_slots(classes, parents, seen))
         for name, (members, max_count) in self.counted.items():
             objects = name.removeprefix("count_") if name != "count" else "objects"
             check_counts(counts[:, members].sum(1, keepdim=True), max_count, objects)
-        return F.cross_entropy(logits, self._cell_targets(labels, logits.shape[2], logits.shape[3]), self.weights)
 
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Predict expected counts, and presence where at least half an object is expected."""
@@ -167,9 +173,13 @@ class DenseCounts(TrainedExtractor):
 
     def _label_slots(self, labels: Rendering) -> Int[Tensor, "b n"]:
         """Compute the slot of each labelled object; -1 for objects that are too hidden."""
+        return self._seen_slots(labels.classes, labels.parents, labels.visibility >= self.min_visibility)
+
+    def _seen_slots(
+        self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
+    ) -> Int[Tensor, "b n"]:
         # before hidden objects are left out, since parents are numbered among all
-        slots = self.slots.assign(labels.classes, labels.parents)
-        return torch.where(labels.visibility >= self.min_visibility, slots, -1)
+        return torch.where(seen, self.slots.assign(classes, parents), -1)
 
     def _cell_targets(self, labels: Rendering, rows: int, columns: int) -> Float[Tensor, "b k i j"]:
         """Compute target densities: each object's 1 is split among the four cells around its centre; then background.

@@ -17,6 +17,7 @@ from ms2.learning.checks import check_parts, check_trainer, overflow_warning
 from ms2.learning.data import TargetImages
 from ms2.learning.learner import Learner
 from ms2.learning.parameter_learner import ParameterLearner
+from ms2.learning.resemblance import warn_unlike
 from ms2.learning.reward import TaskReward
 from ms2.learning.structure_learner import StructureLearner
 from ms2.learning.turns import Turns
@@ -80,13 +81,15 @@ class MetaSim2(Configured, AlternatingOptimisation):
         return [self.structure_learner, *([] if self.parameter_learner is None else [self.parameter_learner])]
 
     def on_fit_start(self) -> None:
-        """Check the trainer's settings, and embed the target images unless that was done before."""
+        """Check the trainer's settings, embed the target images unless that was done before, and compare some."""
         data: TargetImages = self.trainer.datamodule  # type: ignore[attr-defined]
         check_trainer(self.trainer, self.parameter_learner is not None, self.reward is not None)
         if self.reward is not None:
             self.reward.prepare(data.target, self.world)
         self.target_features = self.target_features or self.embed(data)
         data.num_images = len(next(iter(self.target_features.values())))
+        if self.trainer.is_global_zero:
+            warn_unlike(self.features, self.world, data.target, self.device, self.seed)
 
     def embed(self, data: TargetImages) -> Blocks:
         """Embed all target images, or load their features from the cache. All processes have to call this."""

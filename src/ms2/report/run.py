@@ -29,7 +29,7 @@ from ms2.report.gallery import Gallery, GalleryImage, build_gallery, bytes_per_i
 from ms2.report.interval_charts import ChangeRow, rule_change_chart
 from ms2.report.learning import learning_curves, probe_section, read_logs
 from ms2.report.page import Fact, ReproduceSection, Section, drop_empty_facts, render_page
-from ms2.report.results import main_metrics, results_section, statistic_metric
+from ms2.report.results import main_metrics, readings_section, results_section, statistic_metric
 from ms2.report.tables import Table
 
 CHANGES_SHOWN, MAX_CHANGES = 16, 200
@@ -114,6 +114,7 @@ def report_run(folder: Path) -> str:
     changes_figure = _figure(folder / "rule_changes.png", "Rule probabilities under the prior and the learned model")
     sections = [
         Section("Results", "sections/results.html", results and results_section(results)),
+        Section("Readings", "sections/readings.html", results and readings_section(results)),
         Section("Histograms", "sections/charts.html", _histogram_charts(folder, histograms, statistics)),
         Section("Summary", "sections/figure.html", None if histograms else summary_figure),
         Section("Images", "sections/images.html", _images(folder)),

@@ -51,7 +51,7 @@ def load_digits(source: Source, side: int, root: str | None = None) -> Digits:
         root: Folder that holds ``MNIST/raw``; for ``mnist`` only.
 
     Raises:
-        UserError: If there is no such source, or no MNIST under ``root``.
+        UserError: If there is no such source, no MNIST under ``root``, or none of some digit in it.
     """
     if source == "sklearn":
         images, labels = _sklearn()
@@ -59,12 +59,27 @@ def load_digits(source: Source, side: int, root: str | None = None) -> Digits:
         images, labels = _mnist(root)
     else:
         raise UserError(f"there is no digit source {source!r}. {suggest(str(source), get_args(Source))}")
+    _check_classes(labels, source if root is None else f"{Path(root, 'MNIST', 'raw')}")
     images = F.interpolate(images[:, None], size=(side, side), mode="bilinear", antialias=True, align_corners=False)[
         :, 0
     ].clamp(0, 1)
     order = labels.argsort(stable=True)
     count = labels.bincount(minlength=10)
     return Digits(images[order], count.cumsum(0) - count, count)
+
+
+def _check_classes(labels: Int[Tensor, " n"], where: str) -> None:
+    """Check that there is an image of each digit.
+
+    Raises:
+        UserError: If not; the message names the digits.
+    """
+    lacking = [str(digit) for digit in range(10) if not bool((labels == digit).any())]
+    if lacking:
+        raise UserError(
+            f"{where} has no image of the digits {', '.join(lacking)}, which MultiMNIST draws: give files with all "
+            "ten, or take the digit source 'sklearn'"
+        )
 
 
 def _sklearn() -> tuple[Tensor, Tensor]:
