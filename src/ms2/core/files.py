@@ -6,9 +6,9 @@ All files that the program wrote are read by `read_text`, `read_json`, `read_ten
 
 import contextlib
 import errno
+import io
 import json
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +35,9 @@ def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # which writing to an open file does not name
         with contextlib.suppress(OSError):  # where the folder is no folder, there is nothing to remove either
             temporary.unlink()
         raise
@@ -68,8 +70,10 @@ def write_tensors(path: Path, content: Any) -> None:
     import torch  # takes seconds to import
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()  # torch.save to a file does not say that the disk is full
+    torch.save(content, buffer)
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 @contextlib.contextmanager
@@ -161,20 +165,3 @@ def read_cached(path: Path, parse: Callable[[Any], T], device: Any = "cpu") -> T
     except (OSError, UserError) as error:
         warnings.warn(f"{str(error).removesuffix(RUN_AGAIN).rstrip(' ;:')}; it is made anew", stacklevel=2)
         return None
-
-
-def expand_path(path: str | Path) -> Path:
-    """Return a path with ``~`` and environment variables such as ``$MS2_DATA`` filled in.
-
-    Raises:
-        UserError: If a variable is not set, or the path is empty, which would stand for the current folder.
-    """
-    found = os.path.expandvars(os.path.expanduser(path))
-    if not found.strip():
-        raise UserError(f"the path {str(path)!r} is empty: give a file or a folder, or '.' for the current folder.")
-    missing = re.search(r"\$\{?(\w+)\}?", found)
-    if missing:
-        raise UserError(
-            f"{path} needs the environment variable {missing[1]}, which is not set. Try: export {missing[1]}=FOLDER"
-        )
-    return Path(found)
