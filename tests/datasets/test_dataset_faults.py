@@ -640,8 +640,11 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 
 
 def test_what_is_no_record_is_refused(refused: Refused, made: Path) -> None:
-    for name in ("README.md", "images/000000.png", "nothing.json", "images", "dataset.json"):
+    for name in ("README.md", "images/000000.png", "images", "dataset.json"):
         assert f"{made / name} is no record of an image" in refused("--provenance", made / name, command="render")
+    assert f"there is no file {made / 'nothing.json'}" in refused(
+        "--provenance", made / "nothing.json", command="render"
+    )
 
 
 def test_a_record_outside_of_a_set_is_refused(refused: Refused, made: Path, tmp_path: Path) -> None:

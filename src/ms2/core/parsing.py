@@ -1,70 +1,31 @@
 """Parsing of command lines and configurations, with errors that list the available names."""
 
-import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, NoReturn
 
 import jsonargparse
 
-from ms2.core import registry
 from ms2.core.bounds import bounded_hints, problem
-from ms2.core.errors import UserError, suggest
-
-PLUGIN_KINDS = {
-    "grammar": "grammars",
-    "structure_prior": "structure_priors",
-    "parameter_prior": "parameter_priors",
-    "probe_priors": "parameter_priors",
-    "renderer": "renderers",
-    "engine": "engines",
-    "network": "networks",
-    "features": "features",
-    "objective": "objectives",
-    "advantage": "advantages",
-    "statistics": "statistics",
-    "attribute_statistics": "attribute_statistics",
-    "gradient": "gradients",
-    "target": "targets",
-}
-"""Kind of plug-in by the name of the setting that selects one."""
+from ms2.core.errors import UserError
+from ms2.core.explain import explain_error
+from ms2.core.paths import expand_value, path_mark
 
 
-def explain_error(message: str) -> str:
-    """Return the parser's message: in one line of a wrong type, with a list of plug-ins where one was misspelt."""
-    found = re.search(r'Parser key "(?:[\w.]+\.)?(\w+)"', message)
-    typed = re.search(r"Expected a dot import path string: ([\w.]+)", message)
-    if found and typed and found[1] in PLUGIN_KINDS:
-        kind = PLUGIN_KINDS[found[1]]
-        names = registry.registered(kind)
-        if typed[1] not in names:
-            message += f"\nNo plug-in among the {kind} is called {typed[1]!r}. {suggest(typed[1], names)}"
-    return _explain_type(message) or message
+def expand_paths(parser: jsonargparse.ArgumentParser, configuration: Any) -> None:
+    """Fill in ``~`` and environment variables in the options of a command that are paths.
 
+    Args:
+        parser: The parser of the options.
+        configuration: What it returned; changed in place.
 
-TYPE_NAMES = {
-    "bool": "true or false",
-    "dict": "a dictionary",
-    "float": "a number",
-    "int": "a whole number",
-    "list": "a list",
-    "str": "a text",
-    "tuple": "a list",
-}
-"""Types of settings, as a message calls them."""
-
-
-def _explain_type(message: str) -> str | None:
-    """Return the parser's message about a plain value of a wrong type in one line; None for another message."""
-    keys = re.findall(r'Parser key "([\w.]+)"', message)  # of classes within classes, from outside
-    if keys and (explained := re.search(r"^\s*(?:- )?(\S+ must be .*)$", message, re.MULTILINE)):
-        return ".".join([*keys, explained[1]])  # a parser of an inner class has explained it
-    expected = [name for name in re.findall(r"Expected a <class '(\w+)'>", message) if name != "NoneType"]
-    given = re.search(r"(?:Got|Given) value: (.*)", message)
-    if not (keys and expected and given) or not set(expected) <= set(TYPE_NAMES):
-        return None
-    wanted = " or ".join(dict.fromkeys(TYPE_NAMES[name] for name in expected))
-    return f"{'.'.join(keys)} must be {wanted}, not {given[1]}"
+    Raises:
+        UserError: If a variable is not set.
+    """
+    for action in parser._actions:
+        hint = getattr(action, "_typehint", None)
+        if path_mark(hint) is not None and action.dest in configuration:
+            configuration[action.dest] = expand_value(hint, configuration[action.dest])
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):
@@ -73,17 +34,18 @@ class ArgumentParser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and exit with code 2."""
         if not self.exit_on_error:
-            raise UserError(explain_error(message)) from ex
-        self.exit(2, f"ms2: {explain_error(message)}\nAll options: {self.prog} --help\n")
+            raise UserError(explain_error(message, self)) from ex
+        self.exit(2, f"ms2: {explain_error(message, self)}\nAll options: {self.prog} --help\n")
 
 
 class CommandParser(ArgumentParser):
-    """Parser of a command's own options, which checks their numbers against the bounds of their types."""
+    """Parser of a command's own options, which checks the numbers among them, and fills in the paths."""
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse and check the options."""
         configuration = super().parse_args(*args, **kwargs)
         check_bounds(self, configuration)
+        expand_paths(self, configuration)
         return configuration
 
 

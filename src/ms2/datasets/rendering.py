@@ -81,6 +81,8 @@ def render_record(path: Path) -> tuple[bytes, str, bool]:
     Raises:
         UserError: If it is no record, or is not in a data set.
     """
+    if not path.exists():
+        raise RecordError(f"there is no file {path.absolute()}: give a record, scenes/NUMBER.json of a data set")
     record, root = DataSetFolder(path.parent).read_json(path.name) or {}, path.absolute().parent.parent
     if not isinstance(record.get("scene"), dict) or not isinstance(record.get("image"), dict):
         raise RecordError(f"{path} is no record of an image: those lie under scenes/ in a data set")
