@@ -10,7 +10,6 @@ import torch
 from ms2.core.errors import UserError
 from ms2.core.files import (
     atomic_path,
-    expand_path,
     read_cached,
     read_json,
     read_tensors,
@@ -76,16 +75,6 @@ def test_hashes_are_those_of_the_standard_library() -> None:
     assert digest(b"ab", 16) == hashlib.blake2b(b"ab", digest_size=16).hexdigest() == digest(iter(["a", b"b"]), 16)
     assert sha256("ab") == hashlib.sha256(b"ab").hexdigest() == sha256([b"a", "b"])
     assert digest("a") != digest("b") and digest([]) == digest("")
-
-
-def test_a_path_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HERE", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert expand_path("$HERE/a") == expand_path("${HERE}/a") == tmp_path / "a"
-    assert expand_path("~/a") == tmp_path / "home" / "a"
-    monkeypatch.delenv("HERE")
-    with pytest.raises(UserError, match=r"needs the environment variable HERE, which is not set. Try: export HERE="):
-        expand_path("$HERE/a")
 
 
 # --- what was written is read again ---

@@ -16,6 +16,7 @@ from ms2.cli.run_folder import RunFolder, throwaway_folder
 from ms2.core import configurations
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import reading
+from ms2.core.paths import OptionalPath, UserPath, expand_path
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
 from ms2.datasets.generate import generate as generate_dataset
@@ -109,7 +110,7 @@ class FitResult:
 
 def fit(
     world: World,
-    target: Target | str | Path,
+    target: Target | UserPath,
     *,
     features: FeatureExtractor | None = None,
     structure: StructureModel | None = None,
@@ -121,7 +122,7 @@ def fit(
     max_steps: int = 200,
     batch_size: int = 256,
     seed: int = 0,
-    folder: str | Path | None = None,
+    folder: OptionalPath = None,
     stages: Mapping[str, Mapping[str, Any]] | None = None,
     trainer: Mapping[str, Any] | None = None,
 ) -> FitResult:
@@ -166,7 +167,7 @@ def fit(
     return train(model, data, evaluation or Evaluation(seed=seed), build_stages(model, stages or {}), arguments, path)
 
 
-def run_path(folder: str | Path) -> Path:
+def run_path(folder: UserPath) -> Path:
     """Return the path of a run's folder.
 
     Raises:
@@ -174,7 +175,7 @@ def run_path(folder: str | Path) -> Path:
     """
     if not str(folder).strip():
         raise UserError("folder is empty: give the folder of the run, such as 'runs/first'")
-    path = Path(folder)
+    path = expand_path(folder)
     return path if path.name not in ("", "..") else path.resolve()
 
 
@@ -265,8 +266,8 @@ def train(
 
 
 def generate(
-    source: str | Path | FitResult,
-    output: str | Path,
+    source: UserPath | FitResult,
+    output: UserPath,
     num_scenes: int = 1000,
     *,
     seed: int = 0,
@@ -303,11 +304,12 @@ def generate(
     opened = open_model(str(source.folder if isinstance(source, FitResult) else source))
     labelled = None if classes is None else tuple(classes)
     plan = Plan(num_scenes, seed, classes=labelled, conditions=tuple(conditions), formats=tuple(formats))
-    generate_dataset(Job(opened, plan, Path(output), device), workers, progress=False)
-    return Path(output)
+    folder = expand_path(output)
+    generate_dataset(Job(opened, plan, folder, device), workers, progress=False)
+    return folder
 
 
-def load(source: str | Path) -> SceneModel:
+def load(source: UserPath) -> SceneModel:
     """Load a scene model: learned where the source is a run, of the priors where it is a world or a configuration.
 
     Args:

@@ -22,7 +22,10 @@ from ms2.cli.run import Run, run_identity
 from ms2.cli.run_folder import Identity, RunFolder, is_first_process, throwaway_folder
 from ms2.core.bounds import PositiveInt, Seed, problem
 from ms2.core.errors import UserError
-from ms2.core.parsing import check_bounds, explain_error
+from ms2.core.explain import explain_error
+from ms2.core.parsing import check_bounds
+from ms2.core.paths import UserPath, expand_path
+from ms2.core.process_variables import process_number
 from ms2.evaluation.callbacks import ImageWriter
 from ms2.evaluation.evaluation import Evaluation
 from ms2.learning.data import TargetImages
@@ -73,7 +76,7 @@ class TrainerParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message alone: the usage is some hundred lines, and --help shows it."""
-        message = explain_error(message)
+        message = explain_error(message, self)
         if not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"ms2: {message}\nAll options: ms2 fit --help\n")
@@ -103,6 +106,8 @@ class CLI(LightningCLI):
         command = words[:1] if words and not words[0].startswith("-") else []
         self.config = parser.parse_args([*command, *with_settings(words[len(command) :])])
         settings = self.config[command[0]] if command else self.config
+        if settings.get("ckpt_path"):
+            settings["ckpt_path"] = str(expand_path(settings["ckpt_path"]))
         settings["seed_everything"] = seed = self.seed(settings["seed_everything"])
         if found := problem(Seed, seed, "seed_everything"):
             raise UserError(found)
@@ -114,7 +119,7 @@ class CLI(LightningCLI):
     def drawn_seed(self) -> int:
         """Seed where none is given: a random one, of which the first process tells the others."""
         told = os.environ.get("PL_GLOBAL_SEED")
-        if is_first_process() and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if is_first_process() and process_number("WORLD_SIZE", 1) == 1:
             return secrets.randbelow(MAX_DRAWN_SEED)
         if is_first_process() or told is None:
             raise UserError(
@@ -241,7 +246,7 @@ def add_run_options(parser: LightningArgumentParser) -> None:
     stages = ("all", *(stage.name for stage in STAGES))
     add = parser.add_argument
     add("--name", type=str, default="run", help="Name of the run and its folder.")
-    add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+    add("--runs_dir", type=UserPath, default="runs", help="Folder of all runs.")
     add("--stage", choices=stages, default="all", help="Run all stages, or one of those before learning alone.")
     add("--fresh", type=bool, default=False, help="Train anew; an earlier run's folder is renamed.")
     add(

@@ -10,6 +10,8 @@ from ms2.core import configurations
 from ms2.core.bounds import Fraction, PositiveInt, PositiveWorkers, Seed
 from ms2.core.errors import UserError
 from ms2.core.parsing import ArgumentParser
+from ms2.core.paths import OptionalPath, UserPath
+from ms2.core.process_variables import process_number
 from ms2.datasets.formats.base import format_names
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
@@ -26,18 +28,18 @@ def options(parser: ArgumentParser) -> None:
     add, worlds = parser.add_argument, ", ".join(configurations.worlds())
     add(
         "source",
-        type=str,
+        type=UserPath,
         help=f"the folder of a run, a checkpoint in it, a configuration, or a world: {worlds}. Settings of its world "
         "may follow: --world.renderer.canvas_size 96",
     )
-    add("--output", type=Path | None, help="folder of the data set; data/NAME by default")
+    add("--output", type=OptionalPath, help="folder of the data set; data/NAME by default")
     add("--num_scenes", type=PositiveInt, default=Plan.num_scenes, help="number of images")
     add("--seed", type=Seed, default=Plan.seed, help="an image depends on the seed and its own number alone")
     formats = ", ".join(format_names())
     add("--format", nargs="+", type=str, default=["coco"], metavar="NAME", help=f"one or several of {formats}")
     add("--structure", choices=("learned", "prior"), help="learned by default, where there is a checkpoint")
     add("--parameters", choices=("learned", "prior"), help="learned by default, where they were")
-    add("--checkpoint", type=str | None, help="file of weights, where the source is a configuration")
+    add("--checkpoint", type=OptionalPath, help="file of weights, where the source is a configuration")
     conditions = "conditions that all scenes meet, such as 'car == 5' 'pedestrian >= 1'"
     add("--where", nargs="+", type=str, default=[], metavar="CONDITION", help=conditions)
     add("--classes", nargs="+", type=str, metavar="CLASS", help="classes to label; all by default")
@@ -56,7 +58,7 @@ def generate_command(command: "Command", argv: list[str]) -> None:
     options(parser)
     own, settings = separate_settings(argv)
     args = parser.parse_args(own)
-    source = open_model(args.source, args.structure, args.checkpoint, settings, args.parameters)
+    source = open_model(str(args.source), args.structure, args.checkpoint, settings, args.parameters)
     plan = Plan(
         num_scenes=args.num_scenes,
         seed=args.seed,
@@ -68,9 +70,7 @@ def generate_command(command: "Command", argv: list[str]) -> None:
         min_pixels=args.min_pixels,
         formats=tuple(name.lower() for name in args.format),
     )
-    rank, world_size, local = (
-        int(os.environ.get(key, d)) for key, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
+    rank, world_size, local = process_number("RANK"), process_number("WORLD_SIZE", 1), process_number("LOCAL_RANK")
     device = chosen_device(args.device, local)
     workers = args.workers or default_workers(device)
     root = args.output or Path("data") / source.name
@@ -130,8 +130,8 @@ def render_command(command: "Command", argv: list[str]) -> None:
         UserError: If it is no record, or the image can't be written.
     """
     parser = command.parser()
-    parser.add_argument("--provenance", type=Path, required=True, metavar="FILE", help="scenes/NUMBER.json")
-    parser.add_argument("--output", type=Path | None, help="file of the image; by default its own name, here")
+    parser.add_argument("--provenance", type=UserPath, required=True, metavar="FILE", help="scenes/NUMBER.json")
+    parser.add_argument("--output", type=OptionalPath, help="file of the image; by default its own name, here")
     args = parser.parse_args(argv)
     content, name, same = render_record(args.provenance)
     output: Path = args.output or Path(name)

@@ -14,6 +14,7 @@ from ms2.cli.lock import LOCK_NAME, Lock
 from ms2.core.errors import UserError
 from ms2.core.files import read_json, write_json, write_text
 from ms2.core.hashing import digest
+from ms2.core.paths import UserPath, expand_path
 
 CACHE_NAME = "cache"
 """Name of the folder, beside those of the runs, of what runs with the same settings share."""
@@ -53,10 +54,11 @@ class RunFolder:
         UserError: If the name is none of a folder in ``runs_dir``.
     """
 
-    def __init__(self, runs_dir: str | Path, name: str) -> None:
+    def __init__(self, runs_dir: UserPath, name: str) -> None:
         check_name(name)
-        self.path = Path(runs_dir) / name
-        self.cache = Path(runs_dir) / CACHE_NAME
+        runs = expand_path(runs_dir)
+        self.path = runs / name
+        self.cache = runs / CACHE_NAME
         self.checkpoints = self.path / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.samples = self.path / "samples"

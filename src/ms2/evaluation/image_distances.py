@@ -12,8 +12,8 @@ from torch import Tensor
 from ms2.core.bounds import MAX_INT, BatchSize, Bounds
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
+from ms2.core.paths import expand_path
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
 from ms2.evaluation.sampling import measured_rows

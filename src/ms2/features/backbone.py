@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ms2.core.bounds import Dimension, FiniteFloat, PositiveFloat, Seed
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path, read_tensors, reading
+from ms2.core.files import read_tensors, reading
+from ms2.core.paths import UserPath, Weights, expand_path
 from ms2.features.base import Blocks, FeatureExtractor
 
 TIMM_PREFIX = "timm/"
@@ -75,7 +76,7 @@ class Backbone(FeatureExtractor):
         self,
         architecture: str = "resnet18",
         layer: str = "avgpool",
-        weights: str | None = "imagenet",
+        weights: Weights = "imagenet",
         size: tuple[Dimension, Dimension] | None = None,
         mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = IMAGENET_MEAN,
         std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = IMAGENET_STD,
@@ -118,7 +119,7 @@ class InceptionPool3(Backbone):
         seed: Seed of the weights' random initialisation.
     """
 
-    def __init__(self, layer: str = "avgpool", weights: str | None = "imagenet", seed: Seed = 0) -> None:
+    def __init__(self, layer: str = "avgpool", weights: Weights = "imagenet", seed: Seed = 0) -> None:
         half = (0.5, 0.5, 0.5)
         super().__init__("inception_v3", layer, weights, (299, 299), half, half, seed)
 
@@ -130,9 +131,7 @@ class InceptionPool3(Backbone):
         return network
 
 
-def truncate_network(
-    architecture: str, layers: Sequence[str], weights: str | None, seed: int = 0
-) -> torch.fx.GraphModule:
+def truncate_network(architecture: str, layers: Sequence[str], weights: Weights, seed: int = 0) -> torch.fx.GraphModule:
     """Build a network that returns the outputs of named layers, in evaluation mode.
 
     Args:
@@ -195,7 +194,7 @@ def _up_to(network: nn.Module, architecture: str, layers: Sequence[str]) -> torc
     return found.eval()
 
 
-def _weights(architecture: str, weights: str) -> Mapping[str, Tensor]:
+def _weights(architecture: str, weights: UserPath) -> Mapping[str, Tensor]:
     if weights == "imagenet":
         return _imagenet(architecture)
     path = expand_path(weights)
@@ -233,7 +232,7 @@ def _imagenet(architecture: str) -> Mapping[str, Tensor]:
 
 
 def _load(
-    network: torch.fx.GraphModule, weights: Mapping[str, Tensor], source: str, architecture: str, layer: str
+    network: torch.fx.GraphModule, weights: Mapping[str, Tensor], source: UserPath, architecture: str, layer: str
 ) -> None:
     """Load the weights of the network up to a layer.
 

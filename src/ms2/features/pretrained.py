@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ms2.core.bounds import Dimension, FiniteFloat, Fraction, NonNegativeFloat, PositiveFloat, Seed
 from ms2.core.errors import UserError
+from ms2.core.paths import Weights
 from ms2.features.backbone import IMAGENET_MEAN, IMAGENET_STD, InputNormalisation, truncate_network
 from ms2.features.base import Blocks
 from ms2.features.dense import DenseCounts
@@ -52,7 +53,7 @@ class PretrainedCounts(DenseCounts):
         classes: Sequence[str],
         architecture: str = "squeezenet1_1",
         layers: Sequence[str] = ("features.7", "features.12"),
-        weights: str | None = "imagenet",
+        weights: Weights = "imagenet",
         mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = IMAGENET_MEAN,
         std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = IMAGENET_STD,
         width: Dimension = 96,

@@ -10,6 +10,7 @@ import yaml
 from ms2.core import configurations, registry
 from ms2.core.errors import UserError, suggest
 from ms2.core.parsing import ArgumentParser, check_bounds, get_nested
+from ms2.core.paths import OptionalPath, expand_path
 from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.models.checkpoints import PARAMETERS, STRUCTURE, load_model_weights
 from ms2.models.parameters import ParameterModel
@@ -60,7 +61,7 @@ class OpenedModel:
 def open_model(
     source: str,
     structure: LearnedOrPrior | None = None,
-    checkpoint: str | None = None,
+    checkpoint: OptionalPath = None,
     arguments: list[str] | None = None,
     parameters: LearnedOrPrior | None = None,
 ) -> OpenedModel:
@@ -79,7 +80,7 @@ def open_model(
             run.
     """
     configuration, name, weights = find_configuration(source)
-    weights = Path(checkpoint) if checkpoint else weights
+    weights = weights if checkpoint is None else expand_path(checkpoint)
     if structure is None and weights is None and _is_run(source):
         raise UserError(
             f"{source} has no checkpoint yet, so nothing learned can be drawn from it: go on with 'ms2 fit', or draw "
@@ -185,7 +186,7 @@ def parse_settings(
 
 def _is_run(source: str) -> bool:
     """Whether a source is the folder of a run, rather than a file or a name."""
-    return source not in configurations.worlds() and Path(source).expanduser().is_dir()
+    return source not in configurations.worlds() and expand_path(source).is_dir()
 
 
 def _find_files(source: str) -> tuple[Path, Path | None]:
@@ -193,7 +194,7 @@ def _find_files(source: str) -> tuple[Path, Path | None]:
     worlds, experiments = configurations.worlds(), configurations.experiments()
     if source in worlds:
         return worlds[source], None
-    path = Path(source).expanduser()
+    path = expand_path(source)
     if path.suffix == ".ckpt":
         for folder in path.absolute().parents[:2]:
             if (folder / "config.yaml").is_file():

@@ -1,7 +1,6 @@
 """Target images from a folder."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from jaxtyping import UInt8
@@ -10,6 +9,7 @@ from torch import Tensor
 from ms2.core.bounds import PositiveInt
 from ms2.core.errors import OnError
 from ms2.core.images import Fit
+from ms2.core.paths import UserPath
 from ms2.targets.base import Target
 from ms2.targets.image_folder import ImageFolder
 from ms2.world import World
@@ -33,7 +33,7 @@ class Folder(Target):
     def __init__(
         self,
         world: World,
-        root: str | Path,
+        root: UserPath,
         fit: Fit = "crop",
         on_error: OnError = "raise",
         limit: PositiveInt | None = None,

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from ms2.core.bounds import Dimension, PositiveInt, check_arguments
 from ms2.core.errors import MAX_LISTED, OnError, UserError, format_examples, suggest
-from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
 from ms2.core.images import (
     IMAGE_SUFFIXES,
@@ -30,6 +29,7 @@ from ms2.core.images import (
     unread_reason,
     unreadable_reason,
 )
+from ms2.core.paths import UserPath, expand_path
 
 MAX_ASPECT_DIFFERENCE = 0.05
 """Largest |log(a / b)| of two aspect ratios that count as equal."""
@@ -56,7 +56,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
 
     def __init__(
         self,
-        root: str | Path,
+        root: UserPath,
         size: tuple[Dimension, Dimension] | None = None,
         channels: Channels = 3,
         fit: Fit = "crop",

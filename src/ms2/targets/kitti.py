@@ -10,8 +10,8 @@ import torch
 
 from ms2.core.bounds import PositiveInt
 from ms2.core.errors import OnError, UserError, format_examples, suggest
-from ms2.core.files import expand_path
 from ms2.core.images import Fit
+from ms2.core.paths import UserPath, expand_path
 from ms2.datasets.formats.kitti import KittiSet
 from ms2.datasets.formats.kitti_files import (
     KittiObject,
@@ -56,7 +56,7 @@ class Kitti(Folder):
     def __init__(
         self,
         world: World,
-        root: Path | str,
+        root: UserPath,
         split: str | None = "train",
         types: dict[str, str] | None = None,
         fit: Fit = "crop",

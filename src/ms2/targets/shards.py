@@ -18,9 +18,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ms2.core.bounds import PositiveFloat, PositiveInt
 from ms2.core.errors import MAX_LISTED, OnError, format_examples, suggest
-from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
 from ms2.core.images import IMAGE_SUFFIXES, Fit, ImageError, read_image
+from ms2.core.paths import UserPath, expand_path
 from ms2.targets.base import Target
 from ms2.targets.image_folder import warn_about_shapes
 from ms2.targets.tar_stream import ShardError, Unusable, read_members, scheme
@@ -73,7 +73,7 @@ class Shards(Target):
     def __init__(
         self,
         world: World,
-        urls: str | list[str],
+        urls: UserPath | list[UserPath],
         fit: Fit = "crop",
         on_error: OnError = "raise",
         limit: PositiveInt | None = None,
@@ -83,7 +83,7 @@ class Shards(Target):
         self.channels: Literal[1, 3] = 1 if world.renderer.channels == 1 else 3
         self.frame, self.fit, self.on_error, self.limit = world.renderer.size, fit, on_error, limit
         self.timeout = timeout
-        self.urls = [url for given in ([urls] if isinstance(urls, str) else urls) for url in _expand(given)]
+        self.urls = [url for given in (urls if isinstance(urls, list) else [urls]) for url in _expand(str(given))]
         if not self.urls:
             raise ShardError("urls names no shards: give a folder of tar files, or their names or addresses")
         commands = [url for url in self.urls if scheme(url) == "pipe"]

@@ -9,8 +9,8 @@ import orjson
 
 from ms2.core.bounds import Dimension, PositiveInt
 from ms2.core.errors import OnError, UserError, format_examples, suggest
-from ms2.core.files import expand_path
 from ms2.core.images import Exif, image_header, read_image
+from ms2.core.paths import UserPath, expand_path
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.base import Format, Records
 from ms2.datasets.formats.coco_file import read_coco
@@ -99,8 +99,8 @@ class CocoSet(LabelledSet):
 
     def __init__(
         self,
-        images: Path | str,
-        annotations: Path | str,
+        images: UserPath,
+        annotations: UserPath,
         categories: Sequence[str] | None = None,
         category_map: dict[str, str] | None = None,
         size: tuple[Dimension, Dimension] | None = None,

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 
 from ms2.core.bounds import Dimension, PositiveInt
 from ms2.core.errors import OnError, UserError, format_examples, suggest
-from ms2.core.files import expand_path
 from ms2.core.images import image_header, read_image
+from ms2.core.paths import UserPath, expand_path
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.base import Format, Records
 from ms2.datasets.formats.kitti_files import (
@@ -147,7 +146,7 @@ class KittiSet(LabelledSet):
 
     def __init__(
         self,
-        root: Path | str,
+        root: UserPath,
         categories: Sequence[str] = ("car", "pedestrian", "cyclist"),
         split: str | None = None,
         exclude: str | None = None,

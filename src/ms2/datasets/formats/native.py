@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 
 from ms2.core.bounds import PositiveFloat, PositiveInt
-from ms2.core.files import expand_path
 from ms2.core.images import read_image
+from ms2.core.paths import UserPath, expand_path
 from ms2.datasets.folder import DataSetFolder, FolderError
 from ms2.datasets.labelled_set import (
     Annotation,
@@ -132,7 +132,7 @@ class GeneratedSet(LabelledSet):
 
     def __init__(
         self,
-        folder: Path | str,
+        folder: UserPath,
         categories: Sequence[str] | None = None,
         masks: bool = False,
         amodal: bool = False,

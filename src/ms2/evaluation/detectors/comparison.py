@@ -14,6 +14,7 @@ from pytorch_lightning import Callback
 
 from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, check_arguments
 from ms2.core.errors import UserError
+from ms2.core.paths import Weights
 from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.datasets.formats.native import GeneratedSet
 from ms2.datasets.generate import generate
@@ -56,7 +57,7 @@ class DetectorBudget:
     num_test_images: PositiveInt = 500
     classes: tuple[str, ...] | None = None
     detector: str = "fcos_resnet18_fpn"
-    backbone_weights: str | None = None
+    backbone_weights: Weights = None
     batch_size: BatchSize = 8
     lr: PositiveFloat = 1e-3
     fine_tune_previous: bool = False

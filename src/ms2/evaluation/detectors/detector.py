@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ms2.core.bounds import BatchSize, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 from ms2.core.divergence import FiniteTraining, TrainedWeights
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path, read_tensors, reading, write_tensors
+from ms2.core.files import read_tensors, reading, write_tensors
+from ms2.core.paths import OptionalPath, UserPath, Weights, expand_path
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
 from ms2.datasets.labelled_set import Annotations
@@ -62,8 +63,8 @@ class Detector(Configured, FiniteTraining, LightningModule):
         self,
         categories: Sequence[str],
         architecture: str = "fcos_resnet18_fpn",
-        backbone_weights: str | None = None,
-        fine_tune_from: Path | str | None = None,
+        backbone_weights: Weights = None,
+        fine_tune_from: OptionalPath = None,
         upscale: PositiveFloat = 1.0,
         min_anchor_size: PositiveFloat = 8.0,
         max_steps: PositiveInt = 400,
@@ -173,7 +174,7 @@ class Detector(Configured, FiniteTraining, LightningModule):
             self.load_state_dict(saved["weights"])
 
 
-def load_detector(path: Path | str) -> Detector:
+def load_detector(path: UserPath) -> Detector:
     """Load a trained detector with its settings.
 
     Raises:

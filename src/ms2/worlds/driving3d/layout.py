@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from ms2.core.bounds import MAX_FLOAT, Bounds, FiniteFloat, Fraction
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path
+from ms2.core.paths import OptionalPath, expand_path
 from ms2.priors.parameters import ParameterPrior, sample_uniform
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
@@ -68,7 +68,7 @@ class StreetLayout(ParameterPrior):
         cloud_range: tuple[Fraction, Fraction] = (0.0, 0.8),
         light_ranges: dict[str, tuple[FiniteFloat, FiniteFloat]] | None = None,
         off_street_fraction: Fraction = 0.0,
-        assets: str | None = None,
+        assets: OptionalPath = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         if max_curvature * max_distance > 1:
@@ -211,7 +211,7 @@ def _check_light(ranges: dict[str, tuple[float, float]]) -> None:
 
 
 @lru_cache(maxsize=4)
-def _footprints(assets: str | None, on_error: str) -> tuple[Int[Tensor, " k"], Float[Tensor, "k m 2"]]:
+def _footprints(assets: OptionalPath, on_error: str) -> tuple[Int[Tensor, " k"], Float[Tensor, "k m 2"]]:
     """Return the number of each class's meshes, and the width and length of each on the ground."""
     found = mesh_classes(assets, on_error)
     numbers = torch.tensor([len(found[name].models) for name in OBJECTS])

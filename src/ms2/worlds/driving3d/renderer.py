@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ms2.core.bounds import Dimension
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path
+from ms2.core.paths import OptionalPath, expand_path
 from ms2.render.base import Renderer, Rendering, asset_licence
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.calibration import read_projection
@@ -77,9 +77,9 @@ class StreetView(Renderer):
     def __init__(
         self,
         size: tuple[Dimension, Dimension] = (128, 416),
-        calibration: str | None = None,
+        calibration: OptionalPath = None,
         classes: Sequence[str] = (*SCENARIOS, *OBJECTS),
-        assets: str | None = None,
+        assets: OptionalPath = None,
         on_error: Literal["raise", "skip"] = "raise",
         engine: Engine | None = None,
     ) -> None:
@@ -93,7 +93,7 @@ class StreetView(Renderer):
         self.size, self.classes, self.on_error = (size[0], size[1]), tuple(classes), on_error
         self.assets = None if assets is None else str(expand_path(assets))
         if assets is not None:
-            self.licence = asset_licence(assets)
+            self.licence = asset_licence(str(assets))
         self.engine = WarpEngine() if engine is None else engine
         p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(expand_path(calibration))
         self.projection = resized_projection(p2, self.size)

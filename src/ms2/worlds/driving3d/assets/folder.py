@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path
+from ms2.core.paths import expand_path
 from ms2.render.scene3d.mesh_files import MESH_SUFFIXES, load_mesh
 from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
