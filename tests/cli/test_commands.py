@@ -1,7 +1,7 @@
 """The table of commands: help, examples, exit codes, and what a command has to import."""
 
-import gc
 import errno
+import gc
 import importlib
 import os
 import shlex
