@@ -179,10 +179,17 @@ def test_real_mnist() -> None:
     assert digits.images.mean().item() == pytest.approx(0.1307, abs=1e-4)  # the mean that everyone normalises by
 
 
-@pytest.mark.parametrize(("digit", "canvas"), [(41, 40), (0, 40), (-3, 40)])
-def test_a_digit_must_fit_onto_the_canvas(digit: int, canvas: int) -> None:
-    with pytest.raises(UserError, match=f"a digit of {digit} pixels does not fit onto a canvas of {canvas} pixels"):
-        DigitCanvas(canvas_size=canvas, digit_size=digit)
+@pytest.mark.parametrize(
+    ("digit", "message"),
+    [
+        (41, "a digit of 41 pixels does not fit onto a canvas of 40 pixels"),
+        (0, "digit_size must be at least 1, not 0"),
+        (-3, "digit_size must be at least 1, not -3"),
+    ],
+)
+def test_a_digit_must_fit_onto_the_canvas(digit: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        DigitCanvas(canvas_size=40, digit_size=digit)
 
 
 def test_a_digit_may_fill_the_canvas() -> None:

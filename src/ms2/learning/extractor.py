@@ -1,5 +1,6 @@
 """Extractor stage: train a feature extractor on rendered prior samples, whose labels are exact."""
 
+import copy
 from typing import Any
 
 import torch
@@ -85,9 +86,10 @@ class ExtractorTraining(Stage):
         Raises:
             UserError: If the extractor doesn't fit images or labels.
         """
-        training = self.features.training
+        training, state = self.features.training, copy.deepcopy(self.features.state_dict())
         self.features.eval()
         self._loss(NUM_CHECK_SCENES, generator(self.seed, "check"))
+        self.features.load_state_dict(state)  # a loss may update running statistics
         self.features.train(training)
 
     def setup(self, stage: str) -> None:
