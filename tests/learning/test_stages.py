@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -60,8 +60,8 @@ def test_a_stage_is_trained_once_for_its_settings(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_leaves_no_half_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make, cache = Makes(tmp_path), tmp_path / "cache"
 
-    def full(content: Any, path: Path) -> None:
-        Path(path).write_bytes(b"half of it")
+    def full(content: Any, file: IO[bytes]) -> None:
+        file.write(b"half of it")
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
