@@ -6,7 +6,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RECENT := import sys; sys.exit(sys.version_info < (3, 10))
 
-# Tests share the cores through two workers and benchmarks want a quiet one, so torch gets a single thread in both.
+# Tests share two cores through three workers, as some wait for processes of their own, and benchmarks want a quiet
+# core, so torch gets a single thread in both.
 ONE_THREAD := OMP_NUM_THREADS=1
 
 # With ARGS that choose among tests, one of the two calls may have none to run, which pytest exits with 5 for.
@@ -22,7 +23,7 @@ demo: $(INSTALLED) ## learn the structure of MultiMNIST scenes, the quick settin
 	$(BIN)/ms2 fit --config multimnist_quick $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist worksteal --ignore tests/cli/test_wandb.py $(ARGS) $(OR_NONE)
+	$(ONE_THREAD) $(BIN)/pytest -n 3 --dist worksteal --ignore tests/cli/test_wandb.py $(ARGS) $(OR_NONE)
 	$(ONE_THREAD) $(BIN)/pytest tests/cli/test_wandb.py $(ARGS) $(OR_NONE) # alone: on busy cores wandb's own process falls behind
 
 lint: $(INSTALLED) ## check style and formatting

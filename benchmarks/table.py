@@ -39,4 +39,4 @@ def rounded(number: float, digits: int = 2) -> str:
 
 
 if __name__ == "__main__":
-    print(table(json.loads(Path(sys.argv[1]).read_text())))
+    print(table(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

@@ -67,7 +67,7 @@ def last_step() -> int:
     logs = sorted(RUN.glob("csv/*/metrics.csv"), key=lambda path: path.stat().st_mtime)
     if not logs:
         return 0
-    with logs[-1].open() as file:
+    with logs[-1].open(encoding="utf-8") as file:
         learned = [row for row in csv.DictReader(file) if row.get("train/score")]
     return int(learned[-1]["step"]) if learned else 0
 
@@ -75,7 +75,7 @@ def last_step() -> int:
 def resident(process: int) -> int:
     """Bytes of memory that a process holds, 0 when it is gone."""
     try:
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
+        return int(Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1]) * resource.getpagesize()
     except OSError:
         return 0
 

@@ -62,6 +62,7 @@ EXPECTED = [
     for what in (
         "the features miscount",  # with reason: the extractor of a tiny run can't count yet ...
         "the kernel of block",
+        "the target looks nothing like the world",
         ".* of the target images hold more than block",
         "the score's deviation",
         "Found .* in eval mode",  # ... and is frozen

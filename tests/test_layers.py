@@ -18,7 +18,7 @@ LAYERS = [  # from the ground up
     {"scene"},
     {"metrics", "priors", "render"},
     {"features", "world", "worlds"},
-    {"models"},
+    {"contracts", "models"},
     {"datasets", "gradients"},
     {"report", "targets"},
     {"evaluation", "learning"},

@@ -20,6 +20,7 @@ import ms2
 from ms2.cli.commands import COMMANDS, main
 from ms2.core import configurations
 from ms2.core.parsing import ArgumentParser
+from ms2.core.yaml_files import load_yaml
 
 pytestmark = EXPECTED
 ROOT = Path(__file__).parents[1]
@@ -207,7 +208,7 @@ def test_settings_in_the_text_exist(page: Path, settings: set[str]) -> None:
 @every_page
 def test_yaml_blocks_are_settings(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i, block in enumerate(blocks(page, "yaml")):
-        found = yaml.load(block, configurations.YamlLoader)
+        found = load_yaml(block)
         file = tmp_path / f"{i}.yaml"
         file.write_text(yaml.safe_dump({"base": "multimnist_quick"} | found))
         parse(["ms2", "fit", "--config", str(file)], capsys)

@@ -1,5 +1,7 @@
 """The table of commands: help, examples, exit codes, and what a command has to import."""
 
+import errno
+import gc
 import importlib
 import os
 import shlex
@@ -7,16 +9,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from ms2.cli import plugins
+from ms2.cli import commands, plugins
 from ms2.cli.commands import COMMANDS, main
 from ms2.cli.configs import with_settings
 from ms2.core.configurations import experiments, load, load_all
 from ms2.core.errors import UserError
 from ms2.core.registry import KINDS, available
+from ms2.worlds.multimnist.grammar import MultiMNIST
 
 HEAVY = ("torch", "pytorch_lightning", "torchvision", "torchmetrics", "matplotlib", "scipy", "sklearn", "wandb")
 
@@ -122,6 +126,29 @@ def test_some_kinds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'objectives'?" in err
 
 
+def test_a_plugin_without_docstring_and_a_clash_of_names_do_not_keep_others_from_being_listed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plugins.load()
+    bare = type("Bare", (MultiMNIST,), {"__module__": "acme", "__qualname__": "Bare"})
+    twin = type("MultiMNIST", (MultiMNIST,), {"__module__": "acme", "__qualname__": "MultiMNIST", "__doc__": "  \n"})
+    out, _ = said(["list", "grammars"], capsys)
+    lines = [line for line in out.splitlines() if line.split()[0] in ("Bare", "MultiMNIST")]
+    assert lines[0] == "  Bare               (no docstring)"
+    assert any(
+        "Grammar of MultiMNIST: a list of digits" in line and "2 have this name: rename one" in line for line in lines
+    )
+    assert any("(no docstring) (acme; 2 have this name: rename one)" in line for line in lines)
+    _, err = said(["lint", "MultiMNIST"], capsys, code=2)
+    assert err.startswith("ms2: two Grammar plug-ins are called 'MultiMNIST': ") and err.endswith(
+        "Rename one of them.\n"
+    )
+    assert "rules; derivations take" in said(["lint", "Aerial2D"], capsys)[0]
+    del bare, twin
+    gc.collect()
+    assert "nothing suspicious" in said(["lint", "MultiMNIST"], capsys)[0]
+
+
 def test_a_grammar_is_linted_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = said(["lint", "MultiMNIST"], capsys)
     assert "nothing suspicious" in out and "13 rules" in out
@@ -157,3 +184,89 @@ def test_configurations_on_a_command_line_become_one_text_before_all_else() -> N
     assert yaml.safe_load(with_settings(["-c", "multimnist"])[1]) == load("multimnist")
     with pytest.raises(UserError, match="no configuration called ''"):
         with_settings(["--config"])
+
+
+# --- errors of the system ---
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a/b"),
+            "a/b: No space left on device; make room there, then",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/root/x"),
+            "/root/x: Permission denied; give another path",
+        ),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "File name too long; give a shorter path"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), "x: No such file or directory"),
+        (OSError("odd"), "odd"),
+    ],
+    ids=repr,
+)
+def test_an_error_of_the_system_is_one_message(
+    error: OSError, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(commands.Command, "run", fail)
+    out, err = said(["configs"], capsys, code=2)
+    assert err.startswith("ms2: ") and message in err and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize(
+    "words", [["report"], ["lint"], ["render", "--provenance"], ["configs"]], ids=lambda words: words[0]
+)
+def test_a_path_below_what_cannot_be_read_is_named(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for anyone but root; of whom the tests may be run."""
+    path, look = tmp_path / "closed" / "x.yaml", os.stat
+
+    def stat(given: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if isinstance(given, (str, os.PathLike)) and "closed" in os.fspath(given):
+            raise PermissionError(errno.EACCES, "Permission denied", str(given))
+        return look(given, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    _, err = said([*words, str(path)], capsys, code=2)
+    assert err.startswith("ms2: ") and "closed" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RANK", "x"), ("RANK", ""), ("LOCAL_RANK", "-1"), ("WORLD_SIZE", "two"), ("SLURM_PROCID", "1.5")],
+)
+def test_a_rank_that_is_no_number_is_named(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    _, err = said(["configs"], capsys, code=2)
+    assert err.startswith(f"ms2: the environment variable {name} is {value!r}, and must be a whole number")
+    assert f"unset {name}" in err
+
+
+def test_a_rank_is_below_the_number_of_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    _, err = said(["configs"], capsys, code=2)
+    assert "RANK=2 and WORLD_SIZE=2 do not fit" in err
+    monkeypatch.setenv("RANK", "1")
+    said(["configs"], capsys)
+
+
+def test_whoever_reads_what_is_printed_may_stop() -> None:
+    command = f"{shlex.quote(sys.executable)} -m ms2 configs multimnist_quick | head -c 1"
+    found = subprocess.run(command, shell=True, capture_output=True, timeout=60, check=False)
+    assert found.stderr == b""
+
+
+def test_an_abbreviated_option_names_a_configuration_too() -> None:
+    assert with_settings(["--conf", "multimnist_quick", "-c=base"])[0] == "--config"
+    assert with_settings(["--c", "x"]) == ["--c", "x"]

@@ -110,9 +110,43 @@ def test_a_configuration_cannot_be_based_on_itself(tmp_path: Path) -> None:
         load(tmp_path / "one.yaml")
 
 
+def test_bases_that_share_bases_are_read_once(tmp_path: Path) -> None:
+    files = {f"c{i}": f"base: [c{i + 1}.yaml, c{i + 1}.yaml]\n" for i in range(40)}
+    write(tmp_path, **files, c40="a: 1\n")
+    assert load(tmp_path / "c0.yaml") == {"a": 1}
+
+
+def test_a_chain_of_bases_is_bounded(tmp_path: Path) -> None:
+    write(tmp_path, **{f"c{i}": f"base: c{i + 1}.yaml\n" for i in range(60)}, c60="a: 1\n")
+    with pytest.raises(UserError, match="more than 50 configurations are based on each other"):
+        load(tmp_path / "c0.yaml")
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    write(tmp_path / "run", config="a: 1\n")
+    (tmp_path / "multimnist_quick").mkdir()
+    with pytest.raises(UserError, match=r"run is a folder, not a configuration: its settings are in .*config.yaml"):
+        find(str(tmp_path / "run"))
+    monkeypatch.chdir(tmp_path)
+    assert find("multimnist_quick") == experiments()["multimnist_quick"]
+    with pytest.raises(UserError, match="no configuration called '': give a name or a file"):
+        find("")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [1", "can't be read as a configuration"), ("- a\n", "must hold settings by name")],
+    [
+        ("a: [1", "can't be read as a configuration"),
+        ("- a\n", "must hold settings by name"),
+        ("false\n", "must hold settings by name"),
+        ("1: a\n", "must hold settings by name"),
+        ("name: a\nworld: {a: 1}\nname: b\n", r"bad.yaml .*line 3 gives the key 'name' again, given in line 1"),
+        ("a: &a [*a]\n", r"bad.yaml .*the alias \*a contains itself"),
+        ("base: 3\n", r"bad.yaml: base must be the name of a configuration, or a list of names, not 3"),
+        ("base: [[a]]\n", "base must be the name of a configuration"),
+        ("base: {a: b}\n", "base must be the name of a configuration"),
+    ],
 )
 def test_what_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
     write(tmp_path, bad=text)

@@ -8,7 +8,18 @@ import pytest
 import torch
 
 from ms2.core.errors import UserError
-from ms2.core.files import atomic_path, expand_path, write_bytes, write_json, write_tensors, write_text
+from ms2.core.files import (
+    atomic_path,
+    read_cached,
+    read_json,
+    read_tensors,
+    read_text,
+    reading,
+    write_bytes,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from ms2.core.hashing import digest, sha256
 
 
@@ -66,11 +77,50 @@ def test_hashes_are_those_of_the_standard_library() -> None:
     assert digest("a") != digest("b") and digest([]) == digest("")
 
 
-def test_a_path_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HERE", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert expand_path("$HERE/a") == expand_path("${HERE}/a") == tmp_path / "a"
-    assert expand_path("~/a") == tmp_path / "home" / "a"
-    monkeypatch.delenv("HERE")
-    with pytest.raises(UserError, match=r"needs the environment variable HERE, which is not set. Try: export HERE="):
-        expand_path("$HERE/a")
+# --- what was written is read again ---
+
+BROKEN = [b"", b"\0", b"no JSON", b'{"a": 1', b"PK\x03\x04 half", bytes(range(256)), b"[" * 100_000]
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_file_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"file: this is not JSON .*\. It was cut off or edited; make it again"):
+        read_json(path, "make it again")
+    with (
+        pytest.raises(UserError, match=r"file can't be read as a result \(\w+\): make it again") as found,
+        reading(path, "a result", "make it again"),
+    ):
+        read_tensors(path)
+    assert "weights_only" not in str(found.value)
+
+
+def test_a_file_that_is_missing_or_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none: there is no such file; make it again"):
+        read_json(tmp_path / "none", "make it again")
+    with pytest.raises(UserError, match=r"can't be read \(Is a directory\); run the command that wrote it again"):
+        read_text(tmp_path)
+    (tmp_path / "list").write_text("[1]")
+    assert read_json(tmp_path / "list", kind=list) == [1]
+    with pytest.raises(UserError, match="holds a list, where an object was expected"):
+        read_json(tmp_path / "list")
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    torch.save({"x": Path("anything")}, tmp_path / "file")  # a pickled object, which could be any
+    with pytest.raises(UserError, match=r"can't be read as a result"), reading(tmp_path / "file", "a result"):
+        read_tensors(tmp_path / "file")
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_cache_counts_as_missing(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    assert read_cached(path, dict) is None
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"file can't be read as a cached result \(\w+\); it is made anew"):
+        assert read_cached(path, dict) is None
+    write_tensors(path, {"a": 1})
+    assert read_cached(path, dict) == {"a": 1}
+    with pytest.warns(UserWarning, match=r"\(KeyError\); it is made anew"):
+        assert read_cached(path, lambda saved: saved["b"]) is None

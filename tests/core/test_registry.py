@@ -11,7 +11,15 @@ import pytest
 
 from ms2.core import registry
 from ms2.core.errors import UserError, suggest
-from ms2.core.registry import Plugin, UnknownPluginError, available, load_entry_points, look_up
+from ms2.core.registry import (
+    NameClashError,
+    Plugin,
+    UnknownPluginError,
+    available,
+    load_entry_points,
+    look_up,
+    registered,
+)
 from ms2.core.settings import Configured, fingerprint, settings_of
 from ms2.grammar.grammar import Grammar
 from ms2.priors.structure import ListLengthPrior
@@ -149,6 +157,22 @@ def test_two_classes_of_one_name_are_an_error_that_names_their_modules():
     assert str(error.value).endswith("Rename one of them.")
 
 
+def test_a_clash_of_names_concerns_that_name_alone():
+    class Base(Plugin, kind="bases"): ...
+
+    one, two = named("Room", Base, "house"), named("Room", Base, "hotel")
+    hall = named("Hall", Base, "house")
+    assert look_up("bases", "Hall") is hall
+    assert {name: set(classes) for name, classes in registered("bases").items()} == {
+        "Base": {Base},
+        "Hall": {hall},
+        "Room": {one, two},
+    }
+    with pytest.raises(NameClashError, match=r"two Base plug-ins are called 'Room': (house and hotel|hotel and house)"):
+        look_up("bases", "Room")
+    assert issubclass(NameClashError, UserError)
+
+
 def test_one_name_in_two_kinds_is_no_clash():
     class House(Plugin): ...
 
@@ -202,6 +226,10 @@ GOOD = "from ms2.core.registry import Plugin\nclass Base(Plugin): ...\nclass Roo
         ("import ms2_no_such_module", "ModuleNotFoundError"),
         ("1 / 0", "ZeroDivisionError"),
         ("def", "SyntaxError"),
+        ("import sys\nsys.exit(3)", "SystemExit(3)"),
+        ("raise SystemExit", "SystemExit()"),
+        ("class Stop(BaseException): ...\nraise Stop('enough')", "Stop('enough')"),
+        ("raise GeneratorExit", "GeneratorExit()"),
     ],
 )
 def test_a_broken_entry_point_is_named_in_a_warning_and_the_others_load(
@@ -218,6 +246,14 @@ def test_a_broken_entry_point_is_named_in_a_warning_and_the_others_load(
         assert list(available(sys.modules["ms2_good_plugin"].Base)) == ["Base", "Room"]
     finally:
         sys.modules.pop("ms2_good_plugin", None)
+
+
+def test_ctrl_c_while_a_plugin_is_imported_ends_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    install(tmp_path, ms2_slow_plugin="raise KeyboardInterrupt")
+    monkeypatch.setattr("ms2.core.registry._LOADED", set())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        load_entry_points()
 
 
 def test_entry_points_of_other_groups_stay_untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -445,20 +445,20 @@ TYPED: dict[str, tuple[tuple[object, ...], str]] = {
         (*DIGITS, "--where", "3 == 11"),
         "'3 == 11' is too rare for the prior UniformDigits: none of",
     ),
-    "no scenes": ((*DIGITS, "--num_scenes", "0"), "a data set has at least one scene, not 0"),
-    "fewer than no scenes": ((*DIGITS, "--num_scenes", "-3"), "a data set has at least one scene, not -3"),
+    "no scenes": ((*DIGITS, "--num_scenes", "0"), "num_scenes must be at least 1, not 0"),
+    "fewer than no scenes": ((*DIGITS, "--num_scenes", "-3"), "num_scenes must be at least 1, not -3"),
     "scenes in words": (
         (*DIGITS, "--num_scenes", "ten"),
-        "\"num_scenes\":\n  Expected a <class 'int'>. Got value: ten",
+        "num_scenes must be a whole number, not ten",
     ),
     "more than all visible": (
         (*DIGITS, "--min_visibility", "20"),
-        "min_visibility is a fraction, from 0 to 1, and can't be",
+        "min_visibility must be at most 1, not 20",
     ),
-    "no share": ((*DIGITS, "--min_visibility", "nan"), "Got value: nan"),
+    "no share": ((*DIGITS, "--min_visibility", "nan"), "min_visibility must be a number, not nan"),
     "no pixels": (
         (*DIGITS, "--min_pixels", "0"),
-        "min_pixels is at least 1, not 0: an object without pixels has no box",
+        "min_pixels must be at least 1, not 0",
     ),
     "depth of a flat world": ((*ROADS, "--depth"), "images of AerialView have no depth: leave --depth out"),
     "KITTI with JPEG": ((*DIGITS, "--format", "kitti", "--image", "jpeg"), "the format kitti has PNG images"),
@@ -640,8 +640,11 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 
 
 def test_what_is_no_record_is_refused(refused: Refused, made: Path) -> None:
-    for name in ("README.md", "images/000000.png", "nothing.json", "images", "dataset.json"):
+    for name in ("README.md", "images/000000.png", "images", "dataset.json"):
         assert f"{made / name} is no record of an image" in refused("--provenance", made / name, command="render")
+    assert f"there is no file {made / 'nothing.json'}" in refused(
+        "--provenance", made / "nothing.json", command="render"
+    )
 
 
 def test_a_record_outside_of_a_set_is_refused(refused: Refused, made: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Every world in every format, read by those who know nothing of ms2: pycocotools, torchvision; and by ms2 itself."""
 
+import contextlib
+import dataclasses
 import importlib
 import json
 import math
@@ -18,28 +20,33 @@ import torch
 import torchvision.datasets
 import yaml
 from helpers import ms2
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from test_datasets import SMALL, changed_files, small, tree
 
 from ms2.core.configurations import worlds
-from ms2.datasets.formats.kitti import KittiFormat, read_labels
+from ms2.datasets.formats.kitti import KittiFormat, _box_text
+from ms2.datasets.formats.kitti_files import read_labels
+from ms2.datasets.formats.yolo import _interval
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
-from ms2.datasets.labels import decode_mask
+from ms2.datasets.masks import decode_mask
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import ImageRecord, SceneRecord
-from ms2.datasets.rendering import render_record
+from ms2.datasets.records import ImageFile, ImageRecord, SceneRecord
+from ms2.datasets.rendering import depth_arrays, render_record
 from ms2.datasets.scene_graphs import check_renderable, from_record
 from ms2.grammar.derivations import is_valid
 from ms2.render.base import Rendering
 from ms2.render.scene3d.calibration import read_projection
+from ms2.render.scene3d.camera import Camera
 from ms2.scene.batch import scenes_from_derivations
 from ms2.targets.folder import Folder
 from ms2.targets.kitti import Kitti
 from ms2.world import World
-from ms2.worlds.driving3d.renderer import Rendering3D
+from ms2.worlds.driving3d.renderer import Rendering3D, StreetView
 
 pytestmark = [
     # pycocotools 2.0.11 decodes masks by NumPy's older protocol
@@ -231,10 +238,23 @@ def test_depth_is_in_metres_along_the_axis(made: Made) -> None:
             assert image.mode.startswith("I;16")
             metres = np.asarray(image).astype(np.float64) / 256
         truth = rendering.depth[0].double().numpy()
-        sky = np.isinf(truth)
-        assert (metres[sky] == 0).all() and sky.any()
-        assert (metres[~sky] > 0).all()
-        assert np.abs(metres - truth)[~sky & (truth < 65535 / 256)].max() <= 0.5 / 256 + 1e-9
+        sky, far = np.isinf(truth), truth * 256 >= 65535.5  # KITTI's depth images end before 256 m
+        assert (metres[far] == 0).all() and sky.any()
+        assert (metres[~far] > 0).all()
+        assert np.abs(metres - truth)[~far].max() <= 0.5 / 256 + 1e-9
+
+
+def test_depth_ends_before_256_m_as_kitti_s_does(made: Made) -> None:
+    if not made.solid:
+        return
+    metres = [0.0, 0.002, 1.5, 255.99, 65535 / 256, 255.9979, 255.999, 256.0, 300.0, 1e30, math.inf, math.nan]
+    rendering = made.renderings[0]
+    assert isinstance(rendering, Rendering3D)
+    depth = torch.zeros_like(rendering.depth)
+    depth[0, 0, : len(metres)] = torch.tensor(metres)
+    arrays = depth_arrays(dataclasses.replace(rendering, depth=depth))
+    assert arrays is not None
+    assert arrays[0][0, : len(metres)].tolist() == [0, 1, 384, 65533, 65535, 65535, 0, 0, 0, 0, 0, 0]
 
 
 # --- COCO ---
@@ -262,7 +282,9 @@ def test_coco_s_masks_are_the_renderer_s_instances(made: Made) -> None:
         for found, kept in zip(annotations, record["labels"], strict=True):
             i = kept["object"]
             mask = made.coco.annToMask(found).astype(bool)
-            assert np.array_equal(mask, instances == i) and np.array_equal(mask, decode_mask(found["segmentation"]))
+            assert np.array_equal(mask, instances == i) and np.array_equal(
+                mask, decode_mask(found["segmentation"], instances.shape)
+            )
             assert made.job.categories[found["category_id"] - 1] == record["scene"]["objects"][i]["class"]
             rows, columns = np.nonzero(mask)
             x, y, w, h = found["bbox"]
@@ -314,12 +336,45 @@ def test_yolo_s_boxes_are_coco_s(made: Made) -> None:
             number, *box = line.split()
             assert int(number) == found["category_id"] - 1
             cx, cy, w, h = map(float, box)
-            assert all(0 <= v <= 1 for v in (cx, cy, w, h))
+            ends = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+            assert all(0 <= v <= 1 for v in (cx, cy, w, h, *ends))
             edges = ((cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height)
             assert edges == pytest.approx(found["bbox"], abs=2e-6 * max(height, width))
 
 
+@given(st.integers(1, 5000), st.data())
+def test_yolo_s_boxes_lie_within_the_image(side: int, data: st.DataObject) -> None:
+    """Whatever is read from the digits, in doubles and in floats, lies in [0, 1] and equals the box to the digits."""
+    places = st.one_of(st.integers(0, side), st.floats(0, side), st.sampled_from([0, side]))
+    low, high = sorted(data.draw(st.tuples(places, places)))
+    middle, length = _interval(low, high, side)
+    for read, tolerance in ((float, 0.51e-6), (np.float32, 1e-6)):
+        ends = read(middle) - read(length) / 2, read(middle) + read(length) / 2
+        assert ends[0] >= 0 and ends[1] <= 1
+        assert ends == pytest.approx((low / side, high / side), abs=tolerance)
+
+
 # --- KITTI ---
+
+
+@given(st.integers(1, 2000), st.integers(1, 600), st.data())
+def test_kitti_s_boxes_are_read_back(width: int, height: int, data: st.DataObject) -> None:
+    """Half a pixel is cut off at the image's edges, which KITTI's 0 .. width - 1 do not reach."""
+    x0, x1 = sorted(data.draw(st.tuples(st.floats(0, width), st.floats(0, width))))
+    y0, y1 = sorted(data.draw(st.tuples(st.floats(0, height), st.floats(0, height))))
+    text = _box_text((x0, y0, x1 - x0, y1 - y0), ImageFile("", width, height, 0, ""))
+    found = [float(word) for word in text.split()]
+    assert all(0 <= place <= side - 1 for place, side in zip(found, (width, height) * 2, strict=True))
+    for place, edge, side in zip(found, (x0, y0, x1, y1), (width, height) * 2, strict=True):
+        assert place + 0.5 == pytest.approx(min(max(edge, 0.5), side - 0.5), abs=0.0051)
+
+
+def kitti_box(box: list[float], record: dict[str, Any]) -> tuple[float, ...]:
+    """Left, top, right and bottom from 0 to side - 1: KITTI's pixels have their centres at whole numbers."""
+    x, y, w, h = box
+    width, height = record["image"]["width"], record["image"]["height"]
+    places = ((x, width), (y, height), (x + w, width), (y + h, height))
+    return tuple(min(max(place - 0.5, 0), side - 1) for place, side in places)
 
 
 def test_kitti_s_labels_are_the_records_(made: Made) -> None:
@@ -329,9 +384,8 @@ def test_kitti_s_labels_are_the_records_(made: Made) -> None:
         shown = [found for found in record["hidden"] if "bbox" in found]
         assert len(things) == len(record["labels"]) + len(shown)
         for thing, found in zip(things, record["labels"], strict=False):
-            x, y, w, h = found["amodal_bbox"]
             assert thing.type == found["category"].capitalize()
-            assert thing.box == pytest.approx((x, y, x + w, y + h), abs=0.0051)
+            assert thing.box == pytest.approx(kitti_box(found["amodal_bbox"], record), abs=0.0051)
             assert thing.truncation == pytest.approx(found.get("truncation", 0), abs=0.0051)
             visible = found["visibility"]
             assert thing.occlusion == (0 if visible >= 0.8 else 1 if visible >= 0.5 else 2)
@@ -345,8 +399,7 @@ def test_kitti_s_labels_are_the_records_(made: Made) -> None:
             seen = thing.yaw - math.atan2(thing.position[0], thing.position[2]) - thing.alpha
             assert abs(math.remainder(seen, 2 * math.pi)) < 0.03 and abs(thing.alpha) <= 3.145
         for thing, found in zip(things[len(record["labels"]) :], shown, strict=True):
-            x, y, w, h = found["bbox"]
-            assert thing.type == "DontCare" and thing.box == pytest.approx((x, y, x + w, y + h))
+            assert thing.type == "DontCare" and thing.box == pytest.approx(kitti_box(found["bbox"], record))
             assert (thing.truncation, thing.occlusion) == (-1, -1)
 
 
@@ -390,10 +443,44 @@ def test_3d_boxes_projected_with_p2_are_around_the_objects(made: Made) -> None:
         assert np.mean(overlaps[name]) > 0.75, name
 
 
+def test_kitti_s_boxes_lie_where_its_calibration_puts_the_meshes(made: Made) -> None:
+    """Of objects that are whole in the image: the files of the set agree to much less than half a pixel."""
+    if not made.solid:
+        return
+    renderer = made.world.renderer
+    assert isinstance(renderer, StreetView)
+    tables = renderer._tables_on(torch.device("cpu"))
+    meshes, shifts = list(tables.library.meshes.values()), []
+    for index, record in list(enumerate(made.records))[:12]:
+        scene = from_record(SceneRecord.from_json(record["scene"]), made.world.classes)
+        objects = renderer._objects(scene, tables)
+        of = scene.environment
+        pose = Camera.from_pinhole(
+            torch.ones(1, 2), torch.zeros(1, 2), of["camera_height"], of["pitch"], of["camera_yaw"]
+        ).pose[0]
+        p2 = read_projection(made.root / "training" / "calib" / f"{index:06d}.txt")
+        things = read_labels(made.root / "training" / "label_2" / f"{index:06d}.txt")
+        for thing, found in zip(things, record["labels"], strict=False):
+            i = found["object"]
+            vertices = torch.from_numpy(meshes[objects.mesh[0, i]].vertices).float()
+            world = vertices @ objects.transform[0, i, :3, :3].T + objects.transform[0, i, :3, 3]
+            camera = world @ pose[:, :3].T + pose[:, 3]
+            if thing.truncation > 0 or camera[:, 2].min() < 0.5:
+                continue
+            pixels = torch.cat([camera, torch.ones(len(camera), 1)], 1) @ p2.T
+            pixels = pixels[:, :2] / pixels[:, 2:]
+            errors = torch.tensor(thing.box) - torch.cat([pixels.amin(0), pixels.amax(0)])
+            assert errors.abs().max() < 1.02, "boxes are around whole pixels where these reach out of the outline"
+            shifts.append(errors.view(2, 2).mean(0))
+    assert len(shifts) > 100 and torch.stack(shifts).mean(0).abs().max() < 0.05
+
+
 def test_kitti_is_read_by_the_target_of_that_name(made: Made) -> None:
     types = {name.capitalize(): name for name in made.world.grammar.classes}
     target = Kitti(made.world, made.root, types=types)
-    target.verify()
+    scenery = made.world.parameter_prior.scenery
+    with pytest.warns(UserWarning, match="are not counted") if scenery else contextlib.nullcontext():
+        target.verify()
     assert len(target.images) == NUMBER
     assert target.truth is not None
     own = made.world.grammar.classes

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as rle
 
-from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, decode_mask, image_labels, instance_masks
+from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, image_labels
+from ms2.datasets.masks import decode_mask, instance_masks
 from ms2.datasets.records import ObjectLabel
 
 # pycocotools 2.0.11 decodes masks by NumPy's older protocol
@@ -66,7 +67,7 @@ def test_masks_are_those_of_pycocotools(instances: np.ndarray) -> None:
         mask = instances == i
         theirs = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
         assert segmentation == {"size": list(instances.shape), "counts": theirs["counts"].decode()}
-        assert np.array_equal(decode_mask(segmentation), mask)
+        assert np.array_equal(decode_mask(segmentation, instances.shape), mask)
         assert area == mask.sum() and box == around(mask)
 
 
@@ -75,7 +76,7 @@ def test_a_mask_of_the_whole_image_and_one_of_all_but_a_column() -> None:
     assert instance_masks(instances)[2][1:] == (150_000, (0, 0, 500, 300))
     instances[:, 499] = -1
     assert instance_masks(instances)[2][1:] == (149_700, (0, 0, 499, 300))
-    assert decode_mask(instance_masks(instances)[2].segmentation).sum() == 149_700
+    assert decode_mask(instance_masks(instances)[2].segmentation, (300, 500)).sum() == 149_700
     assert instance_masks(np.full((3, 4), -1)) == {}
 
 
@@ -132,7 +133,7 @@ def test_what_is_labelled_and_what_is_hidden(
         if seen[i]:
             assert found["bbox"] == [x0, y0, x1 - x0, y1 - y0] and found["area"] == areas[i] > 0
     for found in labels:
-        assert np.array_equal(decode_mask(found["segmentation"]), instances == found["object"])
+        assert np.array_equal(decode_mask(found["segmentation"], instances.shape), instances == found["object"])
         x, y, w, h = found["amodal_bbox"]
         assert 0 <= x < x + w <= width and 0 <= y < y + h <= height
 

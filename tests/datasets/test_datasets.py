@@ -532,7 +532,7 @@ def attribute(value: Any) -> Callable[[Path], Any]:
 
 NO_RECORD = r"000000.json is no record of an image: those lie under scenes/ in a data set"
 HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no file": (Path.unlink, NO_RECORD),
+    "no file": (Path.unlink, "there is no file .*: give a record"),
     "an empty file": (lines(""), NO_RECORD),
     "half a file": (lambda path: os.truncate(path, 300), NO_RECORD),
     "a list": (lines("[]"), NO_RECORD),

@@ -1,8 +1,10 @@
 """Labelled sets: what a detector is given, where boxes go when images are scaled and cut, what is said of bad ones."""
 
+import itertools
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from torch import Tensor
 from ms2.core.errors import UserError
 from ms2.core.images import read_image
 from ms2.datasets.formats.coco import CocoSet
-from ms2.datasets.formats.kitti import KittiSet, read_labels
+from ms2.datasets.formats.kitti import KittiSet
+from ms2.datasets.formats.kitti_files import read_labels
 from ms2.datasets.formats.native import GeneratedSet
 from ms2.datasets.labelled_set import DataSetError, LabelledSet, collate
+from ms2.datasets.masks import decode_mask
 from ms2.datasets.resize_crop import ResizeCrop
 from ms2.render.scene3d.calibration import KittiError
 
@@ -213,11 +217,18 @@ def test_kitti_frames_keep_their_size(kitti: Path) -> None:
     data = KittiSet(kitti, ["car", "pedestrian"])
     image, target = data[0]
     assert len(data) == 3 and image.shape == (3, 100, 400)
-    assert target["boxes"].tolist() == [[150, 20, 190, 60], [200, 20, 240, 60], [20, 20, 60, 60], [80, 20, 120, 60]]
+    # KITTI's pixels have their centres at whole numbers, ours half a pixel from their edges
+    boxes = [
+        [150.5, 20.5, 190.5, 60.5],
+        [200.5, 20.5, 240.5, 60.5],
+        [20.5, 20.5, 60.5, 60.5],
+        [80.5, 20.5, 120.5, 60.5],
+    ]
+    assert target["boxes"].tolist() == boxes
     assert target["labels"].tolist() == [1, 1, 2, 1] and target["ignore"].tolist() == [False, True, False, False]
     assert target["occlusion"].tolist() == [1, 2, 0, 0] and target["height"].tolist() == [40] * 4
     assert target["truncation"].tolist() == pytest.approx([0.1, 0, 0, 0.5])
-    assert target["regions"].tolist() == [[280, 0, 320, 50]] and target["region_labels"].tolist() == [0]
+    assert target["regions"].tolist() == [[280.5, 0.5, 320.5, 50.5]] and target["region_labels"].tolist() == [0]
     assert {name: value.dtype for name, value in target.items()} == EVERY
     assert len(data[1][1]["boxes"]) == 0
 
@@ -225,12 +236,13 @@ def test_kitti_frames_keep_their_size(kitti: Path) -> None:
 def test_kitti_frames_are_scaled_and_cut(kitti: Path) -> None:
     target = KittiSet(kitti, ["car", "pedestrian"], size=(50, 100))[0][1]
     # half as large; of 200 columns the middle 100 stay, so that 50 pixels are cut off on the left
-    assert target["boxes"].tolist() == [[25, 10, 45, 30], [50, 10, 70, 30], [0, 10, 10, 30]]
+    edges = [[25.25, 10.25, 45.25, 30.25], [50.25, 10.25, 70.25, 30.25], [0, 10.25, 10.25, 30.25]]
+    assert target["boxes"].tolist() == edges
     assert target["labels"].tolist() == [1, 1, 1]  # the pedestrian is gone
     assert target["height"].tolist() == [40, 40, 40] and float(target["scale"]) == 0.5
-    # half of what was in the frame of the last car is cut off, and half of it was outside before
-    assert target["truncation"].tolist() == pytest.approx([0.1, 0, 0.75])
-    assert target["regions"].tolist() == [[90, 0, 100, 25]]
+    # of 20 columns of the last car 9.75 are cut off, and half of it was outside before
+    assert target["truncation"].tolist() == pytest.approx([0.1, 0, 1 - 0.5 * 10.25 / 20])
+    assert target["regions"].tolist() == [[90.25, 0.25, 100, 25.25]]
 
 
 @settings(max_examples=30)
@@ -281,8 +293,11 @@ def test_frames_of_a_list_and_those_not_in_one(kitti: Path, more: dict[str, Any]
 
 
 def test_other_types_and_neighbours(kitti: Path) -> None:
-    data = KittiSet(kitti, ["thing"], types={"Car": "thing", "Misc": "thing"}, neighbours=["Misc"])
+    with pytest.warns(UserWarning, match=r"not counted, as types maps them to no class: Van \(1\), Pedestrian \(1\)$"):
+        data = KittiSet(kitti, ["thing"], types={"Car": "thing", "Misc": "thing"}, neighbours=["misc"])
     assert data[0][1]["ignore"].tolist() == [False, False, True]
+    with pytest.raises(UserError, match=r"neighbours has 'Cra', which is none of the types\. Did you mean 'Car'"):
+        KittiSet(kitti, neighbours=["Cra"])
 
 
 def test_batches_are_lists(generated: Path) -> None:
@@ -393,7 +408,7 @@ def test_unknown_categories(generated: Path, kitti: Path) -> None:
     for wrong in ([], ["car", "car"]):
         with pytest.raises(UserError, match="name one or more, each once"):
             GeneratedSet(generated, wrong)
-    with pytest.raises(UserError, match="limit is 0: give the number of images to use, 1 or more, or null for all"):
+    with pytest.raises(UserError, match="GeneratedSet: limit must be at least 1, not 0"):
         GeneratedSet(generated, limit=0)
 
 
@@ -412,6 +427,185 @@ def test_bad_coco_files(coco: Path) -> None:
         coco.write_text(text)
         with pytest.raises(DataSetError, match=r"instances\.json is damaged, or has an unexpected format"):
             CocoSet(images, coco)
+
+
+def change_coco(coco: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(coco.read_text())
+    change(content)
+    coco.write_text(json.dumps(content))
+
+
+COCO_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a box of NaN": (lambda c: c["annotations"][0].update(bbox=[1, 2, 1e999, 3]), "annotation 1: its bbox is .*finite"),
+    "a negative side": (
+        lambda c: c["annotations"][1].update(bbox=[20, 10, -10, 10]),
+        "annotation 2: .*no side negative",
+    ),
+    "three numbers": (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "annotation 1: .*four numbers"),
+    "no box": (lambda c: c["annotations"][0].pop("bbox"), "annotation 1: its bbox is None"),
+    "an unknown category": (
+        lambda c: c["annotations"][2].update(category_id=4),
+        "annotation 3: there is no category 4",
+    ),
+    "no category": (lambda c: c["annotations"][2].pop("category_id"), "annotation 3: there is no category None"),
+    "no file": (lambda c: c["images"][1].update(file_name=None), "image 5: it has no file_name"),
+    "a width of 0": (lambda c: c["images"][1].update(width=0), r"image 5: width and height are \[0, 20\]"),
+    "another size": (
+        lambda c: c["images"][1].update(width=60, height=40),
+        "30 x 20 pixels, but its annotations are of 60",
+    ),
+    "an id that is there": (lambda c: c["annotations"][2].update(id=1), "annotation 1: its id is there twice"),
+    "a category in a list": (lambda c: c["annotations"][2].update(category_id=[3]), r"annotation 3: .* category \[3\]"),
+    "a width in parts": (lambda c: c["images"][1].update(width=30.5), r"image 5: width and height are \[30\.5, 20\]"),
+    "a missing picture": (lambda c: c["images"][1].update(file_name="none.png"), r"none\.png: not a file"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), COCO_FAULTS.values(), ids=COCO_FAULTS)
+def test_a_faulty_annotation_is_named_or_its_image_left_out(coco: Path, change: Any, said: str) -> None:
+    change_coco(coco, change)
+    coco.write_text(coco.read_text().replace("Infinity", "1e999"))
+    with pytest.raises(UserError, match=said):
+        CocoSet(coco.parent / "images", coco)[0]
+    with pytest.warns(UserWarning, match=rf"(?s){said}"):
+        data = CocoSet(coco.parent / "images", coco, on_error="skip")
+    assert data.images == [9] and data[0][0].shape == (3, HEIGHT, WIDTH)
+
+
+def test_annotations_of_no_image_and_names_given_twice(coco: Path) -> None:
+    change_coco(coco, lambda c: c["annotations"][0].update(image_id=6))
+    with pytest.raises(DataSetError, match="annotation 1: there is no image 6"):
+        CocoSet(coco.parent / "images", coco)
+    with pytest.warns(UserWarning, match="annotation 1: there is no image 6"):
+        assert len(CocoSet(coco.parent / "images", coco, on_error="skip")) == 2
+    change_coco(coco, lambda c: c["annotations"].insert(0, 7))
+    with pytest.raises(DataSetError, match="annotation number 0: it is 7, no object of JSON"):
+        CocoSet(coco.parent / "images", coco)
+    for change in (
+        lambda c: c["images"][1].update(id=9),
+        lambda c: c["categories"][1].update(id=7),
+        lambda c: c["images"][0].update(id=[3]),
+        lambda c: c.pop("annotations"),
+        lambda c: c.update(images=[]),
+    ):
+        before = coco.read_text()
+        change_coco(coco, change)
+        with pytest.raises(DataSetError, match=r"instances\.json"):
+            CocoSet(coco.parent / "images", coco)
+        coco.write_text(before)
+    coco.write_text(coco.read_text().replace("0.6", "NaN"))
+    with pytest.raises(DataSetError, match="NaN is no number of JSON"):
+        CocoSet(coco.parent / "images", coco)
+
+
+def test_coco_s_categories_are_the_same_whatever_their_case(coco: Path) -> None:
+    change_coco(coco, lambda c: c["categories"].append({"id": 8, "name": "Automobile"}))
+    change_coco(coco, lambda c: c["annotations"][2].update(category_id=8))
+    data = CocoSet(coco.parent / "images", coco, ["CAR"], category_map={"AutoMobile": "Car"})
+    assert data.categories == ("Car",) and data[0][1]["labels"].tolist() == [1, 1]
+    with pytest.raises(UserError, match=r"category_map has 'autmobile', but .* Did you mean '[Aa]utomobile'"):
+        CocoSet(coco.parent / "images", coco, category_map={"autmobile": "car"})
+
+
+@pytest.mark.parametrize(
+    ("orientation", "pixels", "stated", "shown"),
+    [
+        (1, (20, 30), (20, 30), (20, 30)),
+        (6, (30, 20), (20, 30), (20, 30)),  # annotated as it is shown
+        (6, (20, 30), (20, 30), (20, 30)),  # annotated as it is stored
+        (8, (30, 20), (20, 30), (20, 30)),
+        (3, (20, 30), (20, 30), None),
+        (2, (20, 30), (20, 30), None),
+        (6, (20, 20), (20, 20), None),
+        (6, (30, 20), (40, 60), None),
+    ],
+)
+def test_exif_turns_an_image_only_if_its_annotations_say_so(
+    coco: Path, orientation: int, pixels: tuple[int, int], stated: tuple[int, int], shown: tuple[int, int] | None
+) -> None:
+    """The corner that is bright when stored is where the annotations' orientation has it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = np.zeros((*pixels, 3), np.uint8)
+    picture[:8, :8] = 255
+    Image.fromarray(picture).save(coco.parent / "images/turned.jpg", exif=exif, quality=95)
+    change_coco(coco, lambda c: c["images"][1].update(file_name="turned.jpg", height=stated[0], width=stated[1]))
+    data = CocoSet(coco.parent / "images", coco)
+    if shown is None:
+        with pytest.raises(
+            DataSetError, match=r"turned\.jpg (is turned by its EXIF data|has 20 x 30 pixels|has 30 x 20)"
+        ):
+            data[0]
+        return
+    image = data[0][0].float().mean(0)
+    assert image.shape == shown
+    corners = {name: float(image[rows, columns]) > 200 for name, rows, columns in CORNERS}
+    bright = "top left" if pixels == shown else {6: "top right", 8: "bottom left"}[orientation]
+    assert corners == {name: name == bright for name in corners}
+
+
+CORNERS = [(f"{v} {h}", r, c) for v, r in (("top", 3), ("bottom", -4)) for h, c in (("left", 3), ("right", -4))]
+MASKS = {
+    "of another size": {"size": [HEIGHT, WIDTH + 1], "counts": "0"},
+    "of a million pixels squared": {"size": [10**6, 10**6], "counts": "0"},
+    "of a million pixels squared, in numbers": {"size": [10**6, 10**6], "counts": [10**12]},
+    "of too many pixels": {"size": [HEIGHT, WIDTH], "counts": [0, 10**12]},
+    "of too few pixels": {"size": [HEIGHT, WIDTH], "counts": [5, 5]},
+    "of negative runs": {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH + 5, -5]},
+    "of runs that are no numbers": {"size": [HEIGHT, WIDTH], "counts": [0.5, 1.5]},
+    "of no runs": {"size": [HEIGHT, WIDTH], "counts": None},
+    "of broken runs": {"size": [HEIGHT, WIDTH], "counts": "P"},
+    "of other letters": {"size": [HEIGHT, WIDTH], "counts": "~~~"},
+    "of no size": {"counts": "0"},
+    "of a size of one number": {"size": HEIGHT, "counts": "0"},
+    "of nothing": None,
+}
+POLYGONS = {
+    "far away": [[0, 0, 10**9, 0, 10**9, 10**9]],
+    "endless": [[0, 0, 1e999, 0, 5, 5]],
+    "of two corners": [[0, 0, 5, 5]],
+    "of one number too few": [[0, 0, 5, 5, 7, 8, 9]],
+    "of words": [["a"] * 6],
+    "of a number": [5],
+    "of none": [],
+}
+
+
+@pytest.mark.parametrize("mask", [*MASKS.values(), *POLYGONS.values()], ids=[*MASKS, *POLYGONS])
+def test_a_mask_that_is_not_of_the_image_is_refused_by_every_reader(coco: Path, mask: Any) -> None:
+    """Before memory is taken for it: pycocotools crashes."""
+    with pytest.raises(ValueError, match=r"mask|polygon"):
+        decode_mask(mask, (HEIGHT, WIDTH))
+    if mask is not None:
+        damaged(coco.parent, lambda one: one["labels"][0].update(segmentation=mask))
+        with pytest.raises(UserError, match=r"scenes/000000\.json is damaged"):
+            GeneratedSet(coco.parent, masks=True)[0]
+    change_coco(coco, lambda c: c["annotations"][0].update(segmentation=mask))
+    coco.write_text(coco.read_text().replace("Infinity", "1e999"))
+    with pytest.raises(DataSetError, match=r"instances\.json, annotation 1: .*(mask|polygon)"):
+        CocoSet(coco.parent / "images", coco, masks=True)[0]
+    with pytest.warns(UserWarning, match="1 of 2 labelled images are left out"):
+        assert len(CocoSet(coco.parent / "images", coco, masks=True, on_error="skip")) == 1
+
+
+def test_a_record_of_an_image_of_another_size_is_refused(generated: Path) -> None:
+    """However well its masks fit to what it says."""
+    size = [10**6, 10**6]
+    damaged(generated, lambda one: one["image"].update(width=10**6, height=10**6))
+    damaged(generated, lambda one: one["labels"][0].update(segmentation={"size": size, "counts": [10**12]}))
+    with pytest.raises(DataSetError, match=r"of 1000000 x 1000000 pixels, but images/000000\.png has 30 x 20"):
+        GeneratedSet(generated, masks=True)[0]
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 12), st.integers(1, 12), st.data())
+def test_masks_are_decoded_as_pycocotools_does(height: int, width: int, data: st.DataObject) -> None:
+    pixels = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
+    mask = np.array(pixels).reshape(height, width)
+    packed = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+    counts = [len(list(run)) for _, run in itertools.groupby(mask.T.reshape(-1).tolist())]
+    for form in (packed["counts"], packed["counts"].decode(), [0] * int(mask[0, 0]) + counts):
+        assert np.array_equal(decode_mask({"size": [height, width], "counts": form}, (height, width)), mask)
 
 
 def test_bad_kitti_folders(kitti: Path) -> None:

@@ -297,3 +297,10 @@ def test_any_number_of_steps_has_its_learning_rates(steps):
             found["lr_scheduler"]["scheduler"].step()
     assert all(0 <= rate <= detector.lr for rate in rates)
     assert steps < 10 or rates[-1] < 0.01 * detector.lr
+
+
+def test_a_detector_that_diverges_is_not_saved(tmp_path: Path) -> None:
+    said = r"^the detector diverged: at step \d weights .*\. Nothing of it is kept; lower lr, now 1e\+30$"
+    with pytest.raises(UserError, match=said):
+        train_detector(make(lr=1e30), Squares(), tmp_path / "detector.pt", **QUIET)
+    assert not list(tmp_path.iterdir())

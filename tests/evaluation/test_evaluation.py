@@ -111,7 +111,7 @@ def test_an_attribute_without_values_has_no_histogram_and_the_others_keep_their_
 def test_statistics_need_names_of_their_own() -> None:
     with pytest.raises(UserError, match="several statistics are called x"):
         Evaluation(attribute_statistics=[AttributeValue("x", "x"), AttributeValue("y", "x")])
-    with pytest.raises(UserError, match=r"evaluation\.num_scenes is 1, but at least 2"):
+    with pytest.raises(UserError, match="Evaluation: num_scenes must be at least 2, not 1"):
         Evaluation(num_scenes=1)
 
 

@@ -230,9 +230,9 @@ def test_the_name_changes_with_the_weights(tmp_path: Path) -> None:
     ("make", "said"),
     [
         (lambda: ImageDistances(Beads()), "Beads, which is made to be trained.*such as InceptionPool3"),
-        (lambda: ImageDistances(Gaze(), num_images=5), "num_images is 5, but must be at least 10"),
-        (lambda: ImageDistances(Gaze(), max_target_images=1), "max_target_images is 1, but must be at least 10"),
-        (lambda: ImageDistances(Gaze(), batch_size=0), "batch_size is 0"),
+        (lambda: ImageDistances(Gaze(), num_images=5), "num_images must be at least 10, not 5"),
+        (lambda: ImageDistances(Gaze(), max_target_images=1), "max_target_images must be at least 10, not 1"),
+        (lambda: ImageDistances(Gaze(), batch_size=0), "batch_size must be at least 1, not 0"),
     ],
 )
 def test_settings_that_make_no_sense(make: Any, said: str) -> None:

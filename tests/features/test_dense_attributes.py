@@ -660,9 +660,9 @@ def test_places_on_the_image_need_no_scenes() -> None:
             {"attribute_blocks": {"count": ["angle"]}, "per_slot": ["count"], "max_count": {"car": 3}},
             "features.attribute_blocks makes a second block 'count_car'; call 'count' something else",
         ),
-        ({"bins": 0}, "bins, harmonics and lateral_bins must be at least 1, not 0, 2 and 2"),
-        ({"harmonics": 0}, "bins, harmonics and lateral_bins must be at least 1, not 6, 0 and 2"),
-        ({"lateral_bins": 0}, "bins, harmonics and lateral_bins must be at least 1, not 6, 2 and 0"),
+        ({"bins": 0}, "DenseAttributes: bins must be at least 1, not 0"),
+        ({"harmonics": 0}, "DenseAttributes: harmonics must be at least 1, not 0"),
+        ({"lateral_bins": 0}, "DenseAttributes: lateral_bins must be at least 1, not 0"),
         (
             {"gap_blocks": {"gaps": ["size", "row"]}},
             "features.gap_blocks: gaps of block 'gaps' can be along column or row, not 'size'",

@@ -230,8 +230,8 @@ def test_random_weights_are_known_by_their_seed() -> None:
         ({"layers": []}, "layers must name at least one"),
         ({"max_count": {"blue": 3}}, "blue"),
         ({"count_threshold": {"blue": 0.5}}, "features.count_threshold names a class 'blue'"),
-        ({"background_weight": 0.0}, "background_weight and count_kernel_std must be positive"),
-        ({"count_kernel_std": 0.0}, "background_weight and count_kernel_std must be positive"),
+        ({"background_weight": 0.0}, "background_weight must be greater than 0, not 0"),
+        ({"count_kernel_std": 0.0}, "count_kernel_std must be greater than 0, not 0"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict, said: str) -> None:

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import TRICKY, accepted, grammars, nltk_grammar, samples, unpadded
 
+from ms2.grammar.analysis import format_steps
 from ms2.grammar.derivations import is_valid, pad
 from ms2.grammar.grammar import Grammar, LintFinding
 from ms2.grammar.rules import GrammarError, Rule
-from ms2.grammar.trees import to_tree
+from ms2.grammar.trees import from_tree, to_tree
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
 from ms2.priors.structure import ListLengthPrior
@@ -435,3 +436,78 @@ def test_tensors_of_a_grammar_small_enough_to_write_them_down():
 
 def test_tables_are_made_once(digits: Grammar):
     assert digits.tensors("cpu") is digits.tensors(torch.device("cpu"))
+
+
+# -- depth -------------------------------------------------------------------------------------------------
+
+
+def recursive_analysis(grammar: Grammar) -> tuple[dict[str, float], float, frozenset[str]]:
+    """Shortest derivations by relaxation, the longest and the reachable symbols by recursion, for small grammars."""
+    shortest: dict[str, float] = dict.fromkeys(grammar.nonterminals, math.inf)
+    for _ in grammar.nonterminals:
+        for rule in grammar.rules:
+            shortest[rule.lhs] = min(shortest[rule.lhs], 1 + sum(shortest.get(s, 0) for s in rule.rhs))
+
+    def longest(symbol: str, above: frozenset[str]) -> float:
+        if symbol not in shortest:
+            return 0
+        if symbol in above:
+            return math.inf
+        bodies = [rule.rhs for rule in grammar.rules if rule.lhs == symbol]
+        ending = [body for body in bodies if all(shortest.get(s, 0) < math.inf for s in body)]
+        return max((1 + sum(longest(s, above | {symbol}) for s in body) for body in ending), default=-math.inf)
+
+    def reach(symbol: str, seen: frozenset[str]) -> frozenset[str]:
+        if symbol in seen:
+            return seen
+        seen |= {symbol}
+        for rule in grammar.rules:
+            for s in rule.rhs if rule.lhs == symbol else ():
+                seen = reach(s, seen)
+        return seen
+
+    return shortest, longest(grammar.start, frozenset()), reach(grammar.start, frozenset())
+
+
+@given(st.sampled_from(TRICKY) | grammars())
+def test_analysis_is_that_by_recursion(grammar: Grammar):
+    shortest, longest, reachable = recursive_analysis(grammar)
+    assert grammar.shortest_derivation == shortest
+    assert list(grammar.shortest_derivation) == list(grammar.nonterminals)
+    assert grammar.longest_derivation == longest
+    assert grammar.reachable == reachable
+
+
+def chain(depth: int, step: str = "s{0} -> a s{1} | b") -> Grammar:
+    rules = [step.format(i, i + 1) for i in range(depth - 1)]
+    return Grammar("\n".join([*rules, f"s{depth - 1} -> a"]))
+
+
+@pytest.mark.parametrize("depth", [3_000, 20_000])
+def test_a_chain_may_be_deep(depth: int):
+    grammar = chain(depth)
+    assert (grammar.shortest_derivation["s0"], grammar.longest_derivation) == (1, depth)
+    assert len(grammar.reachable) == depth + 2
+    assert grammar.lint() == []
+    rules = [*range(0, 2 * depth - 2, 2), 2 * depth - 2]
+    tree = to_tree(grammar, rules)
+    assert from_tree(tree) == rules
+    assert list(tree.terminals()) == ["a"] * depth
+    assert str(tree) == "(s0 a " + "".join(f"(s{i} a " for i in range(1, depth))[:-1] + ")" * depth
+    assert tree == to_tree(grammar, rules)
+    assert tree != to_tree(grammar, [*rules[:-2], rules[-2] + 1])
+
+
+def test_a_deep_chain_that_never_ends_is_an_error():
+    grammar = Grammar(str(chain(3_000)).replace("s2999 -> a", "s2999 -> s0").replace(" | b", ""))
+    endless = Grammar("\n".join(str(rule) for rule in grammar.rules if rule.rhs != ("b",)))
+    assert endless.longest_derivation == -math.inf
+    assert "never terminate: s0, s1, " in endless.lint()[0].message
+    assert grammar.longest_derivation == math.inf
+
+
+def test_lengths_may_be_larger_than_any_float():
+    grammar = chain(3_000, "s{0} -> s{1} s{1}")
+    assert grammar.shortest_derivation["s0"] == grammar.longest_derivation == 2**3000 - 1
+    assert "takes over 1e+300 steps" in grammar.lint(10)[0].message
+    assert format_steps(12) == "12" and format_steps(math.inf) == "inf"

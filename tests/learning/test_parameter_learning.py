@@ -184,7 +184,7 @@ def test_structure_sees_the_priors_parameters_until_some_are_learned(
 ) -> None:
     """The prior's places end at 0.4; those of the parameter model, which nobody has trained, are about a half."""
     world, seen = dial(), list[str]()
-    model = learner(world, learning(schedule=schedule, parameter_fraction=0.5, lr=0.0))
+    model = learner(world, learning(schedule=schedule, parameter_fraction=0.5, lr=1e-9))
     sample = model.structure_learner.sample
 
     def watched(*args: Any) -> Any:
@@ -209,7 +209,7 @@ def test_validations_measure_the_parameters_that_structure_sees(
             seen.append("p" if float(trainer.callback_metrics["val/far_w1"]) > 0.4 else "l")
 
     validation = Validation(Evaluation(attribute_statistics=[AttributeValue("far", name="far")]))
-    model = learner(world, learning(schedule=schedule, parameter_fraction=0.5, lr=0.0))
+    model = learner(world, learning(schedule=schedule, parameter_fraction=0.5, lr=1e-9))
     run = trainer(tmp_path, 6, callbacks=[validation, Note()], limit_val_batches=1, val_check_interval=2,
                   check_val_every_n_epoch=None)  # fmt: skip
     run.fit(model, datamodule=target(world))

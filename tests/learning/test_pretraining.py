@@ -56,7 +56,7 @@ def test_pretraining_leaves_out_what_is_longer_than_the_model_may_make(tmp_path:
 
 
 def test_pretraining_stops_at_a_plateau(tmp_path: Path) -> None:
-    stage = Pretraining(abacus(1), structure(), 100, 8, lr=0.0, val_check_interval=5, patience=3, num_validation=20)
+    stage = Pretraining(abacus(1), structure(), 100, 8, lr=1e-9, val_check_interval=5, patience=3, num_validation=20)
     run = stage_trainer(tmp_path, stage)
     run.fit(stage)
     assert run.global_step == 20  # the first validation, and three that were no better

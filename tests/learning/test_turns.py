@@ -49,10 +49,10 @@ def test_a_run_without_an_end_makes_no_progress(schedule: Schedule) -> None:
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.01])
 def test_a_fraction_lies_between_0_and_1(fraction: float) -> None:
-    with pytest.raises(UserError, match=r"parameter_fraction is the fraction of steps .* from 0 to 1, not"):
+    with pytest.raises(UserError, match=r"parameter_fraction must be (at least 0|at most 1), not"):
         Turns(parameter_fraction=fraction)
 
 
 def test_an_average_is_of_some_steps() -> None:
-    with pytest.raises(UserError, match="ema_steps is a number of steps, at least 1, not 0"):
+    with pytest.raises(UserError, match="ema_steps must be at least 1, not 0"):
         Turns(ema_steps=0)

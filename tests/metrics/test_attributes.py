@@ -207,14 +207,11 @@ def test_settings_that_say_nothing_are_refused() -> None:
         AttributeValue("sun", "sun", "environment", relative_to_parent=True)
     with pytest.raises(UserError, match='classes must name a class, as in classes="car"'):
         AttributeValue("y", "y", [])
-    for options in (
-        {"group_by": "y"},
-        {"tolerance": 1.8},
-        {"group_by": "y", "tolerance": -1},
-        {"group_by": "y", "tolerance": 0},
-    ):
+    for options in ({"group_by": "y"}, {"tolerance": 1.8}, {"group_by": "y", "tolerance": 0}):
         with pytest.raises(UserError, match=r'try group_by="y", tolerance=1\.8'):
             NeighbourGap("car", "x", "gap", **options)
+    with pytest.raises(UserError, match="tolerance must be at least 0, not -1"):
+        NeighbourGap("car", "x", "gap", group_by="y", tolerance=-1)
 
 
 # --- distances ---

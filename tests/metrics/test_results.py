@@ -14,6 +14,7 @@ from ms2.metrics.results import (
     HistogramResult,
     ImageResult,
     ProbeResult,
+    ReadingResult,
     Results,
     RunProvenance,
     StageRecord,
@@ -45,6 +46,7 @@ def results() -> Results:
             {"kid": {"learned": Estimate(0.1, 0.0, 0.2), "prior": Estimate(0.4)}},
             {"kid": {"learned": Estimate(-0.75, -0.9, -0.5)}},
         ),
+        ReadingResult(50, 500, {"learned": 4.0, "target": 4.1}, {"car": {"learned": 4.0, "target": 4.1}}),
         {"extractor": StageRecord(3.5, True, {"extractor/loss": 0.5}, {"line": ProbeResult({"a": 1.0}, {0: 0.5})})},
         {"training": 10.0, "total": 20.0},
     )
@@ -121,5 +123,5 @@ def test_a_file_that_holds_no_results_is_an_error(tmp_path: Path, content: str) 
     path.write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=r"metrics\.json"):
         load_results(path)
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match=r"missing\.json: there is no such file"):
         load_results(tmp_path / "missing.json")

@@ -496,7 +496,7 @@ def test_conditions_that_are_too_rare():
     assert 5000 <= tries < 5000 + 2 * sampling.MAX_BATCH_SIZE
     assert said == (
         f"'truck == 3' is too rare: none of {tries} tries met it, so that its probability is at most about "
-        f"{3 * sampler.bound / tries:.1g}. Ask for less, or raise max_prefixes or max_tries."
+        f"{3 * sampler.bound / tries:.1g}. Ask for less."
     )
 
 
@@ -586,7 +586,7 @@ def test_conditions_that_a_prior_never_meets():
         sample_prior_conditional(prior, STREET, read(STREET, "car == 3", "truck < 5"), 10, rng(), max_tries=100)
     assert str(error.value) == (
         "'car == 3' and 'truck < 5' is too rare for the prior ListLengthPrior: none of 110 draws met it. In them, car "
-        "was 1 to 2, 4; truck was 0. Ask for less, or raise max_tries."
+        "was 1 to 2, 4; truck was 0. Ask for less, or draw from a learned model: name the folder of a run."
     )
 
 

@@ -58,6 +58,17 @@ def test_models_of_a_run_that_are_used(run: Path, row: Row):
     assert again.model.images(3, rng()).equal(opened.model.images(3, rng()))
 
 
+def test_a_run_without_a_checkpoint_is_no_prior_unless_asked_for(run: Path):
+    (run / "checkpoints" / "last.ckpt").unlink()
+    for words in ({}, {"parameters": "prior"}, {"parameters": "learned"}):
+        with pytest.raises(
+            UserError, match=r"mine has no checkpoint yet.*or draw from the prior with --structure prior"
+        ):
+            open_model(str(run), **words)
+    assert open_model(str(run), "prior").model.learned == PRIOR
+    assert open_model(str(run / "config.yaml")).model.learned == PRIOR
+
+
 def test_fingerprints_differ_where_images_do(run: Path, world: OpenedModel):
     found = {}
     for structure in ("prior", "learned"):

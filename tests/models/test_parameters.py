@@ -237,13 +237,13 @@ def test_deviations_begin_where_they_are_told_and_stay_within_bounds() -> None:
         assert found.max() > 2 * found.min()
     for wrong, said in (
         ({"num_heads": 3}, "hidden must be a multiple of num_heads, and 16 is none of 3"),
-        ({"noise_dim": -1}, "noise_dim at least 0, not"),
-        ({"hidden": 0}, "hidden, num_layers and num_heads must be at least 1"),
+        ({"noise_dim": -1}, "noise_dim must be at least 0, not -1"),
+        ({"hidden": 0}, "hidden must be at least 1, not 0"),
     ):
         with pytest.raises(UserError, match=said):
             parameter_model(**{"hidden": 16, **wrong})
     for deviation in (0.5 * MIN_STD, 2 * MAX_STD):
-        with pytest.raises(UserError, match=r"init_std must lie between 0\.00674 and 2\.72, not be"):
+        with pytest.raises(UserError, match=r"init_std must be (at least 0\.00673795|at most 2\.71828), not"):
             parameter_model(init_std=deviation)
 
 

@@ -11,6 +11,7 @@ from oracles import TRICKY, fit, grammars, unpadded
 from scipy import stats
 from torch import Tensor
 
+from ms2.core.errors import UserError
 from ms2.grammar.derivations import is_valid, pad
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.rules import GrammarError
@@ -238,7 +239,7 @@ LIST = "S -> L\nL -> x L | ε"
         (
             LIST,
             {"weights": {"L": [1, -1]}},
-            "the weights of L must be non-negative and not all zero, not [1, -1]",
+            "ListLengthPrior: weights.L[1] must be at least 0, not -1",
         ),
         (LIST, {"weights": {"L": [0, 0]}}, "the weights of L must be non-negative and not all zero, not [0, 0]"),
         (LIST, {"lengths": {"L": []}}, "the lengths of L must be non-negative and not all zero, not []"),
@@ -258,7 +259,7 @@ LIST = "S -> L\nL -> x L | ε"
 )
 def test_settings_that_make_no_sense(text: str, settings: dict[str, dict[str, list[float]]], message: str):
     for use in (lambda p, g: p.sample(g, 1, rng()), lambda p, g: p.log_prob(g, torch.tensor([[0, 2]]))):
-        with pytest.raises(GrammarError) as error:
+        with pytest.raises(UserError) as error:
             use(ListLengthPrior(**settings), Grammar(text))
         assert str(error.value) == message
 
@@ -276,7 +277,7 @@ def test_weights_must_leave_a_way_to_end_a_list():
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_weights_must_be_finite(value: float):
-    with pytest.raises(GrammarError, match=r"^the weights of L must be"):
+    with pytest.raises(UserError, match=r"^ListLengthPrior: weights\.L\[1\] must be finite, not"):
         ListLengthPrior(weights={"L": [1, value]}).sample(Grammar(LIST), 3, rng())
 
 

@@ -124,6 +124,7 @@ def make_results() -> Results:
         {"count": count, "class": StatisticResult("classes of objects", classes)},
         {"position": StatisticResult("position", position, {}, "m")},
         None,
+        None,
         {"extractor": StageRecord(60.0, True, probes={"prior": probe}), "pretraining": StageRecord(12.0)},
         {"training": 93.0, "total": 181.0},
     )

@@ -140,10 +140,36 @@ def test_a_folder_without_images_names_what_it_holds(tmp_path):
     assert str(tmp_path) in message
 
 
+def test_images_of_kinds_that_are_not_read_are_named_with_their_number(tmp_path):
+    for name in ("a.png", "b.heic", "c/d.AVIF", "e.jxl", ".f.heic", "g.txt"):
+        save(tmp_path / name) if name == "a.png" else (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ImageError) as caught:
+        ImageFolder(tmp_path)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{tmp_path}: 3 of 4 images are of kinds that are not read:" and len(lines) == 5
+    assert lines[1].endswith("b.heic: HEIC files are not read; convert it to PNG or JPEG")
+    with pytest.warns(UserWarning, match=r"(?s)left out, 3 of 4 images .*d\.AVIF.*e\.jxl"):
+        assert names(ImageFolder(tmp_path, on_error="skip")) == ["a.png"]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ImageError, match=r"found .*1 \.heic.*HEIC files are not read; convert it to PNG or JPEG"):
+        ImageFolder(tmp_path)
+
+
+def test_an_empty_variable_is_not_the_current_folder(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NOTHING", "")
+    for root in ("", "$NOTHING", " ", "${NOTHING}"):
+        with pytest.raises(UserError, match="is empty"):
+            ImageFolder(root)
+    assert names(ImageFolder(".")) == ["a.png"]
+
+
 @pytest.mark.parametrize("size", [(0, 5), (5, -1)])
 def test_impossible_sizes_are_refused(tmp_path, size):
     save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"size is .*height and width"):
+    with pytest.raises(UserError, match=r"^ImageFolder: size\[\d\] must be at least 1, not (0|-1)$"):
         ImageFolder(tmp_path, size)
 
 
@@ -175,7 +201,7 @@ def test_a_wrong_choice_names_the_nearest_and_the_rest():
 
 def test_impossible_limit_and_empty_root_are_refused(tmp_path):
     save(tmp_path / "a.png")
-    with pytest.raises(UserError, match="limit is 0"):
+    with pytest.raises(UserError, match="limit must be at least 1, not 0"):
         ImageFolder(tmp_path, limit=0)
     with pytest.raises(UserError, match="root is empty"):
         ImageFolder("")

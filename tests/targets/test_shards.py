@@ -1,8 +1,13 @@
 """Shards: every image once however it is read, as from a folder, and what is said where something is broken."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
+import socket
 import tarfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +16,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from helpers import EXPECTED, Beads, abacus, images, last, learner, on_two_ranks, trainer
+import yaml
+from helpers import EXPECTED, Beads, abacus, command, images, last, learner, ms2, on_two_ranks, trainer
 from helpers import fit as run
 from PIL import Image
 from torch import Tensor
@@ -22,7 +28,8 @@ from ms2.features.base import Blocks
 from ms2.learning.data import TargetImages
 from ms2.targets.base import Target
 from ms2.targets.folder import Folder
-from ms2.targets.shards import ShardError, Shards, _image_members
+from ms2.targets.shards import Shards
+from ms2.targets.tar_stream import ShardError, read_members
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
@@ -119,11 +126,11 @@ def test_whole_shards_are_read_by_one_reader_each(tmp_path: Path) -> None:
     """Where there are enough of them, so that nothing is fetched twice."""
     target, opened = Shards(world(), str(packed(tmp_path, [2, 2, 2, 2, 2]))), list[str]()
 
-    def members(url: str) -> Any:
+    def members(url: str, timeout: float) -> Any:
         opened.append(url)
-        return _image_members(url)
+        return read_members(url, timeout)
 
-    with mock.patch("ms2.targets.shards._image_members", members):
+    with mock.patch("ms2.targets.shards.read_members", members):
         for rank in range(4):
             seen(target, rank, 4)
     assert sorted(opened) == target.urls
@@ -243,7 +250,7 @@ def test_shards_are_named_by_folder_pattern_or_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", ["file://", "pipe:cat "])
 def test_other_addresses_are_opened_by_webdataset(tmp_path: Path, prefix: str) -> None:
     path = packed(tmp_path, [3]) / "part-000.tar"
-    assert levels(Shards(world(), f"{prefix}{path}").preview(9)) == [0, 1, 2]
+    assert levels(Shards(world(), f"{prefix}{path}", allow_pipe=True).preview(9)) == [0, 1, 2]
 
 
 def test_compressed_shards(tmp_path: Path) -> None:
@@ -263,13 +270,21 @@ def test_missing_shards_are_named_before_anything_is_trained(tmp_path: Path) -> 
         Shards(world(), str(tmp_path / "empty"))
     with pytest.raises(ShardError, match="names no shards"):
         Shards(world(), [])
-    with pytest.raises(UserError, match="limit is 0"):
+    with pytest.raises(UserError, match="Shards: limit must be at least 1, not 0"):
         Shards(world(), str(tmp_path), limit=0)
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/a.tar", "htps://example.org/a.tar", "pipe2:x", "s3://[x"])
+def test_addresses_that_nothing_reads_are_refused(url: str) -> None:
+    with pytest.raises(
+        ShardError, match=r"there is no reader of the address '.*Available: ais, file, .*https.*'pipe:COM"
+    ):
+        Shards(world(), url)
+
+
 def test_a_command_that_fails_is_named_with_its_status(tmp_path: Path) -> None:
-    target = Shards(world(), f"pipe:cat {tmp_path}/gone.tar 2>/dev/null")
-    with pytest.raises(ShardError, match=r"(?s)gone\.tar.*can't be read.*before its first image.*exit 1"):
+    target = Shards(world(), f"pipe:cat {tmp_path}/gone.tar 2>/dev/null", allow_pipe=True)
+    with pytest.raises(ShardError, match=r"(?s)gone\.tar.*can't be read.*before its first image.*exit status 1\."):
         target.verify()
 
 
@@ -317,7 +332,7 @@ def test_a_header_of_noise_is_not_the_end(tmp_path: Path) -> None:
     content[1024:1536] = b"\x07" * 512
     path.write_bytes(content)
     with pytest.raises(ShardError, match=r"is truncated, after '0\.png'"):
-        list(_image_members(str(path)))
+        list(read_members(str(path), 10.0))
 
 
 def test_what_is_no_tar_is_named(tmp_path: Path) -> None:
@@ -355,7 +370,15 @@ def test_names_open_nothing(tmp_path: Path) -> None:
             info.size = len(encoded(5))
             tar.addfile(info, io.BytesIO(encoded(5)))
     before = sorted(tmp_path.rglob("*"))
-    assert levels(Shards(world(), str(tmp_path)).preview(9)) == [5, 5]
+    with pytest.raises(
+        ImageError, match=rf"a\.tar, member 'link\.png': is a link to '{outside}' and has no content; pack"
+    ):
+        Shards(world(), str(tmp_path)).verify()
+    target = Shards(world(), str(tmp_path), on_error="skip")
+    with pytest.warns(
+        UserWarning, match=r"(?s)3 images of shards are left out:.*'link.*'hard.*'pipe\.png': is a special"
+    ):
+        assert list(seen(target, 0, 1).values()) == [5, 5]
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -365,3 +388,138 @@ def test_images_of_another_aspect_are_told(tmp_path: Path) -> None:
     pack(tmp_path / "a.tar", {"a.png": file.getvalue()})
     with pytest.warns(UserWarning, match="1 of 1 images have another aspect"):
         Shards(world(), str(tmp_path)).verify()
+
+
+# --- nothing is lost ---
+
+
+@pytest.mark.parametrize("compress", [None, gzip.compress, bz2.compress, lzma.compress], ids=["tar", "gz", "bz2", "xz"])
+def test_concatenated_archives_are_read_to_the_end(tmp_path: Path, compress: Any) -> None:
+    """Also where each was compressed by itself, and where an empty one is between."""
+    packed(tmp_path, [2, 0, 3])
+    content = [path.read_bytes() for path in sorted(tmp_path.glob("*.tar"))]
+    (tmp_path / "all.bin").write_bytes(b"".join(compress(part) if compress else part for part in content))
+    assert levels(Shards(world(), str(tmp_path / "all.bin")).preview(9)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("member", [0, 2, 4], ids=["first", "middle", "last"])
+def test_zeros_over_a_header_are_not_the_end(tmp_path: Path, member: int) -> None:
+    """Members of a header and a block each, of which every second one is an image."""
+    path = packed(tmp_path, [3]) / "part-000.tar"
+    content = bytearray(path.read_bytes())
+    content[1024 * member : 1024 * member + 512] = bytes(512)
+    path.write_bytes(content)
+    with pytest.raises(ShardError, match=r"part-000\.tar: the shard can't be read, or is truncated"):
+        list(Shards(world(), str(path), on_error="skip").iterate())
+
+
+def test_an_archive_that_ends_between_two_members_is_truncated(tmp_path: Path) -> None:
+    path = packed(tmp_path, [3]) / "part-000.tar"
+    path.write_bytes(path.read_bytes()[:2048])
+    with pytest.raises(ShardError, match=r"truncated, after '0000\.png': it ends without an end-of-archive mark"):
+        list(read_members(str(path), 1.0))
+    path.write_bytes(b"")
+    with pytest.raises(ShardError, match="empty file"):
+        list(read_members(str(path), 1.0))
+
+
+def test_a_compressed_archive_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress((packed(tmp_path, [3]) / "part-000.tar").read_bytes())[:-20])
+    with pytest.raises(ShardError, match=r"a\.tar\.gz: the shard can't be read"):
+        list(read_members(str(path), 1.0))
+
+
+def test_images_of_kinds_that_are_not_read_are_named(tmp_path: Path) -> None:
+    pack(tmp_path / "a.tar", {"0.png": encoded(0), "1.HEIC": b"ftypheic", "2.avif": b"", ".3.heic": b"", "4.txt": b""})
+    with pytest.raises(
+        ImageError, match=r"a\.tar, member '1\.HEIC': HEIC files are not read; convert it to PNG or JPEG"
+    ):
+        Shards(world(), str(tmp_path)).verify()
+    with pytest.warns(UserWarning, match=r"2 images of shards are left out"):
+        assert list(seen(Shards(world(), str(tmp_path), on_error="skip"), 0, 1).values()) == [0]
+
+
+# --- what is no file ---
+
+
+def test_only_files_are_shards(tmp_path: Path) -> None:
+    """A named pipe would wait for ever, and can't be read twice."""
+    os.mkfifo(tmp_path / "a.tar")
+    (tmp_path / "b.tar").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "c.tar"))
+        for name, kind in (("a.tar", "a named pipe"), ("{b,b}.tar", "a folder"), ("c.tar", "a socket")):
+            with pytest.raises(ShardError, match=rf"\.tar is {kind}: it must be a tar file"):
+                Shards(world(), f"{tmp_path}/{name}")
+    for url in ("/dev/zero", f"file://{tmp_path}/a.tar", str(tmp_path)):
+        with pytest.raises(ShardError, match=r"is a (device|named pipe)"):
+            Shards(world(), url)
+
+
+@pytest.mark.parametrize("urls", ["", " ", [""], "$NOTHING"])
+def test_an_empty_name_is_not_the_current_folder(
+    urls: str | list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTHING", "")
+    monkeypatch.chdir(packed(tmp_path, [1]))
+    with pytest.raises(UserError, match=r"is empty: give a file or a folder, or '\.' for the current folder"):
+        Shards(world(), urls)
+    assert len(Shards(world(), ".").urls) == 1
+
+
+# --- commands ---
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["pipe:touch MARK", "PIPE:touch MARK", " pipe:touch MARK", "a.tar::pipe:touch MARK", "{pipe,pipe}:touch MARK"],
+)
+def test_a_command_runs_only_with_permission(url: str, tmp_path: Path) -> None:
+    url = url.replace("MARK", str(tmp_path / "mark"))
+    with pytest.raises(ShardError, match=r"shell command, '.*touch .*runs only with permission.*--allow_pipe true"):
+        Shards(world(), url)
+    assert not (tmp_path / "mark").exists()
+    if url.strip().startswith(("pipe", "PIPE")):
+        with pytest.raises(ShardError, match="empty file"):
+            Shards(world(), url, allow_pipe=True).verify()
+        assert (tmp_path / "mark").exists()
+
+
+def test_a_configuration_cannot_give_permission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither as an option, nor as an argument of the target, nor in a file of the target's own: it is typed."""
+    urls = f"pipe:touch {tmp_path / 'mark'}"
+    target = {"class_path": "Shards", "init_args": {"urls": urls, "allow_pipe": True}}
+    (tmp_path / "target.yaml").write_text(yaml.safe_dump(target))
+    (tmp_path / "multimnist_theirs.yaml").write_text(
+        yaml.safe_dump({"base": "multimnist_quick", "allow_pipe": True, "data": {"target": target}})
+    )
+    common: dict[str, Any] = {"without": ["data.target.init_args.num_images"], "name": "a"}
+    common["without"].append("data.target.init_args.structure_prior.init_args.max_digits")
+    theirs = command(tmp_path, tmp_path / "multimnist_theirs.yaml", **common)
+    of_its_own = command(tmp_path, **common, data__target=tmp_path / "target.yaml")
+    for words in (theirs, of_its_own):
+        with pytest.raises(SystemExit):
+            ms2(words)
+        assert "runs only with permission" in capsys.readouterr().err and not (tmp_path / "mark").exists()
+    with pytest.raises(SystemExit):
+        ms2([*theirs, "--allow_pipe", "true"])
+    assert "empty file" in capsys.readouterr().err and (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("words", ["sleep 60", "cat FILE; sleep 60", "head -c 700 FILE; sleep 60; true"])
+def test_a_silent_command_ends_with_a_message(words: str, tmp_path: Path) -> None:
+    """Before its first byte, after its last one, and in between."""
+    path = packed(tmp_path, [1]) / "part-000.tar"
+    target = Shards(world(), f"pipe:{words.replace('FILE', str(path))}", allow_pipe=True, timeout=0.2)
+    start = time.monotonic()
+    with pytest.raises(ShardError, match=r"sleep 60.*: nothing came for 0\.2 seconds"):
+        list(target.iterate())
+    assert time.monotonic() - start < 20
+
+
+def test_a_command_is_stopped_once_enough_is_read(tmp_path: Path) -> None:
+    path = packed(tmp_path, [1]) / "part-000.tar"
+    start = time.monotonic()
+    assert levels(Shards(world(), f"pipe:cat {path}; sleep 60", allow_pipe=True).preview(1)) == [0]
+    assert time.monotonic() - start < 20

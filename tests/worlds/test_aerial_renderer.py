@@ -310,7 +310,7 @@ def test_an_unknown_class_is_named_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("settings", [{"canvas_size": 0}, {"extent": 0.0}])
 def test_an_image_has_a_size(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="both must be positive"):
+    with pytest.raises(UserError, match=r"(canvas_size must be at least 1|extent must be greater than 0), not 0"):
         AerialView(**settings)
 
 

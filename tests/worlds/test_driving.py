@@ -160,11 +160,11 @@ def test_hidden_streets_are_known_by_their_seed() -> None:
         (lambda: RandomStreets(0, {"tre": 2}), "no class 'tre' in driving scenes. Did you mean 'tree'"),
         (lambda: ScenarioPrior("Urbane"), "no scenario 'Urbane'. Did you mean 'Urban'"),
         (lambda: SimpleStreets(3, 1), "in ascending order, not 3 and 1"),
-        (lambda: Rural({"car": -1.0}), "can't be negative, as -1.0 and"),
-        (lambda: Rural(dispersion=-0.1), "can't be negative"),
-        (lambda: StreetLayout(max_distance=10), "max_distance must exceed 12 m"),
-        (lambda: StreetLayout(max_curvature=0.1), "max_curvature must lie between 0 and 1/80"),
-        (lambda: StreetLayout(off_street_fraction=1.1), "off_street_fraction must lie between 0 and 1"),
+        (lambda: Rural({"car": -1.0}), "Rural: mean_counts.car must be at least 0, not -1"),
+        (lambda: Rural(dispersion=-0.1), "dispersion must be at least 0, not -0.1"),
+        (lambda: StreetLayout(max_distance=10), "max_distance must be greater than 12, not 10"),
+        (lambda: StreetLayout(max_curvature=0.1), "max_curvature must be at most 0.0125, not 0.1"),
+        (lambda: StreetLayout(off_street_fraction=1.1), "off_street_fraction must be at most 1, not 1.1"),
         (lambda: StreetLayout(light_ranges={"clouds": (0, 5)}), "set cloud_range instead"),
         (
             lambda: StreetLayout(light_ranges={"contrast": (-3, -2)}),
@@ -478,5 +478,5 @@ def test_a_tail_mixes_a_geometric_number_in() -> None:
     few = np.zeros(len(numbers))
     few[1:4] = 1 / 3
     assert np.array(numbers) == pytest.approx(0.8 * few + 0.2 * geometric, abs=1e-4)
-    with pytest.raises(UserError, match="tail_fraction must lie"):
+    with pytest.raises(UserError, match=r"tail_fraction must be at most 1, not 1.5"):
         SimpleStreets(tail_fraction=1.5)

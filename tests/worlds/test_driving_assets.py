@@ -30,7 +30,6 @@ from ms2.worlds.driving3d.assets.mesh_classes import PROCEDURES, mesh_classes
 from ms2.worlds.driving3d.assets.textures import noise
 from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
 
-trimesh = pytest.importorskip("trimesh")
 DATA = os.environ.get("MS2_DATA")
 TEXTURE = np.full((4, 4, 3), 128, np.uint8)
 
@@ -262,6 +261,7 @@ def obj(folder, name="model", size=(1.0, 1.0, 2.0), material="Paint", library=Tr
 def glb(folder, name="model", size=(1.0, 1.0, 2.0)):
     folder.mkdir(parents=True, exist_ok=True)
     x, y, z = size
+    trimesh = pytest.importorskip("trimesh")
     trimesh.creation.box((x, z, y)).export(folder / f"{name}.glb")
     return folder / f"{name}.glb"
 
@@ -293,6 +293,7 @@ def test_models_are_scaled_to_their_class(name, tmp_path):
 
 def test_a_trunk_stands_at_the_origin(tmp_path):
     """However far the crown reaches out to one side."""
+    trimesh = pytest.importorskip("trimesh")
     low, high = trimesh.creation.box((0.2, 4, 0.2)), trimesh.creation.box((3, 1, 1))
     low.apply_translation((0, 2, 0)), high.apply_translation((1.4, 4.5, 0))
     trimesh.Scene([low, high]).export(tmp_path / "tree.glb")
@@ -357,6 +358,21 @@ def test_broken_files_can_be_skipped(tmp_path):
     assert found["car"] is mesh_classes()["car"] and len(found["tree"].models) == 1
     with pytest.raises(UserError, match=r"on_error is 'skp'\. Did you mean 'skip'\?"):
         mesh_classes(str(tmp_path), "skp")
+
+
+def test_mesh_files_of_other_kinds_are_named(tmp_path):
+    glb(tmp_path / "tree", "a")
+    for name in ("a.fbx", "b.FBX", "c.gltf", ".d.fbx", "notes.txt"):
+        (tmp_path / "tree" / name).touch()
+    with pytest.warns(
+        UserWarning, match=r"2 mesh files in .* of kinds that are not read: b\.FBX, c\.gltf\. Export them"
+    ):
+        assert len(read_models(str(tmp_path), ("tree",))["tree"]) == 1
+
+
+def test_an_empty_name_is_not_the_current_folder():
+    with pytest.raises(UserError, match="is empty"):
+        read_models("", ("tree",))
 
 
 def test_nothing_is_skipped_silently_or_warned_of_needlessly(tmp_path):

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,42 @@ def test_missing_mnist_says_what_to_do(tmp_path: Path) -> None:
         assert part in str(error.value)
 
 
+def test_mnist_that_is_cut_or_missing_is_named_by_its_file(tmp_path: Path) -> None:
+    labels = torch.arange(10)
+    write_mnist(tmp_path, labels[:, None, None].expand(-1, 28, 28), labels)
+    raw = tmp_path / "MNIST" / "raw"
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (raw / name).unlink()  # which are not used
+    images, other = raw / "train-images-idx3-ubyte", raw / "train-labels-idx1-ubyte"
+    assert load_digits("mnist", 8, str(tmp_path)).number.tolist() == [1] * 10
+    whole, theirs = images.read_bytes(), other.read_bytes()
+
+    def said(*patterns: str) -> None:
+        load_digits.cache_clear()
+        with pytest.raises(UserError) as error:
+            load_digits("mnist", 8, str(tmp_path))
+        assert all(re.search(pattern, str(error.value)) for pattern in patterns), error.value
+
+    for content, pattern in (
+        (
+            whole[:-1],
+            "images-idx3-ubyte is cut or damaged: it has 7855 bytes, where its head of 10 x 28 x 28 says 7856",
+        ),
+        (whole[:7], "images-idx3-ubyte is cut or damaged: it has 7 bytes"),
+        (b"", "images-idx3-ubyte is no file of MNIST with 3 dimensions"),
+        (theirs, "images-idx3-ubyte is no file of MNIST with 3 dimensions"),
+        (whole + b"1", "it has 7857 bytes"),
+        (whole[:7] + b"\t" + whole[8 : -28 * 28], "has 9 images, but 10 labels"),
+    ):
+        images.write_bytes(content)
+        said(pattern)
+    images.write_bytes(whole)
+    other.write_bytes(theirs[:-1] + b"\x0b")
+    said("labels-idx1-ubyte has a label 11")
+    other.rename(other.with_name(f"{other.name}.gz"))
+    said("lacks train-labels-idx1-ubyte; it has train-images-idx3-ubyte. Unpack train-labels-idx1-ubyte.gz with gunzip")
+
+
 def write_mnist(root: Path, images: Tensor, labels: Tensor) -> None:
     """The two files that torchvision reads (both parts exist after a real download)."""
     raw = root / "MNIST" / "raw"
@@ -119,6 +156,21 @@ def test_mnist_is_read_from_mnist_root(tmp_path: Path) -> None:
         torch.testing.assert_close(image[0, 0, 2:30, 2:30], torch.full((28, 28), 10 * digit / 255), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2, 4, 5, 6, 7, 9], "has no image of the digits 3, 8, which MultiMNIST draws: give files with all ten"),
+        ([5], "has no image of the digits 0, 1, 2, 3, 4, 6, 7, 8, 9, which"),
+    ],
+)
+def test_digits_that_the_files_lack_are_named(tmp_path: Path, labels: list[int], message: str) -> None:
+    """Never another digit under the label of one that is not there."""
+    write_mnist(tmp_path, torch.zeros(len(labels), 28, 28, dtype=torch.long), torch.tensor(labels))
+    with pytest.raises(UserError) as error:
+        DigitCanvas(canvas_size=32, source="mnist", mnist_root=str(tmp_path))
+    assert str(error.value).startswith(str(tmp_path / "MNIST" / "raw")) and message in str(error.value)
+
+
 @pytest.mark.skipif("MS2_DATA" not in os.environ, reason="MS2_DATA, the folder that holds MNIST/raw, is not set")
 def test_real_mnist() -> None:
     digits = load_digits("mnist", 28, os.environ["MS2_DATA"])
@@ -127,10 +179,17 @@ def test_real_mnist() -> None:
     assert digits.images.mean().item() == pytest.approx(0.1307, abs=1e-4)  # the mean that everyone normalises by
 
 
-@pytest.mark.parametrize(("digit", "canvas"), [(41, 40), (0, 40), (-3, 40)])
-def test_a_digit_must_fit_onto_the_canvas(digit: int, canvas: int) -> None:
-    with pytest.raises(UserError, match=f"a digit of {digit} pixels does not fit onto a canvas of {canvas} pixels"):
-        DigitCanvas(canvas_size=canvas, digit_size=digit)
+@pytest.mark.parametrize(
+    ("digit", "message"),
+    [
+        (41, "a digit of 41 pixels does not fit onto a canvas of 40 pixels"),
+        (0, "digit_size must be at least 1, not 0"),
+        (-3, "digit_size must be at least 1, not -3"),
+    ],
+)
+def test_a_digit_must_fit_onto_the_canvas(digit: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        DigitCanvas(canvas_size=40, digit_size=digit)
 
 
 def test_a_digit_may_fill_the_canvas() -> None:
@@ -436,5 +495,5 @@ def test_as_many_scenes_have_rows_as_are_asked_for():
     moved = ((plain.attributes["x"] != some.attributes["x"]) & some.mask).any(1)
     there = some.mask.any(1)
     assert binomtest(int(moved.sum()), int(there.sum()), 0.25).pvalue > 1e-3
-    with pytest.raises(UserError, match="row_fraction must lie"):
+    with pytest.raises(UserError, match=r"row_fraction must be at most 1, not 1.5"):
         UniformPlacement(row_fraction=1.5)

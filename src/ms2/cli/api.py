@@ -12,9 +12,11 @@ import torch
 import yaml
 
 from ms2.cli import plugins
-from ms2.cli.run_folder import RunFolder
+from ms2.cli.run_folder import RunFolder, throwaway_folder
 from ms2.core import configurations
 from ms2.core.errors import UserError, suggest
+from ms2.core.files import reading
+from ms2.core.paths import OptionalPath, UserPath, expand_path
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
 from ms2.datasets.generate import generate as generate_dataset
@@ -23,7 +25,7 @@ from ms2.datasets.plan import Plan
 from ms2.features.base import FeatureExtractor
 from ms2.features.dense import DenseCounts
 from ms2.gradients.advantages import Normalised
-from ms2.metrics.results import Results, load_results
+from ms2.metrics.results import HOW_TO_RECREATE, Results, load_results
 from ms2.models.opening import open_model
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import ROWS, SceneModel
@@ -83,7 +85,8 @@ class FitResult:
         """Figure with histograms and sample images of prior, learned model and target."""
         from PIL import Image
 
-        with Image.open(self.folder / "summary.png") as figure:
+        path = self.folder / "summary.png"
+        with reading(path, "an image", HOW_TO_RECREATE), Image.open(path) as figure:
             figure.load()
         return figure
 
@@ -107,7 +110,7 @@ class FitResult:
 
 def fit(
     world: World,
-    target: Target | str | Path,
+    target: Target | UserPath,
     *,
     features: FeatureExtractor | None = None,
     structure: StructureModel | None = None,
@@ -119,7 +122,7 @@ def fit(
     max_steps: int = 200,
     batch_size: int = 256,
     seed: int = 0,
-    folder: str | Path | None = None,
+    folder: OptionalPath = None,
     stages: Mapping[str, Mapping[str, Any]] | None = None,
     trainer: Mapping[str, Any] | None = None,
 ) -> FitResult:
@@ -159,9 +162,21 @@ def fit(
 
     model = build_model(world, features, structure, structure_learner, parameters, parameter_learner, turns, seed)
     data = TargetImages(Folder(world, target) if isinstance(target, str | Path) else target, batch_size, seed=seed)
-    path = Path(tempfile.mkdtemp(prefix="ms2-"), "run") if folder is None else Path(folder)
+    path = Path(tempfile.mkdtemp(prefix="ms2-"), "run") if folder is None else run_path(folder)
     arguments = trainer_arguments(max_steps) | dict(trainer or {})
     return train(model, data, evaluation or Evaluation(seed=seed), build_stages(model, stages or {}), arguments, path)
+
+
+def run_path(folder: UserPath) -> Path:
+    """Return the path of a run's folder.
+
+    Raises:
+        UserError: If it is empty.
+    """
+    if not str(folder).strip():
+        raise UserError("folder is empty: give the folder of the run, such as 'runs/first'")
+    path = expand_path(folder)
+    return path if path.name not in ("", "..") else path.resolve()
 
 
 def build_model(
@@ -223,31 +238,36 @@ def train(
         trainer: Arguments of Lightning's Trainer.
         path: The run's folder.
     """
+    from ms2.cli.dry_run import FitPlan, check_before_training
     from ms2.cli.fit import silence_lightning
-    from ms2.cli.run import Run, run_fingerprint
+    from ms2.cli.run import Run, run_identity
     from ms2.learning.stages import say
 
     start, folder = time.monotonic(), RunFolder(path.parent, path.name)
+    if trainer.get("fast_dev_run"):
+        folder = throwaway_folder(path.name)
+    plan = FitPlan(folder, run_identity(trainer, model, data, stages), stages)
     parts = {"model": model, "data": data, "evaluation": evaluation, **{stage.name: stage for stage in stages}}
-    settings_fingerprint = run_fingerprint(trainer, model, data, stages)
+    settings = yaml.safe_dump(configuration(parts, trainer, path), sort_keys=False)
     with warnings.catch_warnings():
         silence_lightning()
-        message = folder.claim(
-            settings_fingerprint, yaml.safe_dump(configuration(parts, trainer, path), sort_keys=False)
-        )
-        if message:
-            say(message)
-        if folder.finished:
+        if plan.finished:
             return FitResult(path, open_model(str(path)).model)
         data.cache = folder.cache
         run = Run(folder, trainer, [], evaluation, start_time=start)
-        run.fit(model, data, stages, fingerprint=settings_fingerprint)
-    return FitResult(path, model.eval().scene_model.to("cpu"))
+        check_before_training(plan, run, model, data)
+        with folder.locked():
+            measured_with = evaluation.measured_with(model.scene_model, data.target)
+            message = folder.claim(plan.identity, settings, measured_with=measured_with)
+            if message:
+                say(message)
+            run.fit(model, data, stages)
+    return FitResult(folder.path, model.eval().scene_model.to("cpu"))
 
 
 def generate(
-    source: str | Path | FitResult,
-    output: str | Path,
+    source: UserPath | FitResult,
+    output: UserPath,
     num_scenes: int = 1000,
     *,
     seed: int = 0,
@@ -284,11 +304,12 @@ def generate(
     opened = open_model(str(source.folder if isinstance(source, FitResult) else source))
     labelled = None if classes is None else tuple(classes)
     plan = Plan(num_scenes, seed, classes=labelled, conditions=tuple(conditions), formats=tuple(formats))
-    generate_dataset(Job(opened, plan, Path(output), device), workers, progress=False)
-    return Path(output)
+    folder = expand_path(output)
+    generate_dataset(Job(opened, plan, folder, device), workers, progress=False)
+    return folder
 
 
-def load(source: str | Path) -> SceneModel:
+def load(source: UserPath) -> SceneModel:
     """Load a scene model: learned where the source is a run, of the priors where it is a world or a configuration.
 
     Args:

@@ -1,15 +1,19 @@
 """The table of commands, and the program ``ms2``."""
 
+import io
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 import ms2
-from ms2.core.errors import UserError, suggest
+from ms2.core.errors import UserError, explain_os_error, suggest
+from ms2.core.process_variables import check_process_variables
 
 if TYPE_CHECKING:
-    from ms2.core.parsing import ArgumentParser
+    from ms2.core.parsing import CommandParser
 
 
 class Command(NamedTuple):
@@ -28,11 +32,11 @@ class Command(NamedTuple):
     example: str
     function: str
 
-    def parser(self) -> "ArgumentParser":
+    def parser(self) -> "CommandParser":
         """A parser for the command's options, whose help says what it does and shows the example."""
-        from ms2.core.parsing import ArgumentParser
+        from ms2.core.parsing import CommandParser
 
-        return ArgumentParser(prog=f"ms2 {self.name}", description=f"{self.help}.", epilog=f"Example: {self.example}")
+        return CommandParser(prog=f"ms2 {self.name}", description=f"{self.help}.", epilog=f"Example: {self.example}")
 
     def run(self, argv: Sequence[str]) -> int | None:
         """Run the command with its arguments; return the exit code, if any."""
@@ -79,6 +83,12 @@ COMMANDS = {
             "Render an image of a data set again, to the byte",
             "ms2 render --provenance data/multimnist/scenes/000000.json",
             "ms2.cli.generate:render_command",
+        ),
+        Command(
+            "check",
+            "Check a world: shapes, ranges, determinism, labels, derivatives; draw labelled samples of it",
+            "ms2 check multimnist --output samples.png",
+            "ms2.cli.check:check_command",
         ),
         Command(
             "compare",
@@ -138,6 +148,9 @@ def usage() -> str:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; bad input ends it with one readable message and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack ε, and a name of a file may be no text
+            stream.reconfigure(errors="backslashreplace")
     argv = list(sys.argv[1:] if args is None else args)
     name, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if name in ("-h", "--help", "help"):
@@ -149,7 +162,18 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         if name not in COMMANDS:
             raise UserError(f"there is no command {name!r}. {suggest(name, COMMANDS)}")
+        check_process_variables()
         code = COMMANDS[name].run(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read what is printed has gone, as in 'ms2 list | head -1'
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("ms2: interrupted (Ctrl-C)", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        print(f"ms2: {explain_os_error(error)}", file=sys.stderr)
+        sys.exit(2)
     except ValueError as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):  # jsonargparse wraps those of optional parts

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ms2.cli.generate import chosen_device, default_workers, separate_settings
+from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, PositiveWorkers, Seed
 from ms2.core.files import write_text
 from ms2.core.parsing import ArgumentParser
+from ms2.core.paths import UserPath, Weights
 from ms2.evaluation.callbacks import StageProgressBar
 from ms2.evaluation.detectors.architectures import ARCHITECTURES
 from ms2.evaluation.detectors.comparison import DetectorBudget, compare_runs
@@ -18,20 +20,24 @@ if TYPE_CHECKING:
 def options(parser: ArgumentParser) -> None:
     """Add the options of ``ms2 compare``."""
     add = parser.add_argument
-    add("runs", nargs="+", type=str, metavar="RUN", help="folder of a run, or of several: one for each seed")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of data sets and detectors")
-    add("--num_train_images", type=int, default=DetectorBudget.num_train_images, help="images to train on")
-    add("--train_steps", type=int, default=DetectorBudget.train_steps, help="training steps")
-    add("--num_test_images", type=int, default=DetectorBudget.num_test_images, help="images to test on")
+    add("runs", nargs="+", type=UserPath, metavar="RUN", help="folder of a run, or of several: one for each seed")
+    add("--seeds", nargs="+", type=Seed, default=[0, 1, 2], help="seeds of data sets and detectors")
+    add("--num_train_images", type=PositiveInt, default=DetectorBudget.num_train_images, help="images to train on")
+    add("--train_steps", type=PositiveInt, default=DetectorBudget.train_steps, help="training steps")
+    add("--num_test_images", type=PositiveInt, default=DetectorBudget.num_test_images, help="images to test on")
     add("--classes", nargs="+", type=str, metavar="CLASS", help="classes to detect; the grammar's terminals by default")
     add("--detector", choices=ARCHITECTURES, default=DetectorBudget.detector, help="architecture of the detector")
     weights = "initial weights of its backbone: imagenet, or a file; random by default"
-    add("--backbone_weights", type=str | None, help=weights)
-    add("--batch_size", type=int, default=DetectorBudget.batch_size, help="images per step")
-    add("--lr", type=float, default=DetectorBudget.lr, help="learning rate")
+    add("--backbone_weights", type=Weights, help=weights)
+    add("--batch_size", type=BatchSize, default=DetectorBudget.batch_size, help="images per step")
+    add("--lr", type=PositiveFloat, default=DetectorBudget.lr, help="learning rate")
     fine_tune = "initialise each row's detector with the weights of the row before, as in the paper"
     add("--fine_tune_previous", action="store_true", help=fine_tune)
-    add("--workers", type=int | None, help="processes that generate; by default one for each core, or one with a GPU")
+    add(
+        "--workers",
+        type=PositiveWorkers | None,
+        help="processes that generate; by default one for each core, or one with a GPU",
+    )
     add("--device", type=str | None, help="cpu or cuda; a GPU by default where there is one")
 
 
@@ -43,10 +49,10 @@ def compare_command(command: "Command", argv: list[str]) -> None:
     args = parser.parse_args(own)
     args.classes = None if args.classes is None else tuple(args.classes)
     budget = DetectorBudget(**{f.name: getattr(args, f.name) for f in fields(DetectorBudget)})
-    device = chosen_device(args.device)
+    device, runs = chosen_device(args.device), list(map(str, args.runs))
     workers = args.workers or default_workers(device)
-    _, table = compare_runs(args.runs, args.seeds, budget, settings, workers, device, StageProgressBar)
+    _, table = compare_runs(runs, args.seeds, budget, settings, workers, device, StageProgressBar)
     print(table)
-    last = Path(args.runs[-1]) / "compare" / "table.md"
+    last = Path(runs[-1]) / "compare" / "table.md"
     write_text(last, table + "\n")
     print(f"this table: {last}")

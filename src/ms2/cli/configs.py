@@ -39,7 +39,7 @@ def with_settings(words: list[str]) -> list[str]:
     remaining = iter(words)
     for word in remaining:
         key, equals, value = word.partition("=")
-        if key in ("--config", "-c"):
+        if key == "-c" or (len(key) >= len("--co") and "--config".startswith(key)):
             names.append(value if equals else next(remaining, ""))
         else:
             others.append(word)

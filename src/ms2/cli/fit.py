@@ -1,22 +1,31 @@
 """``ms2 fit``, ``validate``, ``test`` and ``predict``: Lightning's command line."""
 
 import logging
+import os
+import secrets
 import signal
 import sys
 import warnings
+from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ms2.cli import plugins
 from ms2.cli.configs import with_settings
-from ms2.cli.run import Run, run_fingerprint
-from ms2.cli.run_folder import RunFolder
-from ms2.core.parsing import explain_error
+from ms2.cli.dry_run import FitPlan, check_before_training, dry_run
+from ms2.cli.run import Run, run_identity
+from ms2.cli.run_folder import Identity, RunFolder, is_first_process, throwaway_folder
+from ms2.core.bounds import PositiveInt, Seed, problem
+from ms2.core.errors import UserError
+from ms2.core.explain import explain_error
+from ms2.core.parsing import check_bounds
+from ms2.core.paths import UserPath, expand_path
+from ms2.core.process_variables import process_number
 from ms2.evaluation.callbacks import ImageWriter
 from ms2.evaluation.evaluation import Evaluation
 from ms2.learning.data import TargetImages
@@ -27,16 +36,23 @@ from ms2.world import World
 if TYPE_CHECKING:
     from ms2.cli.commands import Command
 
+MAX_DRAWN_SEED = 2**31
+"""Bound of seeds that are drawn; short enough to be typed."""
+
 
 def lightning_command(command: "Command", argv: list[str]) -> int | None:
-    """Run one of Lightning's commands; return SIGTERM's exit code if that interrupts it."""
+    """Run one of Lightning's commands; return the signal's exit code if SIGTERM or Ctrl-C interrupts it."""
     silence_lightning()
     help_texts = {command.name: {"description": f"{command.help}.", "epilog": f"Example: {command.example}"}}
+    goes_on = "resumes where it was" if command.name == "fit" else "starts again"
     try:
         CLI([command.name, *argv], parser_kwargs=help_texts)
     except SIGTERMException:  # of itself it ends with exit code 0, as if all were done
-        print("ms2: asked to stop (SIGTERM); the same command resumes where it was", file=sys.stderr)
+        print(f"ms2: asked to stop (SIGTERM); the same command {goes_on}", file=sys.stderr)
         return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        print(f"ms2: interrupted (Ctrl-C); the same command {goes_on}", file=sys.stderr)
+        return 128 + signal.SIGINT
     return None
 
 
@@ -48,6 +64,7 @@ def silence_lightning() -> None:
         r"Found \d+ module\(s\) in eval mode",
         "The '.*' does not have many workers",
         "Checkpoint directory .* exists and is not empty",  # that of a run that is resumed
+        "Be aware that when using `ckpt_path`, callbacks",  # the timer of a run that max_time stopped
         "The dirpath has changed from",  # a checkpoint of another run was given
         r".isinstance\(treespec, LeafSpec\). is deprecated",
     ):
@@ -59,7 +76,7 @@ class TrainerParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message alone: the usage is some hundred lines, and --help shows it."""
-        message = explain_error(message)
+        message = explain_error(message, self)
         if not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"ms2: {message}\nAll options: ms2 fit --help\n")
@@ -88,6 +105,32 @@ class CLI(LightningCLI):
         words = list(args or [])
         command = words[:1] if words and not words[0].startswith("-") else []
         self.config = parser.parse_args([*command, *with_settings(words[len(command) :])])
+        settings = self.config[command[0]] if command else self.config
+        if settings.get("ckpt_path"):
+            settings["ckpt_path"] = str(expand_path(settings["ckpt_path"]))
+        settings["seed_everything"] = seed = self.seed(settings["seed_everything"])
+        if found := problem(Seed, seed, "seed_everything"):
+            raise UserError(found)
+        if "data.target.init_args.allow_pipe" in settings:
+            settings["data.target.init_args.allow_pipe"] = settings["allow_pipe"]  # whatever a file says
+        check_bounds(self._parser(command[0] if command else None), settings)
+
+    @cached_property
+    def drawn_seed(self) -> int:
+        """Seed where none is given: a random one, of which the first process tells the others."""
+        told = os.environ.get("PL_GLOBAL_SEED")
+        if is_first_process() and process_number("WORLD_SIZE", 1) == 1:
+            return secrets.randbelow(MAX_DRAWN_SEED)
+        if is_first_process() or told is None:
+            raise UserError(
+                "processes that are started one by one can't agree on a random seed: give a number, as in "
+                "--seed_everything 1"
+            )
+        return int(told)
+
+    def seed(self, given: bool | int) -> int:
+        """Return the seed of everything that is drawn; a random one where true or false is given, not a number."""
+        return self.drawn_seed if isinstance(given, bool) else given
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -102,17 +145,21 @@ class CLI(LightningCLI):
         parser.add_class_arguments(Evaluation, "evaluation")
         for stage in STAGES:
             parser.add_class_arguments(stage, stage.name)
-        link_parts(parser)
+        link_parts(parser, self.seed)
+
+    def before_instantiate_classes(self) -> None:
+        """Find the run's folder, before anything that takes long; write nothing yet."""
+        self.folder = RunFolder(self._get(self.config, "runs_dir"), self._get(self.config, "name"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Prepare the run and its folder; return the trainer of the main training (stages have their own)."""
-        self.folder = RunFolder(self._get(self.config, "runs_dir"), self._get(self.config, "name"))
+        """Prepare the run; return the trainer of the main training (stages have their own)."""
+        trainer = {**self._get(self.config_init, "trainer"), **kwargs}
+        self.place = throwaway_folder(self.folder.path.name) if trainer.get("fast_dev_run") else self.folder
         if self.subcommand is not None:
-            self._claim_folder()
-            self.datamodule.cache = self.folder.cache
+            self.datamodule.cache = self.place.cache
         self.run = Run(
-            self.folder,
-            {**self._get(self.config_init, "trainer"), **kwargs},
+            self.place,
+            trainer,
             self._loggers(),
             self._get(self.config_init, "evaluation"),
             self._get(self.config, "checkpoint_every"),
@@ -122,60 +169,76 @@ class CLI(LightningCLI):
     def _loggers(self) -> list[Logger]:
         if self.subcommand not in ("fit", "test"):
             return []
-        loggers: list[Logger] = [CSVLogger(self.folder.path, "csv")]
+        loggers: list[Logger] = [CSVLogger(self.place.path, "csv")]
         mode, name = self._get(self.config, "wandb"), self._get(self.config, "name")
         if mode != "disabled":
-            loggers.insert(0, WandbLogger(name, self.folder.path, offline=mode == "offline", project="ms2"))
+            loggers.insert(0, WandbLogger(name, self.place.path, offline=mode == "offline", project="ms2"))
         return loggers
 
-    @rank_zero_only
-    def _claim_folder(self) -> None:
-        if self.subcommand != "fit":
-            self.folder.make()
-            return
-        configuration = self._parser("fit").dump(self.config["fit"], skip_none=False)
-        given, fresh = self._get(self.config, "ckpt_path"), self._get(self.config, "fresh")
-        message = self.folder.claim(self.fingerprint(), configuration, given, fresh)
-        if message:
-            say(message)
-
-    def fingerprint(self) -> str:
-        """Return the fingerprint of the settings that determine what is learned."""
+    def identity(self) -> Identity:
+        """Return the fingerprints of the settings and the code that determine what is learned."""
         sections = ("trainer", "model", "data", *(stage.name for stage in STAGES))
         trainer, model, data, *stages = (self._get(self.config_init, section) for section in sections)
-        return run_fingerprint({**trainer}, model, data, stages)
+        return run_identity({**trainer}, model, data, stages)
+
+    def measured_with(self) -> str:
+        """Return the fingerprint of what results are measured with."""
+        evaluation: Evaluation = self._get(self.config_init, "evaluation")
+        return evaluation.measured_with(self.model.scene_model, self.datamodule.target)
 
     # -- subcommands -----------------------------------------------------------------------------------
 
-    def fit(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
+    def fit(self, model: MetaSim2, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
         """Train the stages, or one of them, and the model; from the last checkpoint if there is one."""
-        only = self._get(self.config, "stage")
-        if only == "all" and self.folder.finished and ckpt_path is None:
-            say(f"this run is finished, see {self.folder.path}; train it again with --fresh true")
-            return
+        only, fresh, dry = (self._get(self.config, key) for key in ("stage", "fresh", "dry_run"))
         stages = [self._get(self.config_init, stage.name) for stage in STAGES if only in ("all", stage.name)]
-        if only == "all":
-            self.run.fit(model, datamodule, stages, ckpt_path, self.fingerprint())
-        else:
-            datamodule.setup("fit")
-            self.run.train_stages(stages)
+        plan = FitPlan(self.place, self.identity(), stages, only == "all", ckpt_path, fresh)
+        if plan.finished and not dry:
+            say(f"this run is finished, see {self.folder.path}; train it again with --fresh true")
+            if self.folder.measured_with not in (None, self.measured_with()):
+                say("its results were measured with other settings: 'ms2 test' measures with these")
+            return
+        check_before_training(plan, self.run, model, datamodule)
+        if dry:
+            with self.place.locked():
+                dry_run(plan, self.run, model, datamodule)
+            return
+        with self.place.locked():
+            self._claim(ckpt_path, fresh)
+            if only == "all":
+                self.run.fit(model, datamodule, stages, ckpt_path, resume=plan.resumes)
+            else:
+                self.run.train_stages(stages)
+        if self.place is not self.folder:
+            say("fast_dev_run: all parts of the run work; nothing is kept of it")
+
+    def _claim(self, checkpoint: Any, fresh: bool) -> None:
+        configuration = self._parser("fit").dump(self.config["fit"], skip_none=False)
+        message = self.place.claim(self.identity(), configuration, checkpoint, fresh, self.measured_with())
+        if message:
+            say(message)
 
     def validate(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
         """Validate a checkpoint, by default the run's last."""
-        path = ckpt_path or self.folder.checkpoint()
+        path = self.folder.checkpoint(ckpt_path)
         self.run.trainer.validate(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
 
-    def test(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
-        """Test a checkpoint, by default the run's last, and write its results."""
-        path = ckpt_path or self.folder.checkpoint()
-        self.run.trainer.test(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
+    def test(self, model: MetaSim2, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
+        """Test a checkpoint, by default the run's last, and write its results, beside those of other settings."""
+        path = self.folder.checkpoint(ckpt_path)
+        with self.place.locked():
+            self.run.results.output = self.place.results_folder(self.measured_with(), path)
+            if self.run.results.output != self.place.path:
+                say(f"this is not what the run was measured with, so its results stay: see {self.run.results.output}")
+            self.run.trainer.test(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
 
-    def predict(self, model: LightningModule, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
+    def predict(self, model: MetaSim2, datamodule: TargetImages, ckpt_path: Any = None, **kwargs: Any) -> None:
         """Sample images from a checkpoint, by default the run's last, into the folder ``samples`` of the run."""
-        path, trainer = ckpt_path or self.folder.checkpoint(), self.run.trainer
-        trainer.callbacks.append(ImageWriter(self.folder.samples))  # type: ignore[attr-defined]
-        trainer.predict(model, datamodule, return_predictions=False, ckpt_path=path, weights_only=True)
-        say(f"images: {self.folder.samples}")
+        path, trainer = self.folder.checkpoint(ckpt_path), self.run.trainer
+        trainer.callbacks.append(ImageWriter(self.place.samples))  # type: ignore[attr-defined]
+        with self.place.locked():
+            trainer.predict(model, datamodule, return_predictions=False, ckpt_path=path, weights_only=True)
+        say(f"images: {self.place.samples}")
 
 
 def add_run_options(parser: LightningArgumentParser) -> None:
@@ -183,16 +246,28 @@ def add_run_options(parser: LightningArgumentParser) -> None:
     stages = ("all", *(stage.name for stage in STAGES))
     add = parser.add_argument
     add("--name", type=str, default="run", help="Name of the run and its folder.")
-    add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+    add("--runs_dir", type=UserPath, default="runs", help="Folder of all runs.")
     add("--stage", choices=stages, default="all", help="Run all stages, or one of those before learning alone.")
     add("--fresh", type=bool, default=False, help="Train anew; an earlier run's folder is renamed.")
-    add("--checkpoint_every", type=int, default=50, help="Steps between checkpoints.")
+    add(
+        "--dry_run",
+        type=bool,
+        default=False,
+        help="Check everything, and show images of prior and target; no training.",
+    )
+    add("--checkpoint_every", type=PositiveInt, default=50, help="Steps between checkpoints.")
+    add("--allow_pipe", type=bool, default=False, help="Run shell commands (pipe:...) that the target names.")
     wandb = "Weights & Biases: offline needs no account; 'wandb sync' uploads later."
     add("--wandb", type=Literal["offline", "online", "disabled"], default="offline", help=wandb)
 
 
-def link_parts(parser: LightningArgumentParser) -> None:
-    """Fill in arguments that are the same object in several parts of a run, or that the world determines."""
+def link_parts(parser: LightningArgumentParser, seed: Callable[[bool | int], int]) -> None:
+    """Fill in arguments that are the same object in several parts of a run, or that the world determines.
+
+    Args:
+        parser: The parser of a command.
+        seed: Computes the seed of the parts from ``seed_everything``.
+    """
     link = parser.link_arguments
     for section in ("model", *(stage.name for stage in STAGES), "data.target.init_args", "model.parameters.init_args"):
         link("world", f"{section}.world", apply_on="instantiate")
@@ -209,5 +284,5 @@ def link_parts(parser: LightningArgumentParser) -> None:
         for name, found in (("channels", lambda w: w.renderer.channels), ("classes", lambda w: list(w.classes))):
             link("world", f"{network}.init_args.{name}", found, apply_on="instantiate")
     for section in ("model", "data", "evaluation", *(stage.name for stage in STAGES)):
-        link("seed_everything", f"{section}.seed", int)
+        link("seed_everything", f"{section}.seed", seed)
     parser.set_defaults({"model.structure": {"class_path": "ms2.models.structure.StructureModel"}})

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ms2.core import configurations
+from ms2.core.bounds import Fraction, PositiveInt, PositiveWorkers, Seed
 from ms2.core.errors import UserError
 from ms2.core.parsing import ArgumentParser
+from ms2.core.paths import OptionalPath, UserPath
+from ms2.core.process_variables import process_number
 from ms2.datasets.formats.base import format_names
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
@@ -25,27 +28,27 @@ def options(parser: ArgumentParser) -> None:
     add, worlds = parser.add_argument, ", ".join(configurations.worlds())
     add(
         "source",
-        type=str,
+        type=UserPath,
         help=f"the folder of a run, a checkpoint in it, a configuration, or a world: {worlds}. Settings of its world "
         "may follow: --world.renderer.canvas_size 96",
     )
-    add("--output", type=Path | None, help="folder of the data set; data/NAME by default")
-    add("--num_scenes", type=int, default=Plan.num_scenes, help="number of images")
-    add("--seed", type=int, default=Plan.seed, help="an image depends on the seed and its own number alone")
+    add("--output", type=OptionalPath, help="folder of the data set; data/NAME by default")
+    add("--num_scenes", type=PositiveInt, default=Plan.num_scenes, help="number of images")
+    add("--seed", type=Seed, default=Plan.seed, help="an image depends on the seed and its own number alone")
     formats = ", ".join(format_names())
     add("--format", nargs="+", type=str, default=["coco"], metavar="NAME", help=f"one or several of {formats}")
     add("--structure", choices=("learned", "prior"), help="learned by default, where there is a checkpoint")
     add("--parameters", choices=("learned", "prior"), help="learned by default, where they were")
-    add("--checkpoint", type=str | None, help="file of weights, where the source is a configuration")
+    add("--checkpoint", type=OptionalPath, help="file of weights, where the source is a configuration")
     conditions = "conditions that all scenes meet, such as 'car == 5' 'pedestrian >= 1'"
     add("--where", nargs="+", type=str, default=[], metavar="CONDITION", help=conditions)
     add("--classes", nargs="+", type=str, metavar="CLASS", help="classes to label; all by default")
     add("--image", choices=("png", "jpeg"), default="png", help="format of the images")
     add("--depth", action="store_true", help="write depth images as well")
     visibility = "smallest visible fraction of a labelled object"
-    add("--min_visibility", type=float, default=Plan.min_visibility, help=visibility)
-    add("--min_pixels", type=int, default=Plan.min_pixels, help="fewest visible pixels of a labelled object")
-    add("--workers", type=int | None, help="processes; by default one for each core, or one with a GPU")
+    add("--min_visibility", type=Fraction, default=Plan.min_visibility, help=visibility)
+    add("--min_pixels", type=PositiveInt, default=Plan.min_pixels, help="fewest visible pixels of a labelled object")
+    add("--workers", type=PositiveWorkers | None, help="processes; by default one for each core, or one with a GPU")
     add("--device", type=str | None, help="cpu, cuda, ...; a GPU by default where there is one")
 
 
@@ -55,7 +58,7 @@ def generate_command(command: "Command", argv: list[str]) -> None:
     options(parser)
     own, settings = separate_settings(argv)
     args = parser.parse_args(own)
-    source = open_model(args.source, args.structure, args.checkpoint, settings, args.parameters)
+    source = open_model(str(args.source), args.structure, args.checkpoint, settings, args.parameters)
     plan = Plan(
         num_scenes=args.num_scenes,
         seed=args.seed,
@@ -67,13 +70,13 @@ def generate_command(command: "Command", argv: list[str]) -> None:
         min_pixels=args.min_pixels,
         formats=tuple(name.lower() for name in args.format),
     )
-    rank, world_size, local = (
-        int(os.environ.get(key, d)) for key, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
+    rank, world_size, local = process_number("RANK"), process_number("WORLD_SIZE", 1), process_number("LOCAL_RANK")
     device = chosen_device(args.device, local)
     workers = args.workers or default_workers(device)
     root = args.output or Path("data") / source.name
     if generate(Job(source, plan, root, device), workers, rank, world_size):
+        if source.model.structure is None:
+            print(f"structure is drawn from the prior of {source.name}, not from a learned model")
         print(f"{plan.num_scenes} images: {root}, described in {root / 'README.md'}")
     else:
         print(f"this machine's part is done; whoever is last writes the labels of {root}. If none does, run this again")
@@ -127,8 +130,8 @@ def render_command(command: "Command", argv: list[str]) -> None:
         UserError: If it is no record, or the image can't be written.
     """
     parser = command.parser()
-    parser.add_argument("--provenance", type=Path, required=True, metavar="FILE", help="scenes/NUMBER.json")
-    parser.add_argument("--output", type=Path | None, help="file of the image; by default its own name, here")
+    parser.add_argument("--provenance", type=UserPath, required=True, metavar="FILE", help="scenes/NUMBER.json")
+    parser.add_argument("--output", type=OptionalPath, help="file of the image; by default its own name, here")
     args = parser.parse_args(argv)
     content, name, same = render_record(args.provenance)
     output: Path = args.output or Path(name)

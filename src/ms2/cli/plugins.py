@@ -1,10 +1,14 @@
 """``ms2 list`` and ``ms2 lint``: plug-ins by name."""
 
+import inspect
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ms2.core import registry
+from ms2.core.bounds import Dimension
+from ms2.core.errors import UserError
+from ms2.core.paths import UserPath
 
 if TYPE_CHECKING:
     from ms2.cli.commands import Command
@@ -40,26 +44,65 @@ def list_command(command: "Command", argv: list[str]) -> None:
     kinds = parser.parse_args(argv).kinds
     load()
     for kind in kinds or sorted(registry.KINDS):
+        found = registry.registered(kind)
         print(kind)
-        for name, cls in registry.available(kind).items():
-            print(f"  {name:18} {(cls.__doc__ or '').strip().splitlines()[0]}")
+        for name, classes in found.items():
+            for cls in classes:
+                where = f" ({cls.__module__}; {len(classes)} have this name: rename one)" if len(classes) > 1 else ""
+                print(f"  {name:18} {first_line(cls)}{where}")
+
+
+def first_line(cls: type) -> str:
+    """Return the first line of a class's docstring, or say that it has none."""
+    return next(iter((cls.__doc__ or "").strip().splitlines()), "(no docstring)")
 
 
 def lint_command(command: "Command", argv: list[str]) -> int:
     """Print a grammar's errors and warnings; return exit code 1 if there are errors."""
     parser = command.parser()
-    parser.add_argument("grammar", metavar="NAME|FILE", help="name of a grammar, or a text file with its rules")
-    parser.add_argument("t_max", nargs="?", type=int, help="longest derivation that is planned for")
+    grammar_help = "name of a grammar, or a text file with its rules"
+    parser.add_argument("grammar", type=UserPath, metavar="NAME|FILE", help=grammar_help)
+    parser.add_argument("t_max", nargs="?", type=Dimension, help="longest derivation that is planned for")
     args = parser.parse_args(argv)
     load()
+    from ms2.grammar.analysis import format_steps
     from ms2.grammar.grammar import Grammar
 
     path = Path(args.grammar)
-    grammar = Grammar(path.read_text()) if path.is_file() else registry.look_up("grammars", args.grammar)()
+    grammar = Grammar(_read_grammar(path)) if _is_file(path) else _named_grammar(str(path))
+    shortest, longest = map(format_steps, (grammar.shortest_derivation[grammar.start], grammar.longest_derivation))
     print(
-        f"{grammar}\n{grammar.num_rules} rules; derivations take from {grammar.shortest_derivation[grammar.start]:g} "
-        f"to {grammar.longest_derivation:g} steps; objects: {', '.join(grammar.classes)}"
+        f"{grammar}\n{grammar.num_rules} rules; derivations take from {shortest} to {longest} steps; "
+        f"objects: {', '.join(grammar.classes)}"
     )
     findings = grammar.lint(args.t_max)
     print(*findings or ["nothing suspicious"], sep="\n")
     return int(any(finding.level == "error" for finding in findings))
+
+
+def _named_grammar(name: str) -> Any:
+    cls = registry.look_up("grammars", name)
+    if inspect.signature(cls).parameters.get("rules") is not None:
+        raise UserError(f"{name} has no rules of its own: give a text file with rules, or the name of another grammar")
+    return cls()
+
+
+def _is_file(given: Path) -> bool:
+    """Whether a grammar is given as a file, rather than by name.
+
+    Raises:
+        UserError: If it is the path of anything else, or of nothing.
+    """
+    if given.is_file():
+        return True
+    if given.suffix or len(given.parts) > 1:
+        problem = f"{given} is not a file" if given.exists() else f"there is no file {given}"
+        raise UserError(f"{problem}: give a text file with the rules of a grammar, or the name of a grammar")
+    return False
+
+
+def _read_grammar(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error

@@ -11,7 +11,6 @@ A name stands for a file of the folder ``configs``, with or without ``experiment
 ``.yaml`` is a path, in ``base`` relative to the file that names it.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -21,21 +20,16 @@ from typing import Any
 import yaml
 
 from ms2.core.errors import UserError, suggest
+from ms2.core.paths import expand_path
 from ms2.core.registry import ENTRY_POINT_GROUP
+from ms2.core.yaml_files import load_yaml
 
 BASES_KEY = "base"
 """Key under which a configuration names what it is based on."""
-
-
-class YamlLoader(yaml.SafeLoader):
-    """YAML loader without Python tags, which parses ``3e-3`` as a number (YAML 1.1 parses it as a string)."""
-
-
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+PERMISSIONS = ("allow_pipe",)
+"""Settings that take effect on the command line only, as configurations may come from others."""
+MAX_BASES = 50
+"""How many configurations may be based on each other in a row."""
 
 
 def folder() -> Path:
@@ -78,10 +72,14 @@ def find(name: str, relative_to: Path | None = None) -> Path:
     Raises:
         UserError: If there is none; the message has the nearest name and all names.
     """
-    path = (relative_to or Path()) / Path(name).expanduser()
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if path.is_file():
-            return path
+    if not name.strip():
+        raise UserError(
+            f"there is no configuration called {name!r}: give a name or a file. {suggest('', experiments())}"
+        )
+    path = (relative_to or Path()) / expand_path(name)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml"):
         raise UserError(f"there is no configuration file {path}. Names that need no file: {', '.join(experiments())}")
     for place in (folder() / "experiments", folder()):
         file = place / f"{name}.yaml"
@@ -91,6 +89,9 @@ def find(name: str, relative_to: Path | None = None) -> Path:
     if kind == "worlds" and world in worlds():
         return worlds()[world]
     names = {f"worlds/{world}" for world in worlds()} if kind == "worlds" else set(experiments())
+    if path.is_dir():
+        inside = f": its settings are in {path / 'config.yaml'}" if (path / "config.yaml").is_file() else ""
+        raise UserError(f"{path} is a folder, not a configuration{inside}. {suggest(name, names)}")
     raise UserError(f"there is no configuration called {name!r}. {suggest(name, names)}")
 
 
@@ -101,10 +102,11 @@ def read(path: Path) -> dict[str, Any]:
         UserError: If it can't be read, or is not a mapping from names to settings.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), YamlLoader) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, UserError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read as a configuration: {error}") from error
-    if not isinstance(content, dict):
+    content = {} if content is None else content
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path} is no configuration: it must hold settings by name, such as 'name: first'")
     return content
 
@@ -112,10 +114,19 @@ def read(path: Path) -> dict[str, Any]:
 def load(name: str | Path) -> dict[str, Any]:
     """Read all settings of a configuration: those of its bases, with its own merged on top.
 
+    What only the command line may give is left out.
+
     Raises:
         UserError: If it or a base can't be found or read, or is based on itself.
     """
-    return _load(find(str(name)), ())
+    found: dict[str, Any] = _without_permissions(_load(find(str(name)), (), {}))
+    return found
+
+
+def _without_permissions(settings: Any) -> Any:
+    if isinstance(settings, Mapping):
+        return {key: _without_permissions(value) for key, value in settings.items() if key not in PERMISSIONS}
+    return [_without_permissions(value) for value in settings] if isinstance(settings, list) else settings
 
 
 def load_all(names: Iterable[str | Path]) -> dict[str, Any]:
@@ -126,15 +137,26 @@ def load_all(names: Iterable[str | Path]) -> dict[str, Any]:
     return found
 
 
-def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in above:
+def _load(path: Path, above: tuple[Path, ...], known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    """Read a configuration below others; ``known`` holds those that have been read, as bases may share bases."""
+    place = path.resolve()
+    if place in above:
         raise UserError(f"{path} is based on itself: {' > '.join(p.name for p in (*above, path))}")
-    own = read(path)
-    bases = own.pop(BASES_KEY, [])
-    found: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        found = merge(found, _load(find(base, path.parent), (*above, path.resolve())))
-    return merge(found, own)
+    if len(above) >= MAX_BASES:
+        raise UserError(f"{path}: more than {MAX_BASES} configurations are based on each other")
+    if place not in known:
+        own = read(path)
+        bases = own.pop(BASES_KEY, None) or []
+        bases = [bases] if isinstance(bases, str) else bases
+        if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+            raise UserError(
+                f"{path}: {BASES_KEY} must be the name of a configuration, or a list of names, not {bases!r}"
+            )
+        found: dict[str, Any] = {}
+        for base in bases:
+            found = merge(found, _load(find(base, path.parent), (*above, place), known))
+        known[place] = merge(found, own)
+    return known[place]
 
 
 def merge(below: Any, above: Any) -> Any:

@@ -22,6 +22,10 @@ class UnknownPluginError(UserError, LookupError):
     """No plug-in of the kind asked for has that name."""
 
 
+class NameClashError(UserError):
+    """Several plug-ins of one kind share a name."""
+
+
 class Plugin(Configured):
     """Base class of all plug-ins.
 
@@ -45,8 +49,8 @@ class Plugin(Configured):
 def load_entry_points() -> None:
     """Import the modules that installed packages declare under the entry-point group ``ms2.plugins``.
 
-    A package that can't be imported is named in a warning and left out: a run may not need it. Further calls load
-    what has been installed since.
+    A package that can't be imported, or that ends the program when it is, is named in a warning and left out: a run may
+    not need it. Further calls load what has been installed since.
     """
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry in _LOADED:
@@ -54,8 +58,33 @@ def load_entry_points() -> None:
         _LOADED.add(entry)
         try:
             entry.load()
-        except Exception as error:  # whatever the package raises
+        except KeyboardInterrupt:  # Ctrl-C while it is imported
+            raise
+        except BaseException as error:  # whatever the package raises, also SystemExit
             warnings.warn(f"plug-in {entry.name!r} ({entry.value}) did not load: {error!r}", stacklevel=2)
+
+
+def registered(kind: str | type) -> dict[str, list[type]]:
+    """Return the concrete plug-ins of a kind by class name, in alphabetical order; several where a name clashes.
+
+    Args:
+        kind: The kind's name, or its base class.
+
+    Raises:
+        UnknownPluginError: If there is no such kind.
+    """
+    base = KINDS.get(kind) if isinstance(kind, str) else kind
+    if base is None:
+        raise UnknownPluginError(f"there is no kind of plug-in called {kind!r}. {suggest(str(kind), KINDS)}")
+    found: dict[str, dict[tuple[str, str], type]] = {}
+    queue = [base]
+    while queue:
+        cls = queue.pop()
+        queue += cls.__subclasses__()
+        if not inspect.isabstract(cls) and getattr(cls, "selectable", True):
+            # a module that is imported again defines its classes again
+            found.setdefault(cls.__name__, {}).setdefault((cls.__module__, cls.__qualname__), cls)
+    return {name: list(classes.values()) for name, classes in sorted(found.items())}
 
 
 def available(kind: str | type) -> dict[str, type]:
@@ -66,35 +95,29 @@ def available(kind: str | type) -> dict[str, type]:
 
     Raises:
         UnknownPluginError: If there is no such kind.
-        ValueError: If two classes of one kind share a name.
+        NameClashError: If two classes of one kind share a name.
     """
-    base = KINDS.get(kind) if isinstance(kind, str) else kind
-    if base is None:
-        raise UnknownPluginError(f"there is no kind of plug-in called {kind!r}. {suggest(str(kind), KINDS)}")
-    found: dict[str, type] = {}
-    queue = [base]
-    while queue:
-        cls = queue.pop()
-        queue += cls.__subclasses__()
-        if inspect.isabstract(cls) or not getattr(cls, "selectable", True):
-            continue
-        other = found.setdefault(cls.__name__, cls)
-        if other is not cls and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(
-                f"two {base.__name__} plug-ins are called {cls.__name__!r}: {other.__module__} and {cls.__module__}. "
-                "Rename one of them."
-            )
-    return dict(sorted(found.items()))
+    return {name: _only(kind, name, classes) for name, classes in registered(kind).items()}
 
 
 def look_up(kind: str | type, name: str) -> type:
-    """Return the plug-in of a kind with a name.
+    """Return the plug-in of a kind with a name; other names may clash.
 
     Raises:
         UnknownPluginError: If there is none; the message has the nearest name and all names.
+        NameClashError: If there are several.
     """
-    names = available(kind)
+    names = registered(kind)
     if name not in names:
         title = kind if isinstance(kind, str) else kind.__name__
         raise UnknownPluginError(f"no plug-in among the {title} is called {name!r}. {suggest(name, names)}")
-    return names[name]
+    return _only(kind, name, names[name])
+
+
+def _only(kind: str | type, name: str, classes: list[type]) -> type:
+    """Return the only class of a name."""
+    if len(classes) > 1:
+        base = KINDS[kind] if isinstance(kind, str) else kind
+        modules = " and ".join(cls.__module__ for cls in classes)
+        raise NameClashError(f"two {base.__name__} plug-ins are called {name!r}: {modules}. Rename one of them.")
+    return classes[0]

@@ -1,7 +1,6 @@
 """JSON files whose contents are dataclasses: written by `encode`, checked against their type hints by `decode`."""
 
 import dataclasses
-import json
 import math
 import types
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ms2.core.errors import UserError
+from ms2.core.files import read_json
 
 
 def encode(value: Any) -> Any:
@@ -68,14 +68,7 @@ def read_versioned(path: Path, version: int, how_to_recreate: str) -> dict[str, 
     Raises:
         UserError: If the file can't be read, is cut off, or has another version.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: this is not JSON ({error}). It was cut off or edited; {how_to_recreate}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, where an object was expected; {how_to_recreate}")
+    content: dict[str, Any] = read_json(path, how_to_recreate)
     given = content.get("schema_version")
     if given != version:
         written = "no schema_version" if given is None else f"schema_version {given}"

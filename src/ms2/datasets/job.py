@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import ms2
+from ms2.contracts.checks import check_first_scenes, num_first_scenes
 from ms2.core.errors import UserError, suggest
 from ms2.core.images import encode
 from ms2.core.seeding import generator
@@ -17,6 +18,7 @@ from ms2.datasets.card import write_card
 from ms2.datasets.folder import TEMPORARY_FOLDER, DataSetFolder, FolderError
 from ms2.datasets.formats.base import Format, format_named
 from ms2.datasets.formats.native import RecordFiles
+from ms2.datasets.labelled_set import NameIndex
 from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, default_categories, image_labels
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import DepthFile, ImageRecord, Provenance
@@ -52,11 +54,14 @@ class Job:
         self.world = self.model.world
         grammar, classes = self.world.grammar, self.world.classes
         self.sampler = self.model.sampler(conditions=[Condition.parse(text, grammar) for text in plan.conditions])
+        known = NameIndex(classes)
         for name in plan.classes or ():
-            if name not in classes:
+            if name not in known:
                 raise UserError(f"this world has no class {name!r}. {suggest(name, classes)}")
-        wanted = default_categories(self.world) if plan.classes is None else plan.classes
-        categories = tuple(name for name in classes if name in wanted)
+        wanted = {
+            known.get(name) for name in (default_categories(self.world) if plan.classes is None else plan.classes)
+        }
+        categories = tuple(name for i, name in enumerate(classes) if i in wanted)
         self.label_filter = LabelFilter(categories, plan.min_visibility, plan.min_pixels)
 
     @property
@@ -128,13 +133,15 @@ class Job:
     # -- the data set ----------------------------------------------------------------------------------
 
     def dry_run(self) -> None:
-        """Render one scene to detect unsupported settings before anything is written.
+        """Render a few scenes to detect unsupported settings and broken worlds before anything is written.
 
         Raises:
-            UserError: If no scene meets the conditions, or the renderer has no depth.
+            UserError: If no scene meets the conditions, the world breaks a contract, or the renderer has no depth.
         """
         draw, world = generator(self.plan.seed, "trial", device=self.device), self.world
-        rendering = world.renderer.render_labelled(self.model.scenes(self.sampler(1, draw).rules, draw))
+        scenes = self.model.scenes(self.sampler(num_first_scenes(world), draw).rules, draw)
+        learned = self.model.parameters
+        rendering = check_first_scenes(world, scenes, "" if learned is None else type(learned).__name__)
         if self.plan.depth and depth_arrays(rendering) is None:
             raise UserError(f"images of {type(world.renderer).__name__} have no depth: leave --depth out")
 

@@ -8,18 +8,20 @@ from 1), ``masks`` (uint8[n h w], if requested), and fields that only evaluation
 
 import contextlib
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
-from ms2.core.errors import UserError, suggest
+from ms2.core.errors import OnError, UserError, format_examples, suggest
 from ms2.core.settings import Configured
 
 Annotations = dict[str, Tensor]
@@ -140,31 +142,66 @@ def corners(box: Sequence[float]) -> tuple[float, float, float, float]:
 # -- arguments and files -------------------------------------------------------------------------------
 
 
-def check_limit(limit: int | None) -> int | None:
-    """Validate the limit on the number of images, and return it.
+class NameIndex:
+    """Indices of names, which are found without regard to case; a name of equal case comes first.
 
-    Raises:
-        UserError: If it is less than 1.
+    Args:
+        names: The names.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}: give the number of images to use, 1 or more, or null for all")
-    return limit
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._exact = {name: i for i, name in enumerate(names)}
+        self._folded = {name.casefold(): i for i, name in reversed(list(enumerate(names)))}
+
+    def get(self, name: str) -> int | None:
+        """Return the index of a name; None if there is none."""
+        return self._exact.get(name, self._folded.get(name.casefold()))
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
 
 
 def choose_categories(wanted: Sequence[str] | None, available: Sequence[str], source: str) -> tuple[str, ...]:
-    """Return the wanted categories, by default all that are available.
+    """Return the wanted categories, whatever their case, as they are spelled where available; by default all.
 
     Raises:
         UserError: If one is unknown or named twice, or the list is empty; the message names the source.
     """
     if wanted is None:
         return tuple(available)
-    if not wanted or len(set(wanted)) < len(wanted):
-        raise UserError(f"categories are {list(wanted)}: name one or more, each once")
-    for name in wanted:
-        if name not in available:
+    known = NameIndex(available)
+    found = [known.get(name) for name in wanted]
+    for name, index in zip(wanted, found, strict=True):
+        if index is None:
             raise UserError(f"{source} has no category {name!r}. {suggest(name, available)}")
-    return tuple(wanted)
+    if not wanted or len(set(found)) < len(found):
+        raise UserError(f"categories are {list(wanted)}: name one or more, each once")
+    return tuple(available[index] for index in found if index is not None)
+
+
+def usable_items(data: LabelledSet, on_error: OnError) -> list[int]:
+    """Return the indices of a set's examples; with ``on_error`` "skip", read each once, and leave the faulty ones out.
+
+    Raises:
+        UserError: If none is left, or ``on_error`` is neither "raise" nor "skip".
+    """
+    if on_error not in get_args(OnError):
+        raise UserError(f"on_error cannot be {on_error!r}. {suggest(str(on_error), get_args(OnError))}")
+    if on_error == "raise":
+        return list(range(len(data)))
+    good, bad = list[int](), list[str]()
+    for i in tqdm(range(len(data)), "Checking labelled images", unit="image", disable=None, leave=False):
+        try:
+            data[i]
+            good.append(i)
+        except UserError as error:
+            bad.append(str(error))
+    if bad:
+        text = format_examples(f"{len(bad)} of {len(data)} labelled images are left out", bad)
+        if not good:
+            raise DataSetError(f"{text}\nNo image is left.")
+        warnings.warn(text, stacklevel=3)
+    return good
 
 
 def path_inside(folder: Path, name: str) -> Path:
@@ -200,7 +237,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
         DataSetError: If it cannot be read, or holds something else.
     """
     with reading(path):
-        found = json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
         if not isinstance(found, dict):
-            raise DataSetError(f"{path} is damaged: it holds no JSON object")
+            raise DataSetError(f"{path} is damaged, or has an unexpected format: it holds no JSON object")
         return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")

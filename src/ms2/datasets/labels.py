@@ -1,15 +1,13 @@
 """Labels of rendered images, with consistency checks."""
 
-import contextlib
 import dataclasses
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from pycocotools import mask as coco_mask
+from jaxtyping import Float, Int
 
+from ms2.datasets.masks import NO_PIXELS, InstanceMask, instance_masks
 from ms2.datasets.records import ObjectLabel
 from ms2.render.base import Rendering
 from ms2.world import World
@@ -67,23 +65,6 @@ class LabelArrays(NamedTuple):
         return cls._make(None if value is None else value.cpu().numpy() for value in found)
 
 
-class InstanceMask(NamedTuple):
-    """The visible pixels of one object.
-
-    Attributes:
-        segmentation: COCO's compressed run-length encoding.
-        area: Number of pixels.
-        box: x0, y0, x1, y1 exactly around them.
-    """
-
-    segmentation: dict[str, Any]
-    area: int
-    box: tuple[int, int, int, int]
-
-
-NO_PIXELS = InstanceMask({}, 0, (0, 0, 0, 0))
-
-
 def default_categories(world: World) -> tuple[str, ...]:
     """Return the classes that are labelled by default: the grammar's terminals and the scenery's classes."""
     return tuple(name for name in world.classes if name not in world.grammar.nonterminals)
@@ -134,41 +115,6 @@ def image_labels(
         amodal = _with_size(_union(amodal_boxes[i], mask.box))
         labels.append(dataclasses.replace(label, amodal_bbox=amodal, segmentation=mask.segmentation))
     return labels, hidden
-
-
-def instance_masks(instances: Int[np.ndarray, "h w"]) -> dict[int, InstanceMask]:
-    """Encode the mask of each object in a map of instances."""
-    columns = instances.T.reshape(-1)  # COCO's masks are column by column
-    starts = np.flatnonzero(np.diff(columns, prepend=columns[0] - 1))
-    runs, objects = np.stack([starts, np.append(starts[1:], columns.size)], 1), columns[starts]
-    order = objects.argsort(kind="stable")
-    numbers, first = np.unique(objects[order], return_index=True)
-    parts = zip(numbers.tolist(), np.split(runs[order], first[1:]), strict=True)
-    with _numpy_warnings_ignored():
-        return {i: _encode_runs(part, instances.shape) for i, part in parts if i >= 0}
-
-
-def _encode_runs(runs: Int[np.ndarray, "r 2"], size: tuple[int, ...]) -> InstanceMask:
-    """Encode a mask, given the first pixel of each of its runs and the one behind it."""
-    lengths = np.diff(runs.reshape(-1), prepend=0, append=size[0] * size[1]).tolist()  # of gaps and runs in turn
-    counts = lengths if lengths[-1] else lengths[:-1]
-    encoded = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
-    segmentation = {"size": list(size), "counts": encoded["counts"].decode("ascii")}
-    return InstanceMask(segmentation, sum(lengths[1::2]), _corners(coco_mask.toBbox(encoded).astype(int).tolist()))
-
-
-def decode_mask(segmentation: dict[str, Any]) -> Bool[np.ndarray, "h w"]:
-    """Decode a label's run-length encoded mask."""
-    with _numpy_warnings_ignored():
-        return coco_mask.decode(segmentation).astype(bool)
-
-
-@contextlib.contextmanager
-def _numpy_warnings_ignored() -> Iterator[None]:
-    """Ignore NumPy 2's DeprecationWarning about how pycocotools makes arrays."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
 
 
 # -- consistency ---------------------------------------------------------------------------------------
@@ -227,12 +173,6 @@ def _with_size(box: Sequence[float]) -> list[float]:
     """Convert x0, y0, x1, y1 to x, y, width and height."""
     x0, y0, x1, y1 = box
     return [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)]
-
-
-def _corners(box: Sequence[int]) -> tuple[int, int, int, int]:
-    """Convert x, y, width and height to x0, y0, x1, y1."""
-    x, y, width, height = box
-    return x, y, x + width, y + height
 
 
 def _round(values: Float[np.ndarray, "..."]) -> list[Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ms2.core.errors import UserError
+from ms2.core.bounds import Fraction, PositiveInt, Seed, check_arguments
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,18 @@ class Plan:
         UserError: If a value is out of range.
     """
 
-    num_scenes: int = 1000
-    seed: int = 0
+    num_scenes: PositiveInt = 1000
+    seed: Seed = 0
     image: Literal["png", "jpeg"] = "png"
     depth: bool = False
     classes: tuple[str, ...] | None = None
     conditions: tuple[str, ...] = ()
-    min_visibility: float = 0.1
-    min_pixels: int = 8
+    min_visibility: Fraction = 0.1
+    min_pixels: PositiveInt = 8
     formats: tuple[str, ...] = ("coco",)
 
     def __post_init__(self) -> None:
-        if self.num_scenes < 1:
-            raise UserError(f"a data set has at least one scene, not {self.num_scenes}")
-        if not 0 <= self.min_visibility <= 1:
-            raise UserError(f"min_visibility is a fraction, from 0 to 1, and can't be {self.min_visibility}")
-        if self.min_pixels < 1:
-            raise UserError(f"min_pixels is at least 1, not {self.min_pixels}: an object without pixels has no box")
+        check_arguments(type(self), vars(self), "data set")
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON data."""

@@ -4,6 +4,7 @@ A record is the contract between all that write labelled sets and all that read 
 in pixels, from edge to edge.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -199,8 +200,12 @@ class ObjectLabel:
         """Build from JSON data."""
         label: ObjectLabel = _build(cls, found)
         for box, size in ((label.bbox, 4), (label.amodal_bbox, 4), (label.box3d, 7)):
-            if box is not None and not (len(box) == size and all(isinstance(value, int | float) for value in box)):
+            if box is None:
+                continue
+            if len(box) != size or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
                 raise ValueError(f"{box} are not {size} numbers")
+            if size == 4 and (box[2] < 0 or box[3] < 0):
+                raise ValueError(f"{box} is a box with a negative side")
         if label.segmentation is not None and not {"size", "counts"} <= label.segmentation.keys():
             raise ValueError(f"a mask has size and counts, not {', '.join(label.segmentation) or 'nothing'}")
         return label

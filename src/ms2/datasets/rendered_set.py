@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from ms2.core.bounds import Fraction, PositiveInt
 from ms2.core.images import to_pixels
 from ms2.datasets.formats.native import label_annotations
 from ms2.datasets.labelled_set import Example, LabelledSet, choose_categories, stack_annotations
@@ -46,8 +47,8 @@ class RenderedSet(LabelledSet):
         categories: Sequence[str] | None = None,
         masks: bool = False,
         amodal: bool = False,
-        min_visibility: float = Plan.min_visibility,
-        min_pixels: int = Plan.min_pixels,
+        min_visibility: Fraction = Plan.min_visibility,
+        min_pixels: PositiveInt = Plan.min_pixels,
     ) -> None:
         self.world, self.scenes, self.masks, self.amodal = world, list(scenes), masks, amodal
         wanted = default_categories(world) if categories is None else categories
@@ -67,7 +68,8 @@ class RenderedSet(LabelledSet):
         if batch not in self._rendered:
             self._rendered[batch] = self._render(self.scenes[batch])
         image, labels, hidden = self._rendered[batch][place]
-        found = label_annotations(labels, hidden, self.categories, self.amodal, self.masks)
+        size = self.world.renderer.size if self.masks else None
+        found = label_annotations(labels, hidden, self.categories, self.amodal, size)
         return image, stack_annotations(image, found, self.masks)
 
     def counts(self) -> Int[Tensor, "n c"]:

@@ -20,6 +20,8 @@ from ms2.scene.batch import SceneBatch
 
 DEPTH_SCALE = 256
 """Steps of a depth image per metre, as in KITTI's."""
+MAX_DEPTH_STEPS = 65535
+"""Largest number of steps that a depth image holds."""
 
 
 def image_arrays(rendering: Rendering) -> list[UInt8[np.ndarray, "..."]]:
@@ -28,11 +30,12 @@ def image_arrays(rendering: Rendering) -> list[UInt8[np.ndarray, "..."]]:
 
 
 def depth_arrays(rendering: Rendering) -> list[UInt16[np.ndarray, "h w"]] | None:
-    """Convert depth to 16-bit arrays, 0 for infinite depth; None for 2D renderers."""
+    """Convert depth to 16-bit arrays, 0 (as KITTI's, unknown) for 256 m and more; None for 2D renderers."""
     depth: Float[torch.Tensor, "b h w"] | None = getattr(rendering, "depth", None)
     if depth is None:
         return None
-    steps = torch.where(depth.isfinite(), depth * DEPTH_SCALE, 0).round().clamp(0, 65535)
+    steps = (depth * DEPTH_SCALE).round()
+    steps = torch.where(steps <= MAX_DEPTH_STEPS, steps, 0)  # infinite depth too
     return list(steps.cpu().numpy().astype(np.uint16))
 
 
@@ -78,13 +81,16 @@ def render_record(path: Path) -> tuple[bytes, str, bool]:
     Raises:
         UserError: If it is no record, or is not in a data set.
     """
+    if not path.exists():
+        raise RecordError(f"there is no file {path.absolute()}: give a record, scenes/NUMBER.json of a data set")
     record, root = DataSetFolder(path.parent).read_json(path.name) or {}, path.absolute().parent.parent
     if not isinstance(record.get("scene"), dict) or not isinstance(record.get("image"), dict):
         raise RecordError(f"{path} is no record of an image: those lie under scenes/ in a data set")
     about = DataSetFolder(root).read_json("dataset.json") or {}
     if not isinstance(about.get("world"), dict) or about.get("image") not in SUFFIX_BY_FORMAT:
         raise RecordError(
-            f"{path} lies outside of a data set: {root / 'dataset.json'}, which describes its world, is missing"
+            f"{path} lies outside of a data set: {root / 'dataset.json'}, which describes its world, is missing or "
+            "damaged"
         )
     world = build_model({"world": about["world"]}, None, root.name).model.world
     graph = SceneRecord.from_json(record["scene"])

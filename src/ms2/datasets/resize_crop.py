@@ -1,11 +1,5 @@
 """Transform boxes as images are when they are resized to cover a frame and cropped at the centre."""
 
-from pathlib import Path
-
-from PIL import Image
-
-from ms2.core.images import read_image
-
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels."""
 
@@ -45,17 +39,3 @@ class ResizeCrop:
 def box_area(box: Box) -> float:
     """Compute the area of a box; 0 if a side is negative."""
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Read height and width of an image file.
-
-    Raises:
-        ImageError: If it cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError:
-        height, width = read_image(path).shape[1:]  # raises an error that says why
-        return height, width

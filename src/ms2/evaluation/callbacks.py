@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.plugins import TorchCheckpointIO
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
@@ -15,7 +14,6 @@ from pytorch_lightning.loggers import WandbLogger
 
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
-from ms2.core.files import write_tensors
 from ms2.core.images import to_pixels
 from ms2.evaluation.evaluation import Evaluation, with_run
 from ms2.evaluation.examples import sample_examples
@@ -23,14 +21,6 @@ from ms2.evaluation.writers import draw_figures, log_results, preview_media, res
 from ms2.metrics.results import StageRecord, load_results
 from ms2.models.scene_model import SceneModel
 from ms2.targets.base import Target
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints atomically."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the checkpoint to a temporary file, then rename it."""
-        write_tensors(Path(path), checkpoint)
 
 
 class StageProgressBar(TQDMProgressBar):
@@ -79,6 +69,11 @@ class Validation(Callback):
         """Check that everything can be measured, now that the number of target images is known."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         self.evaluation.check(current_model(pl_module), data.num_images)
+        replaced = self.evaluation.replaced_statistics
+        if replaced and trainer.is_global_zero:
+            measured = ", ".join(one.name for one in self.evaluation.statistics)
+            lost = " and ".join(replaced)
+            print(f"evaluation.statistics ({measured}) replaces the default {lost}: list these too to keep them")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the distances."""
@@ -118,10 +113,12 @@ class WriteResults(Callback):
 
     Attributes:
         stages: Records of the stages before learning; whoever trains them fills them in.
+        output: Folder to write to, the run's by default.
     """
 
     def __init__(self, evaluation: Evaluation, folder: Path, name: str, start_time: float) -> None:
         self.evaluation, self.folder, self.name, self.start_time = evaluation, folder, name, start_time
+        self.output = folder
         self.stages: dict[str, StageRecord] = {}
         self.training_seconds = 0.0  # those before an interruption included
         self._training_since = start_time
@@ -169,16 +166,18 @@ class WriteResults(Callback):
         if not trainer.is_global_zero:
             return
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        measurements = self.evaluation.measure(model, target, device, images)
+        features = getattr(pl_module, "features", None)
+        measurements = self.evaluation.measure(model, target, device, images, features)
         measurements = with_run(measurements, steps=trainer.global_step, command=command, **fields)
         figures = draw_figures(measurements, self.name)
-        write_files(self.folder, measurements, figures)
+        write_files(self.output, measurements, figures)
         for logger in trainer.loggers:
             log_results(logger, measurements, figures)
         for line in result_lines(measurements.results):
             print(line)
         names = ("metrics.json", "summary.png", "rule_changes.png")
-        print(f"results: {', '.join(str(self.folder / name) for name in names)}")
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # which keeps nothing
+            print(f"results: {', '.join(str(self.output / name) for name in names)}")
 
 
 class ImageWriter(Callback):

@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import ms2
+from ms2.core.bounds import SampleSize, Seed
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
-from ms2.core.settings import Configured, fingerprint
+from ms2.core.settings import Configured, fingerprint, settings_of
 from ms2.evaluation.examples import Example, sample_examples
 from ms2.evaluation.image_distances import ImageDistances
+from ms2.evaluation.readings import read_images
 from ms2.evaluation.rule_changes import RuleChange, rule_changes
 from ms2.evaluation.sampling import (
     CPU,
@@ -74,10 +76,12 @@ class Evaluation(Configured):
 
     Args:
         statistics: Statistics of structure to compare with the target's; number and classes of objects by default.
+            Those given replace these: list `ObjectCount` and `ClassFrequency` among them to keep them.
         attribute_statistics: Statistics of attributes to compare with the target's.
         num_scenes: Scenes of each row whose structure is measured.
         num_images: Scenes of each row that are measured instead where the target's truth comes from annotations of
-            images. They are rendered, and objects that an annotator cannot see are left out.
+            images: they are rendered, and objects that an annotator cannot see are left out. Also the number of images
+            that the extractor reads where the target has no truth.
         image_distances: How FID and KID are measured at the end of a run; null for neither.
         seed: Seed of everything sampled.
 
@@ -90,17 +94,15 @@ class Evaluation(Configured):
         self,
         statistics: Sequence[StructureStatistic] | None = None,
         attribute_statistics: Sequence[AttributeStatistic] | None = None,
-        num_scenes: int = 4000,
-        num_images: int = 500,
+        num_scenes: SampleSize = 4000,
+        num_images: SampleSize = 500,
         image_distances: ImageDistances | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
-        for name, number in (("num_scenes", num_scenes), ("num_images", num_images)):
-            if number < 2:
-                raise UserError(f"evaluation.{name} is {number}, but at least 2 scenes are needed to compare")
-        self.statistics = list(statistics or (ObjectCount(), ClassFrequency()))
+        self.statistics = list(statistics or default_statistics())
         self.attribute_statistics = list(attribute_statistics or ())
-        names = [one.name for one in (*self.statistics, *self.attribute_statistics)]
+        every: list[Statistic[Any]] = [*self.statistics, *self.attribute_statistics]
+        names = [one.name for one in every]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UserError(f"several statistics are called {', '.join(twice)}: give each another 'name'")
@@ -110,6 +112,12 @@ class Evaluation(Configured):
             image_distances,
             seed,
         )
+
+    @property
+    def replaced_statistics(self) -> list[str]:
+        """Names of the default statistics that are not measured, since others were given."""
+        measured = {one.name for one in self.statistics}
+        return [type(one).__name__ for one in default_statistics() if one.name not in measured]
 
     def check(self, model: SceneModel, num_target_images: int) -> None:
         """Check before training that everything can be measured after it.
@@ -126,6 +134,7 @@ class Evaluation(Configured):
         target: Target,
         device: torch.device = CPU,
         images: ImageResult | None = None,
+        features: FeatureExtractor | None = None,
     ) -> Measurements:
         """Measure everything once.
 
@@ -134,6 +143,7 @@ class Evaluation(Configured):
             target: The target.
             device: Device for sampling, where the learned models are.
             images: What `measure_images` returned; by default it is called here.
+            features: The extractor that reads the images of a target whose structure is unknown; None to read none.
         """
         images = images or self.measure_images(model, target, device)
         derivations = sample_derivations(model, self.num_scenes, self.seed, device, target)
@@ -152,12 +162,19 @@ class Evaluation(Configured):
             for one in self.attribute_statistics
             if one.name in attributes
         }
+        readings = read_images(features, model, target, self.num_images, self.seed)
+        results = Results(self._measured_with(model, target), structure_results, attribute_results, images)
         return Measurements(
-            Results(self._measured_with(target), structure_results, attribute_results, images),
-            self.histograms(model, {**structure, **attributes}),
+            results if readings is None else replace(results, readings=readings.result),
+            [*self.histograms(model, {**structure, **attributes}), *(readings.histograms if readings else ())],
             rule_changes(model.world.grammar, derivations[PRIOR].to(CPU), derivations[LEARNED].to(CPU)),
             sample_examples(model, target, self.seed, device),
         )
+
+    def measured_with(self, model: SceneModel, target: Target) -> str:
+        """Return a hash of the settings that results depend on: those of evaluation, target and scene model."""
+        things = (self, target, model.world, model.structure, model.parameters)
+        return fingerprint([_with_floats(settings_of(thing)) for thing in things])
 
     def measure_images(
         self,
@@ -255,15 +272,29 @@ class Evaluation(Configured):
         names = model.world.grammar.classes
         return {one.name: {row: one.measure(some, names) for row, some in scenes.items()} for one in self.statistics}
 
-    def _measured_with(self, target: Target) -> RunProvenance:
+    def _measured_with(self, model: SceneModel, target: Target) -> RunProvenance:
         return RunProvenance(
             num_scenes=self.num_scenes,
             seed=self.seed,
             target=type(target).__name__,
             num_images=self.num_images if target.annotated else None,
-            fingerprint=fingerprint(self),
+            fingerprint=self.measured_with(model, target),
             versions={"ms2": ms2.__version__, "torch": torch.__version__, "python": platform.python_version()},
         )
+
+
+def _with_floats(settings: Any) -> Any:
+    """Replace whole numbers by floats, as configurations give 1.0 where Python gives 1."""
+    if isinstance(settings, dict):
+        return {name: _with_floats(value) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [_with_floats(value) for value in settings]
+    return float(settings) if type(settings) is int else settings
+
+
+def default_statistics() -> list[StructureStatistic]:
+    """Return the statistics that are measured unless others are given."""
+    return [ObjectCount(), ClassFrequency()]
 
 
 def compare(statistic: Statistic[Any], samples: Mapping[str, Any], draw: torch.Generator) -> StatisticResult:

@@ -3,15 +3,17 @@
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ms2.core.bounds import MAX_INT, BatchSize, Bounds
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path
 from ms2.core.hashing import sha256
+from ms2.core.paths import expand_path
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
 from ms2.evaluation.sampling import measured_rows
@@ -28,6 +30,10 @@ CONFIG_SECTION = "evaluation.image_distances"
 """Section of a configuration in which the settings stand."""
 MIN_IMAGES = 10
 """Images of each row, below which intervals are useless."""
+EnoughImages = Annotated[int, Bounds(ge=MIN_IMAGES, le=MAX_INT)]
+"""Number of images of a row."""
+Resamples = Annotated[int, Bounds(ge=20, le=MAX_INT)]
+"""Number of bootstrap resamples of an interval."""
 
 
 class ImageDistances(Configured):
@@ -52,25 +58,17 @@ class ImageDistances(Configured):
     def __init__(
         self,
         features: FeatureExtractor,
-        num_images: int = 1000,
+        num_images: EnoughImages = 1000,
         block: str | None = None,
-        max_target_images: int | None = None,
-        num_resamples: int = 200,
-        batch_size: int = 50,
+        max_target_images: EnoughImages | None = None,
+        num_resamples: Resamples = 200,
+        batch_size: BatchSize = 50,
     ) -> None:
         if isinstance(features, TrainedExtractor):
             raise UserError(
                 f"{CONFIG_SECTION}.features is {type(features).__name__}, which is made to be trained, and would "
                 "not be: give a pretrained one, such as InceptionPool3 or Backbone"
             )
-        for name, given, bound in (
-            ("num_images", num_images, MIN_IMAGES),
-            ("max_target_images", max_target_images, MIN_IMAGES),
-            ("num_resamples", num_resamples, 20),
-            ("batch_size", batch_size, 1),
-        ):
-            if given is not None and given < bound:
-                raise UserError(f"{CONFIG_SECTION}.{name} is {given}, but must be at least {bound}")
         self.features, self.block, self.max_target_images = features, block, max_target_images
         self.num_images, self.num_resamples, self.batch_size = num_images, num_resamples, batch_size
 

@@ -20,7 +20,7 @@ from ms2.metrics.results import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure, SubFigure
 
 SERIES_COLOURS = {"prior": "#b8bec7", "learned_structure": "#7fb2d9", "learned": "#1f77b4", "target": "#e08214"}
 """Colours of rows by name."""
@@ -45,10 +45,7 @@ def summary_figure(
 
     # not pyplot, which keeps global state and may need a display
     rows = max(1, -(-len(histograms) // 3))  # at most three histograms side by side
-    wide = any(images.shape[-1] >= 2 * images.shape[-2] for images in grids.values())
-    below = 5.5
-    if wide:
-        below = sum(0.5 + 14 * images.shape[-2] / images.shape[-1] * -(-len(images) // 16) for images in grids.values())
+    below = _grids_height(grids)
     figure = Figure(figsize=(14, below + 3.2 * rows), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=15)
@@ -58,14 +55,41 @@ def summary_figure(
         _draw_histogram(axes, histogram, caption((statistics or {}).get(histogram.name)))
     for axes in places[len(histograms) :]:
         axes.set_axis_off()
-    for axes, (name, images) in zip(
-        np.atleast_1d(bottom.subplots(*((len(grids), 1) if wide else (1, len(grids))))), grids.items(), strict=True
-    ):
+    _draw_grids(bottom, grids)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def image_sheet(title: str, grids: Mapping[str, Float[Tensor, "b c h w"]]) -> UInt8[np.ndarray, "height width 3"]:
+    """Compose image grids without histograms, see `summary_figure`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 1 + _grids_height(grids)), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=15)
+    _draw_grids(figure, grids)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _are_wide(grids: Mapping[str, Float[Tensor, "_ _ _ _"]]) -> bool:
+    return any(images.shape[-1] >= 2 * images.shape[-2] for images in grids.values())
+
+
+def _grids_height(grids: Mapping[str, Float[Tensor, "_ _ _ _"]]) -> float:
+    """Height of image grids in inches, where the figure is 14 wide."""
+    if not _are_wide(grids):
+        return 5.5
+    return sum(0.5 + 14 * images.shape[-2] / images.shape[-1] * -(-len(images) // 16) for images in grids.values())
+
+
+def _draw_grids(figure: "Figure | SubFigure", grids: Mapping[str, Float[Tensor, "_ _ _ _"]]) -> None:
+    shape = (len(grids), 1) if _are_wide(grids) else (1, len(grids))
+    for axes, (name, images) in zip(np.atleast_1d(figure.subplots(*shape)), grids.items(), strict=True):
         axes.imshow(image_grid(images), interpolation="nearest")
         axes.set_title(ROW_TITLES.get(name, name), fontsize=14, color=SERIES_COLOURS.get(name, "black"), weight="bold")
         axes.set_axis_off()
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def caption(statistic: StatisticResult | None) -> str:

@@ -20,6 +20,7 @@ from ms2.evaluation.rule_changes import plot_rule_changes, to_csv, to_rows
 from ms2.metrics.results import (
     LEARNED,
     PRIOR,
+    ROW_TITLES,
     HistogramResult,
     Results,
     save_histograms,
@@ -98,6 +99,10 @@ def result_lines(results: Results) -> list[str]:
     ]
     compared = [f"{key} {learned:.3g} (prior {prior:.3g})" for key, learned, prior in distances]
     lines = [", ".join(compared) or "the structure of the target is unknown, so no distances were measured"]
+    if results.readings is not None:
+        number, objects = results.readings.num_images, results.readings.objects
+        read = ", ".join(f"{ROW_TITLES[row]} {mean:.2f}" for row, mean in objects.items())
+        lines.append(f"objects per image as the extractor reads them (estimates, {number:,} images each): {read}")
     if results.images is not None:
         images = [
             f"{name.upper()} {rows[LEARNED].value:.4g} (prior {rows[PRIOR].value:.4g})"

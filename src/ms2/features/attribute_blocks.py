@@ -23,16 +23,9 @@ class AttributeEncoding:
         bins: Number of thresholds that attributes, and gaps between neighbours, are compared with.
         harmonics: Number of multiples of an angle whose cosine and sine encode it.
         lateral_bins: Number of bins of the attribute that says on which line an object of a block of gaps is.
-
-    Raises:
-        UserError: If a number is below 1.
     """
 
     def __init__(self, bins: int, harmonics: int, lateral_bins: int) -> None:
-        if min(bins, harmonics, lateral_bins) < 1:
-            raise UserError(
-                f"bins, harmonics and lateral_bins must be at least 1, not {bins}, {harmonics} and {lateral_bins}"
-            )
         self.bins, self.harmonics, self.lateral_bins = bins, harmonics, lateral_bins
 
     def size(self, attribute: Attribute) -> int:

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ms2.core.bounds import Dimension, FiniteFloat, PositiveFloat, Seed
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path
+from ms2.core.files import read_tensors, reading
+from ms2.core.paths import UserPath, Weights, expand_path
 from ms2.features.base import Blocks, FeatureExtractor
 
 TIMM_PREFIX = "timm/"
@@ -74,11 +76,11 @@ class Backbone(FeatureExtractor):
         self,
         architecture: str = "resnet18",
         layer: str = "avgpool",
-        weights: str | None = "imagenet",
-        size: tuple[int, int] | None = None,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
-        seed: int = 0,
+        weights: Weights = "imagenet",
+        size: tuple[Dimension, Dimension] | None = None,
+        mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = IMAGENET_MEAN,
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = IMAGENET_STD,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.size = size
@@ -117,7 +119,7 @@ class InceptionPool3(Backbone):
         seed: Seed of the weights' random initialisation.
     """
 
-    def __init__(self, layer: str = "avgpool", weights: str | None = "imagenet", seed: int = 0) -> None:
+    def __init__(self, layer: str = "avgpool", weights: Weights = "imagenet", seed: Seed = 0) -> None:
         half = (0.5, 0.5, 0.5)
         super().__init__("inception_v3", layer, weights, (299, 299), half, half, seed)
 
@@ -129,9 +131,7 @@ class InceptionPool3(Backbone):
         return network
 
 
-def truncate_network(
-    architecture: str, layers: Sequence[str], weights: str | None, seed: int = 0
-) -> torch.fx.GraphModule:
+def truncate_network(architecture: str, layers: Sequence[str], weights: Weights, seed: int = 0) -> torch.fx.GraphModule:
     """Build a network that returns the outputs of named layers, in evaluation mode.
 
     Args:
@@ -194,18 +194,14 @@ def _up_to(network: nn.Module, architecture: str, layers: Sequence[str]) -> torc
     return found.eval()
 
 
-def _weights(architecture: str, weights: str) -> Mapping[str, Tensor]:
+def _weights(architecture: str, weights: UserPath) -> Mapping[str, Tensor]:
     if weights == "imagenet":
         return _imagenet(architecture)
     path = expand_path(weights)
     if not path.is_file():
         raise WeightsError(f"there are no weights {path.absolute()}: give a file of a state dict, or 'imagenet'")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever broken bytes raise
-        raise WeightsError(
-            f"{path} can't be read as weights ({type(error).__name__}): save a state dict there"
-        ) from error
+    with reading(path, "weights", "save a state dict there", WeightsError):
+        found = read_tensors(path)
     found = found.get("state_dict", found) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise WeightsError(f"{path} holds no state dict: save network.state_dict() there")
@@ -236,7 +232,7 @@ def _imagenet(architecture: str) -> Mapping[str, Tensor]:
 
 
 def _load(
-    network: torch.fx.GraphModule, weights: Mapping[str, Tensor], source: str, architecture: str, layer: str
+    network: torch.fx.GraphModule, weights: Mapping[str, Tensor], source: UserPath, architecture: str, layer: str
 ) -> None:
     """Load the weights of the network up to a layer.
 

@@ -159,6 +159,20 @@ class TrainedExtractor(FeatureExtractor, ABC):
     ) -> Float[Tensor, ""]:
         """Compute the training loss on labelled images, and on their scenes for extractors that predict parameters."""
 
+    def check_numbers(
+        self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
+    ) -> None:
+        """Check that the objects of scenes that are seen can all be counted.
+
+        Args:
+            classes: Class number of each object, or -1.
+            parents: Index of each object's parent, or -1.
+            seen: Which objects are visible enough to be labelled.
+
+        Raises:
+            CountError: If a scene holds more of them than the extractor can represent.
+        """
+
     def overflow_fraction(self, images: Float[Tensor, "b c h w"]) -> dict[str, float]:
         """Estimate, by block, the fraction of images whose count exceeds the block's last bin; empty if unknown."""
         return {}
@@ -181,9 +195,14 @@ def state_bytes(module: nn.Module) -> Iterator[bytes]:
 
 def class_counts(labels: Rendering, num_classes: int) -> Int[Tensor, "b c"]:
     """Count the objects of each class in each image."""
-    index = labels.classes.clamp(min=-1) % (num_classes + 1)
+    return count_classes(labels.classes, num_classes)
+
+
+def count_classes(classes: Int[Tensor, "b n"], num_classes: int) -> Int[Tensor, "b c"]:
+    """Count the objects of each class in each scene; -1 is none."""
+    index = classes.clamp(min=-1) % (num_classes + 1)
     counts = index.new_zeros(len(index), num_classes + 1)
-    return counts.scatter_add_(1, index, (labels.classes >= 0).long())[:, :num_classes]
+    return counts.scatter_add_(1, index, (classes >= 0).long())[:, :num_classes]
 
 
 def check_counts(counts: Int[Tensor, "b c"], max_count: int, objects: str) -> None:

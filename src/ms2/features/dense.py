@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ms2.core.errors import UserError
+from ms2.core.bounds import Bounds, Dimension, Fraction, NonNegativeFloat, PositiveFloat
 from ms2.features.base import Blocks, CountPrediction, CountSlots, TrainedExtractor, check_counts, check_names
 from ms2.features.context import AxialContext, FeaturePyramid
 from ms2.features.resnet import ResidualBlock, residual_trunk
@@ -17,6 +18,10 @@ from ms2.scene.batch import SceneBatch
 
 THRESHOLD_SOFTNESS = 0.1
 """Scale, in objects, of the sigmoid at ``count_threshold``."""
+
+
+PyramidLevels = Annotated[int, Bounds(ge=0, le=8)]
+"""Number of coarser maps, each of half the resolution of the one before."""
 
 
 class DenseCounts(TrainedExtractor):
@@ -64,26 +69,19 @@ class DenseCounts(TrainedExtractor):
 
     def __init__(
         self,
-        channels: int,
+        channels: Dimension,
         classes: Sequence[str],
-        widths: tuple[int, int, int] = (16, 32, 64),
-        strides: tuple[int, int, int] = (2, 2, 1),
-        background_weight: float = 0.2,
-        max_count: int | dict[str, int] = 10,
-        parents_per_class: dict[str, int] | None = None,
-        count_kernel_std: float = 0.4,
-        min_visibility: float = 0.0,
-        pyramid_levels: int = 0,
-        count_threshold: dict[str, float] | None = None,
+        widths: tuple[Dimension, Dimension, Dimension] = (16, 32, 64),
+        strides: tuple[Dimension, Dimension, Dimension] = (2, 2, 1),
+        background_weight: PositiveFloat = 0.2,
+        max_count: Dimension | dict[str, Dimension] = 10,
+        parents_per_class: dict[str, Dimension] | None = None,
+        count_kernel_std: PositiveFloat = 0.4,
+        min_visibility: Fraction = 0.0,
+        pyramid_levels: PyramidLevels = 0,
+        count_threshold: dict[str, NonNegativeFloat] | None = None,
     ) -> None:
         super().__init__()
-        if pyramid_levels < 0:
-            raise UserError(f"pyramid_levels is a number of coarser maps, and can't be {pyramid_levels}")
-        if background_weight <= 0 or count_kernel_std <= 0:
-            raise UserError(
-                f"background_weight and count_kernel_std must be positive, not {background_weight} and "
-                f"{count_kernel_std}"
-            )
         self.min_visibility, self.count_kernel_std = min_visibility, count_kernel_std
         self.slots = CountSlots(classes, parents_per_class)
         self.counted = _counted(self.slots, classes, max_count)
@@ -146,11 +144,17 @@ class DenseCounts(TrainedExtractor):
         return self._loss(self._logits(images), labels)
 
     def _loss(self, logits: Float[Tensor, "b k i j"], labels: Rendering) -> Float[Tensor, ""]:
-        counts = self.slots.count_assigned(self._label_slots(labels))
+        self.check_numbers(labels.classes, labels.parents, labels.visibility >= self.min_visibility)
+        return F.cross_entropy(logits, self._cell_targets(labels, logits.shape[2], logits.shape[3]), self.weights)
+
+    def check_numbers(
+        self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
+    ) -> None:
+        """Check that the objects of scenes that are seen can all be counted."""
+        counts = self.slots.count_assigned(self._seen_slots(classes, parents, seen))
         for name, (members, max_count) in self.counted.items():
             objects = name.removeprefix("count_") if name != "count" else "objects"
             check_counts(counts[:, members].sum(1, keepdim=True), max_count, objects)
-        return F.cross_entropy(logits, self._cell_targets(labels, logits.shape[2], logits.shape[3]), self.weights)
 
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Predict expected counts, and presence where at least half an object is expected."""
@@ -169,9 +173,13 @@ class DenseCounts(TrainedExtractor):
 
     def _label_slots(self, labels: Rendering) -> Int[Tensor, "b n"]:
         """Compute the slot of each labelled object; -1 for objects that are too hidden."""
+        return self._seen_slots(labels.classes, labels.parents, labels.visibility >= self.min_visibility)
+
+    def _seen_slots(
+        self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
+    ) -> Int[Tensor, "b n"]:
         # before hidden objects are left out, since parents are numbered among all
-        slots = self.slots.assign(labels.classes, labels.parents)
-        return torch.where(labels.visibility >= self.min_visibility, slots, -1)
+        return torch.where(seen, self.slots.assign(classes, parents), -1)
 
     def _cell_targets(self, labels: Rendering, rows: int, columns: int) -> Float[Tensor, "b k i j"]:
         """Compute target densities: each object's 1 is split among the four cells around its centre; then background.

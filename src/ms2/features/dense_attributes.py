@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ms2.core.bounds import Dimension, Fraction, NonNegativeFloat, PositiveFloat
 from ms2.core.errors import UserError
 from ms2.features.attribute_blocks import COLUMN, POSITION, ROW, AttributeBlocks, AttributeEncoding
 from ms2.features.base import Blocks, SceneFeatureExtractor
-from ms2.features.dense import DenseCounts
+from ms2.features.dense import DenseCounts, PyramidLevels
 from ms2.features.gaps import gap_cdf_from_maps, soft_bins
 from ms2.render.base import Rendering
 from ms2.scene.attributes import Attribute
@@ -80,26 +81,26 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
 
     def __init__(
         self,
-        channels: int,
+        channels: Dimension,
         classes: Sequence[str],
         attributes: Sequence[Attribute] = (),
         environment: Sequence[Attribute] = (),
         attribute_blocks: dict[str, list[str]] | None = None,
         gap_blocks: dict[str, list[str]] | None = None,
-        lateral_bins: int = 2,
+        lateral_bins: Dimension = 2,
         block_classes: dict[str, list[str]] | None = None,
         per_slot: list[str] | None = None,
-        bins: int = 16,
-        harmonics: int = 2,
-        widths: tuple[int, int, int] = (16, 32, 64),
-        strides: tuple[int, int, int] = (2, 2, 1),
-        background_weight: float = 0.2,
-        max_count: int | dict[str, int] = 10,
-        parents_per_class: dict[str, int] | None = None,
-        count_kernel_std: float = 0.4,
-        min_visibility: float = 0.0,
-        pyramid_levels: int = 0,
-        count_threshold: dict[str, float] | None = None,
+        bins: Dimension = 16,
+        harmonics: Dimension = 2,
+        widths: tuple[Dimension, Dimension, Dimension] = (16, 32, 64),
+        strides: tuple[Dimension, Dimension, Dimension] = (2, 2, 1),
+        background_weight: PositiveFloat = 0.2,
+        max_count: Dimension | dict[str, Dimension] = 10,
+        parents_per_class: dict[str, Dimension] | None = None,
+        count_kernel_std: PositiveFloat = 0.4,
+        min_visibility: Fraction = 0.0,
+        pyramid_levels: PyramidLevels = 0,
+        count_threshold: dict[str, NonNegativeFloat] | None = None,
     ) -> None:
         counting = (background_weight, max_count, parents_per_class, count_kernel_std, min_visibility, pyramid_levels)
         super().__init__(channels, classes, widths, strides, *counting, count_threshold)

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ms2.core.bounds import Dimension, FiniteFloat, Fraction, NonNegativeFloat, PositiveFloat, Seed
 from ms2.core.errors import UserError
+from ms2.core.paths import Weights
 from ms2.features.backbone import IMAGENET_MEAN, IMAGENET_STD, InputNormalisation, truncate_network
 from ms2.features.base import Blocks
 from ms2.features.dense import DenseCounts
@@ -47,20 +49,20 @@ class PretrainedCounts(DenseCounts):
 
     def __init__(
         self,
-        channels: int,
+        channels: Dimension,
         classes: Sequence[str],
         architecture: str = "squeezenet1_1",
         layers: Sequence[str] = ("features.7", "features.12"),
-        weights: str | None = "imagenet",
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
-        width: int = 96,
-        min_visibility: float = 0.1,
-        background_weight: float = 0.2,
-        max_count: int | dict[str, int] = 10,
-        count_kernel_std: float = 0.4,
-        count_threshold: dict[str, float] | None = None,
-        seed: int = 0,
+        weights: Weights = "imagenet",
+        mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = IMAGENET_MEAN,
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = IMAGENET_STD,
+        width: Dimension = 96,
+        min_visibility: Fraction = 0.1,
+        background_weight: PositiveFloat = 0.2,
+        max_count: Dimension | dict[str, Dimension] = 10,
+        count_kernel_std: PositiveFloat = 0.4,
+        count_threshold: dict[str, NonNegativeFloat] | None = None,
+        seed: Seed = 0,
     ) -> None:
         counting = (background_weight, max_count, None, count_kernel_std, min_visibility, 0, count_threshold)
         super().__init__(channels, classes, (1, 1, width), (1, 1, 1), *counting)

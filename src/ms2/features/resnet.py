@@ -5,9 +5,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ms2.core.bounds import Dimension
 from ms2.features.base import (
     Blocks,
     CountPrediction,
@@ -16,6 +17,7 @@ from ms2.features.base import (
     check_counts,
     check_names,
     class_counts,
+    count_classes,
 )
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
@@ -90,12 +92,12 @@ class ResNet(TrainedExtractor):
 
     def __init__(
         self,
-        channels: int,
+        channels: Dimension,
         classes: Sequence[str],
-        widths: tuple[int, int, int] = (16, 32, 64),
+        widths: tuple[Dimension, Dimension, Dimension] = (16, 32, 64),
         pool: Literal["mean", "sum"] = "mean",
         count_heads: bool = False,
-        max_count: int | dict[str, int] = 10,
+        max_count: Dimension | dict[str, Dimension] = 10,
     ) -> None:
         super().__init__()
         self.slots, self.classes, self.pool = CountSlots(classes), list(classes), pool
@@ -138,15 +140,27 @@ class ResNet(TrainedExtractor):
     ) -> Float[Tensor, ""]:
         """Compute the binary cross-entropy of presence plus the cross-entropy of counts."""
         counts = class_counts(labels, len(self.classes))
+        self._check(counts)
         presence, logits = self._logits(self._embed(images, training=True))
         loss = F.binary_cross_entropy_with_logits(presence, (counts > 0).float())
-        named = {"count": counts.sum(1)} | {
-            f"count_{c}": n for c, n in zip(self.classes, counts.unbind(1), strict=True)
-        }
-        for name, max_count in self.max_counts.items():
-            check_counts(named[name][:, None], max_count, name.removeprefix("count_") if name != "count" else "objects")
-            loss = loss + F.cross_entropy(logits[name], named[name]) / len(self.max_counts)
+        for name in self.max_counts:
+            loss = loss + F.cross_entropy(logits[name], self._number(counts, name)) / len(self.max_counts)
         return loss
+
+    def check_numbers(
+        self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
+    ) -> None:
+        """Check that the objects of scenes that are seen can all be counted."""
+        self._check(count_classes(torch.where(seen, classes, -1), len(self.classes)))
+
+    def _check(self, counts: Int[Tensor, "b c"]) -> None:
+        for name, max_count in self.max_counts.items():
+            objects = name.removeprefix("count_") if name != "count" else "objects"
+            check_counts(self._number(counts, name)[:, None], max_count, objects)
+
+    def _number(self, counts: Int[Tensor, "b c"], name: str) -> Int[Tensor, " b"]:
+        """Return the number that a head predicts, by the name of its block."""
+        return counts.sum(1) if name == "count" else counts[:, self.classes.index(name.removeprefix("count_"))]
 
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Predict presence, and with count heads the expected counts: NaN for classes without a head."""

@@ -1,12 +1,13 @@
 """Advantages: a batch's costs less a baseline, the weights of the score-function gradient (REINFORCE)."""
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ms2.core.errors import UserError
+from ms2.core.bounds import Bounds, PositiveFloat
 from ms2.core.registry import Plugin
 
 
@@ -44,10 +45,8 @@ class MovingAverage(Advantage):
 
     baseline: Tensor
 
-    def __init__(self, decay: float = 0.9) -> None:
+    def __init__(self, decay: Annotated[float, Bounds(ge=0, lt=1)] = 0.9) -> None:
         super().__init__()
-        if not 0 <= decay < 1:
-            raise UserError(f"decay must lie in [0, 1), not be {decay}")
         self.decay = decay
         self.register_buffer("baseline", torch.tensor(torch.nan))
 
@@ -91,7 +90,7 @@ class Normalised(Advantage):
 
     centred = True
 
-    def __init__(self, eps: float = 1e-8) -> None:
+    def __init__(self, eps: PositiveFloat = 1e-8) -> None:
         super().__init__()
         self.eps = eps
 

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ms2.core.bounds import Dimension, PositiveFloat
 from ms2.core.distributed import Processes
-from ms2.core.errors import UserError
 from ms2.gradients.base import CostFunction, Gradient, SampledScenes
 from ms2.models.parameters import ParameterModel
 
@@ -26,10 +26,8 @@ class FiniteDifference(Gradient):
         >>> learner = ParameterLearner(KDE(bandwidth=0.01), FiniteDifference(step=0.05))  # doctest: +SKIP
     """
 
-    def __init__(self, step: float = 0.05, directions: int = 1) -> None:
+    def __init__(self, step: PositiveFloat = 0.05, directions: Dimension = 1) -> None:
         super().__init__()
-        if not step > 0 or directions < 1:
-            raise UserError(f"step must be positive and directions at least 1, not {step} and {directions}")
         self.step, self.directions = step, directions
 
     def loss(

@@ -10,6 +10,7 @@ import torch
 from ms2.core.errors import suggest
 from ms2.core.hashing import digest
 from ms2.core.registry import Plugin
+from ms2.grammar.analysis import format_steps, longest_derivation, reachable_symbols, shortest_derivations
 from ms2.grammar.rules import GrammarError, Rule, parse_rules
 from ms2.grammar.tensors import GrammarTensors, grammar_tensors
 
@@ -41,6 +42,9 @@ class Grammar(Plugin, kind="grammars"):
         renderable: Symbols that become objects of the scene, in the order of their class indices; a
             non-terminal may be renderable too. By default all terminals.
 
+    Attributes:
+        expansions: Numbers of the rules that expand each non-terminal.
+
     Raises:
         GrammarError: If the text is not a grammar, with the line at fault.
 
@@ -55,7 +59,11 @@ class Grammar(Plugin, kind="grammars"):
         self.start = self.rules[0].lhs
         self.nonterminals: tuple[str, ...] = tuple(dict.fromkeys(rule.lhs for rule in self.rules))
         everything = dict.fromkeys(symbol for rule in self.rules for symbol in (rule.lhs, *rule.rhs))
-        self.terminals: tuple[str, ...] = tuple(s for s in everything if s not in self.nonterminals)
+        expansions: dict[str, list[int]] = {symbol: [] for symbol in self.nonterminals}
+        for k, rule in enumerate(self.rules):
+            expansions[rule.lhs].append(k)
+        self.expansions: dict[str, tuple[int, ...]] = {symbol: tuple(numbers) for symbol, numbers in expansions.items()}
+        self.terminals: tuple[str, ...] = tuple(s for s in everything if s not in expansions)
         self.classes: tuple[str, ...] = self.terminals if renderable is None else tuple(renderable)
         for symbol in self.classes:
             if symbol not in everything:
@@ -93,59 +101,34 @@ class Grammar(Plugin, kind="grammars"):
         Raises:
             GrammarError: If it isn't one.
         """
-        if symbol not in self.nonterminals:
+        if symbol not in self.expansions:
             raise GrammarError(f"{symbol!r} is not a non-terminal. {suggest(symbol, self.nonterminals)}")
-        return [k for k, rule in enumerate(self.rules) if rule.lhs == symbol]
+        return list(self.expansions[symbol])
 
     def tensors(self, device: torch.device | str = "cpu") -> GrammarTensors:
         """Return the grammar as tensors on a device, cached per device."""
         device = torch.device(device)
         if device not in self._tensors:
-            built = grammar_tensors(self.rules, self.nonterminals, self.terminals, self.classes)
+            built = grammar_tensors(self.rules, self.nonterminals, self.classes)
             self._tensors[device] = GrammarTensors(*(tensor.to(device) for tensor in built))
         return self._tensors[device]
 
     # -- analysis -------------------------------------------------------------------------------------
 
     @cached_property
-    def shortest_derivation(self) -> dict[str, float]:
+    def shortest_derivation(self) -> dict[str, int | float]:
         """Number of steps of each non-terminal's shortest derivation; infinite for one that never terminates."""
-        length: dict[str, float] = dict.fromkeys(self.nonterminals, math.inf)
-        for _ in self.nonterminals:  # the shortest derivation is at most this deep
-            for rule in self.rules:
-                length[rule.lhs] = min(length[rule.lhs], 1 + sum(length.get(s, 0) for s in rule.rhs))
-        return length
+        return shortest_derivations(self.rules)
 
     @cached_property
-    def longest_derivation(self) -> float:
+    def longest_derivation(self) -> int | float:
         """Number of steps of the longest derivation; infinite where a reachable symbol is recursive."""
-        length: dict[str, float] = {}
-
-        def visit(symbol: str, above: frozenset[str]) -> float:
-            if symbol not in self.nonterminals or math.isinf(self.shortest_derivation[symbol]):
-                return 0 if symbol not in self.nonterminals else -math.inf
-            if symbol in above:
-                return math.inf
-            if symbol not in length:
-                length[symbol] = max(
-                    1 + sum(visit(s, above | {symbol}) for s in self.rules[k].rhs)
-                    for k in self.rules_of(symbol)
-                    if all(self.shortest_derivation.get(s, 0) < math.inf for s in self.rules[k].rhs)
-                )
-            return length[symbol]
-
-        return visit(self.start, frozenset())
+        return longest_derivation(self.rules, self.start, self.shortest_derivation)
 
     @cached_property
     def reachable(self) -> frozenset[str]:
         """Symbols that occur in some sentential form."""
-        seen, queue = {self.start}, [self.start]
-        while queue:
-            symbol = queue.pop()
-            new = {s for rule in self.rules if rule.lhs == symbol for s in rule.rhs} - seen
-            seen |= new
-            queue += new
-        return frozenset(seen)
+        return reachable_symbols(self.rules, self.start)
 
     def lint(self, t_max: int | None = None) -> list[LintFinding]:
         """Lint the grammar; return its findings, errors first.
@@ -154,11 +137,11 @@ class Grammar(Plugin, kind="grammars"):
             t_max: Maximum number of steps of a derivation, with which the shortest is compared.
         """
         found = []
-        endless = [s for s in self.nonterminals if math.isinf(self.shortest_derivation[s])]
+        endless = [s for s in self.nonterminals if self.shortest_derivation[s] == math.inf]
         if endless:
             found.append(LintFinding("error", f"never terminate: {', '.join(endless)}; give each a rule that ends"))
         elif t_max is not None and self.shortest_derivation[self.start] > t_max:
-            need = f"{self.shortest_derivation[self.start]:.0f}"
+            need = format_steps(self.shortest_derivation[self.start])
             found.append(
                 LintFinding("error", f"the shortest derivation takes {need} steps, t_max is {t_max}; raise it")
             )

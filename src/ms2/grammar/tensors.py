@@ -38,23 +38,21 @@ class GrammarTensors(NamedTuple):
     owns: Bool[Tensor, " k1"]
 
 
-def grammar_tensors(
-    rules: Sequence[Rule], nonterminals: Sequence[str], terminals: Sequence[str], classes: Sequence[str]
-) -> GrammarTensors:
+def grammar_tensors(rules: Sequence[Rule], nonterminals: Sequence[str], classes: Sequence[str]) -> GrammarTensors:
     """Build the tensors of a grammar on the CPU.
 
     Args:
         rules: The rules.
         nonterminals: Symbols with rules, in the order of their numbers.
-        terminals: Symbols without rules.
         classes: Renderable symbols, in the order of their numbers.
     """
     number = {s: i for i, s in enumerate(nonterminals)}
+    class_index = {s: i for i, s in enumerate(classes)}
     empty = len(number)
     pushed = [[s for s in reversed(rule.rhs) if s in number] for rule in rules] + [[]]
     # a rule adds its own left-hand side first, then its terminals; other non-terminals are added by their own rules
     emitted = [
-        [s for s in (rule.lhs,) if s in classes] + [s for s in rule.rhs if s in classes and s in terminals]
+        [s for s in (rule.lhs,) if s in class_index] + [s for s in rule.rhs if s in class_index and s not in number]
         for rule in rules
     ] + [[]]
     width, objects = max(1, *map(len, pushed)), max(1, *map(len, emitted))
@@ -63,7 +61,7 @@ def grammar_tensors(
         allowed[number[rule.lhs], k] = True
     heads = [rule.lhs for rule in rules] + [""]
     repeats = [[s == head for s in row] for head, row in zip(heads, pushed, strict=True)]
-    lists = [any(s == rule.lhs and s in rule.rhs for rule in rules) for s in number]
+    recursive = {rule.lhs for rule in rules if rule.lhs in rule.rhs}
     return GrammarTensors(
         allowed=allowed,
         lhs=torch.tensor([number.get(s, empty) for s in heads]),
@@ -71,9 +69,9 @@ def grammar_tensors(
         # the padding rule leaves an empty stack empty, hence its 0 where other rules pop one symbol
         grow=torch.tensor([len(row) - 1 for row in pushed[:-1]] + [0]),
         repeats=torch.tensor([_padded(row, width, False) for row in repeats]),
-        lists=torch.tensor([*lists, False]),
-        emit=torch.tensor([_padded([classes.index(s) for s in row], objects, -1) for row in emitted]),
-        owns=torch.tensor([s in classes for s in heads]),
+        lists=torch.tensor([*(s in recursive for s in number), False]),
+        emit=torch.tensor([_padded([class_index[s] for s in row], objects, -1) for row in emitted]),
+        owns=torch.tensor([s in class_index for s in heads]),
     )
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.rules import EMPTY_STRING, GrammarError
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class DerivationTree:
     """A derivation tree: a symbol, the rule that expands it, and the trees of that rule's right-hand side.
 
@@ -23,16 +24,46 @@ class DerivationTree:
 
     def __str__(self) -> str:
         """Return the tree in bracket notation: ``(Scene bg (Digits ε))``."""
-        if self.rule is None:
-            return self.symbol
-        return f"({self.symbol} {' '.join(map(str, self.children)) or EMPTY_STRING})"
+        words: list[str] = []
+        stack: list[DerivationTree | str] = [self]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, str):
+                words.append(node)
+            elif node.rule is None:
+                words.append(f" {node.symbol}")
+            else:
+                words.append(f" ({node.symbol}")
+                stack.append(")" if node.children else f" {EMPTY_STRING})")
+                stack += reversed(node.children)
+        return "".join(words)[1:]
+
+    def __repr__(self) -> str:
+        return f"DerivationTree({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether two trees have the same symbols and rules at the same places."""
+        if not isinstance(other, DerivationTree):
+            return NotImplemented
+        pairs = zip_longest(self.nodes(), other.nodes())
+        return all(a and b and a._content() == b._content() for a, b in pairs)
+
+    __hash__ = None  # type: ignore[assignment]  # trees can be changed
+
+    def _content(self) -> tuple[str, int | None, int]:
+        return self.symbol, self.rule, len(self.children)
+
+    def nodes(self) -> "Iterator[DerivationTree]":
+        """Yield this tree and all below it in pre-order, without recursion: trees can be deep."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack += reversed(node.children)
 
     def terminals(self) -> Iterator[str]:
         """Yield the symbols of the terminal string."""
-        if self.rule is None:
-            yield self.symbol
-        for child in self.children:
-            yield from child.terminals()
+        return (node.symbol for node in self.nodes() if node.rule is None)
 
 
 def to_tree(grammar: Grammar, rules: Sequence[int]) -> DerivationTree:
@@ -48,11 +79,11 @@ def to_tree(grammar: Grammar, rules: Sequence[int]) -> DerivationTree:
         if not stack:
             raise GrammarError(f"the derivation ends before step {step}, yet rule {number} follows")
         node = stack.pop()
-        if number not in grammar.rules_of(node.symbol):
+        if number not in grammar.expansions[node.symbol]:
             raise GrammarError(f"step {step} must expand {node.symbol!r}, which rule {number} does not")
         node.rule = number
         node.children = [DerivationTree(symbol) for symbol in grammar.rules[number].rhs]
-        stack += [c for c in reversed(node.children) if c.symbol in grammar.nonterminals]
+        stack += [c for c in reversed(node.children) if c.symbol in grammar.expansions]
     if stack:
         raise GrammarError(
             f"unfinished after {len(rules)} steps: {', '.join(n.symbol for n in reversed(stack))} remain"
@@ -62,10 +93,4 @@ def to_tree(grammar: Grammar, rules: Sequence[int]) -> DerivationTree:
 
 def from_tree(tree: DerivationTree) -> list[int]:
     """Return the leftmost derivation of a tree, the inverse of `to_tree`."""
-    rules, stack = [], [tree]
-    while stack:
-        node = stack.pop()
-        if node.rule is not None:
-            rules.append(node.rule)
-        stack += reversed(node.children)
-    return rules
+    return [node.rule for node in tree.nodes() if node.rule is not None]

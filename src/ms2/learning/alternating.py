@@ -9,12 +9,13 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from ms2.core.divergence import FiniteTraining
 from ms2.learning.learner import Learner
 from ms2.learning.turns import Turns
 from ms2.models.scene_model import SceneModel
 
 
-class AlternatingOptimisation(LightningModule, ABC):
+class AlternatingOptimisation(FiniteTraining, LightningModule, ABC):
     """Optimises the structure model and the parameter model, each in steps of its own.
 
     Each model has a parameter group of one Adam optimiser, with a learner that sets its learning rate and clips its
@@ -26,6 +27,7 @@ class AlternatingOptimisation(LightningModule, ABC):
         parameter_mean: Moving average of the parameter model's weights; None for none.
     """
 
+    trained_part = "learning"
     scene_model: SceneModel
     turns: Turns
     parameter_mean: AveragedModel | None

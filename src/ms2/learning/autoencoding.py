@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
 from ms2.learning.stage import Stage
 from ms2.models.parameters import ParameterModel
 from ms2.world import World
@@ -30,10 +31,10 @@ class Autoencoding(Stage):
         self,
         world: World,
         parameters: ParameterModel | None = None,
-        max_steps: int = 600,
-        batch_size: int = 128,
-        lr: float = 2e-3,
-        seed: int = 0,
+        max_steps: PositiveInt = 600,
+        batch_size: BatchSize = 128,
+        lr: PositiveFloat = 2e-3,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(world, max_steps, batch_size, lr, seed)
         self.model = parameters

@@ -1,15 +1,21 @@
 """Checks before learning: parts that belong together, settings of the trainer, and what features can count."""
 
 import warnings
+from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from pytorch_lightning import Trainer
 from torch import Tensor
 
+from ms2.contracts.checks import check_first_batch, check_max_count
 from ms2.core.errors import UserError
 from ms2.features.base import FeatureExtractor, TrainedExtractor
+from ms2.learning.extractor import ExtractorTraining
+from ms2.learning.stage import Stage
 from ms2.learning.turns import Turns
 from ms2.targets.embedding import Inspect
+from ms2.world import World
 
 MAX_OVERFLOW = 0.02
 """Fraction of target images with more objects than the features count, above which to warn."""
@@ -51,6 +57,20 @@ def check_trainer(trainer: Trainer, learns_parameters: bool, has_reward: bool) -
             "model.reward trains its network on the scenes of one process: leave it out, or train with "
             "trainer.devices 1"
         )
+
+
+def check_first_images(world: World, seed: int, stages: Sequence[Stage], device: torch.device | str = "cpu") -> None:
+    """Check the first images of a world, and that the extractor can count their objects, before any stage is trained.
+
+    Raises:
+        UserError: If a part of the world is broken, or the extractor counts to less than its images hold.
+    """
+    check_first_batch(world, seed, device)
+    for stage in stages:
+        if isinstance(stage, ExtractorTraining) and isinstance(stage.features, TrainedExtractor):
+            outcome = check_max_count(stage.features, world, stage.structure_prior, stage.parameter_prior, seed, device)
+            for finding in outcome.findings:
+                raise UserError(finding.found)
 
 
 def overflow_warning(features: FeatureExtractor) -> Inspect | None:

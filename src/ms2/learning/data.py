@@ -1,7 +1,7 @@
 """The LightningDataModule of target images."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Int
@@ -9,6 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ms2.core.bounds import MAX_BATCH, BatchSize, Bounds, PositiveInt, Seed, Workers
 from ms2.core.distributed import Processes
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
@@ -57,11 +58,11 @@ class TargetImages(Configured, LightningDataModule):
     def __init__(
         self,
         target: Target,
-        batch_size: int = 256,
-        embedding_batch_size: int = 128,
-        num_workers: int = 0,
-        seed: int = 0,
-        num_predict_images: int | None = None,
+        batch_size: Annotated[int, Bounds(ge=2, le=MAX_BATCH)] = 256,
+        embedding_batch_size: BatchSize = 128,
+        num_workers: Workers = 0,
+        seed: Seed = 0,
+        num_predict_images: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.target, self.batch_size, self.seed = target, batch_size, seed

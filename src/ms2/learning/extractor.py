@@ -1,10 +1,13 @@
 """Extractor stage: train a feature extractor on rendered prior samples, whose labels are exact."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
+from ms2.core.seeding import generator
 from ms2.features.base import FeatureExtractor, TrainedExtractor
 from ms2.learning.probe import probe
 from ms2.learning.stage import Stage
@@ -12,6 +15,9 @@ from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
 from ms2.scene.batch import scenes_from_derivations
 from ms2.world import World
+
+NUM_CHECK_SCENES = 16
+"""Scenes on which the loss is tried before training."""
 
 
 class ExtractorTraining(Stage):
@@ -47,15 +53,15 @@ class ExtractorTraining(Stage):
         self,
         world: World,
         features: FeatureExtractor,
-        max_steps: int = 400,
-        batch_size: int = 64,
-        lr: float = 4e-3,
-        max_grad_norm: float = 0.5,
+        max_steps: PositiveInt = 400,
+        batch_size: BatchSize = 64,
+        lr: PositiveFloat = 4e-3,
+        max_grad_norm: PositiveFloat = 0.5,
         structure_prior: StructurePrior | None = None,
         parameter_prior: ParameterPrior | None = None,
         probe_priors: dict[str, ParameterPrior] | None = None,
-        num_probe_images: int = 2000,
-        seed: int = 0,
+        num_probe_images: PositiveInt = 2000,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(world, max_steps, batch_size, lr, seed)
         self.features, self.max_grad_norm, self.num_probe_images = features, max_grad_norm, num_probe_images
@@ -73,20 +79,35 @@ class ExtractorTraining(Stage):
         """Whether the extractor is one that ms2 trains."""
         return isinstance(self.features, TrainedExtractor)
 
+    @torch.no_grad()
+    def check(self) -> None:
+        """Try the loss on a few labelled samples.
+
+        Raises:
+            UserError: If the extractor doesn't fit images or labels.
+        """
+        training, state = self.features.training, copy.deepcopy(self.features.state_dict())
+        self.features.eval()
+        self._loss(NUM_CHECK_SCENES, generator(self.seed, "check"))
+        self.features.load_state_dict(state)  # a loss may update running statistics
+        self.features.train(training)
+
     def setup(self, stage: str) -> None:
         """Unfreeze the extractor, which `MetaSim2` freezes."""
         self.features.train().requires_grad_(True)
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the extractor's loss on one batch of labelled prior samples."""
-        assert isinstance(self.features, TrainedExtractor)
-        draw = self.step_generator()
-        rules = self.structure_prior.sample(self.world.grammar, self.local_batch_size, draw)
-        scenes = self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), draw)
-        labels = self.world.renderer.render_labelled(scenes)
-        loss = self.features.loss(labels.image, labels, scenes)
+        loss = self._loss(self.local_batch_size, self.step_generator())
         self.log("extractor/loss", loss, prog_bar=True, sync_dist=True)
         return loss
+
+    def _loss(self, n: int, draw: torch.Generator) -> Tensor:
+        assert isinstance(self.features, TrainedExtractor)
+        rules = self.structure_prior.sample(self.world.grammar, n, draw)
+        scenes = self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), draw)
+        labels = self.world.renderer.render_labelled(scenes)
+        return self.features.loss(labels.image, labels, scenes)
 
     def on_fit_end(self) -> None:
         """Measure how accurately the trained extractor counts."""

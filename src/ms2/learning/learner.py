@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from ms2.core.bounds import PositiveFloat
 from ms2.core.distributed import Processes
 from ms2.core.settings import Configured
 from ms2.features.base import FeatureExtractor
 from ms2.models.scene_model import SceneModel
+from ms2.scene.batch import SceneBatch
 
 Real = Mapping[str, Float[Tensor, "m _"]]
 """Features of target images, by block."""
@@ -27,7 +29,7 @@ class Learner(Configured, nn.Module, ABC):
         max_grad_norm: Norm to which gradients are clipped; null for no clipping.
     """
 
-    def __init__(self, lr: float, lr_decay: bool, max_grad_norm: float | None) -> None:
+    def __init__(self, lr: PositiveFloat, lr_decay: bool, max_grad_norm: PositiveFloat | None) -> None:
         super().__init__()
         self.lr, self.lr_decay, self.max_grad_norm = lr, lr_decay, max_grad_norm
 
@@ -37,6 +39,13 @@ class Learner(Configured, nn.Module, ABC):
 
         Raises:
             UserError: If they don't.
+        """
+
+    def check_features(self, model: SceneModel, features: FeatureExtractor, scenes: SceneBatch) -> None:
+        """Check that the objective can compare features of images, by a few scenes of the prior.
+
+        Raises:
+            UserError: If it can't.
         """
 
     @abstractmethod

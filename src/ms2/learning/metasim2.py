@@ -6,7 +6,9 @@ from jaxtyping import Float, Int
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from ms2.core.bounds import Seed
 from ms2.core.distributed import Processes
+from ms2.core.divergence import TrainedWeights
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
 from ms2.features.base import Blocks, FeatureExtractor
@@ -15,10 +17,11 @@ from ms2.learning.checks import check_parts, check_trainer, overflow_warning
 from ms2.learning.data import TargetImages
 from ms2.learning.learner import Learner
 from ms2.learning.parameter_learner import ParameterLearner
+from ms2.learning.resemblance import warn_unlike
 from ms2.learning.reward import TaskReward
 from ms2.learning.structure_learner import StructureLearner
 from ms2.learning.turns import Turns
-from ms2.models.checkpoints import check_grammar, grammar_metadata
+from ms2.models.checkpoints import SETTINGS, CheckpointError, check_grammar, difference, grammar_metadata
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import Row, SceneModel
 from ms2.models.structure import StructureModel
@@ -57,7 +60,7 @@ class MetaSim2(Configured, AlternatingOptimisation):
         parameter_learner: ParameterLearner | None = None,
         turns: Turns | None = None,
         reward: TaskReward | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         check_parts(parameters, parameter_learner, turns, reward)
@@ -78,13 +81,15 @@ class MetaSim2(Configured, AlternatingOptimisation):
         return [self.structure_learner, *([] if self.parameter_learner is None else [self.parameter_learner])]
 
     def on_fit_start(self) -> None:
-        """Check the trainer's settings, and embed the target images unless that was done before."""
+        """Check the trainer's settings, embed the target images unless that was done before, and compare some."""
         data: TargetImages = self.trainer.datamodule  # type: ignore[attr-defined]
         check_trainer(self.trainer, self.parameter_learner is not None, self.reward is not None)
         if self.reward is not None:
             self.reward.prepare(data.target, self.world)
         self.target_features = self.target_features or self.embed(data)
         data.num_images = len(next(iter(self.target_features.values())))
+        if self.trainer.is_global_zero:
+            warn_unlike(self.features, self.world, data.target, self.device, self.seed)
 
     def embed(self, data: TargetImages) -> Blocks:
         """Embed all target images, or load their features from the cache. All processes have to call this."""
@@ -104,6 +109,15 @@ class MetaSim2(Configured, AlternatingOptimisation):
         for name, value in log.items():
             self.log(name, value, prog_bar=name.endswith(("/score", "/reward")), sync_dist=True)
         return self.with_all_weights(loss)
+
+    def trained_weights(self) -> list[TrainedWeights]:
+        """Return the weights of each learner, and of the reward's network."""
+        names = ("structure_learner", "parameter_learner")
+        groups = zip(names, self.learners, self.weights(), strict=False)
+        found = [TrainedWeights(f"model.{name}.lr", learner.lr, weights) for name, learner, weights in groups]
+        if self.reward is not None:
+            found.append(TrainedWeights("model.reward.lr", self.reward.lr, self.reward.network.parameters()))
+        return found
 
     def current_model(self) -> SceneModel:
         """Return the scene model with the prior's parameters until a training step has trained the parameter model.
@@ -132,13 +146,33 @@ class MetaSim2(Configured, AlternatingOptimisation):
         return self.scene_model.images(len(batch), draw)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the grammar's rules beside the weights."""
+        """Check the weights, and store the grammar's rules beside them."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["grammar"] = grammar_metadata(self.world.grammar)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the weights belong to this grammar.
+        """Check that the weights belong to this grammar and this model."""
+        self.check_checkpoint(checkpoint, self.trainer.state.fn == TrainerFn.FITTING)
+
+    def check_checkpoint(self, checkpoint: dict[str, Any], resumes: bool) -> None:
+        """Check that a checkpoint's weights belong to this grammar and this model.
+
+        Args:
+            checkpoint: Its content.
+            resumes: Whether learning is to go on from it.
 
         Raises:
-            CheckpointError: If the checkpoint's rules are not this world's.
+            CheckpointError: If the checkpoint's rules are not this world's, or its weights not this model's, or it
+                lacks what learning needs to go on.
         """
         check_grammar(checkpoint, self.world.grammar)
+        problem = difference(checkpoint["state_dict"], self)
+        if problem is not None:
+            raise CheckpointError(f"the checkpoint is of another model: {problem}. {SETTINGS}")
+        needed = ("optimizer_states", "lr_schedulers", "loops", "callbacks") if resumes else ()
+        lacking = [key for key in needed if not checkpoint.get(key) and checkpoint.get(key) != []]
+        if lacking:
+            raise CheckpointError(
+                f"the checkpoint lacks {', '.join(lacking)}, so that learning can't go on from it: give one "
+                "that 'ms2 fit' has written"
+            )

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from ms2.core.bounds import PositiveFloat
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError, suggest
 from ms2.features.base import Blocks, FeatureExtractor, SceneFeatureExtractor
@@ -44,9 +45,9 @@ class ParameterLearner(Learner):
         self,
         objective: Objective,
         gradient: Gradient,
-        lr: float = 1e-3,
+        lr: PositiveFloat = 1e-3,
         lr_decay: bool = True,
-        max_grad_norm: float | None = 1.0,
+        max_grad_norm: PositiveFloat | None = 1.0,
         freeze_encoder: bool = False,
     ) -> None:
         super().__init__(lr, lr_decay, max_grad_norm)
@@ -60,6 +61,11 @@ class ParameterLearner(Learner):
     def check(self, model: SceneModel) -> None:
         """Check that the renderer has the derivatives that the gradient estimator needs."""
         self.gradient.check(_parameters(model).mutable.rendered, model.world.renderer.differentiable)
+
+    def check_features(self, model: SceneModel, features: FeatureExtractor, scenes: SceneBatch) -> None:
+        """Check that the features have the blocks of the objective, and the derivatives of the gradient estimator."""
+        found = self._embed(features, model, scenes)
+        self.objective(found, found, torch.arange(len(scenes)), found)
 
     def weights(self, model: SceneModel) -> list[nn.Parameter]:
         """Return the weights of the parameter model, or of its decoder alone."""

@@ -5,6 +5,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ms2.core.bounds import BatchSize, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from ms2.core.seeding import generator
 from ms2.grammar.derivations import lengths
 from ms2.grammar.rules import GrammarError
@@ -52,14 +53,14 @@ class Pretraining(Stage):
         self,
         world: World,
         structure: StructureModel,
-        max_steps: int = 400,
-        batch_size: int = 256,
-        lr: float = 5e-3,
-        val_check_interval: int = 50,
-        patience: int = 4,
-        num_validation: int = 2000,
+        max_steps: PositiveInt = 400,
+        batch_size: BatchSize = 256,
+        lr: PositiveFloat = 5e-3,
+        val_check_interval: PositiveInt = 50,
+        patience: NonNegativeInt = 4,
+        num_validation: PositiveInt = 2000,
         structure_prior: StructurePrior | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(world, max_steps, batch_size, lr, seed)
         self.structure, self.structure_prior = structure, structure_prior or world.structure_prior
@@ -74,7 +75,7 @@ class Pretraining(Stage):
         """Configure early stopping at a plateau of the validation loss."""
         return [EarlyStopping("pretraining/val_nll", patience=self.patience, min_delta=1e-3)]
 
-    def on_fit_start(self) -> None:
+    def check(self) -> None:
         """Check that the model can produce the prior's derivations.
 
         Raises:
@@ -94,6 +95,10 @@ class Pretraining(Stage):
                 f"{1 - made:.0%} of the prior's derivations have longer lists than model.structure.max_length "
                 "allows: raise it, with room for what is to be learned"
             )
+
+    def on_fit_start(self) -> None:
+        """Check again, for whoever trains the stage alone."""
+        self.check()
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the negative log-likelihood of new derivations of the prior."""

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ms2.core.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
 from ms2.core.errors import UserError
 from ms2.core.settings import Configured
 from ms2.datasets.labelled_set import count_labels
@@ -53,21 +54,14 @@ class TaskReward(Configured, nn.Module):
     def __init__(
         self,
         network: TrainedExtractor,
-        steps_between_rewards: int = 5,
-        steps_per_reward: int = 5,
-        num_validation: int = 100,
-        weight: float = 1.0,
-        lr: float = 3e-3,
+        steps_between_rewards: PositiveInt = 5,
+        steps_per_reward: PositiveInt = 5,
+        num_validation: PositiveInt = 100,
+        weight: NonNegativeFloat = 1.0,
+        lr: PositiveFloat = 3e-3,
         baseline: Advantage | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("steps_between_rewards", steps_between_rewards),
-            ("steps_per_reward", steps_per_reward),
-            ("num_validation", num_validation),
-        ):
-            if value < 1:
-                raise UserError(f"reward.{name} must be at least 1, not {value}")
         if baseline is not None and baseline.centred:
             raise UserError(
                 f"reward.baseline can't be {type(baseline).__name__}: there is one reward at a time, and less the mean "

@@ -9,6 +9,8 @@ from pytorch_lightning import LightningModule
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
+from ms2.core.divergence import FiniteTraining, TrainedWeights
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
 from ms2.learning.steps import Steps
@@ -16,7 +18,7 @@ from ms2.metrics.results import ProbeResult
 from ms2.world import World
 
 
-class Stage(Configured, LightningModule, ABC):
+class Stage(Configured, FiniteTraining, LightningModule, ABC):
     """Trains one module, its `trained_module`, for a number of steps, each on new samples.
 
     A subclass defines `trained_module`, ``training_step`` and the class attributes below. Adam with a learning rate
@@ -45,7 +47,9 @@ class Stage(Configured, LightningModule, ABC):
     max_grad_norm: float | None = None
     val_check_interval: int | None = None
 
-    def __init__(self, world: World, max_steps: int, batch_size: int, lr: float, seed: int) -> None:
+    def __init__(
+        self, world: World, max_steps: PositiveInt, batch_size: BatchSize, lr: PositiveFloat, seed: Seed
+    ) -> None:
         super().__init__()
         self.world, self.max_steps, self.batch_size, self.lr, self.seed = world, max_steps, batch_size, lr, seed
         self.findings: dict[str, ProbeResult] = {}
@@ -59,6 +63,22 @@ class Stage(Configured, LightningModule, ABC):
     def needed(self) -> bool:
         """Whether there is anything to train."""
         return True
+
+    def check(self) -> None:
+        """Check, before anything is trained, what can be known then.
+
+        Raises:
+            UserError: If settings don't fit each other.
+        """
+
+    @property
+    def trained_part(self) -> str:  # type: ignore[override]
+        """The stage, as an error calls it."""
+        return f"stage {self.name!r}"
+
+    def trained_weights(self) -> list[TrainedWeights]:
+        """Return the weights of the trained module, with the stage's learning rate."""
+        return [TrainedWeights(f"{self.name}.lr", self.lr, self.trained_module.parameters())]
 
     def step_generator(self) -> torch.Generator:
         """Return the generator of this step's samples, which depends on seed, stage, step and process alone."""

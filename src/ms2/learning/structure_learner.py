@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from ms2.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from ms2.core.distributed import Processes
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.gradients.advantages import Advantage, LeaveOneOut
@@ -18,6 +19,7 @@ from ms2.learning.learner import Learner, Log, Real, local_number
 from ms2.models.scene_model import SceneModel
 from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
+from ms2.scene.batch import SceneBatch
 
 MIN_SHARPNESS, MAX_SHARPNESS = 0.02, 200.0
 """Sharpness, as in `Objective.block_scores`, beyond which a kernel is called degenerate."""
@@ -64,11 +66,11 @@ class StructureLearner(Learner):
         objective: Objective,
         advantage: Advantage,
         credit_assignment: dict[str, list[str]] | None = None,
-        lr: float = 2e-3,
+        lr: PositiveFloat = 2e-3,
         lr_decay: bool = True,
-        max_grad_norm: float | None = None,
-        reject_weight: float = 1e-2,
-        reject_threshold: int = 1,
+        max_grad_norm: PositiveFloat | None = None,
+        reject_weight: NonNegativeFloat = 1e-2,
+        reject_threshold: NonNegativeInt = 1,
         correct_rejection: bool = True,
     ) -> None:
         super().__init__(lr, lr_decay, max_grad_norm)
@@ -82,6 +84,12 @@ class StructureLearner(Learner):
     def check(self, model: SceneModel) -> None:
         """Check that the grammar has the symbols of the credit assignment."""
         self.credit.groups(model.world.grammar)
+
+    def check_features(self, model: SceneModel, features: FeatureExtractor, scenes: SceneBatch) -> None:
+        """Check that the features have the blocks of the objective and of the credit assignment."""
+        found = features(model.world.renderer.render(scenes))
+        scores, _ = self.objective.block_scores(found, found, torch.arange(len(scenes)), found)
+        self.credit.scores(scores | {"rejection": torch.zeros(len(scenes))}, None)
 
     def weights(self, model: SceneModel) -> list[nn.Parameter]:
         """Return the weights of the structure model."""

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ms2.core.errors import UserError
+from ms2.core.bounds import Fraction, PositiveInt
 from ms2.core.settings import Configured
 
 Schedule = Literal["last", "first", "alternating"]
@@ -32,23 +32,15 @@ class Turns(Configured):
             target, as in adversarial learning, and the average lies nearer to it (Yazici et al., ICLR 2019). 1 is no
             average, as in Meta-Sim.
 
-    Raises:
-        UserError: If a number is out of range.
-
     Example:
         >>> turns = Turns("last", parameter_fraction=0.5)
         >>> [turns.is_parameter_step(step, max_steps=6) for step in range(6)]
         [False, False, False, True, True, True]
     """
 
-    def __init__(self, schedule: Schedule = "last", parameter_fraction: float = 0.5, ema_steps: int = 1) -> None:
-        if not 0 <= parameter_fraction <= 1:
-            raise UserError(
-                f"parameter_fraction is the fraction of steps that train parameters, from 0 to 1, not "
-                f"{parameter_fraction}"
-            )
-        if ema_steps < 1:
-            raise UserError(f"ema_steps is a number of steps, at least 1, not {ema_steps}")
+    def __init__(
+        self, schedule: Schedule = "last", parameter_fraction: Fraction = 0.5, ema_steps: PositiveInt = 1
+    ) -> None:
         self.schedule, self.parameter_fraction, self.ema_steps = schedule, parameter_fraction, ema_steps
 
     def parameter_steps_before(self, step: int, max_steps: int) -> int:

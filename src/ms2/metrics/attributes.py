@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ms2.core.bounds import NonNegativeFloat
 from ms2.core.errors import UserError, suggest
 from ms2.metrics.attribute_distances import AttributeSample, attribute_noise_floor, compare_attributes
 from ms2.metrics.base import HISTOGRAM_ROWS, Statistic, round_fractions
@@ -161,10 +162,10 @@ class NeighbourGap(AttributeStatistic):
         order_by: str,
         name: str,
         group_by: str | None = None,
-        tolerance: float = 0.0,
+        tolerance: NonNegativeFloat = 0.0,
         unit: str = "",
     ) -> None:
-        if (group_by is None) != (tolerance == 0) or not 0 <= tolerance < math.inf:
+        if (group_by is None) != (tolerance == 0):
             raise UserError(
                 f"group_by={group_by!r} and tolerance={tolerance:g} were given, but an attribute that neighbours share "
                 'needs a tolerance above 0, and a tolerance such an attribute: try group_by="y", tolerance=1.8, or '

@@ -8,7 +8,7 @@ place of its own, so no reader has to take a name apart::
      "structure": {"count": {"title": "objects per scene",
                              "distances": {"tv": {"learned": {"value": 0.04, "low": 0.02, "high": 0.06}, ...}, ...},
                              "means": {"learned": 4.1, "target": 4.2, ...}, "unit": ""}, ...},
-     "attributes": {...}, "images": {...}, "stages": {...}, "seconds": {...}, "measured_with": {...}}
+     "attributes": {...}, "images": {...}, "readings": {...}, "stages": {...}, "seconds": {...}, "measured_with": {...}}
 
 Values that are not finite are written as null and read as NaN.
 """
@@ -150,6 +150,23 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
+class ReadingResult:
+    """What the extractor reads in images of a target whose truth is unknown, and in generated ones: estimates.
+
+    Attributes:
+        num_images: Images of each row that were read.
+        num_target_images: All images of the target; None where it is a stream.
+        objects: Mean number of objects read in an image, by row.
+        classes: Mean number of objects of each class by row; without classes that the extractor does not count.
+    """
+
+    num_images: int
+    num_target_images: int | None
+    objects: Mapping[str, float]
+    classes: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
 class RunProvenance:
     """How a run's results were obtained: scenes and images, target, settings, command and versions.
 
@@ -159,7 +176,7 @@ class RunProvenance:
         target: Name of the target's class.
         steps: Steps of learning.
         num_images: Generated images in which structure was counted, where the target was annotated; else None.
-        fingerprint: Hash of the run's settings; empty if unknown.
+        fingerprint: Hash of the settings of evaluation, target and scene model; empty if unknown.
         command: Command line; empty if unknown.
         versions: Versions of ms2, torch and Python.
     """
@@ -183,6 +200,7 @@ class Results:
         structure: Distances of structure by the statistic's name; empty where the target's structure is unknown.
         attributes: Distances of attributes by the statistic's name; empty where the target's are unknown.
         images: FID and KID, where they were asked for.
+        readings: What the extractor reads in the target's images, where its structure is unknown.
         stages: Stages before learning by name.
         seconds: Wall-clock seconds of ``training`` and ``total``.
     """
@@ -191,6 +209,7 @@ class Results:
     structure: Mapping[str, StatisticResult] = field(default_factory=dict)
     attributes: Mapping[str, StatisticResult] = field(default_factory=dict)
     images: ImageResult | None = None
+    readings: ReadingResult | None = None
     stages: Mapping[str, StageRecord] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -210,6 +229,8 @@ class Results:
         if self.images is not None:
             for distance, rows in self.images.distances.items():
                 found |= {summary_key(distance, row): estimate.value for row, estimate in rows.items()}
+        if self.readings is not None:
+            found |= {summary_key("read_objects_mean", row): mean for row, mean in self.readings.objects.items()}
         found |= {f"seconds_{name}": stage.seconds for name, stage in self.stages.items()}
         return found | {f"seconds_{name}": seconds for name, seconds in self.seconds.items()}
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from ms2.core.bounds import Dimension
 from ms2.core.errors import UserError, suggest
 from ms2.metrics.base import HISTOGRAM_ROWS, Statistic, round_fractions
 from ms2.metrics.histograms import compare_histograms, distribution, histogram_noise_floor
@@ -106,11 +107,9 @@ class ChildCount(StructureStatistic):
         name: Short name, the key in ``metrics.json`` and on figures.
     """
 
-    def __init__(self, child_class: str, parent_class: str, parent_indices: Sequence[int], name: str) -> None:
-        if not parent_indices or min(parent_indices) < 1:
-            raise UserError(
-                f"parent_indices count from 1, as in [1] or [2, 3, 4], so they can't be {list(parent_indices)}"
-            )
+    def __init__(self, child_class: str, parent_class: str, parent_indices: Sequence[Dimension], name: str) -> None:
+        if not parent_indices:
+            raise UserError("parent_indices is empty: they count from 1, as in [1] or [2, 3, 4]")
         self.child_class, self.parent_class, self.name = child_class, parent_class, name
         self.parent_indices = list(parent_indices)
         self.title = f"{child_class} on {parent_class} {', '.join(map(str, parent_indices))}"
@@ -139,7 +138,7 @@ class StructureVector(StructureStatistic):
 
     ordered = False
 
-    def __init__(self, child_class: str, parent_class: str, num_parents: int = 4, name: str = "joint") -> None:
+    def __init__(self, child_class: str, parent_class: str, num_parents: Dimension = 4, name: str = "joint") -> None:
         self.child_class, self.parent_class, self.name = child_class, parent_class, name
         self.num_parents = num_parents
         self.title = f"{parent_class} and {child_class} on each"

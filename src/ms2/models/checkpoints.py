@@ -4,16 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ms2.core.errors import UserError
+from ms2.core.files import read_tensors, reading
 from ms2.core.hashing import digest
 from ms2.grammar.grammar import Grammar
 from ms2.models.structure import StructureModel
 
 STRUCTURE, PARAMETERS = "structure.", "parameter_model."
 """Prefixes of the names of each model's weights in a run's checkpoint."""
+CHECKPOINT = "a checkpoint of 'ms2 fit'"
+REPAIR = "give another file, or delete it and run 'ms2 fit' again"
+SETTINGS = "Give the settings that it was trained with, such as the config.yaml of its run."
+"""Phrases of errors."""
 
 
 class CheckpointError(UserError):
@@ -39,6 +43,33 @@ def check_grammar(checkpoint: Mapping[str, Any], grammar: Grammar) -> None:
             f"{theirs.get('text', 'unknown')}\nThis world's rules:\n{grammar}\n"
             "Give the world it was trained with (the config.yaml beside it), or train anew."
         )
+
+
+def read_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
+    """Read a run's checkpoint, tensors onto a device.
+
+    Raises:
+        CheckpointError: If there is no such file, or it is no checkpoint.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}: run 'ms2 fit' first, or give another file")
+    with reading(path, CHECKPOINT, REPAIR, CheckpointError):
+        found = read_tensors(path, device)
+    if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
+        raise CheckpointError(f"{path} can't be read as {CHECKPOINT}: it holds something else; {REPAIR}")
+    return found
+
+
+def difference(weights: Mapping[str, Any], module: nn.Module) -> str | None:
+    """Describe how weights by name differ from those that a module has; None if their names and shapes are equal."""
+    own = module.state_dict()
+    for name in sorted(own.keys() ^ weights.keys()):
+        return f"{name!r} is {'missing' if name in own else 'unknown to this model'}"
+    for name, value in own.items():
+        shape = list(getattr(weights[name], "shape", ()))
+        if shape != list(value.shape):
+            return f"{name!r} has the shape {shape}, but this model's has {list(value.shape)}"
+    return None
 
 
 def load_structure(path: Path, structure: StructureModel) -> str:
@@ -68,20 +99,13 @@ def load_model_weights(path: Path, model: nn.Module, prefix: str, grammar: Gramm
     Raises:
         CheckpointError: If there is no such file, or it holds no such model, or one of another grammar or size.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}: run 'ms2 fit' first, or give another file")
-    try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    checkpoint = read_checkpoint(path)
+    with reading(path, CHECKPOINT, REPAIR, CheckpointError):
         found = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    except Exception as error:  # a broken file may raise anything
-        raise CheckpointError(f"{path} can't be read as a checkpoint of 'ms2 fit': {error}") from error
     check_grammar(checkpoint, grammar)
-    try:
-        model.load_state_dict(found)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} holds a {type(model).__name__} of another shape: {error}\nGive the settings that it was trained "
-            "with, such as the config.yaml of its run."
-        ) from error
+    problem = difference(found, model)
+    if problem is not None:
+        raise CheckpointError(f"{path} holds a {type(model).__name__} of another shape: {problem}. {SETTINGS}")
+    model.load_state_dict(found)
     weights = sorted(model.state_dict().items())  # in full precision, whatever the checkpoint's is
     return digest(key.encode() + value.cpu().contiguous().numpy().tobytes() for key, value in weights)

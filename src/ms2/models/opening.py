@@ -9,7 +9,8 @@ import yaml
 
 from ms2.core import configurations, registry
 from ms2.core.errors import UserError, suggest
-from ms2.core.parsing import ArgumentParser, get_nested
+from ms2.core.parsing import ArgumentParser, check_bounds, get_nested
+from ms2.core.paths import OptionalPath, expand_path
 from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.models.checkpoints import PARAMETERS, STRUCTURE, load_model_weights
 from ms2.models.parameters import ParameterModel
@@ -60,7 +61,7 @@ class OpenedModel:
 def open_model(
     source: str,
     structure: LearnedOrPrior | None = None,
-    checkpoint: str | None = None,
+    checkpoint: OptionalPath = None,
     arguments: list[str] | None = None,
     parameters: LearnedOrPrior | None = None,
 ) -> OpenedModel:
@@ -68,16 +69,23 @@ def open_model(
 
     Args:
         source: The folder of a run, a checkpoint in it, a configuration, or the name of a world.
-        structure: ``learned`` or ``prior``; by default learned where there is a checkpoint.
+        structure: ``learned`` or ``prior``; by default learned where there is a checkpoint, and the prior of a world or
+            a configuration.
         checkpoint: File of weights, where ``source`` is a configuration.
         arguments: More settings as on a command line: ``["--world.renderer.canvas_size", "96"]``.
         parameters: ``learned`` or ``prior``; by default learned where the run has learned them.
 
     Raises:
-        UserError: If there is no such source, or no checkpoint where a learned model is requested.
+        UserError: If there is no such source, or no checkpoint where a learned model is requested or the source is a
+            run.
     """
     configuration, name, weights = find_configuration(source)
-    weights = Path(checkpoint) if checkpoint else weights
+    weights = weights if checkpoint is None else expand_path(checkpoint)
+    if structure is None and weights is None and _is_run(source):
+        raise UserError(
+            f"{source} has no checkpoint yet, so nothing learned can be drawn from it: go on with 'ms2 fit', or draw "
+            f"from the prior with --structure prior (in Python, open {Path(source) / 'config.yaml'})"
+        )
     if structure == "learned" and weights is None:
         raise UserError(
             f"{source} has no trained structure model: name the folder of a run, add --checkpoint FILE, or draw from "
@@ -171,8 +179,14 @@ def parse_settings(
         configuration = parser.parse_object(settings)
         if arguments:
             configuration = parser.parse_args(arguments, namespace=configuration)
+        check_bounds(parser, configuration)
         plain = yaml.safe_load(parser.dump(configuration, skip_none=False, skip_link_targets=True))
         return plain, parser.instantiate_classes(configuration)
+
+
+def _is_run(source: str) -> bool:
+    """Whether a source is the folder of a run, rather than a file or a name."""
+    return source not in configurations.worlds() and expand_path(source).is_dir()
 
 
 def _find_files(source: str) -> tuple[Path, Path | None]:
@@ -180,7 +194,7 @@ def _find_files(source: str) -> tuple[Path, Path | None]:
     worlds, experiments = configurations.worlds(), configurations.experiments()
     if source in worlds:
         return worlds[source], None
-    path = Path(source).expanduser()
+    path = expand_path(source)
     if path.suffix == ".ckpt":
         for folder in path.absolute().parents[:2]:
             if (folder / "config.yaml").is_file():

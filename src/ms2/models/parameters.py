@@ -8,13 +8,14 @@ that the distribution over scenes may have any shape.
 """
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ms2.core.bounds import Bounds, Count, Dimension
 from ms2.core.errors import UserError
 from ms2.core.settings import Configured
 from ms2.models.graph_network import GraphBatch, MessagePassing, num_generations
@@ -88,14 +89,15 @@ class ParameterModel(Configured, nn.Module):
         self,
         world: World,
         learned_attributes: dict[str, list[str]] | None = None,
-        hidden: int = 64,
-        num_layers: int = 3,
-        num_heads: int = 4,
-        noise_dim: int = 2,
-        init_std: float = 0.1,
+        hidden: Dimension = 64,
+        num_layers: Dimension = 3,
+        num_heads: Dimension = 4,
+        noise_dim: Count = 2,
+        init_std: Annotated[float, Bounds(ge=MIN_STD, le=MAX_STD)] = 0.1,
     ) -> None:
         super().__init__()
-        _check_sizes(hidden, num_layers, num_heads, noise_dim, init_std)
+        if hidden % num_heads:
+            raise UserError(f"hidden must be a multiple of num_heads, and {hidden} is none of {num_heads}")
         self.mutable = MutableAttributes(world, learned_attributes)
         self.classes, self.noise_dim, self.init_std = world.classes, noise_dim, init_std
         self.register_buffer("table", self.mutable.table, persistent=False)
@@ -251,19 +253,6 @@ class ParameterModel(Configured, nn.Module):
         if not ranks:
             return torch.zeros(*scenes.classes.shape, 0, device=number.device)
         return torch.stack(ranks, 2) * scenes.mask[..., None]
-
-
-def _check_sizes(hidden: int, num_layers: int, num_heads: int, noise_dim: int, init_std: float) -> None:
-    """Raise UserError if a setting of the network is out of range."""
-    if not MIN_STD <= init_std <= MAX_STD:
-        raise UserError(f"init_std must lie between {MIN_STD:.3g} and {MAX_STD:.3g}, not be {init_std}")
-    if min(hidden, num_layers, num_heads) < 1 or noise_dim < 0:
-        raise UserError(
-            "hidden, num_layers and num_heads must be at least 1 and noise_dim at least 0, not "
-            f"{hidden}, {num_layers}, {num_heads} and {noise_dim}"
-        )
-    if hidden % num_heads:
-        raise UserError(f"hidden must be a multiple of num_heads, and {hidden} is none of {num_heads}")
 
 
 def _wrap(angle: Tensor) -> Tensor:

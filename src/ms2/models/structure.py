@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ms2.core.bounds import Count, Dimension, NonNegativeFloat, PositiveInt, Seed
 from ms2.core.errors import UserError, suggest
 from ms2.core.settings import Configured
 from ms2.grammar.derivations import Context, Derivations, DerivationStack, contexts, lengths
@@ -94,15 +95,15 @@ class StructureModel(Configured, nn.Module):
     def __init__(
         self,
         grammar: Grammar,
-        t_max: int = 64,
+        t_max: Dimension = 64,
         network: SequenceNetwork | None = None,
         context: bool = True,
-        num_latents: int = 1,
-        latent_dim: int = 16,
-        max_tries: int = 100,
-        fixed_rule_weights: dict[str, list[float]] | None = None,
-        max_length: dict[str, int] | None = None,
-        seed: int = 0,
+        num_latents: Dimension = 1,
+        latent_dim: Dimension = 16,
+        max_tries: PositiveInt = 100,
+        fixed_rule_weights: dict[str, list[NonNegativeFloat]] | None = None,
+        max_length: dict[str, Count] | None = None,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         grammar.check(t_max)
@@ -298,7 +299,5 @@ def _max_lengths(grammar: Grammar, max_length: Mapping[str, int]) -> Int[Tensor,
     for symbol, number in max_length.items():
         if symbol not in lists:
             raise GrammarError(f"max_length names {symbol!r}, which is no list. {suggest(symbol, lists)}")
-        if number < 0:
-            raise GrammarError(f"the maximum length of a list can't be {number}; max_length gives it for {symbol!r}")
         bounds[grammar.nonterminals.index(symbol)] = number
     return bounds

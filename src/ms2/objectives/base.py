@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ms2.core.bounds import PositiveFloat
 from ms2.core.errors import UserError, suggest
 from ms2.core.registry import Plugin
 
@@ -37,15 +38,12 @@ class Objective(Plugin, ABC, kind="objectives"):
 
     def __init__(
         self,
-        bandwidth: float | dict[str, float] = 1.0,
+        bandwidth: PositiveFloat | dict[str, PositiveFloat] = 1.0,
         blocks: Sequence[str] | None = None,
         relative_bandwidth: bool = False,
     ) -> None:
         self.bandwidth, self.relative_bandwidth = bandwidth, relative_bandwidth
         self.blocks = list(bandwidth) if blocks is None and isinstance(bandwidth, dict) else blocks
-        widths = bandwidth.values() if isinstance(bandwidth, dict) else [bandwidth]
-        if any(w <= 0 for w in widths):
-            raise UserError(f"bandwidths must be positive, not {bandwidth}")
         if self.blocks is not None and not self.blocks:
             raise UserError("no feature block is named; leave blocks out to compare all of them")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ms2.core.bounds import PositiveFloat
 from ms2.objectives.base import Objective
 
 
@@ -34,7 +35,7 @@ class KDE(Objective):
 
     def __init__(
         self,
-        bandwidth: float | dict[str, float] = 1.0,
+        bandwidth: PositiveFloat | dict[str, PositiveFloat] = 1.0,
         blocks: Sequence[str] | None = None,
         relative_bandwidth: bool = False,
         leave_one_out: bool = True,

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ms2.core.bounds import Dimension, NonNegativeFloat
 from ms2.core.registry import Plugin
 from ms2.grammar.derivations import DerivationStack
 from ms2.grammar.grammar import Grammar
@@ -51,9 +52,9 @@ class ListLengthPrior(StructurePrior):
 
     def __init__(
         self,
-        lengths: Mapping[str, Sequence[float] | Sequence[Sequence[float]]] | None = None,
-        weights: Mapping[str, Sequence[float]] | None = None,
-        t_max: int = 1000,
+        lengths: Mapping[str, Sequence[NonNegativeFloat] | Sequence[Sequence[NonNegativeFloat]]] | None = None,
+        weights: Mapping[str, Sequence[NonNegativeFloat]] | None = None,
+        t_max: Dimension = 1000,
     ) -> None:
         self.lengths, self.weights, self.t_max = dict(lengths or {}), dict(weights or {}), t_max
 
@@ -128,7 +129,7 @@ class MixturePrior(StructurePrior):
         weights: Weights of the components; uniform by default.
     """
 
-    def __init__(self, priors: list[StructurePrior], weights: list[float] | None = None) -> None:
+    def __init__(self, priors: list[StructurePrior], weights: list[NonNegativeFloat] | None = None) -> None:
         self.priors = priors
         self.weights = normalise_weights(weights or [1.0] * len(priors), "weights of a mixture", len(priors))
 

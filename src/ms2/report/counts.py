@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ms2.core.errors import UserError
+from ms2.core.files import read_json
 from ms2.datasets.records import ImageRecord, ObjectLabel
-from ms2.report.files import read_json
 
 DISTANCE_BIN_WIDTH = 10
 """Width of a bin of distances, in metres."""
@@ -94,7 +94,7 @@ class DataSetCounts:
             UserError: If it isn't a record.
         """
         try:
-            record = ImageRecord.from_json(read_json(path, dict))
+            record = ImageRecord.from_json(read_json(path))
             self._add(record)
         except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             if isinstance(error, UserError) and str(path) in str(error):

@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from ms2.core.errors import UserError
+from ms2.core.files import RUN_AGAIN
 from ms2.metrics.results import ROW_TITLES
 from ms2.report.charts import ROW_COLOURS
 
@@ -227,7 +228,7 @@ def data_uri(path: Path, max_bytes: int = MAX_IMAGE_BYTES) -> tuple[str, tuple[i
                 return _uri(path.read_bytes(), kind), size
             return _uri(_small_jpeg(image.convert("RGB"), max_bytes), "JPEG"), size
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: can't be read as an image ({error})") from error
+        raise UserError(f"{path}: can't be read as an image ({error}); {RUN_AGAIN}") from error
 
 
 def bytes_per_image(num_images: int) -> int:

@@ -141,9 +141,42 @@ class ResultsSection:
     all_distances: Table
 
 
+@dataclass(frozen=True)
+class ReadingsSection:
+    """What the extractor reads in a target without truth, beside prior and learned model.
+
+    Attributes:
+        explanation: That these are readings, and of how many images.
+        means: Mean numbers of objects.
+    """
+
+    explanation: str
+    means: Table
+
+
 def results_section(results: Results) -> ResultsSection:
     """Collect the metrics of a run."""
     return ResultsSection(main_metrics(results), _explanation(results), _distance_table(results))
+
+
+def readings_section(results: Results) -> ReadingsSection | None:
+    """Build the table of readings; None where the target's structure is known."""
+    found = results.readings
+    if found is None:
+        return None
+    total = "" if found.num_target_images is None else f" of the target's {found.num_target_images:,}"
+    rows = list(found.objects)
+    means = {"all objects": found.objects, **found.classes}
+    return ReadingsSection(
+        "Readings, not truth: the structure of the target is unknown. These are mean numbers of objects per image that "
+        f"the trained extractor reads in {found.num_images:,}{total} images, and in as many of the prior and of the "
+        "learned model. They are wrong by as much as the extractor miscounts, which may be more in images that look "
+        "unlike those it was trained on.",
+        Table(
+            ["", *(ROW_TITLES.get(row, row) for row in rows)],
+            [[name, *(format_number(by_row.get(row, math.nan)) for row in rows)] for name, by_row in means.items()],
+        ),
+    )
 
 
 def main_metrics(results: Results) -> list[ReportedMetric]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ms2.core.errors import UserError
+from ms2.core.files import read_json, read_text
 from ms2.core.parsing import get_nested
 from ms2.datasets.labelled_set import path_inside
 from ms2.metrics.results import (
@@ -22,13 +23,13 @@ from ms2.metrics.results import (
 )
 from ms2.report.charts import Chart, duration_chart, histogram
 from ms2.report.detectors import comparison_tables
-from ms2.report.files import read_json, read_text, read_yaml
+from ms2.report.files import read_yaml
 from ms2.report.formatting import format_duration
 from ms2.report.gallery import Gallery, GalleryImage, build_gallery, bytes_per_image, data_uri, parse_label
 from ms2.report.interval_charts import ChangeRow, rule_change_chart
 from ms2.report.learning import learning_curves, probe_section, read_logs
 from ms2.report.page import Fact, ReproduceSection, Section, drop_empty_facts, render_page
-from ms2.report.results import main_metrics, results_section, statistic_metric
+from ms2.report.results import main_metrics, readings_section, results_section, statistic_metric
 from ms2.report.tables import Table
 
 CHANGES_SHOWN, MAX_CHANGES = 16, 200
@@ -100,7 +101,7 @@ def report_run(folder: Path) -> str:
     """
     results = _optional(folder / "metrics.json", load_results)
     histograms = _optional(folder / "histograms.json", load_histograms) or []
-    config, logs = read_yaml(folder / "config.yaml"), read_logs(folder)
+    config, logs, status = read_yaml(folder / "config.yaml"), read_logs(folder), folder / "run.json"
     if results is None and not logs:
         raise UserError(
             f"{folder} is the folder of a run that has neither results nor logs yet. Start it: "
@@ -113,6 +114,7 @@ def report_run(folder: Path) -> str:
     changes_figure = _figure(folder / "rule_changes.png", "Rule probabilities under the prior and the learned model")
     sections = [
         Section("Results", "sections/results.html", results and results_section(results)),
+        Section("Readings", "sections/readings.html", results and readings_section(results)),
         Section("Histograms", "sections/charts.html", _histogram_charts(folder, histograms, statistics)),
         Section("Summary", "sections/figure.html", None if histograms else summary_figure),
         Section("Images", "sections/images.html", _images(folder)),
@@ -131,7 +133,7 @@ def report_run(folder: Path) -> str:
         str(config.get("name") or folder.resolve().name),
         sections,
         facts=_facts(results, config),
-        finished=results is not None or read_json(folder / "run.json", dict, {}).get("finished") is not False,
+        finished=not status.exists() or read_json(status).get("finished") is not False,
         metrics=[] if results is None else main_metrics(results)[:NUM_HEADER_METRICS],
     )
 
@@ -193,9 +195,10 @@ def _histogram_caption(statistic: StatisticResult) -> str:
 def _images(folder: Path) -> Gallery | None:
     """Examples of prior, learned model and target."""
     examples = folder / "examples"
+    index = examples / "examples.json"
     groups: dict[str, list[GalleryImage]] = {}
     try:
-        found = read_json(examples / "examples.json", dict, {})
+        found = read_json(index) if index.exists() else {}
         max_bytes = bytes_per_image(sum(map(len, found.values())))
         for row, some in found.items():
             groups[row] = []
@@ -206,7 +209,7 @@ def _images(folder: Path) -> Gallery | None:
     except UserError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _foreign_file(examples / "examples.json", folder, f"{type(error).__name__}: {error}") from error
+        raise _foreign_file(index, folder, f"{type(error).__name__}: {error}") from error
     return build_gallery(groups)
 
 
@@ -217,6 +220,8 @@ def _figure(path: Path, description: str) -> Figure | None:
 def _rule_changes(folder: Path) -> RuleChangesSection | None:
     path = folder / "rule_changes.csv"
     rows = list(csv.DictReader(read_text(path).splitlines())) if path.exists() else []
+    if path.exists() and not read_text(path):
+        raise _foreign_file(path, folder, "it is empty")
     try:
         changes = [_change_row(row) for row in rows[:MAX_CHANGES]]
     except (KeyError, TypeError, ValueError) as error:

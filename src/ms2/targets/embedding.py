@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,7 @@ from tqdm import tqdm
 import ms2
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
-from ms2.core.files import write_tensors
+from ms2.core.files import read_cached, read_tensors, write_tensors
 from ms2.core.hashing import digest
 from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.features.base import Blocks, FeatureExtractor, state_bytes
@@ -88,14 +89,22 @@ def embed_target(
         cache: Folder of the cached features; None for no cache.
     """
     path = cache and cache / f"TargetFeatures-{target_key(target, features, limit)}.pt"
+    found = None if path is None or processes.rank else read_cached(path, _blocks, device)
     # The first process decides for all: another one may look a moment later, when the file is there.
-    if processes.broadcast(path is not None and path.exists()):
+    if processes.broadcast(found is not None):
         assert path is not None
-        saved: Blocks = torch.load(path, weights_only=True, map_location=device)
-        return saved
+        return found or _blocks(read_tensors(path, device))
     blocks = embed(features, batches, "embedding the target", device, processes, limit, on_first_batch)
     if path is not None and processes.rank == 0:
         write_tensors(path, {name: block.cpu() for name, block in blocks.items()})
+    return blocks
+
+
+def _blocks(content: Any) -> Blocks:
+    """Check that cached content is features of images."""
+    blocks: Blocks = dict(content)
+    if not blocks or len({len(block) for block in blocks.values()}) != 1 or {b.ndim for b in blocks.values()} != {2}:
+        raise ValueError("features are tensors of rows, as many in each block")
     return blocks
 
 

@@ -1,15 +1,17 @@
 """Target images from a folder."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from jaxtyping import UInt8
 from torch import Tensor
 
+from ms2.core.bounds import PositiveInt
+from ms2.core.errors import OnError
 from ms2.core.images import Fit
+from ms2.core.paths import UserPath
 from ms2.targets.base import Target
-from ms2.targets.image_folder import ImageFolder, OnError
+from ms2.targets.image_folder import ImageFolder
 from ms2.world import World
 
 
@@ -31,10 +33,10 @@ class Folder(Target):
     def __init__(
         self,
         world: World,
-        root: Path | str,
+        root: UserPath,
         fit: Fit = "crop",
         on_error: OnError = "raise",
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
     ) -> None:
         channels: Literal[1, 3] = 1 if world.renderer.channels == 1 else 3
         self.images = ImageFolder(root, world.renderer.size, channels, fit, on_error, limit)

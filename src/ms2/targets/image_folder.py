@@ -9,24 +9,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path
+from ms2.core.bounds import Dimension, PositiveInt, check_arguments
+from ms2.core.errors import MAX_LISTED, OnError, UserError, format_examples, suggest
 from ms2.core.hashing import sha256
-from ms2.core.images import IMAGE_SUFFIXES, Channels, Fit, ImageError, read_image, unreadable_reason
-from ms2.datasets.labelled_set import check_limit
+from ms2.core.images import (
+    IMAGE_SUFFIXES,
+    UNREAD_IMAGE_SUFFIXES,
+    Channels,
+    Fit,
+    ImageError,
+    read_image,
+    unread_reason,
+    unreadable_reason,
+)
+from ms2.core.paths import UserPath, expand_path
 
 MAX_ASPECT_DIFFERENCE = 0.05
 """Largest |log(a / b)| of two aspect ratios that count as equal."""
-MAX_LISTED = 10
-"""Items that an error message lists: unreadable files, or the file types found instead of images."""
-OnError = Literal["raise", "skip"]
 
 
 class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
@@ -50,18 +56,17 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
 
     def __init__(
         self,
-        root: str | Path,
-        size: tuple[int, int] | None = None,
+        root: UserPath,
+        size: tuple[Dimension, Dimension] | None = None,
         channels: Channels = 3,
         fit: Fit = "crop",
         on_error: OnError = "raise",
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
     ) -> None:
         _check_choice("channels", channels, get_args(Channels))
         _check_choice("fit", fit, get_args(Fit))
         _check_choice("on_error", on_error, get_args(OnError))
-        _check_size(size)
-        check_limit(limit)
+        check_arguments(ImageFolder.__init__, {"size": size, "limit": limit}, "ImageFolder")
         self.root = _check_folder(root)
         self.size, self.channels, self.fit, self.on_error = size, channels, fit, on_error
         self.paths: list[Path] = self._find()[:limit]
@@ -113,11 +118,17 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         errors = [ImageError(str(error.filename), unreadable_reason(error)) for error in unlisted]
         self._report(errors, f"{len(errors)} folders cannot be listed")
         images = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+        unread = sorted(file for file in files if file.suffix.lower() in UNREAD_IMAGE_SUFFIXES)
         if not images:
             kinds = Counter(file.suffix.lower() or "(no extension)" for file in files).most_common(MAX_LISTED)
             instead = ", ".join(f"{count} {kind}" for kind, count in kinds) or "nothing"
             looked = f"looked here and in subfolders for {' '.join(IMAGE_SUFFIXES)} and found {instead}"
-            raise ImageError(self.root, f"no images: {looked} (hidden files aside). Point root at a folder of images.")
+            convert = f" {unread_reason(unread[0])}." if unread else ""
+            raise ImageError(
+                self.root, f"no images: {looked} (hidden files aside).{convert} Point root at a folder of images."
+            )
+        errors = [ImageError(file, unread_reason(file)) for file in unread]
+        self._report(errors, f"{len(unread)} of {len(images) + len(unread)} images are of kinds that are not read")
         return images
 
     def _image_size(self, path: Path) -> ImageError | tuple[int, int]:
@@ -135,12 +146,6 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         if self.on_error == "raise":
             raise ImageError(self.root, f"{text}\nRepair or remove them, or leave them out with `on_error: skip`.")
         warnings.warn(f"{self.root}: left out, {text}", stacklevel=3)
-
-
-def format_examples(message: str, items: Sequence[object]) -> str:
-    """Format a message with the first few items that it is about."""
-    more = [f"and {len(items) - MAX_LISTED} more"] if len(items) > MAX_LISTED else []
-    return "\n  ".join([f"{message}:", *map(str, items[:MAX_LISTED]), *more])
 
 
 def warn_about_shapes(
@@ -207,16 +212,6 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         raise UserError(f"{name} cannot be {value!r}. {suggest(str(value), map(str, choices))}")
-
-
-def _check_size(size: object) -> None:
-    if size is None:
-        return
-    pair = isinstance(size, Sequence) and len(size) == 2
-    if not pair or not all(isinstance(side, int) and side > 0 for side in size):  # type: ignore[attr-defined]
-        raise UserError(
-            f"size is {size!r}: give height and width in pixels, such as (128, 416), or null for each image's own."
-        )
 
 
 def _check_folder(root: str | Path) -> Path:

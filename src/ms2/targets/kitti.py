@@ -1,19 +1,32 @@
 """KITTI's object detection set as target: images, and labels for evaluation (Geiger et al. 2012)."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import torch
 
-from ms2.core.files import expand_path
+from ms2.core.bounds import PositiveInt
+from ms2.core.errors import OnError, UserError, format_examples, suggest
 from ms2.core.images import Fit
-from ms2.datasets.formats.kitti import CLASS_BY_TYPE, KittiSet, frames_of_list, read_labels, training_folder
+from ms2.core.paths import UserPath, expand_path
+from ms2.datasets.formats.kitti import KittiSet
+from ms2.datasets.formats.kitti_files import (
+    KittiObject,
+    categories_by_type,
+    check_types,
+    frame_images,
+    label_file,
+    read_labels,
+    select_frames,
+    training_folder,
+)
+from ms2.datasets.labelled_set import NameIndex
 from ms2.render.scene3d.calibration import KittiError
 from ms2.scene.batch import SceneBatch
 from ms2.targets.folder import Folder
-from ms2.targets.image_folder import OnError, format_examples
 from ms2.world import World
 
 
@@ -26,35 +39,58 @@ class Kitti(Folder):
         world: The world; its renderer defines the image size, its grammar the classes.
         root: Folder that holds ``training``.
         split: Name of a frame list in ``ImageSets``, such as ``train``; null for all frames.
-        types: Class of the grammar for each of KITTI's types; other types are ignored. By default cars and vans are
-            ``car``, trucks and trams ``truck``, people ``pedestrian``.
+        types: Class of the grammar for each of KITTI's types, whatever their case; other types are not counted, and
+            named in a warning. By default cars and vans are ``car``, trucks and trams ``truck``, people ``pedestrian``.
         fit: For other aspect ratios: "crop" fills the size and crops, "pad" adds black bars, "stretch" distorts.
         on_error: How to handle unreadable frames: "raise" or "skip".
         limit: Use only the first n frames; null for all.
 
     Raises:
-        KittiError: If folders are missing, or a listed frame has no image.
+        KittiError: If folders are missing, a listed frame has no image, or a frame is listed twice.
+        UserError: If there are labels, and ``types`` names a class that the grammar lacks, or none that it has.
     """
 
     annotated = True
+    _types_checked = False
 
     def __init__(
         self,
         world: World,
-        root: Path | str,
+        root: UserPath,
         split: str | None = "train",
         types: dict[str, str] | None = None,
         fit: Fit = "crop",
         on_error: OnError = "raise",
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
     ) -> None:
-        self.world, self.on_error, self.split, self.types = world, on_error, split, types or CLASS_BY_TYPE
+        self.world, self.on_error, self.split = world, on_error, split
         self.root = expand_path(root)
         self.folder = training_folder(self.root)
+        self.types = self._known_types(types)
         super().__init__(world, self.folder / "image_2", fit, on_error)
-        if split is not None:
-            self.images.paths = frames_of_list(self.root / "ImageSets" / f"{split}.txt", self.images.paths)
-        self.images.paths = self.images.paths[:limit]
+        self.images.paths = select_frames(self.root, split, on_error=on_error)[:limit]
+
+    def _known_types(self, types: dict[str, str] | None) -> dict[str, str]:
+        """Return the class of each type, as the grammar spells it; defaults may be classes that it lacks."""
+        found = categories_by_type(types)
+        if not self.labelled:
+            return found
+        classes = self.world.grammar.classes
+        known = NameIndex(classes)
+        for kind, name in found.items():
+            number = known.get(name)
+            if number is not None:
+                found[kind] = classes[number]
+            elif types is not None:
+                raise UserError(
+                    f"types maps {kind} to {name!r}, but the world has no such class. {suggest(name, classes)}"
+                )
+        if not any(name in classes for name in found.values()):
+            raise UserError(
+                f"the world has none of the classes {', '.join(dict.fromkeys(found.values()))}, to which KITTI's types "
+                f"are mapped by default. Set types to one of its own for each type that counts: {', '.join(classes)}"
+            )
+        return found
 
     def verify(self) -> None:
         """Decode every image once, and read every label file if there are any.
@@ -63,31 +99,38 @@ class Kitti(Folder):
             UserError: If a frame cannot be read, unless ``on_error`` is "skip".
         """
         super().verify()
-        bad = {path: error for path in self.images.paths if (error := self._label_error(path))}
-        if not bad:
-            return
-        text = format_examples(f"{len(bad)} frames have no usable labels", list(bad.values()))
-        if self.on_error == "raise":
-            raise KittiError(f"{text}\nRepair or remove them, or leave these frames out with on_error: skip.")
-        warnings.warn(f"{text}\nThese frames are left out.", stacklevel=2)
-        self.images.paths = [path for path in self.images.paths if path not in bad]
-
-    def _label_error(self, image: Path) -> str:
         if not self.labelled:
-            return ""
-        try:
-            read_labels(self._label_file(image))
-        except KittiError as error:
-            return str(error)
-        return ""
+            return
+        found: dict[Path, list[KittiObject]] = {}
+        bad = list[str]()
+        for path in self.images.paths:
+            try:
+                found[path] = read_labels(label_file(path))
+            except KittiError as error:
+                bad.append(str(error))
+        if bad:
+            text = format_examples(f"{len(bad)} frames have no usable labels", bad)
+            if self.on_error == "raise" or not found:
+                raise KittiError(f"{text}\nRepair or remove them, or leave these frames out with on_error: skip.")
+            warnings.warn(f"{text}\nThese frames are left out.", stacklevel=2)
+            self.images.paths = list(found)
+        self._check_types(found.values())
+
+    def _check_types(self, objects: Iterable[list[KittiObject]]) -> None:
+        """Warn, once, about objects that are not counted; raise an error if none is."""
+        if not self._types_checked:
+            check_types(chain.from_iterable(objects), self._counted_types, self.root.absolute())
+            self._types_checked = True
+
+    @property
+    def _counted_types(self) -> dict[str, str]:
+        """Class of each type whose class the grammar has."""
+        return {kind: name for kind, name in self.types.items() if name in self.world.grammar.classes}
 
     @property
     def labelled(self) -> bool:
         """Whether labels are available."""
         return (self.folder / "label_2").is_dir()
-
-    def _label_file(self, image: Path) -> Path:
-        return self.folder / "label_2" / f"{image.stem}.txt"
 
     @property
     def truth(self) -> SceneBatch | None:  # type: ignore[override]
@@ -96,12 +139,11 @@ class Kitti(Folder):
 
     @cached_property
     def _truth(self) -> SceneBatch:
-        classes = self.world.grammar.classes
-        index = {name: classes.index(own) for name, own in self.types.items() if own in classes}
-        rows = [
-            [index[one.type] for one in read_labels(self._label_file(path)) if one.type in index]
-            for path in self.images.paths
-        ]
+        classes, types = self.world.grammar.classes, self._counted_types
+        kinds, numbers = NameIndex(list(types)), [classes.index(name) for name in types.values()]
+        objects = [read_labels(label_file(path)) for path in self.images.paths]
+        self._check_types(objects)
+        rows = [[numbers[i] for one in each if (i := kinds.get(one.type)) is not None] for each in objects]
         longest = max([1, *map(len, rows)])
         padded = torch.tensor([row + [-1] * (longest - len(row)) for row in rows])
         return SceneBatch(padded, torch.full_like(padded, -1))
@@ -116,12 +158,10 @@ class Kitti(Folder):
         if categories is None:
             categories = [name for name in self.world.grammar.classes if name in self.types.values()]
         size = self.world.renderer.size
-        if num_held_out is not None:
-            try:
-                return KittiSet(self.root, categories, exclude=self.split, size=size, types=self.types)
-            except KittiError:  # no frame is left
-                pass
-        found = KittiSet(self.root, categories, self.split, size=size, types=self.types)
+        own = select_frames(self.root, self.split, on_error=self.on_error) if self.split else frame_images(self.root)
+        others = num_held_out is not None and len(own) < len(frame_images(self.root))
+        split, exclude = (None, self.split) if others else (self.split, None)
+        found = KittiSet(self.root, categories, split, exclude, size, self.types, on_error=self.on_error)
         if num_held_out is None:
             found.frames = self.images.paths
         return found

@@ -2,11 +2,11 @@
 
 import contextlib
 import json
-import tarfile
+import stat
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -16,38 +16,44 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ms2.core.errors import UserError
-from ms2.core.files import expand_path
+from ms2.core.bounds import PositiveFloat, PositiveInt
+from ms2.core.errors import MAX_LISTED, OnError, format_examples, suggest
 from ms2.core.hashing import sha256
 from ms2.core.images import IMAGE_SUFFIXES, Fit, ImageError, read_image
-from ms2.datasets.labelled_set import check_limit
+from ms2.core.paths import UserPath, expand_path
 from ms2.targets.base import Target
-from ms2.targets.image_folder import MAX_LISTED, OnError, format_examples, warn_about_shapes
+from ms2.targets.image_folder import warn_about_shapes
+from ms2.targets.tar_stream import ShardError, Unusable, read_members, scheme
 from ms2.world import World
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 NUM_VERIFIED = 16
 """Images that `Shards.verify` decodes; to verify all would read the whole set twice."""
+FILE_TYPES = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 MEMBER_BITS = 32
 """Bits of an image's index that number the member of its shard; the others number the shard."""
-
-
-class ShardError(UserError):
-    """A shard is missing or truncated."""
 
 
 class Shards(Target):
     """Images in WebDataset tar shards, streamed once and not stored.
 
-    Every member with an image suffix is an image; other members, such as labels, are ignored. Images are ordered by
-    shard and by member, however many processes and workers read.
+    Every member with an image suffix is an image; other members, such as labels, are ignored. Links, and images of
+    kinds that are not read (HEIC, AVIF, raw files and so on), count as undecodable images. Concatenated archives are
+    read to the end. Images are ordered by shard and by member, however many processes and workers read.
 
     If there are at least as many shards as workers of all processes, each worker reads whole shards, every n-th of
     them: make shards of about equal size, and more of them than workers. If there are fewer shards, or ``limit`` is
     given, each worker reads all shards and decodes every n-th image.
 
     Remote shards are assumed not to change: give changed ones new names, or delete the cached features in
-    ``runs/cache``. A ``pipe:`` runs a command, so take configurations from trusted sources only.
+    ``runs/cache``. A ``pipe:`` runs a shell command, which needs ``allow_pipe``; configurations cannot give it, so that
+    those of others run nothing.
 
     Args:
         world: The world; its renderer defines image size and channels.
@@ -57,25 +63,36 @@ class Shards(Target):
         on_error: How to handle undecodable images: "raise" or "skip"; a missing or truncated shard always raises, as
             its content is unknown.
         limit: Use only the first n images (counted before any are skipped); null for all.
+        allow_pipe: Whether commands (``pipe:...``) may run; on the command line, type ``--allow_pipe true``.
+        timeout: Seconds to wait for the next bytes of a command or a server.
 
     Raises:
-        ShardError: If there are no shards, or local ones are missing.
+        ShardError: If there are no shards, local ones are missing or no files, or a command is not allowed.
     """
 
     def __init__(
         self,
         world: World,
-        urls: str | list[str],
+        urls: UserPath | list[UserPath],
         fit: Fit = "crop",
         on_error: OnError = "raise",
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
+        allow_pipe: bool = False,
+        timeout: PositiveFloat = 120.0,
     ) -> None:
-        check_limit(limit)
         self.channels: Literal[1, 3] = 1 if world.renderer.channels == 1 else 3
         self.frame, self.fit, self.on_error, self.limit = world.renderer.size, fit, on_error, limit
-        self.urls = [url for given in ([urls] if isinstance(urls, str) else urls) for url in _expand(given)]
+        self.timeout = timeout
+        self.urls = [url for given in (urls if isinstance(urls, list) else [urls]) for url in _expand(str(given))]
         if not self.urls:
             raise ShardError("urls names no shards: give a folder of tar files, or their names or addresses")
+        commands = [url for url in self.urls if scheme(url) == "pipe"]
+        if commands and not allow_pipe:
+            raise ShardError(
+                f"urls has a shell command, {commands[0]!r}, which runs only with permission. If you trust it, add "
+                "--allow_pipe true to the command (a configuration cannot give it; in Python: allow_pipe=True)."
+            )
+        _check_schemes(self.urls)
         _check_files(self.urls)
         self._preview: UInt8[Tensor, "m c h w"] | None = None
 
@@ -84,7 +101,7 @@ class Shards(Target):
         """None: the number is unknown until all are read."""
         return None
 
-    def partition(self, rank: int = 0, world_size: int = 1, limit: int | None = None) -> "_Partition":
+    def partition(self, rank: int = 0, world_size: int = 1, limit: PositiveInt | None = None) -> "_Partition":
         """Return a process's partition of the images, or of the first ones."""
         return _Partition(self, rank, world_size, limit)
 
@@ -125,7 +142,7 @@ class Shards(Target):
         self,
         worker: int = 0,
         num_workers: int = 1,
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
         raw: bool = False,
     ) -> Generator[tuple[int, UInt8[Tensor, "c h w"]], None, None]:
         """Iterate over one worker's images and their indices, which hold the numbers of shard and member.
@@ -146,7 +163,7 @@ class Shards(Target):
         for shard, url in enumerate(self.urls):
             if (whole_shards and shard % num_workers != worker) or read == limit:
                 continue
-            with contextlib.closing(_image_members(url)) as members:
+            with contextlib.closing(read_members(url, self.timeout)) as members:
                 for number, (name, content) in enumerate(members):
                     own, read = whole_shards or read % num_workers == worker, read + 1
                     if own:
@@ -160,9 +177,11 @@ class Shards(Target):
         if bad:
             warnings.warn(format_examples(f"{len(bad)} images of shards are left out", bad), stacklevel=2)
 
-    def _decode(self, name: str, content: bytes, raw: bool) -> UInt8[Tensor, "c h w"] | ImageError:
+    def _decode(self, name: str, content: bytes | Unusable, raw: bool) -> UInt8[Tensor, "c h w"] | ImageError:
         """Decode an image; return its error if undecodable images are skipped."""
         try:
+            if isinstance(content, Unusable):
+                raise ImageError(name, content.reason)
             return read_image(name, self.channels, None if raw else self.frame, self.fit, content)
         except ImageError as error:
             if self.on_error == "raise":
@@ -182,67 +201,12 @@ class _Partition(IterableDataset[tuple[int, UInt8[Tensor, "c h w"]]]):
         return self.shards.iterate(self.rank * workers + worker, self.world_size * workers, self.limit)
 
 
-class _Strict(tarfile.TarInfo):
-    """A member's header; raises on a truncated one, which tarfile takes for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> "_Strict":
-        """Return the next member; raise ReadError on a truncated header."""
-        try:
-            return super().fromtarfile(tar)
-        except (tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError(str(error)) from error
-
-
-def _image_members(url: str) -> Generator[tuple[str, bytes], None, None]:
-    """Iterate over names and contents of the images in a shard; the names are untrusted, and not used as paths."""
-    from webdataset.gopen import gopen
-
-    last, stream = "before its first image", None
-    try:
-        stream = gopen(url)
-        with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Strict) as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined] # otherwise it keeps all of them
-                file = tar.extractfile(member) if member.isreg() and _is_image(member.name) else None
-                if file is not None:
-                    yield member.name, file.read()
-                    last = f"after {member.name!r}"
-        while stream.read(1 << 16):  # read the padding, or a command would end with a broken pipe
-            pass
-        stream.close()  # raises if a command failed
-    except Exception as error:  # decompressors raise all kinds of exceptions on damaged bytes
-        raise ShardError(
-            f"{url}: the shard can't be read, or is truncated, {last}: {_reason(error, stream)}. Fetch or pack it "
-            "again, or remove it from urls."
-        ) from error
-    finally:
-        if stream is not None:
-            with contextlib.suppress(Exception):  # raised if a command is stopped early
-                stream.close()
-
-
-def _reason(error: Exception, stream: Any) -> str:
-    """Return why a shard cannot be read: the exit status of the command that fetches it, or else the error."""
-    try:
-        if stream is not None:
-            stream.close()
-    except Exception as status:
-        return str(status)
-    return str(error) or type(error).__name__
-
-
-def _is_image(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
-    return not hidden and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-
-
 def _expand(given: str) -> list[str]:
     """Expand a folder to its archives, and a pattern to its URLs."""
     from webdataset.shardlists import expand_urls
 
-    folder = Path(given) if "://" in given or given.startswith("pipe:") else expand_path(given)
+    remote = "://" in given or given.startswith("pipe:")
+    folder = Path(given) if remote else expand_path(given)
     if not folder.is_dir():
         return expand_urls(str(folder) if _local(given) is not None else given)
     found = sorted(
@@ -258,15 +222,35 @@ def _expand(given: str) -> list[str]:
 
 def _local(url: str) -> Path | None:
     """Return the path of a local URL; None for others."""
-    parsed = urlparse(url)
-    if parsed.scheme == "file":
-        return Path(url2pathname(parsed.path))
-    return Path(url) if parsed.scheme == "" else None
+    if scheme(url) == "file":
+        return Path(url2pathname(urlparse(url).path))
+    return Path(url) if scheme(url) == "" else None
+
+
+def _check_schemes(urls: Sequence[str]) -> None:
+    """Raise an error if there is no reader of an address."""
+    from webdataset.gopen import gopen_schemes
+
+    known = {"file", *gopen_schemes} - {"__default__"}
+    for url in urls:
+        if scheme(url) not in ("", *known):
+            raise ShardError(
+                f"there is no reader of the address {url!r}. {suggest(scheme(url), known)} For others, 'pipe:COMMAND' "
+                "reads the output of a command."
+            )
 
 
 def _check_files(urls: Sequence[str]) -> None:
-    """Raise an error if local shards are missing."""
-    missing = [path for url in urls if (path := _local(url)) is not None and not path.exists()]
+    """Raise an error if local shards are missing, or no files."""
+    local = [path for url in urls if (path := _local(url)) is not None]
+    for path in local:
+        if path.exists() and not path.is_file():
+            kind = FILE_TYPES.get(stat.S_IFMT(path.stat().st_mode), "no file")
+            raise ShardError(
+                f"the shard {path} is {kind}: it must be a tar file, which can be read several times. Write it to a "
+                "file, or give the name of a file."
+            )
+    missing = [path for path in local if not path.exists()]
     if not missing:
         return
     text = format_examples(f"{len(missing)} of {len(urls)} shards are missing", missing)
@@ -284,5 +268,5 @@ def _file_stamp(url: str) -> list[Any]:
     path = _local(url)
     if path is None:
         return [url]
-    stat = path.stat()
-    return [url, stat.st_size, stat.st_mtime_ns]
+    found = path.stat()
+    return [url, found.st_size, found.st_mtime_ns]

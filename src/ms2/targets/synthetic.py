@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ms2.core.errors import UserError
+from ms2.core.bounds import SampleSize, Seed
 from ms2.core.seeding import generator
 from ms2.core.settings import fingerprint
 from ms2.datasets.blocks import BLOCK_SIZE, block_indices, num_blocks, sample_block
@@ -46,11 +46,9 @@ class Synthetic(Target):
         world: World,
         structure_prior: StructurePrior,
         parameter_prior: ParameterPrior | None = None,
-        num_images: int = 4000,
-        seed: int = 0,
+        num_images: SampleSize = 4000,
+        seed: Seed = 0,
     ) -> None:
-        if num_images < 2:
-            raise UserError(f"a target needs at least 2 images, not {num_images}")
         self.world, self._num_images = world, num_images
         self.hidden = World(world.grammar, structure_prior, parameter_prior or world.parameter_prior, world.renderer)
         self.seed = seed

@@ -1,32 +1,35 @@
 """COCO: writer and reader."""
 
-import contextlib
-import io
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from ms2.core.errors import UserError
-from ms2.core.files import expand_path
-from ms2.core.images import read_image
+from ms2.core.bounds import Dimension, PositiveInt
+from ms2.core.errors import OnError, UserError, format_examples, suggest
+from ms2.core.images import Exif, image_header, read_image
+from ms2.core.paths import UserPath, expand_path
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.base import Format, Records
+from ms2.datasets.formats.coco_file import read_coco
 from ms2.datasets.labelled_set import (
     Annotation,
     DataSetError,
     Example,
     LabelledSet,
-    check_limit,
+    NameIndex,
     choose_categories,
     corners,
     path_inside,
     reading,
     stack_annotations,
+    usable_items,
 )
+from ms2.datasets.masks import decode_mask
 from ms2.datasets.plan import Plan
-from ms2.datasets.resize_crop import ResizeCrop, image_size
+from ms2.datasets.resize_crop import ResizeCrop
 
 
 class CocoFormat(Format):
@@ -74,51 +77,62 @@ def _line(thing: Any) -> str:
 class CocoSet(LabelledSet):
     """Images with labels in COCO format.
 
-    Crowds (``iscrowd``) are regions of their category, which evaluation leaves out.
+    Crowds (``iscrowd``) are regions of their category, which evaluation leaves out. Annotations refer to an image of
+    the width and height that the file states: an image that its EXIF data turn is read as stored or as shown, whichever
+    has that size, and refused if both have.
 
     Args:
         images: Folder of the images.
         annotations: COCO annotation file (JSON).
-        categories: Categories in the order of their labels; by default all of the file.
+        categories: Categories in the order of their labels, whatever their case; by default all of the file.
         category_map: Categories by their names in the file, for those to be renamed or merged.
         size: Height and width after a centre crop to that aspect ratio and resizing; null keeps each image's.
         masks: Whether to return masks.
         limit: Use only the first n images; null for all.
+        on_error: How to handle images that cannot be read, or have a faulty annotation: "raise", or "skip" with a
+            warning.
 
     Raises:
-        DataSetError: If the file is missing or damaged.
+        DataSetError: If the file is missing or damaged, or has a faulty annotation.
         UserError: If a category is not in the file.
     """
 
     def __init__(
         self,
-        images: Path | str,
-        annotations: Path | str,
+        images: UserPath,
+        annotations: UserPath,
         categories: Sequence[str] | None = None,
         category_map: dict[str, str] | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[Dimension, Dimension] | None = None,
         masks: bool = False,
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
+        on_error: OnError = "raise",
     ) -> None:
-        from pycocotools.coco import COCO
-
         if masks and size is not None:
             raise UserError("masks are not scaled: leave size out, or masks")
         self.folder, self.masks, self.size = expand_path(images).absolute(), masks, size
-        path = expand_path(annotations)
-        if not path.is_file():
-            raise DataSetError(f"there is no file {path.absolute()}: give the annotations of a COCO set")
-        with reading(path):
-            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
-                self.coco = COCO(str(path))
-            available = {
-                category["id"]: (category_map or {}).get(category["name"], category["name"])
-                for category in self.coco.dataset["categories"]
-            }
-            self.images = sorted(self.coco.imgs)[: check_limit(limit)]
-        self.path = path
-        self.categories = choose_categories(categories, list(dict.fromkeys(available.values())), str(path))
-        self.labels = {i: self.categories.index(name) + 1 for i, name in available.items() if name in self.categories}
+        self.path = expand_path(annotations)
+        if not self.path.is_file():
+            raise DataSetError(f"there is no file {self.path.absolute()}: give the annotations of a COCO set")
+        file = read_coco(self.path)
+        available = _renamed(file.categories, category_map or {}, self.path)
+        self.categories = choose_categories(categories, list(dict.fromkeys(available.values())), str(self.path))
+        known = NameIndex(self.categories)
+        self.labels = {i: number + 1 for i, name in available.items() if (number := known.get(name)) is not None}
+        self.about, self.annotations = file.images, file.annotations
+        self.images = sorted(file.images, key=lambda i: (isinstance(i, str), i))
+        if file.faults:
+            self._report_faults(file.faults, on_error)
+        self.images = self.images[:limit]
+        self.images = [self.images[i] for i in usable_items(self, on_error)]
+
+    def _report_faults(self, faults: dict[Any, str], on_error: OnError) -> None:
+        """Raise an error about faulty annotations, or leave their images out."""
+        text = format_examples(f"{self.path} has faulty annotations of {len(faults)} images", list(faults.values()))
+        self.images = [i for i in self.images if i not in faults]
+        if on_error == "raise" or not self.images:
+            raise DataSetError(f"{text}\nRepair them, or leave their images out with on_error: skip.")
+        warnings.warn(f"{text}\nThese images are left out.", stacklevel=3)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -126,21 +140,72 @@ class CocoSet(LabelledSet):
 
     def __getitem__(self, index: int) -> Example:
         """Return an image and its annotations."""
-        image_id = self.images[index]
+        about = self.about[self.images[index]]
         with reading(self.path):
-            file = path_inside(self.folder, self.coco.imgs[image_id]["file_name"])
-            found = [one for one in self.coco.imgToAnns[image_id] if one["category_id"] in self.labels]
-            resize = ResizeCrop(image_size(file), self.size)
-            image = read_image(file, size=self.size)
-            annotations = [self._annotation(one, resize) for one in found]
-            return image, stack_annotations(image, annotations, self.masks, resize.scale)
+            path = path_inside(self.folder, about["file_name"])
+            size, exif = _annotated_size(path, about)
+            resize = ResizeCrop(size, self.size)
+            image = read_image(path, size=self.size, exif=exif)
+            found = [
+                self._annotation(one, resize, size)
+                for one in self.annotations[self.images[index]]
+                if one["category_id"] in self.labels
+            ]
+            return image, stack_annotations(image, found, self.masks, resize.scale)
 
-    def _annotation(self, found: dict[str, Any], resize: ResizeCrop) -> Annotation:
+    def _annotation(self, found: dict[str, Any], resize: ResizeCrop, size: tuple[int, int]) -> Annotation:
         crowd = bool(found.get("iscrowd", 0))
+        mask = None
+        if self.masks and not crowd:
+            try:
+                mask = decode_mask(found.get("segmentation"), size)
+            except ValueError as error:
+                raise DataSetError(f"{self.path}, annotation {found.get('id')}: {error}") from error
         return Annotation(
             resize.transform_box(corners(found["bbox"])),
             self.labels[found["category_id"]],
             region=crowd,
             ignore=bool(found.get("ignore", 0)),
-            mask=self.coco.annToMask(found).astype(bool) if self.masks and not crowd else None,
+            mask=mask,
         )
+
+
+def _renamed(categories: dict[Any, str], names: dict[str, str], path: Path) -> dict[Any, str]:
+    """Rename categories, whatever their case.
+
+    Raises:
+        UserError: If the file lacks one that is to be renamed.
+    """
+    listed = list(categories.values())
+    for name in names:
+        if name not in NameIndex(listed):
+            raise UserError(f"category_map has {name!r}, but {path} has no such category. {suggest(name, listed)}")
+    given = NameIndex(list(names))
+    new = [names[name] for name in names]
+    return {i: name if (k := given.get(name)) is None else new[k] for i, name in categories.items()}
+
+
+def _annotated_size(path: Path, about: dict[str, Any]) -> tuple[tuple[int, int], Exif]:
+    """Return height and width of the image that annotations refer to, and how to handle its EXIF rotation.
+
+    Raises:
+        DataSetError: If the image has another size than the annotation file states, or EXIF data turn it such that
+            either orientation could be meant.
+    """
+    stored, orientation = image_header(path)
+    stated = (int(about["height"]), int(about["width"])) if "height" in about and "width" in about else None
+    turned = stored[::-1] if orientation > 4 else stored
+    if orientation == 1 and stated in (None, stored):
+        return stored, "refuse"
+    if stated not in (None, stored, turned):
+        assert stated is not None
+        raise DataSetError(
+            f"{path} has {turned[1]} x {turned[0]} pixels, but its annotations are of {stated[1]} x {stated[0]}: give "
+            "the images that were annotated"
+        )
+    if stated is None or stored == turned:
+        raise DataSetError(
+            f"{path} is turned by its EXIF data, so that it is not known which way its annotations refer to: save it "
+            "upright, without EXIF data"
+        )
+    return stated, "ignore" if stated == stored else "apply"

@@ -6,15 +6,16 @@ from typing import Any, Literal
 
 import torch
 
-from ms2.core.files import expand_path
+from ms2.core.bounds import PositiveFloat, PositiveInt
 from ms2.core.images import read_image
+from ms2.core.paths import UserPath, expand_path
 from ms2.datasets.folder import DataSetFolder, FolderError
 from ms2.datasets.labelled_set import (
     Annotation,
     DataSetError,
     Example,
     LabelledSet,
-    check_limit,
+    NameIndex,
     choose_categories,
     corners,
     path_inside,
@@ -22,7 +23,7 @@ from ms2.datasets.labelled_set import (
     reading,
     stack_annotations,
 )
-from ms2.datasets.labels import decode_mask
+from ms2.datasets.masks import decode_mask
 from ms2.datasets.records import ImageRecord, ObjectLabel, RecordError
 from ms2.metrics.average_precision import occlusion_level
 
@@ -131,12 +132,12 @@ class GeneratedSet(LabelledSet):
 
     def __init__(
         self,
-        folder: Path | str,
+        folder: UserPath,
         categories: Sequence[str] | None = None,
         masks: bool = False,
         amodal: bool = False,
-        limit: int | None = None,
-        kitti_scale: float = 1.0,
+        limit: PositiveInt | None = None,
+        kitti_scale: PositiveFloat = 1.0,
     ) -> None:
         self.folder = expand_path(folder).absolute()
         self.masks, self.amodal, self.kitti_scale = masks, amodal, kitti_scale
@@ -151,7 +152,7 @@ class GeneratedSet(LabelledSet):
                 f"{self.folder} is not complete: it holds {len(scenes)} of {number} scenes. Run the same ms2 generate "
                 "again: it makes what is missing."
             )
-        self.scenes = scenes[: check_limit(limit)]
+        self.scenes = scenes[:limit]
 
     def _read_description(self) -> dict[str, Any]:
         path = self.folder / "dataset.json"
@@ -174,7 +175,14 @@ class GeneratedSet(LabelledSet):
         record = read_record(path)
         with reading(path):
             image = read_image(path_inside(self.folder, record.image.file))
-            found = label_annotations(record.labels, record.hidden, self.categories, self.amodal, self.masks)
+            height, width = image.shape[1:]
+            if (height, width) != (record.image.height, record.image.width):
+                raise ValueError(
+                    f"it is the record of an image of {record.image.width} x {record.image.height} pixels, but "
+                    f"{record.image.file} has {width} x {height}"
+                )
+            size = (height, width) if self.masks else None
+            found = label_annotations(record.labels, record.hidden, self.categories, self.amodal, size)
             return image, stack_annotations(image, found, self.masks, self.kitti_scale)
 
 
@@ -183,7 +191,7 @@ def label_annotations(
     hidden: Sequence[ObjectLabel],
     categories: Sequence[str],
     amodal: bool = False,
-    masks: bool = False,
+    mask_size: tuple[int, int] | None = None,
 ) -> list[Annotation]:
     """Convert an image's labels to annotations; hidden objects with visible pixels become regions to ignore.
 
@@ -192,29 +200,30 @@ def label_annotations(
         hidden: Labels of the objects that do not.
         categories: The categories to keep, in the order of their labels.
         amodal: Use boxes of whole objects.
-        masks: Whether to decode masks.
+        mask_size: Height and width of the image, to decode masks; None for no masks.
 
     Raises:
-        ValueError: If a label lacks a box or a mask that is requested.
+        ValueError: If a label lacks a box or a mask that is requested, or has the mask of an image of another size.
     """
-    found = []
+    found, known = [], NameIndex(categories)
     for label in labels:
-        if label.category not in categories:
+        number = known.get(label.category)
+        if number is None:
             continue
         box = label.amodal_bbox if amodal else label.bbox
-        if box is None or (masks and label.segmentation is None):
+        if box is None or (mask_size and label.segmentation is None):
             raise ValueError(f"the label of object {label.object} has no {'mask' if box else 'box'}")
         found.append(
             Annotation(
                 corners(box),
-                categories.index(label.category) + 1,
+                number + 1,
                 occlusion=int(occlusion_level(torch.tensor([float(label.visibility)]))),
                 truncation=float(label.truncation or 0.0),
-                mask=decode_mask(label.segmentation) if masks and label.segmentation is not None else None,
+                mask=decode_mask(label.segmentation, mask_size) if mask_size else None,
             )
         )
     return found + [
-        Annotation(corners(label.bbox), categories.index(label.category) + 1, region=True)
+        Annotation(corners(label.bbox), number + 1, region=True)
         for label in hidden
-        if label.bbox is not None and label.category in categories
+        if label.bbox is not None and (number := known.get(label.category)) is not None
     ]

@@ -24,10 +24,20 @@ class YoloFormat(Format):
         for label in record.labels:
             assert label.bbox is not None
             x, y, w, h = label.bbox
-            box = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-            lines.append(f"{categories.index(label.category)} {' '.join(f'{v:.6f}' for v in box)}\n")
+            (cx, wide), (cy, high) = _interval(x, x + w, width), _interval(y, y + h, height)
+            lines.append(f"{categories.index(label.category)} {cx} {cy} {wide} {high}\n")
         return "".join(lines)
 
     def usage(self) -> str:
         """Return usage with Ultralytics."""
         return "YOLO, `labels/` beside `images/`:\n\n```\nyolo detect train data=data.yaml\n```"
+
+
+def _interval(low: float, high: float, side: int) -> tuple[str, str]:
+    """Format the middle and the length of an interval of pixels as fractions of the image's side.
+
+    Both ends are clipped to the image and rounded to millionths; middle and length are exact for the rounded ends. If
+    these were rounded instead, the ends that readers compute from them could lie outside of the image.
+    """
+    first, last = (round(min(max(end / side, 0.0), 1.0) * 10**6) for end in (low, high))
+    return f"{(first + last) / (2 * 10**6):.7f}", f"{(last - first) / 10**6:.6f}"

@@ -12,6 +12,7 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
+from ms2.core.paths import UserPath
 from ms2.datasets.labelled_set import Annotations
 from ms2.features.backbone import IMAGENET_MEAN, IMAGENET_STD, truncate_network
 
@@ -98,7 +99,7 @@ def build_network(architecture: str, num_classes: int, upscale: float, min_ancho
     return model.to(memory_format=torch.channels_last)  # a little faster on CPUs
 
 
-def load_backbone(body: nn.Module, architecture: str, weights: str) -> None:
+def load_backbone(body: nn.Module, architecture: str, weights: UserPath) -> None:
     """Load the weights of a classification network into the backbone."""
     name = architecture.removesuffix("_fpn").split("_", 1)[1]
     prefix = "" if name.startswith("resnet") else "features."

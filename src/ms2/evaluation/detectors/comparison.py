@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback
 
+from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, check_arguments
 from ms2.core.errors import UserError
+from ms2.core.paths import Weights
 from ms2.core.settings import fingerprint, source_fingerprint
 from ms2.datasets.formats.native import GeneratedSet
 from ms2.datasets.generate import generate
@@ -50,15 +52,18 @@ class DetectorBudget:
         fine_tune_previous: Whether each row's detector is fine-tuned from the previous row's, as the paper's are.
     """
 
-    num_train_images: int = 1000
-    train_steps: int = 400
-    num_test_images: int = 500
+    num_train_images: PositiveInt = 1000
+    train_steps: PositiveInt = 400
+    num_test_images: PositiveInt = 500
     classes: tuple[str, ...] | None = None
     detector: str = "fcos_resnet18_fpn"
-    backbone_weights: str | None = None
-    batch_size: int = 8
-    lr: float = 1e-3
+    backbone_weights: Weights = None
+    batch_size: BatchSize = 8
+    lr: PositiveFloat = 1e-3
     fine_tune_previous: bool = False
+
+    def __post_init__(self) -> None:
+        check_arguments(type(self), vars(self), "budget of the detectors")
 
 
 def compare_rows(

@@ -1,6 +1,7 @@
 """Object detectors: torchvision's networks as LightningModules."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ from jaxtyping import UInt8
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from ms2.core.bounds import BatchSize, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Seed
+from ms2.core.divergence import FiniteTraining, TrainedWeights
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path, write_tensors
+from ms2.core.files import read_tensors, reading, write_tensors
+from ms2.core.paths import OptionalPath, UserPath, Weights, expand_path
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
 from ms2.datasets.labelled_set import Annotations
@@ -21,7 +25,7 @@ MAX_GRADIENT_NORM = 10.0
 """Norm to which gradients are clipped; without it one bad batch can undo the training."""
 
 
-class Detector(Configured, LightningModule):
+class Detector(Configured, FiniteTraining, LightningModule):
     """A torchvision detector adapted to small images.
 
     Images keep their size, where torchvision's own models resize them to 800 pixels, and the pyramid starts at a stride
@@ -53,20 +57,22 @@ class Detector(Configured, LightningModule):
 
     model: Any
 
+    trained_part = "the detector"
+
     def __init__(
         self,
         categories: Sequence[str],
         architecture: str = "fcos_resnet18_fpn",
-        backbone_weights: str | None = None,
-        fine_tune_from: Path | str | None = None,
-        upscale: float = 1.0,
-        min_anchor_size: float = 8.0,
-        max_steps: int = 400,
-        batch_size: int = 8,
-        lr: float = 1e-3,
-        warmup_fraction: float = 0.1,
-        weight_decay: float = 1e-2,
-        seed: int = 0,
+        backbone_weights: Weights = None,
+        fine_tune_from: OptionalPath = None,
+        upscale: PositiveFloat = 1.0,
+        min_anchor_size: PositiveFloat = 8.0,
+        max_steps: PositiveInt = 400,
+        batch_size: BatchSize = 8,
+        lr: PositiveFloat = 1e-3,
+        warmup_fraction: Fraction = 0.1,
+        weight_decay: NonNegativeFloat = 1e-2,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         if architecture not in ARCHITECTURES:
@@ -115,6 +121,10 @@ class Detector(Configured, LightningModule):
         kept = [{name: value for name, value in one.items() if name != "masks"} for one in targets]
         return [(_on_cpu(found), _on_cpu(one)) for found, one in zip(self(images), kept, strict=True)]
 
+    def trained_weights(self) -> list[TrainedWeights]:
+        """Return the weights that are not frozen."""
+        return [TrainedWeights("lr", self.lr, [p for p in self.parameters() if p.requires_grad])]
+
     def train(self, mode: bool = True) -> "Detector":
         """Set training mode, keeping frozen batch norms in evaluation mode."""
         super().train(mode)
@@ -154,35 +164,40 @@ class Detector(Configured, LightningModule):
 
     def _load_trained(self, path: Path) -> None:
         saved = _read(path)
-        for name, mine in (("architecture", self.architecture), ("categories", list(self.categories))):
-            if saved["detector"][name] != mine:
-                raise CheckpointError(
-                    f"{path} holds a detector whose {name} is {saved['detector'][name]}, but this one's is {mine}: to "
-                    "fine-tune it, make them the same"
-                )
-        self.load_state_dict(saved["weights"])
+        with _reading(path):
+            for name, mine in (("architecture", self.architecture), ("categories", list(self.categories))):
+                if saved["detector"][name] != mine:
+                    raise CheckpointError(
+                        f"{path} holds a detector whose {name} is {saved['detector'][name]}, but this one's is {mine}: "
+                        "to fine-tune it, make them the same"
+                    )
+            self.load_state_dict(saved["weights"])
 
 
-def load_detector(path: Path | str) -> Detector:
+def load_detector(path: UserPath) -> Detector:
     """Load a trained detector with its settings.
 
     Raises:
         CheckpointError: If the file holds none.
     """
-    saved = _read(expand_path(path))
-    settings = {**saved["detector"], "backbone_weights": None, "fine_tune_from": None}  # all weights are in the file
-    detector = Detector(**settings)
-    detector.load_state_dict(saved["weights"])
+    path = expand_path(path)
+    saved = _read(path)
+    with _reading(path):
+        # all weights are in the file
+        detector = Detector(**{**saved["detector"], "backbone_weights": None, "fine_tune_from": None})
+        detector.load_state_dict(saved["weights"])
     return detector.eval()
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(path, "a detector", "train it again", CheckpointError)
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no detector {path.absolute()}: give a file that `train_detector` has saved")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever broken bytes raise
-        raise CheckpointError(f"{path} can't be read as a detector ({type(error).__name__}): train it again") from error
+    with _reading(path):
+        saved = read_tensors(path)
     if not isinstance(saved, dict) or not {"detector", "weights"} <= saved.keys():
         raise CheckpointError(f"{path} holds no detector: give a file that `train_detector` has saved")
     return saved

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch.utils.data import DataLoader, Sampler
 
+from ms2.core.divergence import explained_divergence
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
 from ms2.datasets.labelled_set import Annotations, ApProtocol, LabelledSet, collate
@@ -53,7 +54,8 @@ def train_detector(
     loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
     start = time.monotonic()
     fit = _trainer(progress, callbacks, max_steps=detector.max_steps, **trainer)
-    fit.fit(detector.train(), loader)
+    with explained_divergence(detector):
+        fit.fit(detector.train(), loader)
     detector.eval()
     result = {"seconds": time.monotonic() - start, "loss": float(fit.callback_metrics["detector/loss"])}
     if path is not None:
@@ -143,7 +145,8 @@ def _trainer(progress: bool, callbacks: Sequence[Callback], **settings: Any) -> 
 
 
 def _check(detector: Detector, data: LabelledSet) -> None:
-    if tuple(data.categories) != detector.categories:
+    mine, theirs = ([name.casefold() for name in some.categories] for some in (detector, data))
+    if mine != theirs:
         raise UserError(
             f"the detector's categories are {', '.join(detector.categories)}, but the set's are "
             f"{', '.join(data.categories)}: give both the same ones in the same order"

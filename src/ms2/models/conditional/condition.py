@@ -22,6 +22,9 @@ OPERATORS: dict[str, Callable] = {
 }
 
 
+MAX_VALUE = 2**31 - 1
+
+
 class ConditionError(UserError):
     """A condition can't be parsed, or no scene can meet it."""
 
@@ -64,6 +67,8 @@ class Condition:
                 raise ConditionError(
                     f"{text!r} names {name!r}, which is no class of the grammar. {suggest(name, grammar.classes)}"
                 )
+        if int(value) > MAX_VALUE:
+            raise ConditionError(f"{text!r} asks for a number that no scene has: at most {MAX_VALUE}")
         return cls(tuple(classes), comparison, int(value))
 
     def is_met(self, count: Int[Tensor, "*b"]) -> Bool[Tensor, "*b"]:

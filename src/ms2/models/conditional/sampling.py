@@ -113,7 +113,7 @@ class ConditionalStructure:
             at_most = self.bound * (accepted + 3) / tries  # with 95 % confidence where none was accepted
             return (
                 f"{_joined(self.conditions)} is too rare: {accepted or 'none'} of {tries} tries met it, so that its "
-                f"probability is at most about {at_most:.1g}. Ask for less, or raise max_prefixes or max_tries."
+                f"probability is at most about {at_most:.1g}. Ask for less."
             )
 
         return _collected(lambda size: self._try(size, generator), n, self.max_tries, too_rare, end)
@@ -228,7 +228,7 @@ def sample_prior_conditional(
         found = "; ".join(f"{' + '.join(classes)} was {_runs(sorted(numbers))}" for classes, numbers in seen.items())
         return (
             f"{_joined(conditions)} is too rare for the prior {type(prior).__name__}: {accepted or 'none'} of {tries} "
-            f"draws met it. In them, {found}. Ask for less, or raise max_tries."
+            f"draws met it. In them, {found}. Ask for less, or draw from a learned model: name the folder of a run."
         )
 
     return _collected(attempt, n, max_tries, too_rare, grammar.num_rules)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ms2.core.bounds import Dimension
 from ms2.core.registry import Plugin
 
 State = tuple[Float[Tensor, "n ..."], ...]
@@ -31,7 +32,7 @@ class SequenceNetwork(Plugin, nn.Module, ABC, kind="networks"):
         >>> output, state = network.step(inputs[:, 0], state)  # equals outputs[:, 0]
     """
 
-    def __init__(self, hidden: int = 64) -> None:
+    def __init__(self, hidden: Dimension = 64) -> None:
         super().__init__()
         self.hidden = hidden
 

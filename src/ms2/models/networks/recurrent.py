@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ms2.core.bounds import Dimension
 from ms2.models.networks.base import SequenceNetwork, State
 
 
@@ -17,7 +18,7 @@ class LSTM(SequenceNetwork):
         >>> structure = StructureModel(world.grammar, t_max=24, network=LSTM(hidden=32))
     """
 
-    def __init__(self, hidden: int = 64) -> None:
+    def __init__(self, hidden: Dimension = 64) -> None:
         super().__init__(hidden)
         with torch.random.fork_rng(devices=[]):
             self.cell = nn.LSTM(hidden, hidden, batch_first=True)
@@ -40,7 +41,7 @@ class GRU(SequenceNetwork):
         hidden: Dimension of inputs, outputs and hidden state.
     """
 
-    def __init__(self, hidden: int = 64) -> None:
+    def __init__(self, hidden: Dimension = 64) -> None:
         super().__init__(hidden)
         with torch.random.fork_rng(devices=[]):
             self.cell = nn.GRU(hidden, hidden, batch_first=True)

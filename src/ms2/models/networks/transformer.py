@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ms2.core.bounds import Dimension
 from ms2.core.errors import UserError
 from ms2.models.networks.base import SequenceNetwork, State
 
@@ -29,12 +30,11 @@ class Transformer(SequenceNetwork):
         UserError: If a number is below 1, or ``hidden`` is no multiple of 2 ``num_heads``.
     """
 
-    def __init__(self, hidden: int = 64, num_layers: int = 2, num_heads: int = 4) -> None:
+    def __init__(self, hidden: Dimension = 64, num_layers: Dimension = 2, num_heads: Dimension = 4) -> None:
         super().__init__(hidden)
-        if min(hidden, num_layers, num_heads) < 1 or hidden % (2 * num_heads):
+        if hidden % (2 * num_heads):
             raise UserError(
-                "a Transformer needs hidden, num_layers and num_heads of at least 1, and hidden a multiple of "
-                f"2 * num_heads, not {hidden}, {num_layers} and {num_heads}"
+                f"a Transformer's hidden must be a multiple of 2 * num_heads, and {hidden} is none of {2 * num_heads}"
             )
         with torch.random.fork_rng(devices=[]):
             self.blocks = nn.ModuleList(Block(hidden, num_heads) for _ in range(num_layers))

@@ -3,12 +3,13 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from ms2.core.bounds import MAX_FLOAT, Bounds, Count, Fraction, NonNegativeFloat, PositiveFloat
 from ms2.core.errors import UserError
 from ms2.priors.parameters import ParameterPrior, sample_uniform
 from ms2.priors.structure import ListLengthPrior
@@ -33,6 +34,12 @@ MAX_PLACEMENT_TRIES = 8
 """Number of positions tried for a house or tree before it is dropped."""
 
 
+MeanCars = Annotated[float, Bounds(gt=0, le=100)]
+"""Mean number of cars on a road."""
+RoadDistance = Annotated[float, Bounds(ge=ROAD_WIDTH, le=MAX_FLOAT)]
+"""Distance between the centre lines of neighbouring roads in metres."""
+
+
 class UniformTraffic(ListLengthPrior):
     """The paper's structure prior: uniform numbers of roads, and of cars on each road.
 
@@ -41,7 +48,7 @@ class UniformTraffic(ListLengthPrior):
         max_cars: Maximum number of cars per road.
     """
 
-    def __init__(self, max_roads: int = 4, max_cars: int = 8) -> None:
+    def __init__(self, max_roads: Count = 4, max_cars: Count = 8) -> None:
         super().__init__(lengths={"Roads": [1.0] * (max_roads + 1), "Cars": [1.0] * (max_cars + 1)})
 
 
@@ -56,21 +63,15 @@ class BusyFirstRoad(ListLengthPrior):
 
     def __init__(
         self,
-        road_weights: tuple[float, ...] = (0.05, 0.15, 0.4, 0.4),
-        mean_first: float = 9.0,
-        mean_others: float = 3.0,
+        road_weights: tuple[NonNegativeFloat, ...] = (0.05, 0.15, 0.4, 0.4),
+        mean_first: MeanCars = 9.0,
+        mean_others: MeanCars = 3.0,
     ) -> None:
         super().__init__(lengths={"Roads": [0.0, *road_weights], "Cars": [_poisson(mean_first), _poisson(mean_others)]})
 
 
-MAX_MEAN_CARS = 100
-"""Maximum mean number of cars on a road."""
-
-
 def _poisson(mean: float) -> list[float]:
     """Compute Poisson probabilities, truncated where less than 1e-6 remains."""
-    if not 0 < mean <= MAX_MEAN_CARS:
-        raise UserError(f"a mean number of cars must be positive and at most {MAX_MEAN_CARS}, not {mean}")
     p = [math.exp(-mean)]
     while sum(p) < 1 - 1e-6:
         p.append(p[-1] * mean / len(p))
@@ -189,18 +190,16 @@ class ParallelRoads(ParameterPrior):
 
     def __init__(
         self,
-        extent: float = 64.0,
-        road_distance: tuple[float, float] = (10.0, 17.0),
-        max_houses: int = 6,
-        max_trees: int = 14,
+        extent: PositiveFloat = 64.0,
+        road_distance: tuple[RoadDistance, RoadDistance] = (10.0, 17.0),
+        max_houses: Count = 6,
+        max_trees: Count = 14,
     ) -> None:
-        if not ROAD_WIDTH <= road_distance[0] <= road_distance[1]:
-            raise UserError(
-                f"road_distance must be two values of at least {ROAD_WIDTH} m in ascending order, not {road_distance}"
-            )
+        if road_distance[0] > road_distance[1]:
+            raise UserError(f"road_distance must be two values in ascending order, not {road_distance}")
         for setting, value, name in (("max_houses", max_houses, "house"), ("max_trees", max_trees, "tree")):
             limit = int(extent / _plot(name))
-            if not 0 <= value <= limit:
+            if value > limit:
                 raise UserError(f"{setting} must lie between 0 and {limit} on {extent} m, not be {value}")
         self.extent, self.road_distance = extent, road_distance
         self.max_houses, self.max_trees = max_houses, max_trees
@@ -329,15 +328,13 @@ class ScatteredCars(ParallelRoads):
 
     def __init__(
         self,
-        extent: float = 64.0,
-        road_distance: tuple[float, float] = (10.0, 17.0),
-        max_houses: int = 6,
-        max_trees: int = 14,
-        aligned_fraction: float = 0.0,
+        extent: PositiveFloat = 64.0,
+        road_distance: tuple[RoadDistance, RoadDistance] = (10.0, 17.0),
+        max_houses: Count = 6,
+        max_trees: Count = 14,
+        aligned_fraction: Fraction = 0.0,
     ) -> None:
         super().__init__(extent, road_distance, max_houses, max_trees)
-        if not 0 <= aligned_fraction <= 1:
-            raise UserError(f"aligned_fraction must lie between 0 and 1; it is {aligned_fraction}")
         self.aligned_fraction = aligned_fraction
 
     def sample_cars(self, roads_of: RoadMembership, generator: Generator) -> Placements:

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ms2.core.bounds import Dimension, PositiveFloat
 from ms2.core.errors import UserError, suggest
+from ms2.core.paths import OptionalPath, expand_path
 from ms2.render.base import Renderer, Rendering, asset_licence
 from ms2.render.compositing.layers import (
     Fragments,
@@ -117,27 +119,26 @@ class AerialView(Renderer):
 
     def __init__(
         self,
-        canvas_size: int = 128,
-        extent: float = 64.0,
+        canvas_size: Dimension = 128,
+        extent: PositiveFloat = 64.0,
         classes: Sequence[str] = WORLD_CLASSES,
-        assets: str | None = None,
+        assets: OptionalPath = None,
     ) -> None:
-        if canvas_size < 1 or extent <= 0:
-            raise UserError(f"an image of {canvas_size} pixels for {extent} metres is empty: both must be positive")
         for name in classes:
             if name not in AERIAL_CLASSES:
                 raise UserError(
                     f"AerialView cannot render a {name!r}. {suggest(name, AERIAL_CLASSES)} Set classes to the world's "
                     "class names, each of which is one of these."
                 )
-        if assets is not None:
-            check_assets(assets)
-            self.licence = asset_licence(assets)
+        own = None if assets is None else str(expand_path(assets))
+        if own is not None:
+            check_assets(own)
+            self.licence = asset_licence(str(assets))
         self.canvas_size, self.extent, self.classes = canvas_size, extent, tuple(classes)
         self.size = (canvas_size, canvas_size)
         self.attributes = object_attributes(extent)
-        self.atlas = make_atlas(self.classes, TEXELS_PER_PIXEL * canvas_size / extent, assets)
-        self.grounds = make_grounds(canvas_size, extent, assets)
+        self.atlas = make_atlas(self.classes, TEXELS_PER_PIXEL * canvas_size / extent, own)
+        self.grounds = make_grounds(canvas_size, extent, own)
         self._copies: dict[torch.device, tuple[Atlas, Tensor]] = {}
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:

@@ -2,14 +2,15 @@
 
 import math
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from ms2.core.bounds import MAX_FLOAT, Bounds, FiniteFloat, Fraction
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path
+from ms2.core.paths import OptionalPath, expand_path
 from ms2.priors.parameters import ParameterPrior, sample_uniform
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
@@ -62,27 +63,20 @@ class StreetLayout(ParameterPrior):
 
     def __init__(
         self,
-        max_distance: float = 60.0,
-        max_curvature: float = 1 / 250,
-        cloud_range: tuple[float, float] = (0.0, 0.8),
-        light_ranges: dict[str, tuple[float, float]] | None = None,
-        off_street_fraction: float = 0.0,
-        assets: str | None = None,
+        max_distance: Annotated[float, Bounds(gt=2 * MIN_DISTANCE, le=MAX_FLOAT)] = 60.0,
+        max_curvature: Annotated[float, Bounds(ge=0, le=1 / 80)] = 1 / 250,
+        cloud_range: tuple[Fraction, Fraction] = (0.0, 0.8),
+        light_ranges: dict[str, tuple[FiniteFloat, FiniteFloat]] | None = None,
+        off_street_fraction: Fraction = 0.0,
+        assets: OptionalPath = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
-        if not max_distance > 2 * MIN_DISTANCE:
+        if max_curvature * max_distance > 1:
             raise UserError(
-                f"max_distance must exceed {2 * MIN_DISTANCE:g} m to have room for objects; it is {max_distance}"
+                f"max_curvature must be below 1/max_distance to keep the street in view; it is {max_curvature}"
             )
-        if not 0 <= max_curvature <= 1 / 80 or max_curvature * max_distance > 1:
-            raise UserError(
-                f"max_curvature must lie between 0 and 1/80 per metre, and below 1/max_distance to keep the street "
-                f"in view; it is {max_curvature}"
-            )
-        if not 0 <= cloud_range[0] <= cloud_range[1] <= 1:
+        if cloud_range[0] > cloud_range[1]:
             raise UserError(f"cloud_range must be two fractions in [0, 1] in ascending order, not {cloud_range}")
-        if not 0 <= off_street_fraction <= 1:
-            raise UserError(f"off_street_fraction must lie between 0 and 1; it is {off_street_fraction}")
         _check_light(light_ranges or {})
         self.light_ranges = {**sampled_ranges(LIGHT_ATTRIBUTES), "clouds": cloud_range, **(light_ranges or {})}
         self.max_distance, self.max_curvature = max_distance, max_curvature
@@ -217,7 +211,7 @@ def _check_light(ranges: dict[str, tuple[float, float]]) -> None:
 
 
 @lru_cache(maxsize=4)
-def _footprints(assets: str | None, on_error: str) -> tuple[Int[Tensor, " k"], Float[Tensor, "k m 2"]]:
+def _footprints(assets: OptionalPath, on_error: str) -> tuple[Int[Tensor, " k"], Float[Tensor, "k m 2"]]:
     """Return the number of each class's meshes, and the width and length of each on the ground."""
     found = mesh_classes(assets, on_error)
     numbers = torch.tensor([len(found[name].models) for name in OBJECTS])

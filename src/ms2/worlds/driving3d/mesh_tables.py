@@ -1,15 +1,15 @@
 """The meshes of the driving world in one library, with tables that select them by class and attributes."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.render.scene3d.meshes import MeshLibrary
+from ms2.render.scene3d.meshes import Mesh, MeshLibrary
 from ms2.worlds.driving3d.assets.ground import CURVATURES, FIELDS, GROUND_STRIPS, ground_meshes
 from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
 from ms2.worlds.driving3d.declaration import OBJECTS
@@ -23,8 +23,7 @@ class MeshTables(NamedTuple):
         first: Index of each class's first mesh.
         number: Number of each class's meshes.
         far: Index of the mesh that replaces each mesh at a distance.
-        size: Width, length and height of each mesh in metres.
-        middle: Centre of each mesh's box relative to its origin; crowns and arms may extend to one side.
+        hull: Corners of the convex hull of each mesh of an object, of those at a distance too; padded by repeating one.
         palette: Colours of each class, padded.
         colours: Number of each class's colours.
         strip: Index of each ground strip's meshes, straight first, then with increasing curvature.
@@ -36,8 +35,7 @@ class MeshTables(NamedTuple):
     first: Int[Tensor, " k"]
     number: Int[Tensor, " k"]
     far: Int[Tensor, " m"]
-    size: Float[Tensor, "m 3"]
-    middle: Float[Tensor, "m 2"]
+    hull: Float[Tensor, "a v 3"]
     palette: Float[Tensor, "k p 3"]
     colours: Int[Tensor, " k"]
     strip: dict[str, Int[Tensor, " c"]]
@@ -65,19 +63,30 @@ def load_mesh_tables(assets: str | None, on_error: str) -> MeshTables:
     def indices(names: Iterable[str]) -> Int[Tensor, " c"]:
         return torch.tensor([library.index_of(name) for name in names])
 
-    sizes = [size for name in OBJECTS for size in found[name].sizes]
-    middles = [(m.vertices.min(0) + m.vertices.max(0))[:2] / 2 for name in OBJECTS for m in found[name].models]
     palettes = [torch.tensor(found[name].palette) for name in OBJECTS]
     return MeshTables(
         library,
         first=torch.tensor([0, *numbers]).cumsum(0)[:-1],
         number=torch.tensor(numbers),
         far=indices(f"{name}_far" if f"{name}_far" in far_meshes else name for name in meshes),
-        size=torch.tensor(sizes),
-        middle=torch.tensor(np.stack(middles), dtype=torch.float32),
+        hull=_hulls([*meshes.values(), *far_meshes.values()]),
         palette=torch.nn.utils.rnn.pad_sequence(palettes, batch_first=True),
         colours=torch.tensor([len(palette) for palette in palettes]),
         strip={name: indices(f"{name}_{c}" for c in range(len(CURVATURES))) for name in GROUND_STRIPS},
         curvatures=torch.tensor(CURVATURES),
         field=indices(f"field_{name}" for name in FIELDS),
     )
+
+
+def _hulls(meshes: Sequence[Mesh]) -> Float[Tensor, "a v 3"]:
+    """Return the corners of each mesh's convex hull, padded by repeating one; all vertices of a flat mesh."""
+    from scipy.spatial import ConvexHull, QhullError  # takes a while to import
+
+    found = []
+    for mesh in meshes:
+        corners = mesh.vertices
+        with contextlib.suppress(QhullError):
+            corners = corners[ConvexHull(corners.astype(float)).vertices]
+        found.append(torch.as_tensor(corners, dtype=torch.float32))
+    longest = max(map(len, found))
+    return torch.stack([torch.cat([corners, corners[:1].expand(longest - len(corners), 3)]) for corners in found])

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
+from typing import Annotated
 
 import torch
 
+from ms2.core.bounds import Bounds, Count, Fraction, Seed
 from ms2.core.errors import UserError, suggest
 from ms2.priors.structure import ListLengthPrior
 from ms2.worlds.driving3d.declaration import OBJECTS, SCENARIO_SETTINGS, SCENARIOS
@@ -13,6 +15,14 @@ from ms2.worlds.driving3d.grammar import plural
 
 DISPERSION = 0.1
 """Dispersion of counts, whose variance is mean * (1 + DISPERSION * mean): larger than Poisson's."""
+
+
+MeanCount = Annotated[float, Bounds(ge=0, le=100)]
+"""Mean number of objects of a class."""
+TailMean = Annotated[float, Bounds(gt=0, le=100)]
+"""Mean of a geometric distribution."""
+Dispersion = Annotated[float, Bounds(ge=0, le=10)]
+"""Overdispersion: the variance of a count is mean * (1 + dispersion * mean)."""
 
 
 class SimpleStreets(ListLengthPrior):
@@ -27,15 +37,15 @@ class SimpleStreets(ListLengthPrior):
     """
 
     def __init__(
-        self, min_count: int = 1, max_count: int = 3, tail_fraction: float = 0.0, tail_mean: float = 8.0
+        self,
+        min_count: Count = 1,
+        max_count: Count = 3,
+        tail_fraction: Fraction = 0.0,
+        tail_mean: TailMean = 8.0,
     ) -> None:
-        if not 0 <= min_count <= max_count:
+        if min_count > max_count:
             raise UserError(
                 f"min_count and max_count must be counts in ascending order, not {min_count} and {max_count}"
-            )
-        if not 0 <= tail_fraction <= 1 or not tail_mean > 0:
-            raise UserError(
-                f"tail_fraction must lie in [0, 1] and tail_mean be positive; they are {tail_fraction} and {tail_mean}"
             )
         few, wide = [0.0] * min_count + [1 / (max_count - min_count + 1)] * (max_count - min_count + 1), [0.0]
         if tail_fraction:
@@ -54,7 +64,7 @@ class ScenarioPrior(ListLengthPrior):
     """
 
     def __init__(
-        self, scenario: str, mean_counts: Mapping[str, float] | None = None, dispersion: float = DISPERSION
+        self, scenario: str, mean_counts: Mapping[str, MeanCount] | None = None, dispersion: Dispersion = DISPERSION
     ) -> None:
         if scenario not in SCENARIOS:
             raise UserError(f"there is no scenario {scenario!r}. {suggest(scenario, SCENARIOS)}")
@@ -74,7 +84,7 @@ class Rural(ScenarioPrior):
         dispersion: The variance of a count is mean * (1 + dispersion * mean); 0 gives Poisson's distribution.
     """
 
-    def __init__(self, mean_counts: dict[str, float] | None = None, dispersion: float = DISPERSION) -> None:
+    def __init__(self, mean_counts: dict[str, MeanCount] | None = None, dispersion: Dispersion = DISPERSION) -> None:
         super().__init__("Rural", mean_counts, dispersion)
 
 
@@ -86,7 +96,7 @@ class Suburban(ScenarioPrior):
         dispersion: The variance of a count is mean * (1 + dispersion * mean); 0 gives Poisson's distribution.
     """
 
-    def __init__(self, mean_counts: dict[str, float] | None = None, dispersion: float = DISPERSION) -> None:
+    def __init__(self, mean_counts: dict[str, MeanCount] | None = None, dispersion: Dispersion = DISPERSION) -> None:
         super().__init__("Suburban", mean_counts, dispersion)
 
 
@@ -98,7 +108,7 @@ class Urban(ScenarioPrior):
         dispersion: The variance of a count is mean * (1 + dispersion * mean); 0 gives Poisson's distribution.
     """
 
-    def __init__(self, mean_counts: dict[str, float] | None = None, dispersion: float = DISPERSION) -> None:
+    def __init__(self, mean_counts: dict[str, MeanCount] | None = None, dispersion: Dispersion = DISPERSION) -> None:
         super().__init__("Urban", mean_counts, dispersion)
 
 
@@ -110,7 +120,7 @@ class RandomStreets(ListLengthPrior):
         max_counts: Maximum count by class; the default is 2 for trucks, which occlude much, and 6 for other classes.
     """
 
-    def __init__(self, seed: int = 0, max_counts: dict[str, int] | None = None) -> None:
+    def __init__(self, seed: Seed = 0, max_counts: dict[str, Count] | None = None) -> None:
         _check_classes(max_counts or {})
         generator = torch.Generator().manual_seed(seed)
         limits = {name: (max_counts or {}).get(name, 2 if name == "truck" else 6) for name in OBJECTS}
@@ -133,12 +143,7 @@ def negative_binomial(mean: float, dispersion: float) -> list[float]:
     """Compute negative binomial probabilities of 0, 1, 2, ..., truncated where at most 1e-4 remains.
 
     The variance is mean * (1 + dispersion * mean); a dispersion of 0 gives Poisson's distribution.
-
-    Raises:
-        UserError: If the mean or the dispersion is negative.
     """
-    if mean < 0 or dispersion < 0:
-        raise UserError(f"a mean count and its dispersion can't be negative, as {mean} and {dispersion} are")
     if mean == 0:
         return [1.0]
     size = 1 / dispersion if dispersion else math.inf

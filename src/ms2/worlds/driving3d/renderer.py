@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ms2.core.bounds import Dimension
 from ms2.core.errors import UserError, suggest
-from ms2.core.files import expand_path
+from ms2.core.paths import OptionalPath, expand_path
 from ms2.render.base import Renderer, Rendering, asset_licence
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.calibration import read_projection
@@ -41,7 +42,7 @@ class Rendering3D(Rendering):
         truncation: Fraction of each object's amodal box outside of the image.
         boxes3d: Height, width, length; x (right), y (down), z (forward) of the centre of the base, in the axes of
             KITTI's reference camera; rotation around its y axis, 0 for an object that heads to the right. Metres and
-            radians.
+            radians. The smallest box of that heading around the mesh as drawn.
         projection: Projection matrix from those axes to pixels, KITTI's P2 for images of this size.
     """
 
@@ -75,10 +76,10 @@ class StreetView(Renderer):
 
     def __init__(
         self,
-        size: tuple[int, int] = (128, 416),
-        calibration: str | None = None,
+        size: tuple[Dimension, Dimension] = (128, 416),
+        calibration: OptionalPath = None,
         classes: Sequence[str] = (*SCENARIOS, *OBJECTS),
-        assets: str | None = None,
+        assets: OptionalPath = None,
         on_error: Literal["raise", "skip"] = "raise",
         engine: Engine | None = None,
     ) -> None:
@@ -92,7 +93,7 @@ class StreetView(Renderer):
         self.size, self.classes, self.on_error = (size[0], size[1]), tuple(classes), on_error
         self.assets = None if assets is None else str(expand_path(assets))
         if assets is not None:
-            self.licence = asset_licence(assets)
+            self.licence = asset_licence(str(assets))
         self.engine = WarpEngine() if engine is None else engine
         p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(expand_path(calibration))
         self.projection = resized_projection(p2, self.size)
@@ -105,7 +106,7 @@ class StreetView(Renderer):
 
     def render_labelled(self, scenes: SceneBatch) -> Rendering3D:
         """Render images with labels."""
-        output, boxes3d = self._rasterise(scenes, labels=True)
+        output, objects = self._rasterise(scenes, labels=True)
         assert output.labels is not None
         n = scenes.classes.shape[1]
         labels = output.labels
@@ -122,14 +123,14 @@ class StreetView(Renderer):
             visibility=labels.visibility[:, :n],
             depth=output.depth,
             truncation=labels.truncation(self.size)[:, :n],
-            boxes3d=boxes3d,
+            boxes3d=_boxes3d(objects, self._tables_on(x0.device).hull, scenes),
             projection=self.projection.to(x0.device).expand(len(scenes), -1, -1),
         )
 
-    def _rasterise(self, scenes: SceneBatch, labels: bool) -> tuple[RasterOutput, Float[Tensor, "b n 7"]]:
-        """Render with the engine; also return the objects' 3D boxes."""
+    def _rasterise(self, scenes: SceneBatch, labels: bool) -> tuple[RasterOutput, InstanceBatch]:
+        """Render with the engine; also return the instances of the objects."""
         tables = self._tables_on(scenes.classes.device)
-        objects, boxes3d = self._objects(scenes, tables)
+        objects = self._objects(scenes, tables)
         ground = ground_instances(scenes, tables)
         instances = InstanceBatch(
             torch.cat([objects.mesh, ground.mesh], 1),
@@ -138,10 +139,10 @@ class StreetView(Renderer):
             torch.cat([objects.mesh >= 0, torch.zeros_like(ground.mesh, dtype=torch.bool)], 1),
         )
         camera, lighting = self._camera(scenes), _lighting(scenes)
-        return self.engine.render(tables.library, instances, camera, lighting, self.size, labels), boxes3d
+        return self.engine.render(tables.library, instances, camera, lighting, self.size, labels), objects
 
-    def _objects(self, scenes: SceneBatch, tables: MeshTables) -> tuple[InstanceBatch, Float[Tensor, "b n 7"]]:
-        """Build the instances of the objects, and their 3D boxes."""
+    def _objects(self, scenes: SceneBatch, tables: MeshTables) -> InstanceBatch:
+        """Build the instances of the objects."""
         object_class = self._object_class(scenes)
         used = object_class >= 0
         of = {a.name: torch.where(used, scenes.attributes[a.name], 0) for a in self.attributes}
@@ -151,10 +152,7 @@ class StreetView(Renderer):
         scale = torch.stack([of["width"], of["length"], of["height"]], -1)
         position = torch.stack([of["x"], of["y"], ground_height(of["x"], of["y"], scenes)], -1)
         mesh = torch.where(of["y"] > FAR_DISTANCE, tables.far[model], model)
-        instances = InstanceBatch.place_upright(torch.where(used, mesh, -1), position, of["yaw"], scale, colour)
-        linear = instances.transform[:, :, :3, :2]
-        middle = torch.einsum("bnij,bnj->bni", linear, tables.middle[model]) + position
-        return instances, _boxes3d(middle, of["yaw"], tables.size[model] * scale, scenes) * used[..., None]
+        return InstanceBatch.place_upright(torch.where(used, mesh, -1), position, of["yaw"], scale, colour)
 
     def _object_class(self, scenes: SceneBatch) -> Int[Tensor, "b n"]:
         """Return the index of each object's class in ``OBJECTS``; -1 for scenarios and unused entries."""
@@ -210,21 +208,50 @@ def _blurred(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return (rows[..., :-2, :] + rows[..., 1:-1, :]).add_(rows[..., 2:, :]).div_(9)
 
 
-def _boxes3d(
-    base: Float[Tensor, "b n 3"], yaw: Float[Tensor, "b n"], size: Float[Tensor, "b n 3"], scenes: SceneBatch
-) -> Float[Tensor, "b n 7"]:
-    """Compute KITTI's 3D boxes from the centres of the objects' bases in the world's axes."""
-    of = scenes.environment
+def _boxes3d(objects: InstanceBatch, hull: Float[Tensor, "a v 3"], scenes: SceneBatch) -> Float[Tensor, "b n 7"]:
+    """Compute KITTI's 3D boxes, the smallest around the meshes as drawn; zeros for unused entries.
+
+    KITTI's boxes turn around the camera's y axis only. In the axes of a pitched camera upright objects lean, by 0.1 m
+    for a height of 7 m and a pitch of 0.015: so the boxes around them are larger than the meshes' own.
+
+    Args:
+        objects: The objects' instances.
+        hull: Corners of the convex hull of each mesh.
+        scenes: The scenes, for the heading of the objects and the camera's pose.
+    """
+    of, used = scenes.environment, objects.mesh >= 0
     # in the axes of KITTI's reference camera, from which the colour camera is shifted by some centimetres
     reference = Camera.from_pinhole(
-        torch.ones(len(scenes), 2, device=size.device), torch.zeros(len(scenes), 2, device=size.device),
+        torch.ones(len(scenes), 2, device=hull.device), torch.zeros(len(scenes), 2, device=hull.device),
         of["camera_height"], of["pitch"], of["camera_yaw"],
     )  # fmt: skip
-    position = torch.einsum("bij,bnj->bni", reference.pose[:, :, :3], base) + reference.pose[:, None, :, 3]
-    rotation = -(yaw - of["camera_yaw"][:, None]) - math.pi / 2
-    rotation = (rotation + math.pi) % (2 * math.pi) - math.pi
-    width, length, height = size.unbind(-1)
-    return torch.cat([torch.stack([height, width, length], -1), position, rotation[..., None]], -1)
+    turn = -(scenes.attributes["yaw"] - of["camera_yaw"][:, None]) - math.pi / 2
+    turn = torch.where(used, (turn + math.pi) % (2 * math.pi) - math.pi, 0)
+    # products of small matrices are rounded differently in other batches; in doubles that is not seen
+    cos, sin = turn.double().cos(), turn.double().sin()
+    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+    # rows: along the object, down, across
+    axes = torch.stack([cos, zero, -sin, zero, one, zero, sin, zero, cos], -1).unflatten(
+        -1, (3, 3)
+    )  # ahead, down, side
+    pose, model = reference.pose.double()[:, None], objects.transform.double()
+    to_box = (axes @ pose[..., :3] @ model[..., :3, :3]).float()
+    origin = pose[..., :3] @ model[..., :3, 3:] + pose[..., 3:]
+    corners = hull[objects.mesh.clamp(min=0)]
+    low, high = zip(*(_range(corners, to_box[..., axis, :]) for axis in range(3)), strict=True)
+    bottom = torch.stack([(low[0] + high[0]) / 2, high[1], (low[2] + high[2]) / 2], -1)
+    position = (origin + axes.mT @ bottom[..., None].double())[..., 0].float()
+    length, height, width = (end - start for start, end in zip(low, high, strict=True))
+    return torch.cat([torch.stack([height, width, length], -1), position, turn[..., None]], -1) * used[..., None]
+
+
+def _range(
+    points: Float[Tensor, "b n v 3"], direction: Float[Tensor, "b n 3"]
+) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
+    """Compute the smallest and the largest coordinate of points along a direction."""
+    x, y, z = direction[..., None, :].unbind(-1)
+    along = points[..., 0] * x + points[..., 1] * y + points[..., 2] * z
+    return along.amin(-1), along.amax(-1)
 
 
 def resized_projection(p2: Float[Tensor, "3 4"], size: tuple[int, int]) -> Float[Tensor, "3 4"]:

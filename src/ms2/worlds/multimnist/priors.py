@@ -1,10 +1,12 @@
 """Structure and parameter priors of MultiMNIST and of its target (section 4.1)."""
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from ms2.core.bounds import Bounds, Count, FiniteFloat, Fraction, NonNegativeFloat, Seed
 from ms2.core.errors import UserError
 from ms2.priors.parameters import ParameterPrior, sample_uniform
 from ms2.priors.structure import ListLengthPrior
@@ -19,7 +21,7 @@ class UniformDigits(ListLengthPrior):
         max_digits: Maximum number of digits per scene.
     """
 
-    def __init__(self, max_digits: int = 10) -> None:
+    def __init__(self, max_digits: Count = 10) -> None:
         super().__init__(lengths={"Digits": [1.0] * (max_digits + 1)})
 
 
@@ -33,7 +35,7 @@ class RandomDigits(ListLengthPrior):
         max_digits: Maximum number of digits per scene.
     """
 
-    def __init__(self, seed: int = 0, max_digits: int = 10) -> None:
+    def __init__(self, seed: Seed = 0, max_digits: Count = 10) -> None:
         generator = torch.Generator().manual_seed(seed)
         numbers = torch.rand(max_digits + 1, generator=generator) ** 2
         classes = torch.rand(len(DIGITS), generator=generator)
@@ -57,12 +59,11 @@ class UniformPlacement(ParameterPrior):
     mutable = MUTABLE_ATTRIBUTES
 
     def __init__(
-        self, max_angle: float = 0.0, image_range: tuple[float, float] = (0.0, 1.0), row_fraction: float = 0.0
+        self,
+        max_angle: Annotated[float, Bounds(ge=0, le=180)] = 0.0,
+        image_range: tuple[Fraction, Fraction] = (0.0, 1.0),
+        row_fraction: Fraction = 0.0,
     ) -> None:
-        if not 0 <= max_angle <= 180:
-            raise UserError(f"max_angle must lie between 0 and 180 degrees, not be {max_angle}")
-        if not 0 <= row_fraction <= 1:
-            raise UserError(f"row_fraction must lie between 0 and 1; it is {row_fraction}")
         self.max_angle, self.image_range, self.row_fraction = max_angle, _checked_range(image_range), row_fraction
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
@@ -105,14 +106,11 @@ class NormalPlacement(ParameterPrior):
 
     def __init__(
         self,
-        x: tuple[float, float] = (0.5, 0.05),
-        y: tuple[float, float] = (0.5, 0.05),
-        angle: tuple[float, float] = (0.0, 15.0),
-        image_range: tuple[float, float] = (0.0, 1.0),
+        x: tuple[FiniteFloat, NonNegativeFloat] = (0.5, 0.05),
+        y: tuple[FiniteFloat, NonNegativeFloat] = (0.5, 0.05),
+        angle: tuple[FiniteFloat, NonNegativeFloat] = (0.0, 15.0),
+        image_range: tuple[Fraction, Fraction] = (0.0, 1.0),
     ) -> None:
-        for name, (_, deviation) in (("x", x), ("y", y), ("angle", angle)):
-            if deviation < 0:
-                raise UserError(f"{name} is a mean and a standard deviation, which can't be {deviation}")
         self.x, self.y, self.angle, self.image_range = x, y, angle, _checked_range(image_range)
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
@@ -142,7 +140,7 @@ class LinePlacement(ParameterPrior):
 
     mutable = MUTABLE_ATTRIBUTES
 
-    def __init__(self, image_range: tuple[float, float] = (0.0, 1.0)) -> None:
+    def __init__(self, image_range: tuple[Fraction, Fraction] = (0.0, 1.0)) -> None:
         self.image_range = _checked_range(image_range)
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:

@@ -4,7 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ms2.core.bounds import Dimension
 from ms2.core.errors import UserError
+from ms2.core.paths import OptionalPath, expand_path
 from ms2.render.base import Renderer, Rendering
 from ms2.render.compositing import sprites
 from ms2.scene.batch import SceneBatch
@@ -34,16 +36,16 @@ class DigitCanvas(Renderer):
 
     def __init__(
         self,
-        canvas_size: int = 256,
-        digit_size: int = 28,
+        canvas_size: Dimension = 256,
+        digit_size: Dimension = 28,
         source: Source = "sklearn",
-        mnist_root: str | None = None,
+        mnist_root: OptionalPath = None,
         rotation: bool = False,
     ) -> None:
         if not 0 < digit_size <= canvas_size:
             raise UserError(f"a digit of {digit_size} pixels does not fit onto a canvas of {canvas_size} pixels")
         self.canvas_size, self.digit_size, self.rotation = canvas_size, digit_size, rotation
-        self.digits = load_digits(source, digit_size, mnist_root)
+        self.digits = load_digits(source, digit_size, None if mnist_root is None else str(expand_path(mnist_root)))
         self.licence = LICENCES[source]
         self._copies: dict[torch.device, Digits] = {}
         self.size = (canvas_size, canvas_size)

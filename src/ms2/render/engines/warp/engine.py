@@ -3,12 +3,13 @@
 import contextlib
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from ms2.core.bounds import BatchSize, Bounds, PositiveFloat
 from ms2.core.errors import UserError
 from ms2.render.engines.warp.rasteriser import Rasteriser, RasterSettings
 from ms2.render.engines.warp.runtime import load_warp
@@ -40,15 +41,13 @@ class WarpEngine(Engine):
 
     def __init__(
         self,
-        supersampling: int = 2,
-        shadow_size: int = 1024,
-        shadow_distance: float = 60.0,
-        shadow_half_width: float = 36.0,
-        near: float = 0.2,
-        scenes_per_pass: int | None = None,
+        supersampling: Annotated[int, Bounds(ge=1, le=16)] = 2,
+        shadow_size: Annotated[int, Bounds(ge=0, le=16384)] = 1024,
+        shadow_distance: PositiveFloat = 60.0,
+        shadow_half_width: PositiveFloat = 36.0,
+        near: PositiveFloat = 0.2,
+        scenes_per_pass: BatchSize | None = None,
     ) -> None:
-        if supersampling < 1:
-            raise UserError(f"supersampling is {supersampling}; it must be at least 1, which means none")
         if shadow_size and shadow_size < 8:
             raise UserError(f"a shadow map of {shadow_size} samples is too small: use 0 for no shadows, or 512, say")
         self.raster_settings = RasterSettings(supersampling, shadow_size, shadow_distance, shadow_half_width, near)

@@ -1,8 +1,13 @@
 """Import of NVIDIA Warp and of the kernels."""
 
+import atexit
 import contextlib
+import errno
 import os
+import shutil
 import sys
+import tempfile
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +17,10 @@ from ms2.core.errors import UserError
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+
+CACHE_VARIABLE = "WARP_CACHE_PATH"
+"""Environment variable with the folder in which Warp keeps compiled kernels."""
 
 
 class Runtime(NamedTuple):
@@ -37,10 +46,32 @@ def load_warp() -> Runtime:
     level = warp.config.log_level
     warp.config.log_level = max(level, warp.LOG_WARNING)
     with contextlib.nullcontext() if torch.cuda.is_available() else _silent_stderr():
-        warp.init()  # a second call does nothing
+        _init(warp)
     from ms2.render.engines.warp import kernels, shading
 
     return Runtime(warp, kernels, shading)
+
+
+def _init(warp: Any) -> None:
+    """Initialise Warp; with a temporary folder for compiled kernels where its own can't be written.
+
+    The folder is named in an environment variable that Warp reads, for processes that this one starts.
+    """
+    try:
+        warp.init()  # a second call does nothing
+        if not os.access(warp.config.kernel_cache_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), warp.config.kernel_cache_dir)
+    except OSError as error:
+        folder = tempfile.mkdtemp(prefix="ms2-warp-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ[CACHE_VARIABLE] = folder
+        warp.config.kernel_cache_dir = folder
+        warnings.warn(
+            f"kernels are compiled anew in this run, as they can't be kept ({error}): name a folder for them in the "
+            f"environment variable {CACHE_VARIABLE}",
+            stacklevel=2,
+        )
+        warp.init()
 
 
 @contextlib.contextmanager
@@ -49,7 +80,7 @@ def _silent_stderr() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with open(os.devnull, "w") as devnull:
+        with open(os.devnull, "wb") as devnull:
             os.dup2(devnull.fileno(), 2)
         yield
     finally:

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from ms2.core.errors import UserError, suggest
+from ms2.core.paths import expand_path
 from ms2.render.scene3d.mesh_files import MESH_SUFFIXES, load_mesh
 from ms2.render.scene3d.meshes import Mesh
 from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
 
 PAINT_MATERIALS = ("paint", "Paint", "body", "Body", "carpaint", "CarPaint", "car_paint", "bodypaint", "tint", "Tint")
 """Names of materials that the instance's colour tints."""
+UNREAD_SUFFIXES = (".3ds", ".blend", ".dae", ".fbx", ".gltf", ".ply", ".stl", ".usd", ".usda", ".usdc", ".usdz")
+"""Suffixes of mesh files that are not read."""
 SIZE_AXES = {"width": 0, "length": 1, "height": 2}
 """Index of the axis of a mesh along which each of its dimensions is measured."""
 
@@ -33,7 +36,7 @@ def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") ->
     """
     if on_error not in ("raise", "skip"):
         raise UserError(f"on_error is {on_error!r}. {suggest(on_error, ('raise', 'skip'))}")
-    root = Path(assets)
+    root = expand_path(assets)
     found: dict[str, list[Mesh]] = {}
     broken = []
     for folder in _subfolders(root, classes):
@@ -50,6 +53,14 @@ def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") ->
                 broken.append(str(error))
         if models:
             found[folder.name] = models
+    unread = [file.name for folder in _subfolders(root, classes) for file in _unread_files(folder)]
+    if unread:
+        more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
+        warnings.warn(
+            f"{len(unread)} mesh files in {root.absolute()} are of kinds that are not read: "
+            f"{', '.join(unread[:3])}{more}. Export them as {' or '.join(MESH_SUFFIXES)}.",
+            stacklevel=2,
+        )
     if broken:
         left = [folder.name for folder in _subfolders(root, classes) if folder.name not in found]
         built_in = f" Procedural meshes are used for: {', '.join(left)}." if left else ""
@@ -109,6 +120,13 @@ def _subfolders(root: Path, classes: Sequence[str]) -> list[Path]:
                 "remove it for procedural meshes."
             )
     return folders
+
+
+def _unread_files(folder: Path) -> list[Path]:
+    """Return mesh files of other kinds, which are not beside a file of the same name that is read."""
+    read = {file.stem for file in _files(folder)}
+    others = (p for p in folder.iterdir() if p.suffix.lower() in UNREAD_SUFFIXES and not p.name.startswith("."))
+    return sorted(file for file in others if file.stem not in read)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,0 +1,98 @@
+"""Analysis of context-free grammars in about linear time: lengths of derivations, and symbols that can be reached.
+
+Nothing here recurses, so that a grammar may be a chain of any depth.
+"""
+
+import math
+from collections.abc import Sequence
+from heapq import heappop, heappush
+
+from ms2.grammar.rules import Rule
+
+MAX_SHOWN = 1e300
+"""Largest number of steps that is written out: lengths can grow exponentially with the number of rules."""
+
+
+def format_steps(steps: int | float) -> str:
+    """Format a number of steps, which may be too large for a float."""
+    return f"{steps:g}" if steps <= MAX_SHOWN or steps == math.inf else f"over {MAX_SHOWN:g}"
+
+
+def shortest_derivations(rules: Sequence[Rule]) -> dict[str, int | float]:
+    """Compute the number of steps of each non-terminal's shortest derivation; infinite for one that never terminates.
+
+    Symbols are settled in the order of their lengths, as in Dijkstra's algorithm (Knuth, A generalization of Dijkstra's
+    algorithm, 1977): a rule counts once all symbols of its right-hand side are settled.
+    """
+    length: dict[str, int | float] = dict.fromkeys((rule.lhs for rule in rules), math.inf)
+    uses: dict[str, list[int]] = {symbol: [] for symbol in length}  # rules by symbols of their right-hand sides
+    for k, rule in enumerate(rules):
+        for symbol in rule.rhs:
+            if symbol in uses:
+                uses[symbol].append(k)
+    unsettled = [sum(symbol in length for symbol in rule.rhs) for rule in rules]
+    steps: list[int] = [1] * len(rules)
+    queue: list[tuple[int, int]] = []  # steps of a rule, and its number
+    for k, number in enumerate(unsettled):
+        if number == 0:
+            heappush(queue, (1, k))
+    while queue:
+        found, settled = heappop(queue)
+        symbol = rules[settled].lhs
+        if length[symbol] != math.inf:
+            continue
+        length[symbol] = found
+        for k in uses[symbol]:
+            steps[k] += found
+            unsettled[k] -= 1
+            if unsettled[k] == 0:
+                heappush(queue, (steps[k], k))
+    return length
+
+
+def longest_derivation(rules: Sequence[Rule], start: str, shortest: dict[str, int | float]) -> int | float:
+    """Compute the number of steps of the longest derivation.
+
+    Args:
+        rules: Rules of the grammar.
+        start: Start symbol.
+        shortest: Result of `shortest_derivations`.
+
+    Returns:
+        The number; infinite where a symbol that can be reached is recursive, minus infinity where no derivation ends.
+    """
+    if shortest[start] == math.inf:
+        return -math.inf
+    bodies: dict[str, list[list[str]]] = {symbol: [] for symbol in shortest}  # of rules that occur in derivations
+    for rule in rules:
+        body = [symbol for symbol in rule.rhs if symbol in shortest]
+        if all(shortest[symbol] < math.inf for symbol in body):
+            bodies[rule.lhs].append(body)
+    length: dict[str, int] = {}
+    opened = {start}
+    stack = [(start, iter([symbol for body in bodies[start] for symbol in body]))]
+    while stack:
+        symbol, below = stack[-1]
+        following = next((s for s in below if s not in length), None)
+        if following is None:
+            length[symbol] = max(1 + sum(length[s] for s in body) for body in bodies[symbol])
+            stack.pop()
+        elif following in opened:  # and has no length yet: it derives itself
+            return math.inf
+        else:
+            opened.add(following)
+            stack.append((following, iter([s for body in bodies[following] for s in body])))
+    return length[start]
+
+
+def reachable_symbols(rules: Sequence[Rule], start: str) -> frozenset[str]:
+    """Return the symbols that occur in some sentential form."""
+    bodies: dict[str, list[str]] = {}
+    for rule in rules:
+        bodies.setdefault(rule.lhs, []).extend(rule.rhs)
+    seen, queue = {start}, [start]
+    while queue:
+        new = set(bodies.get(queue.pop(), ())) - seen
+        seen |= new
+        queue += new
+    return frozenset(seen)
