@@ -12,7 +12,7 @@ import pytest
 
 import ms2
 from ms2.cli import compare, generate
-from ms2.cli.commands import COMMANDS, Command
+from ms2.cli.commands import COMMANDS
 from ms2.cli.configs import with_settings
 from ms2.cli.fit import CLI
 from ms2.core.bounds import (
@@ -172,7 +172,12 @@ def test_numeric_options_of_commands_have_bounds(name: str) -> None:
 
 def test_the_longest_derivation_that_lint_plans_for_has_bounds() -> None:
     with pytest.raises(UserError, match=r"^t_max must be at least 1, not 0$"):
-        Command.run(COMMANDS["lint"], ["MultiMNIST", "0"])
+        COMMANDS["lint"].run(["MultiMNIST", "0"])
+
+
+def test_a_seed_is_compared_once() -> None:
+    with pytest.raises(UserError, match=r"^seeds are 1 2 1: the same one twice counts one result twice$"):
+        COMMANDS["compare"].run(["runs/none", "--seeds", "1", "2", "1"])
 
 
 @pytest.mark.parametrize(
@@ -227,6 +232,8 @@ TYPED = {
         (PositiveInt | None, -1, "x must be at least 1, not -1"),
         (PositiveInt | None, "all", "x must be a whole number, not 'all'"),
         (PositiveFloat, 1e30, None),
+        (PositiveFloat, 1e-30, None),
+        (PositiveFloat, 1e-300, "x must be at least 1.2e-38, not 1e-300"),
         (PositiveFloat, -1.0, "x must be greater than 0, not -1"),
         (PositiveFloat, math.nan, "x must be finite, not nan"),
         (PositiveFloat, math.inf, "x must be finite, not inf"),
@@ -256,7 +263,11 @@ def test_what_is_wrong_is_said(hint: Any, value: Any, said: str | None) -> None:
 def test_wrong_types_are_said_in_one_line() -> None:
     class Inner(Configured):
         def __init__(
-            self, size: Dimension = 1, flag: bool = False, widths: PositiveFloat | dict[str, float] = 1
+            self,
+            size: Dimension = 1,
+            flag: bool = False,
+            sides: tuple[Dimension, Dimension] = (1, 1),
+            widths: PositiveFloat | dict[str, float] = 1,
         ) -> None: ...
 
     parser = ArgumentParser(exit_on_error=False)
@@ -264,6 +275,7 @@ def test_wrong_types_are_said_in_one_line() -> None:
     for argument, said in (
         ("size=x", "part.size must be a whole number, not x"),
         ("flag=3", "part.flag must be true or false, not 3"),
+        ("sides=[1]", r"part.sides must be 2 values, not \[1\]"),
         ("widths=x", "part.widths must be a number or a dictionary, not x"),
     ):
         with pytest.raises(UserError, match=f"^{said}$"):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ms2.cli.generate import chosen_device, default_workers, separate_settings
 from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, PositiveWorkers, Seed
+from ms2.core.errors import UserError
 from ms2.core.files import write_text
 from ms2.core.parsing import ArgumentParser
 from ms2.core.paths import UserPath, Weights
@@ -47,6 +48,8 @@ def compare_command(command: "Command", argv: list[str]) -> None:
     options(parser)
     own, settings = separate_settings(argv)
     args = parser.parse_args(own)
+    if len(set(args.seeds)) < len(args.seeds):
+        raise UserError(f"seeds are {' '.join(map(str, args.seeds))}: the same one twice counts one result twice")
     args.classes = None if args.classes is None else tuple(args.classes)
     budget = DetectorBudget(**{f.name: getattr(args, f.name) for f in fields(DetectorBudget)})
     device, runs = chosen_device(args.device), list(map(str, args.runs))

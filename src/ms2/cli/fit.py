@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -20,7 +21,7 @@ from ms2.cli.configs import with_settings
 from ms2.cli.dry_run import FitPlan, check_before_training, dry_run
 from ms2.cli.run import Run, run_identity
 from ms2.cli.run_folder import Identity, RunFolder, is_first_process, throwaway_folder
-from ms2.core.bounds import PositiveInt, Seed, problem
+from ms2.core.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed, problem
 from ms2.core.errors import UserError
 from ms2.core.explain import explain_error
 from ms2.core.parsing import check_bounds
@@ -36,6 +37,12 @@ from ms2.world import World
 if TYPE_CHECKING:
     from ms2.cli.commands import Command
 
+TRAINER_BOUNDS = {
+    "log_every_n_steps": NonNegativeInt | None,
+    "val_check_interval": PositiveFloat | str | timedelta | dict | None,
+    "check_val_every_n_epoch": PositiveInt | None,
+}
+"""Bounds of arguments that Lightning's Trainer does not check."""
 MAX_DRAWN_SEED = 2**31
 """Bound of seeds that are drawn; short enough to be typed."""
 
@@ -114,6 +121,9 @@ class CLI(LightningCLI):
         if "data.target.init_args.allow_pipe" in settings:
             settings["data.target.init_args.allow_pipe"] = settings["allow_pipe"]  # whatever a file says
         check_bounds(self._parser(command[0] if command else None), settings)
+        for name, hint in TRAINER_BOUNDS.items():
+            if found := problem(hint, settings["trainer"][name], f"trainer.{name}"):
+                raise UserError(found)
 
     @cached_property
     def drawn_seed(self) -> int:

@@ -22,6 +22,8 @@ MAX_SEED = 2**32 - 1
 """Largest seed that PyTorch Lightning and NumPy accept."""
 MAX_FLOAT = 3.4e38
 """About the largest number of 32 bits: larger ones are infinite in tensors."""
+MIN_FLOAT = 1.2e-38
+"""About the smallest positive number of 32 bits with all its digits: smaller ones become zero in tensors."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Bounds:
     def __repr__(self) -> str:
         """Show the bounds as ``--help`` does: ``>= 1``."""
         signs = (">", self.gt), (">=", self.ge), ("<", self.lt), ("<=", self.le)
-        technical = (MAX_INT, MAX_DIMENSION, MAX_BATCH, MAX_SEED, MAX_FLOAT, -MAX_FLOAT)
+        technical = (MAX_INT, MAX_DIMENSION, MAX_BATCH, MAX_SEED, MIN_FLOAT, MAX_FLOAT, -MAX_FLOAT)
         return " and ".join(f"{sign} {bound:g}" for sign, bound in signs if bound not in (None, *technical)) or "finite"
 
 
@@ -81,7 +83,7 @@ Seed = Annotated[int, Bounds(ge=0, le=MAX_SEED)]
 """Seed of random numbers."""
 FiniteFloat = Annotated[float, Bounds(ge=-MAX_FLOAT, le=MAX_FLOAT)]
 """Any number, such as a coordinate."""
-PositiveFloat = Annotated[float, Bounds(gt=0, le=MAX_FLOAT)]
+PositiveFloat = Annotated[float, Bounds(gt=0, ge=MIN_FLOAT, le=MAX_FLOAT)]
 """Learning rate, bandwidth, length."""
 NonNegativeFloat = Annotated[float, Bounds(ge=0, le=MAX_FLOAT)]
 """Weight, or standard deviation."""

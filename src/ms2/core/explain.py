@@ -139,6 +139,8 @@ def _explain_type(message: str) -> str | None:
     keys = re.findall(r'Parser key "([\w.]+)"', message)  # of classes within classes, from outside
     if keys and (explained := re.search(r"^\s*(?:- )?(\S+ must be .*)$", message, re.MULTILINE)):
         return ".".join([*keys, explained[1]])  # a parser of an inner class has explained it
+    if keys and (sizes := re.search(r"Expected a tuple with (\d+) elements\. Got value: (.*)", message)):
+        return f"{'.'.join(keys)} must be {sizes[1]} values, not {sizes[2]}"
     expected = [name for name in re.findall(r"Expected a <class '(\w+)'>", message) if name != "NoneType"]
     given = re.search(r"(?:Got|Given) value: (.*)", message)
     if not (keys and expected and given) or not set(expected) <= set(TYPE_NAMES):
