@@ -173,9 +173,9 @@ def test_a_setting_is_filled_in(cls: Any, name: str, home: Path) -> None:
             return str(found)
         return ""
 
-    assert "MS2_UNSET" in error("$MS2_UNSET/nothing") and "MS2_UNSET" in error(Path("${MS2_UNSET}"))
-    messages = [error(path) for path in ("~/nothing", "$HERE/home/nothing", home / "nothing")]
-    assert messages[0] == messages[1] == messages[2]
+    assert "MS2_UNSET" in error(Path("${MS2_UNSET}/nothing"))
+    messages = [error(path) for path in ("~/nothing", home / "nothing")]
+    assert messages[0] == messages[1]
     assert not any("~" in message or "$" in message for message in messages)
     assert not messages[0] or str(home / "nothing") in messages[0] or name == "images"  # of COCO, which come later
     assert not any(sign in path.name for path in home.parent.rglob("*") for sign in "~$")

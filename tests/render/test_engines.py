@@ -1,8 +1,10 @@
 """Contract of engines: WarpEngine and a ray caster in NumPy agree, and a street view takes either."""
 
 import math
+import os
 import pickle
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from ms2.core.errors import UserError
 from ms2.core.registry import available
+from ms2.render.engines.warp import runtime
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.camera import Camera
 from ms2.render.scene3d.engine import Engine, InstanceLabels, RasterOutput
@@ -168,3 +171,18 @@ def test_a_street_view_takes_any_engine() -> None:
 
 def test_engines_are_plugins() -> None:
     assert available("engines") == {"WarpEngine": WarpEngine}
+
+
+@pytest.mark.parametrize("place", ["/proc/none/warp", "/proc"])
+def test_kernels_go_elsewhere_where_they_cannot_be_kept(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warp makes its folder when it starts, or finds one that it may not write to."""
+    monkeypatch.setenv(runtime.CACHE_VARIABLE, place)
+    warp = SimpleNamespace(config=SimpleNamespace(kernel_cache_dir=place))
+    warp.init = lambda: os.makedirs(warp.config.kernel_cache_dir, exist_ok=True)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "/proc" and access(path, mode))
+    problem = runtime._init(warp)
+    assert isinstance(problem, OSError) and "/proc" in str(problem)
+    assert os.environ[runtime.CACHE_VARIABLE] == warp.config.kernel_cache_dir != place
+    assert os.access(warp.config.kernel_cache_dir, os.W_OK)
+    assert runtime._init(warp) is None

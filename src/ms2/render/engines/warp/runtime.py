@@ -46,16 +46,25 @@ def load_warp() -> Runtime:
     level = warp.config.log_level
     warp.config.log_level = max(level, warp.LOG_WARNING)
     with contextlib.nullcontext() if torch.cuda.is_available() else _silent_stderr():
-        _init(warp)
+        problem = _init(warp)
+    if problem is not None:
+        warnings.warn(
+            f"kernels are compiled anew in this run, as they can't be kept ({problem}): name a folder for them in the "
+            f"environment variable {CACHE_VARIABLE}",
+            stacklevel=2,
+        )
     from ms2.render.engines.warp import kernels, shading
 
     return Runtime(warp, kernels, shading)
 
 
-def _init(warp: Any) -> None:
+def _init(warp: Any) -> OSError | None:
     """Initialise Warp; with a temporary folder for compiled kernels where its own can't be written.
 
     The folder is named in an environment variable that Warp reads, for processes that this one starts.
+
+    Returns:
+        The error of writing to Warp's own folder, if any.
     """
     try:
         warp.init()  # a second call does nothing
@@ -66,12 +75,9 @@ def _init(warp: Any) -> None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ[CACHE_VARIABLE] = folder
         warp.config.kernel_cache_dir = folder
-        warnings.warn(
-            f"kernels are compiled anew in this run, as they can't be kept ({error}): name a folder for them in the "
-            f"environment variable {CACHE_VARIABLE}",
-            stacklevel=2,
-        )
         warp.init()
+        return error
+    return None
 
 
 @contextlib.contextmanager
