@@ -144,6 +144,16 @@ class CrashingCanvas(DigitCanvas, selectable=False):
         raise IndexError("index 4 is out of bounds")
 
 
+class ArrayCanvas(DigitCanvas, selectable=False):
+    def render(self, scenes: SceneBatch) -> Any:
+        return super().render(scenes).numpy()
+
+
+class UnlabelledCanvas(DigitCanvas, selectable=False):
+    def render_labelled(self, scenes: SceneBatch) -> Any:
+        return None
+
+
 def relabelled(name: str, change: Callable[[Rendering], Any]) -> type[DigitCanvas]:
     """A canvas with one label changed."""
 
@@ -174,6 +184,8 @@ BROKEN_RENDERERS = [
     (MovingCanvas, "scenes_unchanged", "render: expected scenes as they were; found changed classes, parents or attr"),
     (CutCanvas, "gradients", "render: expected a derivative with respect to 'x'; found none: the graph is cut"),
     (SteepCanvas, "gradients", "render: expected the derivative with respect to 'x' that finite differences show"),
+    (ArrayCanvas, "images", "render: expected a Tensor; found a ndarray"),
+    (UnlabelledCanvas, "labels", "render_labelled: expected a Rendering; found a NoneType"),
     (
         CrashingCanvas,
         "images",
@@ -287,6 +299,18 @@ class Shuffling(UniformPlacement, selectable=False):
         return replace(drawn, classes=torch.where(drawn.mask, (drawn.classes + 1) % 10, -1))
 
 
+class Orphaned(UniformPlacement, selectable=False):
+    """Parents that are no objects."""
+
+    def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
+        return replace(super().sample(scenes, generator), parents=torch.full_like(scenes.parents, 99))
+
+
+class Nothing(UniformPlacement, selectable=False):
+    def sample(self, scenes: SceneBatch, generator: Generator) -> Any:
+        return None
+
+
 class OwnPlaces(UniformPlacement, selectable=False):
     """Draws from the global generator."""
 
@@ -317,6 +341,8 @@ BROKEN_PRIORS: list[tuple[StructurePrior | ParameterPrior, str, str]] = [
     (Flat(), "attributes", "Flat.sample: expected 'x' of shape [100, 4]; found [100, 1]"),
     (Forgetful(), "parts", "Forgetful.sample: expected the attribute 'example', which DigitCanvas reads; found x, y: "),
     (Shuffling(), "objects", "Shuffling.sample: expected the structure's objects in their order, of classes"),
+    (Orphaned(), "objects", "Orphaned.sample: expected parents that are objects of the scene, or -1; found values"),
+    (Nothing(), "objects", "Nothing.sample: expected a SceneBatch; found a NoneType"),
     (OwnPlaces(), "deterministic", "OwnPlaces.sample: expected equal attributes for generators of one seed; found"),
     (Misdeclared(), "mutable", "Misdeclared.mutable: expected owners among *, environment, 0, 1, "),
     (Narrow(), "mutable", "Narrow.sample: expected 'x' of * in 0.4 .. 0.6, where it may be learned; found values"),
@@ -360,6 +386,15 @@ def test_a_world_without_pixels_keeps_what_concerns_it() -> None:
     assert {outcome.name for outcome in check_world(abacus()) if not outcome.passed} <= {"boxes", "labels"}
 
 
+@pytest.mark.parametrize(
+    "world",
+    [small(structure_prior=UniformDigits(0)), small(structure_prior=UniformDigits(1)), small(DigitCanvas(1, 1))],
+    ids=["no digits", "at most one", "a digit that fills the canvas"],
+)
+def test_worlds_that_leave_little_to_chance_are_sound(world: World) -> None:
+    assert [outcome for outcome in check_world(world) if not outcome.passed] == []
+
+
 def test_a_renderer_of_another_world_is_named() -> None:
     (finding, *_) = outcome_of(small(AerialView(canvas_size=40)), "parts").findings
     assert finding.where == "UniformPlacement.sample"
@@ -374,6 +409,8 @@ FIRST = [
     *((small(cls(40, 12)), message) for cls, _, message in BROKEN_RENDERERS[:6]),
     (small(relabelled("boxes", transposed)(40, 12)), "expected boxes that hold the visible pixels"),
     (small(structure_prior=Unfinished(4)), "Unfinished.sample: expected finished derivations"),
+    (small(parameter_prior=Orphaned()), "Orphaned.sample: expected parents that are objects"),
+    (small(UnlabelledCanvas(40, 12)), "expected a Rendering; found a NoneType"),
     (small(parameter_prior=Overshoot()), "Overshoot.sample: expected 'x' in 0 .. 1"),
     (small(parameter_prior=Forgetful()), "Forgetful.sample: expected the attribute 'example'"),
     (small(AerialView(canvas_size=40)), "may belong to different worlds"),

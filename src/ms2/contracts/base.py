@@ -9,6 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from ms2.grammar.derivations import is_valid
+from ms2.priors.parameters import ParameterPrior
+from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 
@@ -30,6 +32,8 @@ class Finding(NamedTuple):
         return f"{self.where}: expected {self.expected}; found {self.found}"
 
 
+RETURNED: dict[str, type] = {"render": Tensor, "render_labelled": Rendering}
+"""What methods of renderers return; those of parameter priors return scenes."""
 Findings = Iterator[Finding]
 Contract = Callable[[World, Generator], Findings]
 """Checks a world with scenes that the generator draws. The first line of its docstring says what it checks."""
@@ -95,15 +99,19 @@ def call(part: object, method: str, *arguments: Any) -> Any:
     """Call a method of a part of a world.
 
     Raises:
-        BrokenPartError: If it raises an error.
+        BrokenPartError: If it raises an error, or returns something of another type than its kind promises.
     """
     try:
-        return getattr(part, method)(*arguments)
+        found = getattr(part, method)(*arguments)
     except Exception as error:  # whatever the part raises
         text = str(error).strip().partition("\n")[0]
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        found = f"{type(error).__name__}{f': {text}' if text else ''} ({Path(frame.filename).name}:{frame.lineno})"
-        raise BrokenPartError(Finding(place(part, method), "no error", found)) from error
+        what = f"{type(error).__name__}{f': {text}' if text else ''} ({Path(frame.filename).name}:{frame.lineno})"
+        raise BrokenPartError(Finding(place(part, method), "no error", what)) from error
+    promised = RETURNED.get(method) or (SceneBatch if isinstance(part, ParameterPrior) else object)
+    if not isinstance(found, promised):
+        raise BrokenPartError(Finding(place(part, method), f"a {promised.__name__}", f"a {type(found).__name__}"))
+    return found
 
 
 def sample_structure(world: World, n: int, generator: Generator) -> SceneBatch:

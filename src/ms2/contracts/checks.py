@@ -40,7 +40,7 @@ CONTRACTS: dict[str, Contract] = {
     )
 }
 """What every world must keep to, by name, in an order in which each relies on those before."""
-FIRST_SCENES, FIRST_PIXELS = 8, 1_000_000
+FIRST_SCENES, FIRST_PIXELS = 8, 250_000
 """Scenes of a first batch that are checked: with large images fewer, of so many pixels together, but at least two."""
 NUM_COUNTED, NUM_RENDERED = 2000, 16
 """Scenes whose objects are counted, and those if they have to be rendered for it."""
@@ -79,6 +79,7 @@ def check_first_scenes(world: World, scenes: SceneBatch, drawn_by: str = "") -> 
         UserError: If they break a contract.
     """
     try:
+        _raise_first(parameters.wrong_parents(world, scenes))
         _raise_first(parameters.lacking(world, scenes))
         _raise_first(parameters.out_of_bounds(world, scenes, SLACK, drawn_by))
         image = call(world.renderer, "render", scenes)

@@ -51,11 +51,20 @@ def objects(world: World, draw: Generator) -> Iterator[Finding]:
     if changed:
         expected = f"the structure's objects in their order, of classes {given[changed[0]]}"
         yield Finding(where, expected, f"{own[changed[0]]} in scene {changed[0]}")
+    yield from wrong_parents(world, scenes)
+
+
+def wrong_parents(world: World, scenes: SceneBatch) -> Iterator[Finding]:
+    """Find parents that are no objects."""
     parents, width = scenes.parents, scenes.classes.shape[1]
     known = (parents >= -1) & (parents < width)
     known &= (parents < 0) | scenes.mask.gather(1, parents.clamp(0, width - 1))
     if not bool(known[scenes.mask].all()):
-        yield Finding(where, "parents that are objects of the scene, or -1", span(parents[scenes.mask]))
+        yield Finding(
+            place(world.parameter_prior, "sample"),
+            "parents that are objects of the scene, or -1",
+            span(parents[scenes.mask]),
+        )
 
 
 def attributes(world: World, draw: Generator) -> Iterator[Finding]:
