@@ -13,6 +13,7 @@ from ms2.core import configurations
 from ms2.core.bounds import PositiveInt, Seed
 from ms2.core.errors import UserError
 from ms2.core.parsing import ArgumentParser, get_nested
+from ms2.core.paths import OptionalPath
 from ms2.core.seeding import generator
 from ms2.evaluation.examples import NUM_EXAMPLES, render_examples
 from ms2.evaluation.label_sheet import label_sheet
@@ -35,7 +36,7 @@ def check_command(command: "Command", argv: list[str]) -> int:
         "--world.renderer.canvas_size 96"
     )
     parser.add_argument("source", type=str, help=source_help)
-    parser.add_argument("--output", type=Path | None, help="file of the picture; NAME_check.png by default, here")
+    parser.add_argument("--output", type=OptionalPath, help="file of the picture; NAME_check.png by default, here")
     parser.add_argument("--num_scenes", type=PositiveInt, default=NUM_EXAMPLES, help="labelled scenes in the picture")
     parser.add_argument("--seed", type=Seed, default=0, help="seed of all scenes")
     own, settings = separate_settings(argv)
