@@ -173,6 +173,14 @@ def test_a_clash_of_names_concerns_that_name_alone():
     assert issubclass(NameClashError, UserError)
 
 
+def test_a_kind_is_declared_once():
+    """Or the plug-ins of the first would be gone."""
+    base = colours()
+    with pytest.raises(NameClashError, match=r"Hue declares the kind of plug-ins 'colours', as .*Colour does: derive"):
+        type("Hue", (Plugin,), {"__module__": "acme"}, kind="colours")
+    assert list(available("colours")) == ["Amber", "Blue", "DarkBlue"] and {"colours": base} == registry.KINDS
+
+
 def test_one_name_in_two_kinds_is_no_clash():
     class House(Plugin): ...
 

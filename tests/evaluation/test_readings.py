@@ -24,7 +24,7 @@ from ms2.targets.base import Target
 pytestmark = EXPECTED
 
 
-class Photographs(Target):
+class Photographs(Target, selectable=False):
     """Images of an abacus whose truth is unknown: one zero, and two ones."""
 
     def __init__(self, number: int = 60) -> None:
@@ -65,12 +65,12 @@ def test_all_images_are_read_where_there_are_few() -> None:
     assert readings(num_images=500).result.num_images == 60
 
 
-class PresenceAlone(Beads):
+class PresenceAlone(Beads, selectable=False):
     def predict_counts(self, images: Tensor) -> CountPrediction:
         return CountPrediction(images[..., 0, 0] > 0, None, None)
 
 
-class SomeClasses(Beads):
+class SomeClasses(Beads, selectable=False):
     """Counts ones alone."""
 
     def predict_counts(self, images: Tensor) -> CountPrediction:

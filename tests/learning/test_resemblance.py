@@ -98,7 +98,7 @@ def test_other_numbers_classes_and_layouts_are_near(digits: World, features: Den
     assert max(found.values()) < 0.75 * MAX_RATIO, found
 
 
-class Edges(FeatureExtractor):
+class Edges(FeatureExtractor, selectable=False):
     """How much changes from pixel to pixel: more with every object, and most in noise."""
 
     def forward(self, images: Tensor) -> Blocks:
@@ -132,7 +132,7 @@ def test_targets_of_other_worlds_are_near_and_noise_is_far(name: str, monkeypatc
 # --- the warning ---
 
 
-class Given(Synthetic):
+class Given(Synthetic, selectable=False):
     """A target whose images are replaced."""
 
     def __init__(self, world: World, pixels: Tensor) -> None:
@@ -165,7 +165,7 @@ def test_scenes_without_objects_keep_what_concerns_the_whole() -> None:
     assert len(world.renderer.render(empty)) == 3
 
 
-class Shouting(FeatureExtractor):
+class Shouting(FeatureExtractor, selectable=False):
     """Sees all but nothing in bytes that are no multiple of 17, as an abacus's are."""
 
     def forward(self, images: Tensor) -> Blocks:

@@ -36,7 +36,7 @@ COSTS = torch.tensor([1.5, -0.3, 0.4, 6.0]).double()
 """Score of each derivation, in the order of their enumeration."""
 
 
-class Given(Objective):
+class Given(Objective, selectable=False):
     """A cost that depends on the sample alone, given as its feature."""
 
     def block_score(

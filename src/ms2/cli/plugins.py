@@ -54,7 +54,8 @@ def list_command(command: "Command", argv: list[str]) -> None:
 
 def first_line(cls: type) -> str:
     """Return the first line of a class's docstring, or say that it has none."""
-    return next(iter((cls.__doc__ or "").strip().splitlines()), "(no docstring)")
+    text = cls.__doc__ if isinstance(cls.__doc__, str) else ""
+    return next(iter(text.strip().splitlines()), "(no docstring)")
 
 
 def lint_command(command: "Command", argv: list[str]) -> int:

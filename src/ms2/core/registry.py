@@ -43,7 +43,13 @@ class Plugin(Configured):
         super().__init_subclass__(**kwargs)
         cls.selectable = selectable
         if kind is not None:
-            KINDS[kind] = cls
+            other = KINDS.setdefault(kind, cls)
+            if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise NameClashError(
+                    f"{cls.__module__}.{cls.__qualname__} declares the kind of plug-ins {kind!r}, as "
+                    f"{other.__module__}.{other.__qualname__} does: derive from that, or give it another name"
+                )
+            KINDS[kind] = cls  # of a module that is imported again
 
 
 def load_entry_points() -> None:
