@@ -11,6 +11,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from ms2.core.files import write_tensors
+from ms2.learning import drawn_ahead
 from ms2.learning.pretraining import Pretraining
 from ms2.learning.stage import Stage
 from ms2.learning.stages import run_stage, stage_files
@@ -121,9 +122,15 @@ def stop(stage: Stage, step: int) -> None:
 
 @pytest.mark.parametrize(("every", "step", "patience"), [(1, 5, 9), (1, 10, 9), (2, 7, 9), (3, 5, 9), (2, 3, 0)])
 def test_a_stage_resumes_to_the_same_result(
-    tmp_path: Path, every: int, step: int, patience: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    every: int,
+    step: int,
+    patience: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Weights, metrics and early stopping, wherever validations and checkpoints fall, with random numbers in steps."""
+    monkeypatch.setattr(drawn_ahead, "BLOCK_SIZE", 27)  # three steps, so that steps 3 and 7 are inside of a block
     make, whole = Makes(tmp_path), long(patience)
     expected = run_stage(whole, make, tmp_path / "whole")
     interrupted, cache = long(patience), tmp_path / "cache"

@@ -1,14 +1,17 @@
 """Autoencoding stage: pretrain the parameter model to reconstruct the attributes that the prior draws."""
 
-from torch import Tensor
+from jaxtyping import Int
+from torch import Generator, Tensor
 
 from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
+from ms2.learning.drawn_ahead import used_entries
 from ms2.learning.stage import Stage
 from ms2.models.parameters import ParameterModel
+from ms2.scene.batch import SceneBatch
 from ms2.world import World
 
 
-class Autoencoding(Stage):
+class Autoencoding(Stage[SceneBatch]):
     """Trains the parameter model as an autoencoder of prior scenes, Meta-Sim's starting point.
 
     Args:
@@ -50,10 +53,16 @@ class Autoencoding(Stage):
         """Whether parameters are learned."""
         return self.model is not None
 
+    def draw_samples(self, n: int, generator: Generator) -> SceneBatch:
+        """Draw scenes of the prior."""
+        return self.world.sample_prior(n, generator)
+
+    def used(self, samples: SceneBatch) -> Int[Tensor, " b"]:
+        """Compute the number of entries of each scene up to its last object."""
+        return used_entries(samples)
+
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the reconstruction error of new prior scenes."""
-        draw = self.step_generator()
-        scenes = self.world.sample_prior(self.local_batch_size, draw)
-        loss = self.trained_module.reconstruction_loss(scenes, draw)
+        loss = self.trained_module.reconstruction_loss(self.samples(), self.step_generator())
         self.log("autoencoding/loss", loss, prog_bar=True, sync_dist=True)
         return loss

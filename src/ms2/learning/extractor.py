@@ -4,23 +4,25 @@ import copy
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
 from ms2.core.seeding import generator
 from ms2.features.base import FeatureExtractor, TrainedExtractor
+from ms2.learning.drawn_ahead import used_entries
 from ms2.learning.probe import probe
 from ms2.learning.stage import Stage
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
-from ms2.scene.batch import scenes_from_derivations
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 
 NUM_CHECK_SCENES = 16
 """Scenes on which the loss is tried before training."""
 
 
-class ExtractorTraining(Stage):
+class ExtractorTraining(Stage[SceneBatch]):
     """Trains a feature extractor on new images of the prior in each step.
 
     Args:
@@ -88,7 +90,7 @@ class ExtractorTraining(Stage):
         """
         training, state = self.features.training, copy.deepcopy(self.features.state_dict())
         self.features.eval()
-        self._loss(NUM_CHECK_SCENES, generator(self.seed, "check"))
+        self._loss(self.draw_samples(NUM_CHECK_SCENES, generator(self.seed, "check")))
         self.features.load_state_dict(state)  # a loss may update running statistics
         self.features.train(training)
 
@@ -98,14 +100,21 @@ class ExtractorTraining(Stage):
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the extractor's loss on one batch of labelled prior samples."""
-        loss = self._loss(self.local_batch_size, self.step_generator())
+        loss = self._loss(self.samples())
         self.log("extractor/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
-    def _loss(self, n: int, draw: torch.Generator) -> Tensor:
+    def draw_samples(self, n: int, generator: torch.Generator) -> SceneBatch:
+        """Draw scenes of the prior."""
+        rules = self.structure_prior.sample(self.world.grammar, n, generator)
+        return self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), generator)
+
+    def used(self, samples: SceneBatch) -> Int[Tensor, " b"]:
+        """Compute the number of entries of each scene up to its last object."""
+        return used_entries(samples)
+
+    def _loss(self, scenes: SceneBatch) -> Tensor:
         assert isinstance(self.features, TrainedExtractor)
-        rules = self.structure_prior.sample(self.world.grammar, n, draw)
-        scenes = self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), draw)
         labels = self.world.renderer.render_labelled(scenes)
         return self.features.loss(labels.image, labels, scenes)
 

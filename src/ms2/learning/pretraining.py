@@ -1,5 +1,8 @@
 """Pretraining stage: fit the structure model to derivations of the prior by maximum likelihood."""
 
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor
@@ -18,7 +21,7 @@ MIN_SUPPORTED_FRACTION = 0.5
 """Fraction of the prior's derivations that the model must be able to produce."""
 
 
-class Pretraining(Stage):
+class Pretraining(Stage[Tensor]):
     """Maximises log q(T) over derivations T of the structure prior, drawn anew for each step.
 
     Training stops early at a plateau of the validation loss (see ``patience``). Where the prior knows its own
@@ -65,6 +68,7 @@ class Pretraining(Stage):
         super().__init__(world, max_steps, batch_size, lr, seed)
         self.structure, self.structure_prior = structure, structure_prior or world.structure_prior
         self.val_check_interval, self.patience, self.num_validation = val_check_interval, patience, num_validation
+        self._validation: Tensor | None = None
 
     @property
     def trained_module(self) -> StructureModel:
@@ -100,10 +104,23 @@ class Pretraining(Stage):
         """Check again, for whoever trains the stage alone."""
         self.check()
 
+    def draw_samples(self, n: int, generator: torch.Generator) -> Int[Tensor, "n t"]:
+        """Draw derivations of the prior that the model can produce."""
+        grammar, parts, number = self.world.grammar, list[Tensor](), 0
+        while number < n:
+            rules = self.structure_prior.sample(grammar, n, generator)
+            parts.append(rules[self.structure.in_support(rules)])
+            number += len(parts[-1])
+        width = max(part.shape[1] for part in parts)
+        return torch.cat([F.pad(p, (0, width - p.shape[1]), value=grammar.num_rules) for p in parts])[:n]
+
+    def used(self, samples: Int[Tensor, "b t"]) -> Int[Tensor, " b"]:
+        """Compute the lengths of derivations."""
+        return lengths(self.world.grammar, samples)
+
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the negative log-likelihood of new derivations of the prior."""
-        rules = self.structure_prior.sample(self.world.grammar, self.local_batch_size, self.step_generator())
-        loss = -self.structure.log_prob(rules[self.structure.in_support(rules)]).mean()
+        loss = -self.structure.log_prob(self.samples()).mean()
         self.log("pretraining/nll", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -122,5 +139,7 @@ class Pretraining(Stage):
         return DataLoader([0])  # type: ignore[arg-type]
 
     def _validation_rules(self) -> Tensor:
-        draw = generator(self.seed, "pretraining validation", device=self.device)
-        return self.structure_prior.sample(self.world.grammar, self.num_validation, draw)
+        if self._validation is None or self._validation.device != self.device:
+            draw = generator(self.seed, "pretraining validation", device=self.device)
+            self._validation = self.structure_prior.sample(self.world.grammar, self.num_validation, draw)
+        return self._validation

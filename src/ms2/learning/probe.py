@@ -5,21 +5,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.core.seeding import generator
-from ms2.features.base import CountPrediction, TrainedExtractor
+from ms2.features.base import CountPrediction, TrainedExtractor, count_classes
+from ms2.learning.drawn_ahead import DrawnAhead, used_entries
 from ms2.metrics.results import ProbeResult
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
-from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 
 MAX_BIAS = 0.25
 """Mean error of a predicted number of objects, over images of equal true number, beyond which to warn."""
 MIN_IMAGES = 20
 """Fewer images than this tell too little of a bias."""
+BATCH_SIZE = 128
+"""Images that are rendered and counted at once."""
 
 
 @torch.no_grad()
@@ -46,24 +47,35 @@ def probe(
             beyond the range of the world's prior, as the target may need.
     """
     found: dict[str, ProbeResult] = {}
-    device = next(features.parameters()).device
     structure_prior = structure_prior or world.structure_prior
     for name, parameters in parameter_priors.items():
-        draw = generator(seed, "probe", name, device=device)
-        rules = structure_prior.sample(world.grammar, num_images, draw)
-        scenes = parameters.sample(scenes_from_derivations(world.grammar, rules), draw)
-        parts, visibility = [], []
-        for i in range(0, num_images, 128):
-            rendering = world.renderer.render_labelled(scenes[i : i + 128])
-            parts.append(features.predict_counts(rendering.image))
-            visibility.append(rendering.visibility)
-        predicted = CountPrediction(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))
-        visible = torch.cat(visibility) >= features.min_visibility
-        seen = replace(scenes, classes=torch.where(visible, scenes.classes, -1))
-        result = _compare(predicted, seen.counts(len(world.classes)))
-        found[name] = replace(result, slot_errors=_slot_errors(features, predicted, scenes, visible))
+        drawn = World(world.grammar, structure_prior, parameters, world.renderer)
+        predicted, counts, slots = _predict(features, drawn, num_images, (seed, "probe", name))
+        result = _compare(predicted, counts)
+        found[name] = replace(result, slot_errors=_slot_errors(features, predicted, slots))
         _warn(name, found[name])
     return found
+
+
+def _predict(
+    features: TrainedExtractor, world: World, num_images: int, keys: tuple[int | str, ...]
+) -> tuple[CountPrediction, Int[Tensor, "n c"], Int[Tensor, "n s"] | None]:
+    """Predict the counts in images of the prior; also return the true ones of what is visible, by class and by slot."""
+    device = next(features.parameters()).device
+    ahead = DrawnAhead(world.sample_prior, used_entries, BATCH_SIZE, -(-num_images // BATCH_SIZE), keys)
+    parts, counts, slots = list[CountPrediction](), list[Tensor](), list[Tensor]()
+    for first in range(0, num_images, BATCH_SIZE):
+        scenes = ahead.step(first // BATCH_SIZE, device)[: num_images - first]
+        rendering = world.renderer.render_labelled(scenes)
+        visible = rendering.visibility >= features.min_visibility
+        parts.append(features.predict_counts(rendering.image))
+        counts.append(count_classes(torch.where(visible, scenes.classes, -1), len(world.classes)))
+        if parts[-1].slots is not None:
+            # before hidden objects are left out, since parents are numbered among all
+            assigned = features.slots.assign(scenes.classes, scenes.parents)
+            slots.append(features.slots.count_assigned(torch.where(visible, assigned, -1)))
+    predicted = CountPrediction(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))
+    return predicted, torch.cat(counts), torch.cat(slots) if slots else None
 
 
 def _compare(predicted: CountPrediction, truth: Int[Tensor, "n c"]) -> ProbeResult:
@@ -81,12 +93,10 @@ def _compare(predicted: CountPrediction, truth: Int[Tensor, "n c"]) -> ProbeResu
 
 
 def _slot_errors(
-    features: TrainedExtractor, predicted: CountPrediction, scenes: SceneBatch, visible: Bool[Tensor, "n o"]
+    features: TrainedExtractor, predicted: CountPrediction, truth: Int[Tensor, "n s"] | None
 ) -> dict[str, dict[int, float]]:
-    if predicted.slots is None:
+    if predicted.slots is None or truth is None:
         return {}
-    slots = features.slots.assign(scenes.classes, scenes.parents)
-    truth = features.slots.count_assigned(torch.where(visible, slots, -1))
     columns = zip(features.slots.names, predicted.slots.unbind(1), truth.unbind(1), strict=True)
     return {
         name: _mean_errors(number - true, true, MIN_IMAGES)

@@ -2,28 +2,32 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 import torch
+from jaxtyping import Int
 from pytorch_lightning import LightningModule
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
+from ms2.core.distributed import Processes
 from ms2.core.divergence import FiniteTraining, TrainedWeights
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
+from ms2.learning.drawn_ahead import DrawnAhead, Samples
 from ms2.learning.steps import Steps
 from ms2.metrics.results import ProbeResult
 from ms2.world import World
 
 
-class Stage(Configured, FiniteTraining, LightningModule, ABC):
+class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
     """Trains one module, its `trained_module`, for a number of steps, each on new samples.
 
-    A subclass defines `trained_module`, ``training_step`` and the class attributes below. Adam with a learning rate
-    that falls linearly to zero is the default optimiser. `ms2.learning.stages.run_stage` trains a stage once for its
-    settings and loads the result from a cache afterwards.
+    A subclass defines `trained_module`, `draw_samples`, `used`, ``training_step`` and the class attributes below. The
+    samples of many steps are drawn at once (`DrawnAhead`), and ``training_step`` takes its own from `samples`. Adam
+    with a learning rate that falls linearly to zero is the default optimiser. `ms2.learning.stages.run_stage` trains a
+    stage once for its settings and loads the result from a cache afterwards.
 
     Args:
         world: The world to sample from.
@@ -53,11 +57,22 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC):
         super().__init__()
         self.world, self.max_steps, self.batch_size, self.lr, self.seed = world, max_steps, batch_size, lr, seed
         self.findings: dict[str, ProbeResult] = {}
+        self._ahead: DrawnAhead[Samples] = DrawnAhead(
+            self.draw_samples, self.used, batch_size, max_steps, (seed, self.name)
+        )
 
     @property
     @abstractmethod
     def trained_module(self) -> nn.Module:
         """The module that the stage trains."""
+
+    @abstractmethod
+    def draw_samples(self, n: int, generator: torch.Generator) -> Samples:
+        """Draw n samples of the prior, on the generator's device. What has to read them to check them does so here."""
+
+    @abstractmethod
+    def used(self, samples: Samples) -> Int[Tensor, " b"]:
+        """Compute the number of entries of each sample that are used."""
 
     @property
     def needed(self) -> bool:
@@ -81,16 +96,19 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC):
         return [TrainedWeights(f"{self.name}.lr", self.lr, self.trained_module.parameters())]
 
     def step_generator(self) -> torch.Generator:
-        """Return the generator of this step's samples, which depends on seed, stage, step and process alone."""
+        """Return the generator of what else this step draws, which depends on seed, stage, step and process alone."""
         return generator(self.seed, self.name, self.global_step, self.global_rank, device=self.device)
 
-    @property
-    def local_batch_size(self) -> int:
-        """Samples per step of one process."""
-        return self.batch_size // self.trainer.world_size
+    def samples(self) -> Samples:
+        """Return this process's samples of this step, which depend on seed, stage and step alone."""
+        return self._ahead.step(self.global_step, self.device, Processes.current())
+
+    def on_train_end(self) -> None:
+        """Free the samples that were drawn ahead."""
+        self._ahead.clear()
 
     def train_dataloader(self) -> Steps:
-        """Return a loader of step numbers; ``training_step`` draws the samples."""
+        """Return a loader of step numbers; ``training_step`` takes the samples."""
         return Steps(self.max_steps)
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
