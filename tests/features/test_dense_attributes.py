@@ -514,7 +514,7 @@ def said_at(centres: list[tuple[float, float]], numbers: list[list[float]]) -> T
 
 def error(extractor: DenseAttributes, said: Tensor, labels: Rendering, scenes: SceneBatch) -> float:
     extractor.tell = Said(said)
-    return float(extractor._error(torch.zeros(1, 8, 6, 8), labels, scenes))
+    return float(extractor._error(torch.zeros(1, 8, 6, 8), extractor._cells(labels, 6, 8), scenes))
 
 
 def test_what_is_told_exactly_is_no_error() -> None:
@@ -575,6 +575,43 @@ def test_who_is_hidden_is_not_taught() -> None:
     said = said_at(CENTRES[:2], [[0.0], [0.0]])
     assert error(make({"size": ["size"]}, min_visibility=0.1), said, labels, scenes) == 0
     assert error(make({"size": ["size"]}), said, labels, scenes) == pytest.approx(1 / 2)
+
+
+def test_targets_and_errors_are_sums_over_objects_one_by_one() -> None:
+    """Of three scenes with up to five objects: some hidden, beyond the edge, or on a second road."""
+    draw = rng(1)
+    classes = torch.tensor([[ROAD, CAR, CAR, ROAD, CAR], [ROAD, ROAD, CAR, TREE, -1], [-1] * 5])
+    parents = torch.tensor([[-1, 0, 0, -1, 3], [-1, -1, 1, -1, -1], [-1] * 5])
+    middle = torch.rand(3, 5, 2, generator=draw) * torch.tensor([36.0, 28.0]) - 2
+    boxes = torch.where(classes[..., None] >= 0, torch.cat([middle - 3, middle + 3], 2), 0.0)
+    boxes[0, 2] = 0.0  # not on the canvas
+    visibility = torch.rand(3, 5, generator=draw)
+    none, corners = torch.full((3, 24, 32), -1), torch.zeros(3, 5, 4, 2)
+    labels = Rendering(torch.zeros(3, 1, 24, 32), classes, parents, boxes, corners, boxes, none, visibility)
+    scenes = SceneBatch(classes, parents, {"size": torch.where(classes >= 0, 2 + 4 * visibility, torch.nan)})
+    extractor = make(
+        {"size": ["size"]}, block_classes={"size": ["car"]}, parents_per_class={"car": 2}, min_visibility=0.2
+    )
+    said = noise(3, 1, 6, 8, seed=2)
+    slots = [[0, 1, 1, 0, 2], [0, 0, 2, 3, -1], [-1] * 5]
+    density, total, weight = torch.zeros(3, 4, 6, 8), 0.0, 0.0
+    for b, n in itertools.product(range(3), range(5)):
+        if slots[b][n] < 0 or visibility[b, n] < 0.2 or not boxes[b, n].any():
+            continue
+        x, y = ((boxes[b, n, :2] + boxes[b, n, 2:]) / 2).tolist()
+        for row, column, share in cells_of((x / 4, y / 4)):
+            row, column = min(max(row, 0), 5), min(max(column, 0), 7)
+            density[b, slots[b][n], row, column] += share
+            if classes[b, n] == CAR:
+                total += share * float(said[b, 0, row, column] - (2 * visibility[b, n] - 1)) ** 2
+                weight += share
+    density /= density.sum(1, keepdim=True).clamp(min=1)
+    cells = extractor._cells(labels, 6, 8)
+    found = extractor._cell_targets(cells, 6, 8)
+    torch.testing.assert_close(found[:, :-1], density)
+    torch.testing.assert_close(found.sum(1), torch.ones(3, 6, 8))
+    assert weight > 1
+    assert error(extractor, said, labels, scenes) == pytest.approx(total / weight)
 
 
 def test_a_scene_without_objects_has_no_error() -> None:

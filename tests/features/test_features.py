@@ -224,7 +224,8 @@ def least_loss(extractor: TrainedExtractor) -> float:
     """What no extractor can go below: the weighted entropy of targets that are shared between cells."""
     if not isinstance(extractor, DenseCounts):
         return 0.0
-    target = extractor._cell_targets(TINY, *extractor._logits(TINY.image).shape[2:])
+    rows, columns = extractor._logits(TINY.image).shape[2:]
+    target = extractor._cell_targets(extractor._cells(TINY, rows, columns), rows, columns)
     weighted = target * extractor.weights.view(1, -1, 1, 1)
     best = weighted / weighted.sum(1, keepdim=True)
     return float(-torch.xlogy(weighted, best).sum(1).mean())
@@ -282,7 +283,8 @@ def test_the_losses_are_cross_entropies_of_what_is_read() -> None:
 
 
 def cells_of(labels: Rendering, rows: int = 4, columns: int = 5, **settings: Any) -> Tensor:
-    return DenseCounts(1, NAMES, widths=NARROW, **settings)._cell_targets(labels, rows, columns)
+    extractor = DenseCounts(1, NAMES, widths=NARROW, **settings)
+    return extractor._cell_targets(extractor._cells(labels, rows, columns), rows, columns)
 
 
 @pytest.mark.parametrize(("pyramid_levels", "sees"), [(0, False), (3, True)])
@@ -356,7 +358,7 @@ def test_more_objects_than_places_say_what_to_raise(name: str) -> None:
         "raise features.max_count to at least 6"
     )
     with pytest.raises(CountError) as error:
-        make(name).loss(labels.image, labels)
+        make(name).check_numbers(labels.classes, labels.parents, labels.classes >= 0)
     assert str(error.value) == message
 
 
@@ -408,7 +410,8 @@ def test_more_parents_than_are_told_apart() -> None:
     with pytest.raises(
         CountError, match=r"class 'car' whose parent is number 3, but only 2 .* raise features\.parents_per_class"
     ):
-        CountSlots(["road", "car"], {"car": 2}).assign(classes, parents)
+        CountSlots(["road", "car"], {"car": 2}).check(classes, parents)
+    assert CountSlots(["road", "car"], {"car": 2}).assign(classes, parents).tolist() == [[0, 0, 0, -1]]
 
 
 @pytest.mark.parametrize("what", ["parents_per_class", "max_count"])

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ms2.core.errors import UserError, suggest
 from ms2.features.base import Blocks, CountSlots
@@ -49,7 +49,7 @@ class AttributeEncoding:
         return value if attribute.periodic else soft_thresholds(value, self.bins)
 
 
-class AttributeBlocks:
+class AttributeBlocks(nn.Module):
     """Blocks of object attributes, and the count slots whose objects each of them holds.
 
     Args:
@@ -84,6 +84,7 @@ class AttributeBlocks:
         per_slot: Sequence[str],
         reserved: Sequence[str],
     ) -> None:
+        super().__init__()
         self.slots, self.encoding = slots, encoding
         known = {a.name: a for a in (*POSITION, *attributes)}
         self.attribute_blocks = _named_attributes(attribute_blocks, known, "attribute_blocks")
@@ -109,6 +110,11 @@ class AttributeBlocks:
                 if block in {*reserved, *self.groups}:
                     raise UserError(f"features.{setting} makes a second block {block!r}; call {name!r} something else")
                 self.groups[block] = (name, some)
+        # with a last column of False, for objects without a slot
+        member = [[s in some for s in range(len(slots))] + [False] for _, some in self.groups.values()]
+        self.register_buffer("member", torch.tensor(member).view(-1, len(slots) + 1), persistent=False)
+
+    member: Tensor
 
     @property
     def attributes_of(self) -> dict[str, list[Attribute]]:
@@ -123,11 +129,12 @@ class AttributeBlocks:
 
     def from_scenes(self, scenes: SceneBatch, centres: Float[Tensor, "b n 2"] | None) -> Blocks:
         """Compute the true blocks of scenes; those that use positions on the image are missing without ``centres``."""
-        slots = self.slots.assign(scenes.classes, scenes.parents, strict=False)
+        slots = self.slots.assign(scenes.classes, scenes.parents)
         values = self._values(scenes, centres, slots >= 0)
         bases = {attribute: self.encoding.basis(attribute, value) for attribute, value in values.items()}
         blocks: Blocks = {}
-        for block, (name, members) in self.groups.items():
+        is_member = self.member[:, slots].float().unbind(0)
+        for (block, (name, members)), of_block in zip(self.groups.items(), is_member, strict=True):
             attributes = self.attributes_of[name]
             if not bases.keys() >= set(attributes):
                 continue
@@ -136,16 +143,15 @@ class AttributeBlocks:
                 weight = torch.ones_like(position)[..., None]
                 for value in others:
                     weight = soft_bins(value, self.encoding.lateral_bins)
-                own = slots[..., None] == slots.new_tensor(members)
+                own = torch.stack([slots == slot for slot in members], 2)
                 lines = (own[..., None] * weight[:, :, None]).flatten(2)
                 blocks[block] = gap_cdf_from_objects(position, lines, self.encoding.bins)
                 continue
-            is_member = torch.isin(slots, slots.new_tensor(members)).float()
             first, *more = (bases[a] for a in attributes)
             if more:
-                blocks[block] = torch.einsum("bn,bnf,bng->bfg", is_member, first, more[0]).flatten(1)
+                blocks[block] = torch.einsum("bn,bnf,bng->bfg", of_block, first, more[0]).flatten(1)
             else:
-                blocks[block] = torch.einsum("bn,bnf->bf", is_member, first)
+                blocks[block] = torch.einsum("bn,bnf->bf", of_block, first)
         return blocks
 
     def _values(

@@ -49,7 +49,7 @@ class CountPrediction(NamedTuple):
     slots: Float[Tensor, "b s"] | None = None
 
 
-class CountSlots:
+class CountSlots(nn.Module):
     """Output slots of count heads: one per class, or one per class and index of the parent object.
 
     Args:
@@ -65,48 +65,61 @@ class CountSlots:
         UserError: If a class is not among the classes.
     """
 
+    table: Tensor
+    """Slot by class and by the parent's number; the last row is of no class, the last column of parents without one."""
+
     def __init__(self, classes: Sequence[str], parents_per_class: Mapping[str, int] | None = None) -> None:
+        super().__init__()
         parents_per_class = parents_per_class or {}
         check_names(parents_per_class, classes, "parents_per_class")
         self.sizes = [parents_per_class.get(name, 1) for name in classes]
-        self.first = [sum(self.sizes[:c]) for c in range(len(classes))]
         self.class_ids = [c for c, size in enumerate(self.sizes) for _ in range(size)]
         self.names = [
             f"{name}_{k + 1}" if name in parents_per_class else name
             for name, size in zip(classes, self.sizes, strict=True)
             for k in range(size)
         ]
+        table = torch.full((len(self.sizes) + 1, max(self.sizes, default=1) + 1), -1)
+        for c, size in enumerate(self.sizes):
+            first = self.class_ids.index(c)
+            table[c, : size if size > 1 else None] = first + torch.arange(size)
+        self.register_buffer("table", table, persistent=False)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def assign(
-        self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], strict: bool = True
-    ) -> Int[Tensor, "b n"]:
+    def assign(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
         """Compute the slot of each object, -1 for none. An object without parent is in its class's first slot.
 
         Args:
             classes: Class number of each object, or -1.
             parents: Index of each object's parent, or -1.
-            strict: Whether to raise an error for an object whose parent has no slot; otherwise its slot is -1.
+        """
+        if max(self.sizes, default=1) == 1:
+            return classes
+        number = self._parent_number(classes, parents).clamp(max=self.table.shape[1] - 1)
+        return self.table[classes, number]  # class -1 indexes the last row
+
+    def _parent_number(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+        """Compute the number of each object's parent among those of its class; 0 without a parent."""
+        number = (classes.unsqueeze(2) == classes.unsqueeze(1)).tril(-1).sum(2)
+        return number.gather(1, parents.clamp(min=0)) * (parents >= 0)
+
+    def check(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> None:
+        """Check that every object has a slot.
 
         Raises:
-            CountError: If ``strict`` and a parent has no slot.
+            CountError: If an object's parent has a higher number than are counted separately.
         """
-        same = (classes[:, :, None] == classes[:, None, :]).tril(-1)
-        number = same.sum(2)  # of each object among those of its class
-        position = torch.where(parents >= 0, number.gather(1, parents.clamp(min=0)), 0)
-        size, first = classes.new_tensor([*self.sizes, 1]), classes.new_tensor([*self.first, -1])
-        position = torch.where(size[classes] > 1, position, 0)  # class -1 indexes the last entry
-        beyond = position >= size[classes]
-        if strict and bool(beyond.any()):
+        beyond = (self.assign(classes, parents) < 0) & (classes >= 0)
+        if bool(beyond.any()):
             class_id = int(classes[beyond][0])
-            name = self.names[self.first[class_id]].rsplit("_", 1)[0]
+            name = self.names[self.class_ids.index(class_id)].rsplit("_", 1)[0]
+            largest = int(self._parent_number(classes, parents)[classes == class_id].max())
             raise CountError(
-                f"an image has objects of class {name!r} whose parent is number {int(position.max()) + 1}, but only "
+                f"an image has objects of class {name!r} whose parent is number {largest + 1}, but only "
                 f"{self.sizes[class_id]} are counted separately: raise features.parents_per_class"
             )
-        return torch.where((classes >= 0) & ~beyond, first[classes] + position, -1)
 
     def counts(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> Int[Tensor, "b s"]:
         """Count the objects in each slot, given their classes and parents."""
@@ -157,12 +170,15 @@ class TrainedExtractor(FeatureExtractor, ABC):
     def loss(
         self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
     ) -> Float[Tensor, ""]:
-        """Compute the training loss on labelled images, and on their scenes for extractors that predict parameters."""
+        """Compute the training loss on labelled images, and on their scenes for extractors that predict parameters.
+
+        It must not wait for the device, as ``bool(tensor)`` does: what has to be read belongs into `check_numbers`.
+        """
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
     ) -> None:
-        """Check that the objects of scenes that are seen can all be counted.
+        """Check that the objects of scenes that are seen can all be counted; called for some of the training images.
 
         Args:
             classes: Class number of each object, or -1.

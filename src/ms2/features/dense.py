@@ -1,8 +1,8 @@
 """Dense counting: per-cell supervision of object density, in place of image-level heads."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,20 @@ THRESHOLD_SOFTNESS = 0.1
 
 PyramidLevels = Annotated[int, Bounds(ge=0, le=8)]
 """Number of coarser maps, each of half the resolution of the one before."""
+
+
+class Cells(NamedTuple):
+    """The four cells around the centre of each labelled object, which share it by bilinear weights.
+
+    Attributes:
+        slots: Count slot of each object; anything where its weights are zero.
+        places: Index of each cell among the cells of an image, by rows.
+        weight: How much of the object is in each cell: they sum to 1, or are all zero for objects without a label.
+    """
+
+    slots: Int[Tensor, "b n"]
+    places: Int[Tensor, "b n 4"]
+    weight: Float[Tensor, "b n 4"]
 
 
 class DenseCounts(TrainedExtractor):
@@ -65,7 +79,10 @@ class DenseCounts(TrainedExtractor):
 
     weights: Tensor
     thresholds: Tensor
-    member: Tensor
+    summed: Tensor
+    largest: Tensor
+    bins: Tensor
+    corners: Tensor
 
     def __init__(
         self,
@@ -89,10 +106,17 @@ class DenseCounts(TrainedExtractor):
         self.has_threshold = bool(count_threshold)
         by_slot = [(count_threshold or {}).get(classes[number], -math.inf) for number in self.slots.class_ids]
         self.register_buffer("thresholds", torch.tensor(by_slot)[:, None, None], persistent=False)
-        self.cell: float = math.prod(strides)
+        self.num_classes, self.cell = len(classes), float(math.prod(strides))
         self.register_buffer("weights", torch.tensor([1.0] * len(self.slots) + [background_weight]), persistent=False)
-        member = F.one_hot(torch.tensor(self.slots.class_ids), len(classes)).float()
-        self.register_buffer("member", member, persistent=False)
+        members = [[s for s, c in enumerate(self.slots.class_ids) if c == number] for number in range(len(classes))]
+        members += [slots for slots, _ in self.counted.values()]
+        summed = torch.tensor([[float(s in some) for some in members] for s in range(len(self.slots))])
+        largest = torch.tensor([float(number) for _, number in self.counted.values()])
+        self.register_buffer("summed", summed, persistent=False)
+        self.register_buffer("largest", largest[:, None], persistent=False)
+        bins = max((number for _, number in self.counted.values()), default=0) + 1
+        self.register_buffer("bins", torch.arange(float(bins)), persistent=False)
+        self.register_buffer("corners", torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1.0]]), persistent=False)
         self.trunk = residual_trunk(channels, widths, strides)
         if pyramid_levels:
             self.trunk.append(FeaturePyramid(widths[-1], pyramid_levels))
@@ -108,20 +132,23 @@ class DenseCounts(TrainedExtractor):
 
     def count_blocks(self, slots: Float[Tensor, "b s"]) -> Blocks:
         """Compute the blocks from expected numbers in each slot."""
-        blocks = {"classes": slots @ self.member}
-        for name, (members, max_count) in self.counted.items():
-            bins = torch.arange(max_count + 1.0, device=slots.device)
-            number = slots[:, members].sum(1, keepdim=True).clamp(max=max_count)
-            blocks[name] = torch.exp(-0.5 * ((number - bins) / self.count_kernel_std) ** 2)
+        numbers = self._numbers(slots)
+        blocks = {"classes": numbers[:, : self.num_classes]}
+        number = torch.minimum(numbers[:, self.num_classes :].unsqueeze(2), self.largest)
+        bumps = torch.exp(-0.5 * ((number - self.bins) / self.count_kernel_std) ** 2)
+        for (name, (_, max_count)), block in zip(self.counted.items(), bumps.unbind(1), strict=True):
+            blocks[name] = block[:, : max_count + 1]
         return blocks
+
+    def _numbers(self, slots: Float[Tensor, "b s"]) -> Float[Tensor, "b n"]:
+        """Sum up slots, for each class and then for each count block; in full precision, as a product may not be."""
+        return (slots.unsqueeze(2) * self.summed).sum(1)
 
     def overflow_fraction(self, images: Float[Tensor, "b c h w"]) -> dict[str, float]:
         """Estimate, by block, the fraction of images whose count exceeds the block's last bin."""
-        slots = self.expected_counts(images)
-        return {
-            name: float((slots[:, members].sum(1) > max_count + 0.5).float().mean())
-            for name, (members, max_count) in self.counted.items()
-        }
+        numbers = self._numbers(self.expected_counts(images))[:, self.num_classes :]
+        beyond = (numbers > self.largest.squeeze(1) + 0.5).float().mean(0)
+        return dict(zip(self.counted, beyond.tolist(), strict=True))
 
     def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s"]:
         """Compute the expected number of objects in each slot."""
@@ -141,17 +168,20 @@ class DenseCounts(TrainedExtractor):
         self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
     ) -> Float[Tensor, ""]:
         """Compute the cross-entropy of each cell's slot; the last class is background."""
-        return self._loss(self._logits(images), labels)
+        logits = self._logits(images)
+        return self._count_loss(logits, self._cells(labels, *logits.shape[2:]))
 
-    def _loss(self, logits: Float[Tensor, "b k i j"], labels: Rendering) -> Float[Tensor, ""]:
-        self.check_numbers(labels.classes, labels.parents, labels.visibility >= self.min_visibility)
-        return F.cross_entropy(logits, self._cell_targets(labels, logits.shape[2], logits.shape[3]), self.weights)
+    def _count_loss(self, logits: Float[Tensor, "b k i j"], cells: Cells) -> Float[Tensor, ""]:
+        return F.cross_entropy(logits, self._cell_targets(cells, *logits.shape[2:]), self.weights)
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
     ) -> None:
         """Check that the objects of scenes that are seen can all be counted."""
-        counts = self.slots.count_assigned(self._seen_slots(classes, parents, seen))
+        self.slots.check(classes, parents)
+        # parents are numbered among all, so that hidden objects are left out afterwards
+        slots = torch.where(seen, self.slots.assign(classes, parents), -1)
+        counts = self.slots.count_assigned(slots)
         for name, (members, max_count) in self.counted.items():
             objects = name.removeprefix("count_") if name != "count" else "objects"
             check_counts(counts[:, members].sum(1, keepdim=True), max_count, objects)
@@ -159,7 +189,7 @@ class DenseCounts(TrainedExtractor):
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Predict expected counts, and presence where at least half an object is expected."""
         slots = self.expected_counts(images)
-        counts = slots @ self.member
+        counts = self._numbers(slots)[:, : self.num_classes]
         return CountPrediction(counts > 0.5, counts, counts.sum(1), slots)
 
     def _logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
@@ -171,49 +201,35 @@ class DenseCounts(TrainedExtractor):
 
     # -- labels ----------------------------------------------------------------------------------------
 
-    def _label_slots(self, labels: Rendering) -> Int[Tensor, "b n"]:
-        """Compute the slot of each labelled object; -1 for objects that are too hidden."""
-        return self._seen_slots(labels.classes, labels.parents, labels.visibility >= self.min_visibility)
-
-    def _seen_slots(
-        self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
-    ) -> Int[Tensor, "b n"]:
-        # before hidden objects are left out, since parents are numbered among all
-        return torch.where(seen, self.slots.assign(classes, parents), -1)
-
-    def _cell_targets(self, labels: Rendering, rows: int, columns: int) -> Float[Tensor, "b k i j"]:
-        """Compute target densities: each object's 1 is split among the four cells around its centre; then background.
+    def _cells(self, labels: Rendering, rows: int, columns: int) -> Cells:
+        """Compute the four cells around the centre of each object that is visible enough, and their bilinear weights.
 
         Bilinear weights sum to one wherever the cells' edges happen to lie. Assigning each object to one cell would
         leave the network uncertain about centres near an edge, and its probabilities would not sum to one: counts would
-        be biased in layouts with few positions, such as digits on a line. A cell that several objects share holds at
-        most 1.
+        be biased in layouts with few positions, such as digits on a line.
         """
-        slots = self._label_slots(labels)
-        density = labels.boxes.new_zeros(len(slots), len(self.slots), rows, columns)
-        for (scene, place), row, column, weight in self._bilinear_weights(labels, slots, rows, columns):
-            density.index_put_((scene, slots[scene, place], row, column), weight, accumulate=True)
-        density = density / density.sum(1, keepdim=True).clamp(min=1)
-        return torch.cat([density, 1 - density.sum(1, keepdim=True)], 1).clamp(min=0)
+        slots = self.slots.assign(labels.classes, labels.parents)
+        low, high = labels.boxes.unflatten(2, (2, 2)).unbind(2)
+        is_labelled = (slots >= 0) & (labels.visibility >= self.min_visibility) & (high > low).all(2)
+        centre = ((low + high) / (2 * self.cell) - 0.5).unsqueeze(2)
+        cell = centre.floor() + self.corners
+        weight = (1 - (centre - cell).abs()).prod(3) * is_labelled.unsqueeze(2)
+        # cells beyond the canvas are replaced by those at its edge
+        column, row = cell.long().unbind(3)
+        return Cells(slots, row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1), weight)
 
-    def _bilinear_weights(
-        self, labels: Rendering, slots: Int[Tensor, "b n"], rows: int, columns: int
-    ) -> Iterator[tuple[tuple[Tensor, ...], Int[Tensor, " o"], Int[Tensor, " o"], Float[Tensor, " o"]]]:
-        """Yield, for each of the four cells around the centres of the o objects with a slot, how much they add to it.
+    def _cell_targets(self, cells: Cells, rows: int, columns: int) -> Float[Tensor, "b k i j"]:
+        """Compute target densities: each object's 1 is split among its cells; then background.
 
-        Yields:
-            Scene and index of the objects, row and column of the cell, and its bilinear weight.
+        A cell that several objects share holds at most 1.
         """
-        boxes = labels.boxes
-        on_canvas = (boxes[..., 2:] > boxes[..., :2]).all(-1)
-        objects = ((slots >= 0) & on_canvas).nonzero(as_tuple=True)
-        box = boxes[objects]
-        x, y = ((box[:, :2] + box[:, 2:]) / (2 * self.cell) - 0.5).unbind(1)
-        left, top = x.floor(), y.floor()
-        for column, weight_x in ((left, left + 1 - x), (left + 1, x - left)):
-            for row, weight_y in ((top, top + 1 - y), (top + 1, y - top)):
-                # cells beyond the canvas are replaced by those at its edge
-                yield objects, row.long().clamp(0, rows - 1), column.long().clamp(0, columns - 1), weight_x * weight_y
+        slots, places, weight = cells
+        density = weight.new_zeros(len(slots), len(self.slots) * rows * columns)
+        index = places + slots.clamp(min=0).unsqueeze(2) * (rows * columns)
+        density.scatter_add_(1, index.flatten(1), weight.flatten(1))
+        density = density.view(len(slots), len(self.slots), rows, columns)
+        objects = density.sum(1, keepdim=True)
+        return torch.cat([density, (1 - objects).clamp(min=0)], 1) / objects.clamp(min=1)
 
 
 def _counted(

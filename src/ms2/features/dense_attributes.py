@@ -11,7 +11,7 @@ from ms2.core.bounds import Dimension, Fraction, NonNegativeFloat, PositiveFloat
 from ms2.core.errors import UserError
 from ms2.features.attribute_blocks import COLUMN, POSITION, ROW, AttributeBlocks, AttributeEncoding
 from ms2.features.base import Blocks, SceneFeatureExtractor
-from ms2.features.dense import DenseCounts, PyramidLevels
+from ms2.features.dense import Cells, DenseCounts, PyramidLevels
 from ms2.features.gaps import gap_cdf_from_maps, soft_bins
 from ms2.render.base import Rendering
 from ms2.scene.attributes import Attribute
@@ -154,11 +154,11 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         bases = {a: self.encoding.basis(a, values[a.name]) for named in attribute_blocks.values() for a in named}
         for name, attributes in attribute_blocks.items():
             members = {block: slots for block, (setting, slots) in groups.items() if setting == name}
-            density = torch.stack([densities[:, slots].sum(1) for slots in members.values()], 1)
+            density = torch.stack([_chosen(densities, slots).sum(1) for slots in members.values()], 1)
             blocks |= zip(members, _summed(density, {a: bases[a] for a in attributes}).unbind(1), strict=True)
         for block, (name, slots) in groups.items():
             if name in self.blocks.gap_blocks:
-                lines = self._line_densities(densities[:, slots], self.blocks.gap_blocks[name], values)
+                lines = self._line_densities(_chosen(densities, slots), self.blocks.gap_blocks[name], values)
                 blocks[block] = gap_cdf_from_maps(lines, self.encoding.bins)
         if self.environment:
             blocks["environment"] = self._predict_environment(images, maps)
@@ -229,32 +229,39 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
             UserError: If attributes are predicted and ``scenes`` is None.
         """
         maps = self._maps(images)
-        loss = self._loss(self.head(maps), labels)
+        cells = self._cells(labels, *maps.shape[2:])
+        loss = self._count_loss(self.head(maps), cells)
         if not self.predicted and not self.environment:
             return loss
         if scenes is None:
             raise UserError("DenseAttributes predicts parameters, so its loss needs the scenes that images show")
         if self.predicted:
-            loss = loss + self._error(maps, labels, scenes)
+            loss = loss + self._error(maps, cells, scenes)
         if self.environment:
             loss = loss + F.mse_loss(self._predict_environment(images, maps), self._true_environment(scenes))
         return loss
 
-    def _error(self, maps: Float[Tensor, "b k i j"], labels: Rendering, scenes: SceneBatch) -> Float[Tensor, ""]:
+    def _error(self, maps: Float[Tensor, "b k i j"], cells: Cells, scenes: SceneBatch) -> Float[Tensor, ""]:
         """Compute the mean squared error of attributes in the cells around objects, with bilinear weights.
 
         An attribute counts only for objects in whose blocks it is: for others its value may lie far beyond the bounds,
         or have no meaning.
         """
-        predicted, slots = self.tell(maps), self._label_slots(labels)
-        true = torch.stack([v for a in self.predicted for v in self.encoding.targets(a, scenes.value(a))], 2)
-        total = weight = maps.new_zeros(predicted.shape[1])
-        for objects, row, column, bilinear in self._bilinear_weights(labels, slots, *maps.shape[2:]):
-            found = predicted[objects[0], :, row, column]
-            weights = self.is_used[slots[objects]] * bilinear[:, None]
-            total = total + ((found - true[objects]).square() * weights).sum(0)
-            weight = weight + weights.sum(0)
-        return (total / weight.clamp(min=1)).mean()
+        predicted, (slots, places, bilinear) = self.tell(maps).flatten(2), cells
+        true = torch.stack([v for a in self.predicted for v in self.encoding.targets(a, scenes.value(a))], 1)
+        true = torch.where(scenes.mask.unsqueeze(1), true, 0.0)  # padding may hold NaN
+        index = places.flatten(1).unsqueeze(1).expand(-1, predicted.shape[1], -1)
+        error = predicted.gather(2, index).unflatten(2, places.shape[1:]) - true.unsqueeze(3)
+        weight = self.is_used[slots].transpose(1, 2).unsqueeze(3) * bilinear.unsqueeze(1)
+        total, number = (error.square() * weight).sum((0, 2, 3)), weight.sum((0, 2, 3))
+        return (total / number.clamp(min=1)).mean()
+
+
+def _chosen(densities: Float[Tensor, "b s i j"], slots: list[int]) -> Float[Tensor, "b m i j"]:
+    """Select slots without an index, which would have to be copied to the device."""
+    if slots == list(range(slots[0], slots[-1] + 1)):
+        return densities[:, slots[0] : slots[-1] + 1]
+    return torch.stack([densities[:, s] for s in slots], 1)
 
 
 def _summed(density: Float[Tensor, "b s i j"], bases: dict[Attribute, Tensor]) -> Float[Tensor, "b s f"]:

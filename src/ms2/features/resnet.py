@@ -140,7 +140,6 @@ class ResNet(TrainedExtractor):
     ) -> Float[Tensor, ""]:
         """Compute the binary cross-entropy of presence plus the cross-entropy of counts."""
         counts = class_counts(labels, len(self.classes))
-        self._check(counts)
         presence, logits = self._logits(self._embed(images, training=True))
         loss = F.binary_cross_entropy_with_logits(presence, (counts > 0).float())
         for name in self.max_counts:

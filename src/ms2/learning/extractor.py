@@ -107,7 +107,12 @@ class ExtractorTraining(Stage[SceneBatch]):
     def draw_samples(self, n: int, generator: torch.Generator) -> SceneBatch:
         """Draw scenes of the prior."""
         rules = self.structure_prior.sample(self.world.grammar, n, generator)
-        return self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), generator)
+        scenes = self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), generator)
+        if isinstance(self.features, TrainedExtractor):
+            # what is visible is known only where images are rendered, as before training (`check_max_count`)
+            seen = scenes.mask & (self.features.min_visibility == 0)
+            self.features.check_numbers(scenes.classes, scenes.parents, seen)
+        return scenes
 
     def used(self, samples: SceneBatch) -> Int[Tensor, " b"]:
         """Compute the number of entries of each scene up to its last object."""

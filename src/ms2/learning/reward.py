@@ -137,11 +137,12 @@ class TaskReward(Configured, nn.Module):
                 continue
             labels = world.renderer.render_labelled(scenes[part])
             try:
-                loss = network.loss(labels.image, labels, scenes[part])
+                network.check_numbers(labels.classes, labels.parents, labels.visibility >= network.min_visibility)
             except CountError as error:
                 raise UserError(
                     f"a generated scene holds more than model.reward.network can count: raise its max_count ({error})"
                 ) from error
+            loss = network.loss(labels.image, labels, scenes[part])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
