@@ -6,40 +6,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import TRICKY, grammars, samples
 
-from ms2.grammar.derivations import Derivations, DerivationStack, contexts, is_valid, lengths, pad
+from ms2.grammar.derivations import Derivations, contexts, is_valid, lengths, pad
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.rules import GrammarError
+from ms2.grammar.stack import DerivationStack
 from ms2.grammar.trees import DerivationTree, from_tree, to_tree
 
 
 class Stack:
-    """The stack of one scene, in plain Python: a list of (symbol, parent, position, item, parent object)."""
+    """The stack of one scene, in plain Python: a list of (symbol, parent, position, item)."""
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
-        self.items = [(grammar.start, None, 0, 0, -1)]
+        self.items: list[tuple[str, str | None, int, int]] = [(grammar.start, None, 0, 0)]
 
-    def expand(self, number: int, parent_object: int | None = None) -> None:
+    def expand(self, number: int) -> None:
         if number == self.grammar.num_rules:
             return
-        symbol, parent, position, item, inherited = self.items.pop()
+        symbol, parent, position, item = self.items.pop()
         is_list = any(r.lhs == symbol and symbol in r.rhs for r in self.grammar.rules)
         for s in reversed(self.grammar.rules[number].rhs):
             if s in self.grammar.nonterminals:
-                here = (s, parent, position + 1, item) if s == symbol else (s, symbol, 0, position if is_list else item)
-                self.items.append((*here, inherited if parent_object is None else parent_object))
+                again = (s, parent, position + 1, item)
+                self.items.append(again if s == symbol else (s, symbol, 0, position if is_list else item))
 
 
-def shown(batched: DerivationStack, grammar: Grammar) -> list[tuple[str, str | None, int, int, int] | None]:
+def shown(batched: DerivationStack, grammar: Grammar) -> list[tuple[str, str | None, int, int] | None]:
     """The top of every scene's stack, as the last item of a `Stack`; None for an empty one."""
     names = [*grammar.nonterminals, None]
-    columns = (values.tolist() for values in (*batched.top, batched.parent_object))
+    columns = (values.tolist() for values in batched.context)
     return [None if names[s] is None else (names[s], names[p], *rest) for s, p, *rest in zip(*columns, strict=True)]  # type: ignore[misc]
 
 
-@given(samples(), st.data())
-def test_the_batched_stack_is_a_stack_for_each_scene(sample: tuple[Grammar, list[list[int]]], data: st.DataObject):
-    """With scenes of different lengths in a batch, with and without parent objects passed on."""
+@given(samples())
+def test_the_batched_stack_is_a_stack_for_each_scene(sample: tuple[Grammar, list[list[int]]]):
+    """With scenes of different lengths in a batch."""
     grammar, batch = sample
     rules = pad(grammar, batch)
     batched, stacks = DerivationStack(grammar, len(batch), rules.shape[1]), [Stack(grammar) for _ in batch]
@@ -49,10 +50,9 @@ def test_the_batched_stack_is_a_stack_for_each_scene(sample: tuple[Grammar, list
         assert batched.depth.tolist() == [len(stack.items) for stack in stacks]
         if step == rules.shape[1]:
             break
-        parent_object = data.draw(st.none() | st.lists(st.integers(0, 99), min_size=len(batch), max_size=len(batch)))
-        batched.expand(rule, None if parent_object is None else torch.tensor(parent_object))
+        batched.expand(rule)
         for i, stack in enumerate(stacks):
-            stack.expand(int(rule[i]), None if parent_object is None else parent_object[i])
+            stack.expand(int(rule[i]))
     assert bool(batched.finished.all())
 
 
@@ -81,7 +81,7 @@ def test_what_is_expanded_at_each_step(sample: tuple[Grammar, list[list[int]]]):
         stack = Stack(grammar)
         for number, i, parent, *where in zip(row, symbol, *places, strict=False):
             above = [*grammar.nonterminals, None][parent]
-            assert (grammar.nonterminals[i], above, *where) == stack.items[-1][:4]
+            assert (grammar.nonterminals[i], above, *where) == stack.items[-1]
             stack.expand(number)
         assert set(symbol[len(row) :]) <= {len(grammar.nonterminals)}
 

@@ -1,8 +1,9 @@
 """Scene grammars: symbols and rules, masks, linting, derivations (section 3.1)."""
 
-from ms2.grammar.derivations import Context, Derivations, DerivationStack, contexts, is_valid, lengths, pad
+from ms2.grammar.derivations import Context, Derivations, contexts, is_valid, lengths, pad
 from ms2.grammar.grammar import Grammar, LintFinding
 from ms2.grammar.rules import GrammarError, Rule, normalise_weights
+from ms2.grammar.stack import DerivationStack
 from ms2.grammar.tensors import GrammarTensors
 from ms2.grammar.trees import DerivationTree, from_tree, to_tree
 

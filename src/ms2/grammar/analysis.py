@@ -85,6 +85,34 @@ def longest_derivation(rules: Sequence[Rule], start: str, shortest: dict[str, in
     return length[start]
 
 
+def tallest_stack(rules: Sequence[Rule], start: str) -> int | float:
+    """Compute the largest number of non-terminals that are left to expand in any leftmost derivation.
+
+    Below the i-th of a right-hand side's non-terminals lie those after it. Lists such as ``L -> x L | ε`` have nothing
+    after themselves, so that they need no more room the longer they are.
+
+    Returns:
+        The number; infinite where a symbol can derive itself with more after it.
+    """
+    heights = dict.fromkeys((rule.lhs for rule in rules), 1)
+    reachable = reachable_symbols(rules, start)
+    below = []  # symbol, a non-terminal of its right-hand side, and the number of those after it
+    for rule in rules:
+        body = [symbol for symbol in rule.rhs if symbol in heights]
+        if rule.lhs in reachable:
+            below += [(rule.lhs, symbol, len(body) - i) for i, symbol in enumerate(body, 1)]
+    # longest paths, after Bellman and Ford: heights that still grow after so many rounds grow for ever; in reverse order,
+    # since symbols often use symbols that are declared after them
+    for _ in range(len(heights) + 1):
+        grown = False
+        for symbol, child, after in reversed(below):
+            if heights[child] + after > heights[symbol]:
+                heights[symbol], grown = heights[child] + after, True
+        if not grown:
+            return heights[start]
+    return math.inf
+
+
 def reachable_symbols(rules: Sequence[Rule], start: str) -> frozenset[str]:
     """Return the symbols that occur in some sentential form."""
     bodies: dict[str, list[str]] = {}

@@ -1,11 +1,11 @@
-"""Leftmost derivations: batched expansion with a LIFO stack per scene."""
+"""Leftmost derivations: batches of rule numbers, and what follows from them without expanding symbol by symbol."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -46,97 +46,92 @@ class Context(NamedTuple):
     item: Int[Tensor, "*b"]
 
 
-class DerivationStack:
-    """Non-terminals still to expand in each scene of a batch: one LIFO stack per scene.
+class Steps(NamedTuple):
+    """Steps of derivations as trees. Entry 0 stands for no step, and entry i + 1 for step i.
 
-    Beside each non-terminal the stack holds its `Context`, and a *parent object*: an index that the caller of `expand`
-    may pass from a rule to the non-terminals of its right-hand side.
-
-    Args:
-        grammar: The grammar.
-        batch_size: Number of scenes, b.
-        t_max: Maximum number of steps.
-        device: Device of the stacks.
+    Attributes:
+        rule: Rule of each step; the padding rule K at entry 0.
+        producer: Entry of the step whose rule produced the non-terminal that is expanded; 0 for the start symbol, and
+            where nothing is left.
+        child: Which of the producer's ``GrammarTensors.push`` it is.
+        remaining: Non-terminals that are left to expand before each step, and after the last; ``t + 1`` of them.
     """
 
-    def __init__(self, grammar: Grammar, batch_size: int, t_max: int, device: torch.device | str = "cpu") -> None:
-        self.tensors = grammar.tensors(device)
-        width = self.tensors.push.shape[1]
-        self._offsets = torch.arange(width, device=device)
-        # column 0 stays below the stack: its symbol N, which no rule expands, is the top of an empty stack
-        size = 2 + t_max * max(1, width - 1) + width
-        self._stack = torch.full((batch_size, size, 5), -1, device=device)
-        none = len(grammar.nonterminals)
-        self._stack[:, 0] = torch.tensor([none, none, 0, 0, -1], device=device)
-        self._stack[:, 1] = torch.tensor([grammar.nonterminals.index(grammar.start), none, 0, 0, -1], device=device)
-        self.depth: Int[Tensor, " b"] = torch.ones(batch_size, dtype=torch.long, device=device)
-
-    def __getitem__(self, index: Tensor) -> "DerivationStack":
-        """Select some of the scenes, as a copy that is expanded by itself."""
-        some = copy.copy(self)
-        some._stack, some.depth = self._stack[index], self.depth[index]
-        return some
-
-    @property
-    def top(self) -> Context:
-        """Context of the non-terminal on top of each stack."""
-        return Context(*self._top().unbind(-1)[:-1])
-
-    @property
-    def parent_object(self) -> Int[Tensor, " b"]:
-        """Parent object of the non-terminal on top of each stack; -1 for none."""
-        return self._top()[:, -1]
-
-    def _top(self) -> Int[Tensor, "b 5"]:
-        return self._stack.gather(1, self.depth[:, None, None].expand(-1, 1, 5))[:, 0]
-
-    @property
-    def finished(self) -> Bool[Tensor, " b"]:
-        """Which stacks are empty."""
-        return self.depth == 0
-
-    def expand(self, rule: Int[Tensor, " b"], parent_object: Int[Tensor, " b"] | None = None) -> None:
-        """Pop each stack's top and push the non-terminals of a rule.
-
-        Args:
-            rule: Number of the rule that expands each top.
-            parent_object: Parent object of the pushed non-terminals; by default that of the popped one.
-        """
-        symbol, parent, position, item, inherited = self._top()[:, :, None].unbind(1)
-        push, repeats = self.tensors.push[rule], self.tensors.repeats[rule]
-        parents = torch.where(repeats, parent, symbol)
-        positions = torch.where(repeats, position + 1, 0)
-        items = torch.where(~repeats & self.tensors.lists[symbol], position, item)
-        objects = (inherited if parent_object is None else parent_object[:, None]).expand_as(push)
-        # Unused columns of `push` hold N and land above the new top, where the next push overwrites them, or,
-        # for the padding rule, on column 0, which holds N already.
-        columns = (self.depth[:, None] + self._offsets)[..., None].expand(-1, -1, 5)
-        self._stack.scatter_(1, columns, torch.stack([push, parents, positions, items, objects], -1))
-        self.depth = self.depth + self.tensors.grow[rule]
+    rule: Int[Tensor, "b s"]
+    producer: Int[Tensor, "b s"]
+    child: Int[Tensor, "b s"]
+    remaining: Int[Tensor, "b s"]
 
 
-def is_valid(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Bool[Tensor, " b"]:
-    """Return which rows are finished derivations of the grammar, padded after their end."""
-    stack = DerivationStack(grammar, len(rules), rules.shape[1], rules.device)
-    allowed = torch.cat([stack.tensors.allowed, torch.zeros_like(stack.tensors.allowed[:, :1])], 1)
-    allowed[-1, -1] = True  # an empty stack allows only the padding rule
-    valid = torch.ones(len(rules), dtype=torch.bool, device=rules.device)
-    for rule in rules.unbind(1):
-        rule = rule.clamp(0, grammar.num_rules)
-        valid &= allowed[stack.top.symbol, rule]
-        stack.expand(torch.where(valid, rule, grammar.num_rules))
-    in_range = ((rules >= 0) & (rules <= grammar.num_rules)).all(1)
-    return valid & stack.finished & in_range
+def steps_of(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Steps:
+    """Find for each step of derivations the step that produced its non-terminal.
+
+    A rule's non-terminals take the place of the expanded one on a stack. What is expanded at depth d was produced by
+    the last step before at depth d or less: every step writes from its own depth upwards.
+    """
+    tensors = grammar.tensors(rules.device)
+    rule = F.pad(rules, (1, 0), value=grammar.num_rules)
+    # the padding rule grows by 0, so that this is the number before step 0, before step 1, ..., after the last
+    remaining = 1 + tensors.grow[rule].cumsum(1)
+    # before each step, from 1, and 0 after the end (below it after that of an invalid one); entry 0 is below all
+    depth = F.pad(remaining[:, :-1].clamp(min=0), (1, 0))
+    producer = _last_not_deeper(depth).masked_fill(depth == 0, 0)
+    child = (depth - depth.gather(1, producer)).clamp(0, tensors.push.shape[1] - 1)
+    return Steps(rule, producer, child, remaining)
+
+
+def _last_not_deeper(depth: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:
+    """Find the last entry before each at the same depth or less, by binary search; entry 0 has depth 0."""
+    least, size = [F.pad(depth[:, :-1], (1, 0))], 1  # smallest depth of the last 1, 2, 4, ... before each entry
+    while size < depth.shape[1]:
+        least.append(torch.minimum(least[-1], F.pad(least[-1], (size, -size))))
+        size *= 2
+    end = torch.arange(depth.shape[1], device=depth.device).expand_as(depth)  # all from here to the entry are deeper
+    for smallest in reversed(least):
+        end = torch.where(smallest.gather(1, end) > depth, end - size, end)
+        size //= 2
+    return end - 1
+
+
+def last_in_chain(following: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:
+    """Follow pointers to earlier entries until they point to themselves, doubling the distance in each round."""
+    for _ in range(following.shape[1].bit_length()):
+        following = following.gather(1, following)
+    return following
 
 
 def contexts(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Context:
     """Compute the context of each step of given derivations, tensors of shape `[b t]`."""
-    stack = DerivationStack(grammar, len(rules), rules.shape[1], rules.device)
-    tops = []
-    for rule in rules.unbind(1):
-        tops.append(stack.top)
-        stack.expand(rule)
-    return Context(*(torch.stack(column, 1) for column in zip(*tops, strict=True)))
+    return contexts_of(grammar, steps_of(grammar, rules))
+
+
+def contexts_of(grammar: Grammar, steps: Steps) -> Context:
+    """Compute the context of each step, tensors of shape `[b t]`."""
+    tensors = grammar.tensors(steps.rule.device)
+    entry = torch.arange(steps.rule.shape[1], device=steps.rule.device).expand_as(steps.rule)
+    by = steps.rule.gather(1, steps.producer)
+    symbol = tensors.push[by, steps.child]
+    symbol[:, 1:2] = grammar.nonterminals.index(grammar.start)
+    # a list's steps, each produced by the one before, lead back to its first; the number of them is the position
+    repeats = tensors.repeats[by, steps.child]
+    first, position = torch.where(repeats, steps.producer, entry), repeats.long()
+    for _ in range(steps.rule.shape[1].bit_length()):
+        position = position + position.gather(1, first)
+        first = first.gather(1, first)
+    above = steps.producer.gather(1, first)
+    head = tensors.lhs[steps.rule]
+    enclosing = last_in_chain(torch.where(tensors.lists[head], entry, above))
+    columns = (symbol, head.gather(1, above), position, position.gather(1, enclosing.gather(1, above)))
+    return Context(*(column[:, 1:] for column in columns))
+
+
+def is_valid(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Bool[Tensor, " b"]:
+    """Return which rows are finished derivations of the grammar, padded after their end."""
+    in_range = ((rules >= 0) & (rules <= grammar.num_rules)).all(1)
+    steps = steps_of(grammar, rules.clamp(0, grammar.num_rules))
+    # each rule expands the symbol in its place; of an invalid row, the steps up to the first wrong one are right
+    fits = contexts_of(grammar, steps).symbol == grammar.tensors(rules.device).lhs[steps.rule[:, 1:]]
+    return fits.all(1) & (steps.remaining[:, -1] == 0) & in_range
 
 
 def lengths(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Int[Tensor, " b"]:

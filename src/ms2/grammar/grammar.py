@@ -10,7 +10,13 @@ import torch
 from ms2.core.errors import suggest
 from ms2.core.hashing import digest
 from ms2.core.registry import Plugin
-from ms2.grammar.analysis import format_steps, longest_derivation, reachable_symbols, shortest_derivations
+from ms2.grammar.analysis import (
+    format_steps,
+    longest_derivation,
+    reachable_symbols,
+    shortest_derivations,
+    tallest_stack,
+)
 from ms2.grammar.rules import GrammarError, Rule, parse_rules
 from ms2.grammar.tensors import GrammarTensors, grammar_tensors
 
@@ -124,6 +130,11 @@ class Grammar(Plugin, kind="grammars"):
     def longest_derivation(self) -> int | float:
         """Number of steps of the longest derivation; infinite where a reachable symbol is recursive."""
         return longest_derivation(self.rules, self.start, self.shortest_derivation)
+
+    @cached_property
+    def tallest_stack(self) -> int | float:
+        """Largest number of non-terminals that are left to expand in any derivation; infinite without a bound."""
+        return tallest_stack(self.rules, self.start)
 
     @cached_property
     def reachable(self) -> frozenset[str]:

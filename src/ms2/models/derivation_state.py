@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ms2.grammar.derivations import Context, DerivationStack
+from ms2.grammar.derivations import Context
+from ms2.grammar.stack import DerivationStack
 from ms2.models.networks.base import State
 
 Step = Callable[[Int[Tensor, " n"], Context, State], tuple[Float[Tensor, "n k"], State]]
@@ -45,7 +46,7 @@ class DerivationState:
 
     def probabilities(self) -> Float[Tensor, "n k"]:
         """Compute the probability of each rule to come next; arbitrary where a derivation is finished."""
-        logits, self._next_state = self._step(self._rule, self._stack.top, self._state)
+        logits, self._next_state = self._step(self._rule, self._stack.context, self._state)
         return torch.where(self.finished[:, None], 0.0, logits).softmax(-1)
 
     def sample_rule(self, generator: torch.Generator) -> Int[Tensor, " n"]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ms2.core.bounds import Count, Dimension, NonNegativeFloat, PositiveInt, Seed
 from ms2.core.errors import UserError, suggest
 from ms2.core.settings import Configured
-from ms2.grammar.derivations import Context, Derivations, DerivationStack, contexts, lengths
+from ms2.grammar.derivations import Context, Derivations, contexts, lengths
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.rules import GrammarError, normalise_weights
+from ms2.grammar.stack import DerivationStack
 from ms2.models.derivation_state import DerivationState
 from ms2.models.networks.base import SequenceNetwork, State
 from ms2.models.networks.recurrent import LSTM

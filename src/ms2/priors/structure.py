@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,9 +10,13 @@ from torch import Tensor
 
 from ms2.core.bounds import Dimension, NonNegativeFloat
 from ms2.core.registry import Plugin
-from ms2.grammar.derivations import DerivationStack
+from ms2.grammar.derivations import contexts_of, steps_of
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.rules import GrammarError, normalise_weights
+from ms2.grammar.stack import DerivationStack
+
+STEPS_BETWEEN_CHECKS = 8
+"""Steps of sampling after which finished derivations are left out, which waits for the device."""
 
 
 class StructurePrior(Plugin, ABC, kind="structure_priors"):
@@ -57,6 +62,7 @@ class ListLengthPrior(StructurePrior):
         t_max: Dimension = 1000,
     ) -> None:
         self.lengths, self.weights, self.t_max = dict(lengths or {}), dict(weights or {}), t_max
+        self._probabilities: dict[tuple[str, torch.device], Tensor] = {}
 
     def sample(self, grammar: Grammar, n: int, generator: torch.Generator) -> Int[Tensor, "n t"]:
         """Sample n finished derivations, one batched step at a time.
@@ -64,34 +70,29 @@ class ListLengthPrior(StructurePrior):
         Raises:
             GrammarError: If a derivation does not end within ``t_max`` steps.
         """
-        probability = self._probability(grammar).to(generator.device)
-        stack = DerivationStack(grammar, n, self.t_max, generator.device)
-        steps: list[Tensor] = []
-        while not bool(stack.finished.all()):
-            if len(steps) == self.t_max:
-                raise GrammarError(f"the prior drew a derivation of over {self.t_max} steps; check its weights")
-            p = _rule_probabilities(probability, stack)
-            steps.append(torch.multinomial(p, 1, generator=generator)[:, 0])
-            stack.expand(steps[-1])
-        return torch.stack(steps, 1) if steps else torch.empty(n, 0, dtype=torch.long, device=generator.device)
+        table = self.probability(grammar, generator.device)[None]
+        return _sample(grammar, table, torch.zeros(n, dtype=torch.long, device=table.device), self.t_max, generator)
 
     def log_prob(self, grammar: Grammar, rules: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:
         """Compute the exact log p(T); minus infinity outside of the prior's support."""
-        probability = self._probability(grammar).to(rules.device)
-        stack = DerivationStack(grammar, len(rules), rules.shape[1], rules.device)
-        total = torch.zeros(len(rules), device=rules.device)
-        for rule in rules.unbind(1):
-            p = _rule_probabilities(probability, stack)
-            total = total + p.gather(1, rule[:, None])[:, 0].log()
-            # an impossible rule must not pop an empty stack
-            stack.expand(torch.where(total > -torch.inf, rule, grammar.num_rules))
-        return total.masked_fill(~stack.finished, -torch.inf)
+        table, steps = self.probability(grammar, rules.device), steps_of(grammar, rules)
+        place = contexts_of(grammar, steps)
+        item, position = place.item.clamp(max=table.shape[1] - 1), place.position.clamp(max=table.shape[2] - 1)
+        # where a rule is impossible its probability is 0; what comes after it makes no difference
+        total = table[place.symbol, item, position, rules].log().sum(1)
+        return total.masked_fill(steps.remaining[:, -1] != 0, -torch.inf)
 
-    def _probability(self, grammar: Grammar) -> Float[Tensor, "n1 i m k1"]:
+    def probability(self, grammar: Grammar, device: torch.device) -> Float[Tensor, "n1 i m k1"]:
         """Compute the probability of each rule by symbol, item of the enclosing list, and position in its own list.
 
-        An empty stack takes the padding rule.
+        An empty stack takes the padding rule. The last item and the last position stand for all later ones too.
         """
+        key = grammar.fingerprint, device
+        if key not in self._probabilities:
+            self._probabilities[key] = self._probability(grammar).to(device)
+        return self._probabilities[key]
+
+    def _probability(self, grammar: Grammar) -> Float[Tensor, "n1 i m k1"]:
         by_item = {symbol: _lengths_by_item(given) for symbol, given in self.lengths.items()}
         num_items = max([1, *map(len, by_item.values())])
         num_positions = max([1, *(len(row) for rows in by_item.values() for row in rows)])
@@ -136,7 +137,14 @@ class MixturePrior(StructurePrior):
     def sample(self, grammar: Grammar, n: int, generator: torch.Generator) -> Int[Tensor, "n t"]:
         """Sample n finished derivations, each from a component drawn at random."""
         device = generator.device
-        chosen = torch.multinomial(self.weights.to(device).expand(n, -1), 1, generator=generator)[:, 0]
+        weights = self.weights.to(device)
+        chosen = torch.searchsorted(
+            _cumulative(weights), torch.rand(n, generator=generator, **_like(device)), right=True
+        )
+        lists = [p for p in self.priors if isinstance(p, ListLengthPrior) and type(p).sample is ListLengthPrior.sample]
+        if len(lists) == len(self.priors):
+            table = _stacked([p.probability(grammar, device) for p in lists])
+            return _sample(grammar, table, chosen, max(p.t_max for p in lists), generator)
         rows = [(chosen == k).nonzero()[:, 0] for k in range(len(self.priors))]
         parts = [p.sample(grammar, len(some), generator) for p, some in zip(self.priors, rows, strict=True)]
         rules = torch.full((n, max(part.shape[1] for part in parts)), grammar.num_rules, device=device)
@@ -170,11 +178,62 @@ def _stop(lengths: Sequence[float], size: int, symbol: str) -> Float[Tensor, "{s
     return stop
 
 
-def _rule_probabilities(probability: Float[Tensor, "n1 i m k1"], stack: DerivationStack) -> Float[Tensor, "b k1"]:
-    """Look up the probability of each rule for the top of each stack."""
-    top = stack.top
-    item, position = top.item.clamp(max=probability.shape[1] - 1), top.position.clamp(max=probability.shape[2] - 1)
-    return probability[top.symbol, item, position]
+def _sample(
+    grammar: Grammar,
+    probability: Float[Tensor, "c n1 i m k1"],
+    component: Int[Tensor, " n"],
+    t_max: int,
+    generator: torch.Generator,
+) -> Int[Tensor, "n t"]:
+    """Sample a derivation of each component, by the probabilities of rules in each context.
+
+    After every few steps, those that are finished are left out, for which alone the device is waited for.
+    """
+    n, device = len(component), component.device
+    rows = _cumulative(probability.flatten(0, 3))
+    _, symbols, items, positions, _ = probability.shape
+    limits = torch.tensor([symbols - 1, symbols - 1, positions - 1, items - 1], device=device)  # in a `Context`'s order
+    strides = torch.tensor([items * positions, 0, 1, positions], device=device)
+    first = component * (symbols * items * positions)
+    stack, left = DerivationStack(grammar, n, t_max, device), torch.arange(n, device=device)
+    blocks: list[Tensor] = []
+    for start in range(0, t_max, STEPS_BETWEEN_CHECKS):
+        if not len(left):
+            break
+        size = min(STEPS_BETWEEN_CHECKS, t_max - start)
+        drawn = torch.empty(size, len(left), dtype=torch.long, device=device)
+        for rule, u in zip(drawn, torch.rand(size, len(left), 1, generator=generator, **_like(device)), strict=True):
+            row = (torch.minimum(stack.fields, limits) * strides).sum(1) + first
+            torch.searchsorted(rows[row], u, right=True, out=rule[:, None])
+            stack.expand(rule)
+        blocks.append(torch.full((n, size), grammar.num_rules, device=device).index_copy_(0, left, drawn.T))
+        unfinished = (~stack.finished).nonzero()[:, 0]
+        left, first, stack = left[unfinished], first[unfinished], stack[unfinished]
+    if len(left):
+        raise GrammarError(f"the prior drew a derivation of over {t_max} steps; check its weights")
+    rules = torch.cat(blocks, 1) if blocks else torch.empty(n, 0, dtype=torch.long, device=device)
+    return rules[:, : int((rules != grammar.num_rules).any(0).sum())]
+
+
+def _cumulative(probability: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
+    """Add probabilities up, in double precision; the last sum is 1, above all numbers that `torch.rand` draws."""
+    total = probability.double().cumsum(-1)
+    return total / total[..., -1:]
+
+
+def _like(device: torch.device) -> dict[str, Any]:
+    return {"device": device, "dtype": torch.double}
+
+
+def _stacked(tables: list[Float[Tensor, "n1 _ _ k1"]]) -> Float[Tensor, "c n1 i m k1"]:
+    """Stack tables of probabilities: the last item and the last position of each stand for all later ones too."""
+    items, positions = (torch.arange(max(table.shape[d] for table in tables), device=tables[0].device) for d in (1, 2))
+    return torch.stack(
+        [
+            table[:, items.clamp(max=table.shape[1] - 1)][:, :, positions.clamp(max=table.shape[2] - 1)]
+            for table in tables
+        ]
+    )
 
 
 def fit_pcfg(grammar: Grammar, rules: Int[Tensor, "b t"]) -> ListLengthPrior:

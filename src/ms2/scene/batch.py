@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ms2.grammar.derivations import DerivationStack
+from ms2.grammar.derivations import last_in_chain, steps_of
 from ms2.grammar.grammar import Grammar
 from ms2.scene.attributes import Attribute
 
@@ -92,24 +92,21 @@ class SceneBatch:
 
 def scenes_from_derivations(grammar: Grammar, rules: Int[Tensor, "b t"]) -> SceneBatch:
     """Convert derivations to scenes: the renderable symbols of their trees are the objects."""
-    batch, steps = rules.shape
-    stack = DerivationStack(grammar, batch, steps, rules.device)
-    tensors = stack.tensors
-    width = tensors.emit.shape[1]
-    offsets = torch.arange(width, device=rules.device)
-    classes = torch.full((batch, steps * width + width), -1, device=rules.device)
-    parents = classes.clone()
-    size = torch.zeros(batch, dtype=torch.long, device=rules.device)
-    for rule in rules.unbind(1):
-        parent = stack.parent_object
-        new = tensors.emit[rule]
-        inside = torch.where(tensors.owns[rule], size, parent)
-        # the parent of the expanded symbol's own node is the stack's, that of the rule's terminals is this node
-        above = torch.where(tensors.owns[rule][:, None] & (offsets == 0), parent[:, None], inside[:, None])
-        columns = size[:, None] + offsets
-        classes.scatter_(1, columns, new)
-        parents.scatter_(1, columns, torch.where(new >= 0, above, -1))
-        size = size + (new >= 0).sum(1)
-        stack.expand(rule, inside)
-    used = max(1, int(size.max())) if batch else 1
-    return SceneBatch(classes[:, :used].contiguous(), parents[:, :used].contiguous())
+    tensors = grammar.tensors(rules.device)
+    steps = steps_of(grammar, rules)
+    entry = torch.arange(steps.rule.shape[1], device=rules.device).expand_as(steps.rule)
+    emitted = tensors.emit[steps.rule]  # [b s e]
+    number = (emitted >= 0).sum(2)
+    end = number.cumsum(1)
+    place = end - number  # of each step's first object
+    owns = tensors.owns[steps.rule]
+    owner = last_in_chain(torch.where(owns, entry, steps.producer))  # entry 0 where no object is above
+    inside = torch.where(owner > 0, place.gather(1, owner), -1)
+    # the parent of the expanded symbol's own node is the one above it, that of the rule's terminals is this node
+    above = inside[..., None].repeat(1, 1, emitted.shape[2])
+    above[..., 0] = torch.where(owns, inside.gather(1, steps.producer), inside)
+    used = max(1, int(end[:, -1].max())) if len(rules) else 1
+    column = torch.where(emitted >= 0, place[..., None] + torch.arange(emitted.shape[2], device=rules.device), used)
+    nothing = torch.full((len(rules), used + 1), -1, device=rules.device)
+    classes, parents = (nothing.scatter(1, column.flatten(1), of.flatten(1))[:, :used] for of in (emitted, above))
+    return SceneBatch(classes.contiguous(), parents.contiguous())
