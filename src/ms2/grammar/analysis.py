@@ -101,8 +101,8 @@ def tallest_stack(rules: Sequence[Rule], start: str) -> int | float:
         body = [symbol for symbol in rule.rhs if symbol in heights]
         if rule.lhs in reachable:
             below += [(rule.lhs, symbol, len(body) - i) for i, symbol in enumerate(body, 1)]
-    # longest paths, after Bellman and Ford: heights that still grow after so many rounds grow for ever; in reverse order,
-    # since symbols often use symbols that are declared after them
+    # longest paths, after Bellman and Ford: heights that still grow after so many rounds grow for ever.
+    # In reverse order, since symbols often use symbols that are declared after them.
     for _ in range(len(heights) + 1):
         grown = False
         for symbol, child, after in reversed(below):
