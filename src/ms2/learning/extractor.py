@@ -134,6 +134,6 @@ class ExtractorTraining(Stage[SceneBatch]):
 
     def configure_optimizers(self) -> Any:
         """Configure AdamW with a one-cycle schedule."""
-        optimizer = torch.optim.AdamW(self.features.parameters(), self.lr)
+        optimizer = torch.optim.AdamW(self.features.parameters(), self.lr, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -118,6 +118,6 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
 
     def configure_optimizers(self) -> Any:
         """Configure Adam with a learning rate that falls linearly to zero."""
-        optimizer = torch.optim.Adam(self.trained_module.parameters(), self.lr)
+        optimizer = torch.optim.Adam(self.trained_module.parameters(), self.lr, fused=True)
         schedule = LambdaLR(optimizer, lambda step: 1 - step / self.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
