@@ -14,7 +14,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 OR_NONE := $(if $(ARGS),|| [ $$? -eq 5 ])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench results memory clean
+.PHONY: help demo test lint types bench ops results memory clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ bench: $(INSTALLED) ## measure speed
 	$(ONE_THREAD) $(BIN)/pytest benchmarks/ --benchmark-only --benchmark-group-by=group --benchmark-sort=name \
 		--benchmark-columns=min,median,iqr,rounds --benchmark-json=.benchmarks/latest.json $(ARGS)
 	@$(BIN)/python benchmarks/table.py .benchmarks/latest.json
+
+ops: $(INSTALLED) ## count the operators and the waits for a GPU of each configuration's training steps, on the CPU
+	$(ONE_THREAD) $(BIN)/python benchmarks/ops.py $(ARGS)
 
 results: $(INSTALLED) ## a results table of docs/results: make results ARGS="multimnist", "aerial2d", "driving", "kitti" or "digits"; an hour or two
 	$(BIN)/python experiments/results.py $(ARGS)
