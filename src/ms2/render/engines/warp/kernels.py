@@ -9,7 +9,6 @@ from typing import no_type_check
 import warp as wp
 
 from ms2.render.engines.warp.structs import (
-    LOW_32_BITS,
     OPTIONS,
     CameraData,
     DrawList,
@@ -18,8 +17,10 @@ from ms2.render.engines.warp.structs import (
     LightData,
     MeshData,
     camera_position,
+    larger,
     linear_row,
     mat34,
+    smaller,
     transform_point,
 )
 
@@ -27,7 +28,7 @@ wp.set_module_options(OPTIONS)
 
 SUN_DISTANCE = wp.constant(1024.0)
 """Metres from the camera, away from the sun, to the plane from which the shadow map's depths are measured: all > 0."""
-FULL_MASK = wp.constant(wp.uint32(0xFFFFFFFF))
+ALL_BITS = wp.constant(wp.uint32(0xFFFFFFFF))
 
 # --- shadow camera ---
 
@@ -302,8 +303,8 @@ def sort_vertices(a: wp.vec3, b: wp.vec3, c: wp.vec3):
     if det != 0.0:
         t.qx = (u[2] * v[1] - v[2] * u[1]) / det
         t.qy = (v[2] * u[0] - u[2] * v[0]) / det
-    t.q_min = wp.min(a[2], wp.min(b[2], c[2]))
-    t.q_max = wp.max(a[2], wp.max(b[2], c[2]))
+    t.q_min = smaller(a[2], smaller(b[2], c[2]))
+    t.q_max = larger(a[2], larger(b[2], c[2]))
     return t
 
 
@@ -311,18 +312,16 @@ def sort_vertices(a: wp.vec3, b: wp.vec3, c: wp.vec3):
 @no_type_check
 def count_before(x: float, size: int):
     """Count the samples 0 ... size - 1 whose centres are less than x."""
-    x = wp.clamp(x - 0.5, 0.0, float(size))
+    x = smaller(larger(0.0, x - 0.5), float(size))
     n = int(x)  # wp.ceil is a slow library call without machine-specific instructions
-    if float(n) < x:
-        n += 1
-    return n
+    return n + int(float(n) < x)
 
 
 @wp.func
 @no_type_check
 def covers_sample(a: float, b: float, c: float, size: int):
     """Return whether any sample's centre lies between the minimum and the maximum of three values."""
-    return count_before(wp.min(a, wp.min(b, c)), size) < count_before(wp.max(a, wp.max(b, c)), size)
+    return count_before(smaller(a, smaller(b, c)), size) < count_before(larger(a, larger(b, c)), size)
 
 
 @wp.func
@@ -334,7 +333,55 @@ def row_span(t: SortedTriangle, y: int, width: int):
     b = t.x0 + (at - t.y0) * t.upper_slope
     if at >= t.y1:
         b = t.x1 + (at - t.y1) * t.lower_slope
-    return wp.vec2i(count_before(wp.min(a, b), width), count_before(wp.max(a, b), width))
+    return wp.vec2i(count_before(smaller(a, b), width), count_before(larger(a, b), width))
+
+
+# Warp's own loops over a row are not vectorised on a CPU; these are. Positive floats have the same order as their bits.
+SPAN = """
+    for (int x = 0; x < number; ++x) {
+        float at = q + (float)x * qx;
+        at = at > q_min ? at : q_min;
+        at = at < q_max ? at : q_max;
+        %s
+    }
+"""
+STORE_KEY = """
+    union { float real; unsigned int bits; } upper = { at };
+    const long long key = ((long long)upper.bits << 32) | (long long)triangle_id;
+    long long* stored = (long long*)nearest.data + first + x;
+#if defined(__CUDA_ARCH__)
+    atomicMax(stored, key);
+#else
+    *stored = key > *stored ? key : *stored;
+#endif
+"""
+STORE_DEPTH = """
+#if defined(__CUDA_ARCH__)
+    atomicMax((int*)shadow_depth.data + first + x, __float_as_int(at));
+#else
+    float* stored = shadow_depth.data + first + x;
+    *stored = at > *stored ? at : *stored;
+#endif
+"""
+
+
+@wp.func_native(SPAN % STORE_KEY)
+@no_type_check
+def draw_span(
+    nearest: wp.array[wp.uint64], first: int, number: int, q: float, qx: float, q_min: float, q_max: float,
+    triangle_id: wp.uint32,
+):  # fmt: skip
+    """Keep the larger of a row's samples and those of a triangle: q at the first sample, and its change per sample."""
+    ...
+
+
+@wp.func_native(SPAN % STORE_DEPTH)
+@no_type_check
+def draw_depth_span(
+    shadow_depth: wp.array[wp.float32], first: int, number: int, q: float, qx: float, q_min: float, q_max: float
+):  # fmt: skip
+    """Keep the larger of a shadow map's row and a triangle's depths, as `draw_span` does."""
+    ...
 
 
 @wp.func
@@ -352,7 +399,7 @@ def mark_samples(labels: LabelBuffers, i: int, y: int, left: int, right: int):
     while left < right:
         word = left / 32
         stop = wp.min(right, word * 32 + 32)
-        bits = (FULL_MASK >> wp.uint32(32 - (stop - left))) << wp.uint32(left - word * 32)
+        bits = (ALL_BITS >> wp.uint32(32 - (stop - left))) << wp.uint32(left - word * 32)
         old = wp.atomic_or(labels.mask, start + word, bits)
         news += wp.bit_count(bits & ~old)
         left = stop
@@ -363,7 +410,7 @@ def mark_samples(labels: LabelBuffers, i: int, y: int, left: int, right: int):
 @wp.func
 @no_type_check
 def rasterise_triangle(
-    a: wp.vec3, b: wp.vec3, c: wp.vec3, width: int, height: int, start: int, triangle_id: wp.uint64, i: int,
+    a: wp.vec3, b: wp.vec3, c: wp.vec3, width: int, height: int, start: int, triangle_id: wp.uint32, i: int,
     thread: int, threads: int, labelled: bool, labels: LabelBuffers, nearest: wp.array[wp.uint64],
 ):  # fmt: skip
     """Rasterise a triangle of homogeneous vertices in front of the camera; each sample keeps the largest (q, id).
@@ -383,12 +430,7 @@ def rasterise_triangle(
         ends = row_span(t, y, width)
         if ends[0] < ends[1]:
             q = t.q + (float(ends[0]) + 0.5 - t.x0) * t.qx + (float(y) + 0.5 - t.y0) * t.qy
-            base = start + y * width
-            for x in range(ends[0], ends[1]):
-                here = wp.clamp(q + float(x - ends[0]) * t.qx, t.q_min, t.q_max)
-                # positive floats have the same order as their bits
-                key = (wp.uint64(wp.cast(here, wp.uint32)) << wp.uint64(32)) | triangle_id
-                wp.atomic_max(nearest, base + x, key)
+            draw_span(nearest, start + y * width + ends[0], ends[1] - ends[0], q, t.qx, t.q_min, t.q_max, triangle_id)
             if labelled:
                 mark_samples(labels, i, y, ends[0], ends[1])
 
@@ -427,7 +469,7 @@ def draw_triangles(
     if ahead == 0:
         return
     start = i / instances.per_scene * (width * height)
-    triangle_id = LOW_32_BITS - wp.uint64(k)
+    triangle_id = ALL_BITS - wp.uint32(k)
     labelled = instances.labelled[i] != wp.uint8(0)
     if ahead < 3:
         # rotate until the vertex that is alone on its side of the near plane comes first
@@ -462,7 +504,7 @@ def draw_shadow_map(
     draw_list: DrawList,
     shadow_size: int,
     threads: int,
-    shadow_depth: wp.array[wp.uint32],
+    shadow_depth: wp.array[wp.float32],
 ):
     """Rasterise the shadow maps' triangles; each sample keeps the depth of the surface nearest to the sun.
 
@@ -472,7 +514,7 @@ def draw_shadow_map(
         draw_list: Triangles to draw.
         shadow_size: Samples along each side of a shadow map.
         threads: Threads per triangle, which share its rows.
-        shadow_depth: Shadow maps of all scenes: depths as the bits of floats.
+        shadow_depth: Shadow maps of all scenes.
     """
     k, thread = wp.tid()
     i = draw_list.instance[k]
@@ -486,14 +528,12 @@ def draw_shadow_map(
     if not covers_sample(a[0], b[0], c[0], shadow_size):
         return
     t = sort_vertices(a, b, c)
-    t.q_min = wp.max(t.q_min, 0.0)  # negative floats do not have the order of their bits
-    t.q_max = wp.max(t.q_max, 0.0)
+    t.q_min = larger(0.0, t.q_min)  # negative floats do not have the order of their bits
+    t.q_max = larger(0.0, t.q_max)
     start = i / instances.per_scene * (shadow_size * shadow_size)
     for y in range(count_before(t.y0, shadow_size) + thread, count_before(t.y2, shadow_size), threads):
         ends = row_span(t, y, shadow_size)
         if ends[0] < ends[1]:
             q = t.q + (float(ends[0]) + 0.5 - t.x0) * t.qx + (float(y) + 0.5 - t.y0) * t.qy
-            base = start + y * shadow_size
-            for x in range(ends[0], ends[1]):
-                here = wp.clamp(q + float(x - ends[0]) * t.qx, t.q_min, t.q_max)
-                wp.atomic_max(shadow_depth, base + x, wp.cast(here, wp.uint32))
+            first = start + y * shadow_size + ends[0]
+            draw_depth_span(shadow_depth, first, ends[1] - ends[0], q, t.qx, t.q_min, t.q_max)

@@ -57,7 +57,7 @@ class Rasteriser:
         self._meshes = self._fill(self._kernels.MeshData(), packed)
         self._meshes.texel = self._wrap(packed.texel, self.warp.uint32)
         self._samples = torch.empty(0, dtype=torch.int64, device=device)
-        self._shadow_depth = torch.empty(0, dtype=torch.int32, device=device)
+        self._shadow_depth = torch.empty(0, device=device)
 
     def render(self, instances: InstanceBatch, camera: Camera, lighting: Lighting, labels: bool) -> RasterOutput:
         """Render b scenes at once; arguments as in `ms2.render.scene3d.engine.Engine.render`."""
@@ -81,7 +81,7 @@ class Rasteriser:
         buffers.first_word = self._wrap(first[2])
         buffers.mask = self._wrap(self._new(num_words, dtype=torch.int32).zero_(), self.warp.uint32)
         threads = THREADS_PER_TRIANGLE[self.device.type]
-        shadow_depth = self._cleared("_shadow_depth", b * size * size, self.warp.uint32)
+        shadow_depth = self._cleared("_shadow_depth", b * size * size, self.warp.float32)
         shadow_list = self._draw_list(counts[1], first[1], num_shadow)
         shadow_inputs = (self._meshes, placed, shadow_list, size, threads, shadow_depth)
         self._launch(k.draw_shadow_map, (num_shadow, threads), *shadow_inputs)

@@ -131,7 +131,7 @@ def sample_texture(meshes: MeshData, texture: int, uv: wp.vec2, footprint_x: wp.
 
 @wp.func
 @no_type_check
-def sample_shadow_map(shadow_depth: wp.array[wp.uint32], start: int, size: int, x: float, y: float, depth: wp.uint32):
+def sample_shadow_map(shadow_depth: wp.array[wp.float32], start: int, size: int, x: float, y: float, depth: float):
     """Compute the bilinear visibility of a point in the shadow map."""
     x = wp.clamp(x, 0.0, float(size - 2))
     y = wp.clamp(y, 0.0, float(size - 2))
@@ -154,7 +154,7 @@ def sample_shadow_map(shadow_depth: wp.array[wp.uint32], start: int, size: int, 
 
 @wp.func
 @no_type_check
-def sun_visibility(shadow_depth: wp.array[wp.uint32], start: int, size: int, p: wp.vec3, filter_radius: wp.vec2):
+def sun_visibility(shadow_depth: wp.array[wp.float32], start: int, size: int, p: wp.vec3, filter_radius: wp.vec2):
     """Compute the fraction of the sun's light that reaches a point, by percentage-closer filtering.
 
     Towards the map's edges shadows fade out, to avoid a visible border.
@@ -172,7 +172,7 @@ def sun_visibility(shadow_depth: wp.array[wp.uint32], start: int, size: int, p: 
     if not margin > 0.0:
         return float(1.0)
     fade = wp.min(margin / (0.05 * float(size)), 1.0)
-    depth = wp.cast(wp.max(p[2], 0.0), wp.uint32)
+    depth = wp.max(p[2], 0.0)
     light = float(0.0)
     if filter_radius[0] > 0.0:
         for n in range(16):
@@ -216,7 +216,7 @@ def sky_radiance_with_sun(lights: LightData, s: int, ray: wp.vec3):
 @no_type_check
 def shade(
     meshes: MeshData, lights: LightData, instances: InstanceData, draw_list: DrawList, k: int, s: int,
-    x: float, y: float, step: float, shadow_size: int, shadow_depth: wp.array[wp.uint32],
+    x: float, y: float, step: float, shadow_size: int, shadow_depth: wp.array[wp.float32],
 ):  # fmt: skip
     """Compute the radiance of a triangle at an image position.
 
@@ -367,7 +367,7 @@ def resolve(
     meshes: MeshData, cameras: CameraData, lights: LightData, instances: InstanceData, draw_list: DrawList,
     labels: LabelBuffers, width: int, height: int, step: int, shadow_size: int, compute_labels: bool,
     nearest: wp.array[wp.uint64],
-    shadow_depth: wp.array[wp.uint32], image: wp.array4d[wp.float32], ids: wp.array3d[wp.int32],
+    shadow_depth: wp.array[wp.float32], image: wp.array4d[wp.float32], ids: wp.array3d[wp.int32],
     depth: wp.array3d[wp.float32],
 ):  # fmt: skip
     """Shade each pixel, once per visible triangle, at the centroid of its samples.
