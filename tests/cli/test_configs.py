@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import CONFIGS, EXPECTED, TINY, command, fit, last, metrics_of, ms2, results_of
+from helpers import CONFIGS, EXPECTED, TINY, command, fit, last, metrics_of, ms2, results_of, rng
 
 from ms2.core.configurations import load
+from ms2.core.registry import look_up
+from ms2.grammar.grammar import Grammar
 from ms2.metrics.results import Results
+from ms2.models.structure import StructureModel
 
 pytestmark = EXPECTED
 NEEDS_DATA = {path for path in CONFIGS.glob("*.yaml") if "MS2_DATA" in str(load(path))}
+AS_IN_THE_PAPER = ("multimnist_paper", "multimnist_mmd")
+"""Configurations whose features do not count, and whose lists t_max alone bounds: 15 digits, of ten classes."""
 every_config = pytest.mark.parametrize(
     "config",
     [
@@ -68,6 +73,21 @@ def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
         "rule_changes.csv",
     }
     assert last(run)["global_step"] == TINY["trainer.max_steps"]
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_lists_are_counted_or_bounded(config: Path) -> None:
+    """Features that cannot count let lists grow until scenes do not end within t_max, unless all bounds fit in it."""
+    found = load(config)
+    rules = found["world"]["grammar"]
+    grammar = look_up(Grammar, rules)() if isinstance(rules, str) else Grammar(**rules["init_args"])
+    settings = {key: found["model"]["structure"].get(key) for key in ("t_max", "max_length")}
+    longest = StructureModel(grammar, **settings, max_tries=1)
+    longest.head.bias.data = 1e4 * longest.extends_list.float()  # every list as long as it may be
+    features = found["model"]["features"]
+    counts = "max_count" in (features if isinstance(features, dict) else {}).get("init_args", {})
+    if not counts and config.stem not in AS_IN_THE_PAPER:
+        longest.sample(2, rng())  # raises an error if they exceed t_max
 
 
 def check_attributes(config: dict[str, Any], found: Results) -> None:

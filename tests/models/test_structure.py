@@ -411,7 +411,7 @@ def test_too_many_failed_tries_are_an_error_that_says_what_to_do():
         model.sample(7, rng())
     assert str(error.value) == (
         "7 of 7 scenes did not end within t_max = 4 steps in 3 draws. "
-        "Raise t_max, lower the learning rate, or weigh rejections more (reject_weight)."
+        "Raise t_max, bound lists (max_length), lower the learning rate, or weigh rejections more (reject_weight)."
     )
 
 

@@ -153,7 +153,7 @@ class StructureModel(Configured, nn.Module):
             rejections[pending] += 1
         raise SamplingError(
             f"{len(pending)} of {n} scenes did not end within t_max = {self.t_max} steps in {self.max_tries} draws. "
-            "Raise t_max, lower the learning rate, or weigh rejections more (reject_weight)."
+            "Raise t_max, bound lists (max_length), lower the learning rate, or weigh rejections more (reject_weight)."
         )
 
     def _draw(self, n: int, generator: torch.Generator) -> tuple[Int[Tensor, "n t"], Bool[Tensor, " n"]]:
