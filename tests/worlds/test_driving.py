@@ -41,7 +41,8 @@ from ms2.worlds.driving3d.priors import (
     negative_binomial,
 )
 from ms2.worlds.driving3d.renderer import StreetView
-from ms2.worlds.driving3d.strips import EGO_LANE_WEIGHT, MIN_DISTANCE, STRIPS
+from ms2.worlds.driving3d.strip_tables import EGO_LANE_WEIGHT, STRIPS
+from ms2.worlds.driving3d.strips import MIN_DISTANCE
 
 GRAMMAR = Driving()
 NUMBER = {name: i for i, name in enumerate(GRAMMAR.classes)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -32,7 +33,13 @@ def sample_environment(
     ranges: Mapping[str, tuple[float, float]], num_scenes: int, generator: Generator
 ) -> dict[str, Float[Tensor, " b"]]:
     """Sample attributes of scenes, each uniformly within its range, in the order of ``ranges``."""
-    return {
-        name: low + (high - low) * torch.rand(num_scenes, generator=generator, device=generator.device)
-        for name, (low, high) in ranges.items()
-    }
+    low, width = _ranges(tuple(ranges.values()), generator.device)
+    draw = torch.rand(len(ranges), num_scenes, generator=generator, device=generator.device)
+    return dict(zip(ranges, (low + width * draw).unbind(), strict=True))
+
+
+@lru_cache(maxsize=32)
+def _ranges(ranges: tuple[tuple[float, float], ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the lower ends and the widths of ranges, as columns."""
+    low, high = torch.tensor(ranges).reshape(-1, 2).T[..., None].to(device)
+    return low, high - low

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from ms2.core.bounds import MAX_FLOAT, Bounds, FiniteFloat, Fraction
 from ms2.core.errors import UserError, suggest
 from ms2.core.paths import OptionalPath, expand_path
-from ms2.priors.parameters import ParameterPrior, sample_uniform
+from ms2.priors.parameters import ParameterPrior
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
 from ms2.worlds.driving3d.declaration import (
@@ -22,9 +22,9 @@ from ms2.worlds.driving3d.declaration import (
     OBJECTS,
     SCENARIO_SETTINGS,
 )
+from ms2.worlds.driving3d.strip_tables import STRIPS
 from ms2.worlds.driving3d.strips import (
     MIN_DISTANCE,
-    STRIPS,
     CrossSection,
     StripBatch,
     StripPlacer,
@@ -85,16 +85,20 @@ class StreetLayout(ParameterPrior):
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
         """Sample the street, the objects' sizes and placements, and the light."""
-        section = self._section(_scenario(scenes), generator)
-        street = self._street(section, generator)
-        objects = self._objects(scenes, generator)
+        b, device = len(scenes), scenes.classes.device
+        section = self._section(_scenario(scenes), torch.rand(10, b, generator=generator, device=device))
+        street = self._street(section, torch.rand(11, b, generator=generator, device=device))
+        draws = torch.rand(9, *scenes.classes.shape, generator=generator, device=device)
+        objects = self._objects(scenes, draws[:7])
+        against, colour = draws[7:]
         strips, placer = StripBatch.from_section(section), StripPlacer(self.max_distance)
-        strip = placer.choose(objects, strips, street, generator)
-        ahead, aside, street, objects = placer.place(objects, strips, strip, street, generator)
+        extents = objects.half_extents()
+        strip = placer.choose(objects, extents, strips, street, generator)
+        ahead, aside, street, objects = placer.place(objects, extents, strips, strip, street, generator)
         right = strip >= len(STRIPS)
         bend, offset = street["curve"][:, None], street["offset"][:, None]
-        yaw = self._heading(objects, right, generator) - torch.atan(bend * ahead)
-        width, length, height = objects.scale.unbind(-1)
+        yaw = self._heading(objects, right, against) - torch.atan(bend * ahead)
+        width, length, height = objects.scale
         return scenes.with_attributes(
             x=torch.where(right, aside, -aside) - offset + bend * ahead.square() / 2,
             y=ahead,
@@ -103,97 +107,68 @@ class StreetLayout(ParameterPrior):
             length=length,
             height=height,
             model=objects.model,
-            colour=sample_uniform(scenes, 0, 1, generator),
-        ).with_environment(**street, **sample_environment(self.light_ranges, len(scenes), generator))
+            colour=colour,
+        ).with_environment(**street, **sample_environment(self.light_ranges, b, generator))
 
-    def _section(self, scenario: Int[Tensor, " b"], generator: Generator) -> CrossSection:
-        """Sample the cross-section of each street by its scenario."""
-        b, device = len(scenario), scenario.device
+    def _section(self, scenario: Int[Tensor, " b"], draw: Float[Tensor, "10 b"]) -> CrossSection:
+        """Compute the cross-section of each street by its scenario from uniform draws."""
+        columns = _sections(scenario.device)[:, scenario]
+        four_lanes, low_width, high_width, parking, pavement, low_walk, high_walk, low_verge, high_verge = columns
+        lanes = torch.where(draw[0] < four_lanes, 4.0, 2.0)
+        width = torch.lerp(low_width, high_width, draw[1]) * torch.where(lanes == 4, 1.8, 1.0)
+        # of either side
+        parking_width = torch.where(draw[2:4] < parking, 2.2, 0.0)
+        walk = torch.where(draw[4:6] < pavement, torch.lerp(low_walk, high_walk, draw[6:8]), 0.0)
+        return CrossSection(width, lanes, parking_width, walk, torch.lerp(low_verge, high_verge, draw[8:]))
 
-        def draw(*shape: int) -> Tensor:
-            return torch.rand(b, *shape, generator=generator, device=device)
-
-        rows = [
-            (s.four_lanes, *s.road_width, s.parking, s.pavement, *s.pavement_width, *s.verge_width)
-            for s in SCENARIO_SETTINGS.values()
-        ]
-        columns = torch.tensor(rows, device=device)[scenario].T
-        four_lanes, low_width, high_width = columns[:3]
-        parking, pavement, low_walk, high_walk, low_verge, high_verge = columns[3:, :, None]  # of either side
-        lanes = torch.where(draw() < four_lanes, 4.0, 2.0)
-        width = (low_width + (high_width - low_width) * draw()) * torch.where(lanes == 4, 1.8, 1.0)
-        parking_width = torch.where(draw(2) < parking, 2.2, 0.0)
-        has_pavement = draw(2) < pavement
-        walk = torch.where(has_pavement, low_walk + (high_walk - low_walk) * draw(2), 0.0)
-        return CrossSection(width, lanes, parking_width, walk, low_verge + (high_verge - low_verge) * draw(2))
-
-    def _street(self, section: CrossSection, generator: Generator) -> dict[str, Float[Tensor, " b"]]:
-        """Sample the attributes of the street and the camera's pose on it."""
-        b, device = len(section.width), section.width.device
-
-        def between(low: float, high: float) -> Float[Tensor, " b"]:
-            return low + (high - low) * torch.rand(b, generator=generator, device=device)
-
-        outer = (section.lanes == 4) & (between(0, 1) < 0.5)
+    def _street(self, section: CrossSection, draw: Float[Tensor, "11 b"]) -> dict[str, Float[Tensor, " b"]]:
+        """Compute the attributes of the street and the camera's pose on it from uniform draws."""
+        outer, sign, bend, shift, height, pitch, yaw, *looks = draw
+        on_outer = (section.lanes == 4) & (outer < 0.5)
         lane = section.width / section.lanes
+        sides = ("parking", section.parking), ("walk", section.walk), ("verge", section.verge)
         return {
-            "curve": self.max_curvature * between(-1, 1) * between(0, 1),
+            "curve": self.max_curvature * (2 * sign - 1) * bend,
             "road_width": section.width,
             "lanes": section.lanes,
-            **{f"parking_{side}": section.parking[:, i] for i, side in enumerate(("left", "right"))},
-            **{f"walk_{side}": section.walk[:, i] for i, side in enumerate(("left", "right"))},
-            **{f"verge_{side}": section.verge[:, i] for i, side in enumerate(("left", "right"))},
-            "road_look": between(0, 1),
-            "walk_look": between(0, 1),
-            "verge_look": between(0, 1),
-            "field_look": between(0, 1),
-            "offset": lane * torch.where(outer, 1.5, 0.5) + between(-0.3, 0.3),
-            "camera_height": between(1.6, 1.72),
-            "pitch": between(-0.015, 0.015),
-            "camera_yaw": between(-0.02, 0.02),
+            **{f"{name}_{side}": w for name, both in sides for side, w in zip(("left", "right"), both, strict=True)},
+            **dict(zip(("road_look", "walk_look", "verge_look", "field_look"), looks, strict=True)),
+            "offset": lane * torch.where(on_outer, 1.5, 0.5) + (0.6 * shift - 0.3),
+            "camera_height": 1.6 + 0.12 * height,
+            "pitch": 0.03 * pitch - 0.015,
+            "camera_yaw": 0.04 * yaw - 0.02,
         }
 
-    def _objects(self, scenes: SceneBatch, generator: Generator) -> UnplacedObjects:
-        """Sample meshes, sizes and deviations of the heading, which determine the space that objects need."""
+    def _objects(self, scenes: SceneBatch, draw: Float[Tensor, "7 b n"]) -> UnplacedObjects:
+        """Compute meshes, sizes and deviations of the heading, which determine the space that objects need."""
         device = scenes.classes.device
-        classes = OBJECT_CLASSES.values()
         object_class = (scenes.classes - FIRST_OBJECT_CLASS_INDEX).clamp(min=0)
         is_object = scenes.classes >= FIRST_OBJECT_CLASS_INDEX
-        bounds = torch.tensor([[cls.scale.low, cls.scale.high] for cls in classes], device=device)
-        low, high = bounds[object_class].unbind(-1)
-        common = sample_uniform(scenes, 0, 1, generator)
+        number, low, high, max_turn = _properties(self.assets, self.on_error, device)[:, object_class]
+        common, model, chance, turn = draw[:4]
         # width, length and height are correlated: a common factor with weight 0.8
-        fractions = [0.8 * common + 0.2 * sample_uniform(scenes, 0, 1, generator) for _ in range(3)]
-        scale = torch.stack([low + (high - low) * fraction for fraction in fractions], -1)
-        model = sample_uniform(scenes, 0, 1, generator)
-        number, sizes = _footprints(self.assets, self.on_error)
-        number, sizes = number.to(device)[object_class], sizes.to(device)[object_class]
-        chosen = (model * number).long().minimum(number - 1)
-        size = sizes.gather(2, chosen[..., None, None].expand(-1, -1, 1, 2))[:, :, 0] * scale[..., :2]
-        none = torch.zeros_like(is_object)
-        objects = UnplacedObjects(object_class, is_object, model, scale, size, torch.zeros_like(model), none)
+        scale = torch.lerp(low, high, torch.lerp(common, draw[4:], 0.2))
+        footprints = _footprints(self.assets, self.on_error, device)
+        chosen = (model * number).long().minimum(number.long() - 1)
+        size = footprints.flatten(1)[:, object_class * footprints.shape[2] + chosen] * scale[:2]
+        objects = UnplacedObjects(object_class, is_object, model, scale, size, turn, torch.zeros_like(is_object))
+        in_lane = (0.18 / size[1]).clamp(max=0.04)  # long vehicles would leave their lane
+        max_turn = torch.where(max_turn.isnan(), in_lane, max_turn)
         if self.off_street_fraction:
-            chance = sample_uniform(scenes, 0, 1, generator)
             off_street = objects.having("vehicle_or_person") & (chance < self.off_street_fraction)
             objects = objects._replace(off_street=off_street)
-        turns = torch.tensor([math.nan if cls.max_turn is None else cls.max_turn for cls in classes], device=device)
-        max_turn = turns[object_class]
-        in_lane = torch.full_like(model, 0.04).minimum(0.18 / size[..., 1])  # long vehicles would leave their lane
-        max_turn = torch.where(max_turn.isnan(), in_lane, max_turn)
-        max_turn = torch.where(objects.off_street, math.pi, max_turn)
-        return objects._replace(turn=max_turn * sample_uniform(scenes, -1, 1, generator))
+            max_turn = torch.where(off_street, math.pi, max_turn)
+        return objects._replace(turn=max_turn * (2 * turn - 1))
 
     def _heading(
-        self, objects: UnplacedObjects, right: Bool[Tensor, "b n"], generator: Generator
+        self, objects: UnplacedObjects, right: Bool[Tensor, "b n"], draw: Float[Tensor, "b n"]
     ) -> Float[Tensor, "b n"]:
-        """Sample yaw relative to the street: vehicles with their lane, house fronts towards the street."""
-        against = torch.rand(right.shape, generator=generator, device=right.device) < ONCOMING_FRACTION
-        along = torch.where(right, 0.0, math.pi)
-        heading = torch.where(objects.having("either_way"), along + math.pi * against, along)
+        """Compute yaw relative to the street: vehicles with their lane, house fronts towards the street."""
+        against = objects.having("either_way") & (draw < ONCOMING_FRACTION)
+        along = math.pi * (right == against)
         # a mesh's front is at +y, away from the camera, and signs face -y: unturned, they face oncoming traffic
-        facing = torch.where(right, -math.pi / 2, math.pi / 2)
-        heading = torch.where(objects.having("faces_street"), facing, heading)
-        return heading + objects.turn
+        facing = math.pi * (0.5 - right.float())
+        return torch.where(objects.having("faces_street"), facing, along) + objects.turn
 
 
 def _check_light(ranges: dict[str, tuple[float, float]]) -> None:
@@ -210,18 +185,38 @@ def _check_light(ranges: dict[str, tuple[float, float]]) -> None:
             )
 
 
-@lru_cache(maxsize=4)
-def _footprints(assets: OptionalPath, on_error: str) -> tuple[Int[Tensor, " k"], Float[Tensor, "k m 2"]]:
-    """Return the number of each class's meshes, and the width and length of each on the ground."""
+@lru_cache(maxsize=8)
+def _sections(device: torch.device) -> Float[Tensor, "9 m"]:
+    """Return the columns of the scenarios' settings from which cross-sections are drawn."""
+    rows = [
+        (s.four_lanes, *s.road_width, s.parking, s.pavement, *s.pavement_width, *s.verge_width)
+        for s in SCENARIO_SETTINGS.values()
+    ]
+    return torch.tensor(rows).T.to(device)
+
+
+@lru_cache(maxsize=8)
+def _properties(assets: OptionalPath, on_error: str, device: torch.device) -> Float[Tensor, "4 k"]:
+    """Return each class's number of meshes, smallest and largest scale, and maximum turn, NaN where it has none."""
     found = mesh_classes(assets, on_error)
-    numbers = torch.tensor([len(found[name].models) for name in OBJECTS])
-    sizes = torch.zeros(len(OBJECTS), int(numbers.max()), 2)
+    rows = [
+        (len(found[name].models), *cls.scale, math.nan if cls.max_turn is None else cls.max_turn)
+        for name, cls in OBJECT_CLASSES.items()
+    ]
+    return torch.tensor(rows).T.to(device)
+
+
+@lru_cache(maxsize=8)
+def _footprints(assets: OptionalPath, on_error: str, device: torch.device) -> Float[Tensor, "2 k m"]:
+    """Return the width and length of each class's meshes on the ground."""
+    found = mesh_classes(assets, on_error)
+    sizes = torch.zeros(2, len(OBJECTS), max(len(found[name].models) for name in OBJECTS))
     for i, (name, cls) in enumerate(OBJECT_CLASSES.items()):
         for j, (mesh, size) in enumerate(zip(found[name].models, found[name].sizes, strict=True)):
             foot = mesh.vertices[mesh.vertices[:, 2] <= 0.05 * size[2]][:, :2]
             # crowns and arms may extend above other objects
-            sizes[i, j] = 2 * float((foot**2).sum(1).max()) ** 0.5 if cls.post_mounted else torch.tensor(size[:2])
-    return numbers, sizes
+            sizes[:, i, j] = 2 * float((foot**2).sum(1).max()) ** 0.5 if cls.post_mounted else torch.tensor(size[:2])
+    return sizes.to(device)
 
 
 def _scenario(scenes: SceneBatch) -> Int[Tensor, " b"]:
