@@ -19,13 +19,12 @@ from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.scene.graph import derivation_from_graph, scene_graph
 from ms2.worlds.aerial2d.declaration import CAR, HOUSE, MIN_SPACING, ROAD, ROAD_WIDTH, TREE
 from ms2.worlds.aerial2d.grammar import Aerial2D
+from ms2.worlds.aerial2d.lanes import Lanes, road_membership
 from ms2.worlds.aerial2d.priors import (
     BusyFirstRoad,
-    Lanes,
     ScatteredCars,
     SpacedCars,
     UniformTraffic,
-    road_membership,
 )
 
 GRAMMAR = Aerial2D()
@@ -282,7 +281,8 @@ def test_the_spacing_of_scattered_cars_is_uniform_and_that_of_neighbours_indepen
     for left in (1, 2, 3, 4):
         of = car & (lanes.left == left)
         assert of.sum() > 500 and stats.kstest(spacing[of].numpy(), "uniform").pvalue > 1e-3
-    ahead = lanes.behind & (lanes.left[:, :, None] == lanes.left[:, None] - 1)  # the car just behind each
+    just_behind = lanes.place[:, :, None] == lanes.place[:, None] + 1
+    ahead = car[:, :, None] & (lanes.lane[:, :, None] == lanes.lane[:, None]) & just_behind
     b, i, j = ahead.nonzero().unbind(1)
     assert len(b) > 2000 and abs(stats.spearmanr(spacing[b, i], spacing[b, j]).statistic) < 0.05
 

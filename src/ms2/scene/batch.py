@@ -71,9 +71,13 @@ class SceneBatch:
         """Return the scenes with attributes of the scene as a whole added or replaced."""
         return replace(self, environment=self.environment | environment)
 
-    def compact(self) -> "SceneBatch":
-        """Move each scene's objects to the first entries, in order."""
-        width = max(1, int(self.mask.sum(1).max())) if len(self) else 1
+    def compact(self, trim: bool = True) -> "SceneBatch":
+        """Move each scene's objects to the first entries, in order.
+
+        Args:
+            trim: Whether to cut off entries that no scene uses, for which the device has to be waited for.
+        """
+        width = (max(1, int(self.mask.sum(1).max())) if len(self) else 1) if trim else self.classes.shape[1]
         order = (~self.mask).long().argsort(dim=1, stable=True)
         parents = torch.where(self.parents >= 0, order.argsort(1).gather(1, self.parents.clamp(min=0)), -1)
 

@@ -22,7 +22,7 @@ MIN_SPACING = 4.9
 """Minimum distance of the centres of neighbouring cars on a lane.
 
 A car's attribute ``spacing`` is no distance: it is the share of the lane's remaining free length that the car takes,
-expressed as a probability (`priors.Lanes`).
+expressed as a probability (`lanes.Lanes`).
 """
 
 
@@ -143,4 +143,4 @@ MUTABLE_ATTRIBUTES = {
         Attribute("angle", -math.pi, math.pi, periodic=True),
     )
 }
-"""Attributes that may be learned; a car's ``x`` is derived from its ``spacing`` (`priors.Lanes`)."""
+"""Attributes that may be learned; a car's ``x`` is derived from its ``spacing`` (`lanes.Lanes`)."""

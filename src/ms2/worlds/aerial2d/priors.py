@@ -3,15 +3,17 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ms2.core.bounds import MAX_FLOAT, Bounds, Count, Fraction, NonNegativeFloat, PositiveFloat
 from ms2.core.errors import UserError
-from ms2.priors.parameters import ParameterPrior, sample_uniform
+from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import ListLengthPrior
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.aerial2d.declaration import (
@@ -28,6 +30,7 @@ from ms2.worlds.aerial2d.declaration import (
     TREE,
     WORLD_CLASSES,
 )
+from ms2.worlds.aerial2d.lanes import Lanes, RoadMembership, road_membership
 from ms2.worlds.environment import sample_environment, sampled_ranges
 
 MAX_PLACEMENT_TRIES = 8
@@ -78,98 +81,6 @@ def _poisson(mean: float) -> list[float]:
     return p
 
 
-class RoadMembership(NamedTuple):
-    """Road of each of n objects.
-
-    Attributes:
-        is_car: Whether the object is a car.
-        road: Index of the road that the object is, or is on.
-        car_index: Index of a car among those of its road.
-        cars: Number of cars on that road.
-        roads: Number of roads in the scene.
-    """
-
-    is_car: Bool[Tensor, "b n"]
-    road: Int[Tensor, "b n"]
-    car_index: Int[Tensor, "b n"]
-    cars: Int[Tensor, "b n"]
-    roads: Int[Tensor, " b"]
-
-    @property
-    def max_roads_per_scene(self) -> int:
-        """Return the maximum number of roads over scenes, at least 1."""
-        return max(1, int(self.roads.max())) if len(self.roads) else 1
-
-
-def road_membership(scenes: SceneBatch) -> RoadMembership:
-    """Determine the road of each object, in the grammar's order: each road before its cars."""
-    is_car, above = scenes.classes == CAR, scenes.parents.clamp(min=0)
-    own = (scenes.classes == ROAD).cumsum(1) - 1
-    road = torch.where(is_car, own.gather(1, above), own).clamp(min=0)
-    before = is_car.cumsum(1)
-    index = torch.where(is_car, before - 1 - before.gather(1, above), 0)
-    cars = torch.zeros_like(road).scatter_add_(1, road, is_car.long()).gather(1, road)
-    return RoadMembership(is_car, road, index, cars, own.amax(1) + 1)
-
-
-MIN_FREE_FRACTION = 1e-6
-"""Minimum fraction of a lane's free length (that no car needs) which a car leaves to those after it."""
-
-
-class Lanes(NamedTuple):
-    """Cars per lane, with positions parameterised by spacings in [0, 1].
-
-    Of m cars placed uniformly in the remaining free length, the first takes at most a fraction s of it with probability
-    1 - (1 - s)^m. That probability is a car's ``spacing``: for uniformly placed cars it is uniform and independent of
-    all others (Rényi 1953); for evenly spaced cars it is 0.39 to 0.5 for the first and 0.63 to 0.67 for all others.
-    Cars do not overlap for any spacings, unless the lane is too short for their number.
-
-    Attributes:
-        behind: Cars on the lane of each that are not ahead of it, itself included.
-        left: Number of cars from each to the end of its lane, itself included.
-        pitch: Length of lane that each car takes up with its gap.
-        room: Free length of the lane.
-    """
-
-    behind: Bool[Tensor, "b n n"]
-    left: Float[Tensor, "b n"]
-    pitch: Float[Tensor, "b n"]
-    room: Float[Tensor, "b n"]
-
-    @classmethod
-    def from_scenes(cls, scenes: SceneBatch, extent: float) -> "Lanes":
-        """Assign the cars of scenes to lanes by their side of the road."""
-        x, y = scenes.attributes["x"].detach(), scenes.attributes["y"].detach()
-        side = y > scenes.parent_values(y)
-        return cls.sort_in_lanes(torch.where(scenes.classes == CAR, 2 * scenes.parents + side, -1), x, extent)
-
-    @classmethod
-    def sort_in_lanes(cls, lane: Int[Tensor, "b n"], x: Float[Tensor, "b n"], extent: float) -> "Lanes":
-        """Sort cars on numbered lanes by x; lane -1 marks objects that are not cars."""
-        others = (lane[:, :, None] == lane[:, None]) & (lane >= 0)[:, None]
-        number = others.sum(2)
-        pitch = (extent / number.clamp(min=1)).clamp(max=MIN_SPACING)  # shorter on an overfull lane
-        index = torch.arange(x.shape[1], device=x.device)
-        not_after = (x[:, None] < x[:, :, None]) | ((x[:, None] == x[:, :, None]) & (index <= index[:, None]))
-        behind = others & not_after
-        return cls(behind, (number - behind.sum(2) + 1.0), pitch, (extent - number * pitch).clamp(min=0))
-
-    def positions(self, spacing: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        """Compute the positions of cars along the road from their spacings; differentiable."""
-        # log of the fraction of the free length that a car leaves
-        kept = torch.log1p(-spacing.clamp(0, 1 - MIN_FREE_FRACTION)) / self.left
-        taken = -torch.expm1((self.behind * kept[:, None]).sum(2))
-        return (self.behind.sum(2) - 0.5) * self.pitch + self.room * taken
-
-    def spacing(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        """Compute spacings from positions x, the inverse of `positions`; 0 where cars fill their lane."""
-        taken = x - (self.behind.sum(2) - 0.5) * self.pitch
-        first = ~self.behind | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-        before = torch.where(first, 0.0, taken[:, None]).amax(2)
-        fraction = (taken - before) / (self.room - before).clamp(min=MIN_FREE_FRACTION)
-        return torch.where(self.behind.any(2) & (self.room > 0), 1 - (1 - fraction.clamp(0, 1)) ** self.left, 0.0)
-
-
 class ParallelRoads(ParameterPrior):
     """Base class of parameter priors with parallel roads, cars on them, and houses and trees beside them.
 
@@ -214,28 +125,28 @@ class ParallelRoads(ParameterPrior):
         roads = self._roads(roads_of, generator)
         houses = self._beside(roads, self.max_houses, "house", None, generator)
         trees = self._beside(roads, self.max_trees, "tree", houses, generator)
-        parts = (self._on_roads(roads_of, roads, generator), houses, trees)
-        x, y, angle = (torch.cat(column, 1) for column in list(zip(*parts, strict=True))[:3])
+        cars = self._on_roads(roads_of, roads, generator)
+        x, y, angle = (torch.cat(column, 1) for column in list(zip(cars, houses, trees, strict=True))[:3])
         scenery = [torch.where(part.used, index, -1) for part, index in ((houses, HOUSE), (trees, TREE))]
         classes = torch.cat([scenes.classes, *scenery], 1)
-        parents = torch.nn.functional.pad(scenes.parents, (0, self.max_houses + self.max_trees), value=-1)
-        complete = SceneBatch(classes, parents)
-        low, high = _size_range(x.device)[classes].unbind(-2)  # index -1 of unused entries is the last class
-        draw = torch.rand(low.shape, generator=generator, device=x.device)
-        length, width = (low + (high - low) * draw).unbind(-1)
-        complete = complete.with_attributes(
-            x=x,
-            y=y,
-            angle=angle,
-            length=torch.where(classes == ROAD, self.extent, length),
-            width=width,
-            model=sample_uniform(complete, 0, 1, generator),
-            colour=sample_uniform(complete, 0, 1, generator),
-        )
-        spacing = Lanes.from_scenes(complete, self.extent).spacing(x)
-        complete = complete.with_attributes(spacing=spacing)
+        added = (0, self.max_houses + self.max_trees)
+        low, high = _size_range(x.device)[:, :, classes]  # index -1 of unused entries is the last class
+        size, (model, colour) = torch.rand(4, *x.shape, generator=generator, device=x.device).split(2)
+        length, width = low + (high - low) * size
+        lanes = Lanes.from_scenes(scenes.with_attributes(x=cars.x, y=cars.y), self.extent)
+        attributes = {
+            "x": x,
+            "y": y,
+            "angle": angle,
+            "length": torch.where(classes == ROAD, self.extent, length),
+            "width": width,
+            "model": model,
+            "colour": colour,
+            "spacing": F.pad(lanes.spacing(cars.x), added),
+        }
         environment = sample_environment(sampled_ranges(ENVIRONMENT_ATTRIBUTES), len(scenes), generator)
-        return complete.with_environment(**environment).compact()
+        complete = SceneBatch(classes, F.pad(scenes.parents, added, value=-1), attributes, environment)
+        return complete.compact(trim=False)  # the number of columns that are used would have to be waited for
 
     def derive_attributes(self, scenes: SceneBatch) -> SceneBatch:
         """Compute the cars' positions from their spacings, keeping their order on the lane."""
@@ -243,18 +154,18 @@ class ParallelRoads(ParameterPrior):
         positions = lanes.positions(scenes.attributes["spacing"])
         return scenes.with_attributes(x=torch.where(scenes.classes == CAR, positions, scenes.attributes["x"]))
 
-    def _roads(self, roads_of: RoadMembership, generator: Generator) -> Float[Tensor, "b r"]:
-        """Sample the centre lines of the roads from top to bottom; infinite for entries without a road."""
-        (low, high), device = self.road_distance, roads_of.road.device
-        most = roads_of.max_roads_per_scene
-        gaps = low + (high - low) * torch.rand(len(roads_of.roads), most, generator=generator, device=device)
-        gaps[:, 0] -= low  # the first road may be at the edge
-        below = gaps.cumsum(1)
+    def _roads(self, roads_of: RoadMembership, generator: Generator) -> Float[Tensor, "b n"]:
+        """Sample the centre lines of the roads from top to bottom; infinite for entries beyond the last road."""
+        low, high = self.road_distance
+        draw = torch.rand(roads_of.road.shape, generator=generator, device=roads_of.road.device)
+        index = torch.arange(draw.shape[1], device=draw.device)
+        # the first road may be at the edge
+        below = ((high - low) * draw + low * (index > 0)).cumsum(1)
         last = below.gather(1, (roads_of.roads - 1).clamp(min=0)[:, None])
         middle = ROAD_WIDTH / 2 + below * ((self.extent - ROAD_WIDTH) / last).clamp(max=1)
-        return torch.where(torch.arange(most, device=device) < roads_of.roads[:, None], middle, torch.inf)
+        return torch.where(index < roads_of.roads[:, None], middle, torch.inf)
 
-    def _on_roads(self, roads_of: RoadMembership, roads: Float[Tensor, "b r"], generator: Generator) -> "Placements":
+    def _on_roads(self, roads_of: RoadMembership, roads: Float[Tensor, "b n"], generator: Generator) -> "Placements":
         """Place roads across the whole square, and the cars on them."""
         cars = self.sample_cars(roads_of, generator)
         middle = roads.gather(1, roads_of.road).nan_to_num(posinf=0.0)  # of a scene without roads
@@ -267,7 +178,7 @@ class ParallelRoads(ParameterPrior):
 
     def _beside(
         self,
-        roads: Float[Tensor, "b r"],
+        roads: Float[Tensor, "b n"],
         number: int,
         name: str,
         others: "Placements | None",
@@ -275,22 +186,24 @@ class ParallelRoads(ParameterPrior):
     ) -> "Placements":
         """Sample up to ``number`` placements of a class beside roads, each at another x, clear of ``others``."""
         batch, device = len(roads), roads.device
-
-        def draw(*shape: int) -> Tensor:
-            return torch.rand(batch, *shape, generator=generator, device=device)
-
         plot = _plot(name)
         columns = int(self.extent / plot)
-        x = (draw(columns).argsort(1)[:, :number] + 0.5) * (self.extent / columns)
-        y = plot / 2 + (self.extent - plot) * draw(number, MAX_PLACEMENT_TRIES)
-        free = ((y[..., None] - roads[:, None, None]).abs() > (ROAD_WIDTH + plot * 0.75) / 2).all(-1)
+        tries, column, angle, wanted = torch.rand(
+            batch, number * (MAX_PLACEMENT_TRIES + 1) + columns + 1, generator=generator, device=device
+        ).split([number * MAX_PLACEMENT_TRIES, columns, number, 1], 1)
+        x = (column.argsort(1)[:, :number] + 0.5) * (self.extent / columns)
+        y = plot / 2 + (self.extent - plot) * tries
+        # the nearest roads above and below, in the order of which roads are
+        below = torch.searchsorted(roads, y).clamp(max=roads.shape[1] - 1)
+        near = (y - roads.gather(1, (below - 1).clamp(min=0))).abs().minimum((y - roads.gather(1, below)).abs())
+        y, free = y.unflatten(1, (number, -1)), (near > (ROAD_WIDTH + plot * 0.75) / 2).unflatten(1, (number, -1))
         if others is not None:
             near_x = (x[:, :, None] - others.x[:, None]).abs() < (_plot("house") + plot) / 2
             near_y = (y[..., None] - others.y[:, None, None]).abs() < (_plot("house") * 0.75 + plot) / 2
-            free &= ~(near_x[:, :, None] & near_y & others.used[:, None, None]).any(-1)
+            free &= ~(near_y & (near_x & others.used[:, None])[:, :, None]).any(-1)
         chosen = y.gather(2, free.long().argmax(2, keepdim=True))[..., 0]
-        wanted = torch.arange(number, device=device) < (draw(1) * (number + 1)).floor()
-        return Placements(x, chosen, _angle(draw(number), along_roads=others is None), wanted & free.any(2))
+        used = torch.arange(number, device=device) < (wanted * (number + 1)).floor()
+        return Placements(x, chosen, _angle(angle, along_roads=others is None), used & free.any(2))
 
 
 class Placements(NamedTuple):
@@ -339,18 +252,33 @@ class ScatteredCars(ParallelRoads):
 
     def sample_cars(self, roads_of: RoadMembership, generator: Generator) -> Placements:
         """Sample lane, position and heading of each car uniformly."""
-        batch, device = roads_of.road.shape[0], roads_of.road.device
-        room = int(self.extent / MIN_SPACING)  # of a lane, in cars
-        most = roads_of.max_roads_per_scene
-        sides = torch.rand(batch, most, 2 * room, generator=generator, device=device).argsort(2) // room
-        lane = sides.flatten(1).gather(1, roads_of.road * 2 * room + roads_of.car_index % (2 * room))
-        draw, shift, turn = (torch.rand(lane.shape, generator=generator, device=device) for _ in range(3))
-        shift, turn = 2 * shift - 1, 2 * turn - 1
+        shape, device = roads_of.road.shape, roads_of.road.device
+        draws = torch.rand(5, *shape, generator=generator, device=device)
+        lane = self._sides(roads_of, *draws[:2])
+        draw, shift, turn = draws[2], *(2 * draws[3:] - 1)
         lanes = Lanes.sort_in_lanes(torch.where(roads_of.is_car, 2 * roads_of.road + lane, -1), draw, self.extent)
-        x = lanes.pitch / 2 + draw * lanes.room + (lanes.behind.sum(2) - 1) * lanes.pitch
+        x = lanes.starts() + draw * lanes.room
         y = (lane - 0.5) * LANE_WIDTH + 0.2 * shift
-        aligned = torch.rand(batch, 1, generator=generator, device=device) < self.aligned_fraction
+        aligned = torch.rand(shape[0], 1, generator=generator, device=device) < self.aligned_fraction
         return Placements(x, y, torch.where(aligned, _along(lane, turn), math.pi * turn), roads_of.is_car)
+
+    def _sides(
+        self, roads_of: RoadMembership, share: Float[Tensor, "b n"], key: Float[Tensor, "b n"]
+    ) -> Int[Tensor, "b n"]:
+        """Compute the side of the road of each car: uniform among all ways to park them in as many places on either.
+
+        Args:
+            roads_of: The road of each car.
+            share: Uniform draws; that of a road's entry says how many of its cars are on the first side.
+            key: Uniform draws by which a road's cars are sorted.
+        """
+        places = int(self.extent / MIN_SPACING)  # on a lane
+        share = share.gather(1, roads_of.road)
+        number = (share[..., None] > _first_side(places, share.device)[roads_of.cars.clamp(max=2 * places)]).sum(2)
+        order = torch.where(roads_of.is_car, roads_of.road + key, torch.inf).argsort(1)
+        index = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        rank = torch.empty_like(order).scatter_(1, order, index) - roads_of.cars_before
+        return (rank % (2 * places) >= number).long()
 
 
 class SpacedCars(ParallelRoads):
@@ -358,13 +286,11 @@ class SpacedCars(ParallelRoads):
 
     def sample_cars(self, roads_of: RoadMembership, generator: Generator) -> Placements:
         """Place cars alternately on both lanes, evenly spaced with jitter."""
-        batch, device = roads_of.road.shape[0], roads_of.road.device
-        most = roads_of.max_roads_per_scene
-        first = torch.rand(batch, most, generator=generator, device=device) < 0.5
-        lane = (roads_of.car_index + first.gather(1, roads_of.road)) % 2
+        first, *draws = torch.rand(4, *roads_of.road.shape, generator=generator, device=roads_of.road.device)
+        lane = (roads_of.car_index + (first < 0.5).gather(1, roads_of.road)) % 2
         free = self.extent - MIN_SPACING
         spacing = free / ((roads_of.cars + 1) // 2).clamp(min=1)
-        shift, drift, tilt = (2 * torch.rand(lane.shape, generator=generator, device=device) - 1 for _ in range(3))
+        shift, drift, tilt = (2 * draw - 1 for draw in draws)
         ahead = (roads_of.car_index // 2 + 0.5) * spacing + shift * ((spacing - MIN_SPACING) / 2).clamp(min=0)
         return Placements(
             MIN_SPACING / 2 + ahead, (lane - 0.5) * LANE_WIDTH + 0.2 * drift, _along(lane, tilt), roads_of.is_car
@@ -377,10 +303,26 @@ def _plot(name: str) -> float:
     return plot
 
 
-def _size_range(device: torch.device) -> Float[Tensor, "k 2 2"]:
-    """Return the minimum and maximum length and width of each class."""
+@lru_cache(maxsize=8)
+def _size_range(device: torch.device) -> Float[Tensor, "2 2 k"]:
+    """Return the minimum and maximum of length and width, by class."""
     classes = [AERIAL_CLASSES[name] for name in WORLD_CLASSES]
-    return torch.tensor([cls.size_range for cls in classes], device=device)
+    return torch.tensor([cls.size_range for cls in classes]).permute(1, 2, 0).contiguous().to(device)
+
+
+@lru_cache(maxsize=8)
+def _first_side(places: int, device: torch.device) -> Float[Tensor, "m k"]:
+    """Return, by the number of cars, the probabilities that at most 0, 1, ... of them are on the first side of a road.
+
+    Cars take random places, of which there are as many on either side: a hypergeometric distribution.
+    """
+    ways = [
+        [math.comb(places, k) * math.comb(places, cars - k) if k <= cars else 0 for k in range(places)]
+        for cars in range(2 * places + 1)
+    ]
+    total = [math.comb(2 * places, cars) for cars in range(2 * places + 1)]
+    below = [[sum(row[: k + 1]) / all_ways for k in range(places)] for row, all_ways in zip(ways, total, strict=True)]
+    return torch.tensor(below, device=device)
 
 
 def _along(lane: Int[Tensor, "b n"], tilt: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:

@@ -68,13 +68,9 @@ class UniformPlacement(ParameterPrior):
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         """Sample position, angle and image of each digit independently."""
-        turn = torch.pi * self.max_angle / 180
-        placed = scenes.with_attributes(
-            x=sample_uniform(scenes, 0, 1, generator),
-            y=sample_uniform(scenes, 0, 1, generator),
-            angle=sample_uniform(scenes, -turn, turn, generator),
-            example=sample_uniform(scenes, *self.image_range, generator),
-        )
+        turn, (low, high) = math.radians(self.max_angle), self.image_range
+        x, y, angle, example = torch.rand(4, *scenes.classes.shape, generator=generator, device=scenes.classes.device)
+        placed = scenes.with_attributes(x=x, y=y, angle=turn * (2 * angle - 1), example=low + (high - low) * example)
         return self._on_lines(placed, generator) if self.row_fraction else placed
 
     def _on_lines(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
