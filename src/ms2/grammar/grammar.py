@@ -127,6 +127,12 @@ class Grammar(Plugin, kind="grammars"):
         return shortest_derivations(self.rules)
 
     @cached_property
+    def lists(self) -> tuple[str, ...]:
+        """Non-terminals with rules that repeat them and rules that do not, such as ``Cars -> car Cars | ε``."""
+        repeats = {s: {s in self.rules[k].rhs for k in numbers} for s, numbers in self.expansions.items()}
+        return tuple(symbol for symbol, found in repeats.items() if found == {True, False})
+
+    @cached_property
     def longest_derivation(self) -> int | float:
         """Number of steps of the longest derivation; infinite where a reachable symbol is recursive."""
         return longest_derivation(self.rules, self.start, self.shortest_derivation)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from jaxtyping import Float, Int
+from pytorch_lightning import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from ms2.learning.alternating import AlternatingOptimisation
 from ms2.learning.checks import check_parts, check_trainer, overflow_warning
 from ms2.learning.data import TargetImages
 from ms2.learning.learner import Learner
+from ms2.learning.list_growth import ListGrowthWarning
 from ms2.learning.parameter_learner import ParameterLearner
 from ms2.learning.resemblance import warn_unlike
 from ms2.learning.reward import TaskReward
@@ -90,6 +92,10 @@ class MetaSim2(Configured, AlternatingOptimisation):
         data.num_images = len(next(iter(self.target_features.values())))
         if self.trainer.is_global_zero:
             warn_unlike(self.features, self.world, data.target, self.device, self.seed)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Configure a warning of lists that grow without bound."""
+        return [ListGrowthWarning()]
 
     def embed(self, data: TargetImages) -> Blocks:
         """Embed all target images, or load their features from the cache. All processes have to call this."""

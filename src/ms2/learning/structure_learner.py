@@ -80,6 +80,8 @@ class StructureLearner(Learner):
         self.correct_rejection = correct_rejection
         self.last_score: Tensor | None = None
         """Scores of all processes in the last step."""
+        self.last_derivations: Derivations | None = None
+        """Samples of this process in the last step."""
 
     def check(self, model: SceneModel) -> None:
         """Check that the grammar has the symbols of the credit assignment."""
@@ -140,7 +142,7 @@ class StructureLearner(Learner):
         total = everyone.sum(1)
         if self.last_score is None:
             self._warn_if_degenerate(total, sharpness)
-        self.last_score = total
+        self.last_score, self.last_derivations = total, derivations
         groups, block_sets = self.credit.groups(structure.grammar, rules.device)
         by_block = dict(zip(scores, everyone.unbind(1), strict=True))
         advantages = [self._advantage(by_block, block_set) for block_set in block_sets]

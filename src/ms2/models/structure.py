@@ -124,7 +124,7 @@ class StructureModel(Configured, nn.Module):
         is_fixed, logits = _fixed_rules(grammar, fixed_rule_weights or {})
         self.register_buffer("is_fixed", is_fixed, persistent=False)
         self.register_buffer("fixed_logits", logits, persistent=False)
-        self.bounded = bool(max_length)
+        self.bounded = frozenset(max_length or {})
         self.register_buffer("max_lengths", _max_lengths(grammar, max_length or {}), persistent=False)
         self.register_buffer("extends_list", grammar.tensors("cpu").repeats[:-1].any(1), persistent=False)
 
@@ -292,13 +292,8 @@ def _fixed_rules(
 def _max_lengths(grammar: Grammar, max_length: Mapping[str, int]) -> Int[Tensor, " n1"]:
     """Compute the maximum length of each non-terminal's list; the largest integer where there is no bound."""
     bounds = torch.full((len(grammar.nonterminals) + 1,), torch.iinfo(torch.long).max)
-    lists = [
-        symbol
-        for symbol in grammar.nonterminals
-        if {symbol in grammar.rules[k].rhs for k in grammar.rules_of(symbol)} == {True, False}
-    ]
     for symbol, number in max_length.items():
-        if symbol not in lists:
-            raise GrammarError(f"max_length names {symbol!r}, which is no list. {suggest(symbol, lists)}")
+        if symbol not in grammar.lists:
+            raise GrammarError(f"max_length names {symbol!r}, which is no list. {suggest(symbol, grammar.lists)}")
         bounds[grammar.nonterminals.index(symbol)] = number
     return bounds
