@@ -53,7 +53,7 @@ class ListGrowthWarning(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Look at the samples of the first step, and of steps whose values are logged."""
-        every = trainer.log_every_n_steps
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         is_due = self.first is None or (every and trainer.global_step % every == 0)
         learner, structure = pl_module.structure_learner, pl_module.structure
         assert isinstance(learner, StructureLearner) and isinstance(structure, StructureModel)
