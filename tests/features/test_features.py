@@ -30,6 +30,7 @@ MAKE: dict[str, Callable[[], TrainedExtractor]] = {
     "ResNet, counts": lambda: ResNet(1, NAMES, widths=NARROW, count_heads=True, max_count=4),
     "DenseCounts": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4),
     "DenseCounts, levels": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4, pyramid_levels=2),
+    "DenseCounts, strided": lambda: DenseCounts(1, NAMES, widths=(8, 16, 16), max_count=4, trunk="strided"),
     "DenseAttributes": lambda: DenseAttributes(  # what needs no scenes; test_dense_attributes.py has the rest
         1,
         NAMES,
@@ -48,6 +49,7 @@ BLOCKS = {
     "ResNet, counts": {"embedding": 32, "count": 5, "count_0": 5, "count_1": 5, "count_2": 5},
     "DenseCounts": {"classes": 3, "count": 5},
     "DenseCounts, levels": {"classes": 3, "count": 5},
+    "DenseCounts, strided": {"classes": 3, "count": 5},
     "DenseAttributes": {"classes": 3, "count": 5, "spots": 16, "columns": 4},
     "PretrainedCounts": {"classes": 3, "count": 5, "embedding": 256},
 }

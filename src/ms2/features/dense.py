@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ms2.core.bounds import Bounds, Dimension, Fraction, NonNegativeFloat, PositiveFloat
 from ms2.features.base import Blocks, CountPrediction, CountSlots, TrainedExtractor, check_counts, check_names
 from ms2.features.context import AxialContext, FeaturePyramid
-from ms2.features.resnet import ResidualBlock, residual_trunk
+from ms2.features.resnet import ResidualBlock, residual_trunk, strided_trunk
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 
@@ -50,8 +50,8 @@ class DenseCounts(TrainedExtractor):
     Args:
         channels: Channels of the images.
         classes: Names of the classes.
-        widths: Output channels of the three residual blocks.
-        strides: Strides of the three blocks; their product is the size of a cell in pixels. A cell should be no larger
+        widths: Output channels of the three residual blocks, or strided convolutions.
+        strides: Strides of the three; their product is the size of a cell in pixels. A cell should be no larger
             than half an object, or two may have their centres in one.
         background_weight: Weight of cells without an object in the loss, since few cells hold one; the expected counts
             are corrected for it.
@@ -66,6 +66,8 @@ class DenseCounts(TrainedExtractor):
             a cell's receptive field is some 35 pixels, less than a car nearby or a building.
         count_threshold: By class, the density in a neighbourhood below which nothing is counted. Otherwise small
             densities everywhere, as on clutter in photographs, add up to objects.
+        trunk: ``residual``: three residual blocks. ``strided``: convolutions that only reduce the resolution, then two
+            residual blocks on the cells; a third of the time on small images.
 
     Raises:
         UserError: If a setting is out of range, or names a class that does not exist.
@@ -97,6 +99,7 @@ class DenseCounts(TrainedExtractor):
         min_visibility: Fraction = 0.0,
         pyramid_levels: PyramidLevels = 0,
         count_threshold: dict[str, NonNegativeFloat] | None = None,
+        trunk: Literal["residual", "strided"] = "residual",
     ) -> None:
         super().__init__()
         self.min_visibility, self.count_kernel_std = min_visibility, count_kernel_std
@@ -117,7 +120,8 @@ class DenseCounts(TrainedExtractor):
         bins = max((number for _, number in self.counted.values()), default=0) + 1
         self.register_buffer("bins", torch.arange(float(bins)), persistent=False)
         self.register_buffer("corners", torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1.0]]), persistent=False)
-        self.trunk = residual_trunk(channels, widths, strides)
+        make_trunk = residual_trunk if trunk == "residual" else strided_trunk
+        self.trunk = make_trunk(channels, widths, strides)
         if pyramid_levels:
             self.trunk.append(FeaturePyramid(widths[-1], pyramid_levels))
             self.trunk.append(ResidualBlock(widths[-1], widths[-1], 1))

@@ -1,6 +1,7 @@
 """Dense prediction of object attributes, and of attributes of the scene as a whole."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,7 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         per_slot: Blocks that are repeated for each count slot: ``lanes_car_1`` for the cars on the first road.
         bins: Number of thresholds that attributes, and gaps between neighbours, are compared with.
         harmonics: Number of multiples of an angle whose cosine and sine encode it.
-        widths: Output channels of the three residual blocks.
+        widths: Output channels of the three residual blocks, or strided convolutions.
         strides: Strides of the three blocks; their product is the size of a cell in pixels.
         background_weight: Weight of cells without an object in the loss.
         max_count: Largest count that is represented, for all objects or by class.
@@ -65,6 +66,7 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         min_visibility: Visible fraction of an object below which it is not labelled.
         pyramid_levels: Number of coarser feature maps that are added to the map.
         count_threshold: By class, the density in a neighbourhood below which nothing is counted.
+        trunk: See `DenseCounts`.
 
     Raises:
         UserError: If a setting is out of range, or names what does not exist.
@@ -101,9 +103,10 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         min_visibility: Fraction = 0.0,
         pyramid_levels: PyramidLevels = 0,
         count_threshold: dict[str, NonNegativeFloat] | None = None,
+        trunk: Literal["residual", "strided"] = "residual",
     ) -> None:
         counting = (background_weight, max_count, parents_per_class, count_kernel_std, min_visibility, pyramid_levels)
-        super().__init__(channels, classes, widths, strides, *counting, count_threshold)
+        super().__init__(channels, classes, widths, strides, *counting, count_threshold, trunk)
         self.encoding = AttributeEncoding(bins, harmonics, lateral_bins)
         self.blocks = AttributeBlocks(
             list(classes),

@@ -1,5 +1,6 @@
 """The paper's extractor: a small residual network with presence heads (section 4.1)."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -63,12 +64,61 @@ class ResidualBlock(nn.Module):
         return F.relu(self.body(x) + self.shortcut(coarse))
 
 
+class CoarseBlock(nn.Module):
+    """Two 3x3 convolutions with one norm between them, beside the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1),
+            ChannelLayerNorm(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, 1, 1),
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Apply the block."""
+        return F.relu(x + self.body(x))
+
+
 def residual_trunk(channels: int, widths: tuple[int, int, int], strides: tuple[int, int, int]) -> nn.Sequential:
     """Build three residual blocks of two 3x3 convolutions each."""
     sizes = [channels, *widths]
     blocks = [ResidualBlock(i, o, s) for i, o, s in zip(sizes[:-1], sizes[1:], strides, strict=True)]
     # channels-last convolutions are markedly faster on CPUs and no slower on GPUs
     return nn.Sequential(*blocks).to(memory_format=torch.channels_last)
+
+
+class PadToCells(nn.Module):
+    """Pads images on the right and below, so that their sides are multiples of a cell's."""
+
+    def __init__(self, cell: int) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """Pad images with zeros."""
+        return F.pad(x, (0, -x.shape[3] % self.cell, 0, -x.shape[2] % self.cell))
+
+
+def strided_trunk(channels: int, widths: tuple[int, int, int], strides: tuple[int, int, int]) -> nn.Sequential:
+    """Build a convolution for each stride, the last only if it changes the map, then two residual blocks on the cells.
+
+    Where the map is finest, as little as possible is done: there a residual trunk spends most of its time.
+    """
+    layers: list[nn.Module] = [PadToCells(math.prod(strides))]
+    for number, (stride, outputs) in enumerate(zip(strides, widths, strict=True)):
+        inputs = [channels, *widths][number]
+        if stride == 1 and inputs == outputs:
+            continue
+        # Windows are centred at the outputs, which kernel - 2 padding = stride makes sure of. The first sees the most.
+        kernel = 2 * stride if stride % 2 == 0 and number else 3 * stride
+        layers.append(nn.Conv2d(inputs, outputs, kernel, stride, (kernel - stride) // 2))
+        if number:  # at the first, the finest, a norm costs as much as the convolution, and gains nothing
+            layers.append(ChannelLayerNorm(outputs))
+        layers.append(nn.ReLU(inplace=True))
+    blocks = [CoarseBlock(widths[-1]) for _ in range(2)]
+    return nn.Sequential(*layers, *blocks).to(memory_format=torch.channels_last)
 
 
 class ResNet(TrainedExtractor):

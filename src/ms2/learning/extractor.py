@@ -11,6 +11,7 @@ from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
 from ms2.core.seeding import generator
 from ms2.features.base import FeatureExtractor, TrainedExtractor
 from ms2.learning.drawn_ahead import used_entries
+from ms2.learning.muon import Muon
 from ms2.learning.probe import probe
 from ms2.learning.stage import Stage
 from ms2.priors.parameters import ParameterPrior
@@ -39,6 +40,8 @@ class ExtractorTraining(Stage[SceneBatch]):
         probe_priors: Parameter priors by name, besides the world's, on whose images the trained extractor's counts are
             compared with the true ones.
         num_probe_images: Number of images of each parameter prior in that comparison, the world's included.
+        hidden_lr: Peak learning rate of the weights of hidden layers, whose steps are orthogonalised (`Muon`); None to
+            train all weights with AdamW.
         seed: Seed of the scenes.
 
     Example:
@@ -63,10 +66,12 @@ class ExtractorTraining(Stage[SceneBatch]):
         parameter_prior: ParameterPrior | None = None,
         probe_priors: dict[str, ParameterPrior] | None = None,
         num_probe_images: PositiveInt = 2000,
+        hidden_lr: PositiveFloat | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__(world, max_steps, batch_size, lr, seed)
         self.features, self.max_grad_norm, self.num_probe_images = features, max_grad_norm, num_probe_images
+        self.hidden_lr = hidden_lr
         self.structure_prior = structure_prior or world.structure_prior
         self.parameter_prior = parameter_prior or world.parameter_prior
         self.probe_priors = {"prior": world.parameter_prior, **(probe_priors or {})}
@@ -133,7 +138,12 @@ class ExtractorTraining(Stage[SceneBatch]):
             )
 
     def configure_optimizers(self) -> Any:
-        """Configure AdamW with a one-cycle schedule."""
-        optimizer = torch.optim.AdamW(self.features.parameters(), self.lr, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.max_steps)
+        """Configure AdamW, or Muon, with a one-cycle schedule."""
+        optimizer: torch.optim.AdamW
+        if self.hidden_lr is None:
+            optimizer = torch.optim.AdamW(self.features.parameters(), self.lr, fused=True)
+        else:
+            optimizer = Muon(self.features, self.lr, self.hidden_lr)
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=self.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
