@@ -42,7 +42,7 @@ class Muon(torch.optim.AdamW):
         super().__init__(groups, fused=True)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; gradients of hidden layers' weights are cleared, since AdamW's part must not see them."""
         loss = None
         if closure is not None:
@@ -54,7 +54,7 @@ class Muon(torch.optim.AdamW):
         super().step()
         return loss
 
-    def _step_hidden(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _step_hidden(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         """Take a step of weights of the same shape."""
         if not weights:
             return
