@@ -79,7 +79,7 @@ def levels(images: Tensor) -> list[int]:
 
 def seen(target: Target, rank: int, world_size: int, workers: int = 0, limit: int | None = None) -> dict[int, int]:
     """Grey level of each image by its place."""
-    loader = TargetImages(target, embedding_batch_size=3, num_workers=workers).image_loader(rank, world_size, limit)
+    loader = TargetImages(target, embedding_batch_size=3, num_workers=workers).image_batches(rank, world_size, limit)
     found: dict[int, int] = {}
     for places, batch in loader:
         assert not set(places.tolist()) & set(found), "a place came twice"

@@ -56,7 +56,7 @@ They say where it runs, what is shown and measured meanwhile, and when to stop e
 versions, determine what is learned.
 """
 
-HOW_IMAGES_ARE_LOADED = ("num_workers", "num_predict_images")
+HOW_IMAGES_ARE_LOADED = ("num_workers", "num_predict_images", "keep_mib")
 """Settings of the data that are no part of a run's identity."""
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 import ms2
 from ms2.core.bounds import SampleSize, Seed
@@ -215,7 +214,8 @@ class Evaluation(Configured):
             return None
         distances, limit = self.image_distances, self.image_distances.max_target_images
         if embed is None:
-            batches = DataLoader(target.partition(processes.rank, processes.world_size, limit), distances.batch_size)
+            shared = processes.rank, processes.world_size
+            batches = target.batches(distances.batch_size, device, 0, *shared, limit)
             real = embed_target(target, distances.features, batches, device, processes, limit)
         else:
             real = embed(distances.features, device, limit)

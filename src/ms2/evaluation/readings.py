@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ms2.core.seeding import generator
 from ms2.features.base import FeatureExtractor, TrainedExtractor
@@ -57,7 +56,7 @@ def read_images(
         return None
     features.eval()
     device = next(features.parameters()).device
-    batches = DataLoader(target.partition(limit=num_images), BATCH_SIZE)
+    batches = target.batches(BATCH_SIZE, device, limit=num_images)
     real = _read(features, (pixels.to(device).float() / 255 for _, pixels in batches))
     if real is None:
         return None

@@ -1,7 +1,8 @@
 """The LightningDataModule of target images."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from jaxtyping import Int
@@ -9,13 +10,13 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ms2.core.bounds import MAX_BATCH, BatchSize, Bounds, PositiveInt, Seed, Workers
+from ms2.core.bounds import MAX_BATCH, BatchSize, Bounds, NonNegativeInt, PositiveInt, Seed, Workers
 from ms2.core.distributed import Processes
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.learning.steps import Steps
-from ms2.targets.base import Target
+from ms2.targets.base import ImageBatches, Target
 from ms2.targets.embedding import Inspect, embed_target
 
 PREDICT_IMAGES = 1000
@@ -41,7 +42,10 @@ class TargetImages(Configured, LightningDataModule):
         target: The target images.
         batch_size: Number of target images, and of generated images, per training step, over all processes.
         embedding_batch_size: Images per batch when embedding the target.
-        num_workers: Worker processes that load images.
+        num_workers: Worker processes that load images; null for one less than there are cores, at most 8, where the
+            images are embedded on a GPU, and none otherwise.
+        keep_mib: Size in MiB of the images that are kept once they have been read, as bytes on the device, for whatever
+            reads them again; none are kept if all of them together are larger.
         seed: Seed of the training batches.
         num_predict_images: Number of images that ``ms2 predict`` generates; null for as many as there are target
             images, or 1000 where the target is a stream.
@@ -60,14 +64,16 @@ class TargetImages(Configured, LightningDataModule):
         target: Target,
         batch_size: Annotated[int, Bounds(ge=2, le=MAX_BATCH)] = 256,
         embedding_batch_size: BatchSize = 128,
-        num_workers: Workers = 0,
+        num_workers: Workers | None = None,
         seed: Seed = 0,
         num_predict_images: PositiveInt | None = None,
+        keep_mib: NonNegativeInt = 2048,
     ) -> None:
         super().__init__()
         self.target, self.batch_size, self.seed = target, batch_size, seed
         self.embedding_batch_size, self.num_workers = embedding_batch_size, num_workers
-        self.num_predict_images = num_predict_images
+        self.num_predict_images, self.keep_mib = num_predict_images, keep_mib
+        target.kept.max_bytes = keep_mib * 2**20
         self.num_images: int | None = None
         self.cache: Path | None = None
         self._verified = False
@@ -78,13 +84,19 @@ class TargetImages(Configured, LightningDataModule):
             self.target.verify()
             self._verified = True
 
-    def image_loader(self, rank: int = 0, world_size: int = 1, limit: int | None = None) -> DataLoader[Any]:
-        """Load one of ``world_size`` parts of the images, as batches of indices ``int64[b]`` and ``uint8[b c h w]``.
-
-        Indices are in the order of the images; several workers load a stream in another order.
-        """
-        partition = self.target.partition(rank, world_size, limit)
-        return DataLoader(partition, self.embedding_batch_size, num_workers=self.num_workers)
+    def image_batches(
+        self,
+        rank: int = 0,
+        world_size: int = 1,
+        limit: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> ImageBatches:
+        """Read one of ``world_size`` parts of the images on a device, see `Target.batches`."""
+        device = torch.device(device)
+        workers = self.num_workers
+        if workers is None:
+            workers = min(8, (os.cpu_count() or 1) - 1) if device.type == "cuda" else 0
+        return self.target.batches(self.embedding_batch_size, device, workers, rank, world_size, limit)
 
     def embedded(
         self,
@@ -102,7 +114,7 @@ class TargetImages(Configured, LightningDataModule):
             on_first_batch: Called with the first images, if they are embedded.
         """
         processes = Processes.current()
-        batches = self.image_loader(processes.rank, processes.world_size, limit)
+        batches = self.image_batches(processes.rank, processes.world_size, limit, device)
         return embed_target(self.target, features, batches, device, processes, limit, on_first_batch, self.cache)
 
     def train_dataloader(self) -> IndexBatches:

@@ -1,18 +1,23 @@
 """Interface of target images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ms2.core.registry import Plugin
 from ms2.datasets.labelled_set import LabelledSet
 from ms2.scene.batch import SceneBatch
+from ms2.targets.kept_images import KeptBatches, KeptImages
 from ms2.world import World
+
+ImageBatches = Iterable[tuple[Int[Tensor, " b"], UInt8[Tensor, "b c h w"]]]
+"""Indices and images, batch by batch."""
 
 
 class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
@@ -63,15 +68,56 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
         Returns:
             Pairs of an index and an image, map-style or as a stream. Indices increase in the order of the images.
         """
+        return _Partition(self, self.partition_indices(rank, world_size, limit))
+
+    def partition_indices(self, rank: int = 0, world_size: int = 1, limit: int | None = None) -> Sequence[int]:
+        """Return the indices of a `partition`'s images, of a target whose images have any."""
         size = len(self)
         n = size if limit is None else min(limit, size)
-        return _Partition(
-            self, range(rank, size, world_size) if n == size else [i * size // n for i in range(rank, n, world_size)]
-        )
+        return range(rank, size, world_size) if n == size else [i * size // n for i in range(rank, n, world_size)]
+
+    @cached_property
+    def kept(self) -> KeptImages:
+        """Images that have been read, so far as ``kept.max_bytes`` allows: none by default."""
+        return KeptImages()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the images that are kept."""
+        return {name: value for name, value in vars(self).items() if name != "kept"}
+
+    def batches(
+        self,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        num_workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        limit: int | None = None,
+    ) -> ImageBatches:
+        """Read a process's `partition` of the images in batches, on a device.
+
+        Images that have an index are `kept` there for whatever reads them again, if they fit.
+
+        Args:
+            batch_size: Images of a batch.
+            device: Where images are returned.
+            num_workers: Worker processes that read images.
+            rank: Number of the process.
+            world_size: Number of processes.
+            limit: Number of images in all partitions together; None for all.
+
+        Returns:
+            Pairs of indices and images. Several workers read a stream in another order.
+        """
+        partition, device = self.partition(rank, world_size, limit), torch.device(device)
+        loader = DataLoader(partition, batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
+        if not isinstance(partition, _Partition):
+            return loader
+        return KeptBatches(self.kept, partition.indices, batch_size, lambda: loader, device)
 
     def preview(self, n: int) -> UInt8[Tensor, "m c h w"]:
         """Return the first n images, or all if there are fewer."""
-        return torch.stack([self[i] for i in range(min(n, len(self)))])
+        return torch.stack(self.__getitems__(range(min(n, len(self)))))
 
     def labelled_set(
         self, categories: Sequence[str] | None = None, num_held_out: int | None = None

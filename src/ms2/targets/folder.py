@@ -54,5 +54,11 @@ class Folder(Target):
         return self.images.fingerprint()
 
     def verify(self) -> None:
-        """Decode every file once."""
-        self.images.verify()
+        """Decode every file once; the images are kept, if they fit."""
+        self.images.verify(self.kept.max_bytes)
+        self.leave_out()
+        decoded, self.images.decoded = self.images.decoded, {}
+        self.kept.add((i, decoded[path]) for i, path in enumerate(self.images.paths) if path in decoded)
+
+    def leave_out(self) -> None:
+        """Leave out images that can't be used for other reasons than that they can't be read."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -25,6 +26,7 @@ from ms2.core.images import (
     Channels,
     Fit,
     ImageError,
+    image_header,
     read_image,
     unread_reason,
     unreadable_reason,
@@ -70,6 +72,7 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         self.root = _check_folder(root)
         self.size, self.channels, self.fit, self.on_error = size, channels, fit, on_error
         self.paths: list[Path] = self._find()[:limit]
+        self.decoded: dict[Path, UInt8[Tensor, "c h w"]] = {}
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -79,8 +82,11 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         """Read one image; raise `ImageError` if it cannot be read, whatever `on_error` is."""
         return read_image(self.paths[index], self.channels, self.size, self.fit)
 
-    def verify(self) -> list[ImageError]:
+    def verify(self, max_bytes: int = 0) -> list[ImageError]:
         """Decode every image once, with a progress bar; with `on_error="skip"`, drop the unreadable ones.
+
+        Args:
+            max_bytes: Keep the images in ``decoded``, by their path, if all of them take no more than this.
 
         Returns:
             The errors of the images that were dropped.
@@ -91,7 +97,8 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         # Pillow releases Python's lock while it decodes, so threads help; more of them only need more memory.
         threads = min(8, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads) as pool:
-            sizes = pool.map(self._image_size, self.paths)
+            keep = self.size is not None and len(self) * self.channels * math.prod(self.size) <= max_bytes
+            sizes = pool.map(partial(self._image_size, keep=keep), self.paths)
             found = list(tqdm(sizes, "Checking images", len(self), unit="image", disable=None))
         bad = [error for error in found if isinstance(error, ImageError)]
         self._report(bad, f"{len(bad)} of {len(self)} images cannot be read")
@@ -131,9 +138,13 @@ class ImageFolder(Dataset[UInt8[Tensor, "c h w"]]):
         self._report(errors, f"{len(unread)} of {len(images) + len(unread)} images are of kinds that are not read")
         return images
 
-    def _image_size(self, path: Path) -> ImageError | tuple[int, int]:
+    def _image_size(self, path: Path, keep: bool) -> ImageError | tuple[int, int]:
         """Return height and width of an image, or the error if it cannot be read."""
         try:
+            if keep:
+                self.decoded[path] = read_image(path, self.channels, self.size, self.fit)
+                (height, width), orientation = image_header(path)
+                return (width, height) if orientation > 4 else (height, width)
             height, width = read_image(path, self.channels).shape[1:]
         except ImageError as error:
             return ImageError(error.path, error.reason)  # without the traceback, which references the pixels

@@ -92,13 +92,12 @@ class Kitti(Folder):
             )
         return found
 
-    def verify(self) -> None:
-        """Decode every image once, and read every label file if there are any.
+    def leave_out(self) -> None:
+        """Read every label file, if there are any, and leave out frames whose labels cannot be read.
 
         Raises:
-            UserError: If a frame cannot be read, unless ``on_error`` is "skip".
+            UserError: If a frame's labels cannot be read, unless ``on_error`` is "skip".
         """
-        super().verify()
         if not self.labelled:
             return
         found: dict[Path, list[KittiObject]] = {}

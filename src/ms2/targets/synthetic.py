@@ -16,7 +16,8 @@ from ms2.models.scene_model import SceneModel
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
-from ms2.targets.base import Target
+from ms2.targets.base import ImageBatches, Target
+from ms2.targets.kept_images import KeptBatches
 from ms2.world import World
 
 HELD_OUT_SEED = 1_000_003
@@ -81,7 +82,33 @@ class Synthetic(Target):
 
     def __getitems__(self, indices: Sequence[int]) -> list[UInt8[Tensor, "c h w"]]:
         """Render several images."""
-        return list(_to_bytes(self.world.renderer.render(self.scenes[torch.as_tensor(indices)])))
+        return list(self.rendered(torch.as_tensor(indices), torch.device("cpu")))
+
+    @torch.no_grad()
+    def rendered(self, indices: Int[Tensor, " b"], device: torch.device) -> UInt8[Tensor, "b c h w"]:
+        """Render several images on a device."""
+        return _to_bytes(self.world.renderer.render(self.scenes[indices].to(device)))
+
+    def batches(
+        self,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        num_workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        limit: int | None = None,
+    ) -> ImageBatches:
+        """Render a process's `partition` of the images in batches, on the device; on a CPU, workers share the work."""
+        device = torch.device(device)
+        if device.type == "cpu" and num_workers:
+            return super().batches(batch_size, device, num_workers, rank, world_size, limit)
+        indices = self.partition_indices(rank, world_size, limit)
+        parts = torch.as_tensor(list(indices), dtype=torch.long).split(batch_size)
+
+        def render() -> ImageBatches:
+            return ((part, self.rendered(part, device)) for part in parts)
+
+        return KeptBatches(self.kept, indices, batch_size, render, device)
 
     def labelled_set(self, categories: Sequence[str] | None = None, num_held_out: int | None = None) -> RenderedSet:
         """Return the images with the renderer's labels, or held-out images of the hidden distribution."""

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ms2.datasets.job import Job
 from ms2.datasets.labelled_set import LabelledSet
@@ -56,7 +55,7 @@ def record_scenes(job: Job, annotated: bool) -> SceneBatch:
 
 def target_features(distances: ImageDistances, target: Target, device: str) -> Features:
     """Embed the target's images."""
-    batches = DataLoader(target.partition(limit=distances.max_target_images), distances.batch_size)
+    batches = target.batches(distances.batch_size, device, limit=distances.max_target_images)
     return distances.select_block(embed(distances.features, batches, "embedding the target", device))
 
 
