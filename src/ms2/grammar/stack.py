@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ms2.grammar.derivations import Context
 from ms2.grammar.grammar import Grammar
-from ms2.grammar.tensors import FIELD_MASKS, FIELD_SHIFTS, packed
+from ms2.grammar.tensors import packed
 
 
 class DerivationStack:
@@ -38,12 +38,12 @@ class DerivationStack:
         self.top: Int[Tensor, " b"] = torch.full((batch_size,), start, device=device)
         self.depth: Int[Tensor, " b"] = torch.ones(batch_size, dtype=torch.long, device=device)
         self._columns = torch.arange(width, device=device)
-        self._shifts, self._masks = (torch.tensor(values, device=device) for values in (FIELD_SHIFTS, FIELD_MASKS))
+        self._shifts, self._masks = tensors.fields
 
-    def __getitem__(self, index: Tensor) -> "DerivationStack":
+    def __getitem__(self, index: Int[Tensor, " m"]) -> "DerivationStack":
         """Select some of the scenes, as a copy that is expanded by itself."""
         some = copy.copy(self)
-        some._stack, some.top, some.depth = self._stack[index], self.top[index], self.depth[index]
+        some._stack, some.top, some.depth = (x.index_select(0, index) for x in (self._stack, self.top, self.depth))
         return some
 
     @property
@@ -63,7 +63,9 @@ class DerivationStack:
 
     def expand(self, rule: Int[Tensor, " b"]) -> None:
         """Pop each stack's top and push the non-terminals of a rule."""
-        grow, shift, mask, base = self._children[rule].split_with_sizes([1, *3 * [len(self._columns)]], 1)
+        grow, shift, mask, base = self._children.index_select(0, rule).split_with_sizes(
+            [1, *3 * [len(self._columns)]], 1
+        )
         # Unused columns hold N and land above the new top, where the next push overwrites them, or, for the padding
         # rule, on column 0, which holds N already.
         pushed = ((self.top[:, None] >> shift) & mask) + base

@@ -42,6 +42,7 @@ class GrammarTensors(NamedTuple):
         owns: Which rules' left-hand sides are renderable.
         children: What each rule does to a stack of packed contexts: the change of its depth, then shifts, masks and
             bases of R non-terminals each, which become ``(top >> shift & mask) + base``.
+        fields: Shift and mask of each field of a packed context.
     """
 
     allowed: Bool[Tensor, "n1 k"]
@@ -53,6 +54,7 @@ class GrammarTensors(NamedTuple):
     emit: Int[Tensor, "k1 e"]
     owns: Bool[Tensor, " k1"]
     children: Int[Tensor, "k1 w"]
+    fields: Int[Tensor, "2 4"]
 
 
 def grammar_tensors(rules: Sequence[Rule], nonterminals: Sequence[str], classes: Sequence[str]) -> GrammarTensors:
@@ -96,6 +98,7 @@ def grammar_tensors(rules: Sequence[Rule], nonterminals: Sequence[str], classes:
         emit=torch.tensor([_padded([class_index[s] for s in row], objects, -1) for row in emitted]),
         owns=torch.tensor([s in class_index for s in heads]),
         children=torch.tensor(children),
+        fields=torch.tensor([FIELD_SHIFTS, FIELD_MASKS]),
     )
 
 

@@ -146,7 +146,7 @@ class StructureLearner(Learner):
         groups, block_sets = self.credit.groups(structure.grammar, rules.device)
         by_block = dict(zip(scores, everyone.unbind(1), strict=True))
         advantages = [self._advantage(by_block, block_set) for block_set in block_sets]
-        log_prob = structure.log_prob_and_entropy(rules, groups if self.credit else None)
+        log_prob = structure.log_prob_and_entropy(rules, groups if self.credit else None, len(block_sets))
         loss = (torch.stack(advantages, 1)[own] * log_prob.group_log_prob).sum(1).mean()
         score = total[own]
         log = {

@@ -16,14 +16,13 @@ from ms2.grammar.derivations import Context, Derivations, contexts, lengths
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.rules import GrammarError, normalise_weights
 from ms2.grammar.stack import DerivationStack
-from ms2.models.derivation_state import DerivationState
-from ms2.models.networks.base import SequenceNetwork, State
+from ms2.models.derivation_state import DerivationState, StepTables, extend_to_end
+from ms2.models.networks.base import SequenceNetwork
 from ms2.models.networks.recurrent import LSTM
+from ms2.models.replay import Replay
 
 MIN_PROBABILITY = 1e-30
 """Probability of a rule whose fixed weight is zero: finite logits keep gradients finite."""
-STEPS_BETWEEN_CHECKS = 8
-"""Steps of sampling after which to ask whether all derivations are finished, which waits for the device."""
 
 
 class SamplingError(UserError):
@@ -89,6 +88,7 @@ class StructureModel(Configured, nn.Module):
 
     latents: Tensor
     max_lengths: Tensor
+    first_input: Tensor
     extends_list: Tensor
     is_fixed: Tensor
     fixed_logits: Tensor
@@ -124,8 +124,11 @@ class StructureModel(Configured, nn.Module):
         is_fixed, logits = _fixed_rules(grammar, fixed_rule_weights or {})
         self.register_buffer("is_fixed", is_fixed, persistent=False)
         self.register_buffer("fixed_logits", logits, persistent=False)
-        self.bounded = frozenset(max_length or {})
+        self._replay = Replay()
+        self.fixes, self.bounded = bool(fixed_rule_weights), frozenset(max_length or {})
         self.register_buffer("max_lengths", _max_lengths(grammar, max_length or {}), persistent=False)
+        first_input = torch.tensor([0, grammar.num_rules + 1, *sizes[:-1]][: 1 + len(sizes)]).cumsum(0)
+        self.register_buffer("first_input", first_input, persistent=False)
         self.register_buffer("extends_list", grammar.tensors("cpu").repeats[:-1].any(1), persistent=False)
 
     # -- sampling --------------------------------------------------------------------------------------
@@ -135,48 +138,61 @@ class StructureModel(Configured, nn.Module):
         """Sample n derivations, rejecting those longer than ``t_max``.
 
         Rejection changes the distribution from q(T) to q(T) / P(a sample ends within ``t_max``), which the paper
-        ignores.
+        ignores. The device is waited for once, to see whether any is rejected, and again only if some are.
+
+        Returns:
+            The derivations, no wider than the longest.
 
         Raises:
             SamplingError: If a scene does not end in time in ``max_tries`` draws.
         """
-        device = self.latents.device
-        rules = torch.full((n, self.t_max), self.grammar.num_rules, device=device)
-        rejections = torch.zeros(n, dtype=torch.long, device=device)
-        pending = torch.arange(n, device=device)
-        for _ in range(self.max_tries):
+        rules, finished = self._draw(n, generator, self._replay)
+        rejections = torch.zeros(n, dtype=torch.long, device=rules.device)
+        used, rejected = torch.stack([self._used(rules), (~finished).sum()]).tolist()
+        if not rejected:
+            return Derivations(rules[:, :used].contiguous(), rejections)
+        pending = (~finished).nonzero()[:, 0]
+        for _ in range(self.max_tries - 1):
+            rejections[pending] += 1
             drawn, finished = self._draw(len(pending), generator)
-            rules[pending[finished], : drawn.shape[1]] = drawn[finished]
+            rules[pending] = drawn
             pending = pending[~finished]
             if not len(pending):
-                return Derivations(rules, rejections)
-            rejections[pending] += 1
+                return Derivations(rules[:, : int(self._used(rules))].contiguous(), rejections)
         raise SamplingError(
             f"{len(pending)} of {n} scenes did not end within t_max = {self.t_max} steps in {self.max_tries} draws. "
             "Raise t_max, bound lists (max_length), lower the learning rate, or weigh rejections more (reject_weight)."
         )
 
-    def _draw(self, n: int, generator: torch.Generator) -> tuple[Int[Tensor, "n t"], Bool[Tensor, " n"]]:
+    def _used(self, rules: Int[Tensor, "n t"]) -> Int[Tensor, ""]:
+        """Count the steps of the longest derivation."""
+        return (rules != self.grammar.num_rules).any(0).sum()
+
+    def _draw(
+        self, n: int, generator: torch.Generator, replay: Replay | None = None
+    ) -> tuple[Int[Tensor, "n t"], Bool[Tensor, " n"]]:
         """Sample n derivations of at most ``t_max`` steps; return also which are finished."""
-        latents = torch.randint(len(self.latents), (n,), generator=generator, device=self.latents.device)
-        state, steps = self.begin(latents), []
-        for step in range(1, self.t_max + 1):
-            steps.append(state.sample_rule(generator))
-            state.advance(steps[-1])
-            if step % STEPS_BETWEEN_CHECKS == 0 and bool(state.finished.all()):
-                break
-        return torch.stack(steps, 1), state.finished
+        device = self.latents.device
+        latents = torch.randint(len(self.latents), (n,), generator=generator, device=device)
+        uniform = torch.rand(self.t_max, n, generator=generator, device=device, dtype=torch.double)
+        if replay is None or not n:
+            return self._expand(latents, uniform)
+        read = [tensor.data_ptr() for tensor in (*self.parameters(), *self.buffers())]
+        rules, finished = replay(self._expand, [latents, uniform], (self.training, *read))
+        return rules, finished
+
+    def _expand(
+        self, latents: Int[Tensor, " n"], uniform: Float[Tensor, "t n"]
+    ) -> tuple[Int[Tensor, "n t"], Bool[Tensor, " n"]]:
+        """Sample derivations by given random numbers, in the weights' own precision."""
+        with torch.autocast(uniform.device.type, enabled=False):
+            return extend_to_end(self.begin(latents), uniform, leave=uniform.device.type == "cpu")
 
     def begin(self, latents: Int[Tensor, " n"]) -> DerivationState:
         """Begin n derivations, each with the latent of the given index."""
         stack = DerivationStack(self.grammar, len(latents), self.t_max, latents.device)
         state = self.network.initial_state(self.condition(self.latents[latents]))
-        return DerivationState(stack, state, self._step, self.grammar.num_rules)
-
-    def _step(self, previous: Int[Tensor, " n"], context: Context, state: State) -> tuple[Float[Tensor, "n k"], State]:
-        """Compute the masked logits of the next rule, and the network's state after it."""
-        output, state = self.network.step(self._embed(previous, context), state)
-        return self._masked_logits(output, context), state
+        return DerivationState(stack, state, _step_tables(self))
 
     def rule_probabilities(self, prefixes: Int[Tensor, "b t"], latents: Int[Tensor, " b"]) -> Float[Tensor, "b k"]:
         """Compute the probability of each rule to follow given prefixes, in one teacher-forced pass.
@@ -227,23 +243,26 @@ class StructureModel(Configured, nn.Module):
         return self.log_prob_and_entropy(rules).log_prob
 
     def log_prob_and_entropy(
-        self, rules: Int[Tensor, "b t"], groups: Int[Tensor, " n1"] | None = None
+        self, rules: Int[Tensor, "b t"], groups: Int[Tensor, " n1"] | None = None, num_groups: int | None = None
     ) -> SequenceLogProb:
         """Compute log-probability and entropy of derivations in one teacher-forced pass, with gradients.
 
-        Padding steps count nothing. The marginal over Z is exact: each derivation is scored under every
+        Padding steps count nothing, but take time. The marginal over Z is exact: each derivation is scored under every
         latent, and the mean taken by logsumexp.
 
         Args:
             rules: The derivations.
             groups: Index of the group that each symbol belongs to; by default there is one group.
+            num_groups: Number of groups; read from ``groups``, which waits for the device, if it is not given.
         """
         k, num = self.grammar.num_rules, len(self.latents)
-        num_groups = 1 if groups is None else int(groups.max()) + 1
+        if groups is None:
+            num_groups = 1
+        elif num_groups is None:
+            num_groups = int(groups.max()) + 1
         if not len(rules):
             none = self.head.weight.new_zeros(0)
             return SequenceLogProb(none, none, none.reshape(0, num_groups))
-        rules = rules[:, : max(1, int(lengths(self.grammar, rules).max()))]
         real = rules != k
         inputs = torch.cat([torch.full_like(rules[:, :1], k), rules[:, :-1]], 1)
         context = contexts(self.grammar, rules)
@@ -258,8 +277,8 @@ class StructureModel(Configured, nn.Module):
         log_prob = steps.sum(-1).logsumexp(0) - math.log(num)
         group_log_prob = log_prob[:, None]
         if groups is not None:
-            of_group = F.one_hot(groups[context.symbol], num_groups).to(steps.dtype)
-            per_group = torch.einsum("zbt,btg->zbg", steps, of_group)
+            of_group = groups[context.symbol][..., None] == torch.arange(num_groups, device=groups.device)
+            per_group = torch.einsum("zbt,btg->zbg", steps, of_group.to(steps.dtype))
             others = (per_group.sum(-1, keepdim=True) - per_group).detach()
             group_log_prob = (per_group + others).logsumexp(0) - math.log(num)
         # 0 log 0 = 0 for rules that are not allowed
@@ -272,6 +291,29 @@ class StructureModel(Configured, nn.Module):
             return torch.ones(len(rules), dtype=torch.bool, device=rules.device)
         extends = F.pad(self.extends_list, (0, 1))[rules]  # the padding rule extends no list
         return ~(extends & self._at_max_length(contexts(self.grammar, rules))).any(1)
+
+
+def _step_tables(model: StructureModel) -> StepTables:
+    """Compute what steps of sampling need of the weights."""
+    k, embeddings = model.grammar.num_rules, [model.embedding.weight, *model.context_embeddings.parameters()]
+    inputs = model.network.project(torch.cat(embeddings))
+    # the projection of a sum is the sum of projections, but for the constant, which stays with the first alone
+    constant = model.network.project(torch.zeros_like(embeddings[0][:1]))
+    inputs = torch.cat([inputs[: k + 1], inputs[k + 1 :] - constant])
+    bias = torch.where(model.is_fixed[:, None], model.fixed_logits, model.head.bias)
+    allowed = model.grammar.tensors(bias.device).allowed
+    allowed = torch.cat([allowed, allowed & ~model.extends_list])
+    offsets = F.pad(bias.repeat(2, 1).masked_fill(~allowed, -math.inf), (0, 1), value=-math.inf)
+    offsets[len(model.is_fixed) - 1 :: len(model.is_fixed), k] = 0  # where nothing is left to expand
+    return StepTables(
+        model.network,
+        inputs,
+        model.first_input,
+        F.pad(model.head.weight, (0, 0, 0, 1)),
+        offsets,
+        model.max_lengths if model.bounded else None,
+        model.is_fixed if model.fixes else None,
+    )
 
 
 def _fixed_rules(

@@ -165,6 +165,7 @@ class ConditionalStructure:
         """Make n tries; return them, and which are accepted."""
         model, tree = self.structure, self._envelope
         end = model.grammar.num_rules
+        uniform = torch.rand(model.t_max, n, generator=generator, device=tree.mass.device, dtype=torch.double)
         leaf = torch.multinomial(tree.mass / self.bound, n, replacement=True, generator=generator)
         prefix = tree.rules[leaf]
         derivation, state = model.begin(tree.latent[leaf]), self._initial_state(n).state
@@ -172,7 +173,9 @@ class ConditionalStructure:
         accepted = torch.ones(n, dtype=torch.bool, device=leaf.device)
         index = torch.arange(n, device=leaf.device)  # of the tries that are continued
         for step in range(model.t_max):
-            rule = torch.where(prefix[index, step] < end, prefix[index, step], derivation.sample_rule(generator))
+            rule = torch.where(
+                prefix[index, step] < end, prefix[index, step], derivation.sample_rule(uniform[step][index])
+            )
             derivation.advance(rule)
             drawn[index, step] = rule
             # rejected tries are continued until they are removed below, without being tracked

@@ -17,7 +17,8 @@ class SequenceNetwork(Plugin, nn.Module, ABC, kind="networks"):
     """A causal network over sequences of vectors, conditioned on one vector per sequence.
 
     A subclass implements `initial_state` and `extend`. `step` and `forward` follow from these, so that sampling step by
-    step and scoring in one pass give the same outputs.
+    step and scoring in one pass give the same outputs. `project` and `step_projected` may be overridden together, to
+    make steps cheaper.
 
     Subclasses make their layers within `torch.random.fork_rng`: the weights are drawn by `reset_parameters`, which the
     structure model calls after it has drawn its embeddings.
@@ -54,7 +55,18 @@ class SequenceNetwork(Plugin, nn.Module, ABC, kind="networks"):
 
     def step(self, inputs: Float[Tensor, "n h"], state: State) -> tuple[Float[Tensor, "n h"], State]:
         """Compute the output of one more step, and the state after it."""
-        outputs, state = self.extend(inputs[:, None], state)
+        return self.step_projected(self.project(inputs), state)
+
+    def project(self, inputs: Float[Tensor, "n h"]) -> Float[Tensor, "n p"]:
+        """Apply the affine map of inputs that a step begins with; the identity by default.
+
+        Where inputs are sums of embeddings, a sampler needs the projections of the embeddings alone, for all steps.
+        """
+        return inputs
+
+    def step_projected(self, projected: Float[Tensor, "n p"], state: State) -> tuple[Float[Tensor, "n h"], State]:
+        """Compute the output of one more step from its projected input, and the state after it."""
+        outputs, state = self.extend(projected[:, None], state)
         return outputs[:, 0], state
 
     def forward(self, inputs: Float[Tensor, "n t h"], condition: Float[Tensor, "n h"]) -> Float[Tensor, "n t h"]:
