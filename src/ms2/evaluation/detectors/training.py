@@ -14,6 +14,7 @@ from ms2.core.errors import UserError
 from ms2.core.seeding import generator
 from ms2.datasets.labelled_set import Annotations, ApProtocol, LabelledSet, collate
 from ms2.evaluation.detectors.detector import Detector
+from ms2.evaluation.detectors.loading import CachedBatches, default_workers
 from ms2.metrics.average_precision import kitti_ap, mean_ap
 from ms2.metrics.intervals import Interval
 
@@ -25,10 +26,12 @@ def train_detector(
     *,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
-    num_workers: int = 0,
+    num_workers: int | None = None,
     **trainer: Any,
 ) -> dict[str, float]:
     """Train a detector for its `max_steps`, in place.
+
+    Images and annotations are read once and kept on the device, as long as memory suffices.
 
     Args:
         detector: The detector.
@@ -36,7 +39,7 @@ def train_detector(
         path: File to save it to, see `load_detector`; None to save nothing.
         progress: Whether to show a progress bar.
         callbacks: Further callbacks, such as another progress bar.
-        num_workers: Processes that read images.
+        num_workers: Processes that read images; by default some beside a GPU, and none beside a CPU.
         trainer: Further arguments of Lightning's Trainer, such as ``accelerator`` or ``precision``.
 
     Returns:
@@ -51,9 +54,10 @@ def train_detector(
         raise UserError(
             f"{detector.architecture} learns masks, which the set lacks: read it with masks=True, or use fasterrcnn"
         )
-    loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
     start = time.monotonic()
     fit = _trainer(progress, callbacks, max_steps=detector.max_steps, **trainer)
+    device = fit.strategy.root_device
+    loader = CachedBatches(data, batches, device, default_workers(data, device) if num_workers is None else num_workers)
     with explained_divergence(detector):
         fit.fit(detector.train(), loader)
     detector.eval()
@@ -73,7 +77,7 @@ def evaluate_detector(
     seed: int = 0,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
-    num_workers: int = 0,
+    num_workers: int | None = None,
     **trainer: Any,
 ) -> dict[str, Interval]:
     """Evaluate a detector's average precision on a set, with bootstrap intervals over images.
@@ -88,15 +92,17 @@ def evaluate_detector(
         seed: Seed of the bootstrap.
         progress: Whether to show a progress bar.
         callbacks: Further callbacks, such as another progress bar.
-        num_workers: Processes that read images.
+        num_workers: Processes that read images; by default some beside a GPU, and none beside a CPU.
         trainer: Further arguments of Lightning's Trainer.
 
     Raises:
         UserError: If the set has other categories.
     """
     _check(detector, data)
-    loader = DataLoader(data, detector.batch_size, collate_fn=collate, num_workers=num_workers)
-    batches = _trainer(progress, callbacks, **trainer).predict(detector, loader)
+    predict = _trainer(progress, callbacks, **trainer)
+    workers = default_workers(data, predict.strategy.root_device) if num_workers is None else num_workers
+    loader = DataLoader(data, detector.batch_size, collate_fn=collate, num_workers=workers)
+    batches = predict.predict(detector, loader)
     assert batches is not None
     pairs: list[tuple[Annotations, Annotations]] = [pair for batch in batches for pair in batch]
     detections, targets = [found for found, _ in pairs], [one for _, one in pairs]
