@@ -16,17 +16,18 @@ from unittest import mock
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.loops.optimization.automatic import Closure
-from torch import Tensor
+from pytorch_lightning.plugins.precision.precision import Precision
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ms2.features.base import CountSlots, FeatureExtractor
+from ms2.features.base import FeatureExtractor
+from ms2.features.dense import DenseCounts
 from ms2.features.dense_attributes import DenseAttributes
 from ms2.features.pretrained import PretrainedCounts
 from ms2.features.resnet import ResNet
-from ms2.gradients.advantages import Advantage
 from ms2.learning.drawn_ahead import DrawnAhead
 from ms2.learning.learner import Learner
 from ms2.learning.metasim2 import MetaSim2
@@ -53,7 +54,7 @@ MASKED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index
 HOST = {Tensor.tolist: "tolist", Tensor.numpy: "numpy", Tensor.cpu: "cpu", Tensor.__array__: "__array__"}
 """Calls that copy to the host and dispatch nothing on a CPU."""
 
-NO_NETWORKS = (FeatureExtractor, CountSlots, Advantage, Learner, ParameterModel, StructureModel, LightningModule)
+WITH_NETWORKS = (FeatureExtractor, Learner, ParameterModel, StructureModel, LightningModule)
 """Modules with operators of their own around the networks in them."""
 
 
@@ -80,14 +81,14 @@ class OperatorCount(TorchDispatchMode):
     """Counts what is dispatched, also in backward passes, whose operators belong to the part that they differentiate.
 
     Attributes:
-        operators: Number of operators by part.
+        operators: Number of operators by part, and by where they are called.
         waits: Calls that wait for the device: the part, and what is called where.
     """
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
         self.parts = parts
-        self.operators: Counter[str] = Counter()
+        self.operators: Counter[tuple[str, str]] = Counter()
         self.waits: list[tuple[str, str]] = []
         self._numbers: list[int] = []  # of the next node of autograd's graph, when an operator is dispatched ...
         self._calls: list[tuple[str, str]] = []  # ... and the operator's part and place
@@ -97,6 +98,8 @@ class OperatorCount(TorchDispatchMode):
         self.operators, self.waits = Counter(), []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.namespace == "profiler":
+            return function(*args, **(kwargs or {}))
         node = torch._C._current_autograd_node()
         if node is None:
             part, where = self.parts.stack[-1], place()
@@ -104,7 +107,7 @@ class OperatorCount(TorchDispatchMode):
             self._calls.append((part, where))
         else:
             part, where = self._forward(node)
-        self.operators[part] += 1
+        self.operators[part, where] += 1
         if waits(function, args, kwargs or {}):
             self.waits.append((part, f"{function.overloadpacket.__name__} at {where}"))
         return function(*args, **(kwargs or {}))
@@ -113,7 +116,7 @@ class OperatorCount(TorchDispatchMode):
         """The part and place of the forward operator that a node of autograd's graph differentiates."""
         found = bisect.bisect_right(self._numbers, node._sequence_nr())
         if found == len(self._numbers):  # the node adds a gradient to that of a weight
-            return NETWORK, "a weight's gradient"
+            return NETWORK, "gradients of weights"
         part, where = self._calls[found]
         return part, f"{where} (backward)"
 
@@ -169,10 +172,12 @@ def counting(renderer: Renderer) -> Iterator[OperatorCount]:
         (FeatureExtractor, "__call__", FEATURES),
         # these call networks, and no operators that could be spared
         (DenseAttributes, "_predict_environment", NETWORK),
+        (DenseCounts, "_maps", NETWORK),
         (ResNet, "_embed", NETWORK),
         (PretrainedCounts, "_logits", NETWORK),
         *((cls, "training_step", LOSS) for cls in (MetaSim2, *Stage.__subclasses__())),
         (Closure, "__call__", LOOP),
+        (Precision, "_after_closure", LOOP),  # clips gradients
     ]
     with ExitStack() as stack:
         for cls, name, part in methods:
@@ -196,12 +201,20 @@ def _method(parts: Parts, part: str, method: Callable[..., Any]) -> Callable[...
 @contextmanager
 def _networks(parts: Parts) -> Iterator[None]:
     """Count what torch's modules, and networks of them, call as the network's."""
-    before = register_module_forward_pre_hook(
-        lambda module, _: None if isinstance(module, NO_NETWORKS) else parts.stack.append(NETWORK)
-    )
-    after = register_module_forward_hook(
-        lambda module, *_: None if isinstance(module, NO_NETWORKS) else (parts.stack.pop(), None)[1], always_call=True
-    )
+
+    def is_network(module: nn.Module) -> bool:
+        return not isinstance(module, WITH_NETWORKS) and next(module.parameters(), None) is not None
+
+    def enter(module: nn.Module, _: Any) -> None:
+        if is_network(module):
+            parts.stack.append(NETWORK)
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        if is_network(module):
+            parts.stack.pop()
+
+    before = register_module_forward_pre_hook(enter)
+    after = register_module_forward_hook(leave, always_call=True)
     yield
     before.remove()
     after.remove()

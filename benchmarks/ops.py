@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -40,6 +41,31 @@ SIZES = ("batch_size", "max_steps", "lr", "num_probe_images", "num_validation")
 """Settings of a stage that change no operator of its steps."""
 
 
+@dataclass
+class Row:
+    """What a step dispatches.
+
+    Attributes:
+        operators: Number of operators by part and by where they are called.
+        waits: What waits for the device, and where, but for the drawing of blocks.
+        block: Operators of a block per step.
+    """
+
+    operators: Counter[tuple[str, str]]
+    waits: list[str]
+    block: float = 0.0
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Number of operators by part, of those that count."""
+        return {p: sum(number for (part, _), number in self.operators.items() if part == p) for p in COUNTED}
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What is recorded and compared."""
+        return {"operators": sum(self.parts.values()), "block": self.block, "waits": len(self.waits)}
+
+
 class LastStep(Callback):
     """Counts the operators of a training step, from its start to that of the next, for each kind of step.
 
@@ -48,7 +74,7 @@ class LastStep(Callback):
 
     def __init__(self, count: OperatorCount) -> None:
         self.count, self.kind = count, ""
-        self.found: dict[str, tuple[Counter[str], list[tuple[str, str]]]] = {}
+        self.found: dict[str, Row] = {}
         self.block = 0
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
@@ -58,13 +84,14 @@ class LastStep(Callback):
 
     def _close(self) -> None:
         if self.kind:
-            self.block += self.count.operators.pop(BLOCK, 0)
-            waits = [wait for wait in self.count.waits if wait[0] != BLOCK]
-            self.found[self.kind] = self.count.operators, waits
+            operators = self.count.operators
+            self.block += sum(number for (part, _), number in operators.items() if part == BLOCK)
+            waits = [f"{part}: {what}" for part, what in self.count.waits if part != BLOCK]
+            self.found[self.kind] = Row(operators, waits)
         self.count.clear()
 
 
-def measure(name: str, known: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure(name: str, known: dict[str, Row]) -> Iterator[tuple[str, Row]]:
     """Yield each stage of a configuration with its figures, from those that are known where its parts are the same."""
     configuration = shrunk(configurations.load(CONFIGS / f"{name}.yaml"))
     with tempfile.TemporaryDirectory() as folder:
@@ -103,23 +130,23 @@ def shrunk(configuration: dict[str, Any]) -> dict[str, Any]:
     return configuration
 
 
-def count_stage(stage: Stage) -> dict[str, Any]:
+def count_stage(stage: Stage) -> Row:
     """Count the operators of a stage's steps; a block's are shared by the steps that the stage's settings give it."""
     small = type(stage)(**{**stage.settings, "batch_size": BATCH_SIZE, "max_steps": STEPS})
     small.configure_callbacks = list  # early stopping needs validations
     last = fit(small)
     steps = min(max(1, BLOCK_SIZE // stage.batch_size), stage.max_steps)
-    return figures(*last.found[stage.name]) | {"block": round(last.block / steps, 1)}
+    return replace(last.found[stage.name], block=round(last.block / steps, 1))
 
 
-def count_learning(model: MetaSim2) -> dict[str, dict[str, Any]]:
+def count_learning(model: MetaSim2) -> dict[str, Row]:
     """Count the operators of steps that train the structure model, and of those that train the parameter model."""
     with torch.no_grad():
         images = model.world.renderer.render(model.world.sample_prior(BATCH_SIZE, generator("operators")))
         model.target_features = model.features.eval()(images)
     with mock.patch("ms2.learning.metasim2.warn_unlike"):
         last = fit(model)
-    return {kind: figures(*found) for kind, found in last.found.items()}
+    return last.found
 
 
 class Indices(LightningDataModule):
@@ -146,35 +173,34 @@ def fit(module: Stage | MetaSim2) -> LastStep:
     return last
 
 
-def figures(operators: Counter[str], waits: list[tuple[str, str]]) -> dict[str, Any]:
-    """The figures of a step: operators that count, of these those of the loss, and where it waits."""
-    counted = {part: operators[part] for part in COUNTED}
-    return {"operators": sum(counted.values()), **counted, "waits": [f"{part}: {what}" for part, what in waits]}
-
-
-def table(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def table(found: Mapping[str, Row]) -> Iterator[str]:
     """Yield the lines of a table, with a row for each configuration and stage."""
     yield f"| configuration | stage | operators | {' | '.join(COUNTED)} | block, per step | waits |"
     yield "|:---|:---|" + "---:|" * (len(COUNTED) + 3)
     for key, row in found.items():
-        name, stage = key.split(" ")
-        parts = " | ".join(str(row[part]) for part in COUNTED)
-        yield f"| {name} | {stage} | {row['operators']} | {parts} | {row.get('block', '')} | {len(row['waits'])} |"
+        operators, block, waits = row.figures.values()
+        parts = " | ".join(map(str, row.parts.values()))
+        yield f"| {' | '.join(key.split())} | {operators} | {parts} | {block or ''} | {waits} |"
 
 
-def grown(found: Mapping[str, Mapping[str, Any]], recorded: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line for each figure that has grown by more than a tenth against the recorded one."""
+def grown(found: Mapping[str, Row], recorded: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Yield a line for each figure that has grown: operators by more than a tenth, waits at all."""
     for key, row in found.items():
-        before = recorded.get(key)
-        if before is None:
+        if key not in recorded:
             yield f"{key} is not recorded: record it with --record"
             continue
-        for figure in ("operators", "block"):
-            if row.get(figure, 0) > GROWTH * before.get(figure, 0):
-                yield f"{key}: {figure} per step {row[figure]}, recorded {before.get(figure, 0)}"
-        if len(row["waits"]) > before["waits"]:
-            yield f"{key}: it waits for the device {len(row['waits'])} times, recorded {before['waits']}"
-            yield from (f"    {what}" for what in row["waits"])
+        for figure, number in row.figures.items():
+            before = recorded[key][figure]
+            if number > before * (1 if figure == "waits" else GROWTH):
+                yield f"{key}: {figure} per step {number}, recorded {before}"
+                yield from (f"    {what}" for what in row.waits if figure == "waits")
+
+
+def places(found: Mapping[str, Row]) -> Iterator[str]:
+    """Yield where operators that count are called, most first, and where a step waits."""
+    for key, row in found.items():
+        yield from (f"{key}: {n} × {part} at {at}" for (part, at), n in row.operators.most_common() if part in COUNTED)
+        yield from (f"{key}: waits: {what}" for what in row.waits)
 
 
 def main() -> int:
@@ -182,22 +208,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="configurations; all by default")
     parser.add_argument("--record", action="store_true", help="write the figures to benchmarks/ops.json")
-    parser.add_argument("--waits", action="store_true", help="print where each step waits")
+    parser.add_argument("--where", action="store_true", help="print where each step dispatches and waits")
     arguments = parser.parse_args()
     sys.argv = sys.argv[:1]  # which Lightning would read
     quiet()
-    known: dict[str, dict[str, Any]] = {}
-    found = {}
+    known, found = dict[str, Row](), dict[str, Row]()
     for name in arguments.names or sorted(path.stem for path in CONFIGS.glob("*.yaml")):
         found |= {f"{name} {stage}": row for stage, row in measure(name, known)}
     print(*table(found), sep="\n")
-    if arguments.waits:
-        print(*(f"{key}: {what}" for key, row in found.items() for what in row["waits"]), sep="\n")
+    if arguments.where:
+        print(*places(found), sep="\n")
     recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
     if arguments.record:
-        kept = {key: row | {"waits": len(row["waits"])} for key, row in found.items()}
-        every = recorded | kept if arguments.names else kept
-        RECORDED.write_text(json.dumps(every, indent=1) + "\n")
+        every = (recorded if arguments.names else {}) | {key: row.figures for key, row in found.items()}
+        lines = [f" {json.dumps(key)}: {json.dumps(every[key])}" for key in sorted(every)]
+        RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
         return 0
     worse = list(grown(found, recorded))
     print(*worse, sep="\n", file=sys.stderr)

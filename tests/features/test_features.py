@@ -485,7 +485,7 @@ def test_low_doubts_add_up_to_nothing() -> None:
     mass[1, 0, 3, 4:6], mass[1, 0, 6, 12] = 0.499, 0.998  # two objects, one of them between two cells
     mass[2, 1, 2, 2], mass[2, 2, 6, 9] = 0.5, 0.5  # doubtful ones
     mass[:, 4] = 1 - mass[:, :4].sum(1)
-    logits = mass.clamp(min=1e-30).log() + plain.weights.log()[:, None, None]
+    logits = mass.clamp(min=1e-30).log() + plain.weights.log()
     torch.testing.assert_close(plain.densities(logits), mass[:, :4])
     found, before = (extractor.densities(logits).sum((2, 3)) for extractor in (model, plain))
     assert model.slots.names == ["0_1", "0_2", "1", "2"]

@@ -46,6 +46,18 @@ class FiniteTraining:
     def trained_weights(self) -> list[TrainedWeights]:
         """Return the weights that are trained, with the settings of their learning rates."""
 
+    @property
+    def is_logged_step(self) -> bool:
+        """Whether values of the step that runs are logged: in the trainer's interval, and in the last one.
+
+        Logging in other steps would cost operators, for values that nobody sees.
+        """
+        trainer = self._trainer  # type: ignore[attr-defined]
+        if trainer is None:
+            return False
+        interval, step = trainer.log_every_n_steps, trainer.global_step + 1
+        return trainer.is_last_batch or step == trainer.max_steps or bool(interval and step % interval == 0)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Check the loss and the weights in steps whose values are logged."""
         self._last_loss = outputs["loss"] if isinstance(outputs, dict) else outputs

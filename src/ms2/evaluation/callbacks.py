@@ -22,6 +22,9 @@ from ms2.metrics.results import StageRecord, load_results
 from ms2.models.scene_model import SceneModel
 from ms2.targets.base import Target
 
+SHOWN = ("/loss", "/nll", "/val_nll", "/score", "/reward")
+"""Ends of the names of metrics that progress bars show, beside those of validations."""
+
 
 class StageProgressBar(TQDMProgressBar):
     """A progress bar over steps, with the stage's title.
@@ -33,6 +36,8 @@ class StageProgressBar(TQDMProgressBar):
     def __init__(self, title: str = "learning structure") -> None:
         super().__init__()
         self.title = title
+        self._values: dict[str, float] = {}
+        self._next_reading = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Set the progress bar's title."""
@@ -43,9 +48,13 @@ class StageProgressBar(TQDMProgressBar):
         """Disable the validation progress bar."""
         return Tqdm(disable=True)
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the metrics shown in the bar, without the logger's version number."""
-        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+    def get_metrics(self, trainer: Trainer, *_: Any) -> dict[str, Any]:
+        """Return the metrics shown in the bar: they are read at most once a second, as that waits for the device."""
+        if time.monotonic() >= self._next_reading:
+            every = trainer.callback_metrics.items()
+            self._values = {k: float(value) for k, value in every if k.startswith("val/") or k.endswith(SHOWN)}
+            self._next_reading = time.monotonic() + 1
+        return self._values
 
 
 class Validation(Callback):
@@ -80,7 +89,7 @@ class Validation(Callback):
         model, target = current_model(pl_module), target_of(trainer)
         found = self.evaluation.validate(model, target, pl_module.device, Processes.current())
         for name, value in found.items():
-            pl_module.log(f"val/{name}", value, prog_bar=True, sync_dist=True)
+            pl_module.log(f"val/{name}", value, sync_dist=True)
 
     on_test_epoch_end = on_validation_epoch_end
 

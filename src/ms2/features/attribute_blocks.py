@@ -37,7 +37,8 @@ class AttributeEncoding:
         if not attribute.periodic:
             return attribute.encode(value)
         # each multiple by itself: an 8 may be upside down, but twice its angle is well defined
-        return [f(k * value) for k in range(1, self.harmonics + 1) for f in (torch.cos, torch.sin)]
+        multiples = [value, *(k * value for k in range(2, self.harmonics + 1))]
+        return [f(angle) for angle in multiples for f in (torch.cos, torch.sin)]
 
     def basis(self, attribute: Attribute, value: Tensor) -> Float[Tensor, "*cells f"]:
         """Compute what an object adds to a block: soft step functions, or the cosines and sines of an angle.

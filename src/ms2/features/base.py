@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -103,7 +104,7 @@ class CountSlots(nn.Module):
     def _parent_number(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
         """Compute the number of each object's parent among those of its class; 0 without a parent."""
         number = (classes.unsqueeze(2) == classes.unsqueeze(1)).tril(-1).sum(2)
-        return number.gather(1, parents.clamp(min=0)) * (parents >= 0)
+        return F.pad(number, (1, 0)).gather(1, parents + 1)
 
     def check(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> None:
         """Check that every object has a slot.

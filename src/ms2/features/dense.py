@@ -28,14 +28,14 @@ class Cells(NamedTuple):
     """The four cells around the centre of each labelled object, which share it by bilinear weights.
 
     Attributes:
-        slots: Count slot of each object; anything where its weights are zero.
+        slots: Count slot of each object; -1 for none.
         places: Index of each cell among the cells of an image, by rows.
         weight: How much of the object is in each cell: they sum to 1, or are all zero for objects without a label.
     """
 
-    slots: Int[Tensor, "b n"]
+    slots: Int[Tensor, "b n 1"]
     places: Int[Tensor, "b n 4"]
-    weight: Float[Tensor, "b n 4"]
+    weight: Float[Tensor, "b n 4 1"]
 
 
 class DenseCounts(TrainedExtractor):
@@ -85,6 +85,7 @@ class DenseCounts(TrainedExtractor):
     largest: Tensor
     bins: Tensor
     corners: Tensor
+    first_cell: Tensor
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class DenseCounts(TrainedExtractor):
     ) -> None:
         super().__init__()
         self.min_visibility, self.count_kernel_std = min_visibility, count_kernel_std
+        self.background_weight = background_weight
         self.slots = CountSlots(classes, parents_per_class)
         self.counted = _counted(self.slots, classes, max_count)
         check_names(count_threshold or {}, classes, "count_threshold")
@@ -110,7 +112,8 @@ class DenseCounts(TrainedExtractor):
         by_slot = [(count_threshold or {}).get(classes[number], -math.inf) for number in self.slots.class_ids]
         self.register_buffer("thresholds", torch.tensor(by_slot)[:, None, None], persistent=False)
         self.num_classes, self.cell = len(classes), float(math.prod(strides))
-        self.register_buffer("weights", torch.tensor([1.0] * len(self.slots) + [background_weight]), persistent=False)
+        weights = torch.tensor([1.0] * len(self.slots) + [background_weight])
+        self.register_buffer("weights", weights[:, None, None], persistent=False)
         members = [[s for s, c in enumerate(self.slots.class_ids) if c == number] for number in range(len(classes))]
         members += [slots for slots, _ in self.counted.values()]
         summed = torch.tensor([[float(s in some) for some in members] for s in range(len(self.slots))])
@@ -119,6 +122,7 @@ class DenseCounts(TrainedExtractor):
         self.register_buffer("largest", largest[:, None], persistent=False)
         bins = max((number for _, number in self.counted.values()), default=0) + 1
         self.register_buffer("bins", torch.arange(float(bins)), persistent=False)
+        self.register_buffer("first_cell", torch.tensor(-0.5), persistent=False)
         self.register_buffer("corners", torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1.0]]), persistent=False)
         make_trunk = residual_trunk if trunk == "residual" else strided_trunk
         self.trunk = make_trunk(channels, widths, strides)
@@ -161,7 +165,7 @@ class DenseCounts(TrainedExtractor):
     def densities(self, logits: Float[Tensor, "b k i j"]) -> Float[Tensor, "b s i j"]:
         """Compute the expected number of objects of each slot in each cell, from the cells' logits."""
         # with weights, the loss is minimal at p * weight, normalised; so divide by the weights
-        density = (logits.float() - self.weights.log()[:, None, None]).softmax(1)[:, :-1]
+        density = (logits.float() - self.weights.log()).softmax(1)[:, :-1]
         if not self.has_threshold:
             return density
         # an object's density is shared by neighbouring cells
@@ -176,7 +180,10 @@ class DenseCounts(TrainedExtractor):
         return self._count_loss(logits, self._cells(labels, *logits.shape[2:]))
 
     def _count_loss(self, logits: Float[Tensor, "b k i j"], cells: Cells) -> Float[Tensor, ""]:
-        return F.cross_entropy(logits, self._cell_targets(cells, *logits.shape[2:]), self.weights)
+        """Compute the mean cross-entropy of the cells, in which the background has a weight of its own."""
+        batch, _, rows, columns = logits.shape
+        target = self._cell_targets(cells, rows, columns, self.background_weight)
+        return (logits.log_softmax(1) * target).sum() / -(batch * rows * columns)
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
@@ -212,28 +219,35 @@ class DenseCounts(TrainedExtractor):
         leave the network uncertain about centres near an edge, and its probabilities would not sum to one: counts would
         be biased in layouts with few positions, such as digits on a line.
         """
-        slots = self.slots.assign(labels.classes, labels.parents)
-        low, high = labels.boxes.unflatten(2, (2, 2)).unbind(2)
-        is_labelled = (slots >= 0) & (labels.visibility >= self.min_visibility) & (high > low).all(2)
-        centre = ((low + high) / (2 * self.cell) - 0.5).unsqueeze(2)
+        slots = self.slots.assign(labels.classes, labels.parents).unsqueeze(2)
+        low, high = labels.boxes.unflatten(2, (2, 1, 2)).unbind(2)  # [b n 1 2]
+        is_labelled = (high > low).all(3, keepdim=True)
+        if self.min_visibility > 0:
+            is_labelled &= (labels.visibility >= self.min_visibility)[..., None, None]
+        centre = torch.add(self.first_cell, low + high, alpha=0.5 / self.cell)
         cell = centre.floor() + self.corners
-        weight = (1 - (centre - cell).abs()).prod(3) * is_labelled.unsqueeze(2)
+        weight = (1 - (centre - cell).abs()).prod(3, keepdim=True) * is_labelled
         # cells beyond the canvas are replaced by those at its edge
         column, row = cell.long().unbind(3)
-        return Cells(slots, row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1), weight)
+        places = torch.add(column.clamp(0, columns - 1), row.clamp(0, rows - 1), alpha=columns)
+        return Cells(slots, places, weight)
 
-    def _cell_targets(self, cells: Cells, rows: int, columns: int) -> Float[Tensor, "b k i j"]:
-        """Compute target densities: each object's 1 is split among its cells; then background.
+    def _cell_targets(
+        self, cells: Cells, rows: int, columns: int, background_weight: float = 1.0
+    ) -> Float[Tensor, "b k i j"]:
+        """Compute target densities: each object's 1 is split among its cells; then background, times its weight.
 
         A cell that several objects share holds at most 1.
         """
         slots, places, weight = cells
-        density = weight.new_zeros(len(slots), len(self.slots) * rows * columns)
-        index = places + slots.clamp(min=0).unsqueeze(2) * (rows * columns)
+        size = len(self.slots) + 1  # the last is of objects without a slot
+        index = torch.add(places, slots % size, alpha=rows * columns)
+        density = weight.new_zeros(len(slots), size * rows * columns)
         density.scatter_add_(1, index.flatten(1), weight.flatten(1))
-        density = density.view(len(slots), len(self.slots), rows, columns)
+        density = density.view(len(slots), size, rows, columns).narrow(1, 0, len(self.slots))
         objects = density.sum(1, keepdim=True)
-        return torch.cat([density, (1 - objects).clamp(min=0)], 1) / objects.clamp(min=1)
+        background = torch.rsub(objects, background_weight, alpha=background_weight).clamp(min=0)
+        return torch.cat([density, background], 1) / objects.clamp(min=1)
 
 
 def _counted(

@@ -135,9 +135,9 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
                 nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, outputs)
             )
 
-    def _is_used(self) -> Bool[Tensor, "s n"]:
-        """Return by slot which of the n predicted numbers of a cell some block uses."""
-        used = torch.zeros(len(self.slots), len(self.predicted), dtype=torch.bool)
+    def _is_used(self) -> Bool[Tensor, "s1 n"]:
+        """Return by slot which of the n predicted numbers of a cell some block uses; none of objects without a slot."""
+        used = torch.zeros(len(self.slots) + 1, len(self.predicted), dtype=torch.bool)
         for name, slots in self.blocks.groups.values():
             for k, attribute in enumerate(self.predicted):
                 used[slots, k] |= attribute in self.blocks.attributes_of[name]
@@ -250,14 +250,16 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         An attribute counts only for objects in whose blocks it is: for others its value may lie far beyond the bounds,
         or have no meaning.
         """
-        predicted, (slots, places, bilinear) = self.tell(maps).flatten(2), cells
-        true = torch.stack([v for a in self.predicted for v in self.encoding.targets(a, scenes.value(a))], 1)
-        true = torch.where(scenes.mask.unsqueeze(1), true, 0.0)  # padding may hold NaN
-        index = places.flatten(1).unsqueeze(1).expand(-1, predicted.shape[1], -1)
-        error = predicted.gather(2, index).unflatten(2, places.shape[1:]) - true.unsqueeze(3)
-        weight = self.is_used[slots].transpose(1, 2).unsqueeze(3) * bilinear.unsqueeze(1)
-        total, number = (error.square() * weight).sum((0, 2, 3)), weight.sum((0, 2, 3))
-        return (total / number.clamp(min=1)).mean()
+        slots, places, bilinear = cells
+        predicted = self.tell(maps).permute(0, 2, 3, 1).flatten(1, 2)  # [b ij k]
+        index = places.view(len(places), -1, 1).expand(-1, -1, predicted.shape[2])
+        found = predicted.gather(1, index).unflatten(1, places.shape[1:])  # [b n 4 k]
+        true = torch.stack([v for a in self.predicted for v in self.encoding.targets(a, scenes.value(a))], 2)
+        true = true.nan_to_num(nan=0.0)  # padding may hold NaN, which a weight of zero would keep
+        error = F.mse_loss(found, true.unsqueeze(2).expand_as(found), reduction="none")
+        weight = self.is_used[slots] * bilinear
+        weight = weight / weight.mean((0, 1, 2)).clamp(min=1 / max(1, places.numel()))
+        return (error * weight).mean()
 
 
 def _chosen(densities: Float[Tensor, "b s i j"], slots: list[int]) -> Float[Tensor, "b m i j"]:

@@ -77,7 +77,7 @@ class AlternatingOptimisation(FiniteTraining, LightningModule, ABC):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Configure Adam, with a group of weights for each learner."""
         groups = zip(self.weights(), self.learning_rates(), strict=True)
-        return torch.optim.Adam([{"params": weights, "lr": lr} for weights, lr in groups])
+        return torch.optim.Adam([{"params": weights, "lr": lr} for weights, lr in groups], fused=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rates from the settings, which override a checkpoint's."""
@@ -101,9 +101,10 @@ class AlternatingOptimisation(FiniteTraining, LightningModule, ABC):
 
         After the last parameter step the average replaces the weights.
         """
-        step, is_parameter_step, parameters = self.global_step, self.is_parameter_step, self.scene_model.parameters
+        step, number, is_parameter_step = self.global_step, self.parameter_steps, self.is_parameter_step
+        parameters = self.scene_model.parameters
         super().optimizer_step(*args, **kwargs)
         if is_parameter_step and self.parameter_mean is not None and parameters is not None:
-            self.parameter_mean.update_parameters(parameters)
+            self.turns.update_average(self.parameter_mean, parameters, number)
             if self.turns.is_last_parameter_step(step, self.max_steps):
                 parameters.load_state_dict(self.parameter_mean.module.state_dict())

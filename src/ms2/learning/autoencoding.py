@@ -64,5 +64,5 @@ class Autoencoding(Stage[SceneBatch]):
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the reconstruction error of new prior scenes."""
         loss = self.trained_module.reconstruction_loss(self.samples(), self.step_generator())
-        self.log("autoencoding/loss", loss, prog_bar=True, sync_dist=True)
+        self.log_loss("loss", loss)
         return loss

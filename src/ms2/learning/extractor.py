@@ -106,7 +106,7 @@ class ExtractorTraining(Stage[SceneBatch]):
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the extractor's loss on one batch of labelled prior samples."""
         loss = self._loss(self.samples())
-        self.log("extractor/loss", loss, prog_bar=True, sync_dist=True)
+        self.log_loss("loss", loss)
         return loss
 
     def draw_samples(self, n: int, generator: torch.Generator) -> SceneBatch:

@@ -3,11 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from ms2.core.bounds import PositiveFloat
+from ms2.core.clipping import clip_gradient
 from ms2.core.distributed import Processes
 from ms2.core.settings import Configured
 from ms2.features.base import FeatureExtractor
@@ -59,7 +59,7 @@ class Learner(Configured, nn.Module, ABC):
     def clip_gradient(self, model: SceneModel) -> None:
         """Clip the gradient norm of the weights."""
         if self.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.weights(model), self.max_grad_norm)
+            clip_gradient(self.weights(model), self.max_grad_norm)
 
     @abstractmethod
     def loss(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from pytorch_lightning import Callback
 from pytorch_lightning.trainer.states import TrainerFn
@@ -111,9 +112,9 @@ class MetaSim2(Configured, AlternatingOptimisation):
             loss, log = self.parameter_learner.loss(self.scene_model, *compared, reward)
         else:
             loss, log = self.structure_learner.loss(self.current_model(), *compared)
-            self.log("train/lr", self.learning_rates()[0], sync_dist=True)
-        for name, value in log.items():
-            self.log(name, value, prog_bar=name.endswith(("/score", "/reward")), sync_dist=True)
+            log["train/lr"] = torch.full((), self.learning_rates()[0], device=self.device)
+        if self.is_logged_step:
+            self.log_dict(log, sync_dist=True)
         return self.with_all_weights(loss)
 
     def trained_weights(self) -> list[TrainedWeights]:

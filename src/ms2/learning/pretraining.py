@@ -121,7 +121,7 @@ class Pretraining(Stage[Tensor]):
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the negative log-likelihood of new derivations of the prior."""
         loss = -self.structure.log_prob(self.samples()).mean()
-        self.log("pretraining/nll", loss, prog_bar=True, sync_dist=True)
+        self.log_loss("nll", loss)
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -129,7 +129,7 @@ class Pretraining(Stage[Tensor]):
         rules = self._validation_rules()
         made = self.structure.in_support(rules)
         nll = -self.structure.log_prob(rules[made]).mean()
-        self.log("pretraining/val_nll", nll, prog_bar=True, sync_dist=True)
+        self.log("pretraining/val_nll", nll, sync_dist=True)
         known = self.structure_prior.log_prob(self.world.grammar, rules)
         if known is not None and bool(made.all()):
             self.log("pretraining/prior_entropy", -known.mean(), sync_dist=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
+from ms2.core.clipping import clip_gradient
 from ms2.core.distributed import Processes
 from ms2.core.divergence import FiniteTraining, TrainedWeights
 from ms2.core.seeding import generator
@@ -103,6 +104,11 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
         """Return this process's samples of this step, which depend on seed, stage and step alone."""
         return self._ahead.step(self.global_step, self.device, Processes.current())
 
+    def log_loss(self, name: str, loss: Tensor) -> None:
+        """Log the loss of this step, if steps like it are logged."""
+        if self.is_logged_step:
+            self.log(f"{self.name}/{name}", loss, sync_dist=True)
+
     def on_train_end(self) -> None:
         """Free the samples that were drawn ahead."""
         self._ahead.clear()
@@ -114,7 +120,7 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip the gradient norm of the trained module."""
         if self.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.trained_module.parameters(), self.max_grad_norm)
+            clip_gradient(self.trained_module.parameters(), self.max_grad_norm)
 
     def configure_optimizers(self) -> Any:
         """Configure Adam with a learning rate that falls linearly to zero."""

@@ -3,7 +3,8 @@
 import math
 from typing import Literal, NamedTuple
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from ms2.core.bounds import Fraction, PositiveInt
@@ -74,10 +75,17 @@ class Turns(Configured):
         if self.ema_steps == 1:
             return None
         # Processes would wait for the gradients of what they take for trained weights.
-        return AveragedModel(model, avg_fn=self._update).requires_grad_(False)
+        return AveragedModel(model).requires_grad_(False)
 
-    def _update(self, average: Tensor, new: Tensor, number: Tensor | int) -> Tensor:
-        return average + (new - average) * max(1 / (int(number) + 1), 1 / self.ema_steps)
+    @torch.no_grad()
+    def update_average(self, average: AveragedModel, model: nn.Module, number: int) -> None:
+        """Update the moving average of a model's weights, in place, after a number of earlier updates.
+
+        `AveragedModel` reads the number from the device.
+        """
+        weight = max(1 / (number + 1), 1 / self.ema_steps)
+        torch._foreach_lerp_(list(average.module.parameters()), list(model.parameters()), weight)
+        average.n_averaged += 1
 
     def _fraction_of(self, steps: int) -> int:
         return math.floor(steps * self.parameter_fraction + 1e-9)

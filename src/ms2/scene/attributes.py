@@ -34,4 +34,5 @@ class Attribute(NamedTuple):
         """Encode values in [-1, 1] for a network: linearly between the bounds, angles as cosine and sine."""
         if self.periodic:
             return [value.cos(), value.sin()]
-        return [2 * (value - self.low) / (self.high - self.low) - 1]
+        middle = (self.low + self.high) / 2
+        return [(value - middle if middle else value) * (2 / (self.high - self.low))]

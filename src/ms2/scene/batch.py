@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -56,7 +57,7 @@ class SceneBatch:
 
     def parent_values(self, values: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         """Gather the parent's value for each object; 0 without a parent."""
-        return torch.where(self.parents >= 0, values.gather(1, self.parents.clamp(min=0)), 0.0)
+        return F.pad(values, (1, 0)).gather(1, self.parents + 1)
 
     def value(self, attribute: Attribute) -> Float[Tensor, "b n"]:
         """Return the values of an attribute; the difference to the parent's if it is relative."""
