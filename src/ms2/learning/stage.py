@@ -110,7 +110,8 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
             self.log(f"{self.name}/{name}", loss, sync_dist=True)
 
     def on_train_end(self) -> None:
-        """Free the samples that were drawn ahead."""
+        """Check what was trained, and free the samples that were drawn ahead."""
+        super().on_train_end()
         self._ahead.clear()
 
     def train_dataloader(self) -> Steps:
