@@ -197,8 +197,9 @@ def _grade(image: Float[Tensor, "b 3 h w"], scenes: SceneBatch) -> Float[Tensor,
     """Apply the camera's saturation, exposure, contrast and blur."""
     of = {name: values[:, None, None, None] for name, values in scenes.environment.items()}
     grey = image.mean(1, keepdim=True)
-    graded = torch.lerp(grey, image, of["saturation"]).mul(of["exposure"]).clamp(0, 1).pow(of["contrast"])
-    return torch.lerp(graded, _blurred(graded), 0.5 * of["blur"])
+    # in place: memory for new tensors takes longer than the arithmetic
+    graded = torch.lerp(grey, image, of["saturation"]).mul_(of["exposure"]).clamp_(0, 1).pow_(of["contrast"])
+    return graded.lerp_(_blurred(graded), 0.5 * of["blur"])
 
 
 def _blurred(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -10,12 +10,14 @@ import warp as wp
 
 from ms2.render.engines.warp.structs import (
     OPTIONS,
+    SHADOW_BLOCK,
     CameraData,
     DrawList,
     InstanceData,
     LabelBuffers,
     LightData,
     MeshData,
+    TriangleSetup,
     camera_position,
     larger,
     linear_row,
@@ -28,6 +30,8 @@ wp.set_module_options(OPTIONS)
 
 SUN_DISTANCE = wp.constant(1024.0)
 """Metres from the camera, away from the sun, to the plane from which the shadow map's depths are measured: all > 0."""
+MAX_HALF_WIDTH = wp.constant(8.0)
+"""Maximum half width in samples of a shadow's penumbra of which every sample counts."""
 ALL_BITS = wp.constant(wp.uint32(0xFFFFFFFF))
 
 # --- shadow camera ---
@@ -90,6 +94,16 @@ def fit_shadow_camera(
         sun[0], sun[1], sun[2], SUN_DISTANCE - wp.dot(sun, eye),
     )
     # fmt: on
+    # a rectangle with the variance of 4 x 4 bilinear samples along the penumbra; without one, of a bilinear sample
+    columns = lights.softness[s] * a
+    rows = lights.softness[s] * b
+    columns = wp.sqrt(0.9375 * columns * columns + 0.25)
+    rows = wp.sqrt(0.9375 * rows * rows + 0.25)
+    stride = 1.0 + wp.floor(wp.max(columns, rows) / MAX_HALF_WIDTH)
+    most = wp.floor(float(shadow_size - 1) / stride) * 0.5
+    columns = wp.min(columns / stride, most)
+    rows = wp.min(rows / stride, most)
+    lights.shadow_filter[s] = wp.vec4(columns, rows, stride, 1.0 / wp.min(a, b))
 
 
 # --- instances ---
@@ -409,11 +423,50 @@ def mark_samples(labels: LabelBuffers, i: int, y: int, left: int, right: int):
 
 @wp.func
 @no_type_check
+def set_up_triangle(
+    meshes: MeshData, lights: LightData, instances: InstanceData, setup: TriangleSetup, k: int, i: int, t: wp.vec4i,
+    a: wp.vec3, b: wp.vec3, c: wp.vec3, width: int, height: int,
+):  # fmt: skip
+    """Compute what shading needs of triangle k of instance i, with homogeneous vertices a, b and c.
+
+    Relative to a point of the image, cross products of the vertices are perspective-correct barycentric coordinates
+    times a common factor, and linear in the image's coordinates, also where vertices are behind the camera (Olano and
+    Greer 1997). The normal is that of the visible side, in world coordinates.
+    """
+    x = 0.5 * float(width)
+    y = 0.5 * float(height)
+    if a[2] > 0.0 and b[2] > 0.0 and c[2] > 0.0:  # planes are most precise near their origin
+        middle = (a / a[2] + b / b[2] + c / c[2]) / 3.0
+        x = wp.clamp(middle[0], 0.0, float(width))
+        y = wp.clamp(middle[1], 0.0, float(height))
+    ax = a[0] - x * a[2]
+    ay = a[1] - y * a[2]
+    bx = b[0] - x * b[2]
+    by = b[1] - y * b[2]
+    cx = c[0] - x * c[2]
+    cy = c[1] - y * c[2]
+    p = meshes.position[t[0]]
+    face = instances.normal[i] * wp.cross(meshes.position[t[1]] - p, meshes.position[t[2]] - p)
+    ray = wp.transform_point(instances.model[i], p) - lights.camera_position[i / instances.per_scene]
+    if wp.dot(face, ray) > 0.0:
+        face = -face
+    casts = float(meshes.mesh[instances.mesh[i], 4])
+    setup.corners[k] = t
+    setup.planes[4 * k] = wp.vec4(by * c[2] - b[2] * cy, b[2] * cx - bx * c[2], bx * cy - by * cx, x)
+    setup.planes[4 * k + 1] = wp.vec4(cy * a[2] - c[2] * ay, c[2] * ax - cx * a[2], cx * ay - cy * ax, y)
+    setup.planes[4 * k + 2] = wp.vec4(ay * b[2] - a[2] * by, a[2] * bx - ax * b[2], ax * by - ay * bx, casts)
+    setup.planes[4 * k + 3] = wp.vec4(face[0], face[1], face[2], 0.0)
+
+
+@wp.func
+@no_type_check
 def rasterise_triangle(
     a: wp.vec3, b: wp.vec3, c: wp.vec3, width: int, height: int, start: int, triangle_id: wp.uint32, i: int,
     thread: int, threads: int, labelled: bool, labels: LabelBuffers, nearest: wp.array[wp.uint64],
 ):  # fmt: skip
     """Rasterise a triangle of homogeneous vertices in front of the camera; each sample keeps the largest (q, id).
+
+    Returns False if it covers no sample; true if it may cover one.
 
     Thread ``thread`` of ``threads`` rasterises every ``threads``-th row. ``start`` is the scene's first sample.
     """
@@ -422,9 +475,9 @@ def rasterise_triangle(
     c = wp.vec3(c[0] / c[2], c[1] / c[2], 1.0 / c[2])
     # most triangles of detailed meshes cover no sample
     if not covers_sample(a[1], b[1], c[1], height):
-        return
+        return False
     if not covers_sample(a[0], b[0], c[0], width):
-        return
+        return False
     t = sort_vertices(a, b, c)
     for y in range(count_before(t.y0, height) + thread, count_before(t.y2, height), threads):
         ends = row_span(t, y, width)
@@ -433,13 +486,14 @@ def rasterise_triangle(
             draw_span(nearest, start + y * width + ends[0], ends[1] - ends[0], q, t.qx, t.q_min, t.q_max, triangle_id)
             if labelled:
                 mark_samples(labels, i, y, ends[0], ends[1])
+    return True
 
 
 @wp.kernel
 @no_type_check
 def draw_triangles(
-    meshes: MeshData, instances: InstanceData, draw_list: DrawList, labels: LabelBuffers,
-    width: int, height: int, near: float, threads: int, nearest: wp.array[wp.uint64],
+    meshes: MeshData, lights: LightData, instances: InstanceData, draw_list: DrawList, setup: TriangleSetup,
+    labels: LabelBuffers, width: int, height: int, near: float, threads: int, nearest: wp.array[wp.uint64],
 ):  # fmt: skip
     """Rasterise the image's triangles to a visibility buffer.
 
@@ -448,8 +502,10 @@ def draw_triangles(
 
     Args:
         meshes: Packed meshes.
+        lights: Lighting of the scenes.
         instances: Instances with their matrices.
         draw_list: Triangles to draw.
+        setup: Triangles to shade; written for those that cover samples.
         labels: Label buffers; masks and counts of covered samples are written.
         width: Samples of a row.
         height: Rows of samples.
@@ -471,6 +527,10 @@ def draw_triangles(
     start = i / instances.per_scene * (width * height)
     triangle_id = ALL_BITS - wp.uint32(k)
     labelled = instances.labelled[i] != wp.uint8(0)
+    corner0 = a
+    corner1 = b
+    corner2 = c
+    covers = bool(False)
     if ahead < 3:
         # rotate until the vertex that is alone on its side of the near plane comes first
         alone = ahead == 1
@@ -490,10 +550,15 @@ def draw_triangles(
         else:
             second = clip_edge(c, a, near)
             a = clip_edge(b, a, near)
-            rasterise_triangle(
+            covers = rasterise_triangle(
                 a, c, second, width, height, start, triangle_id, i, thread, threads, labelled, labels, nearest
             )
-    rasterise_triangle(a, b, c, width, height, start, triangle_id, i, thread, threads, labelled, labels, nearest)
+    if rasterise_triangle(
+        a, b, c, width, height, start, triangle_id, i, thread, threads, labelled, labels, nearest
+    ):  # fmt: skip
+        covers = True
+    if covers and thread == 0:
+        set_up_triangle(meshes, lights, instances, setup, k, i, t, corner0, corner1, corner2, width, height)
 
 
 @wp.kernel
@@ -505,6 +570,7 @@ def draw_shadow_map(
     shadow_size: int,
     threads: int,
     shadow_depth: wp.array[wp.float32],
+    shadow_top: wp.array[wp.float32],
 ):
     """Rasterise the shadow maps' triangles; each sample keeps the depth of the surface nearest to the sun.
 
@@ -515,6 +581,7 @@ def draw_shadow_map(
         shadow_size: Samples along each side of a shadow map.
         threads: Threads per triangle, which share its rows.
         shadow_depth: Shadow maps of all scenes.
+        shadow_top: Upper bound of the depths in each block of samples.
     """
     k, thread = wp.tid()
     i = draw_list.instance[k]
@@ -530,10 +597,18 @@ def draw_shadow_map(
     t = sort_vertices(a, b, c)
     t.q_min = larger(0.0, t.q_min)  # negative floats do not have the order of their bits
     t.q_max = larger(0.0, t.q_max)
-    start = i / instances.per_scene * (shadow_size * shadow_size)
+    scene = i / instances.per_scene
+    start = scene * (shadow_size * shadow_size)
+    blocks = (shadow_size + SHADOW_BLOCK - 1) / SHADOW_BLOCK
     for y in range(count_before(t.y0, shadow_size) + thread, count_before(t.y2, shadow_size), threads):
         ends = row_span(t, y, shadow_size)
         if ends[0] < ends[1]:
             q = t.q + (float(ends[0]) + 0.5 - t.x0) * t.qx + (float(y) + 0.5 - t.y0) * t.qy
             first = start + y * shadow_size + ends[0]
-            draw_depth_span(shadow_depth, first, ends[1] - ends[0], q, t.qx, t.q_min, t.q_max)
+            number = ends[1] - ends[0]
+            draw_depth_span(shadow_depth, first, number, q, t.qx, t.q_min, t.q_max)
+            top = larger(q, q + float(number - 1) * t.qx)
+            left = ends[0] / SHADOW_BLOCK
+            first = (scene * blocks + y / SHADOW_BLOCK) * blocks + left
+            number = (ends[1] - 1) / SHADOW_BLOCK - left + 1
+            draw_depth_span(shadow_top, first, number, top, 0.0, t.q_min, t.q_max)

@@ -57,7 +57,7 @@ class Rasteriser:
         self._meshes = self._fill(self._kernels.MeshData(), packed)
         self._meshes.texel = self._wrap(packed.texel, self.warp.uint32)
         self._samples = torch.empty(0, dtype=torch.int64, device=device)
-        self._shadow_depth = torch.empty(0, device=device)
+        self._shadow_depth, self._shadow_top = torch.empty(0, device=device), torch.empty(0, device=device)
 
     def render(self, instances: InstanceBatch, camera: Camera, lighting: Lighting, labels: bool) -> RasterOutput:
         """Render b scenes at once; arguments as in `ms2.render.scene3d.engine.Engine.render`."""
@@ -81,21 +81,27 @@ class Rasteriser:
         buffers.first_word = self._wrap(first[2])
         buffers.mask = self._wrap(self._new(num_words, dtype=torch.int32).zero_(), self.warp.uint32)
         threads = THREADS_PER_TRIANGLE[self.device.type]
+        blocks = -(-size // self._kernels.SHADOW_BLOCK)
         shadow_depth = self._cleared("_shadow_depth", b * size * size, self.warp.float32)
+        shadow_top = self._cleared("_shadow_top", b * blocks * blocks, self.warp.float32)
         shadow_list = self._draw_list(counts[1], first[1], num_shadow)
-        shadow_inputs = (self._meshes, placed, shadow_list, size, threads, shadow_depth)
+        shadow_inputs = (self._meshes, placed, shadow_list, size, threads, shadow_depth, shadow_top)
         self._launch(k.draw_shadow_map, (num_shadow, threads), *shadow_inputs)
         samples = self._cleared("_samples", b * tall * wide, self.warp.uint64)
         draw_list = self._draw_list(counts[0], first[0], num_image)
-        image_inputs = (self._meshes, placed, draw_list, buffers, wide, tall, self.settings.near, threads, samples)
-        self._launch(k.draw_triangles, (num_image, threads), *image_inputs)
+        setup = self._kernels.TriangleSetup()
+        setup.corners = self._wrap(self._new(num_image, 4, dtype=torch.int32))
+        setup.planes = self._wrap(self._new(4 * num_image, 4))
+        image_inputs = (draw_list, setup, buffers, wide, tall, self.settings.near, threads, samples)
+        self._launch(k.draw_triangles, (num_image, threads), self._meshes, lights, placed, *image_inputs)
 
         image = self._new(b, 3, height, width)
         ids, depth = self._new(b, height, width, dtype=torch.int32), self._new(b, height, width)
         outputs = (self._wrap(tensor, plain=True) for tensor in (image, ids, depth))
+        run = width if self.device.type == "cpu" else 1  # a thread's start takes a tenth of a pixel's time on a CPU
         self._launch(
-            self._shading.resolve, (b, height, width), self._meshes, cameras, lights, placed, draw_list, buffers,
-            width, height, step, size, labels, samples, shadow_depth, *outputs,
+            self._shading.resolve, b * height * width // run, self._meshes, cameras, lights, placed, draw_list, setup,
+            buffers, width, height, run, step, size, labels, samples, shadow_depth, shadow_top, *outputs,
         )  # fmt: skip
         return RasterOutput(image, ids, depth, self._labels(buffers, labelled) if labels else None)
 
@@ -114,6 +120,7 @@ class Rasteriser:
         """Convert lighting to the kernels' struct, and allocate the shadow camera."""
         lights = self._fill(self._kernels.LightData(), lighting)
         lights.shadow_view = self._wrap(self._new(len(lighting), 3, 4))
+        lights.shadow_filter = self._wrap(self._new(len(lighting), 4))
         lights.camera_position, lights.sun_direction = (self._wrap(self._new(len(lighting), 3)) for _ in range(2))
         return lights
 

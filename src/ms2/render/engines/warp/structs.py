@@ -16,6 +16,8 @@ OPTIONS: dict[str, Any] = {"enable_backward": False, "cpu_compiler_flags": "-mll
 
 mat34 = wp.types.matrix(shape=(3, 4), dtype=wp.float32)
 
+SHADOW_BLOCK = wp.constant(8)
+"""Samples along each side of the blocks of a shadow map of which an upper bound of the depths is kept."""
 LOW_32_BITS = wp.constant(wp.uint64(0xFFFFFFFF))
 
 
@@ -48,9 +50,11 @@ class CameraData:
 @wp.struct
 @no_type_check
 class LightData:
-    """Lighting of b scenes; fields as in `ms2.render.scene3d.lighting.Lighting`, and three that are computed.
+    """Lighting of b scenes; fields as in `ms2.render.scene3d.lighting.Lighting`, and four that are computed.
 
     ``shadow_view`` maps world coordinates to the shadow map's columns, rows and depth towards the sun;
+    ``shadow_filter`` has half the columns and half the rows over which shadows are averaged, in steps of some samples,
+    how many these are, and the width of a sample in metres;
     ``camera_position`` and ``sun_direction`` (of unit length) are in world coordinates.
     """
 
@@ -64,6 +68,7 @@ class LightData:
     zenith: wp.array[wp.vec3]
     softness: wp.array[wp.float32]
     shadow_view: wp.array[mat34]
+    shadow_filter: wp.array[wp.vec4]
     camera_position: wp.array[wp.vec3]
     sun_direction: wp.array[wp.vec3]
 
@@ -93,6 +98,20 @@ class DrawList:
 
     instance: wp.array[wp.int32]
     first_triangle: wp.array[wp.int32]
+
+
+@wp.struct
+@no_type_check
+class TriangleSetup:
+    """What shading needs of each triangle of a draw list that covers samples, as `set_up_triangle` computes it.
+
+    ``corners`` are its vertices and texture. ``planes`` has four rows of each triangle: the slopes and the value of
+    each barycentric coordinate, and the normal; the fourth column is the point of the image at which values are given,
+    and whether the mesh casts a shadow.
+    """
+
+    corners: wp.array[wp.vec4i]
+    planes: wp.array[wp.vec4]
 
 
 @wp.struct
