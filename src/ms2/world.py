@@ -57,8 +57,13 @@ class World(Configured):
         return self.scenes(self.structure_prior.sample(self.grammar, n, generator), generator)
 
     def scenes(self, rules: Int[Tensor, "b t"], generator: Generator) -> SceneBatch:
-        """Sample the parameters of given derivations from the prior."""
-        return self.parameter_prior.sample(scenes_from_derivations(self.grammar, rules), generator)
+        """Sample the parameters of given derivations from the prior.
+
+        Scenes have entries for as many objects as derivations of so many steps can have: to count those that they do
+        have, the device would have to be waited for.
+        """
+        width = max(1, self.grammar.most_objects(rules.shape[1]))
+        return self.parameter_prior.sample(scenes_from_derivations(self.grammar, rules, width), generator)
 
     def images(self, rules: Int[Tensor, "b t"], generator: Generator) -> Float[Tensor, "b c h w"]:
         """Render given derivations with parameters from the prior."""

@@ -511,3 +511,29 @@ def test_lengths_may_be_larger_than_any_float():
     assert grammar.shortest_derivation["s0"] == grammar.longest_derivation == 2**3000 - 1
     assert "takes over 1e+300 steps" in grammar.lint(10)[0].message
     assert format_steps(12) == "12" and format_steps(math.inf) == "inf"
+
+
+# -- bounds of derivations -------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(TRICKY) | grammars())
+def test_the_most_objects_and_the_tallest_stack_of_all_small_derivations(grammar: Grammar):
+    """Against enumeration, number of steps by number of steps."""
+    emitted = (grammar.tensors().emit >= 0).sum(1).tolist()
+    push = [[s for s in rule.rhs if s in grammar.nonterminals] for rule in grammar.rules]
+    most, tallest = [0] * 7, 1
+    for rules in grammar.enumerate_derivations(6):
+        objects, depth = sum(emitted[k] for k in rules), 1
+        most[len(rules)] = max(most[len(rules)], objects)
+        for k in rules:
+            depth += len(push[k]) - 1
+            tallest = max(tallest, depth)
+    assert [grammar.most_objects(t) for t in range(7)] == [max(most[: t + 1]) for t in range(7)]
+    assert tallest <= grammar.tallest_stack
+
+
+def test_lists_need_no_more_room_the_longer_they_are():
+    assert Grammar("S -> A B C\nA -> a A | ε\nB -> A B | ε\nC -> c").tallest_stack == 3
+    assert Grammar("S -> A\nA -> B\nB -> b").tallest_stack == 1
+    assert Grammar("S -> S a | ε").tallest_stack == 1
+    assert Grammar("S -> S S | a").tallest_stack == math.inf

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from heapq import heappop, heappush
 
+import numpy as np
+
 from ms2.grammar.rules import Rule
 
 MAX_SHOWN = 1e300
@@ -83,6 +85,32 @@ def longest_derivation(rules: Sequence[Rule], start: str, shortest: dict[str, in
             opened.add(following)
             stack.append((following, iter([s for body in bodies[following] for s in body])))
     return length[start]
+
+
+def most_objects(rules: Sequence[Rule], start: str, emitted: Sequence[int], t: int) -> list[int]:
+    """Compute the largest number of objects of any derivation of at most 0, 1, ..., t steps; 0 where there is none.
+
+    Args:
+        rules: Rules of the grammar.
+        start: Start symbol.
+        emitted: Number of objects that each rule adds to the scene.
+        t: Largest number of steps.
+    """
+
+    def unknown() -> np.ndarray:
+        return np.full(t + 1, -math.inf)
+
+    # by number of steps: of each symbol, and of what each rule's right-hand side has from its i-th non-terminal on
+    of_symbol = {rule.lhs: unknown() for rule in rules}
+    bodies = [[of_symbol[symbol] for symbol in rule.rhs if symbol in of_symbol] for rule in rules]
+    of_rest = [[*(unknown() for _ in body[1:]), *body[-1:]] or [np.zeros(t + 1)] for body in bodies]
+    for u in range(1, t + 1):
+        for rule, number, rests in zip(rules, emitted, of_rest, strict=True):
+            of_symbol[rule.lhs][u] = max(of_symbol[rule.lhs][u], number + rests[0][u - 1])
+        for body, rests in zip(bodies, of_rest, strict=True):
+            for first, rest, both in zip(body, rests[1:], rests, strict=False):
+                both[u] = (first[: u + 1] + rest[u::-1]).max()
+    return [int(number) for number in np.maximum.accumulate(of_symbol[start]).clip(min=0)]
 
 
 def tallest_stack(rules: Sequence[Rule], start: str) -> int | float:

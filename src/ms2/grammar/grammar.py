@@ -13,6 +13,7 @@ from ms2.core.registry import Plugin
 from ms2.grammar.analysis import (
     format_steps,
     longest_derivation,
+    most_objects,
     reachable_symbols,
     shortest_derivations,
     tallest_stack,
@@ -76,6 +77,7 @@ class Grammar(Plugin, kind="grammars"):
                 raise GrammarError(f"renderable symbol {symbol!r} is not in the grammar. {suggest(symbol, everything)}")
         if len(set(self.classes)) < len(self.classes):
             raise GrammarError(f"a renderable symbol is named twice: {', '.join(self.classes)}")
+        self._most_objects: list[int] = []
         self._tensors: dict[torch.device, GrammarTensors] = {}
 
     def __str__(self) -> str:
@@ -141,6 +143,13 @@ class Grammar(Plugin, kind="grammars"):
     def tallest_stack(self) -> int | float:
         """Largest number of non-terminals that are left to expand in any derivation; infinite without a bound."""
         return tallest_stack(self.rules, self.start)
+
+    def most_objects(self, t: int) -> int:
+        """Return the largest number of objects of any derivation of at most t steps."""
+        if t >= len(self._most_objects):
+            emitted = (self.tensors().emit >= 0).sum(1).tolist()
+            self._most_objects = most_objects(self.rules, self.start, emitted[:-1], 2 * t)
+        return self._most_objects[t]
 
     @cached_property
     def reachable(self) -> frozenset[str]:

@@ -95,8 +95,15 @@ class SceneBatch:
         return counts.scatter_add_(1, index, torch.ones_like(index))[:, :num_classes]
 
 
-def scenes_from_derivations(grammar: Grammar, rules: Int[Tensor, "b t"]) -> SceneBatch:
-    """Convert derivations to scenes: the renderable symbols of their trees are the objects."""
+def scenes_from_derivations(grammar: Grammar, rules: Int[Tensor, "b t"], width: int | None = None) -> SceneBatch:
+    """Convert derivations to scenes: the renderable symbols of their trees are the objects.
+
+    Args:
+        grammar: The grammar.
+        rules: The derivations.
+        width: Number of entries of each scene, for as many objects at least; by default the largest number of objects
+            of any, which has to be read from the device.
+    """
     tensors = grammar.tensors(rules.device)
     steps = steps_of(grammar, rules)
     entry = torch.arange(steps.rule.shape[1], device=rules.device).expand_as(steps.rule)
@@ -110,7 +117,7 @@ def scenes_from_derivations(grammar: Grammar, rules: Int[Tensor, "b t"]) -> Scen
     # the parent of the expanded symbol's own node is the one above it, that of the rule's terminals is this node
     above = inside[..., None].repeat(1, 1, emitted.shape[2])
     above[..., 0] = torch.where(owns, inside.gather(1, steps.producer), inside)
-    used = max(1, int(end[:, -1].max())) if len(rules) else 1
+    used = width or (max(1, int(end[:, -1].max())) if len(rules) else 1)
     column = torch.where(emitted >= 0, place[..., None] + torch.arange(emitted.shape[2], device=rules.device), used)
     nothing = torch.full((len(rules), used + 1), -1, device=rules.device)
     classes, parents = (nothing.scatter(1, column.flatten(1), of.flatten(1))[:, :used] for of in (emitted, above))

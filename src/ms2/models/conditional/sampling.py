@@ -165,8 +165,10 @@ class ConditionalStructure:
         """Make n tries; return them, and which are accepted."""
         model, tree = self.structure, self._envelope
         end = model.grammar.num_rules
-        uniform = torch.rand(model.t_max, n, generator=generator, device=tree.mass.device, dtype=torch.double)
-        leaf = torch.multinomial(tree.mass / self.bound, n, replacement=True, generator=generator)
+        numbers = torch.rand(n, model.t_max + 1, generator=generator, device=tree.mass.device, dtype=torch.double)
+        *uniform, chosen = numbers.unbind(1)
+        total = tree.mass.cumsum(0)
+        leaf = torch.searchsorted(total, chosen * total[-1], right=True)
         prefix = tree.rules[leaf]
         derivation, state = model.begin(tree.latent[leaf]), self._initial_state(n).state
         drawn = torch.full_like(prefix, end)
