@@ -30,7 +30,9 @@ MAKE: dict[str, Callable[[], TrainedExtractor]] = {
     "ResNet, counts": lambda: ResNet(1, NAMES, widths=NARROW, count_heads=True, max_count=4),
     "DenseCounts": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4),
     "DenseCounts, levels": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4, pyramid_levels=2),
-    "DenseCounts, strided": lambda: DenseCounts(1, NAMES, widths=(8, 16, 16), max_count=4, trunk="strided"),
+    "DenseCounts, strided": lambda: DenseCounts(
+        1, NAMES, widths=(8, 16, 16), max_count=4, trunk="strided", total_weight=1.0
+    ),
     "DenseAttributes": lambda: DenseAttributes(  # what needs no scenes; test_dense_attributes.py has the rest
         1,
         NAMES,
@@ -514,3 +516,24 @@ def test_a_dense_extractor_learns_whose_an_object_is() -> None:
         read = extractor.predict_counts(fresh.image).slots
     assert read is not None
     assert float((read - truth).abs().mean()) < 0.2
+
+
+def test_the_error_of_the_number_of_objects_adds_to_the_loss_what_its_weight_says() -> None:
+    images = torch.rand(2, 1, 16, 16)
+    boxes = torch.tensor([[[2.0, 2, 6, 6], [9, 9, 13, 13]], [[4, 4, 8, 8], [0, 0, 0, 0]]])
+    labels = bare(images, torch.tensor([[0, 1], [2, -1]]), boxes)
+    torch.manual_seed(0)
+    model = DenseCounts(1, NAMES, widths=NARROW)
+    plain = model.loss(images, labels)
+    model.total_weight = 3.0
+    error = (model.expected_counts(images).sum(1) - torch.tensor([2.0, 1.0])).abs()
+    expected = torch.where(error < 1, 0.5 * error**2, error - 0.5).mean() * 3 / 16
+    assert torch.allclose(model.loss(images, labels) - plain, expected, atol=1e-5)
+
+
+def test_counts_are_averaged_over_the_image_and_its_shift_by_half_a_cell() -> None:
+    torch.manual_seed(0)
+    images, model = torch.rand(2, 1, 16, 16), DenseCounts(1, NAMES, widths=NARROW)
+    plain, moved = model.expected_counts(images), model.expected_counts(torch.nn.functional.pad(images, (2, 0, 2, 0)))
+    model.half_cell_shift = True
+    assert torch.allclose(model.expected_counts(images), (plain + moved) / 2)

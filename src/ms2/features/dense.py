@@ -68,6 +68,10 @@ class DenseCounts(TrainedExtractor):
             densities everywhere, as on clutter in photographs, add up to objects.
         trunk: ``residual``: three residual blocks. ``strided``: convolutions that only reduce the resolution, then two
             residual blocks on the cells; a third of the time on small images.
+        total_weight: Weight of the error of the number of all objects of an image in the loss; cells weigh 1 each.
+            Errors of cells are alike wherever objects lie in cells in the same way, as in rows, and then add up.
+        half_cell_shift: Whether counts are averaged over the image and the image moved by half a cell, in both
+            directions, which takes twice the time: errors depend on where objects lie in cells.
 
     Raises:
         UserError: If a setting is out of range, or names a class that does not exist.
@@ -101,8 +105,11 @@ class DenseCounts(TrainedExtractor):
         pyramid_levels: PyramidLevels = 0,
         count_threshold: dict[str, NonNegativeFloat] | None = None,
         trunk: Literal["residual", "strided"] = "residual",
+        total_weight: NonNegativeFloat = 0.0,
+        half_cell_shift: bool = False,
     ) -> None:
         super().__init__()
+        self.total_weight, self.half_cell_shift = total_weight, half_cell_shift
         self.min_visibility, self.count_kernel_std = min_visibility, count_kernel_std
         self.background_weight = background_weight
         self.slots = CountSlots(classes, parents_per_class)
@@ -160,7 +167,11 @@ class DenseCounts(TrainedExtractor):
 
     def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s"]:
         """Compute the expected number of objects in each slot."""
-        return self.densities(self._logits(images)).sum((2, 3))
+        counts = self.densities(self._logits(images)).sum((2, 3))
+        if not self.half_cell_shift:
+            return counts
+        half = int(self.cell) // 2
+        return (counts + self.densities(self._logits(F.pad(images, (half, 0, half, 0)))).sum((2, 3))) / 2
 
     def densities(self, logits: Float[Tensor, "b k i j"]) -> Float[Tensor, "b s i j"]:
         """Compute the expected number of objects of each slot in each cell, from the cells' logits."""
@@ -183,7 +194,11 @@ class DenseCounts(TrainedExtractor):
         """Compute the mean cross-entropy of the cells, in which the background has a weight of its own."""
         batch, _, rows, columns = logits.shape
         target = self._cell_targets(cells, rows, columns, self.background_weight)
-        return (logits.log_softmax(1) * target).sum() / -(batch * rows * columns)
+        loss = (logits.log_softmax(1) * target).sum() / -batch
+        if self.total_weight:
+            found, true = self.densities(logits).sum((1, 2, 3)), cells.weight.sum((1, 2, 3))
+            loss = loss + self.total_weight * F.smooth_l1_loss(found, true)
+        return loss / (rows * columns)
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
