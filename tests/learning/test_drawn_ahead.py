@@ -13,10 +13,13 @@ from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ms2.core.distributed import Processes
-from ms2.learning import drawn_ahead
+from ms2.learning import drawn_ahead, rendered_ahead
 from ms2.learning.drawn_ahead import DrawnAhead, used_entries
 from ms2.learning.extractor import ExtractorTraining
+from ms2.learning.rendered_ahead import RenderedAhead
+from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
+from ms2.worlds.multimnist.renderer import DigitCanvas
 
 pytestmark = EXPECTED
 CPU = torch.device("cpu")
@@ -118,15 +121,42 @@ def test_between_blocks_nothing_is_computed() -> None:
 
 
 def test_stages_train_on_what_is_drawn_ahead(tmp_path: Path) -> None:
-    """Each stage gets new samples in each step; afterwards nothing is held."""
+    """Each step gets new samples; afterwards nothing is held."""
     seen: list[SceneBatch] = []
 
     class Watched(ExtractorTraining):
-        def samples(self) -> SceneBatch:
-            seen.append(super().samples())
-            return seen[-1]
+        def _loss(self, labels: Rendering, scenes: SceneBatch) -> Tensor:
+            seen.append(scenes)
+            return super()._loss(labels, scenes)
 
     stage = Watched(WORLD, Beads(scale=14.0), max_steps=6, batch_size=6, num_probe_images=20)
     stage_trainer(tmp_path, stage).fit(stage)
     assert len(torch.cat([one.attributes["x"][:, 0] for one in seen]).unique()) == 36
-    assert stage._ahead._held is None
+    assert stage.ahead._held is stage.images._held is None
+
+
+@pytest.mark.parametrize("processes", [Processes(), Processes(1, 2)])
+def test_images_of_several_steps_are_rendered_at_once(monkeypatch: pytest.MonkeyPatch, processes: Processes) -> None:
+    """As those of each step by itself, also at the end of a block, and of training."""
+    renderer = DigitCanvas(canvas_size=24, digit_size=8)
+    rendered: list[int] = []
+
+    def render(scenes: SceneBatch) -> Rendering:
+        rendered.append(len(scenes))
+        return DigitCanvas.render_labelled(renderer, scenes)
+
+    monkeypatch.setattr(renderer, "render_labelled", render)
+    local = 6 // processes.world_size
+    monkeypatch.setattr(rendered_ahead, "MAX_BYTES_ON_CPU", 3 * local * 24 * 24 * 4)
+    images = RenderedAhead(renderer, scenes(num_steps=10))
+    for step in range(10):
+        labels, shown = images.step(step, CPU, processes)
+        alone = scenes().step(step, CPU, processes)
+        expected, width = DigitCanvas.render_labelled(renderer, alone), alone.classes.shape[1]
+        assert torch.equal(labels.image, expected.image) and torch.equal(labels.instances, expected.instances)
+        assert torch.equal(labels.boxes[:, :width], expected.boxes) and not labels.boxes[:, width:].any()
+        assert torch.equal(shown.classes, labels.classes) and torch.equal(shown.classes[:, :width], alone.classes)
+        assert torch.equal(shown.attributes["x"][:, :width], alone.attributes["x"])
+    assert rendered == [3 * local, local, 3 * local, local, 2 * local]
+    resumed, _ = RenderedAhead(renderer, scenes(num_steps=10)).step(5, CPU, processes)
+    assert torch.equal(resumed.image, images.step(5, CPU, processes)[0].image)

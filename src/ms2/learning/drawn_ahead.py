@@ -52,7 +52,7 @@ class DrawnAhead(Generic[Samples]):
     ) -> None:
         self._draw: Callable[[int, Generator], Samples] = draw
         self._used: Callable[[Samples], Int[Tensor, " b"]] = used
-        self._batch_size, self._keys = batch_size, tuple(keys)
+        self.batch_size, self.num_steps, self._keys = batch_size, num_steps, tuple(keys)
         self.steps_per_block = min(max(1, BLOCK_SIZE // batch_size), num_steps)
         self._held: tuple[int, torch.device, Processes] | None = None
         self._steps: Sequence[Samples] = []
@@ -73,22 +73,22 @@ class DrawnAhead(Generic[Samples]):
     @torch.no_grad()
     def _block(self, number: int, device: torch.device, processes: Processes) -> Sequence[Samples]:
         """Draw a block, and cut it into the parts that this process has of each step."""
-        shape = self.steps_per_block, self._batch_size
+        shape = self.steps_per_block, self.batch_size
         samples = self._draw(shape[0] * shape[1], generator(*self._keys, "block", number, device=device))
         # one transfer from the device
         widths: list[int] = self._used(samples).view(shape).amax(1).clamp(min=1).tolist()
-        local = self._batch_size // processes.world_size
+        local = self.batch_size // processes.world_size
         own = slice(processes.rank * local, (processes.rank + 1) * local)
 
         def by_step(values: Tensor) -> Sequence[Tensor]:
             parts = values.unflatten(0, shape)[:, own].unbind(0)
             return parts if values.ndim == 1 else [part[:, :width] for part, width in zip(parts, widths, strict=True)]
 
-        return _split(samples, by_step)
+        return split_samples(samples, by_step)
 
 
-def _split(samples: Samples, by_step: Callable[[Tensor], Sequence[Tensor]]) -> Sequence[Samples]:
-    """Split samples by a function that splits a tensor of theirs."""
+def split_samples(samples: Samples, by_step: Callable[[Tensor], Sequence[Tensor]]) -> Sequence[Samples]:
+    """Split samples by a function that splits each of their tensors into as many parts."""
     if isinstance(samples, Tensor):
         return by_step(samples)
     classes, parents = by_step(samples.classes), by_step(samples.parents)

@@ -8,14 +8,17 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
+from ms2.core.distributed import Processes
 from ms2.core.seeding import generator
 from ms2.features.base import FeatureExtractor, TrainedExtractor
 from ms2.learning.drawn_ahead import used_entries
 from ms2.learning.muon import Muon
 from ms2.learning.probe import probe
+from ms2.learning.rendered_ahead import RenderedAhead
 from ms2.learning.stage import Stage
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
+from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.world import World
 
@@ -74,6 +77,7 @@ class ExtractorTraining(Stage[SceneBatch]):
         self.hidden_lr = hidden_lr
         self.structure_prior = structure_prior or world.structure_prior
         self.parameter_prior = parameter_prior or world.parameter_prior
+        self.images = RenderedAhead(world.renderer, self.ahead)
         self.probe_priors = {"prior": world.parameter_prior, **(probe_priors or {})}
 
     @property
@@ -95,7 +99,8 @@ class ExtractorTraining(Stage[SceneBatch]):
         """
         training, state = self.features.training, copy.deepcopy(self.features.state_dict())
         self.features.eval()
-        self._loss(self.draw_samples(NUM_CHECK_SCENES, generator(self.seed, "check")))
+        scenes = self.draw_samples(NUM_CHECK_SCENES, generator(self.seed, "check"))
+        self._loss(self.world.renderer.render_labelled(scenes), scenes)
         self.features.load_state_dict(state)  # a loss may update running statistics
         self.features.train(training)
 
@@ -105,7 +110,7 @@ class ExtractorTraining(Stage[SceneBatch]):
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the extractor's loss on one batch of labelled prior samples."""
-        loss = self._loss(self.samples())
+        loss = self._loss(*self.images.step(self.global_step, self.device, Processes.current()))
         self.log_loss("loss", loss)
         return loss
 
@@ -123,9 +128,13 @@ class ExtractorTraining(Stage[SceneBatch]):
         """Compute the number of entries of each scene up to its last object."""
         return used_entries(samples)
 
-    def _loss(self, scenes: SceneBatch) -> Tensor:
+    def on_train_end(self) -> None:
+        """Free the scenes and images that were made ahead."""
+        super().on_train_end()
+        self.images.clear()
+
+    def _loss(self, labels: Rendering, scenes: SceneBatch) -> Tensor:
         assert isinstance(self.features, TrainedExtractor)
-        labels = self.world.renderer.render_labelled(scenes)
         return self.features.loss(labels.image, labels, scenes)
 
     def on_fit_end(self) -> None:

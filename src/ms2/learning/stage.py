@@ -58,7 +58,7 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
         super().__init__()
         self.world, self.max_steps, self.batch_size, self.lr, self.seed = world, max_steps, batch_size, lr, seed
         self.findings: dict[str, ProbeResult] = {}
-        self._ahead: DrawnAhead[Samples] = DrawnAhead(
+        self.ahead: DrawnAhead[Samples] = DrawnAhead(
             self.draw_samples, self.used, batch_size, max_steps, (seed, self.name)
         )
 
@@ -102,7 +102,7 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
 
     def samples(self) -> Samples:
         """Return this process's samples of this step, which depend on seed, stage and step alone."""
-        return self._ahead.step(self.global_step, self.device, Processes.current())
+        return self.ahead.step(self.global_step, self.device, Processes.current())
 
     def log_loss(self, name: str, loss: Tensor) -> None:
         """Log the loss of this step, if steps like it are logged."""
@@ -112,7 +112,7 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
     def on_train_end(self) -> None:
         """Check what was trained, and free the samples that were drawn ahead."""
         super().on_train_end()
-        self._ahead.clear()
+        self.ahead.clear()
 
     def train_dataloader(self) -> Steps:
         """Return a loader of step numbers; ``training_step`` takes the samples."""
