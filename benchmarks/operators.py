@@ -32,17 +32,19 @@ from ms2.learning.drawn_ahead import DrawnAhead
 from ms2.learning.learner import Learner
 from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.stage import Stage
+from ms2.models import structure
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import SceneModel
 from ms2.models.structure import StructureModel
 from ms2.render.base import Renderer
 
-BLOCK, DRAW, RENDERER, NETWORK, FEATURES, LOSS, OPTIMISER, LOOP = (
-    *("block", "draw", "renderer", "network", "features", "loss"),
+BLOCK, DRAW, SAMPLER, RENDERER, NETWORK, FEATURES, LOSS, OPTIMISER, LOOP = (
+    *("block", "draw", "sampler", "renderer", "network", "features", "loss"),
     *("optimiser", "loop"),
 )
-"""Parts of a step: drawing a block of samples, drawing in the step itself, rendering, networks, what features are made
-of a network's output, labels with the loss or objective, the optimiser, and Lightning's loop with its log."""
+"""Parts of a step: drawing a block of samples, drawing in the step itself, the network that samples structures step by
+step (one CUDA graph where there is a GPU), rendering, networks, what features are made of a network's output, labels
+with the loss or objective, the optimiser, and Lightning's loop with its log."""
 COUNTED = (DRAW, FEATURES, LOSS, LOOP)
 """Parts whose operators are ms2's own, but for blocks, which are shared by many steps."""
 
@@ -56,6 +58,8 @@ HOST = {Tensor.tolist: "tolist", Tensor.numpy: "numpy", Tensor.cpu: "cpu", Tenso
 
 WITH_NETWORKS = (FeatureExtractor, Learner, ParameterModel, StructureModel, LightningModule)
 """Modules with operators of their own around the networks in them."""
+
+aten = torch.ops.aten
 
 
 class Parts:
@@ -83,6 +87,7 @@ class OperatorCount(TorchDispatchMode):
     Attributes:
         operators: Number of operators by part, and by where they are called.
         waits: Calls that wait for the device: the part, and what is called where.
+        fills: Whether a number is assigned, as in ``x[0] = 1``, which on a GPU fills the place.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -90,12 +95,13 @@ class OperatorCount(TorchDispatchMode):
         self.parts = parts
         self.operators: Counter[tuple[str, str]] = Counter()
         self.waits: list[tuple[str, str]] = []
+        self.fills = False
         self._numbers: list[int] = []  # of the next node of autograd's graph, when an operator is dispatched ...
         self._calls: list[tuple[str, str]] = []  # ... and the operator's part and place
 
     def clear(self) -> None:
         """Count from zero on."""
-        self.operators, self.waits = Counter(), []
+        self.operators, self.waits, self.fills = Counter(), [], False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.namespace == "profiler":
@@ -108,7 +114,7 @@ class OperatorCount(TorchDispatchMode):
         else:
             part, where = self._forward(node)
         self.operators[part, where] += 1
-        if waits(function, args, kwargs or {}):
+        if waits(function, args, kwargs or {}) and not (self.fills and function.overloadpacket == aten.lift_fresh):
             self.waits.append((part, f"{function.overloadpacket.__name__} at {where}"))
         return function(*args, **(kwargs or {}))
 
@@ -131,6 +137,7 @@ class HostCopies(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in HOST:
             self.count.waits.append((self.count.parts.stack[-1], f"{HOST[function]} at {place()}"))
+        self.count.fills = function is Tensor.__setitem__ and isinstance(args[2], (int, float))
         return function(*args, **(kwargs or {}))
 
 
@@ -166,6 +173,7 @@ def counting(renderer: Renderer) -> Iterator[OperatorCount]:
     parts = Parts()
     methods = [
         (DrawnAhead, "_block", BLOCK),
+        (StructureModel, "_expand", SAMPLER),
         *((type(renderer), name, RENDERER) for name in ("render", "render_labelled", "centres")),
         (SceneModel, "derivations", DRAW),
         (SceneModel, "scenes", DRAW),
@@ -182,6 +190,11 @@ def counting(renderer: Renderer) -> Iterator[OperatorCount]:
     with ExitStack() as stack:
         for cls, name, part in methods:
             stack.enter_context(mock.patch.object(cls, name, _method(parts, part, getattr(cls, name))))
+        # as on a GPU, where derivations that are finished stay in the batch
+        extend = structure.extend_to_end
+        stack.enter_context(
+            mock.patch.object(structure, "extend_to_end", lambda *args, leave: extend(*args, leave=False))
+        )
         stack.enter_context(_networks(parts))
         stack.enter_context(_optimisers(parts))
         count = stack.enter_context(OperatorCount(parts))

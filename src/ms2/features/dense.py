@@ -194,11 +194,11 @@ class DenseCounts(TrainedExtractor):
         """Compute the mean cross-entropy of the cells, in which the background has a weight of its own."""
         batch, _, rows, columns = logits.shape
         target = self._cell_targets(cells, rows, columns, self.background_weight)
-        loss = (logits.log_softmax(1) * target).sum() / -batch
+        loss = (logits.log_softmax(1) * target).sum() / -(batch * rows * columns)
         if self.total_weight:
             found, true = self.densities(logits).sum((1, 2, 3)), cells.weight.sum((1, 2, 3))
-            loss = loss + self.total_weight * F.smooth_l1_loss(found, true)
-        return loss / (rows * columns)
+            loss = loss + self.total_weight / (rows * columns) * F.smooth_l1_loss(found, true)
+        return loss
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]

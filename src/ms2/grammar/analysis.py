@@ -4,7 +4,7 @@ Nothing here recurses, so that a grammar may be a chain of any depth.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from heapq import heappop, heappush
 
 import numpy as np
@@ -152,3 +152,33 @@ def reachable_symbols(rules: Sequence[Rule], start: str) -> frozenset[str]:
         seen |= new
         queue += new
     return frozenset(seen)
+
+
+def object_generations(rules: Sequence[Rule], start: str, classes: Collection[str]) -> int | float:
+    """Compute the largest number of objects on a path from an object up to one without parent; may be infinite.
+
+    Args:
+        rules: The rules.
+        start: The start symbol.
+        classes: Renderable symbols. The parent of an object is its nearest renderable ancestor.
+    """
+    by_symbol: dict[str, list[Rule]] = {}
+    for rule in rules:
+        by_symbol.setdefault(rule.lhs, []).append(rule)
+    below: dict[str, set[str]] = {}  # classes of the children of each class; of no class, by an empty name
+    seen = {(start, "")}
+    queue = list(seen)
+    while queue:
+        symbol, parent = queue.pop()
+        if symbol in classes:
+            below.setdefault(parent, set()).add(symbol)
+            parent = symbol
+        reached = {(s, parent) for rule in by_symbol.get(symbol, ()) for s in rule.rhs} - seen
+        seen |= reached
+        queue += reached
+    depth, current = 0, below.get("", set())
+    while current:
+        depth, current = depth + 1, set().union(*(below.get(name, set()) for name in current))
+        if depth > len(classes):
+            return math.inf
+    return max(1, depth)

@@ -54,8 +54,10 @@ class Autoencoding(Stage[SceneBatch]):
         return self.model is not None
 
     def draw_samples(self, n: int, generator: Generator) -> SceneBatch:
-        """Draw scenes of the prior."""
-        return self.world.sample_prior(n, generator)
+        """Draw scenes of the prior, and check that their attributes are within bounds."""
+        scenes = self.world.sample_prior(n, generator)
+        self.trained_module.check_bounds(scenes)
+        return scenes
 
     def used(self, samples: SceneBatch) -> Int[Tensor, " b"]:
         """Compute the number of entries of each scene up to its last object."""

@@ -21,6 +21,10 @@ Reward = Callable[[SceneModel, SampledScenes], tuple[Float[Tensor, ""], Log]]
 """Computes a loss of sampled scenes that is added to the objective's, and what to log."""
 
 
+CHECK_EVERY = 64
+"""Steps from one check of the prior's attributes to the next, as it waits for the device."""
+
+
 class ParameterLearner(Learner):
     """Trains the parameter model q(V | T) by matching features of generated and target images.
 
@@ -57,6 +61,7 @@ class ParameterLearner(Learner):
                 f"{type(objective).__name__} is none: take KDE or MMDWitness, or another gradient"
             )
         self.objective, self.gradient, self.freeze_encoder = objective, gradient, freeze_encoder
+        self._num_losses = 0
 
     def check(self, model: SceneModel) -> None:
         """Check that the renderer has the derivatives that the gradient estimator needs."""
@@ -115,7 +120,8 @@ class ParameterLearner(Learner):
             The loss, the scores of the images, and the sampled scenes.
         """
         parameters = _parameters(model)
-        distribution = parameters.distribution(prior, generator)
+        distribution = parameters.distribution(prior, generator, check=self._num_losses % CHECK_EVERY == 0)
+        self._num_losses += 1
         samples = SampledScenes(prior, distribution, parameters.rsample(distribution, generator))
         own = processes.local_indices(len(prior), distribution.mean.device)
         population: Blocks = {}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ms2.core.bounds import Bounds, Count, Dimension
 from ms2.core.errors import UserError
 from ms2.core.settings import Configured
+from ms2.grammar.analysis import object_generations
 from ms2.models.graph_network import GraphBatch, MessagePassing, num_generations
 from ms2.models.mutable_attributes import MutableAttributes, ParameterError
 from ms2.scene.attributes import ENVIRONMENT
@@ -102,6 +103,7 @@ class ParameterModel(Configured, nn.Module):
         self.classes, self.noise_dim, self.init_std = world.classes, noise_dim, init_std
         self.register_buffer("table", self.mutable.table, persistent=False)
         self.register_buffer("shared", self.mutable.shared, persistent=False)
+        self.is_shared: list[bool] = self.mutable.shared.tolist()
         for name in ("periodic", "relative"):
             flags = torch.tensor([getattr(a, name) for a in self.mutable.attributes])
             self.register_buffer(name, flags, persistent=False)
@@ -112,6 +114,8 @@ class ParameterModel(Configured, nn.Module):
         self.object_inputs = (*world.renderer.attributes, *derived_from)
         self.environment_inputs = world.renderer.environment
         self.derive_attributes = world.parameter_prior.derive_attributes
+        grammar = world.grammar
+        self.generations = object_generations(grammar.rules, grammar.start, grammar.classes)
         self.ranked = [a.name for a in self.object_inputs if not a.periodic]
         own = sum(1 + a.periodic for a in self.object_inputs)
         around = sum(1 + a.periodic for a in self.environment_inputs)
@@ -126,13 +130,19 @@ class ParameterModel(Configured, nn.Module):
 
     # -- the distribution ------------------------------------------------------------------------------
 
-    def distribution(self, scenes: SceneBatch, generator: torch.Generator) -> AttributeDistribution:
+    def distribution(self, scenes: SceneBatch, generator: torch.Generator, check: bool = True) -> AttributeDistribution:
         """Predict the distribution of mutable attributes, given scenes with parameters of the prior.
+
+        Args:
+            scenes: The scenes.
+            generator: Draws the nodes' noise.
+            check: Whether to check the bounds of attributes, which waits for the device.
 
         Raises:
             ParameterError: If an attribute exceeds its bounds.
         """
-        self.check_bounds(scenes)
+        if check:
+            self.check_bounds(scenes)
         graph = GraphBatch.from_scenes(scenes, len(self.classes))
         nodes = self.first(self._inputs(scenes, graph, generator)) + self.kinds(graph.classes)
         for layer in self.layers:
@@ -164,10 +174,12 @@ class ParameterModel(Configured, nn.Module):
         # an attribute relative to the parent's changes with it, so relative ones are set once per generation
         columns = list(enumerate(self.mutable.attributes))
         relative = [pair for pair in columns if pair[1].relative]
-        repeats = num_generations(scenes) if relative else 0
+        repeats = 0
+        if relative:
+            repeats = int(self.generations) if self.generations < math.inf else num_generations(scenes)
         for k, attribute in [pair for pair in columns if not pair[1].relative] + relative * repeats:
             name = attribute.name
-            if self.mutable.shared[k]:
+            if self.is_shared[k]:
                 environment[name] = torch.where(active[:, 0, k], new[:, 0, k], environment[name])
                 continue
             own = new[:, 1:, k]
@@ -178,15 +190,15 @@ class ParameterModel(Configured, nn.Module):
         return self.derive_attributes(scenes.with_attributes(**attributes).with_environment(**environment))
 
     def sample(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
-        """Sample scenes with learned parameters, given scenes with parameters of the prior."""
-        return self.with_values(scenes, self.rsample(self.distribution(scenes, generator), generator))
+        """Sample scenes with learned parameters, given scenes with parameters of the prior; training checks these."""
+        return self.with_values(scenes, self.rsample(self.distribution(scenes, generator, check=False), generator))
 
     def reconstruction_loss(self, scenes: SceneBatch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Compute the mean squared error of the means, with each attribute scaled by its bounds to 0..1.
 
-        Of angles, 1 less the cosine of the error.
+        Of angles, 1 less the cosine of the error. Bounds are not checked here, see `check_bounds`.
         """
-        distribution = self.distribution(scenes, generator)
+        distribution = self.distribution(scenes, generator, check=False)
         old = self._values(scenes)
         fraction = (old - self.low) / (self.high - self.low)
         squared = (distribution.mean.sigmoid() - fraction).square()
@@ -223,7 +235,7 @@ class ParameterModel(Configured, nn.Module):
         """Return the mutable attributes of all nodes, relative ones as offsets to the parent; 0 for those it lacks."""
         columns = []
         for k, attribute in enumerate(self.mutable.attributes):
-            if self.mutable.shared[k]:
+            if self.is_shared[k]:
                 value = scenes.environment[attribute.name][:, None]
                 columns.append(F.pad(value, (0, scenes.classes.shape[1])))
                 continue

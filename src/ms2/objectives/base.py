@@ -78,9 +78,9 @@ class Objective(Plugin, ABC, kind="objectives"):
         for name in self.blocks or list(features):
             if name not in features:
                 raise UserError(f"the features have no block {name!r}. {suggest(name, features)}")
-            variance = self._variance(name, features[name].shape[1])
+            variance: float | Tensor = self._variance(name, features[name].shape[1])
             if self.relative_bandwidth:
-                variance *= float(real[name].var(0).mean().clamp(min=1e-12))
+                variance = variance * real[name].var(0).mean().clamp(min=1e-12)
             # A score is a function of the sample's own features: the others are constants, also under autograd.
             others = generated[name].detach()
             generated_exponents = -torch.cdist(features[name], others).square() / (2 * variance)
@@ -97,7 +97,7 @@ class Objective(Plugin, ABC, kind="objectives"):
         generated_exponents: Float[Tensor, "b m"],
         real_exponents: Float[Tensor, "b l"],
         own_index: Int[Tensor, " b"],
-        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float | Float[Tensor, ""]],
     ) -> Float[Tensor, " b"]:
         """Compute the scores from one block.
 

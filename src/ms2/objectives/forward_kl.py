@@ -54,7 +54,7 @@ class ForwardKL(Objective):
         generated_exponents: Float[Tensor, "b m"],
         real_exponents: Float[Tensor, "b l"],
         own_index: Int[Tensor, " b"],
-        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float | Float[Tensor, ""]],
     ) -> Float[Tensor, " b"]:
         """Compute the scores from one block: the first term of the class's formula minus the second."""
         # Every process distributes the units of all samples, though it scores only some: a sample's part depends on

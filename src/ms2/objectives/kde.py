@@ -48,7 +48,7 @@ class KDE(Objective):
         generated_exponents: Float[Tensor, "b m"],
         real_exponents: Float[Tensor, "b l"],
         own_index: Int[Tensor, " b"],
-        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float | Float[Tensor, ""]],
     ) -> Float[Tensor, " b"]:
         """Compute the difference of the log-densities under the generated and the target samples."""
         size = generated_exponents.shape[1]

@@ -25,7 +25,7 @@ class MMDWitness(Objective):
         generated_exponents: Float[Tensor, "b m"],
         real_exponents: Float[Tensor, "b l"],
         own_index: Int[Tensor, " b"],
-        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float | Float[Tensor, ""]],
     ) -> Float[Tensor, " b"]:
         """Compute the witness function."""
         others = generated_exponents.exp().scatter(1, own_index[:, None], 0.0).sum(1) / (
@@ -54,7 +54,7 @@ class BatchMMD(Objective):
         generated_exponents: Float[Tensor, "b m"],
         real_exponents: Float[Tensor, "b l"],
         own_index: Int[Tensor, " b"],
-        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float],
+        samples: tuple[Float[Tensor, "m d"], Float[Tensor, "l d"], float | Float[Tensor, ""]],
     ) -> Float[Tensor, " b"]:
         """Compute the squared MMD, and return it for every sample."""
         generated, real, variance = samples
