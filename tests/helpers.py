@@ -77,7 +77,9 @@ STREETS: dict[str, object] = {
     "world.renderer.init_args.engine.init_args.shadow_size": 64,
     "world.renderer.init_args.engine.init_args.supersampling": 1,
 }
-SLIGHT = '{"class_path": "InceptionPool3", "init_args": {"layer": "Conv2d_1a_3x3", "weights": null}}'
+SLIGHT = (
+    '{"class_path": "Backbone", "init_args": {"architecture": "squeezenet1_1", "layer": "features.0", "weights": null}}'
+)
 TINY_WORLDS: dict[str, dict[str, object]] = {
     "multimnist": {
         "world.structure_prior.init_args.max_digits": 3,

@@ -49,27 +49,30 @@ def test_lists_whose_bounds_fit_in_t_max_may_grow(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rejected", "filled", "end", "warns"),
+    ("draws", "rejected", "filled", "end", "warns"),
     [
-        (0.09, 0.9, 0.2, False),
-        (0.11, 0.4, 0.2, True),
-        (0.0, 0.6, 0.09, True),
-        (0.0, 0.4, 0.09, False),
-        (0.0, 0.9, 0.11, False),
+        (1000, 0.09, 0.9, 0.2, False),
+        (1000, 0.15, 0.4, 0.2, True),
+        (20, 0.15, 0.4, 0.2, False),
+        (1000, 0.0, 0.6, 0.09, True),
+        (1000, 0.0, 0.4, 0.09, False),
+        (1000, 0.0, 0.9, 0.11, False),
     ],
 )
 def test_it_warns_of_rejections_and_of_lists_that_hardly_end(
-    rejected: float, filled: float, end: float, warns: bool
+    draws: int, rejected: float, filled: float, end: float, warns: bool
 ) -> None:
     how = learner(abacus()).structure_learner
     assert isinstance(how, StructureLearner)
-    first, now = Lists(0.02, 0.3, {"Digits": 0.5}), Lists(rejected, filled, {"Digits": end})
+    first, now = Lists(1000, 0.02, 0.3, {"Digits": 0.5}), Lists(draws, rejected, filled, {"Digits": end})
     assert (growth(structure(), how, first, now) is not None) == warns
-    assert growth(structure(), how, Lists(0.06, *first[1:]), now._replace(end=first.end)) is None  # rejected as before
+    assert (
+        growth(structure(), how, first._replace(rejected=0.08), now._replace(end=first.end)) is None
+    )  # rejected as before
 
 
 def test_a_resumed_run_compares_with_the_first_step() -> None:
     one, other = ListGrowthWarning(), ListGrowthWarning()
-    one.first = Lists(0.0, 0.3, {"Digits": 0.5})
+    one.first = Lists(100, 0.0, 0.3, {"Digits": 0.5})
     other.load_state_dict(one.state_dict())
     assert (other.first, other.warned) == (one.first, False)

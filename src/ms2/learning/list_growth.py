@@ -1,5 +1,6 @@
 """A warning while lists grow, before derivations no longer end within t_max and sampling ends with an error."""
 
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ from ms2.grammar.derivations import Derivations, lengths
 from ms2.learning.structure_learner import StructureLearner
 from ms2.models.structure import StructureModel
 
-MIN_REJECTED, MIN_RISE = 0.1, 2.0
-"""Fraction of draws that are rejected, and its ratio to that of the first step, from which to warn."""
+MIN_REJECTED, MIN_RISE, STANDARD_ERRORS = 0.1, 2.0, 3.0
+"""Fraction of draws that are rejected, and its ratio to that of the first step, from which to warn; and by how many
+standard errors it must exceed them, as batches are small."""
 MAX_FALL, MIN_FILLED = 0.2, 0.5
 """Ratio of a list's probability to end to that of the first step, and mean steps over t_max, from which to warn."""
 
@@ -21,11 +23,13 @@ class Lists(NamedTuple):
     """How long lists are in a batch of derivations.
 
     Attributes:
+        draws: Number of draws, those that were rejected included.
         rejected: Fraction of draws that were rejected.
         filled: Mean number of steps over t_max.
         end: Probability to end in each step of a list, by symbol: the share of its expansions that end it.
     """
 
+    draws: int
     rejected: float
     filled: float
     end: dict[str, float]
@@ -72,9 +76,10 @@ def list_lengths(structure: StructureModel, derivations: Derivations) -> Lists:
     grammar, rules = structure.grammar, derivations.rules.cpu()
     used = rules.flatten().bincount(minlength=grammar.num_rules + 1).float()
     end = {symbol: _end_probability(structure, symbol, used) for symbol in grammar.lists}
-    rejections = float(derivations.rejections.sum())
+    rejections = int(derivations.rejections.sum())
+    draws = rejections + len(rules)
     filled = float(lengths(grammar, rules).float().mean()) / structure.t_max
-    return Lists(rejections / (rejections + len(rules)), filled, end)
+    return Lists(draws, rejections / draws, filled, end)
 
 
 def _end_probability(structure: StructureModel, symbol: str, used: Float[Tensor, " k1"]) -> float:
@@ -90,7 +95,8 @@ def growth(structure: StructureModel, learner: StructureLearner, first: Lists, n
         return None
     fall = {symbol: end / first.end[symbol] for symbol, end in now.end.items()}
     symbol = min(set(fall) - structure.bounded or fall, key=lambda name: fall[name])
-    rejected = now.rejected >= max(MIN_REJECTED, MIN_RISE * first.rejected)
+    least = now.rejected - STANDARD_ERRORS * math.sqrt(now.rejected * (1 - now.rejected) / now.draws)
+    rejected = least >= max(MIN_REJECTED, MIN_RISE * first.rejected)
     endless = fall[symbol] <= MAX_FALL and now.filled >= MIN_FILLED and symbol not in structure.bounded
     if not (rejected or endless):
         return None
