@@ -265,7 +265,7 @@ def test_target_seeds_reproduce_and_differ() -> None:
 @pytest.mark.parametrize("most", [0, 1, 3])
 def test_max_digits_bounds_the_number(most: int) -> None:
     for prior in (UniformDigits(most), RandomDigits(max_digits=most)):
-        batch = scenes_from_derivations(GRAMMAR, prior.sample(GRAMMAR, 300, rng()))
+        batch = scenes_from_derivations(GRAMMAR, prior.sample(GRAMMAR, 3000, rng()))
         assert batch.mask.sum(1).unique().tolist() == list(range(most + 1))
 
 
