@@ -37,7 +37,7 @@ lint: $(INSTALLED) ## check style and formatting
 types: $(INSTALLED) ## check types
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## measure speed
+bench: $(INSTALLED) ## measure speed; on a GPU: make bench ARGS="--device cuda"
 	@mkdir -p .benchmarks
 	$(ONE_THREAD) $(BIN)/pytest benchmarks/ --benchmark-only --benchmark-group-by=group --benchmark-sort=name \
 		--benchmark-columns=min,median,iqr,rounds --benchmark-json=.benchmarks/latest.json $(ARGS)

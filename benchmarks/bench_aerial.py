@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from measuring import measure
+from measuring import Place, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.core.seeding import generator
@@ -45,7 +45,7 @@ def full_scenes(extent: float) -> SceneBatch:
 @pytest.mark.parametrize("labelled", [False, True], ids=["images", "labelled"])
 def test_rendering_aerial(labelled: bool, benchmark: BenchmarkFixture) -> None:
     renderer = AerialView()
-    scenes = full_scenes(renderer.extent)
+    scenes = full_scenes(renderer.extent).to(Place.device)
     render = renderer.render_labelled if labelled else renderer.render
     title = f"rendering {SCENES} aerial scenes of {len(CLASSES)} objects{', with labels' * labelled}"
     measure(benchmark, lambda: render(scenes), title, SCENES, "scenes")

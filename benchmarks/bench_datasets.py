@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from measuring import Reference, measure
+from measuring import Place, Reference, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.core.seeding import generator
@@ -27,11 +27,13 @@ def test_generating_a_data_set(name: str, benchmark: BenchmarkFixture, tmp_path:
 
     def write() -> None:
         shutil.rmtree(tmp_path, ignore_errors=True)
-        generate(Job(source, Plan(num_scenes=number), tmp_path), progress=False)
+        generate(Job(source, Plan(num_scenes=number), tmp_path, Place.device), progress=False)
 
     def render() -> None:
         for block in range(number // BLOCK_SIZE):
-            world.renderer.render_labelled(world.sample_prior(BLOCK_SIZE, generator("benchmark", block)))
+            world.renderer.render_labelled(
+                world.sample_prior(BLOCK_SIZE, generator("benchmark", block, device=Place.device))
+            )
 
     reference: Callable[[], None] = render
     title = f"a COCO data set of {number} images, {name}"

@@ -1,7 +1,7 @@
 """Sampling parameters of streets, and rendering with labels at 416 x 128, for the simple prior and the mixture."""
 
 import pytest
-from measuring import measure
+from measuring import Place, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.core.seeding import generator
@@ -20,7 +20,7 @@ every_prior = pytest.mark.parametrize("name", PRIORS)
 @pytest.mark.benchmark(group="driving")
 @every_prior
 def test_laying_out_streets(name: str, benchmark: BenchmarkFixture) -> None:
-    grammar, layout, draw = Driving(), StreetLayout(), generator("benchmark", "driving")
+    grammar, layout, draw = Driving(), StreetLayout(), generator("benchmark", "driving", device=Place.device)
     scenes = scenes_from_derivations(grammar, PRIORS[name].sample(grammar, LAID_OUT, draw))
     objects = float(scenes.mask.sum(1).float().mean())
     title = f"laying out {LAID_OUT} streets of {objects:.0f} objects, {name} prior"
@@ -33,7 +33,7 @@ def test_drawing_streets(name: str, benchmark: BenchmarkFixture) -> None:
     """Measure the way from derivations to labelled images."""
     grammar, layout, view = Driving(), StreetLayout(), StreetView((128, 416))
     prior: StructurePrior = PRIORS[name]
-    draw = generator("benchmark", "driving")
+    draw = generator("benchmark", "driving", device=Place.device)
     rules = prior.sample(grammar, DRAWN, draw)
 
     def task() -> object:

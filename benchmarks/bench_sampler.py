@@ -2,7 +2,7 @@
 
 import pytest
 import reference
-from measuring import Reference, measure
+from measuring import Place, Reference, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.core.seeding import generator
@@ -27,7 +27,7 @@ PRIORS: dict[str, tuple[Grammar, StructurePrior]] = {
 
 @pytest.mark.benchmark(group="sampler")
 def test_sampling(structure: StructureModel, benchmark: BenchmarkFixture) -> None:
-    draw = generator("benchmark", "sampling")
+    draw = generator("benchmark", "sampling", device=Place.device)
 
     def one_by_one() -> None:
         for _ in range(SCENES):

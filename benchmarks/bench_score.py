@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from measuring import measure
+from measuring import Place, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.cli.fit import CLI
@@ -17,10 +17,10 @@ from ms2.objectives.mmd import BatchMMD, MMDWitness
 def test_score(objective: type[Objective], quick: CLI, benchmark: BenchmarkFixture) -> None:
     size = quick.datamodule.batch_size
     generated = quick.model.structure_learner.sample(
-        quick.model.scene_model, quick.model.features, size, generator("benchmark", "score")
+        quick.model.scene_model, quick.model.features, size, generator("benchmark", "score", device=Place.device)
     ).features
     real = {name: block[:size] for name, block in quick.model.target_features.items()}
     score = objective(quick.model.structure_learner.objective.bandwidth)
-    own = torch.arange(size)
+    own = torch.arange(size, device=Place.device)
     title = f"{objective.__name__} of {size} images against {size}"
     measure(benchmark, lambda: score(generated, generated, own, real), title, size, "images", rounds=50)

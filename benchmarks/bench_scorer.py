@@ -2,7 +2,7 @@
 
 import pytest
 import reference
-from measuring import Reference, measure
+from measuring import Place, Reference, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.core.seeding import generator
@@ -14,7 +14,7 @@ SCENES = 512
 
 @pytest.mark.benchmark(group="scorer")
 def test_scoring_with_gradients(structure: StructureModel, benchmark: BenchmarkFixture) -> None:
-    rules = structure.sample(SCENES, generator("benchmark", "scoring")).rules
+    rules = structure.sample(SCENES, generator("benchmark", "scoring", device=Place.device)).rules
     rows = [row[:n] for row, n in zip(rules.tolist(), lengths(structure.grammar, rules).tolist(), strict=True)]
 
     def at_once() -> None:

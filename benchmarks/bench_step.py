@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import program
-from measuring import Reference, measure
+from measuring import Place, Reference, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.cli.fit import CLI
@@ -23,7 +23,7 @@ def step_of(model: MetaSim2, learner: Learner, number: int, draw: torch.Generato
     population = len(next(iter(model.target_features.values())))
 
     def step() -> None:
-        batch = torch.randint(population, (number,), generator=draw)
+        batch = torch.randint(population, (number,), generator=draw, device=Place.device)
         real = {name: block[batch] for name, block in model.target_features.items()}
         loss, _ = learner.loss(model.scene_model, model.features, real, draw)
         optimizer.zero_grad()
@@ -37,7 +37,7 @@ def step_of(model: MetaSim2, learner: Learner, number: int, draw: torch.Generato
 @pytest.mark.filterwarnings("ignore:the kernel of block")  # the extractor is untrained, which costs the same time
 def test_training_step(quick: CLI, benchmark: BenchmarkFixture) -> None:
     model, size = quick.model, quick.datamodule.batch_size
-    draw = generator("benchmark", "step")
+    draw = generator("benchmark", "step", device=Place.device)
     images = model.world.images(model.structure.sample(size, draw).rules, draw)
 
     @torch.no_grad()
@@ -56,7 +56,7 @@ def test_training_step(quick: CLI, benchmark: BenchmarkFixture) -> None:
 def test_parameter_step(config: str, benchmark: BenchmarkFixture) -> None:
     cli = program(config)
     model, size = cli.model, cli.datamodule.batch_size
-    draw = generator("benchmark", "parameters")
+    draw = generator("benchmark", "parameters", device=Place.device)
     structure = step_of(model, model.structure_learner, size, draw)
     parameters = step_of(model, model.parameter_learner, size, draw)
     title = f"parameter step of {config}, {size} images"

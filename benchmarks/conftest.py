@@ -1,11 +1,15 @@
-"""Fixtures of all benchmarks: one thread, and the models that are measured."""
+"""Options and fixtures of all benchmarks: device, one thread, and the models that are measured."""
 
+import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from measuring import Place
 
 from ms2.cli.fit import CLI
 from ms2.core.seeding import generator
@@ -15,6 +19,35 @@ from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
 from ms2.worlds.multimnist.renderer import DigitCanvas
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", choices=["cpu", "cuda"], help="where to measure")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    Place.device = torch.device(config.getoption("--device"))
+    if Place.device.type == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError(
+            f"--device cuda: torch {torch.__version__} finds no GPU on this machine (nvidia-smi shows whether there is "
+            "one). Leave --device out to measure on the CPU"
+        )
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Add the GPU with its driver, for the table."""
+    if Place.device.type == "cuda":
+        machine_info["gpu"] = {"name": torch.cuda.get_device_name(), "driver": driver(), "torch": torch.__version__}
+
+
+def driver() -> str:
+    """Return the version of NVIDIA's driver, or of the CUDA that torch was built for."""
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+        if found:
+            return f"driver {found[0]}"
+    return f"CUDA {torch.version.cuda}"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,7 +61,7 @@ def _one_thread() -> Iterator[None]:
 def pretrain(model: StructureModel, world: World, steps: int = 200) -> None:
     """Pretrain the model on the prior, since the cost of a scene depends on the length of its derivation."""
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    draw = generator("benchmark")
+    draw = generator("benchmark", device=Place.device)
     for _ in range(steps):
         loss = -model.log_prob(world.structure_prior.sample(world.grammar, 128, draw)).mean()
         optimizer.zero_grad()
@@ -42,6 +75,7 @@ def structure() -> StructureModel:
     grammar = MultiMNIST()
     torch.manual_seed(0)
     model = StructureModel(grammar, t_max=24, network=LSTM(64))
+    model.to(Place.device)
     pretrain(model, World(grammar, UniformDigits(), UniformPlacement(), DigitCanvas(canvas_size=64, digit_size=12)))
     return model
 
@@ -58,6 +92,7 @@ def program(config: str) -> CLI:
         patch.setattr(sys, "argv", ["ms2"])  # Lightning warns where there are pytest's own arguments besides
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning 2.6 calls what jsonargparse 5 will drop
         cli = CLI(["--config", config, "--data.target.init_args.num_images", "512"], run=False)
+    cli.model.to(Place.device)
     pretrain(cli.model.structure, cli.model.world)
     with warnings.catch_warnings():  # the extractor is untrained, which costs the same time
         warnings.filterwarnings("ignore", ".* of the target images hold more than block")

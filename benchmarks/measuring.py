@@ -1,10 +1,28 @@
-"""Measure a task, and compare it with a reference."""
+"""Measure a task on a device, and compare it with a reference."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
+import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+
+
+class Place:
+    """Where benchmarks run: ``--device``, the CPU by default."""
+
+    device = torch.device("cpu")
+
+
+def finished(task: Callable[[], object]) -> Callable[[], None]:
+    """Return a task that also waits until the device has finished it, before the clock is read."""
+
+    def run() -> None:
+        task()
+        if Place.device.type == "cuda":
+            torch.cuda.synchronize(Place.device)
+
+    return run
 
 
 @dataclass
@@ -33,21 +51,26 @@ def measure(
 ) -> None:
     """Time a task that does ``count`` units of work; store what `table.py` prints in the benchmark's JSON.
 
-    The reference is timed before each round of the task, by the same clock, so that both see the same machine.
+    The reference is timed before each round of the task, by the same clock, so that both see the same machine. The
+    first call is timed apart, as kernels are compiled in it.
     """
-    clock, others = benchmark._timer, []
+    clock, others, task = benchmark._timer, [], finished(task)
 
     def time_reference() -> None:
         if to is not None:
             start = clock()
-            to.task()
+            finished(to.task)()
             others.append(clock() - start)
 
-    benchmark.pedantic(task, setup=time_reference, rounds=rounds, warmup_rounds=1)
+    start = clock()
+    task()
+    first = clock() - start
+    time_reference()
+    benchmark.pedantic(task, setup=time_reference, rounds=rounds)
     if benchmark.stats is None:  # --benchmark-disable only tries whether it runs
         return
     seconds = benchmark.stats.stats.median
-    benchmark.extra_info.update(title=title, unit=unit, per_second=count / seconds)
+    benchmark.extra_info.update(title=title, unit=unit, per_second=count / seconds, first_seconds=first)
     if to is not None:
         other = median(others[1:])  # without the warm-up
         ratio = other / seconds if to.faster else seconds / other

@@ -25,7 +25,7 @@ def sample(model: StructureModel, generator: torch.Generator) -> list[int]:
 
 def draw(model: StructureModel, generator: torch.Generator) -> list[int] | None:
     """Sample one derivation; return None if it does not end within ``t_max`` steps."""
-    latent = model.latents[int(torch.randint(len(model.latents), (1,), generator=generator))]
+    latent = model.latents[int(torch.randint(len(model.latents), (1,), generator=generator, device=generator.device))]
     state, rules, previous = initial_state(model, latent), [], model.grammar.num_rules
     stack = [start(model.grammar)]
     while stack and len(rules) < model.t_max:

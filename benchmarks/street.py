@@ -116,7 +116,9 @@ def library() -> MeshLibrary:
     )
 
 
-def scenes(number: int, grey: bool = False) -> tuple[InstanceBatch, Camera, Lighting]:
+def scenes(
+    number: int, device: torch.device | str = "cpu", grey: bool = False
+) -> tuple[InstanceBatch, Camera, Lighting]:
     """Sample random streets with the same numbers of objects, sunny or overcast."""
     rng = generator("benchmark", "street")
 
@@ -158,4 +160,6 @@ def scenes(number: int, grey: bool = False) -> tuple[InstanceBatch, Camera, Ligh
     sun = torch.cat([height.cos() * angle.sin(), height.cos() * angle.cos(), height.sin()], 1)
     if not grey:
         environment = replace(environment, sun=sun)
-    return instances, camera, environment
+    device = torch.device(device)
+    instances = InstanceBatch(**{name: part.to(device) for name, part in vars(instances).items()})
+    return instances, camera.to(device), environment.to(device)

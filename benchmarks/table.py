@@ -10,10 +10,16 @@ UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 def table(report: dict[str, Any]) -> str:
     """Format the results as a Markdown table, followed by the machine that they ran on."""
-    rows = ["| benchmark | median | per second | ratio |", "|:---|---:|---:|:---|", *map(row, report["benchmarks"])]
-    machine = report["machine_info"]
-    where = f"{machine['cpu'].get('brand_raw', machine['machine'])}, Python {machine['python_version']}"
-    return "\n".join([*rows, "", f"One core of {where}."])
+    machine, gpu = report["machine_info"], report["machine_info"].get("gpu")
+    head = ["| benchmark | median | per second | ratio |", "|:---|---:|---:|:---|"]
+    rows = [row(benchmark) for benchmark in report["benchmarks"]]
+    where = f"One core of {machine['cpu'].get('brand_raw', machine['machine'])}, Python {machine['python_version']}."
+    if gpu:  # the first call compiles kernels
+        head = [head[0] + " first call |", head[1] + "---:|"]
+        first = [benchmark["extra_info"].get("first_seconds") for benchmark in report["benchmarks"]]
+        rows = [f"{row} {duration(one) if one else ''} |" for row, one in zip(rows, first, strict=True)]
+        where = f"{gpu['name']}, {gpu['driver']}, torch {gpu['torch']}, {report['datetime'][:10]}. {where}"
+    return "\n".join([*head, *rows, "", where])
 
 
 def row(benchmark: dict[str, Any]) -> str:

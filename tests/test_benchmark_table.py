@@ -34,6 +34,22 @@ def test_a_table_has_a_row_for_each_benchmark_and_names_the_machine() -> None:
     ]
 
 
+def test_a_gpu_is_named_with_driver_and_date_and_first_calls_are_stated() -> None:
+    gpu = {"name": "Abacus X", "driver": "driver 1.2", "torch": "2.9"}
+    report = {
+        "benchmarks": [entry(0.0125, title="sampling", unit="scenes", per_second=40960.0, first_seconds=3.0)],
+        "machine_info": MACHINE | {"gpu": gpu},
+        "datetime": "2026-01-02T03:04:05",
+    }
+    assert table.table(report).splitlines() == [
+        "| benchmark | median | per second | ratio | first call |",
+        "|:---|---:|---:|:---|---:|",
+        "| sampling | 12.5 ms | 41,000 scenes |  | 3.00 s |",
+        "",
+        "Abacus X, driver 1.2, torch 2.9, 2026-01-02. One core of Abacus 9, Python 3.11.7.",
+    ]
+
+
 def test_a_machine_without_the_name_of_its_processor_is_named_by_its_kind() -> None:
     text = table.table({"benchmarks": [], "machine_info": MACHINE | {"cpu": {}}})
     assert text.endswith("One core of x86_64, Python 3.11.7.")
