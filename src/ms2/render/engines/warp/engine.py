@@ -1,20 +1,19 @@
 """Engine on NVIDIA Warp, for CPU and CUDA."""
 
 import contextlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
 from ms2.core.bounds import BatchSize, Bounds, PositiveFloat
 from ms2.core.errors import UserError
 from ms2.render.engines.warp.rasteriser import Rasteriser, RasterSettings
 from ms2.render.engines.warp.runtime import load_warp
 from ms2.render.scene3d.camera import Camera
-from ms2.render.scene3d.engine import Engine, RasterOutput
+from ms2.render.scene3d.engine import Engine, InstanceLabels, RasterOutput
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.meshes import MeshLibrary
@@ -70,15 +69,21 @@ class WarpEngine(Engine):
         labels: bool,
     ) -> RasterOutput:
         """Render scenes pass by pass; arguments as in `Engine.render`."""
-        device = instances.mesh.device
+        device, (b, (height, width)) = instances.mesh.device, (len(instances), size)
         rasteriser = self._rasteriser(meshes, size, device)
         n = self.scenes_per_pass or SCENES_PER_PASS[device.type]
+        output = RasterOutput(
+            torch.empty(b, 3, height, width, device=device),
+            torch.empty(b, height, width, dtype=torch.int32, device=device),
+            torch.empty(b, height, width, device=device),
+            None,
+        )
+        found = []
         with self._stream(device):
-            passes = [
-                rasteriser.render(_scenes(instances, i, n), _scenes(camera, i, n), _scenes(lighting, i, n), labels)
-                for i in range(0, len(instances), n)
-            ]
-        return passes[0] if len(passes) == 1 else _concatenate(passes)
+            for i in range(0, b, n):
+                scenes, cameras, lights, part = (_scenes(v, i, n) for v in (instances, camera, lighting, output))
+                found.append(rasteriser.render(scenes, cameras, lights, part, labels))
+        return replace(output, labels=_concatenate(found))
 
     def _rasteriser(self, meshes: MeshLibrary, size: tuple[int, int], device: torch.device) -> Rasteriser:
         """Return the rasteriser of a library, image size and device; built once each."""
@@ -102,13 +107,7 @@ def _scenes(batch: Any, start: int, number: int) -> Any:
     return type(batch)(*(None if value is None else value[start : start + number] for value in values))
 
 
-def _concatenate(outputs: list[Any]) -> Any:
-    """Concatenate dataclasses of tensors along their first dimension."""
-    found: list[Any] = []
-    for field in fields(outputs[0]):
-        values = [getattr(output, field.name) for output in outputs]
-        if values[0] is None:
-            found.append(None)
-        else:
-            found.append(torch.cat(values) if isinstance(values[0], Tensor) else _concatenate(values))
-    return type(outputs[0])(*found)
+def _concatenate(passes: list[InstanceLabels | None]) -> InstanceLabels | None:
+    """Concatenate the labels of several passes, if there are any."""
+    found = [vars(labels).values() for labels in passes if labels is not None]
+    return InstanceLabels(*(torch.cat(values) for values in zip(*found, strict=True))) if found else None

@@ -479,13 +479,16 @@ def rasterise_triangle(
     if not covers_sample(a[0], b[0], c[0], width):
         return False
     t = sort_vertices(a, b, c)
-    for y in range(count_before(t.y0, height) + thread, count_before(t.y2, height), threads):
+    y = count_before(t.y0, height) + thread
+    last = count_before(t.y2, height)
+    while y < last:
         ends = row_span(t, y, width)
         if ends[0] < ends[1]:
             q = t.q + (float(ends[0]) + 0.5 - t.x0) * t.qx + (float(y) + 0.5 - t.y0) * t.qy
             draw_span(nearest, start + y * width + ends[0], ends[1] - ends[0], q, t.qx, t.q_min, t.q_max, triangle_id)
             if labelled:
                 mark_samples(labels, i, y, ends[0], ends[1])
+        y += threads
     return True
 
 
@@ -563,6 +566,33 @@ def draw_triangles(
 
 @wp.kernel
 @no_type_check
+def clear_shadow_maps(shadow_size: int, shadow_depth: wp.array[wp.float32], shadow_top: wp.array[wp.float32]):
+    """Clear the blocks of the shadow maps that something was drawn to, a third of them.
+
+    Args:
+        shadow_size: Samples along each side of a shadow map.
+        shadow_depth: Shadow maps of all scenes.
+        shadow_top: Upper bound of the depths in each block of samples.
+    """
+    block = wp.tid()
+    if shadow_top[block] > 0.0:
+        shadow_top[block] = 0.0
+        blocks = (shadow_size + SHADOW_BLOCK - 1) / SHADOW_BLOCK
+        row = block / blocks
+        left = (block - row * blocks) * SHADOW_BLOCK
+        scene = row / blocks
+        top = (row - scene * blocks) * SHADOW_BLOCK
+        y = int(top)
+        while y < wp.min(top + SHADOW_BLOCK, shadow_size):
+            x = int(left)
+            while x < wp.min(left + SHADOW_BLOCK, shadow_size):
+                shadow_depth[(scene * shadow_size + y) * shadow_size + x] = 0.0
+                x += 1
+            y += 1
+
+
+@wp.kernel
+@no_type_check
 def draw_shadow_map(
     meshes: MeshData,
     instances: InstanceData,
@@ -600,15 +630,26 @@ def draw_shadow_map(
     scene = i / instances.per_scene
     start = scene * (shadow_size * shadow_size)
     blocks = (shadow_size + SHADOW_BLOCK - 1) / SHADOW_BLOCK
-    for y in range(count_before(t.y0, shadow_size) + thread, count_before(t.y2, shadow_size), threads):
+    y = count_before(t.y0, shadow_size) + thread
+    last = count_before(t.y2, shadow_size)
+    left = int(shadow_size)
+    right = int(0)
+    top = float(0.0)
+    while y < last:
         ends = row_span(t, y, shadow_size)
         if ends[0] < ends[1]:
             q = t.q + (float(ends[0]) + 0.5 - t.x0) * t.qx + (float(y) + 0.5 - t.y0) * t.qy
-            first = start + y * shadow_size + ends[0]
             number = ends[1] - ends[0]
-            draw_depth_span(shadow_depth, first, number, q, t.qx, t.q_min, t.q_max)
-            top = larger(q, q + float(number - 1) * t.qx)
-            left = ends[0] / SHADOW_BLOCK
-            first = (scene * blocks + y / SHADOW_BLOCK) * blocks + left
-            number = (ends[1] - 1) / SHADOW_BLOCK - left + 1
-            draw_depth_span(shadow_top, first, number, top, 0.0, t.q_min, t.q_max)
+            draw_depth_span(shadow_depth, start + y * shadow_size + ends[0], number, q, t.qx, t.q_min, t.q_max)
+            left = wp.min(left, ends[0])
+            right = wp.max(right, ends[1])
+            top = larger(top, larger(q, q + float(number - 1) * t.qx))
+        block = y / SHADOW_BLOCK
+        y += threads
+        if left < right and (y >= last or y / SHADOW_BLOCK != block):
+            left = left / SHADOW_BLOCK
+            number = (right - 1) / SHADOW_BLOCK - left + 1
+            draw_depth_span(shadow_top, (scene * blocks + block) * blocks + left, number, top, 0.0, t.q_min, t.q_max)
+            left = shadow_size
+            right = 0
+            top = 0.0

@@ -59,8 +59,13 @@ class Rasteriser:
         self._samples = torch.empty(0, dtype=torch.int64, device=device)
         self._shadow_depth, self._shadow_top = torch.empty(0, device=device), torch.empty(0, device=device)
 
-    def render(self, instances: InstanceBatch, camera: Camera, lighting: Lighting, labels: bool) -> RasterOutput:
-        """Render b scenes at once; arguments as in `ms2.render.scene3d.engine.Engine.render`."""
+    def render(
+        self, instances: InstanceBatch, camera: Camera, lighting: Lighting, output: RasterOutput, labels: bool
+    ) -> InstanceLabels | None:
+        """Render b scenes at once to the tensors of ``output``, and compute their labels if ``labels``.
+
+        Other arguments as in `ms2.render.scene3d.engine.Engine.render`.
+        """
         k, (height, width) = self._kernels, self.size
         step, size = self.settings.supersampling, self.settings.shadow_size
         b, n = instances.mesh.shape
@@ -82,12 +87,11 @@ class Rasteriser:
         buffers.mask = self._wrap(self._new(num_words, dtype=torch.int32).zero_(), self.warp.uint32)
         threads = THREADS_PER_TRIANGLE[self.device.type]
         blocks = -(-size // self._kernels.SHADOW_BLOCK)
-        shadow_depth = self._cleared("_shadow_depth", b * size * size, self.warp.float32)
-        shadow_top = self._cleared("_shadow_top", b * blocks * blocks, self.warp.float32)
+        shadow_depth, shadow_top = self._shadow_maps(b, size, blocks)
         shadow_list = self._draw_list(counts[1], first[1], num_shadow)
         shadow_inputs = (self._meshes, placed, shadow_list, size, threads, shadow_depth, shadow_top)
         self._launch(k.draw_shadow_map, (num_shadow, threads), *shadow_inputs)
-        samples = self._cleared("_samples", b * tall * wide, self.warp.uint64)
+        samples = self._visibility_buffer(b * tall * wide)
         draw_list = self._draw_list(counts[0], first[0], num_image)
         setup = self._kernels.TriangleSetup()
         setup.corners = self._wrap(self._new(num_image, 4, dtype=torch.int32))
@@ -95,15 +99,13 @@ class Rasteriser:
         image_inputs = (draw_list, setup, buffers, wide, tall, self.settings.near, threads, samples)
         self._launch(k.draw_triangles, (num_image, threads), self._meshes, lights, placed, *image_inputs)
 
-        image = self._new(b, 3, height, width)
-        ids, depth = self._new(b, height, width, dtype=torch.int32), self._new(b, height, width)
-        outputs = (self._wrap(tensor, plain=True) for tensor in (image, ids, depth))
+        outputs = (self._wrap(tensor, plain=True) for tensor in (output.image, output.instances, output.depth))
         run = width if self.device.type == "cpu" else 1  # a thread's start takes a tenth of a pixel's time on a CPU
         self._launch(
             self._shading.resolve, b * height * width // run, self._meshes, cameras, lights, placed, draw_list, setup,
             buffers, width, height, run, step, size, labels, samples, shadow_depth, shadow_top, *outputs,
         )  # fmt: skip
-        return RasterOutput(image, ids, depth, self._labels(buffers, labelled) if labels else None)
+        return self._labels(buffers, labelled) if labels else None
 
     # -- inputs and outputs of the kernels -------------------------------------------------------------
 
@@ -173,14 +175,21 @@ class Rasteriser:
 
     # -- Torch and Warp --------------------------------------------------------------------------------
 
-    def _cleared(self, name: str, number: int, dtype: Any) -> Any:
-        """Return a zeroed buffer that is reused from call to call."""
-        buffer: Tensor = getattr(self, name)
-        if len(buffer) < max(1, number):
-            buffer = torch.empty(max(1, number), dtype=buffer.dtype, device=self.device)
-            setattr(self, name, buffer)
-        buffer[:number].zero_()
-        return self._wrap(buffer, dtype)
+    def _visibility_buffer(self, number: int) -> Any:
+        """Return a zeroed buffer of ``number`` samples, which is reused from call to call."""
+        if len(self._samples) < number:
+            self._samples = torch.empty(number, dtype=torch.int64, device=self.device)
+        self._samples[:number].zero_()
+        return self._wrap(self._samples, self.warp.uint64)
+
+    def _shadow_maps(self, number: int, size: int, blocks: int) -> tuple[Any, Any]:
+        """Return zeroed shadow maps, and bounds of the depths in their blocks; reused from call to call."""
+        if len(self._shadow_top) < max(1, number * blocks**2):
+            self._shadow_depth = torch.zeros(max(1, number * size**2), device=self.device)
+            self._shadow_top = torch.zeros(max(1, number * blocks**2), device=self.device)
+        depth, top = self._wrap(self._shadow_depth), self._wrap(self._shadow_top)
+        self._launch(self._kernels.clear_shadow_maps, number * blocks**2, size, depth, top)
+        return depth, top
 
     def _new(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
