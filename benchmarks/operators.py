@@ -32,7 +32,6 @@ from ms2.learning.drawn_ahead import DrawnAhead
 from ms2.learning.learner import Learner
 from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.stage import Stage
-from ms2.models import structure
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import SceneModel
 from ms2.models.structure import StructureModel
@@ -42,9 +41,12 @@ BLOCK, DRAW, SAMPLER, RENDERER, NETWORK, FEATURES, LOSS, OPTIMISER, LOOP = (
     *("block", "draw", "sampler", "renderer", "network", "features", "loss"),
     *("optimiser", "loop"),
 )
-"""Parts of a step: drawing a block of samples, drawing in the step itself, the network that samples structures step by
-step (one CUDA graph where there is a GPU), rendering, networks, what features are made of a network's output, labels
-with the loss or objective, the optimiser, and Lightning's loop with its log."""
+"""Parts of a step.
+
+These are: drawing a block of samples, drawing in the step itself, the network that samples structures (one CUDA graph
+where there is a GPU, so that nothing of it is counted), rendering, networks, what features are made of a network's
+output, labels with the loss or objective, the optimiser, and Lightning's loop with its log.
+"""
 COUNTED = (DRAW, FEATURES, LOSS, LOOP)
 """Parts whose operators are ms2's own, but for blocks, which are shared by many steps."""
 
@@ -104,7 +106,7 @@ class OperatorCount(TorchDispatchMode):
         self.operators, self.waits, self.fills = Counter(), [], False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function.namespace == "profiler":
+        if function.namespace == "profiler" or self.parts.stack[-1] == SAMPLER:
             return function(*args, **(kwargs or {}))
         node = torch._C._current_autograd_node()
         if node is None:
@@ -190,11 +192,6 @@ def counting(renderer: Renderer) -> Iterator[OperatorCount]:
     with ExitStack() as stack:
         for cls, name, part in methods:
             stack.enter_context(mock.patch.object(cls, name, _method(parts, part, getattr(cls, name))))
-        # as on a GPU, where derivations that are finished stay in the batch
-        extend = structure.extend_to_end
-        stack.enter_context(
-            mock.patch.object(structure, "extend_to_end", lambda *args, leave: extend(*args, leave=False))
-        )
         stack.enter_context(_networks(parts))
         stack.enter_context(_optimisers(parts))
         count = stack.enter_context(OperatorCount(parts))

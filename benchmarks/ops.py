@@ -21,6 +21,7 @@ import torch
 import yaml
 from operators import BLOCK, COUNTED, OperatorCount, counting
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from torch.utils.data import DataLoader
 
 from ms2.cli.fit import CLI, silence_lightning
 from ms2.core import configurations
@@ -132,7 +133,8 @@ def shrunk(configuration: dict[str, Any]) -> dict[str, Any]:
 
 def count_stage(stage: Stage) -> Row:
     """Count the operators of a stage's steps; a block's are shared by the steps that the stage's settings give it."""
-    small = type(stage)(**{**stage.settings, "batch_size": BATCH_SIZE, "max_steps": STEPS})
+    fewer = {"batch_size": BATCH_SIZE, "max_steps": STEPS, "num_validation": BATCH_SIZE}
+    small = type(stage)(**{key: fewer.get(key, value) for key, value in stage.settings.items()})
     small.configure_callbacks = list  # early stopping needs validations
     last = fit(small)
     steps = min(max(1, BLOCK_SIZE // stage.batch_size), stage.max_steps)
@@ -157,10 +159,14 @@ class Indices(LightningDataModule):
     def train_dataloader(self) -> IndexBatches:
         return IndexBatches(2 * STEPS, BATCH_SIZE, BATCH_SIZE, seed=0)
 
+    def val_dataloader(self) -> DataLoader[int]:
+        return DataLoader([0])
+
 
 def fit(module: Stage | MetaSim2) -> LastStep:
     """Train a module for some steps, and count."""
-    steps = STEPS if isinstance(module, Stage) else 2 * STEPS
+    alternates = isinstance(module, MetaSim2) and module.parameter_learner is not None
+    steps = 2 * STEPS if alternates else STEPS
     with counting(module.world.renderer) as count, tempfile.TemporaryDirectory() as folder:
         last = LastStep(count)
         trainer = Trainer(
