@@ -97,7 +97,7 @@ def measure(name: str, known: dict[str, Row]) -> Iterator[tuple[str, Row]]:
     configuration = shrunk(configurations.load(CONFIGS / f"{name}.yaml"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
-        file.write_text(yaml.safe_dump(configuration))
+        file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
         cli = CLI(["--config", str(file)], run=False)
     for section in (stage.name for stage in STAGES):
         stage: Stage = cli.config_init[section]
@@ -224,11 +224,11 @@ def main() -> int:
     print(*table(found), sep="\n")
     if arguments.where:
         print(*places(found), sep="\n")
-    recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8")) if RECORDED.exists() else {}
     if arguments.record:
         every = (recorded if arguments.names else {}) | {key: row.figures for key, row in found.items()}
         lines = [f" {json.dumps(key)}: {json.dumps(every[key])}" for key in sorted(every)]
-        RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         return 0
     worse = list(grown(found, recorded))
     print(*worse, sep="\n", file=sys.stderr)
