@@ -16,7 +16,7 @@ from ms2.objectives.base import Objective
 pytestmark = EXPECTED
 
 
-class Longer(Objective):
+class Longer(Objective, selectable=False):
     """Rewards every digit."""
 
     def block_score(
