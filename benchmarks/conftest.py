@@ -44,7 +44,7 @@ def driver() -> str:
     """Return the version of NVIDIA's driver, or of the CUDA that torch was built for."""
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+        found = subprocess.run(query, capture_output=True, encoding="utf-8", check=False).stdout.split()
         if found:
             return f"driver {found[0]}"
     return f"CUDA {torch.version.cuda}"

@@ -255,7 +255,7 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         index = places.view(len(places), -1, 1).expand(-1, -1, predicted.shape[2])
         found = predicted.gather(1, index).unflatten(1, places.shape[1:])  # [b n 4 k]
         true = torch.stack([v for a in self.predicted for v in self.encoding.targets(a, scenes.value(a))], 2)
-        true = true.nan_to_num(nan=0.0)  # padding may hold NaN, which a weight of zero would keep
+        true = true.nan_to_num(0.0, 0.0, 0.0)  # padding may hold anything: NaN times a weight of zero is NaN
         error = F.mse_loss(found, true.unsqueeze(2).expand_as(found), reduction="none")
         weight = self.is_used[slots] * bilinear
         weight = weight / weight.mean((0, 1, 2)).clamp(min=1 / max(1, places.numel()))

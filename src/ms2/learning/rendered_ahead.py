@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ms2.core.distributed import Processes
@@ -82,14 +81,17 @@ def concatenated(scenes: Sequence[SceneBatch]) -> SceneBatch:
     """Concatenate batches of scenes, which may differ in the number of their entries."""
     width = max(some.classes.shape[1] for some in scenes)
 
-    def joined(parts: Sequence[Tensor], unused: int) -> Tensor:
+    def joined(parts: Sequence[Tensor], unused: int | None = None) -> Tensor:
+        """Concatenate; unused entries repeat the last one, as values that a prior never draws may break a renderer."""
         if parts[0].ndim == 1:
             return torch.cat(list(parts))
-        return torch.cat([F.pad(p, (0, width - p.shape[1]), value=unused) if p.shape[1] < width else p for p in parts])
+        lacking = [width - part.shape[1] for part in parts]
+        last = [p[:, -1:] if unused is None else torch.full_like(p[:, -1:], unused) for p in parts]
+        return torch.cat([torch.cat([p, q.expand(-1, n)], 1) for p, q, n in zip(parts, last, lacking, strict=True)])
 
     return SceneBatch(
         joined([some.classes for some in scenes], -1),
         joined([some.parents for some in scenes], -1),
-        {name: joined([some.attributes[name] for some in scenes], 0) for name in scenes[0].attributes},
-        {name: joined([some.environment[name] for some in scenes], 0) for name in scenes[0].environment},
+        {name: joined([some.attributes[name] for some in scenes]) for name in scenes[0].attributes},
+        {name: joined([some.environment[name] for some in scenes]) for name in scenes[0].environment},
     )
