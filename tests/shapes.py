@@ -44,6 +44,8 @@ def check_again() -> None:
 
 
 def _stop_checking(function: Callable[..., Any]) -> None:
+    if function.__name__ == "__init__":  # without type checks it would have no type hints, which bounds are read from
+        return
     try:
         found = attrgetter(function.__qualname__)(sys.modules[function.__module__])
     except AttributeError:  # one that is defined within another

@@ -270,7 +270,7 @@ def test_steps_and_directions_that_make_no_sense(step: float, directions: int) -
 # --- the loss of a step ---
 
 
-class Overheard(MMDWitness):
+class Overheard(MMDWitness, selectable=False):
     """Remembers what it was asked."""
 
     def __init__(self, bandwidth: float = 0.05) -> None:

@@ -92,7 +92,7 @@ class StoppedError(Exception):
     """What stops a stage in the middle of a step."""
 
 
-class Dropping(LSTM):
+class Dropping(LSTM, selectable=False):
     """A network that draws from torch's global generator in training, as dropout does."""
 
     def extend(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:

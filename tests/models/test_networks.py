@@ -174,7 +174,16 @@ def test_positions_differ():
     assert float(torch.pdist(waves).min()) > 0.1
 
 
-@pytest.mark.parametrize("settings", [(6, 2, 4), (8, 0, 1), (8, 1, 0), (0, 1, 1), (9, 1, 3)])
-def test_a_transformer_of_impossible_size_is_refused(settings: tuple[int, int, int]):
-    with pytest.raises(UserError, match="hidden a multiple of 2 \\* num_heads"):
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ((6, 2, 4), "hidden must be a multiple of 2 \\* num_heads, and 6 is none of 8"),
+        ((9, 1, 3), "hidden must be a multiple of 2 \\* num_heads, and 9 is none of 6"),
+        ((8, 0, 1), "num_layers must be at least 1, not 0"),
+        ((8, 1, 0), "num_heads must be at least 1, not 0"),
+        ((0, 1, 1), "hidden must be at least 1, not 0"),
+    ],
+)
+def test_a_transformer_of_impossible_size_is_refused(settings: tuple[int, int, int], said: str):
+    with pytest.raises(UserError, match=said):
         Transformer(*settings)

@@ -13,6 +13,7 @@ from oracles import NETWORKS, TRICKY, fit, grammars, unpadded
 from scipy import stats
 from torch import Tensor
 
+from ms2.core.errors import UserError
 from ms2.grammar.derivations import is_valid, lengths, pad
 from ms2.grammar.grammar import Grammar
 from ms2.grammar.rules import GrammarError
@@ -511,12 +512,12 @@ def test_samples_have_the_given_weights():
     [
         ({"C": [1.0]}, "C"),
         ({"S": [1.0, 1.0]}, "the fixed weights of S must be 3 numbers, one per rule, not 2"),
-        ({"S": [1.0, -1.0, 1.0]}, "the fixed weights of S must be non-negative"),
+        ({"S": [1.0, -1.0, 1.0]}, r"fixed_rule_weights\.S\[1\] must be at least 0, not -1"),
         ({"S": [0.0, 0.0, 0.0]}, "and not all zero"),
     ],
 )
 def test_given_weights_that_make_no_sense(fixed: dict[str, list[float]], said: str):
-    with pytest.raises(GrammarError, match=said):
+    with pytest.raises(UserError, match=said):
         StructureModel(FINITE, 12, network=LSTM(6), fixed_rule_weights=fixed)
 
 
@@ -602,9 +603,9 @@ def test_gradients_stay_finite_where_a_list_must_end():
     [
         ({"D": 3}, "max_length names 'D', which is no list"),
         ({"l": 3}, "Did you mean 'L'"),
-        ({"L": -1}, "can't be -1"),
+        ({"L": -1}, r"max_length\.L must be at least 0, not -1"),
     ],
 )
 def test_an_impossible_maximum_length_is_refused(most: dict[str, int], said: str):
-    with pytest.raises(GrammarError, match=said):
+    with pytest.raises(UserError, match=said):
         StructureModel(RECURSIVE, LONG, network=LSTM(6), max_length=most)
