@@ -16,7 +16,7 @@ from helpers import ms2 as command
 from PIL import Image
 
 import ms2
-from ms2.cli.api import choose_t_max
+from ms2.cli.api import as_tuple, choose_t_max
 from ms2.models.networks import LSTM
 
 pytestmark = EXPECTED
@@ -208,3 +208,7 @@ def test_every_argument_of_the_functions_is_documented() -> None:
     for function in (ms2.fit, ms2.generate, ms2.load):
         text = inspect.getdoc(function) or ""
         assert all(f"    {name}: " in text for name in inspect.signature(function).parameters)
+
+
+def test_one_name_is_not_its_characters() -> None:
+    assert as_tuple("coco") == as_tuple(["coco"]) == ("coco",) and as_tuple([]) == ()

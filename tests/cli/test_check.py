@@ -111,6 +111,7 @@ def test_an_extractor_that_counts_too_little_is_named(
     [
         (["multimnst"], "Did you mean 'multimnist'"),
         (["multimnist", "--output", "samples.docx"], "give another file with --output, such as samples.png"),
+        (["multimnist", "--output", "."], ". is a folder: give another file with --output, such as samples.png"),
     ],
 )
 def test_bad_input_is_one_message(

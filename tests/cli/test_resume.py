@@ -206,10 +206,13 @@ def test_a_run_that_is_under_way_is_left_alone(mine: Path, capsys: pytest.Captur
         ({"trainer__accumulate_grad_batches": 2}, "accumulate_grad_batches must be 1"),
         ({"trainer__gradient_clip_val": 1}, "max_grad_norm instead"),
         ({"trainer__max_steps": 0}, "nothing would be learned"),
+        ({"trainer__precision": 64}, "trainer.precision is 64-true, but images are 32 bits wide"),
         ({"trainer__devices": 3, "trainer__strategy": "ddp"}, "batch_size is 16, which 3 processes can't share"),
         ({"model__structure__init_args__t_max": 7}, "raise model.structure.t_max"),
         ({"model__structure__init_args__max_length": "{Digits: 0}"}, "model.structure.max_length"),
         ({"name": ".."}, "is not the name of a folder"),
+        ({"ckpt_path": __file__}, "can't be read as"),
+        ({"evaluation__statistics": "[{class_path: ObjectCount, init_args: {classes: car}}]"}, "the class 'car'"),
         ({"ckpt_path": "none.ckpt"}, "there is no checkpoint none.ckpt"),
     ],
     ids=str,
@@ -220,6 +223,17 @@ def test_a_start_that_fails_leaves_nothing(
     """What can be known is refused before the first stage."""
     assert said in refused(command(tmp_path / "runs", **({"name": "new"} | SETTINGS | changed)), capsys)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("key", ["name", "trainer"])
+def test_a_key_without_a_value_is_named(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(f"base: multimnist_quick\n{key}:\n")
+    assert f"{key} has no value" in refused(["fit", "--config", str(tmp_path / "mine.yaml")], capsys)
+
+
+def test_only_fit_runs_dry(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["test", "--config", "multimnist_quick", "--dry_run", "true"]
+    assert "dry_run belongs to 'ms2 fit'" in refused(words, capsys)
 
 
 def test_trying_a_run_leaves_nothing(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,6 +144,11 @@ class CrashingCanvas(DigitCanvas, selectable=False):
         raise IndexError("index 4 is out of bounds")
 
 
+class LeavingCanvas(DigitCanvas, selectable=False):
+    def render(self, scenes: SceneBatch) -> Any:
+        raise SystemExit(0)
+
+
 class ArrayCanvas(DigitCanvas, selectable=False):
     def render(self, scenes: SceneBatch) -> Any:
         return super().render(scenes).numpy()
@@ -367,6 +372,11 @@ def test_a_grammar_with_a_class_that_nothing_derives_is_found() -> None:
 # --- all of a world ---
 
 
+def test_a_value_that_breaks_the_check_itself_is_not_checked_and_says_why() -> None:
+    outcome = outcome_of(small(parameter_prior=Flat()), "mutable")
+    assert not outcome.passed and outcome.obstacle.startswith("a fault of the world led to IndexError: ")
+
+
 def test_contracts_that_rely_on_a_broken_one_are_not_checked_and_say_why() -> None:
     outcomes = {outcome.name: outcome for outcome in check_world(small(structure_prior=Unfinished(4)))}
     assert list(outcomes) == list(CONTRACTS)
@@ -415,6 +425,7 @@ FIRST = [
     (small(parameter_prior=Forgetful()), "Forgetful.sample: expected the attribute 'example'"),
     (small(AerialView(canvas_size=40)), "may belong to different worlds"),
     (small(CrashingCanvas(40, 12)), "CrashingCanvas.render: expected no error; found IndexError"),
+    (small(LeavingCanvas(40, 12)), "LeavingCanvas.render: expected no error; found SystemExit: 0"),
 ]
 
 

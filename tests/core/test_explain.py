@@ -38,6 +38,7 @@ def parser() -> ArgumentParser:
     found = ArgumentParser(prog="ms2 try", exit_on_error=False)
     found.add_argument("--config", action="config")
     found.add_argument("--name", type=str, default="run")
+    found.add_argument("--fresh", type=bool, default=False)
     for name in ("trainer", "extractor"):
         found.add_argument(f"--{name}.max_steps", type=int, default=1)
         found.add_argument(f"--{name}.val_check_interval", type=int, default=1)
@@ -71,6 +72,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "--extractor.validate_every 3",
         "It is called 'val_check_interval' now. Available: max_steps, val_check_interval.",
     ),
+    "an option without its value": ("--fresh", "--fresh needs a value: --fresh true or false"),
+    "another option without its value": ("--name", "--name needs a value: --name VALUE"),
+    "one plug-in for a list": ("--evaluation.statistics ObjectCount", "evaluation.statistics must be a list, not Obj"),
+    "a plug-in whose help is asked for": ("--model.features.help Densecounts", "Did you mean 'DenseCounts'? Available"),
+    "an argument beside a class": (
+        '--model.features {"class_path":"DenseCounts","widths":[4,4,4]}',
+        "model.features: beside class_path there may only be init_args, not widths: arguments of Den",
+    ),
+    "a class that is not selected": (
+        '--model.features {"class":"DenseCounts"}',
+        "name a class with class_path, and give",
+    ),
     "a word": ("multimnist", "Options begin with --: did you mean --config multimnist?"),
 }
 
@@ -80,7 +93,7 @@ WORDS: dict[str, tuple[str, str]] = {
 def test_what_is_misspelt_is_answered_with_what_there_is(words: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)) as error:
         parser().parse_args(words.split())
-    assert len(str(error.value)) < 700 and "class_path" not in str(error.value)
+    assert len(str(error.value)) < 700 and "class path" not in str(error.value)
 
 
 def test_arguments_of_a_class_within_another_are_offered() -> None:
@@ -93,6 +106,11 @@ def test_arguments_of_a_class_within_another_are_offered() -> None:
             "model.structure_learner.objective: KDE has no setting 'bandwith'. Did you mean 'bandwidth'? "
             f"Available: {', '.join(sorted(accepted_arguments(KDE)))}."
         )
+
+
+def test_methods_that_a_class_lacks_are_named() -> None:
+    message = 'Parser key "world.renderer":\n  Expected an instantiatable class, but ms2.Renderer is abstract'
+    assert explain_error(message) == "world.renderer: Renderer can't be used before it defines render, render_labelled"
 
 
 def test_other_messages_stay() -> None:

@@ -115,6 +115,20 @@ def test_statistics_need_names_of_their_own() -> None:
         Evaluation(num_scenes=1)
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        (Evaluation([ObjectCount("car")]), "measures the class 'car', but there is no such class"),
+        (Evaluation(attribute_statistics=[AttributeValue("z", "z")]), "'z'"),
+    ],
+)
+def test_what_a_world_lacks_is_named_before_training(evaluation: Evaluation, message: str) -> None:
+    world = World(MultiMNIST(), UniformDigits(3), PlacementWithLamps(), Abacus())
+    Evaluation(attribute_statistics=[AttributeValue("x", "x", classes=["lamp"])]).check_statistics(world)
+    with pytest.raises(UserError, match=message):
+        evaluation.check_statistics(world)
+
+
 def test_structure_has_no_scenery() -> None:
     """Bins are those of the grammar's classes; the first validation refuses a statistic of scenery."""
     world = World(MultiMNIST(), UniformDigits(3), PlacementWithLamps(), Abacus())

@@ -263,6 +263,8 @@ def test_missing_shards_are_named_before_anything_is_trained(tmp_path: Path) -> 
     with pytest.raises(ShardError, match=r"(?s)2 of 4 shards are missing:\n  .*part-002\.tar\n.*part-003\.tar\n.*has "
                        r"part-000\.tar, part-001\.tar\. Correct urls, or fetch"):  # fmt: skip
         Shards(world(), f"{tmp_path}/part-{{000..003}}.tar")
+    with pytest.raises(ShardError, match=r"part-\*\.tar\n.*Write ranges as \{000\.\.099\}"):
+        Shards(world(), f"{tmp_path}/part-*.tar")
     with pytest.raises(ShardError, match="no folder /nowhere"):
         Shards(world(), "/nowhere/a.tar")
     (tmp_path / "empty").mkdir()

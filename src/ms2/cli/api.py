@@ -302,11 +302,16 @@ def generate(
         ['README.md', 'annotations', 'dataset.json']
     """
     opened = open_model(str(source.folder if isinstance(source, FitResult) else source))
-    labelled = None if classes is None else tuple(classes)
-    plan = Plan(num_scenes, seed, classes=labelled, conditions=tuple(conditions), formats=tuple(formats))
+    labelled = None if classes is None else as_tuple(classes)
+    plan = Plan(num_scenes, seed, classes=labelled, conditions=as_tuple(conditions), formats=as_tuple(formats))
     folder = expand_path(output)
     generate_dataset(Job(opened, plan, folder, device), workers, progress=False)
     return folder
+
+
+def as_tuple(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names as a tuple; a single text is one name, not its characters."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def load(source: UserPath) -> SceneModel:

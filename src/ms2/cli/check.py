@@ -42,6 +42,7 @@ def check_command(command: "Command", argv: list[str]) -> int:
     own, settings = separate_settings(argv)
     args = parser.parse_args(own)
     plugins.load()
+    check_picture(args.output)
     source = open_model(args.source, structure="prior", parameters="prior", arguments=settings)
     world = source.model.world
     failed = 0
@@ -60,6 +61,19 @@ def check_command(command: "Command", argv: list[str]) -> int:
     return int(failed > 0)
 
 
+def check_picture(path: Path | None) -> None:
+    """Check the name of the picture, before the checks that take longer.
+
+    Raises:
+        UserError: If it is that of a folder, or has a suffix of no format.
+    """
+    if path is not None and (path.is_dir() or path.suffix.lower() not in Image.registered_extensions()):
+        what, file = (
+            ("is a folder", path / "samples.png") if path.is_dir() else ("is no image", path.with_suffix(".png"))
+        )
+        raise UserError(f"--output {path} {what}: give another file with --output, such as {file}")
+
+
 def print_outcome(outcome: Outcome) -> None:
     """Print a line about a contract, and one for each fault."""
     word = "passed" if outcome.passed else "failed" if outcome.findings else "not checked"
@@ -75,7 +89,7 @@ def draw_samples(world: World, num_scenes: int, seed: int, path: Path) -> str:
         pixels = label_sheet(render_examples(world, scenes))
     except (BrokenPartError, NotCheckedError) as error:
         return f"no samples are drawn: {error}"
-    except Exception as error:  # whatever a broken renderer leads to
+    except (Exception, SystemExit) as error:  # whatever a broken renderer leads to
         return f"no samples are drawn: {type(error).__name__}: {error}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

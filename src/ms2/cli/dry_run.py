@@ -127,6 +127,7 @@ def check_before_training(plan: FitPlan, run: Run, model: MetaSim2, data: Target
         check_batch_size(stage.name, stage.batch_size, trainer.world_size)
     with torch.random.fork_rng(devices=[]):
         check_first_images(model.world, model.seed, needed, trainer.strategy.root_device)
+        run.results.evaluation.check_statistics(model.world)
         for stage in needed:
             stage.check()
         check_features(model)

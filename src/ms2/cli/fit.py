@@ -120,10 +120,18 @@ class CLI(LightningCLI):
             raise UserError(found)
         if "data.target.init_args.allow_pipe" in settings:
             settings["data.target.init_args.allow_pipe"] = settings["allow_pipe"]  # whatever a file says
+        for name in ("name", "trainer"):
+            if settings.get(name) is None:
+                raise UserError(f"{name} has no value: give one, or remove the key {name!r}")
+        if command and command[0] != "fit" and settings["dry_run"]:
+            raise UserError(f"dry_run belongs to 'ms2 fit': 'ms2 {command[0]}' trains nothing anyway, leave it out")
         check_bounds(self._parser(command[0] if command else None), settings)
         for name, hint in TRAINER_BOUNDS.items():
             if found := problem(hint, settings["trainer"][name], f"trainer.{name}"):
                 raise UserError(found)
+
+    def _parse_ckpt_path(self) -> None:
+        """Take no settings from a checkpoint: Lightning would read any file, and put what it finds over the run's."""
 
     @cached_property
     def drawn_seed(self) -> int:

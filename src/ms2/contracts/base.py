@@ -87,6 +87,9 @@ def check(contract: Contract, world: World, generator: Generator) -> Outcome:
         findings.append(error.finding)
     except NotCheckedError as error:
         obstacle = "" if findings else str(error)
+    except Exception as error:  # what a part returned breaks the check itself, such as a tensor of a wrong shape
+        text = str(error).strip().partition("\n")[0]
+        obstacle = f"a fault of the world led to {type(error).__name__}: {text}"
     return Outcome(name, title, tuple(findings), obstacle)
 
 
@@ -103,7 +106,7 @@ def call(part: object, method: str, *arguments: Any) -> Any:
     """
     try:
         found = getattr(part, method)(*arguments)
-    except Exception as error:  # whatever the part raises
+    except (Exception, SystemExit) as error:  # whatever the part raises; to exit would look like success
         text = str(error).strip().partition("\n")[0]
         frame = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}{f': {text}' if text else ''} ({Path(frame.filename).name}:{frame.lineno})"

@@ -1,5 +1,6 @@
 """Explanations of a parser's errors: which setting is meant, which names there are, and which is nearest."""
 
+import ast
 import difflib
 import inspect
 import re
@@ -42,6 +43,7 @@ TYPE_NAMES = {
     "float": "a number",
     "int": "a whole number",
     "list": "a list",
+    "Sequence": "a list",
     "str": "a text",
     "tuple": "a list",
 }
@@ -57,10 +59,14 @@ def explain_error(message: str, parser: jsonargparse.ArgumentParser | None = Non
         message: The message.
         parser: The parser, whose options are offered where one was misspelt.
     """
-    for explain in (_within_class, _unknown_plugin, _unknown_choice, _unknown_file, _explain_type):
+    for explain in EXPLANATIONS:
         explained = explain(message)
         if explained:
             return explained
+    if without := re.match(r"argument --([\w.]+): expected one argument", message):
+        actions = _options_parser(parser)[0]._actions if parser else ()
+        boolean = any(a.dest == without[1] and getattr(a, "_typehint", None) is bool for a in actions)
+        return f"--{without[1]} needs a value: --{without[1]} {'true or false' if boolean else 'VALUE'}"
     missing = re.match(r"the following arguments are required: ((?:\w+\.[\w., ]+)+)$", message)
     if missing and parser is not None and "config" in _settings(_options_parser(parser)[0]):
         return _missing_settings(missing[1].split(", "))
@@ -122,8 +128,34 @@ def _within_class(message: str) -> str | None:
     return f"there is no setting {key}.{unnamed[1]}" if unnamed and key else None
 
 
+def _misplaced(message: str) -> str | None:
+    """Explain keys other than those that select a class and hold its arguments."""
+    refused = "Not a valid subclass of" in message or "Expected an instantiatable class" in message
+    found = re.search(r"(?:Got|Given) value: (\{.*\})", message) if refused else None
+    try:
+        given = ast.literal_eval(found[1]) if found else {}
+    except (SyntaxError, ValueError):  # a value that is no literal
+        return None
+    others = [str(key) for key in given if key not in ("class_path", "init_args", "dict_kwargs")]
+    if not others:
+        return None
+    where, listed, cls = _keys(message), ", ".join(others), given.get("class_path")
+    if cls is None:
+        return f"{where}: name a class with class_path, and give its arguments below init_args, not {listed}"
+    return f"{where}: beside class_path there may only be init_args, not {listed}: arguments of {cls} belong there"
+
+
+def _abstract(message: str) -> str | None:
+    found = re.search(r"Expected an instantiatable class, but ([\w.]+) is abstract", message)
+    cls = _import(found[1]) if found else None
+    if cls is None:
+        return None
+    lacking = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+    return f"{_keys(message)}: {cls.__name__} can't be used before it defines {lacking}"
+
+
 def _unknown_plugin(message: str) -> str | None:
-    found = re.findall(r'Parser key "(?:[\w.]+\.)?(\w+)"', message)
+    found = re.findall(r'(?:Parser key "|^--)(?:[\w.]+\.)?(\w+)(?:"|\.help:)', message)
     typed = re.search(r"Expected a dot import path string: ([\w.]+)", message)
     kind = next((PLUGIN_KINDS[key] for key in reversed(found) if key in PLUGIN_KINDS), None)
     if typed is None or kind is None:
@@ -131,7 +163,8 @@ def _unknown_plugin(message: str) -> str | None:
     names = registry.registered(kind)
     if typed[1] in names:
         return None
-    return f"{_keys(message)}: No plug-in among the {kind} is called {typed[1]!r}. {suggest_class(typed[1], names)}"
+    where = _keys(message) or message.partition(":")[0]
+    return f"{where}: No plug-in among the {kind} is called {typed[1]!r}. {suggest_class(typed[1], names)}"
 
 
 def _explain_type(message: str) -> str | None:
@@ -141,7 +174,8 @@ def _explain_type(message: str) -> str | None:
         return ".".join([*keys, explained[1]])  # a parser of an inner class has explained it
     if keys and (sizes := re.search(r"Expected a tuple with (\d+) elements\. Got value: (.*)", message)):
         return f"{'.'.join(keys)} must be {sizes[1]} values, not {sizes[2]}"
-    expected = [name for name in re.findall(r"Expected a <class '(\w+)'>", message) if name != "NoneType"]
+    types = re.findall(r"Expected a <class '(?:collections\.abc\.)?(\w+)'>", message)
+    expected = [name for name in types if name != "NoneType"]
     given = re.search(r"(?:Got|Given) value: (.*)", message)
     if not (keys and expected and given) or not set(expected) <= set(TYPE_NAMES):
         return None
@@ -164,6 +198,10 @@ def _unknown_file(message: str) -> str | None:
     return (
         f"--{found[1]} is a section of settings, not {found[2]!r}: give them one by one, as in --{found[1]}.NAME VALUE"
     )
+
+
+EXPLANATIONS = (_within_class, _misplaced, _abstract, _unknown_plugin, _unknown_choice, _unknown_file, _explain_type)
+"""Functions that explain a message of one sort each, or return None; the first that does is taken."""
 
 
 def _import(path: str) -> type | None:

@@ -45,8 +45,10 @@ from ms2.metrics.results import (
 )
 from ms2.metrics.statistics import ClassFrequency, ObjectCount, StructureStatistic
 from ms2.models.scene_model import SceneModel
+from ms2.scene.batch import scenes_from_derivations
 from ms2.targets.base import Target
 from ms2.targets.embedding import embed_target
+from ms2.world import World
 
 NUM_VALIDATION_SCENES = 1000
 """Scenes whose attributes a validation measures."""
@@ -127,6 +129,20 @@ class Evaluation(Configured):
         """
         if self.image_distances is not None:
             self.image_distances.check(model.world.renderer, num_target_images)
+
+    def check_statistics(self, world: World) -> None:
+        """Measure scenes of the prior, so that classes and attributes that the world lacks are named before training.
+
+        Raises:
+            UserError: If a statistic names one.
+        """
+        draw = generator(self.seed, "check")
+        structure = scenes_from_derivations(world.grammar, world.structure_prior.sample(world.grammar, 2, draw))
+        for one in self.statistics:
+            one.measure(structure, world.grammar.classes)
+        scenes = world.parameter_prior.sample(structure, draw) if self.attribute_statistics else structure
+        for statistic in self.attribute_statistics:
+            statistic.measure(scenes, world.classes)
 
     def measure(
         self,

@@ -20,6 +20,9 @@ from ms2.world import World
 MAX_OVERFLOW = 0.02
 """Fraction of target images with more objects than the features count, above which to warn."""
 
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+"""Precisions of the trainer in which weights are as wide as images."""
+
 
 def check_parts(parameters: object, parameter_learner: object, turns: Turns | None, reward: object) -> None:
     """Check that the parts of parameter learning, which are None where they are not given, are given together.
@@ -51,6 +54,10 @@ def check_trainer(trainer: Trainer, learns_parameters: bool, has_reward: bool) -
         raise UserError(
             "trainer.accumulate_grad_batches must be 1: scores compare the scenes of a batch with each other, so "
             "that two halves are not a whole. Raise data.batch_size instead"
+        )
+    if trainer.precision not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision is {trainer.precision}, but images are 32 bits wide: take {' or '.join(PRECISIONS)}"
         )
     if has_reward and trainer.world_size > 1:
         raise UserError(

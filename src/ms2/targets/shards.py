@@ -260,7 +260,13 @@ def _check_files(urls: Sequence[str]) -> None:
     there = sorted(path.name for path in folder.iterdir() if path.name.endswith(ARCHIVE_SUFFIXES))
     more = " ..." if len(there) > MAX_LISTED else ""
     names = ", ".join(there[:MAX_LISTED]) or "none"
-    raise ShardError(f"{text}\n{folder} has {names}{more}. Correct urls, or fetch what is missing.")
+    wild = any(sign in path.name for path in missing for sign in "*?")
+    advice = (
+        "Write ranges as {000..099}: '*' and '?' stand for themselves."
+        if wild
+        else "Correct urls, or fetch what is missing."
+    )
+    raise ShardError(f"{text}\n{folder} has {names}{more}. {advice}")
 
 
 def _file_stamp(url: str) -> list[Any]:
