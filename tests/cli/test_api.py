@@ -204,6 +204,13 @@ def test_a_misspelt_stage_is_an_error(world: ms2.World, target: ms2.Synthetic, t
         ms2.fit(world, target, max_steps=1, folder=tmp_path, stages={"extracter": {"max_steps": 2}})
 
 
+@pytest.mark.parametrize("given", ["multimnist", None, ms2.World])
+def test_a_world_that_is_none_is_an_error(given: Any, target: ms2.Synthetic) -> None:
+    fit = inspect.unwrap(ms2.fit)  # without the checks of types, which users do not have
+    with pytest.raises(ms2.UserError, match=r"ms2\.load\(NAME\)\.world makes one"):
+        fit(given, target)
+
+
 def test_every_argument_of_the_functions_is_documented() -> None:
     for function in (ms2.fit, ms2.generate, ms2.load):
         text = inspect.getdoc(function) or ""

@@ -60,6 +60,11 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "a plug-in": ("--model.objective KDF", "Did you mean 'KDE'? Available: BatchMMD, ForwardKL, KDE, MMDWitness."),
     "a plug-in called otherwise before": ("--model.features DenseLayout", "It is called 'DenseAttributes' now."),
+    "a module": ("--model.features shapes_worl.Squares", "No module named 'shapes_worl', which 'shapes_worl.Squares'"),
+    "a class of a module": (
+        "--model.objective ms2.objectives.kde.KDF",
+        "model.objective: module 'ms2.objectives.kde' has no class 'KDF'. Did you mean 'KDE'?",
+    ),
     "a plug-in in a list": (
         "--evaluation.statistics [ObjectCoun]",
         "No plug-in among the statistics is called 'ObjectCoun'. Did you mean 'ObjectCount'?",

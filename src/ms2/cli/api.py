@@ -160,6 +160,8 @@ def fit(
     from ms2.evaluation.evaluation import Evaluation
     from ms2.learning.data import TargetImages
 
+    if not isinstance(world, World):
+        raise UserError(f"world must be a World, not {world!r}: ms2.load(NAME).world makes one by a world's name")
     model = build_model(world, features, structure, structure_learner, parameters, parameter_learner, turns, seed)
     data = TargetImages(Folder(world, target) if isinstance(target, str | Path) else target, batch_size, seed=seed)
     path = Path(tempfile.mkdtemp(prefix="ms2-"), "run") if folder is None else run_path(folder)

@@ -200,7 +200,37 @@ def _unknown_file(message: str) -> str | None:
     )
 
 
-EXPLANATIONS = (_within_class, _misplaced, _abstract, _unknown_plugin, _unknown_choice, _unknown_file, _explain_type)
+def _not_imported(message: str) -> str | None:
+    """Explain that a class of the user's own can't be imported."""
+    for found in PROBLEM.finditer(message):
+        module, _, name = found[1].rpartition(".")
+        where, problem = _keys(message[: found.start()]), found[2].strip()
+        if problem.startswith("No module named"):
+            return (
+                f"{where}: {problem}, which {found[1]!r} is to be imported from. Name a plug-in ('ms2 list'), or the "
+                "folder that holds the module: PYTHONPATH=FOLDER ms2 ..."
+            )
+        if problem == f"module {module!r} has no attribute {name!r}":
+            return f"{where}: module {module!r} has no class {name!r}. {suggest(name, _classes(module))}"
+    return None
+
+
+def _classes(module: str) -> list[str]:
+    """Return the names of the classes that a module defines."""
+    found = vars(import_module(module)).items()
+    return [name for name, value in found if isinstance(value, type) and value.__module__ == module]
+
+
+EXPLANATIONS = (
+    _not_imported,
+    _within_class,
+    _misplaced,
+    _abstract,
+    _unknown_plugin,
+    _unknown_choice,
+    _unknown_file,
+    _explain_type,
+)
 """Functions that explain a message of one sort each, or return None; the first that does is taken."""
 
 
