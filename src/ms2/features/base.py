@@ -14,6 +14,9 @@ from ms2.core.registry import Plugin
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 
+PART_ON_CPU = 2**20
+"""Numbers in the images that an extractor reads at once on a CPU: with more, its maps exceed the caches."""
+
 Blocks = dict[str, Float[Tensor, "b _"]]
 """Features of b images in named blocks, each with a dimension and a scale of its own."""
 
@@ -32,6 +35,14 @@ class FeatureExtractor(Plugin, nn.Module, ABC, kind="features"):
     @abstractmethod
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Compute the feature blocks of images with pixels in [0, 1]."""
+
+
+def blocks_of(features: FeatureExtractor, images: Float[Tensor, "b c h w"]) -> Blocks:
+    """Compute the feature blocks of images; without gradients, on a CPU a part of the images at a time."""
+    if torch.is_grad_enabled() or images.device.type != "cpu" or images.numel() <= PART_ON_CPU:
+        return features(images)
+    parts = [features(part) for part in images.split(max(1, PART_ON_CPU // images[0].numel()))]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 class CountPrediction(NamedTuple):

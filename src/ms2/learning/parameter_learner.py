@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from ms2.core.bounds import PositiveFloat
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError, suggest
-from ms2.features.base import Blocks, FeatureExtractor, SceneFeatureExtractor
+from ms2.features.base import Blocks, FeatureExtractor, SceneFeatureExtractor, blocks_of
 from ms2.gradients.base import Gradient, SampledScenes
 from ms2.learning.learner import Learner, Log, Real, local_number
 from ms2.models.parameters import ParameterModel
@@ -138,14 +138,14 @@ class ParameterLearner(Learner):
         """Compute features of the images of scenes, with the derivatives that the gradient estimator needs."""
         renderer = model.world.renderer
         if not self.gradient.straight_through:
-            return features(renderer.render(scenes))
+            return blocks_of(features, renderer.render(scenes))
         if not isinstance(features, SceneFeatureExtractor):
             raise UserError(
                 f"{type(self.gradient).__name__} goes through what features read, and {type(features).__name__} reads "
                 "no parameters: take DenseAttributes, or another gradient"
             )
         with torch.no_grad():
-            found = features(renderer.render(scenes))
+            found = blocks_of(features, renderer.render(scenes))
         truth = features.ground_truth(scenes, renderer.centres(scenes))
         if not any(block in truth for block in self.objective.blocks or found):
             raise UserError(

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from ms2.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from ms2.core.distributed import Processes
-from ms2.features.base import Blocks, FeatureExtractor
+from ms2.features.base import Blocks, FeatureExtractor, blocks_of
 from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.grammar.derivations import Derivations
 from ms2.learning.credit_assignment import CreditAssignment
@@ -114,7 +114,7 @@ class StructureLearner(Learner):
         """Sample n scenes, render and embed them."""
         derivations = model.derivations(n, generator)
         scenes = model.scenes(derivations.rules, generator)
-        return Samples(derivations, features(model.world.renderer.render(scenes)))
+        return Samples(derivations, blocks_of(features, model.world.renderer.render(scenes)))
 
     def surrogate(
         self,

@@ -15,7 +15,7 @@ from ms2.core.errors import UserError
 from ms2.core.files import read_cached, read_tensors, write_tensors
 from ms2.core.hashing import digest
 from ms2.core.settings import fingerprint, source_fingerprint
-from ms2.features.base import Blocks, FeatureExtractor, state_bytes
+from ms2.features.base import Blocks, FeatureExtractor, blocks_of, state_bytes
 from ms2.targets.base import Target
 
 Batches = Iterable[tuple[Int[Tensor, " b"], Tensor]]
@@ -56,7 +56,7 @@ def embed(
         if not parts and on_first_batch is not None:
             on_first_batch(pixels)
         indices.append(index.to(device))
-        parts.append(features(pixels))
+        parts.append(blocks_of(features, pixels))
     nothing = torch.empty(0, dtype=torch.int64, device=device)
     order = processes.gather(torch.cat(indices) if indices else nothing)
     if not len(order):
