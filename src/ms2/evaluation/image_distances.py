@@ -17,7 +17,7 @@ from ms2.core.paths import expand_path
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
 from ms2.evaluation.sampling import measured_rows
-from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor, state_bytes
+from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor, weights_fingerprint
 from ms2.metrics.fid import fid_intervals
 from ms2.metrics.intervals import PriorAndLearned
 from ms2.metrics.kid import kid_intervals
@@ -214,4 +214,4 @@ def _weights(features: FeatureExtractor) -> str:
         with path.open("rb") as file:
             return f"{path.name} (sha256 {sha256(iter(lambda: file.read(1 << 20), b''))[:8]})"
     which = "random weights" if given is None else f"{given} weights".strip()
-    return f"{which} (sha256 {sha256(state_bytes(features))[:8]})"
+    return f"{which} (sha256 {weights_fingerprint(features)[:8]})"

@@ -5,9 +5,11 @@ from ms2.features.base import (
     Blocks,
     CountPrediction,
     FeatureExtractor,
+    PretrainedWeights,
     SceneFeatureExtractor,
     TrainedExtractor,
     state_bytes,
+    weights_fingerprint,
 )
 from ms2.features.dense import DenseCounts
 from ms2.features.dense_attributes import DenseAttributes
@@ -23,8 +25,10 @@ __all__ = [
     "FeatureExtractor",
     "InceptionPool3",
     "PretrainedCounts",
+    "PretrainedWeights",
     "ResNet",
     "SceneFeatureExtractor",
     "TrainedExtractor",
     "state_bytes",
+    "weights_fingerprint",
 ]

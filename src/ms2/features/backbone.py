@@ -14,7 +14,7 @@ from ms2.core.bounds import Dimension, FiniteFloat, PositiveFloat, Seed
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import read_tensors, reading
 from ms2.core.paths import UserPath, Weights, expand_path
-from ms2.features.base import Blocks, FeatureExtractor
+from ms2.features.base import Blocks, FeatureExtractor, PretrainedWeights, weights_fingerprint
 
 TIMM_PREFIX = "timm/"
 """Prefix of the names of timm's networks."""
@@ -86,6 +86,7 @@ class Backbone(FeatureExtractor):
         self.size = size
         self.layer = layer
         self.network = self._adapted(truncate_network(architecture, [layer], weights, seed))
+        self.pretrained = pretrained_weights(self.network, architecture, [layer], weights)
         self.colours = InputNormalisation(mean, std)
         self.eval().requires_grad_(False)
 
@@ -151,6 +152,23 @@ def truncate_network(architecture: str, layers: Sequence[str], weights: Weights,
     if weights is not None:
         _load(found, _weights(architecture, weights), weights, architecture, layers[-1])
     return found
+
+
+def pretrained_weights(
+    network: nn.Module, architecture: str, layers: Sequence[str], weights: Weights
+) -> dict[str, PretrainedWeights]:
+    """Describe the weights of an extractor's submodule ``network``; empty if they are random.
+
+    Args:
+        network: The network, as `truncate_network` built it.
+        architecture: Name of the network.
+        layers: Names of its layers, from first to last.
+        weights: Where its weights are from.
+    """
+    if weights is None:
+        return {}
+    source = f"{architecture} up to {layers[-1]!r} from {weights}"
+    return {"network": PretrainedWeights(source, weights_fingerprint(network))}
 
 
 def _network(architecture: str) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ms2.core.errors import UserError, suggest
+from ms2.core.hashing import sha256
 from ms2.core.registry import Plugin
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
@@ -21,8 +23,24 @@ Blocks = dict[str, Float[Tensor, "b _"]]
 """Features of b images in named blocks, each with a dimension and a scale of its own."""
 
 
+class PretrainedWeights(NamedTuple):
+    """Weights that were loaded from a file or a library, and that nothing trains.
+
+    Attributes:
+        source: What they are and where from, for errors.
+        fingerprint: `weights_fingerprint` of the module that they were loaded into.
+    """
+
+    source: str
+    fingerprint: str
+
+
 class FeatureExtractor(Plugin, nn.Module, ABC, kind="features"):
     """Base class: maps images to named feature blocks, in which images are compared without labels (section 3.3).
+
+    Attributes:
+        pretrained: By the name of a submodule, the pretrained weights that it holds. Checkpoints hold their fingerprint
+            instead of them, unless they were changed since.
 
     Example:
         >>> class Brightness(FeatureExtractor):
@@ -31,6 +49,8 @@ class FeatureExtractor(Plugin, nn.Module, ABC, kind="features"):
         >>> Brightness()(torch.zeros(2, 1, 8, 8))["brightness"].shape
         torch.Size([2, 1])
     """
+
+    pretrained: Mapping[str, PretrainedWeights] = MappingProxyType({})
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
@@ -219,6 +239,11 @@ def state_bytes(module: nn.Module) -> Iterator[bytes]:
     for name, value in sorted(module.state_dict().items()):
         yield name.encode()
         yield value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Compute the SHA-256 of names and values of a module's state, as hexadecimal digits."""
+    return sha256(state_bytes(module))
 
 
 def class_counts(labels: Rendering, num_classes: int) -> Int[Tensor, "b c"]:

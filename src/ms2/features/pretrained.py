@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ms2.core.bounds import Dimension, FiniteFloat, Fraction, NonNegativeFloat, PositiveFloat, Seed
 from ms2.core.errors import UserError
 from ms2.core.paths import Weights
-from ms2.features.backbone import IMAGENET_MEAN, IMAGENET_STD, InputNormalisation, truncate_network
+from ms2.features.backbone import IMAGENET_MEAN, IMAGENET_STD, InputNormalisation, pretrained_weights, truncate_network
 from ms2.features.base import Blocks
 from ms2.features.dense import DenseCounts
 from ms2.features.resnet import ChannelLayerNorm
@@ -70,6 +70,7 @@ class PretrainedCounts(DenseCounts):
             raise UserError("layers must name at least one layer of the network, whose maps are used")
         self.layers = list(layers)
         self.network = truncate_network(architecture, self.layers, weights, seed).requires_grad_(False)
+        self.pretrained = pretrained_weights(self.network, architecture, self.layers, weights)
         self.colours = InputNormalisation(mean, std)
         self.cell, self.margin = self._grid()
         with torch.no_grad():

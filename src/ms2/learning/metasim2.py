@@ -26,6 +26,7 @@ from ms2.learning.structure_learner import StructureLearner
 from ms2.learning.turns import Turns
 from ms2.models.checkpoints import SETTINGS, CheckpointError, check_grammar, difference, grammar_metadata
 from ms2.models.parameters import ParameterModel
+from ms2.models.pretrained_weights import LEFT_OUT, fill_in, leave_out
 from ms2.models.scene_model import Row, SceneModel
 from ms2.models.structure import StructureModel
 from ms2.world import World
@@ -153,8 +154,9 @@ class MetaSim2(Configured, AlternatingOptimisation):
         return self.scene_model.images(len(batch), draw)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the weights, and store the grammar's rules beside them."""
+        """Check the weights, leave out those that are pretrained, and store the grammar's rules beside them."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint[LEFT_OUT] = leave_out(checkpoint["state_dict"], self)
         checkpoint["grammar"] = grammar_metadata(self.world.grammar)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -162,17 +164,18 @@ class MetaSim2(Configured, AlternatingOptimisation):
         self.check_checkpoint(checkpoint, self.trainer.state.fn == TrainerFn.FITTING)
 
     def check_checkpoint(self, checkpoint: dict[str, Any], resumes: bool) -> None:
-        """Check that a checkpoint's weights belong to this grammar and this model.
+        """Check that a checkpoint's weights belong to this grammar and this model, and fill in those left out of it.
 
         Args:
-            checkpoint: Its content.
+            checkpoint: Its content, to whose weights this model's pretrained ones are added.
             resumes: Whether learning is to go on from it.
 
         Raises:
-            CheckpointError: If the checkpoint's rules are not this world's, or its weights not this model's, or it
-                lacks what learning needs to go on.
+            CheckpointError: If the checkpoint's rules are not this world's, or its weights not this model's, or
+                it was trained with other pretrained weights, or lacks what learning needs to go on.
         """
         check_grammar(checkpoint, self.world.grammar)
+        fill_in(checkpoint["state_dict"], checkpoint.get(LEFT_OUT), self)
         problem = difference(checkpoint["state_dict"], self)
         if problem is not None:
             raise CheckpointError(f"the checkpoint is of another model: {problem}. {SETTINGS}")

@@ -19,6 +19,7 @@ from ms2.core.settings import Configured
 from ms2.learning.drawn_ahead import DrawnAhead, Samples
 from ms2.learning.steps import Steps
 from ms2.metrics.results import ProbeResult
+from ms2.models.pretrained_weights import LEFT_OUT, fill_in, leave_out
 from ms2.world import World
 
 
@@ -113,6 +114,15 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
         """Check what was trained, and free the samples that were drawn ahead."""
         super().on_train_end()
         self.ahead.clear()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the weights, and leave out those that are pretrained."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[LEFT_OUT] = leave_out(checkpoint["state_dict"], self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Fill in the weights that were left out."""
+        fill_in(checkpoint["state_dict"], checkpoint.get(LEFT_OUT), self)
 
     def train_dataloader(self) -> Steps:
         """Return a loader of step numbers; ``training_step`` takes the samples."""

@@ -21,6 +21,7 @@ from ms2.learning.pretraining import Pretraining
 from ms2.learning.stage import Stage
 from ms2.metrics.results import StageRecord
 from ms2.models.checkpoints import difference
+from ms2.models.pretrained_weights import LEFT_OUT, fill_in, leave_out
 
 STAGES: tuple[type[Stage], ...] = (ExtractorTraining, Pretraining, Autoencoding)
 """The stages that ``ms2 fit`` runs before learning, in order."""
@@ -76,7 +77,8 @@ def run_stage(
     record = StageRecord(checkpoints.seconds, False, checkpoints.metrics(trainer), stage.findings)
     if trainer.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in stage.trained_module.state_dict().items()}
-        write_tensors(files.result, {"weights": weights, "record": encode(record)})
+        left_out = leave_out(weights, stage.trained_module)
+        write_tensors(files.result, {"weights": weights, LEFT_OUT: left_out, "record": encode(record)})
         files.checkpoint.unlink(missing_ok=True)
     trainer.strategy.barrier()
     return record
@@ -84,6 +86,7 @@ def run_stage(
 
 def _parse(stage: Stage, saved: Any, path: Path) -> tuple[dict[str, torch.Tensor], StageRecord]:
     """Return weights and record of a finished stage; raise an error if they are not this stage's."""
+    fill_in(saved["weights"], saved.get(LEFT_OUT), stage.trained_module)
     problem = difference(saved["weights"], stage.trained_module)
     if problem is not None:
         raise ValueError(problem)
@@ -92,6 +95,7 @@ def _parse(stage: Stage, saved: Any, path: Path) -> tuple[dict[str, torch.Tensor
 
 def _resumable(stage: Stage, saved: Any) -> int:
     """Return the number of steps of a checkpoint; raise an error if a stage can't be resumed from it."""
+    fill_in(saved["state_dict"], saved.get(LEFT_OUT), stage)
     problem = difference(saved["state_dict"], stage)
     needed = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
     lacking = [key for key in needed if not saved.get(key)]
