@@ -1,4 +1,4 @@
-"""Samples of the prior for many training steps, drawn at once and handed out step by step."""
+"""Samples of the prior for many training steps, drawn at once and handed out for one step or several."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
@@ -19,7 +19,7 @@ Samples = TypeVar("Samples", SceneBatch, Tensor)
 
 
 class DrawnAhead(Generic[Samples]):
-    """Draws the samples of many steps in blocks, and hands out those of one step and process.
+    """Draws the samples of many steps in blocks, and hands out a process's own of one step or of several.
 
     Only what does not depend on trained weights can be drawn ahead. A block depends on the keys, its number, and the
     number of samples in it; all processes draw the same blocks and take their own parts, so that their samples are
@@ -29,8 +29,8 @@ class DrawnAhead(Generic[Samples]):
     Args:
         draw: Draws a number of samples with a generator, on its device. What has to read them from the device to check
             them belongs here.
-        used: Computes the number of entries of each sample that are used, from the first on: of each step's samples,
-            those that none of them uses are cut off.
+        used: Computes the number of entries of each sample that are used, from the first on: of samples that are handed
+            out together, those that none of them uses are cut off.
         batch_size: Samples per step, over all processes.
         num_steps: Number of steps; a block holds no more.
         keys: Keys of the blocks' generators, such as a seed and a name.
@@ -54,46 +54,75 @@ class DrawnAhead(Generic[Samples]):
         self._used: Callable[[Samples], Int[Tensor, " b"]] = used
         self.batch_size, self.num_steps, self._keys = batch_size, num_steps, tuple(keys)
         self.steps_per_block = min(max(1, BLOCK_SIZE // batch_size), num_steps)
-        self._held: tuple[int, torch.device, Processes] | None = None
-        self._steps: Sequence[Samples] = []
+        self._held: tuple[int, int, torch.device, Processes] | None = None
+        self._groups: Sequence[Samples] = []
 
     def step(self, step: int, device: torch.device, processes: Processes = Processes()) -> Samples:  # noqa: B008
         """Return the samples of a step, counted from 0, that belong to this process."""
-        number, place = divmod(step, self.steps_per_block)
-        if self._held != (number, device, processes):
+        return self.steps(step, 1, device, processes)
+
+    def steps(
+        self,
+        first: int,
+        together: int,
+        device: torch.device,
+        processes: Processes = Processes(),  # noqa: B008
+    ) -> Samples:
+        """Return this process's samples of a group of steps, in the order of the steps.
+
+        A block is cut into groups when it is drawn, so that between blocks nothing is computed. Samples of a group have
+        as many entries as the largest of them uses.
+
+        Args:
+            first: First step of the group, as `group` gives it.
+            together: Number of steps of a group.
+            device: Device of the samples.
+            processes: This process, among all.
+        """
+        number, place = divmod(first, self.steps_per_block)
+        if self._held != (number, together, device, processes):
             self.clear()  # before the next block is drawn
-            self._steps = self._block(number, device, processes)
-            self._held = number, device, processes
-        return self._steps[place]
+            self._groups = self._block(number, together, device, processes)
+            self._held = number, together, device, processes
+        return self._groups[place // together]
+
+    def group(self, step: int, together: int) -> range:
+        """Return the steps of a step's group: ``together``, or fewer where a block or the training ends."""
+        start = step - step % self.steps_per_block
+        first = step - (step - start) % together
+        return range(first, min(first + together, start + self.steps_per_block, self.num_steps))
 
     def clear(self) -> None:
         """Free the block."""
-        self._held, self._steps = None, []
+        self._held, self._groups = None, []
 
     @torch.no_grad()
-    def _block(self, number: int, device: torch.device, processes: Processes) -> Sequence[Samples]:
-        """Draw a block, and cut it into the parts that this process has of each step."""
+    def _block(self, number: int, together: int, device: torch.device, processes: Processes) -> Sequence[Samples]:
+        """Draw a block, and cut what this process has of it into groups of steps."""
         shape = self.steps_per_block, self.batch_size
         samples = self._draw(shape[0] * shape[1], generator(*self._keys, "block", number, device=device))
         # one transfer from the device
         widths: list[int] = self._used(samples).view(shape).amax(1).clamp(min=1).tolist()
+        # the last block's last steps may be beyond the last step
+        widths = widths[: self.num_steps - number * self.steps_per_block]
+        widest = [max(widths[i : i + together]) for i in range(0, len(widths), together)]
         local = self.batch_size // processes.world_size
         own = slice(processes.rank * local, (processes.rank + 1) * local)
 
-        def by_step(values: Tensor) -> Sequence[Tensor]:
-            parts = values.unflatten(0, shape)[:, own].unbind(0)
-            return parts if values.ndim == 1 else [part[:, :width] for part, width in zip(parts, widths, strict=True)]
+        def in_groups(values: Tensor) -> Sequence[Tensor]:
+            parts = values.unflatten(0, shape)[: len(widths), own].flatten(0, 1).split(together * local)
+            return parts if values.ndim == 1 else [part[:, :width] for part, width in zip(parts, widest, strict=True)]
 
-        return split_samples(samples, by_step)
+        return split_samples(samples, in_groups)
 
 
-def split_samples(samples: Samples, by_step: Callable[[Tensor], Sequence[Tensor]]) -> Sequence[Samples]:
+def split_samples(samples: Samples, split: Callable[[Tensor], Sequence[Tensor]]) -> Sequence[Samples]:
     """Split samples by a function that splits each of their tensors into as many parts."""
     if isinstance(samples, Tensor):
-        return by_step(samples)
-    classes, parents = by_step(samples.classes), by_step(samples.parents)
-    attributes = {name: by_step(values) for name, values in samples.attributes.items()}
-    environment = {name: by_step(values) for name, values in samples.environment.items()}
+        return split(samples)
+    classes, parents = split(samples.classes), split(samples.parents)
+    attributes = {name: split(values) for name, values in samples.attributes.items()}
+    environment = {name: split(values) for name, values in samples.environment.items()}
     return [
         SceneBatch(
             classes[i],

@@ -35,17 +35,19 @@ class RenderedAhead:
 
     def __init__(self, renderer: Renderer, scenes: DrawnAhead[SceneBatch]) -> None:
         self.renderer, self.scenes = renderer, scenes
-        self._held: tuple[int, torch.device, Processes] | None = None
+        self._held: tuple[range, torch.device, Processes] | None = None
         self._steps: Sequence[Labelled] = []
 
     def step(self, step: int, device: torch.device, processes: Processes = Processes()) -> Labelled:  # noqa: B008
         """Return this process's images of a step with their scenes."""
-        first = step - step % self.scenes.steps_per_block % self.steps_together(device, processes)
-        if self._held != (first, device, processes):
-            self.clear()  # before more are rendered
-            self._steps = self._render(first, device, processes)
-            self._held = first, device, processes
-        return self._steps[step - first]
+        together = self.steps_together(device, processes)
+        steps = self.scenes.group(step, together)
+        if self._held != (steps, device, processes):
+            self.clear()  # before more are drawn and rendered
+            scenes = self.scenes.steps(steps.start, together, device, processes)
+            self._steps = self._render(scenes, len(steps))
+            self._held = steps, device, processes
+        return self._steps[step - steps.start]
 
     def steps_together(self, device: torch.device, processes: Processes = Processes()) -> int:  # noqa: B008
         """Return the number of steps whose images are rendered at once."""
@@ -58,40 +60,16 @@ class RenderedAhead:
         self._held, self._steps = None, []
 
     @torch.no_grad()
-    def _render(self, first: int, device: torch.device, processes: Processes) -> Sequence[Labelled]:
-        """Render the images of the steps from a first one on, of those in its block that are trained at all."""
-        per_block = self.scenes.steps_per_block
-        end = min(first + self.steps_together(device, processes), first - first % per_block + per_block)
-        end = max(first + 1, min(end, self.scenes.num_steps)) if first < self.scenes.num_steps else end
-        scenes = [self.scenes.step(step, device, processes) for step in range(first, end)]
-        if len(scenes) == 1:
-            return [(self.renderer.render_labelled(scenes[0]), scenes[0])]
-        whole, batch_size = concatenated(scenes), len(scenes[0])
-        rendering = self.renderer.render_labelled(whole)
+    def _render(self, scenes: SceneBatch, num_steps: int) -> Sequence[Labelled]:
+        """Render scenes, and divide them and their images among the steps."""
+        rendering = self.renderer.render_labelled(scenes)
+        if num_steps == 1:
+            return [(rendering, scenes)]
+        local = len(scenes) // num_steps
         values = {field.name: getattr(rendering, field.name) for field in fields(rendering)}
-        parts = {name: value.split(batch_size) for name, value in values.items() if isinstance(value, Tensor)}
-        shown = split_samples(whole, lambda tensor: tensor.split(batch_size))
+        parts = {name: value.split(local) for name, value in values.items() if isinstance(value, Tensor)}
+        shown = split_samples(scenes, lambda tensor: tensor.split(local))
         return [
             (replace(rendering, **{name: part[i] for name, part in parts.items()}), some)
             for i, some in enumerate(shown)
         ]
-
-
-def concatenated(scenes: Sequence[SceneBatch]) -> SceneBatch:
-    """Concatenate batches of scenes, which may differ in the number of their entries."""
-    width = max(some.classes.shape[1] for some in scenes)
-
-    def joined(parts: Sequence[Tensor], unused: int | None = None) -> Tensor:
-        """Concatenate; unused entries repeat the last one, as values that a prior never draws may break a renderer."""
-        if parts[0].ndim == 1:
-            return torch.cat(list(parts))
-        lacking = [width - part.shape[1] for part in parts]
-        last = [p[:, -1:] if unused is None else torch.full_like(p[:, -1:], unused) for p in parts]
-        return torch.cat([torch.cat([p, q.expand(-1, n)], 1) for p, q, n in zip(parts, last, lacking, strict=True)])
-
-    return SceneBatch(
-        joined([some.classes for some in scenes], -1),
-        joined([some.parents for some in scenes], -1),
-        {name: joined([some.attributes[name] for some in scenes]) for name in scenes[0].attributes},
-        {name: joined([some.environment[name] for some in scenes]) for name in scenes[0].environment},
-    )
