@@ -415,6 +415,7 @@ def test_more_parents_than_are_told_apart() -> None:
         CountError, match=r"class 'car' whose parent is number 3, but only 2 .* raise features\.parents_per_class"
     ):
         CountSlots(["road", "car"], {"car": 2}).check(classes, parents)
+    CountSlots(["road", "car"], {"car": 2}).check(classes, parents, classes == 0)  # the car is hidden
     assert CountSlots(["road", "car"], {"car": 2}).assign(classes, parents).tolist() == [[0, 0, 0, -1]]
 
 

@@ -8,8 +8,13 @@ from helpers import EXPECTED, Beads, abacus, fit, stage_trainer
 from jaxtyping import Float
 from torch import Tensor
 
-from ms2.features.base import Blocks, FeatureExtractor
+from ms2.features.base import Blocks, CountError, FeatureExtractor
+from ms2.features.dense import DenseCounts
 from ms2.learning.extractor import ExtractorTraining
+from ms2.world import World
+from ms2.worlds.multimnist.grammar import MultiMNIST
+from ms2.worlds.multimnist.priors import RandomDigits, UniformPlacement
+from ms2.worlds.multimnist.renderer import DigitCanvas
 
 pytestmark = EXPECTED
 
@@ -28,6 +33,20 @@ def test_the_extractor_is_trained(tmp_path: Path) -> None:
     stage_trainer(tmp_path, stage).fit(stage)
     assert features.scale.item() == pytest.approx(15, abs=0.1)
     assert stage.findings["prior"].scores["count_accuracy"] == 1
+
+
+@pytest.mark.parametrize("side", [12, 120])
+def test_visible_objects_alone_are_checked(side: int) -> None:
+    """Digits as large as the canvas hide each other, and those that are hidden need no places."""
+    prior, renderer = RandomDigits(1, 5), DigitCanvas(canvas_size=side, digit_size=12)
+    world = World(MultiMNIST(), prior, UniformPlacement(), renderer)
+    features = DenseCounts(1, list("0123456789"), max_count=3, min_visibility=0.9, widths=(4, 4, 4))
+    stage = ExtractorTraining(world, features, max_steps=4, batch_size=16)
+    if side == 12:
+        stage.images.step(0, stage.device)
+    else:
+        with pytest.raises(CountError, match="but the extractor counts only to 3"):
+            stage.images.step(0, stage.device)
 
 
 def test_an_extractor_that_isnt_trainable_is_left_alone(tmp_path: Path) -> None:

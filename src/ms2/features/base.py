@@ -137,17 +137,26 @@ class CountSlots(nn.Module):
         number = (classes.unsqueeze(2) == classes.unsqueeze(1)).tril(-1).sum(2)
         return F.pad(number, (1, 0)).gather(1, parents + 1)
 
-    def check(self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"]) -> None:
+    def check(
+        self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"] | None = None
+    ) -> None:
         """Check that every object has a slot.
+
+        Args:
+            classes: Class number of each object, or -1.
+            parents: Index of each object's parent, or -1.
+            seen: Which objects are counted; all by default.
 
         Raises:
             CountError: If an object's parent has a higher number than are counted separately.
         """
         beyond = (self.assign(classes, parents) < 0) & (classes >= 0)
+        if seen is not None:  # parents are numbered among all, so that hidden objects are left out afterwards
+            beyond &= seen
         if bool(beyond.any()):
             class_id = int(classes[beyond][0])
             name = self.names[self.class_ids.index(class_id)].rsplit("_", 1)[0]
-            largest = int(self._parent_number(classes, parents)[classes == class_id].max())
+            largest = int(self._parent_number(classes, parents)[beyond & (classes == class_id)].max())
             raise CountError(
                 f"an image has objects of class {name!r} whose parent is number {largest + 1}, but only "
                 f"{self.sizes[class_id]} are counted separately: raise features.parents_per_class"

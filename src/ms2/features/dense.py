@@ -204,7 +204,7 @@ class DenseCounts(TrainedExtractor):
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
     ) -> None:
         """Check that the objects of scenes that are seen can all be counted."""
-        self.slots.check(classes, parents)
+        self.slots.check(classes, parents, seen)
         # parents are numbered among all, so that hidden objects are left out afterwards
         slots = torch.where(seen, self.slots.assign(classes, parents), -1)
         counts = self.slots.count_assigned(slots)

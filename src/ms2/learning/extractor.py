@@ -77,7 +77,7 @@ class ExtractorTraining(Stage[SceneBatch]):
         self.hidden_lr = hidden_lr
         self.structure_prior = structure_prior or world.structure_prior
         self.parameter_prior = parameter_prior or world.parameter_prior
-        self.images = RenderedAhead(world.renderer, self.ahead)
+        self.images = RenderedAhead(world.renderer, self.ahead, self.check_labels)
         self.probe_priors = {"prior": world.parameter_prior, **(probe_priors or {})}
 
     @property
@@ -118,11 +118,19 @@ class ExtractorTraining(Stage[SceneBatch]):
         """Draw scenes of the prior."""
         rules = self.structure_prior.sample(self.world.grammar, n, generator)
         scenes = self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), generator)
-        if isinstance(self.features, TrainedExtractor):
-            # what is visible is known only where images are rendered, as before training (`check_max_count`)
-            seen = scenes.mask & (self.features.min_visibility == 0)
-            self.features.check_numbers(scenes.classes, scenes.parents, seen)
+        if isinstance(self.features, TrainedExtractor) and self.features.min_visibility == 0:
+            self.features.check_numbers(scenes.classes, scenes.parents, scenes.mask)
         return scenes
+
+    def check_labels(self, labels: Rendering) -> None:
+        """Check that visible objects can all be counted, where hidden ones are not: which are is known only here.
+
+        Raises:
+            CountError: If an image holds more of them than the extractor can represent.
+        """
+        if isinstance(self.features, TrainedExtractor) and self.features.min_visibility > 0:
+            seen = labels.visibility >= self.features.min_visibility
+            self.features.check_numbers(labels.classes, labels.parents, seen)
 
     def used(self, samples: SceneBatch) -> Int[Tensor, " b"]:
         """Compute the number of entries of each scene up to its last object."""

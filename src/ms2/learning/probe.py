@@ -72,7 +72,7 @@ def _predict(
         counts.append(count_classes(torch.where(visible, scenes.classes, -1), len(world.classes)))
         if parts[-1].slots is not None:
             # before hidden objects are left out, since parents are numbered among all
-            features.slots.check(scenes.classes, scenes.parents)
+            features.slots.check(scenes.classes, scenes.parents, visible)
             assigned = features.slots.assign(scenes.classes, scenes.parents)
             slots.append(features.slots.count_assigned(torch.where(visible, assigned, -1)))
     predicted = CountPrediction(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))

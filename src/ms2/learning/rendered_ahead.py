@@ -1,7 +1,7 @@
 """Labelled images of several training steps, rendered at once and handed out step by step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
 import torch
@@ -25,6 +25,7 @@ class RenderedAhead:
     Args:
         renderer: Renders the images.
         scenes: The scenes of each step.
+        check: Checks labels, for which it may read the device: those of the first images of each block of scenes.
 
     Example:
         >>> scenes = DrawnAhead(world.sample_prior, used_entries, batch_size=8, num_steps=100, keys=(0, "example"))
@@ -33,11 +34,17 @@ class RenderedAhead:
         (8, 8)
     """
 
-    def __init__(self, renderer: Renderer, scenes: DrawnAhead[SceneBatch]) -> None:
-        self.renderer, self.scenes = renderer, scenes
+    def __init__(
+        self,
+        renderer: Renderer,
+        scenes: DrawnAhead[SceneBatch],
+        check: Callable[[Rendering], None] = lambda labels: None,
+    ) -> None:
+        self.renderer, self.scenes, self._check = renderer, scenes, check
         self._held: tuple[range, torch.device, Processes] | None = None
         self._steps: Sequence[Labelled] = []
 
+    @torch.no_grad()
     def step(self, step: int, device: torch.device, processes: Processes = Processes()) -> Labelled:  # noqa: B008
         """Return this process's images of a step with their scenes."""
         together = self.steps_together(device, processes)
@@ -45,7 +52,10 @@ class RenderedAhead:
         if self._held != (steps, device, processes):
             self.clear()  # before more are drawn and rendered
             scenes = self.scenes.steps(steps.start, together, device, processes)
-            self._steps = self._render(scenes, len(steps))
+            labels = self.renderer.render_labelled(scenes)
+            if steps.start % self.scenes.steps_per_block == 0:
+                self._check(labels)
+            self._steps = by_step(labels, scenes, len(steps))
             self._held = steps, device, processes
         return self._steps[step - steps.start]
 
@@ -59,17 +69,13 @@ class RenderedAhead:
         """Free the images."""
         self._held, self._steps = None, []
 
-    @torch.no_grad()
-    def _render(self, scenes: SceneBatch, num_steps: int) -> Sequence[Labelled]:
-        """Render scenes, and divide them and their images among the steps."""
-        rendering = self.renderer.render_labelled(scenes)
-        if num_steps == 1:
-            return [(rendering, scenes)]
-        local = len(scenes) // num_steps
-        values = {field.name: getattr(rendering, field.name) for field in fields(rendering)}
-        parts = {name: value.split(local) for name, value in values.items() if isinstance(value, Tensor)}
-        shown = split_samples(scenes, lambda tensor: tensor.split(local))
-        return [
-            (replace(rendering, **{name: part[i] for name, part in parts.items()}), some)
-            for i, some in enumerate(shown)
-        ]
+
+def by_step(labels: Rendering, scenes: SceneBatch, num_steps: int) -> Sequence[Labelled]:
+    """Divide images and their scenes among steps."""
+    if num_steps == 1:
+        return [(labels, scenes)]
+    local = len(scenes) // num_steps
+    values = {field.name: getattr(labels, field.name) for field in fields(labels)}
+    parts = {name: value.split(local) for name, value in values.items() if isinstance(value, Tensor)}
+    shown = split_samples(scenes, lambda tensor: tensor.split(local))
+    return [(replace(labels, **{name: part[i] for name, part in parts.items()}), some) for i, some in enumerate(shown)]
