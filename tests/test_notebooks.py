@@ -26,6 +26,11 @@ KNOWN = {
         "result.results.attributes['y'].distances['w1']['prior'].value": (0.15625, 0.005),
         "result.results.attributes['heading'].distances['w1']['prior'].value": (82.5, 2),
         "float(slope[0, 0] / difference)": (1, 0.01),
+        # what breaks the contract that unused entries are not read
+        "len([*__import__('ms2.contracts.images').contracts.images.unused_not_read(world, ms2.generator('nan'))])": (
+            0,
+            0,
+        ),
     },
 }
 """By notebook, expressions with values and tolerances that hold at its end, however few steps its stages have."""
