@@ -206,6 +206,7 @@ def test_a_run_that_is_under_way_is_left_alone(mine: Path, capsys: pytest.Captur
         ({"trainer__accumulate_grad_batches": 2}, "accumulate_grad_batches must be 1"),
         ({"trainer__gradient_clip_val": 1}, "max_grad_norm instead"),
         ({"trainer__max_steps": 0}, "nothing would be learned"),
+        ({"trainer__max_steps": 3, "trainer__min_steps": 4}, "trainer.min_steps is 4, but trainer.max_steps 3"),
         ({"trainer__precision": 64}, "trainer.precision is 64-true, but images are 32 bits wide"),
         ({"trainer__devices": 3, "trainer__strategy": "ddp"}, "batch_size is 16, which 3 processes can't share"),
         ({"model__structure__init_args__t_max": 7}, "raise model.structure.t_max"),
@@ -231,9 +232,16 @@ def test_a_key_without_a_value_is_named(tmp_path: Path, key: str, capsys: pytest
     assert f"{key} has no value" in refused(["fit", "--config", str(tmp_path / "mine.yaml")], capsys)
 
 
-def test_only_fit_runs_dry(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["test", "--config", "multimnist_quick", "--dry_run", "true"]
-    assert "dry_run belongs to 'ms2 fit'" in refused(words, capsys)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dry_run", ["test", "--dry_run", "true"]),
+        ("stage", ["predict", "--stage=all"]),
+        ("fresh", ["validate", "--fresh=true"]),
+    ],
+)
+def test_options_of_training_are_those_of_fit(name: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{name} belongs to 'ms2 fit'" in refused([*words, "--config", "multimnist_quick"], capsys)
 
 
 def test_trying_a_run_leaves_nothing(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,8 +123,12 @@ class CLI(LightningCLI):
         for name in ("name", "trainer"):
             if settings.get(name) is None:
                 raise UserError(f"{name} has no value: give one, or remove the key {name!r}")
-        if command and command[0] != "fit" and settings["dry_run"]:
-            raise UserError(f"dry_run belongs to 'ms2 fit': 'ms2 {command[0]}' trains nothing anyway, leave it out")
+        if command and command[0] != "fit":
+            # a run's own configuration, which the other commands read too, may say how it was trained
+            typed = {word.partition("=")[0] for word in words}
+            for name in ("dry_run", "stage", "fresh"):
+                if f"--{name}" in typed or (name == "dry_run" and settings[name]):
+                    raise UserError(f"{name} belongs to 'ms2 fit': 'ms2 {command[0]}' trains nothing, leave it out")
         check_bounds(self._parser(command[0] if command else None), settings)
         for name, hint in TRAINER_BOUNDS.items():
             if found := problem(hint, settings["trainer"][name], f"trainer.{name}"):
