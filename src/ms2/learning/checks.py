@@ -55,8 +55,8 @@ def check_trainer(trainer: Trainer, learns_parameters: bool, has_reward: bool) -
             "trainer.accumulate_grad_batches must be 1: scores compare the scenes of a batch with each other, so "
             "that two halves are not a whole. Raise data.batch_size instead"
         )
-    # a trial run takes fewer steps than the settings say
-    if not trainer.fast_dev_run and 0 < trainer.max_steps < (trainer.min_steps or 0):
+    shortened = trainer.fast_dev_run  # type: ignore[attr-defined]  # a trial run takes fewer steps than are set
+    if not shortened and 0 < trainer.max_steps < (trainer.min_steps or 0):
         raise UserError(
             f"trainer.min_steps is {trainer.min_steps}, but trainer.max_steps {trainer.max_steps}: lower the first or "
             "raise the second"
