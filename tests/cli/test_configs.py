@@ -25,6 +25,14 @@ OWN = (
 )
 """Settings of tiny runs that are a configuration's own here."""
 FEW = {"trainer__max_steps": 6, "trainer__val_check_interval": 3, "data__batch_size": 8, "pretraining__max_steps": 12}
+CHEAPER: dict[str, dict[str, object]] = {
+    "driving": {"data__target__init_args__num_images": 24, "evaluation__num_scenes": 24},
+    "kitti_quick": {
+        "model__features__init_args__architecture": "squeezenet1_1",
+        "model__features__init_args__layers": '["features.2", "features.3"]',
+    },
+}
+"""Further settings that save seconds, by the beginning of a configuration's name."""
 AS_IN_THE_PAPER = ("multimnist_paper", "multimnist_mmd")
 """Configurations whose features do not count, and whose lists t_max alone bounds: 15 digits, of ten classes."""
 every_config = pytest.mark.parametrize(
@@ -50,13 +58,15 @@ def test_a_configuration_can_be_read(config: Path, capsys: pytest.CaptureFixture
 
 
 @every_config
-def test_a_configuration_runs(config: Path, tmp_path: Path) -> None:
-    """To its end with small images and batches; whatever decides whether learning works out stays.
+def test_a_configuration_runs(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To its end with few and small images; whatever decides whether learning works out stays.
 
     That is grammar and priors, sequence network, list bounds, learning rate, objective and features. A warning is an
     error here, also that of lists which grow without bound.
     """
-    ms2(command(tmp_path, config, OWN, **FEW))
+    monkeypatch.setattr("ms2.learning.resemblance.NUM_COMPARED", 8)  # not tested here: 64 take seconds
+    [cheaper] = [more for name, more in CHEAPER.items() if config.stem.startswith(name)] or [{}]
+    ms2(command(tmp_path, config, OWN, **FEW, **cheaper))
     [run] = [folder for folder in tmp_path.iterdir() if folder.name != "cache"]
     assert run.name == config.stem
     counted = {"multimnist": "count", "digits": "count", "aerial2d": "roads", "driving": "cars", "kitti": "cars"}
