@@ -17,7 +17,7 @@ from typing import Any
 
 from ms2.core.configurations import read
 from ms2.metrics.intervals import mean_interval
-from ms2.metrics.results import LEARNED, PRIOR, Results, load_results
+from ms2.metrics.results import LEARNED, PRIOR, Results, load_results, summary_key
 
 HERE = Path(__file__).parent
 RUNS = Path("runs")
@@ -72,14 +72,7 @@ def finished(world: str, config: str, seeds: Sequence[int], mnist: str | None) -
 
 def number(results: Results, column: str, row: str) -> float | None:
     """Return a number of a run: ``count.tv``, ``cars.mean`` or ``kid`` of a row; None if it was not measured."""
-    name, _, distance = column.partition(".")
-    if not distance:
-        found = {} if results.images is None else results.images.distances.get(name, {})
-    elif distance == "mean":
-        return results.statistics[name].means.get(row) if name in results.statistics else None
-    else:
-        found = results.statistics[name].distances.get(distance, {}) if name in results.statistics else {}
-    return found[row].value if row in found else None
+    return results.summary.get(summary_key(column.replace(".", "_"), row))
 
 
 def cell(found: Sequence[Results], column: str, row: str) -> str:

@@ -90,6 +90,9 @@ def test_a_configuration_runs(config: Path, tmp_path: Path, monkeypatch: pytest.
             assert len(found) == 3
             assert key.endswith("mean") or f"{key}_noise_floor" in metrics_of(run)
     check_attributes(load(config), results_of(run))
+    if config.stem.startswith("driving"):
+        assert {"visible_cars_tv", "visible_poles_tv_prior", "visible_class_tv"} <= set(metrics_of(run))
+        assert {"structure_mean_tv", "visible_mean_tv", "visible_mean_tv_noise_floor"} <= set(metrics_of(run))
     assert {file.name for file in run.iterdir()} >= {
         "metrics.json",
         "summary.png",

@@ -4,19 +4,24 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 import torchvision
 import yaml
+from helpers import Abacus, abacus
 from PIL import Image
 from scipy import stats
 from torchvision.transforms.functional import pil_to_tensor
 
 from ms2.core import settings
 from ms2.core.errors import UserError
+from ms2.datasets.job import Job
+from ms2.datasets.records import ObjectLabel
 from ms2.evaluation.detectors.compared_run import open_run
 from ms2.evaluation.detectors.comparison import DetectorBudget, compare_rows, compare_runs, comparison_folder
+from ms2.evaluation.detectors.data_set_distances import record_scenes
 from ms2.evaluation.detectors.detector import load_detector
 from ms2.metrics.comparison import ComparisonResult, load_comparison, markdown_table, summarise
 from ms2.metrics.fid import fid
@@ -226,6 +231,20 @@ def test_runs_that_learned_other_parts_are_refused(run, monkeypatch):
     )
     with pytest.raises(UserError, match="a has prior, learned structure; b has prior, learned structure, learned"):
         compare_runs(["a", "b"], [0, 1], SMALL, [])
+
+
+@pytest.mark.parametrize(("least", "kept"), [(0, [[3, 5, 7]]), (8, [[3, 7]])])
+def test_labels_that_are_too_low_for_an_annotator_do_not_count(monkeypatch, least, kept):
+    heights = {"3": 8.0, "5": 7.9, "7": 20.0}
+    labels = [
+        ObjectLabel(object=i, category=name, visibility=1.0, amodal_bbox=[0.0, 0.0, 4.0, height])
+        for i, (name, height) in enumerate(heights.items())
+    ]
+    job = mock.Mock(spec=Job, source=mock.Mock())
+    job.source.model.world = abacus()
+    monkeypatch.setattr(Abacus, "min_height", least)
+    job.records.return_value = [mock.Mock(labels=labels, **{"scene.objects": []})]
+    assert record_scenes(job, annotated=True).classes.tolist() == kept
 
 
 def test_structure_is_counted_by_all_labels_where_it_was_annotated(run):

@@ -57,6 +57,15 @@ def test_results_are_read_as_they_were_written(tmp_path: Path, results: Results)
     assert load_results(tmp_path / "metrics.json") == results
 
 
+def test_results_from_before_there_was_a_field_are_read(tmp_path: Path, results: Results) -> None:
+    path = tmp_path / "metrics.json"
+    save_results(path, results)
+    edit(path, "visible")
+    edit(path, "measured_with", "num_visible")
+    edit(path, "structure", "count", "counted_class")
+    assert load_results(path) == results
+
+
 def test_the_summary_has_flat_keys_for_scripts(tmp_path: Path, results: Results) -> None:
     save_results(tmp_path / "metrics.json", results)
     summary = json.loads((tmp_path / "metrics.json").read_text())["summary"]

@@ -140,6 +140,16 @@ def test_the_truth_counts_what_the_grammar_knows(root: Path) -> None:
     assert only_vans is not None and only_vans.classes.tolist() == [[0], [-1], [-1]]
 
 
+@pytest.mark.parametrize(("least", "counted"), [(25, [[0, 0], [-1, -1], [1, -1]]), (26, [[-1], [-1], [-1]])])
+def test_labels_that_are_too_low_in_the_resized_frame_do_not_count(
+    root: Path, monkeypatch: pytest.MonkeyPatch, least: float, counted: list[list[int]]
+) -> None:
+    """The boxes are 50.15 pixels high in frames of 160 x 48 pixels, which are resized to 80 x 24."""
+    monkeypatch.setattr(Nothing, "min_height", least)
+    truth = Kitti(WORLD, root, split=None).truth
+    assert truth is not None and truth.classes.tolist() == counted
+
+
 def test_without_labels_it_is_a_target_without_truth(root: Path) -> None:
     for path in (root / "training/label_2").iterdir():
         path.unlink()

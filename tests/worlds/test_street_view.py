@@ -227,6 +227,15 @@ def test_depth_is_about_an_objects_z() -> None:
         assert len(depth) > 30 and depth.min() >= z - reach and depth.max() <= z + reach
 
 
+def test_what_is_hidden_or_lower_than_eight_pixels_is_not_seen() -> None:
+    things = [("truck", 0, 14, 0), ("pedestrian", 0, 24, 0), ("car", -4, 15, 0), ("car", 8, 35, 0), ("car", 22, 70, 0)]
+    found = VIEW.render_labelled(scene(*things))
+    assert VIEW.seen(found).tolist() == [[False, True, False, True, True, False]]  # the scenario is not rendered
+    height = found.boxes[0, :, 3] - found.boxes[0, :, 1]
+    assert found.visibility[0, 2] < 0.1 and height[2] > 8  # hidden
+    assert found.visibility[0, 5] > 0.9 and height[5] < 8 < height[4]  # far away
+
+
 def test_instances_visibility_and_visible_boxes_agree() -> None:
     found = VIEW.render_labelled(crowd())
     used = found.classes >= len(SCENARIOS)

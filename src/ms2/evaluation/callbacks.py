@@ -172,11 +172,12 @@ class WriteResults(Callback):
         model, target, device = trained_model(pl_module), target_of(trainer), pl_module.device
         embed = trainer.datamodule.embedded  # type: ignore[attr-defined]
         images = self.evaluation.measure_images(model, target, device, embed, Processes.current())
+        visible = self.evaluation.visible_scenes(model, target, device, Processes.current())
         if not trainer.is_global_zero:
             return
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
         features = getattr(pl_module, "features", None)
-        measurements = self.evaluation.measure(model, target, device, images, features)
+        measurements = self.evaluation.measure(model, target, device, images, features, visible)
         measurements = with_run(measurements, steps=trainer.global_step, command=command, **fields)
         figures = draw_figures(measurements, self.name)
         write_files(self.output, measurements, figures)

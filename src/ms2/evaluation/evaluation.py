@@ -1,7 +1,7 @@
-"""Measure a scene model against a target: structure, attributes, image distances, rule changes and sample images."""
+"""Measure a scene model against a target: structure, what is seen of it, attributes, images and rule changes."""
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 import ms2
-from ms2.core.bounds import SampleSize, Seed
+from ms2.core.bounds import NonNegativeInt, SampleSize, Seed
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
@@ -26,6 +26,7 @@ from ms2.evaluation.sampling import (
     sample_derivations,
     structure_scenes,
 )
+from ms2.evaluation.visible import visible_scenes
 from ms2.features.base import Blocks, FeatureExtractor
 from ms2.metrics.attributes import AttributeStatistic
 from ms2.metrics.base import Statistic
@@ -41,10 +42,11 @@ from ms2.metrics.results import (
     Results,
     RunProvenance,
     StatisticResult,
+    in_pairs,
 )
 from ms2.metrics.statistics import ClassFrequency, ObjectCount, StructureStatistic
 from ms2.models.scene_model import SceneModel
-from ms2.scene.batch import scenes_from_derivations
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 from ms2.targets.base import Target
 from ms2.targets.embedding import embed_target
 from ms2.world import World
@@ -83,6 +85,8 @@ class Evaluation(Configured):
         num_images: Scenes of each row that are measured instead where the target's truth comes from annotations of
             images: they are rendered, and objects that an annotator cannot see are left out. Also the number of images
             that the extractor reads where the target has no truth.
+        num_visible: Scenes of each row that are rendered to count what can be seen in images (`Renderer.seen`), where
+            the target is rendered from known scenes, of which the first are rendered again; 0 for none.
         image_distances: How FID and KID are measured at the end of a run; null for neither.
         seed: Seed of everything sampled.
 
@@ -97,22 +101,20 @@ class Evaluation(Configured):
         attribute_statistics: Sequence[AttributeStatistic] | None = None,
         num_scenes: SampleSize = 4000,
         num_images: SampleSize = 500,
+        num_visible: NonNegativeInt = 0,
         image_distances: ImageDistances | None = None,
         seed: Seed = 0,
     ) -> None:
         self.statistics = list(statistics or default_statistics())
         self.attribute_statistics = list(attribute_statistics or ())
-        every: list[Statistic[Any]] = [*self.statistics, *self.attribute_statistics]
+        self.visible_statistics = [seen for one in self.statistics if num_visible and (seen := one.of_visible())]
+        every: list[Statistic[Any]] = [*self.statistics, *self.visible_statistics, *self.attribute_statistics]
         names = [one.name for one in every]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UserError(f"several statistics are called {', '.join(twice)}: give each another 'name'")
-        self.num_scenes, self.num_images, self.image_distances, self.seed = (
-            num_scenes,
-            num_images,
-            image_distances,
-            seed,
-        )
+        self.num_scenes, self.num_images, self.num_visible = num_scenes, num_images, num_visible
+        self.image_distances, self.seed = image_distances, seed
 
     @property
     def replaced_statistics(self) -> list[str]:
@@ -150,6 +152,7 @@ class Evaluation(Configured):
         device: torch.device = CPU,
         images: ImageResult | None = None,
         features: FeatureExtractor | None = None,
+        visible: Mapping[str, SceneBatch] | None = None,
     ) -> Measurements:
         """Measure everything once.
 
@@ -159,29 +162,29 @@ class Evaluation(Configured):
             device: Device for sampling, where the learned models are.
             images: What `measure_images` returned; by default it is called here.
             features: The extractor that reads the images of a target whose structure is unknown; None to read none.
+            visible: What `visible_scenes` returned; by default it is called here.
         """
         images = images or self.measure_images(model, target, device)
         derivations = sample_derivations(model, self.num_scenes, self.seed, device, target)
         structure = self._structure_samples(model, derivations, target)
+        names = model.world.grammar.classes
+        scenes = self.visible_scenes(model, target, device) if visible is None else visible
+        seen = {one.name: {row: one.measure(scenes[row], names) for row in scenes} for one in self.visible_statistics}
         num_scenes = min(self.num_scenes, MAX_ATTRIBUTE_SCENES)
         attributes = attribute_samples(model, target, self.attribute_statistics, num_scenes, self.seed, device)
-        draw = generator(self.seed, "bootstrap")
-        structure_results = {
-            one.name: compare(one, structure[one.name], draw)
-            for one in self.statistics
-            if TARGET in structure[one.name]
-        }
-        draw = generator(self.seed, "attributes", "bootstrap")
-        attribute_results = {
-            one.name: compare(one, attributes[one.name], draw)
-            for one in self.attribute_statistics
-            if one.name in attributes
-        }
         readings = read_images(features, model, target, self.num_images, self.seed)
-        results = Results(self._measured_with(model, target), structure_results, attribute_results, images)
+        results = Results(
+            self._measured_with(model, target),
+            compare_all(self.statistics, structure, generator(self.seed, "bootstrap")),
+            compare_all(self.attribute_statistics, attributes, generator(self.seed, "attributes", "bootstrap")),
+            images,
+            readings and readings.result,
+            visible=compare_all(self.visible_statistics, seen, generator(self.seed, "bootstrap")),
+        )
+        samples: dict[str, Mapping[str, Any]] = {**structure, **seen, **attributes}
         return Measurements(
-            results if readings is None else replace(results, readings=readings.result),
-            [*self.histograms(model, {**structure, **attributes}), *(readings.histograms if readings else ())],
+            results,
+            [*self.histograms(model, samples), *(readings.histograms if readings else ())],
             rule_changes(model.world.grammar, derivations[PRIOR].to(CPU), derivations[LEARNED].to(CPU)),
             sample_examples(model, target, self.seed, device),
         )
@@ -221,6 +224,19 @@ class Evaluation(Configured):
             real = embed(distances.features, device, limit)
         return distances.measure(model, real, self.seed, device, processes)
 
+    def visible_scenes(
+        self,
+        model: SceneModel,
+        target: Target,
+        device: torch.device = CPU,
+        processes: Processes = Processes(),  # noqa: B008 (immutable)
+    ) -> dict[str, SceneBatch]:
+        """Render ``num_visible`` scenes of each row and keep what can be seen; empty where that is not measured.
+
+        All processes have to call this: they share the images.
+        """
+        return visible_scenes(model, target, self.num_visible, self.seed, device, processes)
+
     @torch.no_grad()
     def validate(
         self,
@@ -258,13 +274,15 @@ class Evaluation(Configured):
         return found
 
     def histograms(self, model: SceneModel, samples: Mapping[str, Mapping[str, Any]]) -> list[HistogramResult]:
-        """Compute the histograms of all statistics that have one, from samples by statistic and row."""
+        """Compute the histograms of all statistics that have one, `in_pairs`, from samples by statistic and row."""
         every: list[tuple[Statistic[Any], Sequence[str]]] = [
             *((one, model.world.grammar.classes) for one in self.statistics),  # structure has no scenery
+            *((one, model.world.grammar.classes) for one in self.visible_statistics),
             *((one, model.world.classes) for one in self.attribute_statistics),
         ]
-        drawn = [one.histogram(samples[one.name], names) for one, names in every if one.name in samples]
-        return [one for one in drawn if one is not None]
+        drawn = [one.histogram(samples[one.name], names) for one, names in every if samples.get(one.name)]
+        found = {one.name: one for one in drawn if one is not None}
+        return [found[name] for name in in_pairs(found)]
 
     def preview(self, model: SceneModel, target: Target, device: torch.device = CPU) -> list[HistogramResult]:
         """Compute histograms of structure as they are during training, without distances."""
@@ -294,6 +312,7 @@ class Evaluation(Configured):
             seed=self.seed,
             target=type(target).__name__,
             num_images=self.num_images if target.annotated else None,
+            num_visible=self.num_visible,
             fingerprint=self.measured_with(model, target),
             versions={"ms2": ms2.__version__, "torch": torch.__version__, "python": platform.python_version()},
         )
@@ -313,6 +332,15 @@ def default_statistics() -> list[StructureStatistic]:
     return [ObjectCount(), ClassFrequency()]
 
 
+def compare_all(
+    statistics: Iterable[Statistic[Any]], samples: Mapping[str, Mapping[str, Any]], draw: torch.Generator
+) -> dict[str, StatisticResult]:
+    """Compare the samples of each statistic, by its name; without those whose values in the target are unknown."""
+    return {
+        one.name: compare(one, samples[one.name], draw) for one in statistics if TARGET in samples.get(one.name, {})
+    }
+
+
 def compare(statistic: Statistic[Any], samples: Mapping[str, Any], draw: torch.Generator) -> StatisticResult:
     """Compare the sample of each row with the target's, and estimate the noise floor of as many scenes."""
     truth, rows = samples[TARGET], [row for row in samples if row != TARGET]
@@ -325,8 +353,8 @@ def compare(statistic: Statistic[Any], samples: Mapping[str, Any], draw: torch.G
         )
         for name in found[LEARNED]
     }
-    known_means = {row: mean for row, mean in means.items() if mean is not None}
-    return StatisticResult(statistic.title, distances, _in_order(known_means), statistic.unit)
+    known_means = _in_order({row: mean for row, mean in means.items() if mean is not None})
+    return StatisticResult(statistic.title, distances, known_means, statistic.unit, statistic.counted_class)
 
 
 def with_run(measurements: Measurements, *, steps: int, command: str = "", **fields: Any) -> Measurements:

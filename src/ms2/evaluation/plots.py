@@ -14,6 +14,7 @@ from ms2.metrics.results import (
     NOISE_FLOOR,
     PRIOR,
     ROW_TITLES,
+    VISIBLE,
     HistogramResult,
     StatisticResult,
 )
@@ -36,7 +37,7 @@ def summary_figure(
 
     Args:
         title: Title of the figure.
-        histograms: The histograms.
+        histograms: The histograms; pairs of structure and what can be seen of it stand beside each other.
         grids: Images by row.
         statistics: Distances by statistic, written above the histograms.
     """
@@ -44,15 +45,24 @@ def summary_figure(
     from matplotlib.figure import Figure
 
     # not pyplot, which keeps global state and may need a display
-    rows = max(1, -(-len(histograms) // 3))  # at most three histograms side by side
+    paired = any(one.name.startswith(VISIBLE) for one in histograms)
+    most = 4 if paired else 3  # histograms side by side
+    rows = max(1, -(-len(histograms) // most))
+    columns = most if paired and rows > 1 else -(-len(histograms) // rows)
     below = _grids_height(grids)
     figure = Figure(figsize=(14, below + 3.2 * rows), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=15)
     top, bottom = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=[3.2 * rows, below]))
-    places = list(top.subplots(rows, -(-len(histograms) // rows), squeeze=False).flat)
+    places = list(top.subplots(rows, columns, squeeze=False).flat)
     for axes, histogram in zip(places, histograms, strict=False):
-        _draw_histogram(axes, histogram, caption((statistics or {}).get(histogram.name)))
+        said = caption((statistics or {}).get(histogram.name))
+        _draw_histogram(axes, histogram, said if columns < 4 else said.replace(": ", ":\n", 1))
+    if columns < 4:
+        for axes in places[: len(histograms)]:
+            axes.legend(frameon=False)
+    else:  # narrow histograms leave no room
+        figure.legend(*places[0].get_legend_handles_labels(), loc="upper right", ncols=3, frameon=False)
     for axes in places[len(histograms) :]:
         axes.set_axis_off()
     _draw_grids(bottom, grids)
@@ -111,8 +121,8 @@ def _draw_histogram(axes: "Axes", histogram: HistogramResult, caption: str) -> N
     shown = histogram.bins[::step]
     slanted: dict[str, Any] = {"rotation": 40, "ha": "right"} if sum(map(len, shown)) > 40 else {}
     axes.set_xticks(range(0, len(histogram.bins), step), shown, **slanted)
-    axes.set_title(f"{histogram.title}\n", fontsize=13)
+    lines = 1 + caption.count("\n")
+    axes.set_title(histogram.title + lines * "\n", fontsize=13 if lines == 1 else 11)
     axes.text(0.5, 1.02, caption, transform=axes.transAxes, ha="center", fontsize=9, color="#555555")
     axes.set_ylabel("share")
-    axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

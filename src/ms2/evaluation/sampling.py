@@ -1,14 +1,14 @@
 """Sample what is measured: derivations of each row, objects that an annotator sees, and attribute values."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
 from ms2.core.distributed import Processes
 from ms2.core.seeding import generator
+from ms2.evaluation.visible import RENDER_BATCH_SIZE, seen_classes, without_unseen
 from ms2.metrics.attribute_distances import AttributeSample
 from ms2.metrics.attributes import AttributeStatistic
 from ms2.metrics.results import BEST_PCFG, LEARNED, PRIOR, TARGET
@@ -19,10 +19,6 @@ from ms2.targets.base import Target
 
 MAX_ATTRIBUTE_SCENES = 4000
 """Scenes of each row whose attributes are measured, at most."""
-MIN_VISIBILITY = 0.1
-"""Visible fraction of an object from which an annotator of images would label it."""
-RENDER_BATCH_SIZE = 50
-"""Scenes that are rendered together to find the objects that are seen."""
 CPU = torch.device("cpu")
 
 
@@ -64,7 +60,7 @@ def structure_scenes(
     Args:
         model: Draws the parameters of scenes that are rendered.
         rules: The derivations, the same in all processes.
-        annotated: Leave out the objects that an annotator of images would not see (`MIN_VISIBILITY`), of the first
+        annotated: Leave out the objects that an annotator of images would not see (`Renderer.seen`), of the first
             `num_images` scenes.
         num_images: Number of scenes to render.
         seed: Seed of the parameters.
@@ -73,24 +69,10 @@ def structure_scenes(
     """
     if not annotated:
         return scenes_from_derivations(model.world.grammar, rules[processes.rank :: processes.world_size]).to(CPU)
-    classes = list(_seen_classes(model, rules[:num_images], seed, processes))
-    width = max((part.shape[1] for part in classes), default=1)
-    padded = [F.pad(part, (0, width - part.shape[1]), value=-1).to(CPU) for part in classes]
-    seen = torch.cat(padded) if padded else torch.zeros(0, width, dtype=torch.long)
-    return SceneBatch(seen, torch.full_like(seen, -1))
-
-
-@torch.no_grad()
-def _seen_classes(
-    model: SceneModel, rules: Int[Tensor, "n t"], seed: int, processes: Processes
-) -> Iterator[Int[Tensor, "b n"]]:
-    """Classes of the objects that are seen, -1 for others, of every world_size-th batch."""
     draw = generator(seed, "annotated", device=rules.device)
-    for batch, some in enumerate(rules.split(RENDER_BATCH_SIZE)):
-        scenes = model.scenes(some, draw)
-        if batch % processes.world_size == processes.rank:
-            seen = model.world.renderer.render_labelled(scenes).visibility >= MIN_VISIBILITY
-            yield torch.where(seen & scenes.mask, scenes.classes, -1)
+    batches = (model.scenes(some, draw) for some in rules[:num_images].split(RENDER_BATCH_SIZE))
+    num_classes = len(model.world.grammar.classes)
+    return without_unseen(seen_classes(model.world.renderer, batches, num_classes, processes))
 
 
 def attribute_samples(

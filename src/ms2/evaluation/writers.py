@@ -1,7 +1,7 @@
 """Write what was measured: files in the run's folder, loggers, and lines on the terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from ms2.evaluation.plots import summary_figure
 from ms2.evaluation.rule_changes import plot_rule_changes, to_csv, to_rows
 from ms2.metrics.results import (
     LEARNED,
+    NOISE_FLOOR,
     PRIOR,
     ROW_TITLES,
+    VISIBLE,
     HistogramResult,
     Results,
+    mean_tv,
     save_histograms,
     save_results,
     summary_key,
@@ -91,14 +94,16 @@ def score_histogram(score: Float[Tensor, " n"]) -> dict[str, Any]:
 
 def result_lines(results: Results) -> list[str]:
     """Format the main distances, learned and prior, as lines for the terminal."""
+    in_table = {name for one in in_both(results) for name in (one, VISIBLE + one)}
     distances = [
         (summary_key(f"{name}_{statistic.main}"), rows[LEARNED].value, rows[PRIOR].value)
         for name, statistic in results.statistics.items()
         for rows in [statistic.distances[statistic.main]]
-        if statistic.main in SHOWN_DISTANCES
+        if statistic.main in SHOWN_DISTANCES and name not in in_table
     ]
     compared = [f"{key} {learned:.3g} (prior {prior:.3g})" for key, learned, prior in distances]
-    lines = [", ".join(compared) or "the structure of the target is unknown, so no distances were measured"]
+    lines = table_of_both(results) + [", ".join(compared)] * bool(compared)
+    lines = lines or ["the structure of the target is unknown, so no distances were measured"]
     if results.readings is not None:
         number, objects = results.readings.num_images, results.readings.objects
         read = ", ".join(f"{ROW_TITLES[row]} {mean:.2f}" for row, mean in objects.items())
@@ -110,3 +115,30 @@ def result_lines(results: Results) -> list[str]:
         ]
         lines.append(f"{', '.join(images)} by {results.images.features}")
     return lines
+
+
+def in_both(results: Results) -> list[str]:
+    """Return the names of the statistics whose total variation was measured of structure and of what can be seen."""
+    return [
+        name for name, one in results.structure.items() if VISIBLE + name in results.visible and "tv" in one.distances
+    ]
+
+
+def table_of_both(results: Results) -> list[str]:
+    """Format the total variation of structure beside that of what can be seen of it; empty if that was not measured."""
+    rows: dict[str, list[Mapping[str, float]]] = {}
+    for name in in_both(results):
+        both = results.structure[name], results.visible[VISIBLE + name]
+        rows[name] = [{row: one.value for row, one in each.distances["tv"].items()} for each in both]
+    means = mean_tv(results.structure), mean_tv(results.visible)
+    if all(means):
+        rows["mean of classes"] = list(means)
+    shown = (LEARNED, PRIOR, NOISE_FLOOR)
+    width = max(map(len, rows), default=0)
+    titles = f"{'':{width}}{'TV of what there is':>39}{'TV of what can be seen':>39}"
+    head = " " * width + 2 * "".join(f"{ROW_TITLES[row]:>13}" for row in shown)
+    lines = [
+        f"{name:<{width}}" + "".join(f"{one[row]:13.3f}" for one in both for row in shown)
+        for name, both in rows.items()
+    ]
+    return [titles, head, *lines] if rows else []

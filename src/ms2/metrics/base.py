@@ -27,11 +27,13 @@ class Statistic(Plugin, ABC, Generic[Sample]):
         name: Short name, the key in ``metrics.json`` and on figures.
         title: Title for people.
         unit: Unit of the values; empty where they have none.
+        counted_class: The one class whose objects the statistic counts; empty if it measures something else.
     """
 
     name: str
     title: str
     unit: str = ""
+    counted_class: str = ""
 
     @abstractmethod
     def measure(self, scenes: SceneBatch, class_names: Sequence[str]) -> Sample:

@@ -8,13 +8,14 @@ place of its own, so no reader has to take a name apart::
      "structure": {"count": {"title": "objects per scene",
                              "distances": {"tv": {"learned": {"value": 0.04, "low": 0.02, "high": 0.06}, ...}, ...},
                              "means": {"learned": 4.1, "target": 4.2, ...}, "unit": ""}, ...},
-     "attributes": {...}, "images": {...}, "readings": {...}, "stages": {...}, "seconds": {...}, "measured_with": {...}}
+     "visible": {...}, "attributes": {...}, "images": {...}, "readings": {...}, "stages": {...}, "seconds": {...},
+     "measured_with": {...}}
 
 Values that are not finite are written as null and read as NaN.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +43,8 @@ ROW_TITLES = {
 ``best_pcfg`` is the PCFG fitted to the target's true derivations, ``noise_floor`` the mean distance that a perfect
 model of as many scenes shows.
 """
+VISIBLE = "visible_"
+"""Begin of the names of statistics that count only objects that can be seen in an image."""
 DISTANCE_TITLES = {
     "tv": "total variation",
     "kl": "KL divergence",
@@ -84,12 +87,14 @@ class StatisticResult:
         distances: By the distance's name, the most important first, the distance of each row; see `ROW_TITLES`.
         means: Mean of the statistic by row, for statistics whose mean has a meaning.
         unit: Unit of values, means and Wasserstein distances; empty where there is none.
+        counted_class: The one class whose objects the statistic counts; empty if it measures something else.
     """
 
     title: str
     distances: Mapping[str, Mapping[str, Estimate]]
     means: Mapping[str, float] = field(default_factory=dict)
     unit: str = ""
+    counted_class: str = ""
 
     @property
     def main(self) -> str:
@@ -176,6 +181,7 @@ class RunProvenance:
         target: Name of the target's class.
         steps: Steps of learning.
         num_images: Generated images in which structure was counted, where the target was annotated; else None.
+        num_visible: Images of each row, at most, in which visible objects were to be counted; 0 for none.
         fingerprint: Hash of the settings of evaluation, target and scene model; empty if unknown.
         command: Command line; empty if unknown.
         versions: Versions of ms2, torch and Python.
@@ -189,6 +195,7 @@ class RunProvenance:
     fingerprint: str = ""
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    num_visible: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,6 +210,8 @@ class Results:
         readings: What the extractor reads in the target's images, where its structure is unknown.
         stages: Stages before learning by name.
         seconds: Wall-clock seconds of ``training`` and ``total``.
+        visible: Distances of structure as it can be seen in images, by the statistic's name, which begins with
+            `VISIBLE`; empty if they were not measured.
     """
 
     measured_with: RunProvenance
@@ -212,20 +221,27 @@ class Results:
     readings: ReadingResult | None = None
     stages: Mapping[str, StageRecord] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    visible: Mapping[str, StatisticResult] = field(default_factory=dict)
 
     @property
     def statistics(self) -> Mapping[str, StatisticResult]:
-        """Structure, then attributes."""
-        return {**self.structure, **self.attributes}
+        """Structure, each statistic followed by that of what can be seen of it, then attributes."""
+        found = {**self.structure, **self.visible, **self.attributes}
+        return {name: found[name] for name in in_pairs(found)}
 
     @property
     def summary(self) -> dict[str, float]:
-        """Flat keys for scripts: `summary_key` of every distance and mean, and ``seconds_STAGE``."""
+        """Flat keys for scripts: `summary_key` of every distance and mean, and ``seconds_STAGE``.
+
+        ``structure_mean_tv`` and ``visible_mean_tv`` are means over the statistics that count one class each.
+        """
         found: dict[str, float] = {}
         for name, statistic in self.statistics.items():
             for distance, rows in statistic.distances.items():
                 found |= {summary_key(f"{name}_{distance}", row): estimate.value for row, estimate in rows.items()}
             found |= {summary_key(f"{name}_mean", row): mean for row, mean in statistic.means.items()}
+        for space, statistics in (("structure", self.structure), ("visible", self.visible)):
+            found |= {summary_key(f"{space}_mean_tv", row): tv for row, tv in mean_tv(statistics).items()}
         if self.images is not None:
             for distance, rows in self.images.distances.items():
                 found |= {summary_key(distance, row): estimate.value for row, estimate in rows.items()}
@@ -250,6 +266,25 @@ class HistogramResult:
     title: str
     bins: Sequence[str]
     shares: Mapping[str, Sequence[float]]
+
+
+def mean_tv(statistics: Mapping[str, StatisticResult]) -> dict[str, float]:
+    """Compute the mean total variation over the statistics that count one class each, by row.
+
+    Empty where there are fewer than two.
+    """
+    found = [one.distances["tv"] for one in statistics.values() if one.counted_class and "tv" in one.distances]
+    if len(found) < 2:
+        return {}
+    rows = [row for row in found[0] if all(row in one for one in found)]
+    return {row: math.fsum(one[row].value for one in found) / len(found) for row in rows}
+
+
+def in_pairs(names: Iterable[str]) -> list[str]:
+    """Order names of statistics: first pairs of structure and what can be seen of it, then the others."""
+    every = list(names)
+    pairs = [name for one in every if VISIBLE + one in every for name in (one, VISIBLE + one)]
+    return [*pairs, *(name for name in every if name not in pairs)]
 
 
 def summary_key(name: str, row: str = LEARNED) -> str:

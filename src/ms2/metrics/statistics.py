@@ -1,5 +1,6 @@
 """Statistics of scene structure: counts per histogram bin, and vectors of counts."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from ms2.core.errors import UserError, suggest
 from ms2.metrics.base import HISTOGRAM_ROWS, Statistic, round_fractions
 from ms2.metrics.histograms import compare_histograms, distribution, histogram_noise_floor
 from ms2.metrics.intervals import Interval
-from ms2.metrics.results import HistogramResult
+from ms2.metrics.results import VISIBLE, HistogramResult
 from ms2.metrics.vectors import compare_vectors, vector_noise_floor
 from ms2.scene.batch import SceneBatch
 
@@ -29,9 +30,20 @@ class StructureStatistic(Statistic[Int[Tensor, "n k"]], kind="statistics"):
 
     Attributes:
         ordered: Whether bin i stands for the number i, so that a mean makes sense.
+        visible_title: Title of the statistic where only objects that can be seen in an image are counted; empty if it
+            makes no sense there, as that of children whose parents may be hidden.
     """
 
     ordered: bool = True
+    visible_title: str = ""
+
+    def of_visible(self) -> "StructureStatistic | None":
+        """Return the same statistic under the name and title for objects that can be seen; None if it has none."""
+        if not self.visible_title:
+            return None
+        found = copy.copy(self)
+        found.name, found.title = VISIBLE + self.name, self.visible_title
+        return found
 
     def bin_names(self, class_names: Sequence[str], num_bins: int) -> list[str]:
         """Return the names of the bins."""
@@ -89,7 +101,9 @@ class ObjectCount(StructureStatistic):
 
     def __init__(self, classes: str | None = None, name: str = "count") -> None:
         self.classes, self.name = classes, name
-        self.title = f"{classes or 'objects'} per scene"
+        what = "objects" if classes is None else plural(classes)
+        self.title, self.visible_title = f"{what} per scene", f"visible {what} per image"
+        self.counted_class = classes or ""
 
     def measure(self, scenes: SceneBatch, class_names: Sequence[str]) -> Int[Tensor, "b k"]:
         """One-hot encode the number of objects."""
@@ -177,6 +191,7 @@ class ClassFrequency(StructureStatistic):
     """Histogram of the classes of all objects."""
 
     name, title, ordered = "class", "classes of objects", False
+    visible_title = "classes of visible objects"
 
     def measure(self, scenes: SceneBatch, class_names: Sequence[str]) -> Int[Tensor, "b k"]:
         """Count the objects of each class."""
@@ -197,6 +212,11 @@ def count_children(scenes: SceneBatch, child: int, parent: int) -> tuple[Int[Ten
     counts.scatter_add_(1, number.clamp(0, max_parents - 1), is_child.long())
     exists = torch.arange(max_parents, device=number.device) < is_parent.sum(1, keepdim=True)
     return counts, exists.long()
+
+
+def plural(name: str) -> str:
+    """Return the plural of a class's name, such as ``bushes``."""
+    return name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")
 
 
 def class_index(name: str, class_names: Sequence[str], *others: str) -> int:

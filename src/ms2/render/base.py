@@ -3,12 +3,15 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ms2.core.registry import Plugin
 from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
+
+MIN_VISIBILITY = 0.1
+"""Visible fraction of an object from which an annotator of images would label it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Renderer(Plugin, ABC, kind="renderers"):
         environment: Attributes of the scene as a whole that it uses, with their bounds.
         differentiable: Names of the attributes with respect to which images are differentiable.
         licence: Licence of the images: that of the sprites and meshes in them.
+        min_height: Height of an object's amodal box in pixels from which an annotator of images would label it; 0 where
+            objects of any size can be recognised.
 
     Example:
         >>> scenes = world.sample_prior(4, generator(0, "example"))
@@ -66,6 +71,7 @@ class Renderer(Plugin, ABC, kind="renderers"):
     environment: tuple[Attribute, ...] = ()
     differentiable: frozenset[str] = frozenset()
     licence: str = "Everything in the images is drawn by ms2's own code: Apache-2.0, as ms2 is."
+    min_height: float = 0
 
     @abstractmethod
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b c h w"]:
@@ -81,6 +87,11 @@ class Renderer(Plugin, ABC, kind="renderers"):
     @abstractmethod
     def render_labelled(self, scenes: SceneBatch) -> Rendering:
         """Render the images of `render` with labels."""
+
+    def seen(self, labels: Rendering) -> Bool[Tensor, "b n"]:
+        """Return which objects an annotator would label: those visible (`MIN_VISIBILITY`) and high enough."""
+        height = labels.boxes[..., 3] - labels.boxes[..., 1]
+        return (labels.classes >= 0) & (labels.visibility >= MIN_VISIBILITY) & (height >= self.min_height)
 
 
 def asset_licence(folder: str) -> str:

@@ -223,6 +223,12 @@ def _explanation(results: Results) -> str:
         "where they don't overlap. A Wasserstein distance is how far an attribute has to be moved on average. The "
         "noise floor is the mean distance of a perfect model, measured on as many scenes. Ranges are 95 % intervals."
     ]
+    if results.visible:
+        explained.append(
+            "Visible objects are those that an annotator of images would label: at least a tenth of the object is "
+            "visible, and on streets it is at least 8 pixels high. They were counted in up to "
+            f"{results.measured_with.num_visible:,} rendered images each of prior, learned model and target."
+        )
     if BEST_PCFG in rows:
         explained.append(
             "The best PCFG is the grammar with the rule probabilities that fit the target's true structures best; it "

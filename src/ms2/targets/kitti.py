@@ -10,7 +10,7 @@ import torch
 
 from ms2.core.bounds import PositiveInt
 from ms2.core.errors import OnError, UserError, format_examples, suggest
-from ms2.core.images import Fit
+from ms2.core.images import Fit, image_header
 from ms2.core.paths import UserPath, expand_path
 from ms2.datasets.formats.kitti import KittiSet
 from ms2.datasets.formats.kitti_files import (
@@ -133,7 +133,10 @@ class Kitti(Folder):
 
     @property
     def truth(self) -> SceneBatch | None:  # type: ignore[override]
-        """The labelled objects of each frame as scenes, for evaluation only; None without labels."""
+        """The labelled objects of each frame as scenes, for evaluation only; None without labels.
+
+        Without those that are lower in the resized frame than `Renderer.min_height`, as in generated images.
+        """
         return self._truth if self.labelled else None
 
     @cached_property
@@ -142,10 +145,23 @@ class Kitti(Folder):
         kinds, numbers = NameIndex(list(types)), [classes.index(name) for name in types.values()]
         objects = [read_labels(label_file(path)) for path in self.images.paths]
         self._check_types(objects)
+        objects = [self._high_enough(path, some) for path, some in zip(self.images.paths, objects, strict=True)]
         rows = [[numbers[i] for one in each if (i := kinds.get(one.type)) is not None] for each in objects]
         longest = max([1, *map(len, rows)])
         padded = torch.tensor([row + [-1] * (longest - len(row)) for row in rows])
         return SceneBatch(padded, torch.full_like(padded, -1))
+
+    def _high_enough(self, frame: Path, objects: list[KittiObject]) -> list[KittiObject]:
+        """Leave out the objects that are too low in the resized frame."""
+        least = self.world.renderer.min_height
+        if not least:
+            return objects
+        (new_height, new_width), (height, width) = self.world.renderer.size, image_header(frame)[0]
+        vertical, horizontal = new_height / height, new_width / width
+        scale = {"crop": max(vertical, horizontal), "pad": min(vertical, horizontal), "stretch": vertical}[
+            self.images.fit
+        ]
+        return [one for one in objects if (one.box[3] - one.box[1]) * scale >= least]
 
     def labelled_set(self, categories: Sequence[str] | None = None, num_held_out: int | None = None) -> KittiSet | None:
         """Return the frames with their labels, or those that are not in the split; None without labels.

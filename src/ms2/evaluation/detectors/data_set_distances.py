@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ms2.datasets.job import Job
 from ms2.datasets.labelled_set import LabelledSet
+from ms2.datasets.records import ObjectLabel
 from ms2.evaluation.image_distances import ImageDistances
 from ms2.metrics.fid import fid
 from ms2.metrics.kid import kid
@@ -39,18 +40,26 @@ def structure_distances(job: Job, target: Target, statistics: Sequence[Structure
 
 
 def record_scenes(job: Job, annotated: bool) -> SceneBatch:
-    """Read the scenes of a data set: the grammar's objects; if ``annotated``, the labelled ones, without parents."""
-    class_names = job.source.model.world.grammar.classes
+    """Read the scenes of a data set: the grammar's objects; if ``annotated``, the labelled ones, without parents.
+
+    Labelled objects that are lower than `Renderer.min_height` are left out.
+    """
+    world = job.source.model.world
+    class_names, least = world.grammar.classes, world.renderer.min_height
     classes, parents = [], []
     for record in job.records():
         objects = [(one.class_name, one.parent) for one in record.scene.objects]
         if annotated:
-            objects = [(label.category, -1) for label in record.labels]
+            objects = [(one.category, -1) for one in record.labels if not least or _height(one) >= least]
         kept = [(class_names.index(name), parent) for name, parent in objects if name in class_names]
         classes.append(torch.tensor([number for number, _ in kept], dtype=torch.long))
         parents.append(torch.tensor([parent for _, parent in kept], dtype=torch.long))
     pad = torch.nn.utils.rnn.pad_sequence
     return SceneBatch(pad(classes, True, -1), pad(parents, True, -1))
+
+
+def _height(label: ObjectLabel) -> float:
+    return 0 if label.amodal_bbox is None else label.amodal_bbox[3]
 
 
 def target_features(distances: ImageDistances, target: Target, device: str) -> Features:

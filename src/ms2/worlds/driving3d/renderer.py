@@ -73,6 +73,7 @@ class StreetView(Renderer):
     channels = 3
     attributes = OBJECT_ATTRIBUTES
     environment = ENVIRONMENT_ATTRIBUTES
+    min_height = 8
 
     def __init__(
         self,
