@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ms2.core.errors import UserError, suggest
 from ms2.core.hashing import sha256
 from ms2.core.registry import Plugin
+from ms2.features.channel import ReadingChannel
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 
@@ -202,10 +203,12 @@ class TrainedExtractor(FeatureExtractor, ABC):
     Attributes:
         slots: What its count heads count.
         min_visibility: Visible fraction of an object below which it is not labelled in training.
+        channel: What is read of each number, once it was measured; None where `predict_counts` has no slots.
     """
 
     slots: CountSlots
     min_visibility: float = 0.0
+    channel: ReadingChannel | None = None
 
     @abstractmethod
     def loss(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ms2.core.bounds import Bounds, Dimension, Fraction, NonNegativeFloat, PositiveFloat
 from ms2.features.base import Blocks, CountPrediction, CountSlots, TrainedExtractor, check_counts, check_names
+from ms2.features.channel import ReadingChannel
 from ms2.features.context import AxialContext, FeaturePyramid
 from ms2.features.resnet import ResidualBlock, residual_trunk, strided_trunk
 from ms2.render.base import Rendering
@@ -124,6 +125,9 @@ class DenseCounts(TrainedExtractor):
         members = [[s for s, c in enumerate(self.slots.class_ids) if c == number] for number in range(len(classes))]
         members += [slots for slots, _ in self.counted.values()]
         summed = torch.tensor([[float(s in some) for some in members] for s in range(len(self.slots))])
+        sets = {f"count_{name}": [s] for s, name in enumerate(self.slots.names)}
+        sets |= {name: slots for name, (slots, _) in self.counted.items()}
+        self.channel = ReadingChannel(sets, max((number for _, number in self.counted.values()), default=1))
         largest = torch.tensor([float(number) for _, number in self.counted.values()])
         self.register_buffer("summed", summed, persistent=False)
         self.register_buffer("largest", largest[:, None], persistent=False)

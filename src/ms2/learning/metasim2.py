@@ -13,9 +13,10 @@ from ms2.core.distributed import Processes
 from ms2.core.divergence import TrainedWeights
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
-from ms2.features.base import Blocks, FeatureExtractor
+from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor
 from ms2.learning.alternating import AlternatingOptimisation
 from ms2.learning.checks import check_parts, check_trainer, overflow_warning
+from ms2.learning.count_likelihood import Readings
 from ms2.learning.data import TargetImages
 from ms2.learning.learner import Learner
 from ms2.learning.list_growth import ListGrowthWarning
@@ -91,6 +92,10 @@ class MetaSim2(Configured, AlternatingOptimisation):
         if self.reward is not None:
             self.reward.prepare(data.target, self.world)
         self.target_features = self.target_features or self.embed(data)
+        if self.structure_learner.likelihood is not None:
+            draw = generator(self.seed, "likelihood", device=self.device)
+            readings = self.target_features["readings"]
+            self.structure_learner.likelihood.prepare(self.scene_model, self.features, readings, draw)
         data.num_images = len(next(iter(self.target_features.values())))
         if self.trainer.is_global_zero:
             warn_unlike(self.features, self.world, data.target, self.device, self.seed)
@@ -100,8 +105,16 @@ class MetaSim2(Configured, AlternatingOptimisation):
         return [ListGrowthWarning()]
 
     def embed(self, data: TargetImages) -> Blocks:
-        """Embed all target images, or load their features from the cache. All processes have to call this."""
-        return data.embedded(self.features, self.device, on_first_batch=overflow_warning(self.features))
+        """Embed all target images, or load their features from the cache. All processes have to call this.
+
+        Where numbers of objects are learned by their likelihood, block ``readings`` has what is read of them.
+        """
+        found: Blocks = {}
+        if self.structure_learner.likelihood is not None and isinstance(self.features, TrainedExtractor):
+            found |= data.embedded(Readings(self.features), self.device)
+        if self.structure_learner.objective is not None or self.parameter_learner is not None:
+            found |= data.embedded(self.features, self.device, on_first_batch=overflow_warning(self.features))
+        return found
 
     def training_step(self, batch: Int[Tensor, " m"], batch_idx: int) -> Tensor:
         """Sample as many scenes as there are target images in the batch, compare features, and compute a loss."""

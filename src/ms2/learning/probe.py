@@ -3,14 +3,16 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ms2.features.base import CountPrediction, TrainedExtractor, count_classes
+from ms2.features.channel import ReadingChannel
 from ms2.learning.drawn_ahead import DrawnAhead, used_entries
-from ms2.metrics.results import ProbeResult
+from ms2.metrics.results import ProbeResult, ReadingAccuracy
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
 from ms2.world import World
@@ -21,6 +23,22 @@ MIN_IMAGES = 20
 """Fewer images than this tell too little of a bias."""
 BATCH_SIZE = 128
 """Images that are rendered and counted at once."""
+
+
+class Probed(NamedTuple):
+    """What is predicted in images, and what they show.
+
+    Attributes:
+        predicted: Predicted presence and numbers.
+        counts: Number of objects of each class that are visible.
+        slots: Number of those in each slot; None where the extractor has none.
+        all_slots: Number of objects in each slot, visible or not.
+    """
+
+    predicted: CountPrediction
+    counts: Int[Tensor, "n c"]
+    slots: Int[Tensor, "n s"] | None
+    all_slots: Int[Tensor, "n s"] | None
 
 
 @torch.no_grad()
@@ -34,7 +52,8 @@ def probe(
 ) -> dict[str, ProbeResult]:
     """Compare the counts that an extractor predicts for rendered images with the true ones, by parameter prior.
 
-    Objects of which too little is visible to be counted are left out.
+    Objects of which too little is visible to be counted are left out. On the images of the first parameter prior the
+    extractor's channel is measured too, see `ReadingChannel`.
 
     Args:
         features: The extractor.
@@ -50,20 +69,53 @@ def probe(
     structure_prior = structure_prior or world.structure_prior
     for name, parameters in parameter_priors.items():
         drawn = World(world.grammar, structure_prior, parameters, world.renderer)
-        predicted, counts, slots = _predict(features, drawn, num_images, (seed, "probe", name))
+        predicted, counts, slots, all_slots = _predict(features, drawn, num_images, (seed, "probe", name))
         result = _compare(predicted, counts)
-        found[name] = replace(result, slot_errors=_slot_errors(features, predicted, slots))
+        readings = {}
+        if (
+            not found
+            and features.channel
+            and predicted.slots is not None
+            and slots is not None
+            and all_slots is not None
+        ):
+            readings = measure_channel(features.channel, predicted.slots, slots, all_slots)
+        found[name] = replace(result, slot_errors=_slot_errors(features, predicted, slots), readings=readings)
         _warn(name, found[name])
     return found
 
 
-def _predict(
-    features: TrainedExtractor, world: World, num_images: int, keys: tuple[int | str, ...]
-) -> tuple[CountPrediction, Int[Tensor, "n c"], Int[Tensor, "n s"] | None]:
-    """Predict the counts in images of the prior; also return the true ones of what is visible, by class and by slot."""
+def measure_channel(
+    channel: ReadingChannel, read: Float[Tensor, "n s"], visible: Int[Tensor, "n s"], there: Int[Tensor, "n s"]
+) -> dict[str, ReadingAccuracy]:
+    """Measure a channel from numbers of objects in slots: those read, visible, and there. Return its accuracy."""
+    readings, seen = channel.sums(read), channel.sums(visible)
+    channel.measure(readings, seen, channel.sums(there))
+    error = readings - seen
+    correlation = torch.stack([torch.corrcoef(pair)[0, 1] for pair in torch.stack([readings, seen.float()]).unbind(2)])
+    columns = {
+        "bias": error.mean(0),
+        "deviation": error.std(0, correction=0),
+        "correlation": correlation,
+        "information": channel.information(visible=True),
+        "entropy": channel.entropy(visible=True),
+        "structure_information": channel.information(),
+        "structure_entropy": channel.entropy(),
+    }
+    values = {name: column.tolist() for name, column in columns.items()}
+    quality = channel.quality()
+    return {
+        name: ReadingAccuracy(**{key: column[i] for key, column in values.items()}, quality=quality[i])
+        for i, name in enumerate(channel.names)
+    }
+
+
+def _predict(features: TrainedExtractor, world: World, num_images: int, keys: tuple[int | str, ...]) -> Probed:
+    """Predict the counts in images of the prior, and count what is visible and what is there."""
     device = next(features.parameters()).device
     ahead = DrawnAhead(world.sample_prior, used_entries, BATCH_SIZE, -(-num_images // BATCH_SIZE), keys)
-    parts, counts, slots = list[CountPrediction](), list[Tensor](), list[Tensor]()
+    parts, counts = list[CountPrediction](), list[Tensor]()
+    slots, all_slots = list[Tensor](), list[Tensor]()
     for first in range(0, num_images, BATCH_SIZE):
         scenes = ahead.step(first // BATCH_SIZE, device)[: num_images - first]
         rendering = world.renderer.render_labelled(scenes)
@@ -75,8 +127,9 @@ def _predict(
             features.slots.check(scenes.classes, scenes.parents, visible)
             assigned = features.slots.assign(scenes.classes, scenes.parents)
             slots.append(features.slots.count_assigned(torch.where(visible, assigned, -1)))
+            all_slots.append(features.slots.count_assigned(assigned))
     predicted = CountPrediction(*(None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True)))
-    return predicted, torch.cat(counts), torch.cat(slots) if slots else None
+    return Probed(predicted, torch.cat(counts), *(torch.cat(some) if some else None for some in (slots, all_slots)))
 
 
 def _compare(predicted: CountPrediction, truth: Int[Tensor, "n c"]) -> ProbeResult:

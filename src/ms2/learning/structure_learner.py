@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from ms2.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from ms2.core.distributed import Processes
+from ms2.core.errors import UserError
 from ms2.features.base import Blocks, FeatureExtractor, blocks_of
 from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.grammar.derivations import Derivations
+from ms2.learning.count_likelihood import CountLikelihood
 from ms2.learning.credit_assignment import CreditAssignment
 from ms2.learning.learner import Learner, Log, Real, local_number
 from ms2.models.scene_model import SceneModel
@@ -26,10 +28,17 @@ MIN_SHARPNESS, MAX_SHARPNESS = 0.02, 200.0
 
 
 class Samples(NamedTuple):
-    """Generated scenes of one process: their derivations and the features of their images."""
+    """Generated scenes of one process.
+
+    Attributes:
+        derivations: Their derivations.
+        features: Features of their images; empty where there is no objective that compares them.
+        numbers: Numbers of objects that are learned by their likelihood, if any are.
+    """
 
     derivations: Derivations
     features: Blocks
+    numbers: Int[Tensor, "b k"] | None = None
 
 
 class StructureLearner(Learner):
@@ -39,7 +48,8 @@ class StructureLearner(Learner):
     against both sets of features, and descends mean_j advantage_j * grad log q(T_j) (eq. 2).
 
     Args:
-        objective: Scores samples: low where the target's density is higher than the model's.
+        objective: Scores samples: low where the target's density is higher than the model's; None where all is learned
+            by ``likelihood``, which needs no images.
         advantage: Computes advantages from scores.
         credit_assignment: Non-terminals by feature block, for blocks that depend on these alone:
             ``{"count_car": ["Cars"]}``. A block's score then weighs only the steps that expand them, which spares the
@@ -54,6 +64,8 @@ class StructureLearner(Learner):
         reject_threshold: Number of rejected draws of a scene without penalty, epsilon.
         correct_rejection: Whether to centre advantages, so that the gradient is that of the distribution after
             rejection, q(T) / P(end in time); the paper ignores rejection.
+        likelihood: Learns numbers of objects by the likelihood of what is read in the target; its scores are those of
+            blocks of their names, in place of the objective's. Not in the paper.
 
     Example:
         >>> learner = StructureLearner(KDE(bandwidth=0.1), Normalised(), lr=5e-3)
@@ -63,7 +75,7 @@ class StructureLearner(Learner):
 
     def __init__(
         self,
-        objective: Objective,
+        objective: Objective | None,
         advantage: Advantage,
         credit_assignment: dict[str, list[str]] | None = None,
         lr: PositiveFloat = 2e-3,
@@ -72,9 +84,13 @@ class StructureLearner(Learner):
         reject_weight: NonNegativeFloat = 1e-2,
         reject_threshold: NonNegativeInt = 1,
         correct_rejection: bool = True,
+        likelihood: CountLikelihood | None = None,
     ) -> None:
         super().__init__(lr, lr_decay, max_grad_norm)
-        self.objective, self.credit = objective, CreditAssignment(credit_assignment or {})
+        if objective is None and likelihood is None:
+            raise UserError("structure_learner has neither an objective nor a likelihood to learn by: give one of them")
+        self.objective, self.likelihood = objective, likelihood
+        self.credit = CreditAssignment(credit_assignment or {})
         self.advantages = nn.ModuleList([advantage, *(copy.deepcopy(advantage) for _ in self.credit.block_sets[1:])])
         self.reject_weight, self.reject_threshold = reject_weight, reject_threshold
         self.correct_rejection = correct_rejection
@@ -89,8 +105,12 @@ class StructureLearner(Learner):
 
     def check_features(self, model: SceneModel, features: FeatureExtractor, scenes: SceneBatch) -> None:
         """Check that the features have the blocks of the objective and of the credit assignment."""
-        found = features(model.world.renderer.render(scenes))
-        scores, _ = self.objective.block_scores(found, found, torch.arange(len(scenes)), found)
+        scores: dict[str, Tensor] = {}
+        if self.objective is not None:
+            found = features(model.world.renderer.render(scenes))
+            scores, _ = self.objective.block_scores(found, found, torch.arange(len(scenes)), found)
+        if self.likelihood is not None:
+            scores |= dict.fromkeys(self.likelihood.check(features), torch.zeros(len(scenes)))
         self.credit.scores(scores | {"rejection": torch.zeros(len(scenes))}, None)
 
     def weights(self, model: SceneModel) -> list[nn.Parameter]:
@@ -113,8 +133,11 @@ class StructureLearner(Learner):
     def sample(self, model: SceneModel, features: FeatureExtractor, n: int, generator: Generator) -> Samples:
         """Sample n scenes, render and embed them."""
         derivations = model.derivations(n, generator)
+        numbers = None if self.likelihood is None else self.likelihood.numbers(model, derivations.rules)
+        if self.objective is None:
+            return Samples(derivations, {}, numbers)
         scenes = model.scenes(derivations.rules, generator)
-        return Samples(derivations, blocks_of(features, model.world.renderer.render(scenes)))
+        return Samples(derivations, blocks_of(features, model.world.renderer.render(scenes)), numbers)
 
     def surrogate(
         self,
@@ -132,11 +155,10 @@ class StructureLearner(Learner):
         s is E[s (grad log q - grad log P)] = E[(s - E s) grad log q], because grad log P is the mean of grad log q
         over them. Centred advantages estimate that; a moving average, centred, equals leaving one out.
         """
-        derivations, blocks = samples
+        derivations = samples.derivations
         rules, rejections = derivations.rules, derivations.rejections
         own = processes.local_indices(len(derivations), rules.device)
-        population = {name: processes.gather_equal(block) for name, block in blocks.items()}
-        scores, sharpness = self.objective.block_scores(blocks, population, own, real)
+        scores, sharpness, log = self._scores(samples, real, own, processes)
         scores["rejection"] = self.reject_weight * (rejections > self.reject_threshold).float()
         everyone = processes.gather_equal(torch.stack(list(scores.values()), 1))  # one call, as processes wait in each
         total = everyone.sum(1)
@@ -149,7 +171,7 @@ class StructureLearner(Learner):
         log_prob = structure.log_prob_and_entropy(rules, groups if self.credit else None, len(block_sets))
         loss = (torch.stack(advantages, 1)[own] * log_prob.group_log_prob).sum(1).mean()
         score = total[own]
-        log = {
+        log |= {
             "train/score": score.mean(),
             **{f"kernel/{name}_sharpness": value for name, value in sharpness.items()},
             "train/score_deviation": score.std(correction=0),
@@ -157,6 +179,19 @@ class StructureLearner(Learner):
             "train/rejection_rate": rejections.float().mean(),
         }
         return loss, log
+
+    def _scores(
+        self, samples: Samples, real: Real, own: Int[Tensor, " b"], processes: Processes
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Log]:
+        """Compute the score of each sample by block, the kernels' sharpness, and what to log."""
+        scores, sharpness, log = dict[str, Tensor](), dict[str, Tensor](), Log()
+        if self.objective is not None:
+            population = {name: processes.gather_equal(block) for name, block in samples.features.items()}
+            scores, sharpness = self.objective.block_scores(samples.features, population, own, real)
+        if self.likelihood is not None and samples.numbers is not None:
+            counted, log = self.likelihood.scores(samples.numbers, processes.gather_equal(samples.numbers))
+            scores |= counted
+        return scores, sharpness, log
 
     def _advantage(self, scores: Mapping[str, Float[Tensor, " m"]], blocks: frozenset[str] | None) -> Tensor:
         """Compute the advantages of all samples from the scores of a set of blocks."""

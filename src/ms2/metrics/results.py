@@ -123,6 +123,31 @@ class ImageResult:
 
 
 @dataclass(frozen=True)
+class ReadingAccuracy:
+    """How accurately an extractor reads one number of objects, over rendered images of a wide structure prior.
+
+    Attributes:
+        bias: Mean of the reading minus the number visible.
+        deviation: Standard deviation of that difference.
+        correlation: Correlation of reading and number visible.
+        information: Information of the reading about the number visible, in nats.
+        entropy: Entropy of the number visible, in nats: the most that a reading can hold.
+        structure_information: Information of the reading about the number of objects that there are, in nats.
+        structure_entropy: Entropy of that number, in nats.
+        quality: ``read``, ``blurred`` or ``not read``.
+    """
+
+    bias: float
+    deviation: float
+    correlation: float
+    information: float
+    entropy: float
+    structure_information: float
+    structure_entropy: float
+    quality: str
+
+
+@dataclass(frozen=True)
 class ProbeResult:
     """Accuracy of an extractor on rendered images of known content, drawn from one parameter prior.
 
@@ -130,11 +155,14 @@ class ProbeResult:
         scores: ``presence_accuracy``, ``count_accuracy`` and ``class_error`` (mean absolute error per class).
         count_error: Mean error of the number of objects by the true number.
         slot_errors: Mean error of each counted class or place by its true number.
+        readings: Accuracy of each number that the extractor's channel describes; measured for the world's own
+            parameter prior alone.
     """
 
     scores: Mapping[str, float] = field(default_factory=dict)
     count_error: Mapping[int, float] = field(default_factory=dict)
     slot_errors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    readings: Mapping[str, ReadingAccuracy] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,87 @@
+"""The channel of readings against distributions that are known."""
+
+import math
+
+import pytest
+import torch
+from helpers import rng
+from torch import Tensor
+
+from ms2.features.channel import NUM_BINS, ReadingChannel
+
+
+def uniform(m: int, largest: int = 3, seed: int = 0) -> Tensor:
+    return torch.randint(largest + 1, (m, 1), generator=rng(seed))
+
+
+def measured(readings: Tensor, numbers: Tensor, visible: Tensor | None = None) -> ReadingChannel:
+    channel = ReadingChannel({"count_car": [0]}, largest=3)
+    channel.measure(readings, numbers if visible is None else visible, numbers)
+    return channel
+
+
+def test_readings_without_error_hold_all_that_there_is() -> None:
+    numbers = uniform(4000)
+    channel = measured(numbers.float(), numbers)
+    assert channel.information().item() == pytest.approx(math.log(4), abs=0.01)
+    assert channel.information().item() == pytest.approx(channel.entropy().item(), abs=1e-6)
+    assert channel.quality() == ["read"]
+    given = channel.reading_given_number()[0]
+    assert (given @ given.T).fill_diagonal_(0).max() < 0.01  # no reading is of two numbers
+
+
+def test_readings_of_nothing_hold_nothing() -> None:
+    numbers = uniform(4000)
+    channel = measured(torch.rand(4000, 1, generator=rng(1)), numbers)
+    assert channel.information().item() < 0.01  # 0.012 without the correction of its bias, on average
+    assert channel.quality() == ["not read"]
+
+
+def test_what_is_hidden_is_not_read_of_the_structure() -> None:
+    """None or two objects, each hidden half of the time: what is known of a number visible, less what hiding adds."""
+    numbers = 2 * torch.randint(2, (40_000, 1), generator=rng())
+    visible = (torch.rand(40_000, 2, generator=rng(1)) < 0.5).sum(1, keepdim=True) * (numbers > 0)
+    channel = measured(visible.float(), numbers, visible)
+    # the number visible is 0, 1, 2 with probability 5/8, 1/4, 1/8
+    seen = torch.tensor([5 / 8, 1 / 4, 1 / 8])
+    entropy = torch.special.entr(seen).sum().item()
+    given_number = 0.5 * 1.5 * math.log(2)
+    assert channel.entropy(visible=True).item() == pytest.approx(entropy, abs=0.01)
+    assert channel.information(visible=True).item() == pytest.approx(entropy, abs=0.01)
+    assert channel.information().item() == pytest.approx(entropy - given_number, abs=0.01)
+    expected = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [0.25, 0.5, 0.25, 0], [0, 0, 0, 0]])
+    torch.testing.assert_close(channel.visible_given_number()[0], expected, atol=0.02, rtol=0)
+
+
+def test_conditional_distributions_are_those_of_the_images() -> None:
+    numbers = uniform(20_000, largest=2)
+    readings = numbers + 0.5 * torch.randn(20_000, 1, generator=rng(1))
+    channel = measured(readings, numbers)
+    given = channel.reading_given_number()[0]
+    torch.testing.assert_close(given.sum(1), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    edges = channel.edges[0]
+    for n in range(3):
+        normal = torch.distributions.Normal(n, 0.5)
+        below = torch.cat([torch.zeros(1), normal.cdf(edges), torch.ones(1)])
+        torch.testing.assert_close(given[n], below.diff(), atol=0.02, rtol=0)
+    torch.testing.assert_close(channel.histogram(readings)[0], torch.full((NUM_BINS,), 1 / NUM_BINS), atol=1e-3, rtol=0)
+
+
+def test_slots_are_added_up() -> None:
+    channel = ReadingChannel({"count_car_1": [0], "count_car_2": [1], "count": [0, 1]}, largest=4)
+    assert channel.sums(torch.tensor([[1, 2], [0, 4]])).tolist() == [[1, 2, 3], [0, 4, 4]]
+    torch.testing.assert_close(channel.sums(torch.tensor([[0.5, 0.2]])), torch.tensor([[0.5, 0.2, 0.7]]))
+
+
+def test_larger_numbers_are_taken_for_the_largest() -> None:
+    numbers = torch.tensor([[0], [3], [7], [9]])
+    channel = measured(numbers.float(), numbers)
+    assert channel.joint.sum((0, 2, 3)).tolist() == [1, 0, 0, 3]
+
+
+def test_it_is_kept_with_the_extractors_weights() -> None:
+    numbers = uniform(100)
+    one, other = measured(numbers.float(), numbers), ReadingChannel({"count_car": [0]}, largest=3)
+    assert one.is_measured and not other.is_measured
+    other.load_state_dict(one.state_dict())
+    assert other.is_measured and torch.equal(one.bins(numbers.float()), other.bins(numbers.float()))
