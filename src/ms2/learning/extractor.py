@@ -9,9 +9,11 @@ from torch import Tensor
 
 from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
 from ms2.core.distributed import Processes
+from ms2.core.errors import UserError
 from ms2.core.seeding import generator
 from ms2.features.base import FeatureExtractor, TrainedExtractor
 from ms2.learning.drawn_ahead import used_entries
+from ms2.learning.kept_images import KeptImages
 from ms2.learning.muon import Muon
 from ms2.learning.probe import probe
 from ms2.learning.rendered_ahead import RenderedAhead
@@ -45,6 +47,8 @@ class ExtractorTraining(Stage[SceneBatch]):
         num_probe_images: Number of images of each parameter prior in that comparison, the world's included.
         hidden_lr: Peak learning rate of the weights of hidden layers, whose steps are orthogonalised (`Muon`); None to
             train all weights with AdamW.
+        num_images: Number of images that are rendered, after which the same ones are used again; a multiple of
+            ``batch_size``. None to render new ones in each step.
         seed: Seed of the scenes.
 
     Example:
@@ -70,6 +74,7 @@ class ExtractorTraining(Stage[SceneBatch]):
         probe_priors: dict[str, ParameterPrior] | None = None,
         num_probe_images: PositiveInt = 2000,
         hidden_lr: PositiveFloat | None = None,
+        num_images: PositiveInt | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__(world, max_steps, batch_size, lr, seed)
@@ -77,7 +82,14 @@ class ExtractorTraining(Stage[SceneBatch]):
         self.hidden_lr = hidden_lr
         self.structure_prior = structure_prior or world.structure_prior
         self.parameter_prior = parameter_prior or world.parameter_prior
-        self.images = RenderedAhead(world.renderer, self.ahead, self.check_labels)
+        self.images: RenderedAhead | KeptImages = RenderedAhead(world.renderer, self.ahead, self.check_labels)
+        if num_images is not None and num_images < max_steps * batch_size:
+            if num_images % batch_size:
+                raise UserError(
+                    f"extractor.num_images must be a multiple of extractor.batch_size: {num_images} is none of "
+                    f"{batch_size}. Take {max(1, round(num_images / batch_size)) * batch_size}"
+                )
+            self.images = KeptImages(self.images, num_images, (seed, self.name))
         self.probe_priors = {"prior": world.parameter_prior, **(probe_priors or {})}
 
     @property
