@@ -153,11 +153,11 @@ def check_max_count(
     def max_count(world: World, draw: Generator) -> Iterator[Finding]:
         """The extractor's `max_count` has room for the objects of its training images."""
         # where only objects of which enough is visible are counted, images have to be rendered
-        rendered = features.min_visibility > 0
+        rendered = not features.labels_all
         scenes = sample_scenes(world, NUM_RENDERED if rendered else NUM_COUNTED, draw)
         seen = scenes.mask
         if rendered:
-            seen = call(world.renderer, "render_labelled", scenes).visibility >= features.min_visibility
+            seen = features.labelled(call(world.renderer, "render_labelled", scenes))
         try:
             features.check_numbers(scenes.classes, scenes.parents, seen)
         except CountError as error:

@@ -203,11 +203,13 @@ class TrainedExtractor(FeatureExtractor, ABC):
     Attributes:
         slots: What its count heads count.
         min_visibility: Visible fraction of an object below which it is not labelled in training.
+        min_height: Height in pixels below which it is not.
         channel: What is read of each number, once it was measured; None where `predict_counts` has no slots.
     """
 
     slots: CountSlots
     min_visibility: float = 0.0
+    min_height: float = 0.0
     channel: ReadingChannel | None = None
 
     @abstractmethod
@@ -218,6 +220,18 @@ class TrainedExtractor(FeatureExtractor, ABC):
 
         It must not wait for the device, as ``bool(tensor)`` does: what has to be read belongs into `check_numbers`.
         """
+
+    @property
+    def labels_all(self) -> bool:
+        """Whether every object is labelled, however little of it can be seen."""
+        return self.min_visibility == 0 and self.min_height == 0
+
+    def labelled(self, labels: Rendering) -> Bool[Tensor, "b n"]:
+        """Return which objects of images can be seen well enough to be labelled."""
+        seen = labels.visibility >= self.min_visibility
+        if self.min_height > 0:
+            seen = seen & (labels.boxes[..., 3] - labels.boxes[..., 1] >= self.min_height)
+        return seen & (labels.classes >= 0)
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]

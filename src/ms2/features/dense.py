@@ -71,6 +71,8 @@ class DenseCounts(TrainedExtractor):
             residual blocks on the cells; a third of the time on small images.
         total_weight: Weight of the error of the number of all objects of an image in the loss; cells weigh 1 each.
             Errors of cells are alike wherever objects lie in cells in the same way, as in rows, and then add up.
+        min_height: Height of an object in pixels below which it is not labelled.
+        count_weight: Weight of the error of the number of objects of each class of an image, as ``total_weight``.
         half_cell_shift: Whether counts are averaged over the image and the image moved by half a cell, in both
             directions, which takes twice the time: errors depend on where objects lie in cells.
 
@@ -108,10 +110,13 @@ class DenseCounts(TrainedExtractor):
         trunk: Literal["residual", "strided"] = "residual",
         total_weight: NonNegativeFloat = 0.0,
         half_cell_shift: bool = False,
+        min_height: NonNegativeFloat = 0.0,
+        count_weight: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         self.total_weight, self.half_cell_shift = total_weight, half_cell_shift
-        self.min_visibility, self.count_kernel_std = min_visibility, count_kernel_std
+        self.min_visibility, self.min_height, self.count_kernel_std = min_visibility, min_height, count_kernel_std
+        self.count_weight = count_weight
         self.background_weight = background_weight
         self.slots = CountSlots(classes, parents_per_class)
         self.counted = _counted(self.slots, classes, max_count)
@@ -202,7 +207,17 @@ class DenseCounts(TrainedExtractor):
         if self.total_weight:
             found, true = self.densities(logits).sum((1, 2, 3)), cells.weight.sum((1, 2, 3))
             loss = loss + self.total_weight / (rows * columns) * F.smooth_l1_loss(found, true)
+        if self.count_weight:
+            found, true = self.densities(logits).sum((2, 3)), self._true_counts(cells)
+            error = F.smooth_l1_loss(found, true, reduction="sum") / batch
+            loss = loss + self.count_weight / (rows * columns) * error
         return loss
+
+    def _true_counts(self, cells: Cells) -> Float[Tensor, "b s"]:
+        """Count the labelled objects of each slot."""
+        size = len(self.slots) + 1
+        counts = cells.weight.new_zeros(len(cells.slots), size)
+        return counts.scatter_add_(1, cells.slots.squeeze(2) % size, cells.weight.sum((2, 3)))[:, :-1]
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
@@ -241,8 +256,8 @@ class DenseCounts(TrainedExtractor):
         slots = self.slots.assign(labels.classes, labels.parents).unsqueeze(2)
         low, high = labels.boxes.unflatten(2, (2, 1, 2)).unbind(2)  # [b n 1 2]
         is_labelled = (high > low).all(3, keepdim=True)
-        if self.min_visibility > 0:
-            is_labelled &= (labels.visibility >= self.min_visibility)[..., None, None]
+        if not self.labels_all:
+            is_labelled &= self.labelled(labels)[..., None, None]
         centre = torch.add(self.first_cell, low + high, alpha=0.5 / self.cell)
         cell = centre.floor() + self.corners
         weight = (1 - (centre - cell).abs()).prod(3, keepdim=True) * is_labelled

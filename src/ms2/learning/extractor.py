@@ -130,7 +130,7 @@ class ExtractorTraining(Stage[SceneBatch]):
         """Draw scenes of the prior."""
         rules = self.structure_prior.sample(self.world.grammar, n, generator)
         scenes = self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), generator)
-        if isinstance(self.features, TrainedExtractor) and self.features.min_visibility == 0:
+        if isinstance(self.features, TrainedExtractor) and self.features.labels_all:
             self.features.check_numbers(scenes.classes, scenes.parents, scenes.mask)
         return scenes
 
@@ -140,9 +140,8 @@ class ExtractorTraining(Stage[SceneBatch]):
         Raises:
             CountError: If an image holds more of them than the extractor can represent.
         """
-        if isinstance(self.features, TrainedExtractor) and self.features.min_visibility > 0:
-            seen = labels.visibility >= self.features.min_visibility
-            self.features.check_numbers(labels.classes, labels.parents, seen)
+        if isinstance(self.features, TrainedExtractor) and not self.features.labels_all:
+            self.features.check_numbers(labels.classes, labels.parents, self.features.labelled(labels))
 
     def used(self, samples: SceneBatch) -> Int[Tensor, " b"]:
         """Compute the number of entries of each scene up to its last object."""

@@ -119,7 +119,7 @@ def _predict(features: TrainedExtractor, world: World, num_images: int, keys: tu
     for first in range(0, num_images, BATCH_SIZE):
         scenes = ahead.step(first // BATCH_SIZE, device)[: num_images - first]
         rendering = world.renderer.render_labelled(scenes)
-        visible = rendering.visibility >= features.min_visibility
+        visible = features.labelled(rendering)
         parts.append(features.predict_counts(rendering.image))
         counts.append(count_classes(torch.where(visible, scenes.classes, -1), len(world.classes)))
         if parts[-1].slots is not None:

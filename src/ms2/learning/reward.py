@@ -137,7 +137,7 @@ class TaskReward(Configured, nn.Module):
                 continue
             labels = world.renderer.render_labelled(scenes[part])
             try:
-                network.check_numbers(labels.classes, labels.parents, labels.visibility >= network.min_visibility)
+                network.check_numbers(labels.classes, labels.parents, network.labelled(labels))
             except CountError as error:
                 raise UserError(
                     f"a generated scene holds more than model.reward.network can count: raise its max_count ({error})"
