@@ -210,7 +210,10 @@ class TrainedExtractor(FeatureExtractor, ABC):
     slots: CountSlots
     min_visibility: float = 0.0
     min_height: float = 0.0
-    channel: ReadingChannel | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channel: ReadingChannel | None = None
 
     @abstractmethod
     def loss(

@@ -2,20 +2,24 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from ms2.core.bounds import Fraction
+from ms2.core.bounds import Fraction, PositiveInt
 from ms2.core.errors import UserError, suggest
+from ms2.core.seeding import generator
 from ms2.core.settings import Configured
-from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor
+from ms2.features.base import Blocks, CountSlots, FeatureExtractor, TrainedExtractor
 from ms2.features.channel import NUM_BINS, ReadingChannel
+from ms2.learning.probe import measure_channel
 from ms2.models.scene_model import SceneModel
 from ms2.objectives.likelihood import ReadingLikelihood
-from ms2.scene.batch import scenes_from_derivations
+from ms2.priors.structure import StructurePrior
+from ms2.scene.batch import SceneBatch, scenes_from_derivations
 
 NUM_PRIOR_SCENES = 10_000
 """Scenes of the prior whose numbers are kept where readings tell nothing."""
@@ -41,6 +45,24 @@ class Readings(FeatureExtractor):
         return {"readings": self.features.channel.sums(slots)}
 
 
+class Prepared(NamedTuple):
+    """What scores are computed from.
+
+    Attributes:
+        slots: What is counted.
+        channel: The channel of its readings.
+        places: Which names of the channel are learned.
+        likelihood: The likelihood of the target's readings.
+        held_out: Distribution of the readings that are not learned from; None if there are none.
+    """
+
+    slots: CountSlots
+    channel: ReadingChannel
+    places: list[int]
+    likelihood: ReadingLikelihood
+    held_out: Float[Tensor, "k r"] | None
+
+
 class CountLikelihood(Configured, nn.Module):
     """Fits the numbers of objects of a structure model to the target's readings, through the extractor's channel.
 
@@ -50,20 +72,37 @@ class CountLikelihood(Configured, nn.Module):
     Args:
         blocks: Names of the numbers to learn, such as ``count_car``; by default all that the extractor reads.
         held_out: Fraction of the target images whose readings are not learned from, on which the divergence is logged.
+        num_images: Images on which the channel is measured again when parameters have been learned: light and layout
+            change what is read.
+        structure_prior: Structure prior of those images, the world's by default. It should be as wide as that on which
+            the extractor was trained.
 
     Raises:
         UserError: If a name is given twice.
     """
 
-    def __init__(self, blocks: Sequence[str] | None = None, held_out: Fraction = 0.2) -> None:
+    measured_after: Tensor
+    """Number of parameter steps after which the channel was measured; kept in checkpoints."""
+
+    def __init__(
+        self,
+        blocks: Sequence[str] | None = None,
+        held_out: Fraction = 0.2,
+        num_images: PositiveInt = 2000,
+        structure_prior: StructurePrior | None = None,
+    ) -> None:
         super().__init__()
         if blocks is not None and len(set(blocks)) < len(blocks):
-            raise UserError(f"likelihood.blocks names a number twice: {', '.join(blocks)}")
-        self.blocks, self.held_out = blocks, held_out
-        self.likelihood: ReadingLikelihood | None = None
-        self._held_out_target: Tensor | None = None
-        self._places: list[int] = []
-        self._extractor: list[TrainedExtractor] = []  # in a list, as it is no part of this module
+            raise UserError(f"structure_learner.likelihood.blocks names a number twice: {', '.join(blocks)}")
+        self.blocks, self.held_out, self.num_images, self.structure_prior = (
+            blocks,
+            held_out,
+            num_images,
+            structure_prior,
+        )
+        self.register_buffer("measured_after", torch.zeros((), dtype=torch.int64))
+        self._measured_after = 0
+        self._prepared: Prepared | None = None
 
     def check(self, features: FeatureExtractor) -> list[str]:
         """Return the names of the numbers that are learned.
@@ -86,68 +125,110 @@ class CountLikelihood(Configured, nn.Module):
         return list(self.blocks or channel.names)
 
     def prepare(
-        self, model: SceneModel, features: FeatureExtractor, readings: Float[Tensor, "m k"], generator: Generator
+        self,
+        model: SceneModel,
+        features: FeatureExtractor,
+        readings: Float[Tensor, "m k"],
+        parameter_steps: int,
+        seed: int,
     ) -> None:
-        """Set the channel and the target's readings.
+        """Set the channel and the target's readings, if that was not done after as many parameter steps.
 
         Args:
-            model: The scene model, whose prior's numbers are kept where readings tell nothing.
+            model: The scene model. Its prior's numbers are kept where readings tell nothing, and its parameters are
+                those of the images on which the channel is measured again.
             features: The extractor.
             readings: What it reads in all target images, as `Readings` does.
-            generator: Draws the prior's scenes and chooses the images that are held out.
+            parameter_steps: Number of steps that have trained parameters.
+            seed: Seed of all that is drawn.
 
         Raises:
-            UserError: If the channel was not measured, or most readings are beyond those measured.
+            UserError: If the channel was not measured.
         """
+        if self._prepared is not None and self._measured_after == parameter_steps:
+            return
         names = self.check(features)
         assert isinstance(features, TrainedExtractor) and features.channel is not None
-        channel: ReadingChannel = features.channel
-        if not channel.is_measured:
+        if not features.channel.is_measured:
             raise UserError(
                 "the extractor's channel was not measured: train it in stage 'extractor', which does so at its end"
             )
-        self._extractor = [features]
-        self._places = [channel.names.index(name) for name in names]
-        prior = model.world.structure_prior.sample(model.world.grammar, NUM_PRIOR_SCENES, generator)
-        order = torch.randperm(len(readings), generator=generator, device=readings.device)
-        kept = order[round(self.held_out * len(readings)) :]
-        target = channel.histogram(readings[kept])[self._places]
-        held = channel.histogram(readings[order[: len(readings) - len(kept)]])[self._places] if self.held_out else None
-        given_number = channel.reading_given_number()[self._places]
-        # A number that is not read is known without error instead, and its target is the prior's distribution.
+        if int(self.measured_after) != parameter_steps:
+            self._measure(model, features, parameter_steps, seed)
+            self.measured_after.fill_(parameter_steps)
+        self._measured_after = parameter_steps
+        self._prepared = self._prepare(model, features.slots, features.channel, names, readings, seed)
+
+    def _measure(self, model: SceneModel, features: TrainedExtractor, parameter_steps: int, seed: int) -> None:
+        """Measure the channel on images with the scene model's parameters."""
+        prior = self.structure_prior or model.world.structure_prior
+
+        def draw(n: int, generator: Generator) -> SceneBatch:
+            return model.scenes(prior.sample(model.world.grammar, n, generator), generator)
+
+        measure_channel(features, model.world, draw, self.num_images, (seed, "channel", parameter_steps))
+
+    def _prepare(
+        self,
+        model: SceneModel,
+        slots: CountSlots,
+        channel: ReadingChannel,
+        names: list[str],
+        readings: Float[Tensor, "m k"],
+        seed: int,
+    ) -> Prepared:
+        draw = generator(seed, "likelihood", device=readings.device)
+        order = torch.randperm(len(readings), generator=draw, device=readings.device)
+        held, kept = readings[order].tensor_split([round(self.held_out * len(readings))])
+        places = [channel.names.index(name) for name in names]
+        prior = model.world.structure_prior.sample(model.world.grammar, NUM_PRIOR_SCENES, draw)
+        numbers = _numbers(model, slots, channel, prior)[:, places]
+        # a number that is not read is known without error instead, and its target is the prior's distribution
         size = channel.largest + 1
-        bins = max(NUM_BINS, size)
-        of_prior = F.one_hot(self.numbers(model, prior).clamp(max=size - 1), size).float().mean(0)
+        of_prior = F.one_hot(numbers.clamp(max=size - 1), size).float().mean(0)
+        exact = torch.eye(size, device=readings.device).expand(len(places), -1, -1)
         quality = channel.quality()
-        not_read = torch.tensor([quality[k] == "not read" for k in self._places], device=readings.device)
-        exact = F.pad(torch.eye(size, device=readings.device), (0, bins - size))
-
-        def fill(read: Tensor, unread: Tensor) -> Tensor:
-            read, unread = (F.pad(some, (0, bins - some.shape[-1])) for some in (read, unread))
-            return torch.where(not_read.view(-1, *(1,) * (read.ndim - 1)), unread, read)
-
-        self.likelihood = ReadingLikelihood(names, fill(given_number, exact), fill(target, of_prior))
-        self._held_out_target = None if held is None else fill(held, of_prior)
-        unread = [name for name, is_unread in zip(names, not_read.tolist(), strict=True) if is_unread]
+        is_read = torch.tensor([quality[place] != "not read" for place in places], device=readings.device)
+        unread = [name for name, seen in zip(names, is_read.tolist(), strict=True) if not seen]
         if unread:
             warnings.warn(f"not read, so the prior's numbers are kept: {', '.join(unread)}", stacklevel=2)
 
+        def either(read: Tensor, unread: Tensor) -> Tensor:
+            bins = max(NUM_BINS, size)
+            read, unread = (F.pad(some, (0, bins - some.shape[-1])) for some in (read, unread))
+            return torch.where(is_read.view(-1, *(1,) * (read.ndim - 1)), read, unread)
+
+        likelihood = ReadingLikelihood(
+            names,
+            either(channel.reading_given_number()[places], exact),
+            either(channel.histogram(kept)[places], of_prior),
+        )
+        held_out = either(channel.histogram(held)[places], of_prior) if len(held) else None
+        return Prepared(slots, channel, places, likelihood, held_out)
+
     def numbers(self, model: SceneModel, rules: Int[Tensor, "n t"]) -> Int[Tensor, "n k"]:
         """Count what is learned in the structure of scenes."""
-        (features,) = self._extractor
-        assert features.channel is not None
-        scenes = scenes_from_derivations(model.world.grammar, rules)
-        slots = features.slots.counts(scenes.classes, scenes.parents)
-        return features.channel.sums(slots)[:, self._places]
+        prepared = self._prepared
+        assert prepared is not None
+        return _numbers(model, prepared.slots, prepared.channel, rules)[:, prepared.places]
 
     def scores(
         self, numbers: Int[Tensor, "b k"], population: Int[Tensor, "m k"]
     ) -> tuple[dict[str, Float[Tensor, " b"]], dict[str, Float[Tensor, ""]]]:
         """Compute the score of each sample by name, and what to log: the mean divergence from readings in nats."""
-        likelihood = self.likelihood
-        assert likelihood is not None
+        prepared = self._prepared
+        assert prepared is not None
+        likelihood = prepared.likelihood
         scores = likelihood.scores(numbers, population)
         log = {"likelihood/divergence": likelihood.divergence(population).mean()}
-        if self._held_out_target is not None:
-            log["likelihood/held_out"] = likelihood.divergence(population, self._held_out_target).mean()
+        if prepared.held_out is not None:
+            log["likelihood/held_out"] = likelihood.divergence(population, prepared.held_out).mean()
         return dict(zip(likelihood.names, scores.unbind(1), strict=True)), log
+
+
+def _numbers(
+    model: SceneModel, slots: CountSlots, channel: ReadingChannel, rules: Int[Tensor, "n t"]
+) -> Int[Tensor, "n k"]:
+    scenes = scenes_from_derivations(model.world.grammar, rules)
+    found: Tensor = channel.sums(slots.counts(scenes.classes, scenes.parents))
+    return found

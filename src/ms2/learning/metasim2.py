@@ -92,10 +92,6 @@ class MetaSim2(Configured, AlternatingOptimisation):
         if self.reward is not None:
             self.reward.prepare(data.target, self.world)
         self.target_features = self.target_features or self.embed(data)
-        if self.structure_learner.likelihood is not None:
-            draw = generator(self.seed, "likelihood", device=self.device)
-            readings = self.target_features["readings"]
-            self.structure_learner.likelihood.prepare(self.scene_model, self.features, readings, draw)
         data.num_images = len(next(iter(self.target_features.values())))
         if self.trainer.is_global_zero:
             warn_unlike(self.features, self.world, data.target, self.device, self.seed)
@@ -125,7 +121,11 @@ class MetaSim2(Configured, AlternatingOptimisation):
             reward = self.reward if self.reward is not None and self.reward.is_due(self.parameter_steps) else None
             loss, log = self.parameter_learner.loss(self.scene_model, *compared, reward)
         else:
-            loss, log = self.structure_learner.loss(self.current_model(), *compared)
+            current, likelihood = self.current_model(), self.structure_learner.likelihood
+            if likelihood is not None:
+                readings = self.target_features["readings"]
+                likelihood.prepare(current, self.features, readings, self.parameter_steps, self.seed)
+            loss, log = self.structure_learner.loss(current, *compared)
             log["train/lr"] = torch.full((), self.learning_rates()[0], device=self.device)
         if self.is_logged_step:
             self.log_dict(log, sync_dist=True)

@@ -1,13 +1,13 @@
 """Measure the accuracy and bias of an extractor's counts, which limit what can be learned."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ms2.features.base import CountPrediction, TrainedExtractor, count_classes
 from ms2.features.channel import ReadingChannel
@@ -15,6 +15,7 @@ from ms2.learning.drawn_ahead import DrawnAhead, used_entries
 from ms2.metrics.results import ProbeResult, ReadingAccuracy
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
+from ms2.scene.batch import SceneBatch
 from ms2.world import World
 
 MAX_BIAS = 0.25
@@ -23,6 +24,10 @@ MIN_IMAGES = 20
 """Fewer images than this tell too little of a bias."""
 BATCH_SIZE = 128
 """Images that are rendered and counted at once."""
+
+
+DrawScenes = Callable[[int, Generator], SceneBatch]
+"""Draws a number of scenes with a generator, on its device."""
 
 
 class Probed(NamedTuple):
@@ -69,28 +74,36 @@ def probe(
     structure_prior = structure_prior or world.structure_prior
     for name, parameters in parameter_priors.items():
         drawn = World(world.grammar, structure_prior, parameters, world.renderer)
-        predicted, counts, slots, all_slots = _predict(features, drawn, num_images, (seed, "probe", name))
-        result = _compare(predicted, counts)
-        readings = {}
-        if (
-            not found
-            and features.channel
-            and predicted.slots is not None
-            and slots is not None
-            and all_slots is not None
-        ):
-            readings = measure_channel(features.channel, predicted.slots, slots, all_slots)
-        found[name] = replace(result, slot_errors=_slot_errors(features, predicted, slots), readings=readings)
+        probed = _predict(features, drawn, drawn.sample_prior, num_images, (seed, "probe", name))
+        result = _compare(probed.predicted, probed.counts)
+        slot_errors = _slot_errors(features, probed.predicted, probed.slots)
+        readings = {} if found or features.channel is None else _measure(features.channel, probed)
+        found[name] = replace(result, slot_errors=slot_errors, readings=readings)
         _warn(name, found[name])
     return found
 
 
+@torch.no_grad()
 def measure_channel(
-    channel: ReadingChannel, read: Float[Tensor, "n s"], visible: Int[Tensor, "n s"], there: Int[Tensor, "n s"]
+    features: TrainedExtractor, world: World, draw: DrawScenes, num_images: int, keys: tuple[int | str, ...]
 ) -> dict[str, ReadingAccuracy]:
-    """Measure a channel from numbers of objects in slots: those read, visible, and there. Return its accuracy."""
-    readings, seen = channel.sums(read), channel.sums(visible)
-    channel.measure(readings, seen, channel.sums(there))
+    """Measure an extractor's channel on new images, and return its accuracy.
+
+    Args:
+        features: The extractor, which has a channel.
+        world: Its renderer renders the images.
+        draw: Draws their scenes.
+        num_images: Number of images.
+        keys: Keys of the scenes' generators.
+    """
+    assert features.channel is not None
+    return _measure(features.channel, _predict(features, world, draw, num_images, keys))
+
+
+def _measure(channel: ReadingChannel, probed: Probed) -> dict[str, ReadingAccuracy]:
+    assert probed.predicted.slots is not None and probed.slots is not None and probed.all_slots is not None
+    readings, seen = channel.sums(probed.predicted.slots), channel.sums(probed.slots)
+    channel.measure(readings, seen, channel.sums(probed.all_slots))
     error = readings - seen
     correlation = torch.stack([torch.corrcoef(pair)[0, 1] for pair in torch.stack([readings, seen.float()]).unbind(2)])
     columns = {
@@ -110,10 +123,12 @@ def measure_channel(
     }
 
 
-def _predict(features: TrainedExtractor, world: World, num_images: int, keys: tuple[int | str, ...]) -> Probed:
-    """Predict the counts in images of the prior, and count what is visible and what is there."""
+def _predict(
+    features: TrainedExtractor, world: World, draw: DrawScenes, num_images: int, keys: tuple[int | str, ...]
+) -> Probed:
+    """Predict the counts in images of scenes, and count what is visible and what is there."""
     device = next(features.parameters()).device
-    ahead = DrawnAhead(world.sample_prior, used_entries, BATCH_SIZE, -(-num_images // BATCH_SIZE), keys)
+    ahead = DrawnAhead(draw, used_entries, BATCH_SIZE, -(-num_images // BATCH_SIZE), keys)
     parts, counts = list[CountPrediction](), list[Tensor]()
     slots, all_slots = list[Tensor](), list[Tensor]()
     for first in range(0, num_images, BATCH_SIZE):

@@ -1,0 +1,138 @@
+"""Numbers of objects are learned from what an extractor reads, without images of what is generated."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import EXPECTED, Beads, abacus, images, rng, structure, trainer
+from torch import Tensor
+
+from ms2.core.errors import UserError
+from ms2.features.base import CountPrediction, CountSlots
+from ms2.features.channel import ReadingChannel
+from ms2.gradients.advantages import Normalised
+from ms2.learning.count_likelihood import CountLikelihood
+from ms2.learning.metasim2 import MetaSim2
+from ms2.learning.probe import measure_channel, probe
+from ms2.learning.structure_learner import StructureLearner
+from ms2.metrics.histograms import total_variation
+from ms2.models.scene_model import SceneModel
+from ms2.scene.batch import scenes_from_derivations
+
+pytestmark = EXPECTED
+WORLD = abacus(3)
+CLASSES = list(WORLD.classes)
+
+
+class Counting(Beads):
+    """Reads an abacus, with a channel for the total and for the first class; blurred by a fixed amount if asked to.
+
+    Args:
+        noise: Deviation of the total's reading.
+    """
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self.slots, self.noise = CountSlots(CLASSES), noise
+        self.channel = ReadingChannel({"count": list(range(len(CLASSES))), "count_0": [0]}, largest=4)
+
+    def predict_counts(self, images: Tensor) -> CountPrediction:
+        counts = self(images)["classes"]
+        # not of the total alone, as its reading is the sum of those of classes
+        slots = counts + self.noise * torch.randn(len(counts), 1, generator=rng(len(counts))) / len(CLASSES)
+        return CountPrediction(counts > 0.5, counts, counts.sum(1), slots)
+
+
+def measured(noise: float = 0.0) -> Counting:
+    features = Counting(noise)
+    measure_channel(features, WORLD, WORLD.sample_prior, 4000, (0, "test"))
+    return features
+
+
+def model(features: Beads, steps: int = 0, **more: Any) -> MetaSim2:
+    how = StructureLearner(None, Normalised(), lr=2e-2, likelihood=CountLikelihood(**more))
+    return MetaSim2(WORLD, structure(), features, how)
+
+
+def totals(rules: Tensor) -> Tensor:
+    numbers = scenes_from_derivations(WORLD.grammar, rules).counts(10).sum(1)
+    return torch.nn.functional.one_hot(numbers.clamp(max=4), 5)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_the_targets_numbers_are_learned_through_the_channel(noise: float, tmp_path: Path) -> None:
+    """Though readings are blurred by half an object, the distribution that is learned is not."""
+    data = images(WORLD, 2000, batch_size=256)
+    assert data.target.truth is not None
+    true = torch.nn.functional.one_hot(data.target.truth.counts(10).sum(1), 5)
+    learned = model(measured(noise), blocks=["count"])
+    trainer(tmp_path, 120).fit(learned, datamodule=data)
+    found = totals(learned.structure.sample(4000, rng()).rules)
+    before = totals(structure().sample(4000, rng()).rules)
+    distance = total_variation(found.float().mean(0), true.float().mean(0))
+    assert distance < (0.04 if noise == 0 else 0.08) < total_variation(before.float().mean(0), true.float().mean(0)) / 3
+
+
+def test_no_image_of_a_generated_scene_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned = model(measured())
+    likelihood = learned.structure_learner.likelihood
+    assert likelihood is not None
+    likelihood.prepare(learned.scene_model, learned.features, torch.ones(100, 2), 0, 0)
+    monkeypatch.setattr(type(WORLD.renderer), "render", None)
+    loss, log = learned.structure_learner.loss(learned.scene_model, learned.features, {"x": torch.zeros(64, 1)}, rng())
+    assert loss.isfinite() and log["likelihood/divergence"] > 0 and log["likelihood/held_out"] > 0
+
+
+def test_what_is_not_read_keeps_the_priors_numbers() -> None:
+    """Readings of noise: the optimum is the prior's distribution of numbers, whatever the target's readings are."""
+    features = Counting()
+    noise = torch.rand(4000, 2, generator=rng())
+    numbers = torch.randint(4, (4000, 2), generator=rng(1))
+    features.channel.measure(noise, numbers, numbers)
+    likelihood, scene_model = CountLikelihood(blocks=["count"]), SceneModel(WORLD, structure())
+    with pytest.warns(UserWarning, match="not read, so the prior's numbers are kept: count"):
+        likelihood.prepare(scene_model, features, torch.zeros(100, 2), 0, 0)
+    prior = likelihood.numbers(scene_model, WORLD.structure_prior.sample(WORLD.grammar, 20_000, rng()))
+    scores, log = likelihood.scores(prior, prior)
+    assert scores["count"].abs().max() < 0.1 and log["likelihood/divergence"] < 1e-3
+
+
+def test_the_channel_is_measured_again_when_parameters_have_been_learned() -> None:
+    features, likelihood = measured(), CountLikelihood(num_images=500)
+    scene_model = SceneModel(WORLD, structure())
+    readings = torch.ones(100, 2)
+    likelihood.prepare(scene_model, features, readings, 0, 0)
+    first = features.channel.joint.clone()
+    assert first.sum() == 2 * 4000
+    likelihood.prepare(scene_model, features, readings, 3, 0)
+    assert features.channel.joint.sum() == 2 * 500
+    state = likelihood.state_dict()
+    again = CountLikelihood(num_images=7)  # as after a checkpoint
+    again.load_state_dict(state)
+    again.prepare(scene_model, features, readings, 3, 0)
+    assert features.channel.joint.sum() == 2 * 500
+
+
+def test_the_probe_measures_the_channel() -> None:
+    features = Counting(0.3)
+    found = probe(features, WORLD, {"prior": WORLD.parameter_prior, "other": WORLD.parameter_prior}, 1000)
+    assert features.channel.is_measured and not found["other"].readings
+    accuracy = found["prior"].readings["count"]
+    assert accuracy.deviation == pytest.approx(0.3, abs=0.03) and accuracy.bias == pytest.approx(0, abs=0.03)
+    assert accuracy.quality == "read" and 0.95 < accuracy.correlation < 1
+    assert accuracy.information < accuracy.entropy == pytest.approx(accuracy.structure_entropy)
+
+
+def test_errors_say_what_to_do() -> None:
+    scene_model, ones = SceneModel(WORLD, structure()), torch.ones(4, 2)
+    with pytest.raises(UserError, match="Beads reads no expected numbers"):
+        CountLikelihood().prepare(scene_model, Beads(), ones, 0, 0)
+    with pytest.raises(UserError, match="'count_O'.*count_0"):
+        CountLikelihood(blocks=["count_O"]).prepare(scene_model, measured(), ones, 0, 0)
+    with pytest.raises(UserError, match="was not measured: train it in stage 'extractor'"):
+        CountLikelihood().prepare(scene_model, Counting(), ones, 0, 0)
+    with pytest.raises(UserError, match="names a number twice"):
+        CountLikelihood(blocks=["count", "count"])
+    with pytest.raises(UserError, match="neither an objective nor a likelihood"):
+        StructureLearner(None, Normalised())
