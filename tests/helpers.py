@@ -60,6 +60,7 @@ TINY: dict[str, object] = {  # an untrained extractor on a canvas for ants
 EXPECTED = [
     pytest.mark.filterwarnings(f"ignore:{what}")
     for what in (
+        "not read, so the prior's numbers are kept",
         "the features miscount",  # with reason: the extractor of a tiny run can't count yet ...
         "the kernel of block",
         "the target looks nothing like the world",

@@ -128,7 +128,7 @@ def test_errors_say_what_to_do() -> None:
     scene_model, ones = SceneModel(WORLD, structure()), torch.ones(4, 2)
     with pytest.raises(UserError, match="Beads reads no expected numbers"):
         CountLikelihood().prepare(scene_model, Beads(), ones, 0, 0)
-    with pytest.raises(UserError, match="'count_O'.*count_0"):
+    with pytest.raises(UserError, match=r"'count_O'.*count_0"):
         CountLikelihood(blocks=["count_O"]).prepare(scene_model, measured(), ones, 0, 0)
     with pytest.raises(UserError, match="was not measured: train it in stage 'extractor'"):
         CountLikelihood().prepare(scene_model, Counting(), ones, 0, 0)

@@ -8,8 +8,8 @@ from helpers import EXPECTED, Abacus, Beads, abacus
 from torch import Tensor
 
 from ms2.features.base import Blocks
-from ms2.learning.probe import probe
-from ms2.metrics.results import ProbeResult
+from ms2.learning.probe import describe_readings, probe
+from ms2.metrics.results import ProbeResult, ReadingAccuracy
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 from ms2.world import World
@@ -79,3 +79,14 @@ def probe_generator() -> torch.Generator:
     from ms2.core.seeding import generator
 
     return generator(0, "probe", "prior", "block", 0)
+
+
+def test_the_table_says_what_is_read() -> None:
+    """Names without the block's prefix; what no image shows is left out."""
+    cars = ReadingAccuracy(-0.1, 0.5, 0.912, 1.2, 1.8, 0.9, 2.0, "read")
+    unseen = ReadingAccuracy(0, 0, 0, 0, 0, 0, 1.1, "not read")
+    lines = describe_readings({"count_car": cars, "count_Rural": unseen}).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["car", "-0.10", "0.50", "0.91", "1.20", "of", "1.80", "0.90", "of", "2.00", "read"]
+    ]
+    assert lines[0].index("deviation") == lines[1].index("0.50")

@@ -70,7 +70,8 @@ class CountLikelihood(Configured, nn.Module):
     (`ReadingChannel.quality`) keep the prior's distribution.
 
     Args:
-        blocks: Names of the numbers to learn, such as ``count_car``; by default all that the extractor reads.
+        blocks: Names of the numbers to learn, such as ``count_car``; by default all that the extractor reads and that
+            images show.
         held_out: Fraction of the target images whose readings are not learned from, on which the divergence is logged.
         num_images: Images on which the channel is measured again when parameters have been learned: light and layout
             change what is read.
@@ -180,6 +181,10 @@ class CountLikelihood(Configured, nn.Module):
         draw = generator(seed, "likelihood", device=readings.device)
         order = torch.randperm(len(readings), generator=draw, device=readings.device)
         held, kept = readings[order].tensor_split([round(self.held_out * len(readings))])
+        if self.blocks is None:  # what is never seen, such as a scene's kind, is no number of objects
+            names = [
+                name for name, shown in zip(names, (channel.entropy(visible=True) > 0).tolist(), strict=True) if shown
+            ]
         places = [channel.names.index(name) for name in names]
         prior = model.world.structure_prior.sample(model.world.grammar, NUM_PRIOR_SCENES, draw)
         numbers = _numbers(model, slots, channel, prior)[:, places]

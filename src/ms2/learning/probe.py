@@ -123,6 +123,26 @@ def _measure(channel: ReadingChannel, probed: Probed) -> dict[str, ReadingAccura
     }
 
 
+def describe_readings(readings: Mapping[str, ReadingAccuracy]) -> str:
+    """Write a table of what is read, for people: of each number, errors in objects and information in nats."""
+    rows = [("read of", "bias", "deviation", "correlation", "nats of visible", "nats of structure", "")]
+    rows += [
+        (
+            name.removeprefix("count_"),
+            f"{one.bias:+.2f}",
+            f"{one.deviation:.2f}",
+            f"{one.correlation:.2f}",
+            f"{one.information:.2f} of {one.entropy:.2f}",
+            f"{one.structure_information:.2f} of {one.structure_entropy:.2f}",
+            one.quality,
+        )
+        for name, one in readings.items()
+        if one.entropy > 0
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
 def _predict(
     features: TrainedExtractor, world: World, draw: DrawScenes, num_images: int, keys: tuple[int | str, ...]
 ) -> Probed:

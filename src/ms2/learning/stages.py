@@ -18,6 +18,7 @@ from ms2.learning.autoencoding import Autoencoding
 from ms2.learning.checkpoints import AtomicCheckpointIO, RandomState, StageCheckpoint
 from ms2.learning.extractor import ExtractorTraining
 from ms2.learning.pretraining import Pretraining
+from ms2.learning.probe import describe_readings
 from ms2.learning.stage import Stage
 from ms2.metrics.results import StageRecord
 from ms2.models.checkpoints import difference
@@ -74,6 +75,9 @@ def run_stage(
         say(f"{type(stage).__name__}: resuming after step {step}, from {files.checkpoint}")
     with explained_divergence(stage):
         trainer.fit(stage, ckpt_path=None if step is None else files.checkpoint, weights_only=True)
+    for found in stage.findings.values():
+        if found.readings:
+            say(describe_readings(found.readings))
     record = StageRecord(checkpoints.seconds, False, checkpoints.metrics(trainer), stage.findings)
     if trainer.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in stage.trained_module.state_dict().items()}
