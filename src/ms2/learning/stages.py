@@ -75,9 +75,9 @@ def run_stage(
         say(f"{type(stage).__name__}: resuming after step {step}, from {files.checkpoint}")
     with explained_divergence(stage):
         trainer.fit(stage, ckpt_path=None if step is None else files.checkpoint, weights_only=True)
-    for found in stage.findings.values():
-        if found.readings:
-            say(describe_readings(found.readings))
+    for accuracy in stage.findings.values():
+        if accuracy.readings:
+            say(describe_readings(accuracy.readings))
     record = StageRecord(checkpoints.seconds, False, checkpoints.metrics(trainer), stage.findings)
     if trainer.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in stage.trained_module.state_dict().items()}
