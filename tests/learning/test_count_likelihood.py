@@ -12,7 +12,7 @@ from ms2.core.errors import UserError
 from ms2.features.base import CountPrediction, CountSlots
 from ms2.features.channel import ReadingChannel
 from ms2.gradients.advantages import Normalised
-from ms2.learning.count_likelihood import CountLikelihood
+from ms2.learning.count_likelihood import CountLikelihood, StepsDone
 from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.probe import measure_channel, probe
 from ms2.learning.structure_learner import StructureLearner
@@ -23,6 +23,7 @@ from ms2.scene.batch import scenes_from_derivations
 pytestmark = EXPECTED
 WORLD = abacus(3)
 CLASSES = list(WORLD.classes)
+NOTHING = StepsDone(0, 0)
 
 
 class Counting(Beads):
@@ -78,7 +79,7 @@ def test_no_image_of_a_generated_scene_is_rendered(monkeypatch: pytest.MonkeyPat
     learned = model(measured())
     likelihood = learned.structure_learner.likelihood
     assert likelihood is not None
-    likelihood.prepare(learned.scene_model, learned.features, torch.ones(100, 2), 0, 0)
+    likelihood.prepare(learned.scene_model, learned.features, torch.ones(100, 2), NOTHING, 0)
     monkeypatch.setattr(type(WORLD.renderer), "render", None)
     loss, log = learned.structure_learner.loss(learned.scene_model, learned.features, {"x": torch.zeros(64, 1)}, rng())
     assert loss.isfinite() and log["likelihood/divergence"] > 0 and log["likelihood/held_out"] > 0
@@ -92,7 +93,7 @@ def test_what_is_not_read_keeps_the_priors_numbers() -> None:
     features.channel.measure(noise, numbers, numbers)
     likelihood, scene_model = CountLikelihood(blocks=["count"]), SceneModel(WORLD, structure())
     with pytest.warns(UserWarning, match="not read, so the prior's numbers are kept: count"):
-        likelihood.prepare(scene_model, features, torch.zeros(100, 2), 0, 0)
+        likelihood.prepare(scene_model, features, torch.zeros(100, 2), NOTHING, 0)
     prior = likelihood.numbers(scene_model, WORLD.structure_prior.sample(WORLD.grammar, 20_000, rng()))
     scores, log = likelihood.scores(prior, prior)
     assert scores["count"].abs().max() < 0.1 and log["likelihood/divergence"] < 1e-3
@@ -102,16 +103,33 @@ def test_the_channel_is_measured_again_when_parameters_have_been_learned() -> No
     features, likelihood = measured(), CountLikelihood(num_images=500)
     scene_model = SceneModel(WORLD, structure())
     readings = torch.ones(100, 2)
-    likelihood.prepare(scene_model, features, readings, 0, 0)
+    likelihood.prepare(scene_model, features, readings, NOTHING, 0)
     first = features.channel.joint.clone()
     assert first.sum() == 2 * 4000
-    likelihood.prepare(scene_model, features, readings, 3, 0)
+    likelihood.prepare(scene_model, features, readings, StepsDone(0, 3), 0)
     assert features.channel.joint.sum() == 2 * 500
     state = likelihood.state_dict()
     again = CountLikelihood(num_images=7)  # as after a checkpoint
     again.load_state_dict(state)
-    again.prepare(scene_model, features, readings, 3, 0)
+    again.prepare(scene_model, features, readings, StepsDone(0, 3), 0)
     assert features.channel.joint.sum() == 2 * 500
+
+
+def test_the_channel_is_measured_on_scenes_of_the_model() -> None:
+    """Three quarters of them, so that numbers which it does not draw are known as well."""
+    features, likelihood = measured(), CountLikelihood(redraw_every=10, num_images=2000)
+    model = structure()
+    scene_model, readings = SceneModel(WORLD, model), torch.ones(100, 2)
+    likelihood.prepare(scene_model, features, readings, NOTHING, 0)
+    likelihood.prepare(scene_model, features, readings, StepsDone(9, 0), 0)
+    assert features.channel.joint.sum() == 2 * 4000
+    likelihood.prepare(scene_model, features, readings, StepsDone(10, 0), 0)
+    found = features.channel.joint[0].sum((1, 2)) / 2000
+    learned = totals(model.sample(4000, rng()).rules).float().mean(0)
+    prior = totals(WORLD.structure_prior.sample(WORLD.grammar, 4000, rng())).float().mean(0)
+    assert total_variation(found, 0.75 * learned + 0.25 * prior) < 0.04 < total_variation(learned, prior)
+    likelihood.prepare(scene_model, features, readings, StepsDone(19, 0), 0)
+    assert likelihood.measured_after.tolist() == [10, 0]
 
 
 def test_the_probe_measures_the_channel() -> None:
@@ -127,11 +145,11 @@ def test_the_probe_measures_the_channel() -> None:
 def test_errors_say_what_to_do() -> None:
     scene_model, ones = SceneModel(WORLD, structure()), torch.ones(4, 2)
     with pytest.raises(UserError, match="Beads reads no expected numbers"):
-        CountLikelihood().prepare(scene_model, Beads(), ones, 0, 0)
+        CountLikelihood().prepare(scene_model, Beads(), ones, NOTHING, 0)
     with pytest.raises(UserError, match=r"'count_O'.*count_0"):
-        CountLikelihood(blocks=["count_O"]).prepare(scene_model, measured(), ones, 0, 0)
+        CountLikelihood(blocks=["count_O"]).prepare(scene_model, measured(), ones, NOTHING, 0)
     with pytest.raises(UserError, match="was not measured: train it in stage 'extractor'"):
-        CountLikelihood().prepare(scene_model, Counting(), ones, 0, 0)
+        CountLikelihood().prepare(scene_model, Counting(), ones, NOTHING, 0)
     with pytest.raises(UserError, match="names a number twice"):
         CountLikelihood(blocks=["count", "count"])
     with pytest.raises(UserError, match="neither an objective nor a likelihood"):

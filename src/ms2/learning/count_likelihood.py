@@ -21,6 +21,9 @@ from ms2.objectives.likelihood import ReadingLikelihood
 from ms2.priors.structure import StructurePrior
 from ms2.scene.batch import SceneBatch, scenes_from_derivations
 
+MODEL_FRACTION = 0.75
+"""Fraction of the scenes, on which the channel is measured again, whose structure is the model's. The others show what
+is read of numbers that the model does not draw."""
 NUM_PRIOR_SCENES = 10_000
 """Scenes of the prior whose numbers are kept where readings tell nothing."""
 
@@ -43,6 +46,13 @@ class Readings(FeatureExtractor):
         slots = self.features.predict_counts(images).slots
         assert slots is not None and self.features.channel is not None
         return {"readings": self.features.channel.sums(slots)}
+
+
+class StepsDone(NamedTuple):
+    """Numbers of steps that have trained structure, and parameters."""
+
+    structure: int
+    parameters: int
 
 
 class Prepared(NamedTuple):
@@ -73,36 +83,35 @@ class CountLikelihood(Configured, nn.Module):
         blocks: Names of the numbers to learn, such as ``count_car``; by default all that the extractor reads and that
             images show.
         held_out: Fraction of the target images whose readings are not learned from, on which the divergence is logged.
-        num_images: Images on which the channel is measured again when parameters have been learned: light and layout
-            change what is read.
-        structure_prior: Structure prior of those images, the world's by default. It should be as wide as that on which
-            the extractor was trained.
+        redraw_every: Structure steps between measurements of the channel on scenes that are mostly the model's: what
+            hides an object depends on all that there is. None to measure it on the wide prior alone. It is measured
+            again in any case when parameters have been learned, as light and layout change what is read.
+        num_images: Images on which the channel is measured again.
+        structure_prior: Structure prior of a part of those images, the world's by default. It should be as wide as that
+            on which the extractor was trained.
 
     Raises:
         UserError: If a name is given twice.
     """
 
     measured_after: Tensor
-    """Number of parameter steps after which the channel was measured; kept in checkpoints."""
+    """Numbers of structure and of parameter steps after which the channel was measured; kept in checkpoints."""
 
     def __init__(
         self,
         blocks: Sequence[str] | None = None,
         held_out: Fraction = 0.2,
+        redraw_every: PositiveInt | None = None,
         num_images: PositiveInt = 2000,
         structure_prior: StructurePrior | None = None,
     ) -> None:
         super().__init__()
         if blocks is not None and len(set(blocks)) < len(blocks):
             raise UserError(f"structure_learner.likelihood.blocks names a number twice: {', '.join(blocks)}")
-        self.blocks, self.held_out, self.num_images, self.structure_prior = (
-            blocks,
-            held_out,
-            num_images,
-            structure_prior,
-        )
-        self.register_buffer("measured_after", torch.zeros((), dtype=torch.int64))
-        self._measured_after = 0
+        self.blocks, self.held_out, self.redraw_every = blocks, held_out, redraw_every
+        self.num_images, self.structure_prior = num_images, structure_prior
+        self.register_buffer("measured_after", torch.zeros(2, dtype=torch.int64))
+        self._measured_after = StepsDone(0, 0)
         self._prepared: Prepared | None = None
 
     def check(self, features: FeatureExtractor) -> list[str]:
@@ -130,23 +139,23 @@ class CountLikelihood(Configured, nn.Module):
         model: SceneModel,
         features: FeatureExtractor,
         readings: Float[Tensor, "m k"],
-        parameter_steps: int,
+        steps: StepsDone,
         seed: int,
     ) -> None:
-        """Set the channel and the target's readings, if that was not done after as many parameter steps.
+        """Set the channel and the target's readings, unless that was done and the channel need not be measured again.
 
         Args:
             model: The scene model. Its prior's numbers are kept where readings tell nothing, and its parameters are
-                those of the images on which the channel is measured again.
+                those of images on which the channel is measured again.
             features: The extractor.
             readings: What it reads in all target images, as `Readings` does.
-            parameter_steps: Number of steps that have trained parameters.
+            steps: Steps that were done before.
             seed: Seed of all that is drawn.
 
         Raises:
             UserError: If the channel was not measured.
         """
-        if self._prepared is not None and self._measured_after == parameter_steps:
+        if self._prepared is not None and not self._is_due(steps):
             return
         names = self.check(features)
         assert isinstance(features, TrainedExtractor) and features.channel is not None
@@ -154,20 +163,34 @@ class CountLikelihood(Configured, nn.Module):
             raise UserError(
                 "the extractor's channel was not measured: train it in stage 'extractor', which does so at its end"
             )
-        if int(self.measured_after) != parameter_steps:
-            self._measure(model, features, parameter_steps, seed)
-            self.measured_after.fill_(parameter_steps)
-        self._measured_after = parameter_steps
+        self._measured_after = StepsDone(*self.measured_after.tolist())  # also where a checkpoint was loaded
+        if self._is_due(steps):
+            self._measure(model, features, steps, seed)
+            self._measured_after = steps
+            self.measured_after.copy_(torch.tensor(steps))
         self._prepared = self._prepare(model, features.slots, features.channel, names, readings, seed)
 
-    def _measure(self, model: SceneModel, features: TrainedExtractor, parameter_steps: int, seed: int) -> None:
-        """Measure the channel on images with the scene model's parameters."""
-        prior = self.structure_prior or model.world.structure_prior
+    def _is_due(self, steps: StepsDone) -> bool:
+        """Return whether the channel has to be measured again."""
+        last = self._measured_after
+        redrawn = self.redraw_every is not None and steps.structure - last.structure >= self.redraw_every
+        return redrawn or steps.parameters != last.parameters
+
+    def _measure(self, model: SceneModel, features: TrainedExtractor, steps: StepsDone, seed: int) -> None:
+        """Measure the channel on images with the scene model's parameters, and its structure once that is learned."""
+        grammar, prior = model.world.grammar, self.structure_prior or model.world.structure_prior
 
         def draw(n: int, generator: Generator) -> SceneBatch:
-            return model.scenes(prior.sample(model.world.grammar, n, generator), generator)
+            rules = prior.sample(grammar, n, generator)
+            if steps.structure:
+                learned = model.derivations(n, generator).rules
+                width = max(rules.shape[1], learned.shape[1])
+                rules, learned = (F.pad(r, (0, width - r.shape[1]), value=grammar.num_rules) for r in (rules, learned))
+                chosen = torch.rand(n, 1, generator=generator, device=generator.device) < MODEL_FRACTION
+                rules = torch.where(chosen, learned, rules)
+            return model.scenes(rules, generator)
 
-        measure_channel(features, model.world, draw, self.num_images, (seed, "channel", parameter_steps))
+        measure_channel(features, model.world, draw, self.num_images, (seed, "channel", *steps))
 
     def _prepare(
         self,

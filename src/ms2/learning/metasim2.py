@@ -16,7 +16,7 @@ from ms2.core.settings import Configured
 from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor
 from ms2.learning.alternating import AlternatingOptimisation
 from ms2.learning.checks import check_parts, check_trainer, overflow_warning
-from ms2.learning.count_likelihood import Readings
+from ms2.learning.count_likelihood import Readings, StepsDone
 from ms2.learning.data import TargetImages
 from ms2.learning.learner import Learner
 from ms2.learning.list_growth import ListGrowthWarning
@@ -124,7 +124,8 @@ class MetaSim2(Configured, AlternatingOptimisation):
             current, likelihood = self.current_model(), self.structure_learner.likelihood
             if likelihood is not None:
                 readings = self.target_features["readings"]
-                likelihood.prepare(current, self.features, readings, self.parameter_steps, self.seed)
+                done = StepsDone(self.global_step - self.parameter_steps, self.parameter_steps)
+                likelihood.prepare(current, self.features, readings, done, self.seed)
             loss, log = self.structure_learner.loss(current, *compared)
             log["train/lr"] = torch.full((), self.learning_rates()[0], device=self.device)
         if self.is_logged_step:
