@@ -1,6 +1,7 @@
 """Fragments against brute force: which pixels a rectangle covers, what lies on top, how layers blend."""
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from ms2.render.compositing.layers import (
     TRANSPARENT_ALPHA,
     Fragments,
     blend,
-    concatenate_fragments,
     cos_sin,
     fragment_boxes,
     peel,
@@ -34,7 +34,8 @@ def rectangles(n: int, seed: int = 0) -> tuple[Tensor, ...]:
 
 
 def cut(x: Tensor, y: Tensor, angle: Tensor, half_length: Tensor, half_width: Tensor, canvas: Tensor) -> Fragments:
-    return rasterise(x, y, *cos_sin(angle), half_length, half_width, canvas, SIDE, SIDE)
+    bounds = torch.arange(len(x) + 1)  # each sprite is a piece
+    return rasterise(x, y, *cos_sin(angle), half_length, half_width, canvas, SIDE, SIDE, bounds)
 
 
 def test_fragments_are_the_pixels_whose_centres_lie_within() -> None:
@@ -63,7 +64,8 @@ def test_fragments_come_sprite_by_sprite_row_by_row_from_left_to_right() -> None
     assert (key[1:] > key[:-1]).all()
     assert torch.equal(fragments.pixel % SIDE + 0.5, fragments.across)
     counts = sprite.bincount(minlength=40).cumsum(0).tolist()
-    assert [fragments.num_fragments_up_to(i) for i in range(41)] == [0, *counts]
+    assert [number for *_, number in fragments.bounds] == [0, *counts]
+    assert fragments.span(3) == slice(counts[2], counts[3])
 
 
 def test_an_affine_map_is_taken_at_the_centres_of_pixels() -> None:
@@ -75,12 +77,14 @@ def test_an_affine_map_is_taken_at_the_centres_of_pixels() -> None:
     torch.testing.assert_close(fragments.affine_at_pixels(x, y, start), wanted)
 
 
-def test_joined_lists_keep_their_sprites() -> None:
-    one, other = cut(*rectangles(7)), cut(*rectangles(5, seed=1))
-    both = concatenate_fragments(one, other, 7)
-    assert torch.equal(both.pixel, torch.cat([one.pixel, other.pixel]))
-    wanted = torch.cat([one.expand_to_fragments(torch.arange(7)), other.expand_to_fragments(torch.arange(7, 12))])
-    assert torch.equal(both.expand_to_fragments(torch.arange(12)), wanted)
+def test_pieces_are_what_their_sprites_alone_would_be() -> None:
+    drawn = rectangles(12)
+    every = cut(*drawn)
+    for first, last in ((0, 7), (7, 12), (3, 3), (0, 12)):
+        piece, wanted = every.pieces(first, last), cut(*(values[first:last] for values in drawn))
+        for field in fields(Fragments):
+            one, other = getattr(piece, field.name), getattr(wanted, field.name)
+            assert torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
 def test_angles_are_rounded_alike_wherever_they_stand() -> None:

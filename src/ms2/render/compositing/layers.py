@@ -7,6 +7,7 @@ card; pixels outside of a sprite cost nothing, and no pixel depends on other can
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -29,6 +30,8 @@ class Fragments:
         row: Row of fragments that each fragment belongs to, 0 to r - 1.
         across: Column of each fragment's pixel centre: its index plus 0.5.
         pixel: Index of each fragment's pixel in the flattened canvases.
+        bounds: Numbers of sprites, rows and fragments up to each bound between pieces of the list of sprites: from
+            zeros for the start of the first piece to s, r and k for the end of the last.
     """
 
     sprite: Int[Tensor, " r"]
@@ -37,6 +40,7 @@ class Fragments:
     row: Int[Tensor, " k"]
     across: Float[Tensor, " k"]
     pixel: Int[Tensor, " k"]
+    bounds: list[tuple[int, int, int]]
 
     def expand_to_fragments(self, values: Tensor) -> Tensor:
         """Expand per-sprite values (s, ...) to fragments (k, ...)."""
@@ -50,22 +54,23 @@ class Fragments:
         step = x.index_select(0, self.sprite).index_select(0, self.row)
         return at_zero.index_select(0, self.row) + step * self.across
 
-    def num_fragments_up_to(self, sprite: int) -> int:
-        """Count the fragments of the first ``sprite`` sprites."""
-        rows = int(torch.searchsorted(self.sprite, sprite))
-        return int(torch.searchsorted(self.row, rows))
+    def pieces(self, first: int, last: int) -> "Fragments":
+        """Select the fragments of pieces ``first`` to ``last - 1``; sprites and rows are counted from theirs on."""
+        (sprite, row, start), (_, row_end, end) = self.bounds[first], self.bounds[last]
+        rows, own = slice(row, row_end), slice(start, end)
+        return Fragments(
+            self.sprite[rows] - sprite,
+            self.line[rows],
+            self.stop[rows] - start,
+            self.row[own] - row,
+            self.across[own],
+            self.pixel[own],
+            [(s - sprite, r - row, k - start) for s, r, k in self.bounds[first : last + 1]],
+        )
 
-
-def concatenate_fragments(lower: Fragments, upper: Fragments, sprites: int) -> Fragments:
-    """Concatenate fragments of two lists of sprites; ``lower`` has ``sprites`` sprites and is drawn first."""
-    return Fragments(
-        torch.cat([lower.sprite, upper.sprite + sprites]),
-        torch.cat([lower.line, upper.line]),
-        torch.cat([lower.stop, upper.stop + len(lower.row)]),
-        torch.cat([lower.row, upper.row + len(lower.line)]),
-        torch.cat([lower.across, upper.across]),
-        torch.cat([lower.pixel, upper.pixel]),
-    )
+    def span(self, piece: int) -> slice:
+        """Return which fragments belong to a piece."""
+        return slice(self.bounds[piece][2], self.bounds[piece + 1][2])
 
 
 def cos_sin(angle: Float[Tensor, " s"]) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
@@ -88,6 +93,7 @@ def rasterise(
     canvas: Int[Tensor, " s"],
     height: int,
     width: int,
+    bounds: Int[Tensor, " p"],
 ) -> Fragments:
     """Rasterise rotated rectangles: find the pixels whose centres lie within, or less than a tenth of a pixel outside.
 
@@ -101,14 +107,20 @@ def rasterise(
         canvas: Canvas on which each rectangle lies.
         height: Rows of a canvas.
         width: Columns of a canvas.
+        bounds: Numbers of sprites up to each bound between pieces of the list, from 0 to s.
+
+    The device is waited for twice, to read how many rows and fragments there are.
     """
     half_length, half_width = half_length + EDGE_TOLERANCE, half_width + EDGE_TOLERANCE
     reach = half_length * sin.abs() + half_width * cos.abs()
     first, number = _within(y - reach, y + reach, height)
-    sprite = torch.repeat_interleave(number)
-    line = torch.arange(len(sprite), device=x.device) + (first - number.cumsum(0) + number).index_select(0, sprite)
-    rows = torch.stack([x, y, _nonzero(cos), _nonzero(sin), half_length, half_width]).index_select(1, sprite)
-    x, y, cos, sin, half_length, half_width = rows.unbind()
+    up_to = number.cumsum(0)
+    row_bounds = F.pad(up_to, (1, 0)).index_select(0, bounds)
+    sprites, rows = torch.stack([bounds, row_bounds]).tolist()
+    sprite = torch.repeat_interleave(number, output_size=rows[-1])
+    line = torch.arange(rows[-1], device=x.device) + (first - up_to + number).index_select(0, sprite)
+    values = torch.stack([x, y, _nonzero(cos), _nonzero(sin), half_length, half_width]).index_select(1, sprite)
+    x, y, cos, sin, half_length, half_width = values.unbind()
     dy = line + 0.5 - y
     # columns at which a row enters and leaves the two strips whose intersection is the rectangle
     lengthwise = _strip(dy * sin, half_length, cos)
@@ -116,11 +128,13 @@ def rasterise(
     left = torch.maximum(lengthwise[0], crosswise[0])
     right = torch.minimum(lengthwise[1], crosswise[1])
     first, number = _within(x + left, x + right, width)
-    row = torch.repeat_interleave(number)
     stop = number.cumsum(0)
-    column = (first - stop + number).index_select(0, row) + torch.arange(len(row), device=row.device)
+    ends = F.pad(stop, (1, 0)).index_select(0, row_bounds).tolist()
+    row = torch.repeat_interleave(number, output_size=ends[-1])
+    column = (first - stop + number).index_select(0, row) + torch.arange(ends[-1], device=row.device)
     start = (canvas.index_select(0, sprite) * height + line) * width
-    return Fragments(sprite, line, stop, row, column + 0.5, start.index_select(0, row) + column)
+    pixel = start.index_select(0, row) + column
+    return Fragments(sprite, line, stop, row, column + 0.5, pixel, list(zip(sprites, rows, ends, strict=True)))
 
 
 def _within(low: Tensor, high: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -155,17 +169,26 @@ def peel(pixel: Int[Tensor, " k"], opacity: Float[Tensor, " k"], pixels: int) ->
     """Depth-peel fragments into layers from top to bottom; each layer has at most one fragment per pixel.
 
     Transparent fragments and those below opaque ones are left out. The number of layers is the maximum number of
-    remaining fragments at a pixel.
+    remaining fragments at a pixel. The device is waited for once a layer.
     """
     found = []
     rest, drawn = torch.arange(len(pixel), device=pixel.device), opacity > TRANSPARENT_ALPHA
     while len(rest):
         top, here = topmost(pixel, drawn, pixels)
-        found.append(rest.masked_select(here))
         over = top.index_select(0, pixel).clamp_(min=0)  # it is -1 only where all fragments are transparent
-        below = (drawn & ~here & (opacity.index_select(0, over) < OPAQUE_ALPHA)).nonzero()[:, 0]
+        below = drawn & ~here & (opacity.index_select(0, over) < OPAQUE_ALPHA)
+        number, left = torch.stack([here.count_nonzero(), below.count_nonzero()]).tolist()
+        found.append(rest.index_select(0, _places(here, number)))
+        if not left:
+            break
+        below = _places(below, left)
         rest, pixel, opacity, drawn = (values.index_select(0, below) for values in (rest, pixel, opacity, drawn))
     return found
+
+
+def _places(mask: Bool[Tensor, " k"], number: int) -> Int[Tensor, " n"]:
+    """Return where a mask with a known number of entries is set; ``nonzero`` would wait for the device to count."""
+    return torch.repeat_interleave(mask.long(), output_size=number)
 
 
 def blend(
@@ -190,18 +213,23 @@ def fragment_boxes(
     fragments: Fragments, chosen: Bool[Tensor, " k"], sprites: int
 ) -> tuple[Float[Tensor, "s 4"], Int[Tensor, " s"]]:
     """Compute the tight box x0, y0, x1, y1 of each sprite's chosen fragments, and their number; zeros for none."""
-    chosen = torch.cat([chosen.new_zeros(1), chosen])
-    before, place = chosen.cumsum(0), chosen.nonzero()[:, 0] - 1
+    chosen = F.pad(chosen, (1, 0))
+    before = chosen.cumsum(0)
+    # place of each chosen fragment, counted from 1; all others are written to 0, which is not read
+    index = torch.arange(len(chosen), device=chosen.device)
+    place = torch.zeros_like(index).scatter_(0, before * chosen, index)
     # a row's fragments are sorted by column: its first and last suffice
     stops = before.index_select(0, fragments.stop)
-    starts = torch.cat([stops.new_zeros(1), stops])[: len(stops)]
-    used = (stops > starts).nonzero()[:, 0]
-    sprite, line = fragments.sprite.index_select(0, used), fragments.line.index_select(0, used)
-    left, right = (place.index_select(0, end.index_select(0, used)) for end in (starts, stops - 1))
-    x0, y0 = (_reduced(v, sprite, sprites, "amin") for v in (fragments.across[left].long(), line))
-    x1, y1 = (_reduced(v + 1, sprite, sprites, "amax") for v in (fragments.across[right].long(), line))
-    area = _reduced(stops - starts, fragments.sprite, sprites, "sum")
-    return torch.stack([x0, y0, x1, y1], 1).float(), area
+    starts = F.pad(stops, (1, 0))[: len(stops)]
+    used, sprite, line = stops > starts, fragments.sprite, fragments.line
+    column = F.pad(fragments.across, (1, 0))
+    ends = (place.index_select(0, count) for count in ((starts + 1).clamp_(max=len(chosen) - 1), stops))
+    left, right = (column.index_select(0, end).long() for end in ends)
+    area = _reduced(stops - starts, sprite, sprites, "sum")
+    beyond = torch.iinfo(torch.long).max
+    low = [_reduced(torch.where(used, values, beyond), sprite, sprites, "amin") for values in (left, line)]
+    high = [_reduced(torch.where(used, values + 1, 0), sprite, sprites, "amax") for values in (right, line)]
+    return torch.where(area[:, None] > 0, torch.stack([*low, *high], 1), 0).float(), area
 
 
 def _reduced(values: Int[Tensor, " r"], owner: Int[Tensor, " r"], number: int, how: str) -> Int[Tensor, " s"]:

@@ -119,10 +119,11 @@ def rectangle_corners(
         >>> corners[0].tolist()
         [[12.0, 4.0], [12.0, 6.0], [8.0, 6.0], [8.0, 4.0]]
     """
-    ahead = torch.tensor([0.5, 0.5, -0.5, -0.5], device=x.device)
-    right = torch.tensor([-0.5, 0.5, 0.5, -0.5], device=x.device)
-    angle, length, width = (torch.as_tensor(v, device=x.device)[..., None] for v in (angle, length, width))
-    along, across = ahead * length, right * width
+    angle, length, width = (torch.as_tensor(v, device=x.device) for v in (angle, length, width))
+    # constants of the four corners would be copied to the device
+    along = torch.stack([length, length, -length, -length], -1) * 0.5
+    across = torch.stack([-width, width, width, -width], -1) * 0.5
+    angle = angle[..., None]
     corner_x = x[..., None] + along * angle.cos() + across * angle.sin()
     corner_y = y[..., None] - along * angle.sin() + across * angle.cos()
     return torch.stack([corner_x, corner_y], -1)

@@ -312,7 +312,7 @@ def _marks(canvas: SpriteCanvas, lanes: int, half: float, lane: float) -> Plane:
 
 def road_lanes(width: Float[Tensor, " s"]) -> Tensor:
     """Return the index in `ROAD_LANE_COUNTS` of each road's width."""
-    return torch.bucketize(width, torch.tensor([4.0, 10.5, 17.5], device=width.device))
+    return torch.stack([width > edge for edge in (4.0, 10.5, 17.5)]).sum(0)
 
 
 # --- ground ---

@@ -16,7 +16,6 @@ from ms2.render.base import Renderer, Rendering, asset_licence
 from ms2.render.compositing.layers import (
     Fragments,
     blend,
-    concatenate_fragments,
     cos_sin,
     fragment_boxes,
     peel,
@@ -92,9 +91,21 @@ class Objects(NamedTuple):
         """Select objects."""
         return Objects(*(values[which] for values in self))
 
-    def count_up_to(self, level: int) -> int:
-        """Count the objects whose draw level is at most ``level``."""
-        return int((self.level <= level).sum())
+
+class Tables(NamedTuple):
+    """What a renderer draws from, on one device.
+
+    Attributes:
+        atlas: Sprites.
+        grounds: Textures of the ground, continued so that a crop may start anywhere.
+        levels: Draw level of each class; the last is that of unused entries, whose class is -1.
+        shadows: For each class, how far its shadow is moved in pixels, and how much longer and wider it is.
+    """
+
+    atlas: Atlas
+    grounds: Float[Tensor, "g 3 t t"]
+    levels: Int[Tensor, " l"]
+    shadows: Float[Tensor, "c 3"]
 
 
 class AerialView(Renderer):
@@ -139,7 +150,7 @@ class AerialView(Renderer):
         self.attributes = object_attributes(extent)
         self.atlas = make_atlas(self.classes, TEXELS_PER_PIXEL * canvas_size / extent, own)
         self.grounds = make_grounds(canvas_size, extent, own)
-        self._copies: dict[torch.device, tuple[Atlas, Tensor]] = {}
+        self._copies: dict[torch.device, Tables] = {}
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
         """Render images."""
@@ -189,16 +200,22 @@ class AerialView(Renderer):
 
     def _draw(self, scenes: SceneBatch) -> tuple[Tensor, Objects, Fragments, Tensor]:
         """Render images; also return objects, their fragments, and the opacity of each fragment."""
-        atlas, grounds = self._on(scenes.classes.device)
-        objects = self._objects(scenes, atlas)
-        number = objects.count_up_to(ROAD_LEVEL)
-        roads, raised = objects.select(slice(number)), objects.select(slice(number, None))
+        tables = self._on(scenes.classes.device)
+        atlas = tables.atlas
+        objects, bounds, number = self._objects(scenes, tables)
+        roads, raised = self._continued(objects.select(slice(number))), objects.select(slice(number, None))
+        shadows = self._shadows(raised, tables)
+        # all at once, as the device is waited for; pieces are the levels of objects, then those of shadows
+        both = torch.cat([bounds, bounds[-1] + bounds[2:] - bounds[1]])
+        every = self._rasterise((roads, raised, shadows), atlas, both)
+        low, fragments = every.pieces(0, 1), every.pieces(1, NUM_DRAW_LEVELS)
+        thrown = every.pieces(NUM_DRAW_LEVELS, 2 * NUM_DRAW_LEVELS - 1)
         # cloned, as views cannot be modified in place
-        planes = [plane.clone() for plane in self._ground(scenes, grounds).view(3, -1)]
-        low = self._draw_roads(planes, roads, atlas)
+        planes = [plane.clone() for plane in self._ground(scenes, tables.grounds).view(3, -1)]
+        road_opacity = self._draw_roads(planes, roads, low, atlas)
         light = scenes.environment["light"]
-        fragments, sample = self._sample_sprites(raised, raised.sprite, atlas)
-        dark, shaded = self._shadows(raised, fragments, atlas, len(scenes))
+        sample = self._sample_sprites(raised, fragments, atlas)
+        dark, shaded = self._shade(fragments, shadows, thrown, atlas, len(scenes))
         bright = (1 - SHADOW_OPACITY * dark).view(-1, self.canvas_size**2) * light[:, None]
         planes = [plane * bright.view(-1) for plane in planes]
         lit = fragments.expand_to_fragments(light[raised.scene]) * (1 - SHADOW_OPACITY * shaded)
@@ -207,16 +224,16 @@ class AerialView(Renderer):
         colour = [(o + painted * p) * lit for o, p in zip(own, paint, strict=True)]
         blend(planes, peel(fragments.pixel, sample[3], len(dark)), fragments.pixel, sample[3], colour)
         image = torch.stack([plane.view(len(scenes), *self.size) for plane in planes], 1).clamp_(0, 1)
-        opacity = torch.cat([low[1], sample[3]]).detach()
-        return image, objects, concatenate_fragments(low[0], fragments, number), opacity
+        opacity = torch.cat([road_opacity, sample[3]]).detach()
+        return image, objects, every.pieces(0, NUM_DRAW_LEVELS), opacity
 
-    def _objects(self, scenes: SceneBatch, atlas: Atlas) -> Objects:
-        # the class -1 of unused entries selects the last of the table
-        levels = torch.tensor(
-            [AERIAL_CLASSES[name].level for name in self.classes] + [NUM_DRAW_LEVELS], device=scenes.classes.device
-        )
-        level, order = levels[scenes.classes.flatten()].sort(stable=True)
-        level, order = level[level < NUM_DRAW_LEVELS], order[level < NUM_DRAW_LEVELS]
+    def _objects(self, scenes: SceneBatch, tables: Tables) -> tuple[Objects, Int[Tensor, " l"], int]:
+        """Return the objects, the number of those below each level and of all, and the number of roads."""
+        atlas = tables.atlas
+        level, order = tables.levels[scenes.classes.flatten()].sort(stable=True)
+        bounds = torch.searchsorted(level, torch.arange(NUM_DRAW_LEVELS + 1, device=level.device))
+        _, roads, *_, number = bounds.tolist()
+        level, order = level[:number], order[:number]
         scene = order.div(max(1, scenes.classes.shape[1]), rounding_mode="floor")
         kind = scenes.classes.flatten()[order]
         of = {a.name: scenes.attributes[a.name].flatten()[order] for a in self.attributes}
@@ -226,7 +243,7 @@ class AerialView(Renderer):
         )
         scale, colours = self.canvas_size / self.extent, atlas.colours[kind]
         sun_x, sun_y = cos_sin(-scenes.environment["sun"])
-        return Objects(
+        objects = Objects(
             scene,
             order - scene * scenes.classes.shape[1],
             kind,
@@ -240,6 +257,25 @@ class AerialView(Renderer):
             atlas.palette[kind, (of["colour"] * colours).long().minimum(colours - 1)],
             torch.stack([sun_x, sun_y], 1)[scene],
         )
+        return objects, bounds, roads
+
+    def _continued(self, roads: Objects) -> Objects:
+        """Return roads with the length of their sprite, which repeats, and with their shoulders."""
+        sprite_length = AERIAL_CLASSES["Road"].sprite_size.length * self.canvas_size / self.extent
+        period = torch.full_like(roads.length, sprite_length)
+        return roads._replace(length=period, width=roads.width * (1 + 2 * SHOULDER_WIDTH))
+
+    def _shadows(self, raised: Objects, tables: Tables) -> Objects:
+        """Return the shadows of objects."""
+        shift, longer, wider = tables.shadows[raised.object_class].unbind(1)
+        shift = shift * (self.canvas_size / self.extent)
+        return raised._replace(
+            sprite=tables.atlas.shadow[raised.object_class],
+            x=raised.x + shift * raised.sun[:, 0],
+            y=raised.y + shift * raised.sun[:, 1],
+            length=raised.length * longer,
+            width=raised.width * wider,
+        )
 
     def _ground(self, scenes: SceneBatch, grounds: Float[Tensor, "g 3 t t"]) -> Float[Tensor, "3 b h w"]:
         side = grounds.shape[-1] - self.canvas_size + 1
@@ -250,13 +286,11 @@ class AerialView(Renderer):
         channel = torch.arange(3, device=grounds.device)
         return windows[chosen, channel[:, None], y, x]
 
-    def _draw_roads(self, planes: list[Tensor], roads: Objects, atlas: Atlas) -> tuple[Fragments, Float[Tensor, " k"]]:
-        """Blend roads over the ground's colour channels, in place; return their fragments and opacities."""
-        sprite_length = AERIAL_CLASSES["Road"].sprite_size.length * self.canvas_size / self.extent
-        period = torch.full_like(roads.length, sprite_length)
-        # three times the side extends beyond the image from any position in it
-        whole = roads._replace(length=period, width=roads.width * (1 + 2 * SHOULDER_WIDTH))
-        fragments, sample = self._sample_sprites(whole, roads.sprite, atlas, reach=3.0 * self.canvas_size)
+    def _draw_roads(
+        self, planes: list[Tensor], roads: Objects, fragments: Fragments, atlas: Atlas
+    ) -> Float[Tensor, " k"]:
+        """Blend roads over the ground's colour channels, in place; return their fragments' opacities."""
+        sample = self._sample_sprites(roads, fragments, atlas, repeated=True)
         # no lane markings at crossings
         with torch.no_grad():
             cover = torch.zeros_like(planes[0]).scatter_add_(0, fragments.pixel, sample[3])
@@ -267,31 +301,17 @@ class AerialView(Renderer):
         ]
         layers = peel(fragments.pixel, sample[3], len(planes[0]))
         blend(planes, layers, fragments.pixel, sample[3], colour)
-        return fragments, sample[3]
+        return sample[3]
 
-    def _shadows(
-        self, raised: Objects, fragments: Fragments, atlas: Atlas, batch: int
+    def _shade(
+        self, fragments: Fragments, shadows: Objects, thrown: Fragments, atlas: Atlas, batch: int
     ) -> tuple[Float[Tensor, " p"], Float[Tensor, " k"]]:
         """Compute the shadow on each pixel's ground and on each fragment; objects cast shadows on lower levels."""
-        classes = [AERIAL_CLASSES[name] for name in self.classes]
-        table = [
-            [c.shadow_offset, 1 + 2 * SHADOW_BLUR / c.sprite_size.length, 1 + 2 * SHADOW_BLUR / c.sprite_size.width]
-            for c in classes
-        ]
-        shift, longer, wider = torch.tensor(table, device=raised.x.device).view(-1, 3)[raised.object_class].unbind(1)
-        shift = shift * (self.canvas_size / self.extent)
-        moved = raised._replace(
-            x=raised.x + shift * raised.sun[:, 0],
-            y=raised.y + shift * raised.sun[:, 1],
-            length=raised.length * longer,
-            width=raised.width * wider,
-        )
-        thrown, sample = self._sample_sprites(moved, atlas.shadow[raised.object_class], atlas, slice(3, 4))
+        sample = self._sample_sprites(shadows, thrown, atlas, slice(3, 4))
         dark = sample.new_zeros(batch * self.canvas_size**2)
         shaded: list[Tensor] = []
-        for level in range(NUM_DRAW_LEVELS - 1, ROAD_LEVEL, -1):
-            first, last = raised.count_up_to(level - 1), raised.count_up_to(level)
-            on, by = (slice(f.num_fragments_up_to(first), f.num_fragments_up_to(last)) for f in (fragments, thrown))
+        for piece in reversed(range(NUM_DRAW_LEVELS - 1)):
+            on, by = fragments.span(piece), thrown.span(piece)
             shaded.insert(0, dark.index_select(0, fragments.pixel[on]))
             dark = dark.scatter_reduce(0, thrown.pixel[by], sample[0, by], "amax")
         return dark, torch.cat(shaded)
@@ -302,41 +322,57 @@ class AerialView(Renderer):
         x, y = slope * raised.sun[:, 0], slope * raised.sun[:, 1]
         return 1 + fragments.affine_at_pixels(x, y, -x * raised.x - y * raised.y)
 
+    @torch.no_grad()
+    def _rasterise(self, parts: Sequence[Objects], atlas: Atlas, bounds: Int[Tensor, " p"]) -> Fragments:
+        """Rasterise the objects of several lists, one after the other."""
+        objects = Objects(*(torch.cat(values) for values in zip(*parts, strict=True)))
+        bleed = 1 + atlas.bleed[objects.sprite]
+        # three times the side extends beyond the image from any position in it
+        ahead = torch.where(objects.level == ROAD_LEVEL, 3.0 * self.canvas_size, objects.length / 2 * bleed[:, 0])
+        aside = objects.width / 2 * bleed[:, 1]
+        place = objects.x, objects.y, objects.cos, objects.sin
+        return rasterise(*place, ahead, aside, objects.scene, *self.size, bounds)
+
     def _sample_sprites(
         self,
         objects: Objects,
-        sprite: Int[Tensor, " s"],
+        fragments: Fragments,
         atlas: Atlas,
         planes: slice = slice(None),
-        reach: float | None = None,
-    ) -> tuple[Fragments, Float[Tensor, "c k"]]:
-        """Rasterise objects and sample their sprites, repeated along the heading for ``reach`` pixels if given."""
-        length, width, cos, sin = objects.length, objects.width, objects.cos, objects.sin
-        bleed = 1 + atlas.bleed[sprite]
-        ahead = length / 2 * bleed[:, 0] if reach is None else torch.full_like(length, reach)
-        aside = width / 2 * bleed[:, 1]
-        fragments = rasterise(objects.x, objects.y, cos, sin, ahead, aside, objects.scene, *self.size)
+        repeated: bool = False,
+    ) -> Float[Tensor, "c k"]:
+        """Sample the objects' sprites at their fragments, repeated along the heading if asked for."""
+        length, width, cos, sin, sprite = objects.length, objects.width, objects.cos, objects.sin, objects.sprite
         (middle_x, middle_y), (half_x, half_y) = atlas.centre[sprite].unbind(1), atlas.half[sprite].unbind(1)
         # sprites of houses are lit from their left: mirrored where the sun is to their right
         left = (objects.level != HOUSE_LEVEL) | (sin * objects.sun[:, 0] + cos * objects.sun[:, 1] >= 0)
         along, across = 2 * half_x / length, torch.where(left, 2, -2) * half_y / width
         u = _coordinate(fragments, along * cos, -along * sin, middle_x, objects)
         v = _coordinate(fragments, across * sin, across * cos, middle_y, objects)
-        if reach is not None:
+        if repeated:
             # sprites that repeat are one below the other on the sheet
             size = 2 * half_x[:1]
             u = u - ((u - (middle_x - half_x)[:1]) / size).floor() * size
         if not len(u):
-            return fragments, atlas.sheet[0, planes, 0, :0]
+            return atlas.sheet[0, planes, 0, :0]
         grid = torch.stack([u, v]).t()[None, None]
-        return fragments, F.grid_sample(atlas.sheet[:, planes], grid, align_corners=False)[0, :, 0]
+        return F.grid_sample(atlas.sheet[:, planes], grid, align_corners=False)[0, :, 0]
 
-    def _on(self, device: torch.device) -> tuple[Atlas, Float[Tensor, "g 3 t t"]]:
-        """Return atlas and grounds on a device, with the grounds continued so that a crop may start anywhere."""
+    def _on(self, device: torch.device) -> Tables:
+        """Return what is drawn from on a device; copied there once, as copying waits for the device."""
         if device not in self._copies:
-            atlas = Atlas(*(getattr(self.atlas, field.name).to(device) for field in fields(Atlas)))
             more = (0, self.canvas_size - 1, 0, self.canvas_size - 1)
-            self._copies[device] = atlas, F.pad(self.grounds.to(device), more, mode="circular")
+            classes = [AERIAL_CLASSES[name] for name in self.classes]
+            shadows = [
+                [c.shadow_offset, 1 + 2 * SHADOW_BLUR / c.sprite_size.length, 1 + 2 * SHADOW_BLUR / c.sprite_size.width]
+                for c in classes
+            ]
+            self._copies[device] = Tables(
+                Atlas(*(getattr(self.atlas, field.name).to(device) for field in fields(Atlas))),
+                F.pad(self.grounds.to(device), more, mode="circular"),
+                torch.tensor([c.level for c in classes] + [NUM_DRAW_LEVELS], device=device),
+                torch.tensor(shadows, device=device).view(-1, 3),
+            )
         return self._copies[device]
 
 
