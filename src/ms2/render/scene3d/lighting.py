@@ -65,4 +65,5 @@ class Lighting:
 
 def _repeated(number: int, device: torch.device | str) -> Callable[..., Float[Tensor, "b v"]]:
     """Return a function that repeats its arguments for each scene."""
-    return lambda *values: torch.tensor(values, device=device).expand(number, -1).contiguous()
+    # filled there, as copies to a device wait for it
+    return lambda *values: torch.stack([torch.full((number,), value, device=device) for value in values], 1)
