@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
+from tqdm import tqdm
 
 from ms2.features.base import CountPrediction, TrainedExtractor, count_classes
 from ms2.features.channel import ReadingChannel
@@ -151,7 +152,7 @@ def _predict(
     ahead = DrawnAhead(draw, used_entries, BATCH_SIZE, -(-num_images // BATCH_SIZE), keys)
     parts, counts = list[CountPrediction](), list[Tensor]()
     slots, all_slots = list[Tensor](), list[Tensor]()
-    for first in range(0, num_images, BATCH_SIZE):
+    for first in tqdm(range(0, num_images, BATCH_SIZE), "reading labelled images", leave=False, unit="batch"):
         scenes = ahead.step(first // BATCH_SIZE, device)[: num_images - first]
         rendering = world.renderer.render_labelled(scenes)
         visible = features.labelled(rendering)
