@@ -28,14 +28,12 @@ NUM_PRIOR_SCENES = 10_000
 """Scenes of the prior whose numbers are kept where readings tell nothing."""
 
 
-class Readings(FeatureExtractor):
+class Readings(FeatureExtractor, selectable=False):
     """Block ``readings``: the expected number of what each name of an extractor's channel stands for.
 
     Args:
         features: The extractor, with a channel.
     """
-
-    selectable = False
 
     def __init__(self, features: TrainedExtractor) -> None:
         super().__init__()
