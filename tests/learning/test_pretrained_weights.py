@@ -102,7 +102,7 @@ def test_a_checkpoint_leaves_out_what_is_pretrained_and_resumes_to_the_same(
     own = {name for name in whole.features.state_dict() if not name.startswith("network.")}
     assert {name.removeprefix("features.") for name in saved["state_dict"] if name.startswith("features.")} == own
     network = bytes_of(whole.features.state_dict())
-    assert network > 600_000 and half.stat().st_size < 200_000
+    assert network > 600_000 and half.stat().st_size < 260_000  # of which the channel takes a half
     resumed = learner(abacus(), features=make(weights))
     train(resumed, tmp_path, half)
     for name, value in whole.state_dict().items():
