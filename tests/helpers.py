@@ -102,7 +102,12 @@ TINY_WORLDS: dict[str, dict[str, object]] = {
         "data.target.init_args.num_images": 40,
         "model.structure.init_args.t_max": 40,
     },
-    "driving": STREETS | {"data.target.init_args.num_images": 40, "evaluation.num_visible": 20},
+    "driving": STREETS
+    | {
+        "data.target.init_args.num_images": 40,
+        "evaluation.num_visible": 20,
+        "model.structure_learner.likelihood.num_images": 40,
+    },
     "kitti": STREETS
     | {
         "data.target.init_args.limit": 20,

@@ -26,7 +26,11 @@ OWN = (
 """Settings of tiny runs that are a configuration's own here."""
 FEW = {"trainer__max_steps": 6, "trainer__val_check_interval": 3, "data__batch_size": 8, "pretraining__max_steps": 12}
 CHEAPER: dict[str, dict[str, object]] = {
-    "driving": {"data__target__init_args__num_images": 24, "evaluation__num_scenes": 24},
+    "driving": {
+        "data__target__init_args__num_images": 24,
+        "evaluation__num_scenes": 24,
+        "model__structure_learner__likelihood__num_images": 40,
+    },
     "kitti_quick": {
         "model__features__init_args__architecture": "squeezenet1_1",
         "model__features__init_args__layers": '["features.2", "features.3"]',

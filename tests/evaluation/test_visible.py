@@ -134,7 +134,7 @@ def test_fewer_scenes_may_be_rendered_than_there_are() -> None:
     assert torch.equal(found["target"].counts(10), target(own).truth[:25].counts(10))
 
 
-class Annotated(Synthetic):
+class Annotated(Synthetic, selectable=False):
     """Images whose truth is annotated."""
 
     annotated = True

@@ -13,10 +13,10 @@ from ms2.core.errors import UserError
 from ms2.core.seeding import generator
 from ms2.features.base import FeatureExtractor, TrainedExtractor
 from ms2.learning.drawn_ahead import used_entries
-from ms2.learning.kept_images import KeptImages
 from ms2.learning.muon import Muon
 from ms2.learning.probe import probe
 from ms2.learning.rendered_ahead import RenderedAhead
+from ms2.learning.rendered_once import RenderedOnce
 from ms2.learning.stage import Stage
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
@@ -82,14 +82,14 @@ class ExtractorTraining(Stage[SceneBatch]):
         self.hidden_lr = hidden_lr
         self.structure_prior = structure_prior or world.structure_prior
         self.parameter_prior = parameter_prior or world.parameter_prior
-        self.images: RenderedAhead | KeptImages = RenderedAhead(world.renderer, self.ahead, self.check_labels)
+        self.images: RenderedAhead | RenderedOnce = RenderedAhead(world.renderer, self.ahead, self.check_labels)
         if num_images is not None and num_images < max_steps * batch_size:
             if num_images % batch_size:
                 raise UserError(
                     f"extractor.num_images must be a multiple of extractor.batch_size: {num_images} is none of "
                     f"{batch_size}. Take {max(1, round(num_images / batch_size)) * batch_size}"
                 )
-            self.images = KeptImages(self.images, num_images, (seed, self.name))
+            self.images = RenderedOnce(self.images, num_images, (seed, self.name))
         self.probe_priors = {"prior": world.parameter_prior, **(probe_priors or {})}
 
     @property

@@ -33,7 +33,7 @@ class Images(NamedTuple):
     scenes: SceneBatch
 
 
-class KeptImages:
+class RenderedOnce:
     """Hands out the images of a `RenderedAhead` in the first steps, and then the same ones in another order each time.
 
     Where the network is small, rendering takes longer than training. Images are kept on the device as bytes, with their
@@ -46,8 +46,8 @@ class KeptImages:
 
     Example:
         >>> scenes = DrawnAhead(world.sample_prior, used_entries, batch_size=8, num_steps=100, keys=(0, "example"))
-        >>> kept = KeptImages(RenderedAhead(world.renderer, scenes), num_images=32, keys=(0, "example"))
-        >>> [len(kept.step(step, torch.device("cpu"))[1]) for step in (0, 7)]
+        >>> once = RenderedOnce(RenderedAhead(world.renderer, scenes), num_images=32, keys=(0, "example"))
+        >>> [len(once.step(step, torch.device("cpu"))[1]) for step in (0, 7)]
         [8, 8]
     """
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ms2.core.distributed import Processes
 from ms2.learning.drawn_ahead import DrawnAhead, used_entries
-from ms2.learning.kept_images import KeptImages
 from ms2.learning.rendered_ahead import RenderedAhead
+from ms2.learning.rendered_once import RenderedOnce
 
 pytestmark = EXPECTED
 CPU = torch.device("cpu")
@@ -20,11 +20,11 @@ def rendered() -> RenderedAhead:
     return RenderedAhead(WORLD.renderer, DrawnAhead(WORLD.sample_prior, used_entries, 4, 20, (0, "test")))
 
 
-def kept() -> KeptImages:
-    return KeptImages(rendered(), 20, (0, "test"))
+def kept() -> RenderedOnce:
+    return RenderedOnce(rendered(), 20, (0, "test"))
 
 
-def pixels(images: KeptImages, number: int, processes: Processes = BOTH[0]) -> Tensor:
+def pixels(images: RenderedOnce, number: int, processes: Processes = BOTH[0]) -> Tensor:
     """The images of a pass of five steps."""
     return torch.cat([images.step(5 * number + place, CPU, processes)[0].image for place in range(5)])
 
