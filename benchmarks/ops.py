@@ -26,9 +26,12 @@ from torch.utils.data import DataLoader
 from ms2.cli.fit import CLI, silence_lightning
 from ms2.core import configurations
 from ms2.core.seeding import generator
+from ms2.features.base import TrainedExtractor
+from ms2.learning.count_likelihood import Readings
 from ms2.learning.data import IndexBatches
 from ms2.learning.drawn_ahead import BLOCK_SIZE
 from ms2.learning.metasim2 import MetaSim2
+from ms2.learning.probe import measure_channel
 from ms2.learning.stage import Stage
 from ms2.learning.stages import STAGES
 
@@ -146,6 +149,12 @@ def count_learning(model: MetaSim2) -> dict[str, Row]:
     with torch.no_grad():
         images = model.world.renderer.render(model.world.sample_prior(BATCH_SIZE, generator("operators")))
         model.target_features = model.features.eval()(images)
+        likelihood = model.structure_learner.likelihood
+        if likelihood is not None and isinstance(model.features, TrainedExtractor):
+            likelihood.num_images = BATCH_SIZE
+            draw = model.world.sample_prior
+            measure_channel(model.features, model.world, draw, BATCH_SIZE, ("operators",))
+            model.target_features |= Readings(model.features)(images)
     with mock.patch("ms2.learning.metasim2.warn_unlike"):
         last = fit(model)
     return last.found

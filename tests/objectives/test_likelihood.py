@@ -32,10 +32,10 @@ def test_scores_are_the_derivative_of_the_divergence(error: float) -> None:
     (derivative,) = torch.autograd.grad(divergence, q)
     likelihood = ReadingLikelihood(["n"], channel[None], h[None])
     samples = population(q.detach())
-    scores = likelihood.scores(torch.arange(4)[:, None], samples)[:, 0]
+    scores = likelihood.scores(torch.arange(4)[:, None], likelihood.readings(samples))[:, 0]
     torch.testing.assert_close(scores, derivative + 1)
     assert (q.detach() * scores).sum().item() == pytest.approx(0, abs=1e-6)
-    assert likelihood.divergence(samples).item() == pytest.approx(divergence.item(), abs=1e-6)
+    assert likelihood.divergence(likelihood.readings(samples)).item() == pytest.approx(divergence.item(), abs=1e-6)
 
 
 def fitted(likelihood: ReadingLikelihood, size: int, steps: int = 300) -> Tensor:
@@ -44,7 +44,8 @@ def fitted(likelihood: ReadingLikelihood, size: int, steps: int = 300) -> Tensor
     optimizer = torch.optim.Adam([logits], 0.05)
     for _ in range(steps):
         q = logits.softmax(0)
-        scores = likelihood.scores(torch.arange(size)[:, None], population(q.detach(), 10_000))[:, 0]
+        readings = likelihood.readings(population(q.detach(), 10_000))
+        scores = likelihood.scores(torch.arange(size)[:, None], readings)[:, 0]
         optimizer.zero_grad()
         (q * scores).sum().backward()  # the mean of score times grad log q, over all numbers
         optimizer.step()
@@ -73,18 +74,21 @@ def test_the_optimum_is_that_of_expectation_maximisation(seed: int) -> None:
 def test_names_are_scored_apart() -> None:
     h, channel = torch.tensor([[0.5, 0.5], [0.9, 0.1]]), torch.eye(2).expand(2, -1, -1)
     samples = torch.tensor(list(itertools.product([0, 1], [0, 1])))
-    scores = ReadingLikelihood(["a", "b"], channel, h).scores(samples, samples)
+    likelihood = ReadingLikelihood(["a", "b"], channel, h)
+    scores = likelihood.scores(samples, likelihood.readings(samples))
     torch.testing.assert_close(scores[:, 0], torch.zeros(4))
     torch.testing.assert_close(scores[:, 1], torch.tensor([-0.8, 0.8, -0.8, 0.8]))
 
 
 def test_numbers_that_no_image_shows_become_rarer() -> None:
     likelihood = ReadingLikelihood(["n"], torch.eye(2)[None], torch.tensor([[0.5, 0.5]]))
-    scores = likelihood.scores(torch.tensor([[0], [1], [5]]), torch.tensor([[0], [1], [5]]))[:, 0]
+    samples = torch.tensor([[0], [1], [5]])
+    scores = likelihood.scores(samples, likelihood.readings(samples))[:, 0]
     assert scores[2] == scores.max() == 1
 
 
 def test_readings_that_no_sample_explains_are_finite() -> None:
     likelihood = ReadingLikelihood(["n"], torch.eye(2)[None], torch.tensor([[0.5, 0.5]]))
-    scores = likelihood.scores(torch.tensor([[0], [1]]), torch.zeros(4, 1, dtype=torch.long))
+    readings = likelihood.readings(torch.zeros(4, 1, dtype=torch.long))
+    scores = likelihood.scores(torch.tensor([[0], [1]]), readings)
     assert scores.isfinite().all() and scores[1] < scores[0]

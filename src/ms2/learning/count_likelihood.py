@@ -66,7 +66,7 @@ class Prepared(NamedTuple):
 
     slots: CountSlots
     channel: ReadingChannel
-    places: list[int]
+    places: Int[Tensor, " k"]
     likelihood: ReadingLikelihood
     held_out: Float[Tensor, "k r"] | None
 
@@ -206,15 +206,16 @@ class CountLikelihood(Configured, nn.Module):
             names = [
                 name for name, shown in zip(names, (channel.entropy(visible=True) > 0).tolist(), strict=True) if shown
             ]
-        places = [channel.names.index(name) for name in names]
+        chosen = [channel.names.index(name) for name in names]
+        places = torch.tensor(chosen, device=readings.device)
         prior = model.world.structure_prior.sample(model.world.grammar, NUM_PRIOR_SCENES, draw)
         numbers = _numbers(model, slots, channel, prior)[:, places]
         # a number that is not read is known without error instead, and its target is the prior's distribution
         size = channel.largest + 1
         of_prior = F.one_hot(numbers.clamp(max=size - 1), size).float().mean(0)
-        exact = torch.eye(size, device=readings.device).expand(len(places), -1, -1)
+        exact = torch.eye(size, device=readings.device).expand(len(chosen), -1, -1)
         quality = channel.quality()
-        is_read = torch.tensor([quality[place] != "not read" for place in places], device=readings.device)
+        is_read = torch.tensor([quality[place] != "not read" for place in chosen], device=readings.device)
         unread = [name for name, seen in zip(names, is_read.tolist(), strict=True) if not seen]
         if unread:
             warnings.warn(f"not read, so the prior's numbers are kept: {', '.join(unread)}", stacklevel=2)
@@ -236,7 +237,7 @@ class CountLikelihood(Configured, nn.Module):
         """Count what is learned in the structure of scenes."""
         prepared = self._prepared
         assert prepared is not None
-        return _numbers(model, prepared.slots, prepared.channel, rules)[:, prepared.places]
+        return _numbers(model, prepared.slots, prepared.channel, rules).index_select(1, prepared.places)
 
     def scores(
         self, numbers: Int[Tensor, "b k"], population: Int[Tensor, "m k"]
@@ -245,16 +246,20 @@ class CountLikelihood(Configured, nn.Module):
         prepared = self._prepared
         assert prepared is not None
         likelihood = prepared.likelihood
-        scores = likelihood.scores(numbers, population)
-        log = {"likelihood/divergence": likelihood.divergence(population).mean()}
+        readings = likelihood.readings(population)
+        scores = likelihood.scores(numbers, readings)
+        log = {"likelihood/divergence": likelihood.divergence(readings).mean()}
         if prepared.held_out is not None:
-            log["likelihood/held_out"] = likelihood.divergence(population, prepared.held_out).mean()
+            log["likelihood/held_out"] = likelihood.divergence(readings, prepared.held_out).mean()
         return dict(zip(likelihood.names, scores.unbind(1), strict=True)), log
 
 
 def _numbers(
     model: SceneModel, slots: CountSlots, channel: ReadingChannel, rules: Int[Tensor, "n t"]
 ) -> Int[Tensor, "n k"]:
-    scenes = scenes_from_derivations(model.world.grammar, rules)
+    # as wide as can be, where that is cheap: how many objects there are would have to be read from the device
+    emitted = model.world.grammar.tensors(rules.device).emit.shape[1]
+    width = rules.shape[1] * emitted if max(slots.sizes, default=1) == 1 else None
+    scenes = scenes_from_derivations(model.world.grammar, rules, width)
     found: Tensor = channel.sums(slots.counts(scenes.classes, scenes.parents))
     return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -31,42 +32,43 @@ class ReadingLikelihood(nn.Module):
     Example:
         >>> likelihood = ReadingLikelihood(["car"], torch.eye(3)[None], torch.tensor([[0.0, 0.5, 0.5]]))
         >>> population = torch.tensor([[0], [1], [1], [2]])
-        >>> likelihood.scores(population, population)[:, 0].tolist()  # fewer scenes without a car, more with two
+        >>> likelihood.scores(population, likelihood.readings(population))[:, 0].tolist()  # more scenes with two cars
         [1.0, 0.0, 0.0, -1.0]
     """
 
     channel: Tensor
     target: Tensor
+    number: Tensor
 
     def __init__(self, names: Sequence[str], channel: Float[Tensor, "k n r"], target: Float[Tensor, "k r"]) -> None:
         super().__init__()
         self.names = list(names)
         self.register_buffer("channel", F.pad(channel, (0, 0, 0, 1)), persistent=False)
         self.register_buffer("target", target, persistent=False)
+        self.register_buffer("number", torch.arange(self.channel.shape[1], device=channel.device), persistent=False)
 
-    def scores(self, numbers: Int[Tensor, "b k"], population: Int[Tensor, "m k"]) -> Float[Tensor, "b k"]:
+    def readings(self, population: Int[Tensor, "m k"]) -> Float[Tensor, "k r"]:
+        """Compute qP, the distribution of readings of all samples, also of other processes, for which q stands."""
+        number = (population.clamp(max=len(self.number) - 1).unsqueeze(2) == self.number).float().mean(0)
+        return torch.einsum("kn,knr->kr", number, self.channel)
+
+    def scores(self, numbers: Int[Tensor, "b k"], readings: Float[Tensor, "k r"]) -> Float[Tensor, "b k"]:
         """Compute the score of each sample by name, low where the target has more of its number than the model.
 
         Args:
-            numbers: Numbers of objects of the samples to score.
-            population: Those of all samples, also of other processes, whose distribution is taken for q.
+            numbers: Numbers of objects of the samples.
+            readings: The population's `readings`.
         """
-        weight = (self.channel * (self.target / self.readings(population).clamp(min=TINY)).unsqueeze(1)).sum(2)
-        return 1 - weight.T.gather(0, numbers.clamp(max=self.channel.shape[1] - 1))
+        weight = torch.einsum("knr,kr->nk", self.channel, self.target / readings.clamp(min=TINY))
+        return 1 - weight.gather(0, numbers.clamp(max=len(self.number) - 1))
 
-    def readings(self, population: Int[Tensor, "m k"]) -> Float[Tensor, "k r"]:
-        """Compute qP, the distribution of readings of a population."""
-        size = self.channel.shape[1]
-        number = F.one_hot(population.clamp(max=size - 1), size).float().mean(0)
-        return (number.unsqueeze(2) * self.channel).sum(1)
-
-    def divergence(self, population: Int[Tensor, "m k"], target: Float[Tensor, "k r"] | None = None) -> Tensor:
+    def divergence(self, readings: Float[Tensor, "k r"], target: Float[Tensor, "k r"] | None = None) -> Tensor:
         """Compute the KL divergence from a target's readings to the population's, by name, in nats.
 
         Args:
-            population: Numbers of objects of the model's samples.
+            readings: The population's `readings`.
             target: Distribution of readings of other target images, such as held-out ones; those that are learned from
                 by default.
         """
         h = self.target if target is None else target
-        return (h * (h.clamp(min=TINY) / self.readings(population).clamp(min=TINY)).log()).sum(1)
+        return (h * (h.clamp(min=TINY) / readings.clamp(min=TINY)).log()).sum(1)
