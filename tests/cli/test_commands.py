@@ -270,3 +270,13 @@ def test_whoever_reads_what_is_printed_may_stop() -> None:
 def test_an_abbreviated_option_names_a_configuration_too() -> None:
     assert with_settings(["--conf", "multimnist_quick", "-c=base"])[0] == "--config"
     assert with_settings(["--c", "x"]) == ["--c", "x"]
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_a_reader_that_has_gone_is_no_error(word: str) -> None:
+    """As in ``ms2 --help | head -1``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    found = subprocess.run([sys.executable, "-m", "ms2", word], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert found.stderr == b"" and found.returncode == 1

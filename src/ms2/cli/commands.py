@@ -146,6 +146,20 @@ def usage() -> str:
     )
 
 
+def _run(name: str, rest: list[str]) -> int | None:
+    """Run a command by its name; return its exit code."""
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return None
+    if name in ("-V", "--version"):
+        print(f"ms2 {ms2.__version__}")
+        return None
+    if name not in COMMANDS:
+        raise UserError(f"there is no command {name!r}. {suggest(name, COMMANDS)}")
+    check_process_variables()
+    return COMMANDS[name].run(rest)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; bad input ends it with one readable message and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
@@ -153,17 +167,8 @@ def main(args: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     argv = list(sys.argv[1:] if args is None else args)
     name, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if name in ("-h", "--help", "help"):
-        print(usage())
-        return
-    if name in ("-V", "--version"):
-        print(f"ms2 {ms2.__version__}")
-        return
     try:
-        if name not in COMMANDS:
-            raise UserError(f"there is no command {name!r}. {suggest(name, COMMANDS)}")
-        check_process_variables()
-        code = COMMANDS[name].run(rest)
+        code = _run(name, rest)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read what is printed has gone, as in 'ms2 list | head -1'
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
