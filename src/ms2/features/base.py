@@ -14,7 +14,7 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.hashing import sha256
 from ms2.core.registry import Plugin
 from ms2.features.channel import ReadingChannel
-from ms2.render.base import Rendering
+from ms2.render.base import Rendering, visible_enough
 from ms2.scene.batch import SceneBatch
 
 PART_ON_CPU = 2**20
@@ -231,10 +231,7 @@ class TrainedExtractor(FeatureExtractor, ABC):
 
     def labelled(self, labels: Rendering) -> Bool[Tensor, "b n"]:
         """Return which objects of images can be seen well enough to be labelled."""
-        seen = labels.visibility >= self.min_visibility
-        if self.min_height > 0:
-            seen = seen & (labels.boxes[..., 3] - labels.boxes[..., 1] >= self.min_height)
-        return seen & (labels.classes >= 0)
+        return visible_enough(labels, self.min_visibility, self.min_height)
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]

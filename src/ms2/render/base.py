@@ -45,6 +45,18 @@ class Rendering:
     visibility: Float[Tensor, "b n"]
 
 
+def visible_enough(labels: Rendering, min_visibility: float, min_height: float) -> Bool[Tensor, "b n"]:
+    """Return which objects of images can be seen well enough.
+
+    Args:
+        labels: The images' labels.
+        min_visibility: Minimum visible fraction of an object.
+        min_height: Minimum height of its amodal box in pixels.
+    """
+    seen = (labels.classes >= 0) & (labels.visibility >= min_visibility)
+    return seen & (labels.boxes[..., 3] - labels.boxes[..., 1] >= min_height) if min_height > 0 else seen
+
+
 class Renderer(Plugin, ABC, kind="renderers"):
     """Base class of renderers; images are a deterministic function of the scenes.
 
@@ -90,8 +102,7 @@ class Renderer(Plugin, ABC, kind="renderers"):
 
     def seen(self, labels: Rendering) -> Bool[Tensor, "b n"]:
         """Return which objects an annotator would label: those visible (`MIN_VISIBILITY`) and high enough."""
-        height = labels.boxes[..., 3] - labels.boxes[..., 1]
-        return (labels.classes >= 0) & (labels.visibility >= MIN_VISIBILITY) & (height >= self.min_height)
+        return visible_enough(labels, MIN_VISIBILITY, self.min_height)
 
 
 def asset_licence(folder: str) -> str:
