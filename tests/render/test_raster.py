@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from unittest import mock
@@ -288,6 +289,29 @@ def test_pixels_do_not_depend_on_the_batch():
         assert same(only(whole, other), small.render(library, *(only(value, other) for value in scenes), SIZE))
     plain = small.render(library, *scenes, SIZE, labels=False)
     assert torch.equal(plain.image, whole.image) and torch.equal(plain.instances, whole.instances)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_pixels_do_not_depend_on_threads(threads):
+    library, *scenes = busy(6)
+    whole = WarpEngine(scenes_per_pass=6).render(library, *scenes, SIZE)
+    engine, before = WarpEngine(scenes_per_pass=1), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert same(whole, engine.render(library, *scenes, SIZE))
+        with ThreadPoolExecutor(3) as pool:  # as threads of the caller's do
+            found = list(pool.map(lambda _: engine.render(library, *scenes, SIZE), range(6)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(same(whole, one) for one in found)
+
+
+def test_an_engine_serves_in_and_out_of_inference_mode():
+    library, *scenes = busy(2)
+    engine = WarpEngine()
+    with torch.inference_mode():
+        first = engine.render(library, *scenes, SIZE)
+    assert same(first, engine.render(library, *scenes, SIZE))
 
 
 def test_copies_render_the_same():

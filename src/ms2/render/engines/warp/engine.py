@@ -1,6 +1,7 @@
 """Engine on NVIDIA Warp, for CPU and CUDA."""
 
-import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from typing import Annotated, Any
@@ -68,7 +69,7 @@ class WarpEngine(Engine):
         size: tuple[int, int],
         labels: bool,
     ) -> RasterOutput:
-        """Render scenes pass by pass; arguments as in `Engine.render`."""
+        """Render scenes pass by pass, on a CPU by as many threads as Torch uses; arguments as in `Engine.render`."""
         device, (b, (height, width)) = instances.mesh.device, (len(instances), size)
         rasteriser = self._rasteriser(meshes, size, device)
         n = self.scenes_per_pass or SCENES_PER_PASS[device.type]
@@ -78,11 +79,17 @@ class WarpEngine(Engine):
             torch.empty(b, height, width, device=device),
             None,
         )
-        found = []
-        with self._stream(device):
-            for i in range(0, b, n):
-                scenes, cameras, lights, part = (_scenes(v, i, n) for v in (instances, camera, lighting, output))
-                found.append(rasteriser.render(scenes, cameras, lights, part, labels))
+
+        def render(start: int) -> InstanceLabels | None:
+            scenes, cameras, lights, part = (_scenes(v, start, n) for v in (instances, camera, lighting, output))
+            # modes are those of a thread; and buffers made in inference mode could not be used outside of it
+            with torch.inference_mode(False), torch.no_grad():
+                return rasteriser.render(scenes, cameras, lights, part, labels)
+
+        passes = range(0, b, n)
+        threads = min(torch.get_num_threads(), len(passes)) if device.type == "cpu" else 1
+        with self._stream(device), ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+            found = list((pool.map if pool else map)(render, passes))
         return replace(output, labels=_concatenate(found))
 
     def _rasteriser(self, meshes: MeshLibrary, size: tuple[int, int], device: torch.device) -> Rasteriser:
@@ -93,10 +100,10 @@ class WarpEngine(Engine):
             known[key] = Rasteriser(self._runtime, meshes, size, device, self.raster_settings)
         return known[key]
 
-    def _stream(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    def _stream(self, device: torch.device) -> AbstractContextManager[Any]:
         """Order Torch's and Warp's work on a GPU in one stream."""
         if device.type != "cuda":
-            return contextlib.nullcontext()
+            return nullcontext()
         warp = self._runtime.warp
         return warp.ScopedStream(warp.stream_from_torch(torch.cuda.current_stream(device)))
 

@@ -1,10 +1,11 @@
 """Rasteriser of one mesh library at one image size on one device: prepares buffers and launches the kernels."""
 
+from collections import deque
 from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ms2.render.engines.warp.packing import pack_meshes
@@ -32,6 +33,32 @@ class RasterSettings(NamedTuple):
     near: float
 
 
+class Buffers:
+    """Memory that a thread renders to, reused from call to call.
+
+    Args:
+        device: Its device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._samples = torch.empty(0, dtype=torch.int64, device=device)
+        self._depth, self._top = torch.empty(0, device=device), torch.empty(0, device=device)
+
+    def visibility(self, number: int) -> Int[Tensor, " n"]:
+        """Return a zeroed visibility buffer of at least ``number`` samples."""
+        if len(self._samples) < number:
+            self._samples = torch.empty(number, dtype=torch.int64, device=self._samples.device)
+        self._samples[:number].zero_()
+        return self._samples
+
+    def shadow_maps(self, number: int, blocks: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
+        """Return depths of at least ``number`` samples and their bounds in ``blocks``: zeros, or as they were left."""
+        if len(self._top) < max(1, blocks):
+            self._depth = torch.zeros(max(1, number), device=self._depth.device)
+            self._top = torch.zeros(max(1, blocks), device=self._top.device)
+        return self._depth, self._top
+
+
 class Rasteriser:
     """Renders batches of scenes with the meshes of one library.
 
@@ -56,16 +83,34 @@ class Rasteriser:
         packed = pack_meshes(meshes, device)
         self._meshes = self._fill(self._kernels.MeshData(), packed)
         self._meshes.texel = self._wrap(packed.texel, self.warp.uint32)
-        self._samples = torch.empty(0, dtype=torch.int64, device=device)
-        self._shadow_depth, self._shadow_top = torch.empty(0, device=device), torch.empty(0, device=device)
+        for module in (self._kernels, self._shading):
+            self.warp.load_module(module, device=str(device))  # here, as threads may start to render together
+        self._free = deque[Buffers]()
 
     def render(
         self, instances: InstanceBatch, camera: Camera, lighting: Lighting, output: RasterOutput, labels: bool
     ) -> InstanceLabels | None:
         """Render b scenes at once to the tensors of ``output``, and compute their labels if ``labels``.
 
-        Other arguments as in `ms2.render.scene3d.engine.Engine.render`.
+        Several threads may do so together. Other arguments as in `ms2.render.scene3d.engine.Engine.render`.
         """
+        try:
+            kept = self._free.pop()
+        except IndexError:  # all are in use
+            kept = Buffers(self.device)
+        found = self._render(instances, camera, lighting, output, labels, kept)
+        self._free.append(kept)
+        return found
+
+    def _render(
+        self,
+        instances: InstanceBatch,
+        camera: Camera,
+        lighting: Lighting,
+        output: RasterOutput,
+        labels: bool,
+        kept: Buffers,
+    ) -> InstanceLabels | None:
         k, (height, width) = self._kernels, self.size
         step, size = self.settings.supersampling, self.settings.shadow_size
         b, n = instances.mesh.shape
@@ -87,11 +132,11 @@ class Rasteriser:
         buffers.mask = self._wrap(self._new(num_words, dtype=torch.int32).zero_(), self.warp.uint32)
         threads = THREADS_PER_TRIANGLE[self.device.type]
         blocks = -(-size // self._kernels.SHADOW_BLOCK)
-        shadow_depth, shadow_top = self._shadow_maps(b, size, blocks)
+        shadow_depth, shadow_top = self._shadow_maps(kept, b, size, blocks)
         shadow_list = self._draw_list(counts[1], first[1], num_shadow)
         shadow_inputs = (self._meshes, placed, shadow_list, size, threads, shadow_depth, shadow_top)
         self._launch(k.draw_shadow_map, (num_shadow, threads), *shadow_inputs)
-        samples = self._visibility_buffer(b * tall * wide)
+        samples = self._wrap(kept.visibility(b * tall * wide), self.warp.uint64)
         draw_list = self._draw_list(counts[0], first[0], num_image)
         setup = self._kernels.TriangleSetup()
         setup.corners = self._wrap(self._new(num_image, 4, dtype=torch.int32))
@@ -175,19 +220,9 @@ class Rasteriser:
 
     # -- Torch and Warp --------------------------------------------------------------------------------
 
-    def _visibility_buffer(self, number: int) -> Any:
-        """Return a zeroed buffer of ``number`` samples, which is reused from call to call."""
-        if len(self._samples) < number:
-            self._samples = torch.empty(number, dtype=torch.int64, device=self.device)
-        self._samples[:number].zero_()
-        return self._wrap(self._samples, self.warp.uint64)
-
-    def _shadow_maps(self, number: int, size: int, blocks: int) -> tuple[Any, Any]:
-        """Return zeroed shadow maps, and bounds of the depths in their blocks; reused from call to call."""
-        if len(self._shadow_top) < max(1, number * blocks**2):
-            self._shadow_depth = torch.zeros(max(1, number * size**2), device=self.device)
-            self._shadow_top = torch.zeros(max(1, number * blocks**2), device=self.device)
-        depth, top = self._wrap(self._shadow_depth), self._wrap(self._shadow_top)
+    def _shadow_maps(self, kept: Buffers, number: int, size: int, blocks: int) -> tuple[Any, Any]:
+        """Return cleared shadow maps, and bounds of the depths in their blocks."""
+        depth, top = (self._wrap(tensor) for tensor in kept.shadow_maps(number * size**2, number * blocks**2))
         self._launch(self._kernels.clear_shadow_maps, number * blocks**2, size, depth, top)
         return depth, top
 
