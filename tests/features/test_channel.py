@@ -37,6 +37,17 @@ def test_readings_of_nothing_hold_nothing() -> None:
     assert channel.quality() == ["not read"]
 
 
+def test_a_class_is_read_if_what_there_is_can_be_told() -> None:
+    """What can be seen is read without error in each; with more hidden, less is known of what there is."""
+    numbers = uniform(40_000)
+    qualities = []
+    for shown in (1.0, 0.7, 0.3, 0.0):
+        visible = (torch.rand(40_000, 3, generator=rng(1)) < shown) & (torch.arange(3) < numbers)
+        seen = visible.sum(1, keepdim=True)
+        qualities += measured(seen.float(), numbers, seen).quality()
+    assert qualities == ["read", "read", "blurred", "not read"]
+
+
 def test_what_is_hidden_is_not_read_of_the_structure() -> None:
     """None or two objects, each hidden half of the time: what is known of a number visible, less what hiding adds."""
     numbers = 2 * torch.randint(2, (40_000, 1), generator=rng())

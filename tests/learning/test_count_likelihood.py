@@ -1,5 +1,6 @@
 """Numbers of objects are learned from what an extractor reads, without images of what is generated."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,27 @@ def test_what_is_not_read_keeps_the_priors_numbers() -> None:
     prior = likelihood.numbers(scene_model, WORLD.structure_prior.sample(WORLD.grammar, 20_000, rng()))
     scores, log = likelihood.scores(prior, prior)
     assert scores["count"].abs().max() < 0.1 and log["likelihood/divergence"] < 1e-3
+
+
+def test_readings_beyond_those_measured_are_warned_of() -> None:
+    likelihood, scene_model = CountLikelihood(), SceneModel(WORLD, structure())
+    features = measured()
+    highest = float(features.channel.highest[0])
+    readings = torch.full((100, 2), 0.0)
+    readings[:3, 0] = highest + 1
+    with pytest.warns(UserWarning, match="more is read .* count in 3%"):
+        likelihood.prepare(scene_model, features, readings, NOTHING, 0)
+    readings[:3, 0] = highest
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CountLikelihood().prepare(scene_model, features, readings, NOTHING, 0)
+
+
+def test_a_target_that_holds_more_than_can_be_counted_is_warned_of_without_an_objective() -> None:
+    features = measured()
+    features.overflow_fraction = lambda images: {"count": 0.3}  # type: ignore[method-assign]
+    with pytest.warns(UserWarning, match="30% of the target images hold more than block 'count'"):
+        model(features).embed(images(WORLD))
 
 
 def test_the_channel_is_measured_again_when_parameters_have_been_learned() -> None:

@@ -13,8 +13,9 @@ NUM_BINS = 32
 """Bins of readings, with equally many of the measured readings in each."""
 PSEUDO_COUNT = 1.0
 """Images that each number is taken to have had beside those measured, with the readings of all numbers together."""
-READ, NOT_READ = 0.5, 0.05
-"""Information of a reading, as a fraction of the number's entropy, from which a class is read, and below which not."""
+READ, NOT_READ = 0.3, 0.05
+"""Information of a reading about the number in the structure, as a fraction of that number's entropy, from which it is
+read, and below which not: what is hidden counts, as nothing can be learned of it."""
 
 Quality = Literal["read", "blurred", "not read"]
 
@@ -35,6 +36,7 @@ class ReadingChannel(nn.Module):
         names: Names of the numbers.
         joint: Images by number, by number visible and by bin of the reading; all zero before `measure`.
         edges: Edges between the bins of readings.
+        highest: Highest reading of each number.
 
     Example:
         >>> channel = ReadingChannel({"count_car": [0]}, largest=3)
@@ -47,6 +49,7 @@ class ReadingChannel(nn.Module):
     members: Tensor
     joint: Tensor
     edges: Tensor
+    highest: Tensor
 
     def __init__(self, sets: Mapping[str, Sequence[int]], largest: Dimension) -> None:
         super().__init__()
@@ -56,6 +59,7 @@ class ReadingChannel(nn.Module):
         self.register_buffer("members", torch.tensor(members), persistent=False)
         self.register_buffer("joint", torch.zeros(len(sets), largest + 1, largest + 1, NUM_BINS))
         self.register_buffer("edges", torch.zeros(len(sets), NUM_BINS - 1))
+        self.register_buffer("highest", torch.zeros(len(sets)))
 
     @property
     def is_measured(self) -> bool:
@@ -76,6 +80,7 @@ class ReadingChannel(nn.Module):
         """
         inner = torch.linspace(0, 1, NUM_BINS + 1, device=readings.device)[1:-1]
         self.edges.copy_(readings.double().quantile(inner.double(), 0).T)
+        self.highest.copy_(readings.amax(0))
         size = self.largest + 1
         place = numbers.clamp(max=self.largest) * size + visible.clamp(max=self.largest)
         place = place * NUM_BINS + self.bins(readings)
@@ -85,6 +90,10 @@ class ReadingChannel(nn.Module):
     def bins(self, readings: Float[Tensor, "m k"]) -> Int[Tensor, "m k"]:
         """Compute the bin of each reading."""
         return torch.searchsorted(self.edges, readings.T.to(self.edges).contiguous(), right=True).T
+
+    def fraction_beyond(self, readings: Float[Tensor, "m k"]) -> Float[Tensor, " k"]:
+        """Compute the fraction of readings at least half an object above all that were measured."""
+        return (readings > self.highest + 0.5).float().mean(0)
 
     def histogram(self, readings: Float[Tensor, "m k"]) -> Float[Tensor, "k r"]:
         """Compute the fraction of images in each bin of readings."""
@@ -121,8 +130,8 @@ class ReadingChannel(nn.Module):
         return _entropy(self.joint.sum((2, 3) if not visible else (1, 3)))
 
     def quality(self) -> list[Quality]:
-        """Say of each name whether the number visible is read, blurred, or not read."""
-        fraction = self.information(visible=True) / self.entropy(visible=True).clamp(min=1e-6)
+        """Say of each name whether the number of objects is read, blurred, or not read."""
+        fraction = self.information() / self.entropy().clamp(min=1e-6)
         return ["read" if f >= READ else "blurred" if f >= NOT_READ else "not read" for f in fraction.tolist()]
 
     def _conditional(self, counts: Float[Tensor, "k n r"]) -> Float[Tensor, "k n r"]:

@@ -24,6 +24,8 @@ from ms2.scene.batch import SceneBatch, scenes_from_derivations
 MODEL_FRACTION = 0.75
 """Fraction of the scenes, on which the channel is measured again, whose structure is the model's. The others show what
 is read of numbers that the model does not draw."""
+MAX_BEYOND = 0.02
+"""Fraction of target images with readings beyond all that were measured from which on to warn."""
 NUM_PRIOR_SCENES = 10_000
 """Scenes of the prior whose numbers are kept where readings tell nothing."""
 
@@ -200,6 +202,7 @@ class CountLikelihood(Configured, nn.Module):
         seed: int,
     ) -> Prepared:
         draw = generator(seed, "likelihood", device=readings.device)
+        _warn_beyond(channel, readings)
         order = torch.randperm(len(readings), generator=draw, device=readings.device)
         held, kept = readings[order].tensor_split([round(self.held_out * len(readings))])
         if self.blocks is None:  # what is never seen, such as a scene's kind, is no number of objects
@@ -252,6 +255,19 @@ class CountLikelihood(Configured, nn.Module):
         if prepared.held_out is not None:
             log["likelihood/held_out"] = likelihood.divergence(readings, prepared.held_out).mean()
         return dict(zip(likelihood.names, scores.unbind(1), strict=True)), log
+
+
+def _warn_beyond(channel: ReadingChannel, readings: Float[Tensor, "m k"]) -> None:
+    """Warn of target images in which more is read than in any on which the channel was measured."""
+    fractions = zip(channel.names, channel.fraction_beyond(readings).tolist(), strict=True)
+    beyond = [f"{name} in {fraction:.0%}" for name, fraction in fractions if fraction > MAX_BEYOND]
+    if beyond:
+        warnings.warn(
+            f"more is read in target images than in any that the extractor was measured on: {', '.join(beyond)} of "
+            "them. The largest numbers won't be learned: let extractor.structure_prior draw more, and raise "
+            "model.features.max_count where that is too low",
+            stacklevel=2,
+        )
 
 
 def _numbers(

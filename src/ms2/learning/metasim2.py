@@ -106,10 +106,12 @@ class MetaSim2(Configured, AlternatingOptimisation):
         Where numbers of objects are learned by their likelihood, block ``readings`` has what is read of them.
         """
         found: Blocks = {}
-        if self.structure_learner.likelihood is not None and isinstance(self.features, TrainedExtractor):
-            found |= data.embedded(Readings(self.features), self.device)
+        inspect = overflow_warning(self.features)
         if self.structure_learner.objective is not None or self.parameter_learner is not None:
-            found |= data.embedded(self.features, self.device, on_first_batch=overflow_warning(self.features))
+            found |= data.embedded(self.features, self.device, on_first_batch=inspect)
+            inspect = None
+        if self.structure_learner.likelihood is not None and isinstance(self.features, TrainedExtractor):
+            found |= data.embedded(Readings(self.features), self.device, on_first_batch=inspect)
         return found
 
     def training_step(self, batch: Int[Tensor, " m"], batch_idx: int) -> Tensor:
