@@ -16,7 +16,7 @@ def uniform(m: int, largest: int = 3, seed: int = 0) -> Tensor:
 
 def measured(readings: Tensor, numbers: Tensor, visible: Tensor | None = None) -> ReadingChannel:
     channel = ReadingChannel({"count_car": [0]}, largest=3)
-    channel.measure(readings, numbers if visible is None else visible, numbers)
+    channel.measure(readings, numbers if visible is None else visible, numbers, rng(9))
     return channel
 
 
@@ -76,6 +76,59 @@ def test_conditional_distributions_are_those_of_the_images() -> None:
         below = torch.cat([torch.zeros(1), normal.cdf(edges), torch.ones(1)])
         torch.testing.assert_close(given[n], below.diff(), atol=0.02, rtol=0)
     torch.testing.assert_close(channel.histogram(readings)[0], torch.full((NUM_BINS,), 1 / NUM_BINS), atol=1e-3, rtol=0)
+
+
+def hiding(m: int, seed: int, others: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Numbers of cars and trees, and of the cars that are seen: each tree hides every car with a probability of 0.3."""
+    numbers = torch.randint(4, (m, 2), generator=rng(seed))
+    if others is not None:
+        numbers[:, 1] = others
+    seen = (torch.rand(m, 3, generator=rng(seed + 1)) < 0.7 ** numbers[:, 1:]) & (torch.arange(3) < numbers[:, :1])
+    return numbers, torch.stack([seen.sum(1), numbers[:, 1]], 1)
+
+
+def test_readings_depend_on_what_hides_an_object() -> None:
+    """Of targets with other numbers of trees than were measured on average, against binomial distributions."""
+    channel = ReadingChannel({"count_car": [0], "count_tree": [1]}, largest=3)
+    numbers, seen = hiding(20_000, 0)
+    channel.measure(seen.float(), seen, numbers, rng())
+    for trees in range(4):
+        for cars in range(4):
+            found = channel.readings_given_numbers(torch.tensor([[cars, trees]]))[0, 0]
+            p = 0.7**trees
+            number = torch.distributions.Binomial(cars, torch.tensor(p)).log_prob
+            expected = torch.zeros(NUM_BINS)
+            bins = channel.bins(torch.tensor([[float(k), 0.0] for k in range(cars + 1)]))[:, 0]
+            expected[bins] = torch.stack([number(torch.tensor(float(k))).exp() for k in range(cars + 1)])
+            assert found.sum() == pytest.approx(1, abs=1e-4)
+            assert (found - expected).abs().sum() / 2 < 0.06
+            alone = channel.reading_given_number()[0, cars]
+            if cars and trees in (0, 3):
+                assert (alone - expected).abs().sum() / 2 > 0.12  # what trees hide on average
+
+
+def test_what_was_not_measured_explains_no_reading() -> None:
+    channel = ReadingChannel({"count_car": [0], "count_tree": [1]}, largest=5)
+    numbers, seen = hiding(2000, 0)
+    channel.measure(seen.float(), seen, numbers, rng())
+    given = channel.readings_given_numbers(torch.tensor([[3, 3], [4, 3], [3, 9]]))
+    torch.testing.assert_close(given.sum(2), torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]]))
+
+
+def test_a_number_alone_is_read_as_its_table_says() -> None:
+    numbers = uniform(4000)
+    channel = measured(numbers + torch.rand(4000, 1, generator=rng(1)), numbers)
+    given = channel.readings_given_numbers(torch.arange(4)[:, None])[:, 0]
+    torch.testing.assert_close(given, channel.reading_given_number()[0], atol=1e-4, rtol=0)
+
+
+def test_a_seed_gives_the_same_channel() -> None:
+    numbers, seen = hiding(500, 0)
+    one, other, third = (ReadingChannel({"count_car": [0], "count_tree": [1]}, largest=3) for _ in range(3))
+    one.measure(seen.float(), seen, numbers, rng(1))
+    other.measure(seen.float(), seen, numbers, rng(1))
+    third.measure(seen.float(), seen, numbers, rng(2))
+    assert torch.equal(one.weight, other.weight) and not torch.equal(one.weight, third.weight)
 
 
 def test_slots_are_added_up() -> None:

@@ -91,12 +91,12 @@ def test_what_is_not_read_keeps_the_priors_numbers() -> None:
     features = Counting()
     noise = torch.rand(4000, 2, generator=rng())
     numbers = torch.randint(4, (4000, 2), generator=rng(1))
-    features.channel.measure(noise, numbers, numbers)
+    features.channel.measure(noise, numbers, numbers, rng(2))
     likelihood, scene_model = CountLikelihood(blocks=["count"]), SceneModel(WORLD, structure())
     with pytest.warns(UserWarning, match="not read, so the prior's numbers are kept: count"):
         likelihood.prepare(scene_model, features, torch.zeros(100, 2), NOTHING, 0)
     prior = likelihood.numbers(scene_model, WORLD.structure_prior.sample(WORLD.grammar, 20_000, rng()))
-    scores, log = likelihood.scores(prior, prior)
+    scores, log = likelihood.scores(prior, torch.arange(len(prior)))
     assert scores["count"].abs().max() < 0.1 and log["likelihood/divergence"] < 1e-3
 
 

@@ -19,6 +19,12 @@ def blurred(size: int, error: float = 0.25) -> Tensor:
     return channel
 
 
+def given(channel: Tensor, samples: Tensor) -> Tensor:
+    """The distribution of readings of samples, of one name by a channel; of no reading for numbers that it lacks."""
+    table = torch.cat([channel, torch.zeros(1, channel.shape[1])])
+    return table[samples.clamp(max=len(channel))]
+
+
 def population(q: Tensor, m: int = 1200) -> Tensor:
     """Samples whose distribution is q."""
     return torch.arange(len(q)).repeat_interleave((q * m).round().long())[:, None]
@@ -30,22 +36,22 @@ def test_scores_are_the_derivative_of_the_divergence(error: float) -> None:
     h, channel = torch.tensor([0.1, 0.2, 0.3, 0.4]), blurred(4, error)
     divergence = (h * (h / (q @ channel)).log()).sum()
     (derivative,) = torch.autograd.grad(divergence, q)
-    likelihood = ReadingLikelihood(["n"], channel[None], h[None])
-    samples = population(q.detach())
-    scores = likelihood.scores(torch.arange(4)[:, None], likelihood.readings(samples))[:, 0]
+    likelihood, samples = ReadingLikelihood(["n"], h[None]), given(channel, population(q.detach()))
+    scores = likelihood.scores(given(channel, torch.arange(4)[:, None]), likelihood.readings(samples))[:, 0]
     torch.testing.assert_close(scores, derivative + 1)
     assert (q.detach() * scores).sum().item() == pytest.approx(0, abs=1e-6)
     assert likelihood.divergence(likelihood.readings(samples)).item() == pytest.approx(divergence.item(), abs=1e-6)
 
 
-def fitted(likelihood: ReadingLikelihood, size: int, steps: int = 300) -> Tensor:
+def fitted(h: Tensor, channel: Tensor, steps: int = 300) -> Tensor:
     """Follow the gradient of the expected score by q, which is enumerated, from the uniform distribution."""
+    likelihood, size = ReadingLikelihood(["n"], h[None]), len(channel)
     logits = torch.zeros(size, requires_grad=True)
     optimizer = torch.optim.Adam([logits], 0.05)
     for _ in range(steps):
         q = logits.softmax(0)
-        readings = likelihood.readings(population(q.detach(), 10_000))
-        scores = likelihood.scores(torch.arange(size)[:, None], readings)[:, 0]
+        readings = likelihood.readings(given(channel, population(q.detach(), 10_000)))
+        scores = likelihood.scores(given(channel, torch.arange(size)[:, None]), readings)[:, 0]
         optimizer.zero_grad()
         (q * scores).sum().backward()  # the mean of score times grad log q, over all numbers
         optimizer.step()
@@ -54,7 +60,7 @@ def fitted(likelihood: ReadingLikelihood, size: int, steps: int = 300) -> Tensor
 
 def test_without_error_the_optimum_is_the_empirical_distribution() -> None:
     h = torch.tensor([0.05, 0.4, 0.15, 0.3, 0.1])
-    found = fitted(ReadingLikelihood(["n"], torch.eye(5)[None], h[None]), 5)
+    found = fitted(h, torch.eye(5))
     torch.testing.assert_close(found, h, atol=2e-3, rtol=0)
 
 
@@ -64,7 +70,7 @@ def test_the_optimum_is_that_of_expectation_maximisation(seed: int) -> None:
     q = torch.full((4,), 0.25)
     for _ in range(5000):
         q = q * (channel * (h / (q @ channel))).sum(1)
-    found = fitted(ReadingLikelihood(["n"], channel[None], h[None]), 4, 600)
+    found = fitted(h, channel, 600)
     assert torch.special.xlogy(h, found @ channel).sum() == pytest.approx(
         torch.special.xlogy(h, q @ channel).sum().item(), abs=1e-5
     )
@@ -72,23 +78,22 @@ def test_the_optimum_is_that_of_expectation_maximisation(seed: int) -> None:
 
 
 def test_names_are_scored_apart() -> None:
-    h, channel = torch.tensor([[0.5, 0.5], [0.9, 0.1]]), torch.eye(2).expand(2, -1, -1)
-    samples = torch.tensor(list(itertools.product([0, 1], [0, 1])))
-    likelihood = ReadingLikelihood(["a", "b"], channel, h)
+    likelihood = ReadingLikelihood(["a", "b"], torch.tensor([[0.5, 0.5], [0.9, 0.1]]))
+    samples = given(torch.eye(2), torch.tensor(list(itertools.product([0, 1], [0, 1]))))
     scores = likelihood.scores(samples, likelihood.readings(samples))
     torch.testing.assert_close(scores[:, 0], torch.zeros(4))
     torch.testing.assert_close(scores[:, 1], torch.tensor([-0.8, 0.8, -0.8, 0.8]))
 
 
 def test_numbers_that_no_image_shows_become_rarer() -> None:
-    likelihood = ReadingLikelihood(["n"], torch.eye(2)[None], torch.tensor([[0.5, 0.5]]))
-    samples = torch.tensor([[0], [1], [5]])
+    likelihood = ReadingLikelihood(["n"], torch.tensor([[0.5, 0.5]]))
+    samples = given(torch.eye(2), torch.tensor([[0], [1], [5]]))
     scores = likelihood.scores(samples, likelihood.readings(samples))[:, 0]
     assert scores[2] == scores.max() == 1
 
 
 def test_readings_that_no_sample_explains_are_finite() -> None:
-    likelihood = ReadingLikelihood(["n"], torch.eye(2)[None], torch.tensor([[0.5, 0.5]]))
-    readings = likelihood.readings(torch.zeros(4, 1, dtype=torch.long))
-    scores = likelihood.scores(torch.tensor([[0], [1]]), readings)
+    likelihood = ReadingLikelihood(["n"], torch.tensor([[0.5, 0.5]]))
+    readings = likelihood.readings(given(torch.eye(2), torch.zeros(4, 1, dtype=torch.long)))
+    scores = likelihood.scores(given(torch.eye(2), torch.tensor([[0], [1]])), readings)
     assert scores.isfinite().all() and scores[1] < scores[0]

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from ms2.core.bounds import Dimension
 
@@ -17,16 +18,29 @@ READ, NOT_READ = 0.3, 0.05
 """Information of a reading about the number in the structure, as a fraction of that number's entropy, from which it is
 read, and below which not: what is hidden counts, as nothing can be learned of it."""
 
+TINY = 1e-6
+"""Smallest probability of a reading."""
+DEGREE, NUM_HIDDEN = 4, 64
+"""Degree of the polynomials, and hidden units of the network, by which all numbers change how one is read."""
+EPOCHS, FIT_BATCH, FIT_LR, FIT_DECAY = 25, 256, 2e-2, 1e-2
+"""Optimisation of that network (AdamW, one cycle)."""
+
 Quality = Literal["read", "blurred", "not read"]
 
 
 class ReadingChannel(nn.Module):
-    """The distribution of readings of each number of objects, and of the number visible, by what is counted.
+    """The distribution of readings of each number of objects, and of the number visible.
 
     An extractor's reading is blurred, and it is blind to what is hidden, so that the distribution of its readings is
     not that of the numbers. On renders both are known: this keeps the joint distribution of the number of objects in
     the structure, the number of those that are visible, and the reading, for each class alone, all others as they come.
-    Not in the paper, which compares readings as they are.
+    What hides an object depends on all that there is, though, so that a structure of other numbers would be read
+    otherwise. Hence the distribution of a reading r of number k given all numbers n is that given its own, tilted:
+
+        p_k(r | n) ~ p_k(r | n_k) exp(sum_d a_kd(n) L_d(r)),
+
+    with Legendre polynomials L_d of the bin's rank, and a small network a that is fitted to the same images by maximum
+    likelihood. Not in the paper, which compares readings as they are.
 
     Args:
         sets: Count slots that are added up to each number, by its name.
@@ -41,15 +55,20 @@ class ReadingChannel(nn.Module):
     Example:
         >>> channel = ReadingChannel({"count_car": [0]}, largest=3)
         >>> numbers = torch.randint(4, (1000, 1), generator=torch.Generator().manual_seed(0))
-        >>> channel.measure(numbers.float(), numbers, numbers)  # readings without error
+        >>> channel.measure(numbers.float(), numbers, numbers, torch.Generator())  # readings without error
         >>> channel.quality()
         ['read']
     """
 
-    members: Tensor
     joint: Tensor
     edges: Tensor
     highest: Tensor
+    members: Tensor
+    basis: Tensor
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, sets: Mapping[str, Sequence[int]], largest: Dimension) -> None:
         super().__init__()
@@ -60,6 +79,14 @@ class ReadingChannel(nn.Module):
         self.register_buffer("joint", torch.zeros(len(sets), largest + 1, largest + 1, NUM_BINS))
         self.register_buffer("edges", torch.zeros(len(sets), NUM_BINS - 1))
         self.register_buffer("highest", torch.zeros(len(sets)))
+        rank = torch.linspace(-1, 1, NUM_BINS)
+        basis = [torch.special.legendre_polynomial_p(rank, d) for d in range(1, DEGREE + 1)]
+        self.register_buffer("basis", torch.stack(basis), persistent=False)
+        # no parameters, as they are not trained with the extractor
+        self.register_buffer("hidden_weight", torch.zeros(NUM_HIDDEN, len(sets)))
+        self.register_buffer("hidden_bias", torch.zeros(NUM_HIDDEN))
+        self.register_buffer("weight", torch.zeros(len(sets) * DEGREE, NUM_HIDDEN))
+        self.register_buffer("bias", torch.zeros(len(sets) * DEGREE))
 
     @property
     def is_measured(self) -> bool:
@@ -70,22 +97,31 @@ class ReadingChannel(nn.Module):
         """Add up numbers in slots, read or true, to those of each name."""
         return (slots.unsqueeze(2) * self.members).sum(1)
 
-    def measure(self, readings: Float[Tensor, "m k"], visible: Int[Tensor, "m k"], numbers: Int[Tensor, "m k"]) -> None:
+    def measure(
+        self,
+        readings: Float[Tensor, "m k"],
+        visible: Int[Tensor, "m k"],
+        numbers: Int[Tensor, "m k"],
+        generator: Generator,
+    ) -> None:
         """Replace the channel by what is read in m labelled images.
 
         Args:
             readings: What the extractor reads, in objects.
             visible: How many are visible.
             numbers: How many there are in the structure.
+            generator: Draws initial weights and batches of the fit.
         """
         inner = torch.linspace(0, 1, NUM_BINS + 1, device=readings.device)[1:-1]
         self.edges.copy_(readings.double().quantile(inner.double(), 0).T)
         self.highest.copy_(readings.amax(0))
-        size = self.largest + 1
+        size, bins = self.largest + 1, self.bins(readings)
         place = numbers.clamp(max=self.largest) * size + visible.clamp(max=self.largest)
-        place = place * NUM_BINS + self.bins(readings)
+        place = place * NUM_BINS + bins
         counts = torch.stack([one.bincount(minlength=size * size * NUM_BINS) for one in place.unbind(1)])
         self.joint.copy_(counts.view_as(self.joint))
+        if len(self.names) > 1:  # there is nothing else to depend on otherwise
+            self._fit(bins, numbers, generator)
 
     def bins(self, readings: Float[Tensor, "m k"]) -> Int[Tensor, "m k"]:
         """Compute the bin of each reading."""
@@ -103,6 +139,16 @@ class ReadingChannel(nn.Module):
     def reading_given_number(self) -> Float[Tensor, "k n r"]:
         """Compute p(bin of the reading | number of objects); zero for numbers that no measured image had."""
         return self._conditional(self.joint.sum(2))
+
+    def readings_given_numbers(self, numbers: Int[Tensor, "m k"]) -> Float[Tensor, "m k r"]:
+        """Compute p(bin of each reading | all numbers of a scene).
+
+        Zero for a number that no measured image had, and for one above ``largest``: such scenes explain no reading.
+        """
+        network = (self.hidden_weight, self.hidden_bias, self.weight, self.bias)
+        own = self._own(numbers)
+        known = F.pad(self.joint.sum((2, 3)) > 0, (0, 1))
+        return self._log_given(self._log_table(), numbers, network).exp() * known.gather(1, own.T).T.unsqueeze(2)
 
     def reading_given_visible(self) -> Float[Tensor, "k v r"]:
         """Compute p(bin of the reading | number visible); zero for numbers that no measured image had."""
@@ -133,6 +179,47 @@ class ReadingChannel(nn.Module):
         """Say of each name whether the number of objects is read, blurred, or not read."""
         fraction = self.information() / self.entropy().clamp(min=1e-6)
         return ["read" if f >= READ else "blurred" if f >= NOT_READ else "not read" for f in fraction.tolist()]
+
+    def _own(self, numbers: Int[Tensor, "m k"]) -> Int[Tensor, "m k"]:
+        """Compute the place of each number in a table with one place for all above ``largest``."""
+        return numbers.clamp(max=self.largest + 1)
+
+    def _log_table(self) -> Float[Tensor, "k n r"]:
+        """Compute log p(bin of the reading | its number), with one number more for all above ``largest``."""
+        return F.pad(self.reading_given_number(), (0, 0, 0, 1)).clamp(min=TINY).log()
+
+    def _log_given(
+        self, table: Float[Tensor, "k n r"], numbers: Int[Tensor, "m k"], network: Sequence[Tensor]
+    ) -> Float[Tensor, "m k r"]:
+        """Compute log p(bin of each reading | all numbers) by the weights of the network."""
+        hidden_weight, hidden_bias, weight, bias = network
+        scaled = 2 * numbers.clamp(max=self.largest).to(table) / self.largest - 1
+        tilts = F.linear(F.gelu(F.linear(scaled, hidden_weight, hidden_bias)), weight, bias)
+        places = torch.arange(len(self.names), device=numbers.device)
+        return (table[places, self._own(numbers)] + tilts.unflatten(1, (-1, DEGREE)) @ self.basis).log_softmax(2)
+
+    def _fit(self, bins: Int[Tensor, "m k"], numbers: Int[Tensor, "m k"], generator: Generator) -> None:
+        """Fit the network to the bins of readings of m images."""
+        kept = (self.hidden_weight, self.hidden_bias, self.weight, self.bias)
+        for tensor in kept:
+            tensor.zero_()
+        bound = len(self.names) ** -0.5
+        self.hidden_weight.uniform_(-bound, bound, generator=generator)
+        table, steps = self._log_table(), -(-EPOCHS * len(bins) // FIT_BATCH)
+        with torch.enable_grad():
+            network = [tensor.clone().requires_grad_() for tensor in kept]
+            optimizer = torch.optim.AdamW(network, FIT_LR, weight_decay=FIT_DECAY)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, FIT_LR, total_steps=steps)
+            for _ in range(steps):
+                chosen = torch.randint(len(bins), (FIT_BATCH,), generator=generator, device=bins.device)
+                log_p = self._log_given(table, numbers[chosen], network)
+                loss = -log_p.gather(2, bins[chosen].unsqueeze(2)).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+        for tensor, fitted in zip(kept, network, strict=True):
+            tensor.copy_(fitted.detach())
 
     def _conditional(self, counts: Float[Tensor, "k n r"]) -> Float[Tensor, "k n r"]:
         """Divide counts by their sums, smoothed towards the readings of all numbers together."""

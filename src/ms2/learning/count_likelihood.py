@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from ms2.core.bounds import Fraction, PositiveInt
@@ -14,7 +14,7 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
 from ms2.features.base import Blocks, CountSlots, FeatureExtractor, TrainedExtractor
-from ms2.features.channel import NUM_BINS, ReadingChannel
+from ms2.features.channel import ReadingChannel
 from ms2.learning.probe import measure_channel
 from ms2.models.scene_model import SceneModel
 from ms2.objectives.likelihood import ReadingLikelihood
@@ -62,6 +62,7 @@ class Prepared(NamedTuple):
         slots: What is counted.
         channel: The channel of its readings.
         places: Which names of the channel are learned.
+        is_read: Which of those are read.
         likelihood: The likelihood of the target's readings.
         held_out: Distribution of the readings that are not learned from; None if there are none.
     """
@@ -69,6 +70,7 @@ class Prepared(NamedTuple):
     slots: CountSlots
     channel: ReadingChannel
     places: Int[Tensor, " k"]
+    is_read: Bool[Tensor, " k"]
     likelihood: ReadingLikelihood
     held_out: Float[Tensor, "k r"] | None
 
@@ -213,48 +215,58 @@ class CountLikelihood(Configured, nn.Module):
         places = torch.tensor(chosen, device=readings.device)
         prior = model.world.structure_prior.sample(model.world.grammar, NUM_PRIOR_SCENES, draw)
         numbers = _numbers(model, slots, channel, prior)[:, places]
-        # a number that is not read is known without error instead, and its target is the prior's distribution
-        size = channel.largest + 1
-        of_prior = F.one_hot(numbers.clamp(max=size - 1), size).float().mean(0)
-        exact = torch.eye(size, device=readings.device).expand(len(chosen), -1, -1)
+        # a number that is not read is taken to be known without error, and its target is the prior's distribution
+        of_prior = _exact(numbers, channel.largest).mean(0)
         quality = channel.quality()
         is_read = torch.tensor([quality[place] != "not read" for place in chosen], device=readings.device)
         unread = [name for name, seen in zip(names, is_read.tolist(), strict=True) if not seen]
         if unread:
             warnings.warn(f"not read, so the prior's numbers are kept: {', '.join(unread)}", stacklevel=2)
 
-        def either(read: Tensor, unread: Tensor) -> Tensor:
-            bins = max(NUM_BINS, size)
-            read, unread = (F.pad(some, (0, bins - some.shape[-1])) for some in (read, unread))
-            return torch.where(is_read.view(-1, *(1,) * (read.ndim - 1)), read, unread)
+        def target(some: Tensor) -> Tensor:
+            return _either(is_read, channel.histogram(some)[places], of_prior)
 
-        likelihood = ReadingLikelihood(
-            names,
-            either(channel.reading_given_number()[places], exact),
-            either(channel.histogram(kept)[places], of_prior),
-        )
-        held_out = either(channel.histogram(held)[places], of_prior) if len(held) else None
-        return Prepared(slots, channel, places, likelihood, held_out)
+        held_out = target(held) if len(held) else None
+        return Prepared(slots, channel, places, is_read, ReadingLikelihood(names, target(kept)), held_out)
 
     def numbers(self, model: SceneModel, rules: Int[Tensor, "n t"]) -> Int[Tensor, "n k"]:
-        """Count what is learned in the structure of scenes."""
+        """Count all that the channel reads in the structure of scenes."""
         prepared = self._prepared
         assert prepared is not None
-        return _numbers(model, prepared.slots, prepared.channel, rules).index_select(1, prepared.places)
+        return _numbers(model, prepared.slots, prepared.channel, rules)
 
     def scores(
-        self, numbers: Int[Tensor, "b k"], population: Int[Tensor, "m k"]
+        self, population: Int[Tensor, "m k"], own: Int[Tensor, " b"]
     ) -> tuple[dict[str, Float[Tensor, " b"]], dict[str, Float[Tensor, ""]]]:
-        """Compute the score of each sample by name, and what to log: the mean divergence from readings in nats."""
+        """Compute the score of each sample by name, and what to log: the mean divergence from readings in nats.
+
+        Args:
+            population: `numbers` of the samples of all processes.
+            own: Which of them are scored.
+        """
         prepared = self._prepared
         assert prepared is not None
-        likelihood = prepared.likelihood
-        readings = likelihood.readings(population)
-        scores = likelihood.scores(numbers, readings)
+        likelihood, channel, places = prepared.likelihood, prepared.channel, prepared.places
+        read = channel.readings_given_numbers(population).index_select(1, places)
+        given = _either(prepared.is_read, read, _exact(population.index_select(1, places), channel.largest))
+        readings = likelihood.readings(given)
+        scores = likelihood.scores(given[own], readings)
         log = {"likelihood/divergence": likelihood.divergence(readings).mean()}
         if prepared.held_out is not None:
             log["likelihood/held_out"] = likelihood.divergence(readings, prepared.held_out).mean()
         return dict(zip(likelihood.names, scores.unbind(1), strict=True)), log
+
+
+def _exact(numbers: Int[Tensor, "m k"], largest: int) -> Float[Tensor, "m k n"]:
+    """Return the distributions of readings that are the numbers themselves; larger ones are taken for the largest."""
+    return (numbers.clamp(max=largest).unsqueeze(2) == torch.arange(largest + 1, device=numbers.device)).float()
+
+
+def _either(is_read: Bool[Tensor, " k"], read: Float[Tensor, "*m k r"], unread: Float[Tensor, "*m k n"]) -> Tensor:
+    """Choose by name between distributions, over as many readings as either has."""
+    size = max(read.shape[-1], unread.shape[-1])
+    read, unread = (F.pad(some, (0, size - some.shape[-1])) for some in (read, unread))
+    return torch.where(is_read.unsqueeze(1), read, unread)
 
 
 def _warn_beyond(channel: ReadingChannel, readings: Float[Tensor, "m k"]) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from tqdm import tqdm
 
+from ms2.core.seeding import generator
 from ms2.features.base import CountPrediction, TrainedExtractor, count_classes
 from ms2.features.channel import ReadingChannel
 from ms2.learning.drawn_ahead import DrawnAhead, used_entries
@@ -78,7 +79,9 @@ def probe(
         probed = _predict(features, drawn, drawn.sample_prior, num_images, (seed, "probe", name))
         result = _compare(probed.predicted, probed.counts)
         slot_errors = _slot_errors(features, probed.predicted, probed.slots)
-        readings = {} if found or features.channel is None else _measure(features.channel, probed)
+        readings = (
+            {} if found or features.channel is None else _measure(features.channel, probed, (seed, "probe", name))
+        )
         found[name] = replace(result, slot_errors=slot_errors, readings=readings)
         _warn(name, found[name])
     return found
@@ -98,13 +101,14 @@ def measure_channel(
         keys: Keys of the scenes' generators.
     """
     assert features.channel is not None
-    return _measure(features.channel, _predict(features, world, draw, num_images, keys))
+    return _measure(features.channel, _predict(features, world, draw, num_images, keys), keys)
 
 
-def _measure(channel: ReadingChannel, probed: Probed) -> dict[str, ReadingAccuracy]:
+def _measure(channel: ReadingChannel, probed: Probed, keys: tuple[int | str, ...]) -> dict[str, ReadingAccuracy]:
     assert probed.predicted.slots is not None and probed.slots is not None and probed.all_slots is not None
     readings, seen = channel.sums(probed.predicted.slots), channel.sums(probed.slots)
-    channel.measure(readings, seen, channel.sums(probed.all_slots))
+    draw = generator(*keys, "channel", device=readings.device)
+    channel.measure(readings, seen, channel.sums(probed.all_slots), draw)
     error = readings - seen
     correlation = torch.stack([torch.corrcoef(pair)[0, 1] for pair in torch.stack([readings, seen.float()]).unbind(2)])
     columns = {

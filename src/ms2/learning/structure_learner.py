@@ -189,7 +189,7 @@ class StructureLearner(Learner):
             population = {name: processes.gather_equal(block) for name, block in samples.features.items()}
             scores, sharpness = self.objective.block_scores(samples.features, population, own, real)
         if self.likelihood is not None and samples.numbers is not None:
-            counted, log = self.likelihood.scores(samples.numbers, processes.gather_equal(samples.numbers))
+            counted, log = self.likelihood.scores(processes.gather_equal(samples.numbers), own)
             scores |= counted
         return scores, sharpness, log
 

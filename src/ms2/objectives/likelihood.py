@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 TINY = 1e-6
@@ -12,55 +11,52 @@ TINY = 1e-6
 
 
 class ReadingLikelihood(nn.Module):
-    """Scores numbers of objects by the likelihood of the target's readings, through a measured channel.
+    """Scores scenes by the likelihood of the target's readings, through a measured channel.
 
-    With h the target's distribution of readings r, P(r | n) the channel and q(n) the model's distribution of the number
-    n, each name alone, the score of a sample with number n is
+    With h_k the target's distribution of readings r of name k, p_k(r | x) the channel and q(x) the model, the score of
+    a sample x is
 
-        s(n) = 1 - w(n),    w(n) = sum_r h(r) P(r | n) / sum_m q(m) P(r | m),
+        s_k(x) = 1 - w_k(x),    w_k(x) = sum_r h_k(r) p_k(r | x) / sum_y q(y) p_k(r | y),
 
-    the derivative of the forward KL divergence from h to qP by q(n), up to a constant that makes its mean zero.
-    REINFORCE with it therefore maximises the likelihood, and its stationary points of full support are those of
-    expectation-maximisation. With a channel without error the optimum is the empirical distribution. No image is
-    rendered. Not in the paper; where kernels compare blurred readings, the blur hides the difference.
+    the derivative of the forward KL divergence from h_k to the model's readings by q(x), up to a constant that makes
+    its mean zero. REINFORCE with it therefore maximises the likelihood, and its stationary points of full support are
+    those of expectation-maximisation. With a channel without error the optimum is the empirical distribution. No image
+    is rendered. Not in the paper; where kernels compare blurred readings, the blur hides the difference.
 
     Attributes:
-        names: What is counted.
-        channel: P(r | n) by name, number and reading; the last number stands for all larger ones, and has no reading.
+        names: What is read.
         target: h by name and reading.
 
     Example:
-        >>> likelihood = ReadingLikelihood(["car"], torch.eye(3)[None], torch.tensor([[0.0, 0.5, 0.5]]))
-        >>> population = torch.tensor([[0], [1], [1], [2]])
-        >>> likelihood.scores(population, likelihood.readings(population))[:, 0].tolist()  # more scenes with two cars
+        >>> likelihood = ReadingLikelihood(["car"], torch.tensor([[0.0, 0.5, 0.5]]))
+        >>> given = torch.eye(3)[[0, 1, 1, 2]][:, None]  # readings of samples with 0, 1, 1 and 2 cars, without error
+        >>> likelihood.scores(given, likelihood.readings(given))[:, 0].tolist()  # more scenes with two cars
         [1.0, 0.0, 0.0, -1.0]
     """
 
-    channel: Tensor
     target: Tensor
-    number: Tensor
 
-    def __init__(self, names: Sequence[str], channel: Float[Tensor, "k n r"], target: Float[Tensor, "k r"]) -> None:
+    def __init__(self, names: Sequence[str], target: Float[Tensor, "k r"]) -> None:
         super().__init__()
         self.names = list(names)
-        self.register_buffer("channel", F.pad(channel, (0, 0, 0, 1)), persistent=False)
         self.register_buffer("target", target, persistent=False)
-        self.register_buffer("number", torch.arange(self.channel.shape[1], device=channel.device), persistent=False)
 
-    def readings(self, population: Int[Tensor, "m k"]) -> Float[Tensor, "k r"]:
-        """Compute qP, the distribution of readings of all samples, also of other processes, for which q stands."""
-        number = (population.clamp(max=len(self.number) - 1).unsqueeze(2) == self.number).float().mean(0)
-        return torch.einsum("kn,knr->kr", number, self.channel)
-
-    def scores(self, numbers: Int[Tensor, "b k"], readings: Float[Tensor, "k r"]) -> Float[Tensor, "b k"]:
-        """Compute the score of each sample by name, low where the target has more of its number than the model.
+    def readings(self, population: Float[Tensor, "m k r"]) -> Float[Tensor, "k r"]:
+        """Compute the model's distribution of readings.
 
         Args:
-            numbers: Numbers of objects of the samples.
+            population: Distribution of the readings of each sample, also of other processes: they stand for q.
+        """
+        return population.mean(0)
+
+    def scores(self, given: Float[Tensor, "b k r"], readings: Float[Tensor, "k r"]) -> Float[Tensor, "b k"]:
+        """Compute the score of each sample by name, low where the target has more of its readings than the model.
+
+        Args:
+            given: Distribution of the readings of each sample.
             readings: The population's `readings`.
         """
-        weight = torch.einsum("knr,kr->nk", self.channel, self.target / readings.clamp(min=TINY))
-        return 1 - weight.gather(0, numbers.clamp(max=len(self.number) - 1))
+        return 1 - torch.einsum("bkr,kr->bk", given, self.target / readings.clamp(min=TINY))
 
     def divergence(self, readings: Float[Tensor, "k r"], target: Float[Tensor, "k r"] | None = None) -> Tensor:
         """Compute the KL divergence from a target's readings to the population's, by name, in nats.
