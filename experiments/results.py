@@ -1,14 +1,15 @@
-"""The results tables: every configuration of a world with three seeds, each run through the command line.
+"""The results tables: every configuration of a world with several seeds, each run through the command line.
 
 Usage: python experiments/results.py multimnist|aerial2d|driving|kitti|digits [CONFIG ...] [OPTIONS], see --help
 
 What is run and shown stands in experiments/tables.yaml. A seed stands for everything that is drawn: the target's images
-(and its hidden distribution, where that is drawn too), the extractor's training, pretraining, and learning. Runs that
-are finished are not run again.
+(and its hidden distribution, where that is drawn too), the extractor's training, pretraining, and learning. The numbers
+and settings of finished runs are kept in results/, which tables are built from; those runs are not run again.
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +18,12 @@ from typing import Any
 
 from ms2.core.configurations import read
 from ms2.metrics.intervals import mean_interval
-from ms2.metrics.results import LEARNED, PRIOR, Results, load_results, summary_key
+from ms2.metrics.results import LEARNED, NOISE_FLOOR, PRIOR, ReadingAccuracy, Results, load_results, summary_key
 
 HERE = Path(__file__).parent
-RUNS = Path("runs")
+RUNS, KEPT = Path("runs"), HERE.parent / "results"
+FILES = ("metrics.json", "config.yaml")
+"""Files of a finished run that are kept."""
 REAL_DIGITS, IMAGE_DISTANCES = HERE / "real_digits.yaml", HERE / "image_distances.yaml"
 BOTH = {
     PRIOR: ("prior", "prior"),
@@ -43,7 +46,10 @@ def words(settings: Mapping[str, Any], key: str = "-") -> Iterator[str]:
 
 
 def run(world: str, table: Mapping[str, Any], config: str, seed: int, mnist: str | None) -> None:
-    """Train a configuration with a seed, unless it has been trained."""
+    """Train a configuration with a seed, and keep its results, unless they are kept."""
+    name = run_name(world, config, seed, mnist)
+    if (KEPT / name / FILES[0]).exists():
+        return
     configs = [f"{world}_{config}"]
     if mnist:
         configs.append(str(REAL_DIGITS))
@@ -51,22 +57,25 @@ def run(world: str, table: Mapping[str, Any], config: str, seed: int, mnist: str
         configs.append(str(IMAGE_DISTANCES))
     command = [
         *(sys.executable, "-m", "ms2", "fit", *(word for name in configs for word in ("--config", name))),
-        *("--name", run_name(world, config, seed, mnist), "--seed_everything", str(seed)),
+        *("--name", name, "--seed_everything", str(seed)),
         *words(table["seeds"][seed]),
         *(("--world.renderer.init_args.mnist_root", mnist) if mnist else ()),
     ]
     print("$", " ".join(command), flush=True)
     subprocess.run(command, check=True)
+    (KEPT / name).mkdir(parents=True, exist_ok=True)
+    for file in FILES:
+        shutil.copy(RUNS / name / file, KEPT / name / file)
 
 
 def run_name(world: str, config: str, seed: int, mnist: str | None) -> str:
     """Name a run."""
-    return f"table_{world}_{config}{'_mnist' if mnist else ''}_seed{seed}"
+    return f"{world}_{config}{'_mnist' if mnist else ''}_seed{seed}"
 
 
 def finished(world: str, config: str, seeds: Sequence[int], mnist: str | None) -> list[Results]:
     """Read the results of a configuration's finished runs."""
-    files = [RUNS / run_name(world, config, seed, mnist) / "metrics.json" for seed in seeds]
+    files = [KEPT / run_name(world, config, seed, mnist) / "metrics.json" for seed in seeds]
     return [load_results(file) for file in files if file.exists()]
 
 
@@ -107,6 +116,53 @@ def structure_table(world: str, table: Mapping[str, Any], configs: Sequence[str]
             cells = [cell(found, column, LEARNED) for column in columns.values()]
             lines.append(line(table["experiments"][config], *cells, seconds(found), len(found)))
     return lines
+
+
+def number_table(found: Sequence[Results], names: Sequence[str]) -> list[str]:
+    """Format distances of numbers one by one: means with intervals, and the worst run's."""
+    titles = [f"{space}: {row}" for space in ("there", "visible") for row in ("prior", "learned", "worst", "floor")]
+    lines = [line("", *titles), "|---" * (len(titles) + 1) + "|"]
+    worse: dict[str, int] = dict.fromkeys(("there", "visible"), 0)
+    for name in [*names, "mean"]:
+        cells = []
+        for space, prefix in (("there", ""), ("visible", "visible_")):
+            column = f"{prefix or 'structure_'}mean.tv" if name == "mean" else f"{prefix}{name}.tv"
+            learned, prior = ([number(one, column, row) or 0.0 for one in found] for row in (LEARNED, PRIOR))
+            if name != "mean":
+                worse[space] += sum(one > other for one, other in zip(learned, prior, strict=True))
+            cells += [cell(found, column, PRIOR), cell(found, column, LEARNED), f"{max(learned):.3f}"]
+            cells.append(cell(found, column, NOISE_FLOOR))
+        lines.append(line(name, *cells))
+    total = len(names) * len(found)
+    ends = ", ".join(f"{count} of {total} of what is {space}" for space, count in worse.items())
+    return [*lines, "", f"Farther from the target than the prior: {ends}."]
+
+
+def reading_table(found: Sequence[Results], names: Sequence[str]) -> list[str]:
+    """Format what extractors read of numbers, means over runs, and the distances of those that are called read."""
+    titles = ("bias", "deviation", "correlation", "nats of visible", "nats of structure", "read in", "TV where read")
+    lines = [line("", *titles), "|---" * (len(titles) + 1) + "|"]
+    readings = [next(iter(one.stages["extractor"].probes.values())).readings for one in found]
+    for (key, _), name in zip(_shown(readings[0]), names, strict=True):
+        some = [one[key] for one in readings]
+
+        def mean(what: str, some: Sequence[ReadingAccuracy] = some) -> float:
+            return sum(getattr(one, what) for one in some) / len(some)
+
+        tvs = [
+            number(one, f"{name}.tv", LEARNED) for one, how in zip(found, some, strict=True) if how.quality == "read"
+        ]
+        nats = f"{mean('information'):.2f} of {mean('entropy'):.2f}"
+        structure = f"{mean('structure_information'):.2f} of {mean('structure_entropy'):.2f}"
+        errors = (f"{mean('bias'):+.2f}", f"{mean('deviation'):.2f}", f"{mean('correlation'):.2f}")
+        where = f"{sum(t or 0 for t in tvs) / len(tvs):.3f}" if tvs else ""
+        lines.append(line(name, *errors, nats, structure, f"{len(tvs)} of {len(found)}", where))
+    return lines
+
+
+def _shown(readings: Mapping[str, ReadingAccuracy]) -> list[tuple[str, ReadingAccuracy]]:
+    """Return what images show: a scene's kind, for example, is counted but never seen."""
+    return [(key, one) for key, one in readings.items() if one.entropy > 0]
 
 
 def parameter_table(world: str, table: Mapping[str, Any], config: str) -> list[str]:
@@ -150,6 +206,10 @@ def main() -> None:
     of_structure = [config for config in configs if config not in table["parameters"]]
     if of_structure:
         print(*structure_table(args.world, table, of_structure, args.mnist), sep="\n")
+    for config in of_structure if "numbers" in table else ():
+        runs = finished(args.world, config, list(table["seeds"]), args.mnist)
+        if runs:
+            print("", *number_table(runs, table["numbers"]), "", *reading_table(runs, table["numbers"]), sep="\n")
 
 
 if __name__ == "__main__":

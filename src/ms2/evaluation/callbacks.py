@@ -175,7 +175,8 @@ class WriteResults(Callback):
         visible = self.evaluation.visible_scenes(model, target, device, Processes.current())
         if not trainer.is_global_zero:
             return
-        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        program = Path(sys.argv[0]).name.replace("__main__.py", "ms2")
+        command = " ".join([program, *sys.argv[1:]])
         features = getattr(pl_module, "features", None)
         measurements = self.evaluation.measure(model, target, device, images, features, visible)
         measurements = with_run(measurements, steps=trainer.global_step, command=command, **fields)
