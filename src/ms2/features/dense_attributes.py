@@ -66,7 +66,7 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         min_visibility: Visible fraction of an object below which it is not labelled.
         pyramid_levels: Number of coarser feature maps that are added to the map.
         count_threshold: By class, the density in a neighbourhood below which nothing is counted.
-        trunk: See `DenseCounts`.
+        trunk, min_height, count_weight: See `DenseCounts`.
 
     Raises:
         UserError: If a setting is out of range, or names what does not exist.
@@ -104,9 +104,21 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         pyramid_levels: PyramidLevels = 0,
         count_threshold: dict[str, NonNegativeFloat] | None = None,
         trunk: Literal["residual", "strided"] = "residual",
+        min_height: NonNegativeFloat = 0.0,
+        count_weight: NonNegativeFloat = 0.0,
     ) -> None:
         counting = (background_weight, max_count, parents_per_class, count_kernel_std, min_visibility, pyramid_levels)
-        super().__init__(channels, classes, widths, strides, *counting, count_threshold, trunk)
+        super().__init__(
+            channels,
+            classes,
+            widths,
+            strides,
+            *counting,
+            count_threshold,
+            trunk,
+            min_height=min_height,
+            count_weight=count_weight,
+        )
         self.encoding = AttributeEncoding(bins, harmonics, lateral_bins)
         self.blocks = AttributeBlocks(
             list(classes),
