@@ -12,11 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ms2.core.configurations import read
+from ms2.features.channel import reading_quality
 from ms2.metrics.intervals import mean_interval
 from ms2.metrics.results import LEARNED, NOISE_FLOOR, PRIOR, ReadingAccuracy, Results, load_results, summary_key
 
@@ -139,8 +141,8 @@ def number_table(found: Sequence[Results], names: Sequence[str]) -> list[str]:
 
 
 def reading_table(found: Sequence[Results], names: Sequence[str]) -> list[str]:
-    """Format what extractors read of numbers, means over runs, and the distances of those that are called read."""
-    titles = ("bias", "deviation", "correlation", "nats of visible", "nats of structure", "read in", "TV where read")
+    """Format what extractors read of numbers, means over runs, and in how many it is called what."""
+    titles = ("bias", "deviation", "correlation", "nats of visible", "nats of structure", "")
     lines = [line("", *titles), "|---" * (len(titles) + 1) + "|"]
     readings = [next(iter(one.stages["extractor"].probes.values())).readings for one in found]
     for (key, _), name in zip(_shown(readings[0]), names, strict=True):
@@ -149,14 +151,12 @@ def reading_table(found: Sequence[Results], names: Sequence[str]) -> list[str]:
         def mean(what: str, some: Sequence[ReadingAccuracy] = some) -> float:
             return sum(getattr(one, what) for one in some) / len(some)
 
-        tvs = [
-            number(one, f"{name}.tv", LEARNED) for one, how in zip(found, some, strict=True) if how.quality == "read"
-        ]
         nats = f"{mean('information'):.2f} of {mean('entropy'):.2f}"
         structure = f"{mean('structure_information'):.2f} of {mean('structure_entropy'):.2f}"
         errors = (f"{mean('bias'):+.2f}", f"{mean('deviation'):.2f}", f"{mean('correlation'):.2f}")
-        where = f"{sum(t or 0 for t in tvs) / len(tvs):.3f}" if tvs else ""
-        lines.append(line(name, *errors, nats, structure, f"{len(tvs)} of {len(found)}", where))
+        fractions = ((one.structure_information / one.structure_entropy, one.information / one.entropy) for one in some)
+        called = Counter(reading_quality(*pair) for pair in fractions)
+        lines.append(line(name, *errors, nats, structure, ", ".join(f"{what} in {n}" for what, n in called.items())))
     return lines
 
 

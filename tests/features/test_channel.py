@@ -45,7 +45,13 @@ def test_a_class_is_read_if_what_there_is_can_be_told() -> None:
         visible = (torch.rand(40_000, 3, generator=rng(1)) < shown) & (torch.arange(3) < numbers)
         seen = visible.sum(1, keepdim=True)
         qualities += measured(seen.float(), numbers, seen).quality()
-    assert qualities == ["read", "read", "blurred", "not read"]
+    assert qualities == ["read", "hidden", "hidden", "not read"]
+
+
+def test_a_blurred_reading_is_not_called_hidden() -> None:
+    numbers = uniform(40_000)
+    blurred = measured(numbers + 0.9 * torch.randn(40_000, 1, generator=rng(1)), numbers)
+    assert blurred.quality() == ["blurred"]
 
 
 def test_what_is_hidden_is_not_read_of_the_structure() -> None:

@@ -14,10 +14,8 @@ NUM_BINS = 32
 """Bins of readings, with equally many of the measured readings in each."""
 PSEUDO_COUNT = 1.0
 """Images that each number is taken to have had beside those measured, with the readings of all numbers together."""
-READ, NOT_READ = 0.3, 0.05
-"""Information of a reading about the number in the structure, as a fraction of that number's entropy, from which it is
-read, and below which not: what is hidden counts, as nothing can be learned of it."""
-
+READ, NOT_READ = 0.5, 0.05
+"""Information of a reading, as a fraction of a number's entropy, from which the number is read, and below which not."""
 TINY = 1e-6
 """Smallest probability of a reading."""
 DEGREE, NUM_HIDDEN = 4, 64
@@ -25,7 +23,26 @@ DEGREE, NUM_HIDDEN = 4, 64
 EPOCHS, FIT_BATCH, FIT_LR, FIT_DECAY = 25, 256, 2e-2, 1e-2
 """Optimisation of that network (AdamW, one cycle)."""
 
-Quality = Literal["read", "blurred", "not read"]
+Quality = Literal["read", "hidden", "blurred", "not read"]
+
+
+def reading_quality(of_structure: float, of_visible: float) -> Quality:
+    """Say how well a number is read.
+
+    Args:
+        of_structure: Information of its reading about the number of objects, as a fraction of that number's entropy.
+        of_visible: The same of the number visible.
+
+    Returns:
+        ``read`` if the reading tells how many there are; ``hidden`` if it tells how many can be seen, but much is
+        hidden, so that no better extractor would help; ``not read`` if it tells nothing of how many there are, and
+        ``blurred`` otherwise.
+    """
+    if of_structure >= READ:
+        return "read"
+    if of_structure < NOT_READ:
+        return "not read"
+    return "hidden" if of_visible >= READ else "blurred"
 
 
 class ReadingChannel(nn.Module):
@@ -176,9 +193,9 @@ class ReadingChannel(nn.Module):
         return _entropy(self.joint.sum((2, 3) if not visible else (1, 3)))
 
     def quality(self) -> list[Quality]:
-        """Say of each name whether the number of objects is read, blurred, or not read."""
-        fraction = self.information() / self.entropy().clamp(min=1e-6)
-        return ["read" if f >= READ else "blurred" if f >= NOT_READ else "not read" for f in fraction.tolist()]
+        """Say of each name how well its number is read, see `reading_quality`."""
+        fractions = [self.information(v) / self.entropy(v).clamp(min=TINY) for v in (False, True)]
+        return [reading_quality(*pair) for pair in torch.stack(fractions, 1).tolist()]
 
     def _own(self, numbers: Int[Tensor, "m k"]) -> Int[Tensor, "m k"]:
         """Compute the place of each number in a table with one place for all above ``largest``."""

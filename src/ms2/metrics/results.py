@@ -134,7 +134,7 @@ class ReadingAccuracy:
         entropy: Entropy of the number visible, in nats: the most that a reading can hold.
         structure_information: Information of the reading about the number of objects that there are, in nats.
         structure_entropy: Entropy of that number, in nats.
-        quality: ``read``, ``blurred`` or ``not read``.
+        quality: ``read``, ``hidden``, ``blurred`` or ``not read``, see `ms2.features.channel.reading_quality`.
     """
 
     bias: float
