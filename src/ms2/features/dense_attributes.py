@@ -108,17 +108,8 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         count_weight: NonNegativeFloat = 0.0,
     ) -> None:
         counting = (background_weight, max_count, parents_per_class, count_kernel_std, min_visibility, pyramid_levels)
-        super().__init__(
-            channels,
-            classes,
-            widths,
-            strides,
-            *counting,
-            count_threshold,
-            trunk,
-            min_height=min_height,
-            count_weight=count_weight,
-        )
+        errors = {"min_height": min_height, "count_weight": count_weight}
+        super().__init__(channels, classes, widths, strides, *counting, count_threshold, trunk, **errors)
         self.encoding = AttributeEncoding(bins, harmonics, lateral_bins)
         self.blocks = AttributeBlocks(
             list(classes),
