@@ -108,8 +108,8 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         count_weight: NonNegativeFloat = 0.0,
     ) -> None:
         counting = (background_weight, max_count, parents_per_class, count_kernel_std, min_visibility, pyramid_levels)
-        errors = {"min_height": min_height, "count_weight": count_weight}
-        super().__init__(channels, classes, widths, strides, *counting, count_threshold, trunk, **errors)
+        others = (count_threshold, trunk, 0.0, False, min_height, count_weight)  # no total_weight, nor half_cell_shift
+        super().__init__(channels, classes, widths, strides, *counting, *others)
         self.encoding = AttributeEncoding(bins, harmonics, lateral_bins)
         self.blocks = AttributeBlocks(
             list(classes),
