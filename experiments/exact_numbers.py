@@ -86,7 +86,7 @@ def main() -> None:
         print(f"{seed}: mean {sum(values) / len(values):.3f}, largest {max(values):.3f}", end="")
         print(f" ({time.perf_counter() - start:.0f} s)", flush=True)
     KEPT.parent.mkdir(exist_ok=True)
-    KEPT.write_text(json.dumps(rows, indent=1) + "\n")
+    KEPT.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def pretrain(structure: StructureModel, prior: StructurePrior, num_steps: int = 400) -> StructureModel:

@@ -66,7 +66,9 @@ class DenseAttributes(DenseCounts, SceneFeatureExtractor):
         min_visibility: Visible fraction of an object below which it is not labelled.
         pyramid_levels: Number of coarser feature maps that are added to the map.
         count_threshold: By class, the density in a neighbourhood below which nothing is counted.
-        trunk, min_height, count_weight: See `DenseCounts`.
+        trunk: See `DenseCounts`.
+        min_height: Height of an object in pixels below which it is not labelled.
+        count_weight: See `DenseCounts`.
 
     Raises:
         UserError: If a setting is out of range, or names what does not exist.
