@@ -36,7 +36,7 @@ KEPT = Path(__file__).parent.parent / "results" / "exact_numbers.json"
 
 
 def main() -> None:
-    """Learn each hidden distribution, print the table, and keep it."""
+    """Learn each hidden distribution, print a line of each, and keep them beside those of other seeds."""
     seeds = [int(word) for word in sys.argv[1:]] or list(range(10))
     world = World(Driving(), SimpleStreets(), StreetLayout(), StreetView(size=(48, 156)))
     wide = SimpleStreets(0, 7)
@@ -55,7 +55,7 @@ def main() -> None:
     channel.measure(known.float(), known, known, generator(0, "channel"))
     pretrained = pretrain(StructureModel(world.grammar, t_max=112), wide)
     places = [channel.names.index(f"count_{name}") for name in CLASSES]
-    rows = {}
+    rows = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     for seed in seeds:
         start, structure, prior = time.perf_counter(), copy.deepcopy(pretrained), RandomStreets(seed=seed)
         learner = StructureLearner(
@@ -78,11 +78,11 @@ def main() -> None:
         with torch.no_grad():
             learned = numbers(structure.sample(NUM_SCENES, generator(seed, "scenes")).rules)
         hidden = drawn(prior, NUM_SCENES, seed, "hidden")
-        rows[seed] = {
+        rows[str(seed)] = {
             name: float(total_variation(histogram(learned[:, place]), histogram(hidden[:, place])))
             for name, place in zip(CLASSES, places, strict=True)
         }
-        values = rows[seed].values()
+        values = rows[str(seed)].values()
         print(f"{seed}: mean {sum(values) / len(values):.3f}, largest {max(values):.3f}", end="")
         print(f" ({time.perf_counter() - start:.0f} s)", flush=True)
     KEPT.parent.mkdir(exist_ok=True)

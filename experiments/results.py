@@ -4,7 +4,8 @@ Usage: python experiments/results.py multimnist|aerial2d|driving|kitti|digits [C
 
 What is run and shown stands in experiments/tables.yaml. A seed stands for everything that is drawn: the target's images
 (and its hidden distribution, where that is drawn too), the extractor's training, pretraining, and learning. The numbers
-and settings of finished runs are kept in results/, which tables are built from; those runs are not run again.
+and settings of finished runs are kept in results/, which tables are built from; those runs are not run again, unless
+their folder there is removed.
 """
 
 import argparse
@@ -14,13 +15,15 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ms2.core.configurations import read
 from ms2.features.channel import reading_quality
+from ms2.learning.probe import READING_COLUMNS, reading_cells, shown
 from ms2.metrics.intervals import mean_interval
-from ms2.metrics.results import LEARNED, NOISE_FLOOR, PRIOR, ReadingAccuracy, Results, load_results, summary_key
+from ms2.metrics.results import LEARNED, NOISE_FLOOR, PRIOR, Results, load_results, summary_key
 
 HERE = Path(__file__).parent
 RUNS, KEPT = Path("runs"), HERE.parent / "results"
@@ -58,7 +61,7 @@ def run(world: str, table: Mapping[str, Any], config: str, seed: int, mnist: str
     if config in table["parameters"] and "MS2_DATA" in os.environ:
         configs.append(str(IMAGE_DISTANCES))
     command = [
-        *(sys.executable, "-m", "ms2", "fit", *(word for name in configs for word in ("--config", name))),
+        *(sys.executable, "-m", "ms2", "fit", *(word for path in configs for word in ("--config", path))),
         *("--name", name, "--seed_everything", str(seed)),
         *words(table["seeds"][seed]),
         *(("--world.renderer.init_args.mnist_root", mnist) if mnist else ()),
@@ -84,6 +87,11 @@ def finished(world: str, config: str, seeds: Sequence[int], mnist: str | None) -
 def number(results: Results, column: str, row: str) -> float | None:
     """Return a number of a run: ``count.tv``, ``cars.mean`` or ``kid`` of a row; None if it was not measured."""
     return results.summary.get(summary_key(column.replace(".", "_"), row))
+
+
+def measured(results: Results, column: str, row: str) -> float:
+    """Return a number of a run, which must have been measured."""
+    return results.summary[summary_key(column.replace(".", "_"), row)]
 
 
 def cell(found: Sequence[Results], column: str, row: str) -> str:
@@ -129,7 +137,7 @@ def number_table(found: Sequence[Results], names: Sequence[str]) -> list[str]:
         cells = []
         for space, prefix in (("there", ""), ("visible", "visible_")):
             column = f"{prefix or 'structure_'}mean.tv" if name == "mean" else f"{prefix}{name}.tv"
-            learned, prior = ([number(one, column, row) or 0.0 for one in found] for row in (LEARNED, PRIOR))
+            learned, prior = ([measured(one, column, row) for one in found] for row in (LEARNED, PRIOR))
             if name != "mean":
                 worse[space] += sum(one > other for one, other in zip(learned, prior, strict=True))
             cells += [cell(found, column, PRIOR), cell(found, column, LEARNED), f"{max(learned):.3f}"]
@@ -142,27 +150,24 @@ def number_table(found: Sequence[Results], names: Sequence[str]) -> list[str]:
 
 def reading_table(found: Sequence[Results], names: Sequence[str]) -> list[str]:
     """Format what extractors read of numbers, means over runs, and in how many it is called what."""
-    titles = ("bias", "deviation", "correlation", "nats of visible", "nats of structure", "")
-    lines = [line("", *titles), "|---" * (len(titles) + 1) + "|"]
-    readings = [next(iter(one.stages["extractor"].probes.values())).readings for one in found]
-    for (key, _), name in zip(_shown(readings[0]), names, strict=True):
+    lines = [line("", *READING_COLUMNS, ""), "|---" * (len(READING_COLUMNS) + 2) + "|"]
+    readings = [shown(next(iter(one.stages["extractor"].probes.values())).readings) for one in found]
+    for key, name in zip(readings[0], names, strict=True):
         some = [one[key] for one in readings]
-
-        def mean(what: str, some: Sequence[ReadingAccuracy] = some) -> float:
-            return sum(getattr(one, what) for one in some) / len(some)
-
-        nats = f"{mean('information'):.2f} of {mean('entropy'):.2f}"
-        structure = f"{mean('structure_information'):.2f} of {mean('structure_entropy'):.2f}"
-        errors = (f"{mean('bias'):+.2f}", f"{mean('deviation'):.2f}", f"{mean('correlation'):.2f}")
+        values = (
+            "bias",
+            "deviation",
+            "correlation",
+            "information",
+            "entropy",
+            "structure_information",
+            "structure_entropy",
+        )
+        mean = replace(some[0], **{value: sum(getattr(one, value) for one in some) / len(some) for value in values})
         fractions = ((one.structure_information / one.structure_entropy, one.information / one.entropy) for one in some)
         called = Counter(reading_quality(*pair) for pair in fractions)
-        lines.append(line(name, *errors, nats, structure, ", ".join(f"{what} in {n}" for what, n in called.items())))
+        lines.append(line(name, *reading_cells(mean), ", ".join(f"{what} in {n}" for what, n in called.items())))
     return lines
-
-
-def _shown(readings: Mapping[str, ReadingAccuracy]) -> list[tuple[str, ReadingAccuracy]]:
-    """Return what images show: a scene's kind, for example, is counted but never seen."""
-    return [(key, one) for key, one in readings.items() if one.entropy > 0]
 
 
 def parameter_table(world: str, table: Mapping[str, Any], config: str) -> list[str]:

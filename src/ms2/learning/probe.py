@@ -128,22 +128,30 @@ def _measure(channel: ReadingChannel, probed: Probed, keys: tuple[int | str, ...
     }
 
 
+READING_COLUMNS = ("bias", "deviation", "correlation", "nats of visible", "nats of structure")
+"""Titles of `reading_cells`."""
+
+
+def shown(readings: Mapping[str, ReadingAccuracy]) -> dict[str, ReadingAccuracy]:
+    """Return the readings of what images show: a scene's kind, for example, is counted but never seen."""
+    return {name: one for name, one in readings.items() if one.entropy > 0}
+
+
+def reading_cells(one: ReadingAccuracy) -> tuple[str, ...]:
+    """Write how a number is read, for people: errors in objects, and information in nats."""
+    return (
+        f"{one.bias:+.2f}",
+        f"{one.deviation:.2f}",
+        f"{one.correlation:.2f}",
+        f"{one.information:.2f} of {one.entropy:.2f}",
+        f"{one.structure_information:.2f} of {one.structure_entropy:.2f}",
+    )
+
+
 def describe_readings(readings: Mapping[str, ReadingAccuracy]) -> str:
     """Write a table of what is read, for people: of each number, errors in objects and information in nats."""
-    rows = [("read of", "bias", "deviation", "correlation", "nats of visible", "nats of structure", "")]
-    rows += [
-        (
-            name.removeprefix("count_"),
-            f"{one.bias:+.2f}",
-            f"{one.deviation:.2f}",
-            f"{one.correlation:.2f}",
-            f"{one.information:.2f} of {one.entropy:.2f}",
-            f"{one.structure_information:.2f} of {one.structure_entropy:.2f}",
-            one.quality,
-        )
-        for name, one in readings.items()
-        if one.entropy > 0
-    ]
+    rows: list[tuple[str, ...]] = [("read of", *READING_COLUMNS, "")]
+    rows += [(name.removeprefix("count_"), *reading_cells(one), one.quality) for name, one in shown(readings).items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
