@@ -54,6 +54,16 @@ def test_a_blurred_reading_is_not_called_hidden() -> None:
     assert blurred.quality() == ["blurred"]
 
 
+def test_a_number_that_varies_little_is_read_as_well_as_before() -> None:
+    """The information of any reading is at most the number's entropy, which tells nothing of the extractor."""
+    numbers, noise = uniform(4000), torch.rand(4000, 1, generator=rng(1))
+    channel, constant = measured(numbers + noise / 2, numbers), torch.full_like(numbers, 2)
+    channel.measure(constant + noise / 2, constant, constant, rng(2), judged=False)
+    assert channel.quality() == ["read"] and channel.information().item() < 0.01
+    channel.measure(constant + noise / 2, constant, constant, rng(2))
+    assert channel.quality() == ["not read"]
+
+
 def test_what_is_hidden_is_not_read_of_the_structure() -> None:
     """None or two objects, each hidden half of the time: what is known of a number visible, less what hiding adds."""
     numbers = 2 * torch.randint(2, (40_000, 1), generator=rng())

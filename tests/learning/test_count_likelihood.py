@@ -126,10 +126,11 @@ def test_the_channel_is_measured_again_when_parameters_have_been_learned() -> No
     scene_model = SceneModel(WORLD, structure())
     readings = torch.ones(100, 2)
     likelihood.prepare(scene_model, features, readings, NOTHING, 0)
-    first = features.channel.joint.clone()
+    first, judged = features.channel.joint.clone(), features.channel.fractions.clone()
     assert first.sum() == 2 * 4000
     likelihood.prepare(scene_model, features, readings, StepsDone(0, 3), 0)
     assert features.channel.joint.sum() == 2 * 500
+    assert not features.channel.fractions.equal(judged)  # light changes what can be read
     state = likelihood.state_dict()
     again = CountLikelihood(num_images=7)  # as after a checkpoint
     again.load_state_dict(state)
@@ -142,6 +143,7 @@ def test_the_channel_is_measured_on_scenes_of_the_model() -> None:
     features, likelihood = measured(), CountLikelihood(redraw_every=10, num_images=2000)
     model = structure()
     scene_model, readings = SceneModel(WORLD, model), torch.ones(100, 2)
+    judged = features.channel.fractions.clone()
     likelihood.prepare(scene_model, features, readings, NOTHING, 0)
     likelihood.prepare(scene_model, features, readings, StepsDone(9, 0), 0)
     assert features.channel.joint.sum() == 2 * 4000
@@ -150,6 +152,7 @@ def test_the_channel_is_measured_on_scenes_of_the_model() -> None:
     learned = totals(model.sample(4000, rng()).rules).float().mean(0)
     prior = totals(WORLD.structure_prior.sample(WORLD.grammar, 4000, rng())).float().mean(0)
     assert total_variation(found, 0.75 * learned + 0.25 * prior) < 0.04 < total_variation(learned, prior)
+    assert judged.equal(features.channel.fractions)  # however little the model's numbers vary
     likelihood.prepare(scene_model, features, readings, StepsDone(19, 0), 0)
     assert likelihood.measured_after.tolist() == [10, 0]
 

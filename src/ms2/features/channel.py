@@ -68,6 +68,8 @@ class ReadingChannel(nn.Module):
         joint: Images by number, by number visible and by bin of the reading; all zero before `measure`.
         edges: Edges between the bins of readings.
         highest: Highest reading of each number.
+        fractions: Information of each reading about the number of objects and about the number visible, as fractions of
+            their entropies, in the images that `quality` is judged by.
 
     Example:
         >>> channel = ReadingChannel({"count_car": [0]}, largest=3)
@@ -80,6 +82,7 @@ class ReadingChannel(nn.Module):
     joint: Tensor
     edges: Tensor
     highest: Tensor
+    fractions: Tensor
     members: Tensor
     basis: Tensor
     hidden_weight: Tensor
@@ -96,6 +99,7 @@ class ReadingChannel(nn.Module):
         self.register_buffer("joint", torch.zeros(len(sets), largest + 1, largest + 1, NUM_BINS))
         self.register_buffer("edges", torch.zeros(len(sets), NUM_BINS - 1))
         self.register_buffer("highest", torch.zeros(len(sets)))
+        self.register_buffer("fractions", torch.zeros(2, len(sets)))
         rank = torch.linspace(-1, 1, NUM_BINS)
         basis = [torch.special.legendre_polynomial_p(rank, d) for d in range(1, DEGREE + 1)]
         self.register_buffer("basis", torch.stack(basis), persistent=False)
@@ -120,6 +124,7 @@ class ReadingChannel(nn.Module):
         visible: Int[Tensor, "m k"],
         numbers: Int[Tensor, "m k"],
         generator: Generator,
+        judged: bool = True,
     ) -> None:
         """Replace the channel by what is read in m labelled images.
 
@@ -128,6 +133,8 @@ class ReadingChannel(nn.Module):
             visible: How many are visible.
             numbers: How many there are in the structure.
             generator: Draws initial weights and batches of the fit.
+            judged: Whether `quality` is judged by these images. It should not be where numbers vary less than those
+                that the extractor was trained on: the less a number varies, the less any reading tells of it.
         """
         inner = torch.linspace(0, 1, NUM_BINS + 1, device=readings.device)[1:-1]
         self.edges.copy_(readings.double().quantile(inner.double(), 0).T)
@@ -137,6 +144,9 @@ class ReadingChannel(nn.Module):
         place = place * NUM_BINS + bins
         counts = torch.stack([one.bincount(minlength=size * size * NUM_BINS) for one in place.unbind(1)])
         self.joint.copy_(counts.view_as(self.joint))
+        if judged:
+            found = [self.information(seen) / self.entropy(seen).clamp(min=TINY) for seen in (False, True)]
+            self.fractions.copy_(torch.stack(found))
         if len(self.names) > 1:  # there is nothing else to depend on otherwise
             self._fit(bins, numbers, generator)
 
@@ -194,8 +204,7 @@ class ReadingChannel(nn.Module):
 
     def quality(self) -> list[Quality]:
         """Say of each name how well its number is read, see `reading_quality`."""
-        fractions = [self.information(v) / self.entropy(v).clamp(min=TINY) for v in (False, True)]
-        return [reading_quality(*pair) for pair in torch.stack(fractions, 1).tolist()]
+        return [reading_quality(*pair) for pair in self.fractions.T.tolist()]
 
     def _own(self, numbers: Int[Tensor, "m k"]) -> Int[Tensor, "m k"]:
         """Compute the place of each number in a table with one place for all above ``largest``."""

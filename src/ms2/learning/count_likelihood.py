@@ -79,7 +79,8 @@ class CountLikelihood(Configured, nn.Module):
     """Fits the numbers of objects of a structure model to the target's readings, through the extractor's channel.
 
     Scores are those of `ReadingLikelihood`: they need no images of generated scenes. Numbers that are not read
-    (`ReadingChannel.quality`) keep the prior's distribution.
+    (`ReadingChannel.quality`) keep the prior's distribution: which these are is judged by images of the wide prior, not
+    of the model, whose numbers may vary little.
 
     Args:
         blocks: Names of the numbers to learn, such as ``count_car``; by default all that the extractor reads and that
@@ -192,7 +193,8 @@ class CountLikelihood(Configured, nn.Module):
                 rules = torch.where(chosen, learned, rules)
             return model.scenes(rules, generator)
 
-        measure_channel(features, model.world, draw, self.num_images, (seed, "channel", *steps))
+        keys = (seed, "channel", *steps)
+        measure_channel(features, model.world, draw, self.num_images, keys, judged=not steps.structure)
 
     def _prepare(
         self,

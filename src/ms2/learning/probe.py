@@ -89,7 +89,12 @@ def probe(
 
 @torch.no_grad()
 def measure_channel(
-    features: TrainedExtractor, world: World, draw: DrawScenes, num_images: int, keys: tuple[int | str, ...]
+    features: TrainedExtractor,
+    world: World,
+    draw: DrawScenes,
+    num_images: int,
+    keys: tuple[int | str, ...],
+    judged: bool = True,
 ) -> dict[str, ReadingAccuracy]:
     """Measure an extractor's channel on new images, and return its accuracy.
 
@@ -99,16 +104,19 @@ def measure_channel(
         draw: Draws their scenes.
         num_images: Number of images.
         keys: Keys of the scenes' generators.
+        judged: Whether the quality of readings is judged by these images, see `ReadingChannel.measure`.
     """
     assert features.channel is not None
-    return _measure(features.channel, _predict(features, world, draw, num_images, keys), keys)
+    return _measure(features.channel, _predict(features, world, draw, num_images, keys), keys, judged)
 
 
-def _measure(channel: ReadingChannel, probed: Probed, keys: tuple[int | str, ...]) -> dict[str, ReadingAccuracy]:
+def _measure(
+    channel: ReadingChannel, probed: Probed, keys: tuple[int | str, ...], judged: bool = True
+) -> dict[str, ReadingAccuracy]:
     assert probed.predicted.slots is not None and probed.slots is not None and probed.all_slots is not None
     readings, seen = channel.sums(probed.predicted.slots), channel.sums(probed.slots)
     draw = generator(*keys, "channel", device=readings.device)
-    channel.measure(readings, seen, channel.sums(probed.all_slots), draw)
+    channel.measure(readings, seen, channel.sums(probed.all_slots), draw, judged)
     error = readings - seen
     correlation = torch.stack([torch.corrcoef(pair)[0, 1] for pair in torch.stack([readings, seen.float()]).unbind(2)])
     columns = {
