@@ -133,7 +133,7 @@ def test_missing_arguments_of_a_plugin_are_named() -> None:
 
 def test_arguments_that_the_program_fills_in_are_not_offered() -> None:
     assert accepted_arguments(Folder) == ["root", "fit", "on_error", "limit"]
-    assert accepted_arguments(InceptionPool3) == ["layer", "weights", "seed"]
+    assert accepted_arguments(InceptionPool3) == ["layer", "weights", "seed", "variant"]
 
 
 # --- Python ---

@@ -1,6 +1,7 @@
 """Extractors trained elsewhere, against torchvision's own networks."""
 
 import os
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,142 @@ def test_inceptions_average_pools_leave_the_padding_out() -> None:
     pools = [n for n in extractor.network.graph.nodes if "avg_pool2d" in str(n.target)]
     assert len(pools) == 1 and pools[0].kwargs["count_include_pad"] is False
     assert extractor(images(1, 60))["embedding"].shape == (1, 256)
+
+
+def inception_state() -> dict[str, Tensor]:
+    """Random weights of Inception-v3 under which maps neither vanish nor grow from block to block."""
+    draw = torch.Generator().manual_seed(0)
+    state = models.inception_v3(weights=None, aux_logits=False, init_weights=False).state_dict()
+    for name, value in state.items():
+        if name.endswith("conv.weight"):
+            value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=draw)
+        elif name.endswith(("bn.bias", "bn.running_mean")):
+            value.normal_(0, 0.3, generator=draw)
+        elif name.endswith(("bn.weight", "bn.running_var")):
+            value.uniform_(0.8, 1.2, generator=draw)
+    return state
+
+
+class Inception:
+    """Inception-v3 as its authors describe it, block by block, in the names of torchvision's state dict.
+
+    Args:
+        state: The weights.
+        variant: Whose pools it has: FID's average over the pixels there are, and take the maximum in the last block
+            (TensorFlow's graph of 2015-12-05; pytorch-fid); torchvision's average with zeros around the map.
+    """
+
+    def __init__(self, state: dict[str, Tensor], variant: str) -> None:
+        self.state, self.variant = state, variant
+
+    def conv(self, name: str, x: Tensor, stride: int = 1, padded: bool = True) -> Tensor:
+        """A convolution, with padding that keeps the size of the map or without, normalisation and ReLU."""
+        kernel = self.state[f"{name}.conv.weight"]
+        padding = [side // 2 for side in kernel.shape[2:]] if padded else 0
+        mean, var, weight, bias = (
+            self.state[f"{name}.bn.{k}"] for k in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(F.conv2d(x, kernel, None, stride, padding), mean, var, weight, bias, eps=1e-3).relu()
+
+    def chain(self, block: str, names: str, x: Tensor) -> Tensor:
+        for name in names.split():
+            x = self.conv(f"{block}.{name}", x)
+        return x
+
+    def pool(self, block: str, x: Tensor) -> Tensor:
+        if self.variant == "fid" and block == "Mixed_7c":
+            return self.conv(f"{block}.branch_pool", F.max_pool2d(x, 3, 1, 1))
+        sums = F.unfold(x, 3, padding=1).unflatten(1, (-1, 9)).sum(2)
+        pixels = F.unfold(torch.ones_like(x[:, :1]), 3, padding=1).sum(1) if self.variant == "fid" else 9
+        return self.conv(f"{block}.branch_pool", (sums / pixels).reshape(x.shape))
+
+    def a(self, n: str, x: Tensor) -> Tensor:
+        branches = "branch1x1", "branch5x5_1 branch5x5_2", "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3"
+        return torch.cat([*(self.chain(n, names, x) for names in branches), self.pool(n, x)], 1)
+
+    def b(self, n: str, x: Tensor) -> Tensor:
+        double = self.chain(n, "branch3x3dbl_1 branch3x3dbl_2", x)
+        halved = self.conv(f"{n}.branch3x3", x, 2, False), self.conv(f"{n}.branch3x3dbl_3", double, 2, False)
+        return torch.cat([*halved, F.max_pool2d(x, 3, 2)], 1)
+
+    def c(self, n: str, x: Tensor) -> Tensor:
+        double = " ".join(f"branch7x7dbl_{i}" for i in range(1, 6))
+        branches = "branch1x1", "branch7x7_1 branch7x7_2 branch7x7_3", double
+        return torch.cat([*(self.chain(n, names, x) for names in branches), self.pool(n, x)], 1)
+
+    def d(self, n: str, x: Tensor) -> Tensor:
+        wide = self.chain(n, "branch7x7x3_1 branch7x7x3_2 branch7x7x3_3", x)
+        single = self.conv(f"{n}.branch3x3_2", self.chain(n, "branch3x3_1", x), 2, False)
+        return torch.cat([single, self.conv(f"{n}.branch7x7x3_4", wide, 2, False), F.max_pool2d(x, 3, 2)], 1)
+
+    def e(self, n: str, x: Tensor) -> Tensor:
+        single, double = self.chain(n, "branch3x3_1", x), self.chain(n, "branch3x3dbl_1 branch3x3dbl_2", x)
+        split = [self.conv(f"{n}.branch3x3_2{i}", single) for i in "ab"]
+        split += [self.conv(f"{n}.branch3x3dbl_3{i}", double) for i in "ab"]
+        return torch.cat([self.chain(n, "branch1x1", x), *split, self.pool(n, x)], 1)
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps of the last two blocks, and their mean, for images in [-1, 1]."""
+        x = self.conv("Conv2d_2a_3x3", self.conv("Conv2d_1a_3x3", x, 2, False), padded=False)
+        x = F.max_pool2d(self.conv("Conv2d_2b_3x3", x), 3, 2)
+        x = F.max_pool2d(self.conv("Conv2d_4a_3x3", self.conv("Conv2d_3b_1x1", x), padded=False), 3, 2)
+        blocks = (
+            dict.fromkeys(("5b", "5c", "5d"), self.a) | {"6a": self.b} | dict.fromkeys(("6b", "6c", "6d", "6e"), self.c)
+        )
+        found = {}
+        for name, block in (blocks | {"7a": self.d, "7b": self.e, "7c": self.e}).items():
+            x = found[f"Mixed_{name}"] = block(f"Mixed_{name}", x)
+        return found | {"avgpool": x.mean((2, 3), keepdim=True)}
+
+
+@torch.no_grad()
+def test_inceptions_variants_are_the_networks_that_were_published(tmp_path: Path) -> None:
+    """On maps of 3x3 pixels in the last blocks, with an inside and a border."""
+    state, x = inception_state(), 2 * images(1, 139) - 1
+    torch.save(state, tmp_path / "w.pt")
+    expected = {variant: Inception(state, variant).maps(x) for variant in ("fid", "torchvision")}
+    for variant, other in (("fid", "torchvision"), ("torchvision", "fid")):
+        network = InceptionPool3("avgpool", str(tmp_path / "w.pt"), variant=variant).network
+        seen = list[Tensor]()
+        network.get_submodule("Mixed_7c.branch1x1.conv").register_forward_pre_hook(
+            lambda _, given, s=seen: s.extend(given)
+        )
+        found = network(x) | {"Mixed_7b": seen[0]}
+        for layer, maps in found.items():
+            torch.testing.assert_close(maps, expected[variant][layer], rtol=1e-3, atol=1e-3)
+            assert (maps - expected[other][layer]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("tell", "variant"),
+    [
+        ({"fc.weight": torch.zeros(1008, 1)}, "fid"),
+        ({"fc.weight": torch.zeros(1000, 1)}, "torchvision"),
+        ({"fc.weight": torch.zeros(1000, 1), "AuxLogits.fc.weight": torch.zeros(1000, 1)}, "torchvision"),
+        ({"AuxLogits.fc.weight": torch.zeros(1000, 1)}, "torchvision"),
+        ({}, "fid"),
+    ],
+)
+def test_weights_tell_which_inception_they_belong_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: dict[str, Tensor], variant: str
+) -> None:
+    monkeypatch.setattr("ms2.features.backbone._network", lambda _: stem())
+    torch.save(stem().state_dict() | tell, tmp_path / "w.pt")
+    assert InceptionPool3("Conv2d_1a_3x3", str(tmp_path / "w.pt")).variant == variant
+    for chosen in ("fid", "torchvision"):
+        assert InceptionPool3("Conv2d_1a_3x3", str(tmp_path / "w.pt"), variant=chosen).variant == chosen
+
+
+def test_torchvisions_own_weights_get_its_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ms2.features.backbone._network", lambda _: stem())
+    monkeypatch.setattr("ms2.features.backbone._imagenet", lambda _: stem().state_dict())
+    assert InceptionPool3("Conv2d_1a_3x3").variant == "torchvision"
+    assert InceptionPool3("Conv2d_1a_3x3", weights=None).variant == "fid"
+
+
+def stem() -> nn.Module:
+    """Inception-v3's first layer."""
+    return nn.Sequential(OrderedDict(Conv2d_1a_3x3=nn.Conv2d(3, 4, 3))).eval()
 
 
 @needs_data

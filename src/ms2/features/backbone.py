@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,12 @@ from ms2.features.base import Blocks, FeatureExtractor, PretrainedWeights, weigh
 TIMM_PREFIX = "timm/"
 """Prefix of the names of timm's networks."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+InceptionVariant = Literal["fid", "torchvision"]
+"""Networks that Inception-v3's weights may belong to; see `InceptionPool3`."""
+FID_CLASSES = 1008
+"""Classes of the network of 2015; ImageNet's, which torchvision's network has, are 1000."""
+AVERAGE_POOLED = [f"Mixed_{name}" for name in ("5b", "5c", "5d", "6b", "6c", "6d", "6e", "7b", "7c")]
+"""Blocks of torchvision's Inception-v3 with an average pool."""
 
 
 class WeightsError(UserError):
@@ -85,7 +92,7 @@ class Backbone(FeatureExtractor):
         super().__init__()
         self.size = size
         self.layer = layer
-        self.network = self._adapted(truncate_network(architecture, [layer], weights, seed))
+        self.network = truncate_network(architecture, [layer], weights, seed)
         self.pretrained = pretrained_weights(self.network, architecture, [layer], weights)
         self.colours = InputNormalisation(mean, std)
         self.eval().requires_grad_(False)
@@ -103,33 +110,64 @@ class Backbone(FeatureExtractor):
         """Keep evaluation mode: the network is never trained."""
         return super().train(False)
 
-    def _adapted(self, network: torch.fx.GraphModule) -> torch.fx.GraphModule:
-        """Change the network; for subclasses."""
-        return network
-
 
 class InceptionPool3(Backbone):
     """Inception-v3 up to its third pooling: the paper's features for driving scenes, of 2048 dimensions.
 
-    Its average pools exclude the padding, as in the network of 2015 that FID is defined by; torchvision's include it.
+    Two networks have these layers, and differ in how the blocks that keep the size of their maps pool:
+
+    - ``fid``, the network of December 2015 that FID is defined by (Szegedy et al., 2015;
+      ``pt_inception-2015-12-05`` of pytorch-fid and torch-fidelity): average pools that exclude the padding in
+      ``Mixed_5b`` to ``Mixed_7b``, and a max pool in the last block, ``Mixed_7c``.
+    - ``torchvision``, as torchvision computes it: average pools that include the padding in all of them.
+
+    Weights of one with the pools of the other give features of neither, and no error.
 
     Args:
         layer: Name of the layer whose output is averaged; ``avgpool`` is pool-3.
         weights: File of a state dict, which may lack later layers; ``imagenet`` for torchvision's own,
             from its cache or the net; null for random weights.
         seed: Seed of the weights' random initialisation.
+        variant: Network that the weights belong to, ``fid`` or ``torchvision``; null for what they tell. ``imagenet``
+            is torchvision's. A file is FID's if its classifier ``fc`` has 1008 classes; torchvision's if ``fc`` has
+            another number, or it holds ``AuxLogits``; and where it has neither, and for random weights, FID's.
     """
 
-    def __init__(self, layer: str = "avgpool", weights: Weights = "imagenet", seed: Seed = 0) -> None:
+    def __init__(
+        self,
+        layer: str = "avgpool",
+        weights: Weights = "imagenet",
+        seed: Seed = 0,
+        variant: InceptionVariant | None = None,
+    ) -> None:
         half = (0.5, 0.5, 0.5)
         super().__init__("inception_v3", layer, weights, (299, 299), half, half, seed)
+        self.variant: InceptionVariant = variant or _variant(weights)
+        if self.variant == "fid":
+            _pool_as_fid(self.network)
 
-    def _adapted(self, network: torch.fx.GraphModule) -> torch.fx.GraphModule:
-        for node in network.graph.nodes:
-            if node.op == "call_function" and "avg_pool2d" in str(node.target) and "adaptive" not in str(node.target):
-                node.kwargs = {**node.kwargs, "count_include_pad": False}
-        network.recompile()
-        return network
+
+def _variant(weights: Weights) -> InceptionVariant:
+    """Tell which Inception-v3 weights belong to, as `InceptionPool3` describes."""
+    if weights is None:
+        return "fid"
+    if weights == "imagenet":
+        return "torchvision"
+    state = _weights("inception_v3", weights)
+    if "fc.weight" in state:
+        return "fid" if len(state["fc.weight"]) == FID_CLASSES else "torchvision"
+    return "torchvision" if any(name.startswith("AuxLogits.") for name in state) else "fid"
+
+
+def _pool_as_fid(network: torch.fx.GraphModule) -> None:
+    """Change torchvision's Inception-v3, up to any layer, to the pools of FID's."""
+    pools = [node for node in network.graph.nodes if node.target is F.avg_pool2d]  # in the order of the blocks
+    for block, pool in zip(AVERAGE_POOLED, pools, strict=False):
+        if block == "Mixed_7c":
+            pool.target = torch.max_pool2d
+        else:
+            pool.kwargs = {**pool.kwargs, "count_include_pad": False}
+    network.recompile()
 
 
 def truncate_network(architecture: str, layers: Sequence[str], weights: Weights, seed: int = 0) -> torch.fx.GraphModule:
