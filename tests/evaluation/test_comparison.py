@@ -1,6 +1,7 @@
 """Comparing rows on equal budgets: tables of known numbers, and a whole comparison in small."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from ms2.evaluation.detectors.compared_run import open_run
 from ms2.evaluation.detectors.comparison import DetectorBudget, compare_rows, compare_runs, comparison_folder
 from ms2.evaluation.detectors.data_set_distances import record_scenes
 from ms2.evaluation.detectors.detector import load_detector
-from ms2.metrics.comparison import ComparisonResult, load_comparison, markdown_table, summarise
+from ms2.metrics.average_precision import KittiAP
+from ms2.metrics.comparison import ComparisonResult, load_comparison, markdown_table, object_numbers, summarise
 from ms2.metrics.fid import fid
 from ms2.metrics.intervals import mean_interval
 from ms2.metrics.kid import kid
@@ -99,6 +101,29 @@ def test_gains_are_paired_by_seed():
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| prior", "| learned", "| learned - prior"]
 
 
+def test_values_on_few_objects_stand_in_brackets():
+    """Where any seed's test set has fewer than 41; beside the number, and with a note of what that means."""
+    rows = {"prior": {"AP car/easy": 0.2, "AP car/hard": 0.3, "KID": 1.0}}
+    numbers = [{"AP car/easy": 41, "AP car/hard": 90}, {"AP car/easy": 40, "AP car/hard": 90}]
+    few = object_numbers([ComparisonResult(seed, rows, {}, found) for seed, found in enumerate(numbers)])
+    head, _, values, _, note = markdown_table(summarise([ComparisonResult(0, rows, {})]), few).splitlines()
+    assert head == "| | AP car/easy (40 to 41 objects) | AP car/hard (90 objects) | KID |"
+    assert values == "| prior | (0.200) | 0.300 | 1.000 |"
+    assert note.startswith("In brackets: average precision on fewer than 41 objects")
+    enough = object_numbers([ComparisonResult(0, rows, {}, numbers[0])])
+    assert len(markdown_table(summarise([ComparisonResult(0, rows, {})]), enough).splitlines()) == 3
+
+
+def test_objects_of_kittis_test_set_are_kept_with_the_results(run, monkeypatch):
+    monkeypatch.setattr(
+        "ms2.evaluation.detectors.comparison.evaluate_detector",
+        lambda *_, **__: {"3/easy": KittiAP(0.25, 0.0, 1.0, 7), "8/easy": KittiAP(math.nan, math.nan, math.nan, 0)},
+    )
+    table = compare_runs([str(run)], [0], SMALL, [])[1].splitlines()
+    assert table[0].startswith("| | AP 3/easy (7 objects) | ") and table[2].startswith("| prior | (0.250) | ")
+    assert load_comparison(next((run / "compare").glob("*/seed0.json"))).num_objects == {"AP 3/easy": 7}
+
+
 def test_a_comparison_in_small(run, monkeypatch):
     summary, text = compare_runs([str(run)], [0, 1], SMALL, [])
     assert list(summary) == ["prior", "learned structure", "learned structure - prior"]
@@ -159,7 +184,7 @@ def test_fid_and_kid_are_those_of_the_rows_images(run):
     configuration["evaluation"] = {"image_distances": realism}
     (run / "config.yaml").write_text(yaml.safe_dump(configuration))
     rows = open_run(str(run))
-    found = compare_rows(rows, 0, replace(SMALL, num_train_images=20), run / "compare")
+    found = compare_rows(rows, 0, replace(SMALL, num_train_images=20), run / "compare").rows
 
     def embedded(pixels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():

@@ -20,6 +20,7 @@ from ms2.core.errors import UserError
 from ms2.metrics.average_precision import (
     DIFFICULTIES,
     LEVELS,
+    MIN_KITTI_OBJECTS,
     Fields,
     MatchedDetections,
     average_precision,
@@ -435,19 +436,62 @@ def devkit_ap(found: Sequence[Fields], targets: Sequence[Fields], height: float,
 
     positives = sum((~ignored).sum() for *_, ignored in images)
     assert positives > 100
-    scores = sorted(choices(None)[0], reverse=True)
-    chosen, recall = [], 0.0
+    return devkit_mean([choices(score)[1:] for score in devkit_scores(choices(None)[0], positives)])
+
+
+def devkit_scores(hits: Sequence[float], positives: int) -> list[float]:
+    """Scores of the hits whose recalls are nearest to 0/40 ... 40/40, the best first."""
+    scores, chosen, recall = sorted(hits, reverse=True), [], 0.0
     for i, score in enumerate(scores, 1):
         last = i == len(scores)
         if not last and (i + 1) / positives - recall < recall - i / positives:
             continue
         chosen.append(score)
         recall += 1 / 40
+    return chosen[:41]
+
+
+def devkit_mean(found: Sequence[tuple[int, int]]) -> float:
+    """AP of the hits and false alarms at each of the chosen scores."""
     precision = np.zeros(41)
-    for i, score in enumerate(chosen[:41]):
-        _, hit, alarm = choices(score)
+    for i, (hit, alarm) in enumerate(found):
         precision[i] = hit / (hit + alarm)
     return float(np.maximum.accumulate(precision[::-1])[::-1][1:].mean())
+
+
+def both_ways(n: int, found: int, alarms: int, draw: torch.Generator) -> tuple[float, float]:
+    """AP with n objects, some of them found, and false alarms, all scored at random; and KITTI's own."""
+    hits = torch.arange(found + alarms) < found
+    scores = torch.rand(len(hits), generator=draw).double() + 0.3 * hits
+    ours = MatchedDetections(scores, hits, torch.zeros(len(hits)).long(), torch.tensor([n]))
+    chosen = devkit_scores(scores[hits].tolist(), n)
+    theirs = [(int(hits[scores >= score].sum()), int((~hits)[scores >= score].sum())) for score in chosen]
+    return average_precision(ours, "40"), devkit_mean(theirs)
+
+
+@pytest.mark.parametrize("n", [1, 10, 37, MIN_KITTI_OBJECTS - 1])
+def test_on_few_objects_kittis_own_way_gives_less(n: int) -> None:
+    draw = rng(n)
+    assert both_ways(n, n, 0, draw) == pytest.approx((1, (n - 1) / 40))
+    for found in range(1, n + 1):
+        ours, theirs = both_ways(n, found, 10, draw)
+        assert -1e-9 <= ours - theirs <= (MIN_KITTI_OBJECTS - n) / 40 + 1e-9
+
+
+@pytest.mark.parametrize("n", [MIN_KITTI_OBJECTS, 46, 60, 150])
+def test_on_more_objects_it_differs_by_at_most_one_recall(n: int) -> None:
+    draw = rng(n)
+    assert both_ways(n, n, 0, draw) == pytest.approx((1, 1))
+    for found in range(1, n + 1, 3):
+        ours, theirs = both_ways(n, found, 20, draw)
+        assert abs(ours - theirs) <= 0.025 + 1e-9
+
+
+def test_the_objects_that_count_are_numbered() -> None:
+    hard = {"occlusion": torch.tensor([0, 1, 2, 0]), "ignore": torch.tensor([False, False, False, True])}
+    targets = [truth(BOX, FAR, BOX, FAR, **hard), truth(BOX, FAR, labels=[1, 2])]
+    found = kitti_ap([seen(), seen(BOX)], targets, 1, generator=rng(), resamples=1)
+    assert {name: ap.num_objects for name, ap in found.items()} == {"easy": 2, "moderate": 3, "hard": 4}
 
 
 # --- intervals ---

@@ -30,6 +30,7 @@ from report_pages import (
 )
 
 from ms2.core.errors import UserError
+from ms2.metrics.comparison import ComparisonResult, save_comparison
 from ms2.metrics.results import Results, StatisticResult, save_results
 from ms2.report import write_report
 from ms2.report.learning import learning_curves, read_logs
@@ -268,7 +269,20 @@ def test_detectors_are_compared_over_seeds(copy: Path) -> None:
         "learned structure": ["0.750 ± 1.906", "11.0 ± 12.7"],
         "learned structure - prior": ["0.150 ± 0.635", "-9.000 ± 12.7"],
     }
-    assert [note.text for note in found.all("p", class_="note")][1] == "2 seeds; num scenes 200; classes car"
+    assert [note.text for note in found.all("p", class_="note")][1:] == ["2 seeds; num scenes 200; classes car"]
+
+
+def test_average_precision_on_few_objects_stands_in_brackets(copy: Path) -> None:
+    row = {"AP car/easy": 0.5, "AP car/hard": 0.25}
+    for seed, easy in enumerate((0.5, 0.75)):
+        result = ComparisonResult(
+            seed, {"prior": row | {"AP car/easy": easy}}, {}, {"AP car/easy": 12, "AP car/hard": 41}
+        )
+        save_comparison(copy / "compare" / "0a1b" / f"seed{seed}.json", result)
+    found = section(page_of(copy), "detectors")
+    assert [node.text for node in found.all("th")][1:3] == ["AP car/easy (12 objects)", "AP car/hard (41 objects)"]
+    assert rows(found) == {"prior": ["(0.625 ± 1.588)", "0.250"]}
+    assert found.all("p", class_="note")[-1].text.startswith("In brackets: average precision on fewer than 41 objects")
 
 
 def test_a_run_without_numbers_of_its_histograms_shows_its_figures(copy: Path) -> None:

@@ -1,13 +1,15 @@
 """Typed results of the downstream comparison: one file per seed, and means over seeds (the paper's Tables 1 and 2)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ms2.core.errors import UserError
 from ms2.core.files import write_json
 from ms2.core.typed_json import decode, encode, read_versioned
+from ms2.metrics.average_precision import MIN_KITTI_OBJECTS
 from ms2.metrics.intervals import Interval, mean_interval
 
 SCHEMA_VERSION = 1
@@ -25,11 +27,37 @@ class ComparisonResult:
         seed: Seed of data sets and detectors.
         rows: Measurements by the row's title; all rows after the first are compared with the first.
         budget: Settings that all rows share, such as the number of training images.
+        num_objects: Objects that KITTI's average precisions rest on, by the measure's name.
     """
 
     seed: int
     rows: Mapping[str, Measurements]
     budget: Mapping[str, Any]
+    num_objects: Mapping[str, int] = field(default_factory=dict)
+
+
+class ObjectNumbers(NamedTuple):
+    """Numbers of objects that an average precision rests on, over several seeds."""
+
+    fewest: int
+    most: int
+
+    def __str__(self) -> str:
+        """Format them, such as ``37 objects``."""
+        number = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
+        return f"{number} object{'s' if self.most != 1 else ''}"
+
+    @property
+    def few(self) -> bool:
+        """Whether they are too few for KITTI's average precision to be reliable, with any seed."""
+        return self.fewest < MIN_KITTI_OBJECTS
+
+
+FEW_OBJECTS = (
+    f"In brackets: average precision on fewer than {MIN_KITTI_OBJECTS} objects, which is unreliable, and not that of "
+    "KITTI's own program."
+)
+"""Note below tables that hold such values."""
 
 
 def save_comparison(path: Path, result: ComparisonResult) -> None:
@@ -81,17 +109,47 @@ def summarise(results: Sequence[ComparisonResult]) -> dict[str, dict[str, Interv
     return found
 
 
-def markdown_table(summary: Mapping[str, Mapping[str, Interval]]) -> str:
-    """Format means and half the width of their intervals as a Markdown table, a line per row."""
+def object_numbers(results: Sequence[ComparisonResult]) -> dict[str, ObjectNumbers]:
+    """Collect the numbers of objects that average precisions rest on, by the measure's name, of the seeds that say."""
+    names = dict.fromkeys(name for one in results for name in one.num_objects)
+    numbers = {name: [one.num_objects[name] for one in results if name in one.num_objects] for name in names}
+    return {name: ObjectNumbers(min(some), max(some)) for name, some in numbers.items()}
+
+
+def column_title(measure: str, numbers: Mapping[str, ObjectNumbers]) -> str:
+    """Format a measure's name with the number of objects that it rests on, such as ``AP car/easy (37 objects)``."""
+    return f"{measure} ({numbers[measure]})" if measure in numbers else measure
+
+
+def rests_on_few(measure: str, numbers: Mapping[str, ObjectNumbers]) -> bool:
+    """Return whether a measure rests on so few objects that it is shown in brackets."""
+    return measure in numbers and numbers[measure].few
+
+
+def markdown_table(
+    summary: Mapping[str, Mapping[str, Interval]], numbers: Mapping[str, ObjectNumbers] = MappingProxyType({})
+) -> str:
+    """Format means and half the width of their intervals as a Markdown table, a line per row.
+
+    Args:
+        summary: Means and intervals by row and measure, see `summarise`.
+        numbers: Numbers of objects by measure, see `object_numbers`: measures that rest on few stand in brackets.
+    """
     columns = list(next(iter(summary.values())))
-    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    titles = [column_title(name, numbers) for name in columns]
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (len(columns) + 1) + "|"]
     for title, found in summary.items():
-        cells = [
-            f"{i.value:.3f} ± {(i.high - i.low) / 2:.3f}" if i.high > i.low else f"{i.value:.3f}"
-            for i in found.values()
-        ]
+        cells = [_cell(one, rests_on_few(name, numbers)) for name, one in found.items()]
         lines.append(f"| {title} | {' | '.join(cells)} |")
+    if any(rests_on_few(name, numbers) for name in columns):
+        lines += ["", FEW_OBJECTS]
     return "\n".join(lines)
+
+
+def _cell(found: Interval, few: bool) -> str:
+    half = (found.high - found.low) / 2
+    text = f"{found.value:.3f} ± {half:.3f}" if half > 0 else f"{found.value:.3f}"
+    return f"({text})" if few else text
 
 
 def _means(measured: Sequence[Measurements]) -> dict[str, Interval]:

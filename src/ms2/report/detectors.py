@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ms2.core.errors import UserError
-from ms2.metrics.comparison import comparison_files, load_comparison, summarise
+from ms2.metrics.comparison import (
+    FEW_OBJECTS,
+    column_title,
+    comparison_files,
+    load_comparison,
+    object_numbers,
+    rests_on_few,
+    summarise,
+)
 from ms2.metrics.intervals import Interval
 from ms2.report.formatting import format_number
 from ms2.report.tables import Cell, Table
@@ -16,10 +24,12 @@ class ComparisonTable(NamedTuple):
     Attributes:
         budget: Number of seeds and what every row may use, as text.
         table: A row for each source of training images, such as the prior, and for the gains over the first.
+        note: Explains values in brackets; empty where there are none.
     """
 
     budget: str
     table: Table
+    note: str
 
 
 def comparison_tables(run: Path) -> list[ComparisonTable]:
@@ -38,19 +48,25 @@ def _comparison_table(files: list[Path]) -> ComparisonTable:
     except UserError as error:
         raise UserError(f"{files[0].parent}: {error}") from error
     columns = list(dict.fromkeys(name for measured in summary.values() for name in measured))
+    numbers = object_numbers(results)
+    few = {name for name in columns if rests_on_few(name, numbers)}
     rows: list[list[Cell | str]] = [
-        [title, *(_cell(row.get(name)) for name in columns)] for title, row in summary.items()
+        [title, *(_cell(row.get(name), name in few) for name in columns)] for title, row in summary.items()
     ]
     facts = [f"{name.replace('_', ' ')} {_setting(value)}" for name, value in results[0].budget.items() if value]
     seeds = f"{len(files)} seed{'s' if len(files) > 1 else ''}"
-    return ComparisonTable("; ".join([seeds, *facts]), Table(["", *columns], rows))
+    head = ["", *(column_title(name, numbers) for name in columns)]
+    return ComparisonTable("; ".join([seeds, *facts]), Table(head, rows), FEW_OBJECTS if few else "")
 
 
-def _cell(interval: Interval | None) -> Cell:
+def _cell(interval: Interval | None, few: bool) -> Cell:
     if interval is None:
         return Cell("")
-    half = (interval.high - interval.low) / 2
-    return Cell(format_number(interval.value), f"± {format_number(half)}" if half > 0 else "")
+    half, value = (interval.high - interval.low) / 2, format_number(interval.value)
+    detail = f"± {format_number(half)}" if half > 0 else ""
+    if few:
+        return Cell(f"({value}", f"{detail})") if detail else Cell(f"({value})")
+    return Cell(value, detail)
 
 
 def _setting(value: object) -> str:

@@ -25,7 +25,15 @@ from ms2.evaluation.detectors.compared_run import ComparedRun, open_run
 from ms2.evaluation.detectors.data_set_distances import image_distances, structure_distances, target_features
 from ms2.evaluation.detectors.detector import Detector, load_detector
 from ms2.evaluation.detectors.training import evaluate_detector, train_detector
-from ms2.metrics.comparison import ComparisonResult, load_comparison, markdown_table, save_comparison, summarise
+from ms2.metrics.average_precision import KittiAP
+from ms2.metrics.comparison import (
+    ComparisonResult,
+    load_comparison,
+    markdown_table,
+    object_numbers,
+    save_comparison,
+    summarise,
+)
 from ms2.metrics.intervals import Interval
 from ms2.models.checkpoints import CheckpointError
 from ms2.targets.base import Target
@@ -74,7 +82,7 @@ def compare_rows(
     workers: int = 1,
     device: str = "cpu",
     progress_bar: MakeProgressBar | None = None,
-) -> dict[str, dict[str, float]]:
+) -> ComparisonResult:
     """Train and evaluate one detector per row, with one seed.
 
     Data sets and detectors that exist already are used again.
@@ -88,9 +96,6 @@ def compare_rows(
         device: Device to sample and to train on.
         progress_bar: Makes the progress bars of training and testing.
 
-    Returns:
-        The measurements of each row by its title.
-
     Raises:
         UserError: If the target has no labelled images.
     """
@@ -102,6 +107,7 @@ def compare_rows(
     test = _test_set(run.target, budget, classes)
     real = None if run.image_distances is None else target_features(run.image_distances, run.target, device)
     found: dict[str, dict[str, float]] = {}
+    num_objects: dict[str, int] = {}  # the same for all rows, which are tested on the same images
     previous: Path | None = None
     for title, opened in run.rows.items():
         place = folder / f"seed{seed}" / title.replace(" ", "_")
@@ -117,12 +123,14 @@ def compare_rows(
         path = place / "detector.pt"
         detector = _trained(data, budget, seed, path, previous if budget.fine_tune_previous else None, trainer)
         previous = path
-        found[title] = _average_precision(detector, test, seed, trainer)
+        precisions = _average_precision(detector, test, seed, trainer)
+        num_objects |= {name: ap.num_objects for name, ap in precisions.items() if isinstance(ap, KittiAP)}
+        found[title] = {name: ap.value for name, ap in precisions.items()}
         found[title] |= structure_distances(job, run.target, run.statistics)
         if run.image_distances is not None and real is not None:
             channels = opened.model.world.renderer.channels
             found[title] |= image_distances(run.image_distances, data, channels, real, device)
-    return found
+    return ComparisonResult(seed, found, vars(budget), num_objects)
 
 
 def _test_set(target: Target, budget: DetectorBudget, classes: tuple[str, ...]) -> LabelledSet:
@@ -157,11 +165,11 @@ def _trained(
     return detector
 
 
-def _average_precision(detector: Detector, test: LabelledSet, seed: int, trainer: Any) -> dict[str, float]:
+def _average_precision(detector: Detector, test: LabelledSet, seed: int, trainer: Any) -> dict[str, Interval]:
     """AP at an overlap of 0.5 by class, and their mean, or by KITTI's levels; not of classes without objects."""
     found = evaluate_detector(detector, test, test.protocol, seed=seed, resamples=AP_RESAMPLES, **trainer)
     shown = {name: ap for name, ap in found.items() if len(detector.categories) > 1 or name != "mean"}
-    return {f"AP {name}": ap.value for name, ap in shown.items() if math.isfinite(ap.value)}
+    return {f"AP {name}": ap for name, ap in shown.items() if math.isfinite(ap.value)}
 
 
 def comparison_folder(folder: Path, run: ComparedRun, budget: DetectorBudget) -> Path:
@@ -209,8 +217,7 @@ def compare_runs(
         folder = comparison_folder(Path(name), opened[name], budget)
         file = folder / f"seed{seed}.json"
         if not file.exists():
-            measured = compare_rows(opened[name], seed, budget, folder, workers, device, progress_bar)
-            save_comparison(file, ComparisonResult(seed, measured, vars(budget)))
+            save_comparison(file, compare_rows(opened[name], seed, budget, folder, workers, device, progress_bar))
         results.append(load_comparison(file))
     summary = summarise(results)
-    return summary, markdown_table(summary)
+    return summary, markdown_table(summary, object_numbers(results))
