@@ -23,7 +23,7 @@ from ms2.datasets.records import ObjectLabel
 from ms2.evaluation.detectors.compared_run import open_run
 from ms2.evaluation.detectors.comparison import DetectorBudget, compare_rows, compare_runs, comparison_folder
 from ms2.evaluation.detectors.data_set_distances import record_scenes
-from ms2.evaluation.detectors.detector import load_detector
+from ms2.evaluation.detectors.detector import Detector, load_detector
 from ms2.metrics.average_precision import KittiAP
 from ms2.metrics.comparison import ComparisonResult, load_comparison, markdown_table, object_numbers, summarise
 from ms2.metrics.fid import fid
@@ -115,6 +115,8 @@ def test_values_on_few_objects_stand_in_brackets():
 
 
 def test_objects_of_kittis_test_set_are_kept_with_the_results(run, monkeypatch):
+    detector = mock.Mock(spec=Detector, categories=SMALL.classes)
+    monkeypatch.setattr("ms2.evaluation.detectors.comparison._trained", lambda *_: detector)
     monkeypatch.setattr(
         "ms2.evaluation.detectors.comparison.evaluate_detector",
         lambda *_, **__: {"3/easy": KittiAP(0.25, 0.0, 1.0, 7), "8/easy": KittiAP(math.nan, math.nan, math.nan, 0)},
