@@ -11,9 +11,11 @@ MODULES = [
     "ms2.core.distributed",
     "ms2.gradients.advantages",
     "ms2.learning.turns",
+    "ms2.objectives.energy",
     "ms2.objectives.forward_kl",
     "ms2.objectives.kde",
     "ms2.objectives.mmd",
+    "ms2.objectives.sliced_wasserstein",
 ]
 
 

@@ -12,6 +12,9 @@ from torch import nn
 from ms2.features.dense import DenseCounts
 from ms2.learning.extractor import ExtractorTraining
 from ms2.learning.pretraining import Pretraining
+from ms2.objectives.base import Objective
+from ms2.objectives.energy import EnergyDistance
+from ms2.objectives.sliced_wasserstein import SlicedWasserstein
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement
@@ -96,6 +99,20 @@ def test_structure_steps_wait_for_the_number_of_rejected_samples_alone() -> None
     row = ops.count_learning(learner(digits(), features=extractor()))["structure"]
     assert {wait.split(" at ")[1].split(":")[0] for wait in waits_of(row, "renderer:")} <= {"ms2/models/structure.py"}
     assert waits_of(row, "renderer:", "draw:") == []
+
+
+@pytest.mark.parametrize("objective", [EnergyDistance(), SlicedWasserstein()], ids=["energy", "sliced Wasserstein"])
+def test_objectives_do_not_wait_nor_take_more_operators_for_more_samples(objective: Objective) -> None:
+    numbers = set()
+    for size in (4, 9):
+        x = {"f": torch.rand(size, 3, requires_grad=True)}
+        real, own = {"f": torch.rand(size, 3)}, torch.arange(size)
+        objective(x, x, own, real)  # directions are drawn once
+        with counting(Abacus()) as count:
+            objective(x, x, own, real)[0].mean().backward()
+        assert count.waits == []
+        numbers.add(sum(count.operators.values()))
+    assert len(numbers) == 1 and max(numbers) <= 130
 
 
 def test_figures_that_grow_are_named() -> None:

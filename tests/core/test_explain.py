@@ -58,7 +58,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "--model.objective KDE --model.objective.relative true",
         "there is no setting model.objective.relative. It is called 'relative_bandwidth' now. Available: bandwidth",
     ),
-    "a plug-in": ("--model.objective KDF", "Did you mean 'KDE'? Available: BatchMMD, ForwardKL, KDE, MMDWitness."),
+    "a plug-in": ("--model.objective KDF", "Did you mean 'KDE'? Available: BatchMMD, EnergyDistance, ForwardKL, KDE"),
     "a plug-in called otherwise before": ("--model.features DenseLayout", "It is called 'DenseAttributes' now."),
     "a module": ("--model.features shapes_worl.Squares", "No module named 'shapes_worl', which 'shapes_worl.Squares'"),
     "a class of a module": (

@@ -11,12 +11,12 @@ from ms2.grammar.derivations import lengths
 from ms2.learning.list_growth import ListGrowthWarning, Lists, growth
 from ms2.learning.structure_learner import StructureLearner
 from ms2.models.structure import SamplingError, StructureModel
-from ms2.objectives.base import Objective
+from ms2.objectives.base import KernelObjective
 
 pytestmark = EXPECTED
 
 
-class Longer(Objective, selectable=False):
+class Longer(KernelObjective, selectable=False):
     """Rewards every digit."""
 
     def block_score(

@@ -9,9 +9,11 @@ from ms2.gradients.score_function import ScoreFunction
 from ms2.learning.parameter_learner import ParameterLearner
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import SceneModel
+from ms2.objectives.energy import EnergyDistance
 from ms2.objectives.forward_kl import ForwardKL
 from ms2.objectives.kde import KDE
 from ms2.objectives.mmd import BatchMMD, MMDWitness
+from ms2.objectives.sliced_wasserstein import SlicedWasserstein
 from ms2.scene.attributes import ENVIRONMENT
 from ms2.world import World
 from ms2.worlds.driving3d.grammar import Driving
@@ -35,7 +37,7 @@ def test_scores_without_a_gradient_need_another_gradient(objective: type) -> Non
         ParameterLearner(objective(), Pathwise())
     for gradient in (ScoreFunction(), FiniteDifference()):
         ParameterLearner(objective(), gradient)
-    for other in (KDE(), MMDWitness()):
+    for other in (KDE(), MMDWitness(), EnergyDistance(), SlicedWasserstein()):
         ParameterLearner(other, Pathwise())
 
 

@@ -21,7 +21,7 @@ from ms2.grammar.trees import to_tree
 from ms2.learning.structure_learner import Samples, StructureLearner
 from ms2.models.networks.recurrent import GRU, LSTM
 from ms2.models.structure import SamplingError, StructureModel
-from ms2.objectives.base import Objective
+from ms2.objectives.base import KernelObjective, Objective
 from ms2.objectives.forward_kl import ForwardKL
 from ms2.objectives.kde import KDE
 from ms2.priors.structure import ListLengthPrior
@@ -36,7 +36,7 @@ COSTS = torch.tensor([1.5, -0.3, 0.4, 6.0]).double()
 """Score of each derivation, in the order of their enumeration."""
 
 
-class Given(Objective, selectable=False):
+class Given(KernelObjective, selectable=False):
     """A cost that depends on the sample alone, given as its feature."""
 
     def block_score(

@@ -21,14 +21,10 @@ class Objective(Plugin, ABC, kind="objectives"):
     The score is a cost, to be descended: the derivative of a divergence between the two distributions with respect to
     the model's density at the sample. Its mean's gradient, with all other samples constant, is therefore that of the
     divergence: by the score function (structure), or through the sample's features (parameters), of which it must then
-    be a smooth function (``pathwise``).
+    be a function with a derivative (``pathwise``).
 
     Args:
-        bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
-            for all blocks, or one per block. The paper has 1.
-        blocks: Feature blocks to compare; by default those named in ``bandwidth``, or all.
-        relative_bandwidth: Whether bandwidths are multiples of the mean feature variance of the target samples,
-            for features of any scale, such as those of a pretrained network; the paper's are not.
+        blocks: Feature blocks to compare; all by default.
 
     Attributes:
         pathwise: Whether scores have a gradient through the samples' features.
@@ -36,14 +32,8 @@ class Objective(Plugin, ABC, kind="objectives"):
 
     pathwise = True
 
-    def __init__(
-        self,
-        bandwidth: PositiveFloat | dict[str, PositiveFloat] = 1.0,
-        blocks: Sequence[str] | None = None,
-        relative_bandwidth: bool = False,
-    ) -> None:
-        self.bandwidth, self.relative_bandwidth = bandwidth, relative_bandwidth
-        self.blocks = list(bandwidth) if blocks is None and isinstance(bandwidth, dict) else blocks
+    def __init__(self, blocks: Sequence[str] | None = None) -> None:
+        self.blocks = blocks
         if self.blocks is not None and not self.blocks:
             raise UserError("no feature block is named; leave blocks out to compare all of them")
 
@@ -57,11 +47,7 @@ class Objective(Plugin, ABC, kind="objectives"):
     def block_scores(
         self, features: Blocks, generated: Blocks, own_index: Int[Tensor, " b"], real: Blocks
     ) -> tuple[dict[str, Float[Tensor, " b"]], dict[str, Float[Tensor, ""]]]:
-        """Compute the score of each sample from each block, and the sharpness of each block's kernel.
-
-        Sharpness is the mean of the kernel's negated exponents, the squared distance to the generated samples over 2 H:
-        near 0 the density ratio is almost linear and matches only means; far above 1 each sample is compared with
-        itself alone.
+        """Compute the score of each sample from each block, and the sharpness of each block's kernel, if it has one.
 
         Args:
             features: Features of the b samples to score.
@@ -78,18 +64,74 @@ class Objective(Plugin, ABC, kind="objectives"):
         for name in self.blocks or list(features):
             if name not in features:
                 raise UserError(f"the features have no block {name!r}. {suggest(name, features)}")
-            variance: float | Tensor = self._variance(name, features[name].shape[1])
-            if self.relative_bandwidth:
-                variance = variance * real[name].var(0).mean().clamp(min=1e-12)
             # A score is a function of the sample's own features: the others are constants, also under autograd.
             others = generated[name].detach()
-            generated_exponents = -torch.cdist(features[name], others).square() / (2 * variance)
-            real_exponents = -torch.cdist(features[name], real[name]).square() / (2 * variance)
-            scores[name] = self.block_score(
-                generated_exponents, real_exponents, own_index, (others, real[name], variance)
-            )
-            sharpness[name] = -generated_exponents.mean()
+            scores[name], sharp = self.compare(name, features[name], others, own_index, real[name])
+            if sharp is not None:
+                sharpness[name] = sharp
         return scores, sharpness
+
+    @abstractmethod
+    def compare(
+        self,
+        block: str,
+        features: Float[Tensor, "b d"],
+        generated: Float[Tensor, "m d"],
+        own_index: Int[Tensor, " b"],
+        real: Float[Tensor, "l d"],
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, ""] | None]:
+        """Compute the scores from one block, and its kernel's sharpness; None without a kernel.
+
+        Args:
+            block: Name of the block.
+            features: Features of the samples to score.
+            generated: Features of all generated samples, without a gradient.
+            own_index: Index of each scored sample among the generated ones.
+            real: Features of the target samples.
+        """
+
+
+class KernelObjective(Objective):
+    """Scores by a Gaussian kernel between samples.
+
+    Args:
+        bandwidth: The kernel's covariance is H = bandwidth * d * I with d the block's dimension; one number
+            for all blocks, or one per block. The paper has 1.
+        blocks: Feature blocks to compare; by default those named in ``bandwidth``, or all.
+        relative_bandwidth: Whether bandwidths are multiples of the mean feature variance of the target samples,
+            for features of any scale, such as those of a pretrained network; the paper's are not.
+    """
+
+    def __init__(
+        self,
+        bandwidth: PositiveFloat | dict[str, PositiveFloat] = 1.0,
+        blocks: Sequence[str] | None = None,
+        relative_bandwidth: bool = False,
+    ) -> None:
+        super().__init__(list(bandwidth) if blocks is None and isinstance(bandwidth, dict) else blocks)
+        self.bandwidth, self.relative_bandwidth = bandwidth, relative_bandwidth
+
+    def compare(
+        self,
+        block: str,
+        features: Float[Tensor, "b d"],
+        generated: Float[Tensor, "m d"],
+        own_index: Int[Tensor, " b"],
+        real: Float[Tensor, "l d"],
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, ""]]:
+        """Compute the scores from one block, and its kernel's sharpness.
+
+        Sharpness is the mean of the kernel's negated exponents, the squared distance to the generated samples over 2 H:
+        near 0 the density ratio is almost linear and matches only means; far above 1 each sample is compared with
+        itself alone.
+        """
+        variance: float | Tensor = self._variance(block, features.shape[1])
+        if self.relative_bandwidth:
+            variance = variance * real.var(0).mean().clamp(min=1e-12)
+        generated_exponents = -torch.cdist(features, generated).square() / (2 * variance)
+        real_exponents = -torch.cdist(features, real).square() / (2 * variance)
+        score = self.block_score(generated_exponents, real_exponents, own_index, (generated, real, variance))
+        return score, -generated_exponents.mean()
 
     @abstractmethod
     def block_score(

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.objectives.base import Objective
+from ms2.objectives.base import KernelObjective
 
 
-class ForwardKL(Objective):
+class ForwardKL(KernelObjective):
     """Scores samples by the gradient of the forward KL divergence KL(p || q~), which is mode-covering.
 
     With K the kernel, F_1..F_m the generated and y_1..y_m the target samples,

@@ -7,10 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ms2.core.bounds import PositiveFloat
-from ms2.objectives.base import Objective
+from ms2.objectives.base import KernelObjective
 
 
-class KDE(Objective):
+class KDE(KernelObjective):
     """Scores samples by log q~(F) - log p~(F), two kernel density estimates of features (eq. 2): the paper's score.
 
     q~ is estimated from the generated and p~ from the target samples. The mean score is the reverse Kullback-Leibler

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.objectives.base import Objective
+from ms2.objectives.base import KernelObjective
 
 
-class MMDWitness(Objective):
+class MMDWitness(KernelObjective):
     """Scores samples by the witness function of the maximum mean discrepancy, which is bounded by -1 and 1.
 
     It is half the derivative of MMD^2 with respect to the sample's weight: mean kernel to the other generated samples
@@ -34,7 +34,7 @@ class MMDWitness(Objective):
         return others - real_exponents.exp().mean(1)
 
 
-class BatchMMD(Objective):
+class BatchMMD(KernelObjective):
     """Gives every sample the squared MMD of the two batches as its score: the paper's comparison (Fig. 7).
 
     The estimate is unbiased (Gretton et al. 2012, lemma 6). It has no gradient through a sample's features; the
