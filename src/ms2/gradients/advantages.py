@@ -60,8 +60,9 @@ class MovingAverage(Advantage):
 
 
 class LeaveOneOut(Advantage):
-    """Subtracts from each sample's cost the mean cost of the other samples (RLOO).
+    """Subtracts from each sample's cost the mean cost of the other samples: REINFORCE leave-one-out (RLOO).
 
+    Kool, van Hoof and Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free!".
     Unbiased for costs that depend on their own sample alone. Costs by kernels depend on the others a little too, which
     leaves a bias of the order of 1 / batch size.
 
