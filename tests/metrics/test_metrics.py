@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import rel_entr
+from scipy.stats import binom, wasserstein_distance
 from scipy.stats import energy_distance as scipy_energy_distance
-from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from ms2.metrics import bootstrap, vectors
@@ -300,27 +300,53 @@ def test_compare_rejects_impossible_options(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("n", [100, 1000])
 def test_noise_floor_matches_the_closed_form(n: int) -> None:
-    p = probabilities(4, 3, 2, 1)
-    target = torch.eye(4).repeat_interleave(torch.tensor([40, 30, 20, 10]), dim=0)
+    p, m = probabilities(4, 3, 2, 1), 800
+    target = torch.eye(4).repeat_interleave((m * p).round().long(), dim=0)
     floor = histogram_noise_floor(target, n, generator=rng(), resamples=3000)
-    # The mean of |x| of a normal x with the variance p (1 - p) / n of a bin, or F (1 - F) / n of the CDF.
-    half_normal = (2 * p * (1 - p) / (math.pi * n)).sqrt().sum().item()
+    # The mean of |x| of a normal x with the variance p (1 - p) (1 / n + 1 / m) of a bin, or F (1 - F) of the CDF.
+    shorter = 1 / n + 1 / m
+    half_normal = (2 * p * (1 - p) * shorter / math.pi).sqrt().sum().item()
     cdf = p.cumsum(0)[:-1]
     assert floor["tv"] == pytest.approx(half_normal / 2, rel=0.04)
-    assert floor["wasserstein"] == pytest.approx((2 * cdf * (1 - cdf) / (math.pi * n)).sqrt().sum().item(), rel=0.04)
-    # 2 n KL is chi-squared with k - 1 degrees of freedom (Wilks).
-    assert floor["kl"] == pytest.approx(3 / (2 * n), rel=0.06)
+    of_cdf = (2 * cdf * (1 - cdf) * shorter / math.pi).sqrt().sum().item()
+    assert floor["wasserstein"] == pytest.approx(of_cdf, rel=0.04)
+    # 2 KL / (1 / n + 1 / m) is chi-squared with k - 1 degrees of freedom (Wilks).
+    assert floor["kl"] == pytest.approx(3 / 2 * shorter, rel=0.06)
 
 
-def test_noise_floor_is_what_a_perfect_model_shows() -> None:
-    g, p = rng(5), probabilities(4, 3, 2, 1, 1, 1)
-    target = sample(p, 500, g)
-    floor = histogram_noise_floor(target, 100, generator=g)["tv"]
-    shown = [
-        total_variation(distribution(sample(distribution(target), 100, g)), distribution(target)).item()
-        for _ in range(200)
-    ]
-    assert floor == pytest.approx(float(np.mean(shown)), rel=0.1)
+@pytest.mark.parametrize(("n", "m"), [(40, 60), (60, 30)])
+def test_noise_floor_is_the_mean_distance_of_two_samples(n: int, m: int) -> None:
+    """The exact mean, by the binomial distributions of each bin, and of both CDFs, in two sets of n and m scenes."""
+    p = np.array([10, 5, 9, 4, 2]) / 30
+    target = torch.eye(5).repeat_interleave(torch.from_numpy(p * m).round().long(), dim=0)
+    assert len(target) == m
+    floor = histogram_noise_floor(target, n, generator=rng(), resamples=20_000)
+
+    def mean_difference(probability: float) -> float:
+        x, y = (np.arange(size + 1) for size in (n, m))
+        gap = np.abs(x[:, None] / n - y / m)
+        return float(binom.pmf(x, n, probability) @ gap @ binom.pmf(y, m, probability))
+
+    assert floor["tv"] == pytest.approx(sum(map(mean_difference, p)) / 2, rel=0.01)
+    assert floor["wasserstein"] == pytest.approx(sum(map(mean_difference, p.cumsum()[:-1])), rel=0.01)
+
+
+@pytest.mark.parametrize("n", [50, 1000])
+def test_noise_floor_is_what_a_perfect_model_shows(n: int) -> None:
+    """The true distribution itself, of which the target is a sample, with several objects per scene."""
+    g, p, m = rng(5), probabilities(4, 3, 2, 1, 1, 1), 100
+
+    def scenes(num: int) -> Tensor:
+        number = torch.randint(1, 6, (num, 1), generator=g)
+        drawn = torch.multinomial(p, num * 5, replacement=True, generator=g).view(num, 5)
+        return (torch.nn.functional.one_hot(drawn, 6) * (torch.arange(5) < number)[..., None]).sum(1)
+
+    shown, floors = [], []
+    for _ in range(300):
+        target = scenes(m)
+        shown.append(total_variation(distribution(scenes(n)), distribution(target)).item())
+        floors.append(histogram_noise_floor(target, n, generator=g, resamples=5)["tv"])
+    assert float(np.mean(floors)) == pytest.approx(float(np.mean(shown)), rel=0.05)
 
 
 def test_noise_floor_is_reproducible_and_rejects_no_scenes() -> None:

@@ -97,15 +97,16 @@ def compare_histograms(
 def histogram_noise_floor(
     target: Real[Tensor, "m k"], n: int, *, generator: torch.Generator, resamples: int = 200
 ) -> dict[str, float]:
-    """Estimate the noise floor: mean `tv`, `kl` and `wasserstein` between the target and n scenes bootstrapped from it.
+    """Estimate the noise floor: mean `tv`, `kl` and `wasserstein` of n to m scenes, both bootstrapped from the target.
 
-    This is what a perfect model shows when n of its scenes are measured; units as in `compare_histograms`. ValueError
-    as there, and if n < 1.
+    This is what a perfect model shows when n of its scenes are compared with the m of the target, which are a sample
+    too: a perfect model has the distribution that they were drawn from, and not that of the sample. Units as in
+    `compare_histograms`. ValueError as there, and if n < 1.
     """
     if n < 1 or resamples < 1:
         raise ValueError(f"n={n} and resamples={resamples} were given, but both must be at least 1: raise them.")
     table = _prepare("target", target, target.shape[1], generator)
-    distances = _distances(_resample(table, n, resamples, generator), distribution(table))
+    distances = _distances(*(_resample(table, size, resamples, generator) for size in (n, len(table))))
     return {name: float(values.mean()) for name, values in distances.items()}
 
 

@@ -41,7 +41,7 @@ ROW_TITLES = {
 """Titles of rows by name.
 
 ``best_pcfg`` is the PCFG fitted to the target's true derivations, ``noise_floor`` the mean distance that a perfect
-model of as many scenes shows.
+model shows: that of two samples of the target's distribution, as large as those that were compared.
 """
 VISIBLE = "visible_"
 """Begin of the names of statistics that count only objects that can be seen in an image."""

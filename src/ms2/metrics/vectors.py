@@ -81,9 +81,8 @@ def vector_noise_floor(
 ) -> float:
     """Estimate the noise floor: mean energy distance of n to m rows, both bootstrapped from the m rows of the target.
 
-    This is what a perfect model shows when n of its scenes are compared with the m of the target. The target is drawn
-    again too, unlike in `histogram_noise_floor`: the estimate has no bias only between independent samples, and would
-    come out below 0 between the target and rows of its own.
+    This is what a perfect model shows when n of its scenes are compared with the m of the target, as in
+    `histogram_noise_floor`.
 
     ValueError as in `energy_distance`, for n < 2 or `resamples` < 1.
     """

@@ -221,7 +221,8 @@ def _explanation(results: Results) -> str:
     explained = [
         "Total variation is half the sum of the absolute differences between two histograms: 0 where they agree, 1 "
         "where they don't overlap. A Wasserstein distance is how far an attribute has to be moved on average. The "
-        "noise floor is the mean distance of a perfect model, measured on as many scenes. Ranges are 95 % intervals."
+        "noise floor is the mean distance of a perfect model: that of two samples of the target's distribution, as "
+        "large as those that were compared. Ranges are 95 % intervals."
     ]
     if results.visible:
         explained.append(
