@@ -517,10 +517,11 @@ def test_compare_rejects_impossible_options(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("n", [100, 1000])
 def test_noise_floor_matches_the_closed_form(n: int) -> None:
-    """The mean of |x| of a normal x with the variance F (1 - F) / n, integrated over the uniform law: 1/8 π."""
-    target = one_each(torch.arange(2000).double() / 2000)
+    """The mean of |x| of a normal x with the variance F (1 - F) (1 / n + 1 / m), integrated over the uniform law."""
+    m = 2000
+    target = one_each(torch.arange(m).double() / m)
     floor = attribute_noise_floor(target, n, None, generator=rng(), resamples=1000)
-    assert floor == pytest.approx(math.sqrt(2 / (math.pi * n)) * math.pi / 8, rel=0.05)
+    assert floor == pytest.approx(math.sqrt(2 / math.pi * (1 / n + 1 / m)) * math.pi / 8, rel=0.05)
 
 
 @pytest.mark.parametrize("period", [None, 360.0])
@@ -528,11 +529,9 @@ def test_noise_floor_is_what_a_perfect_model_shows(period: float | None) -> None
     g = rng(5)
     target = measured(normal(200, g, 0, 60), g, 5.0)
     floor = attribute_noise_floor(target, 50, period, generator=g, resamples=300)
-    shown = []
+    shown, by_scene = [], [target.values[target.scene == scene] for scene in range(200)]
     for _ in range(300):
-        drawn = torch.randint(200, (50,), generator=g).tolist()
-        values = torch.cat([target.values[target.scene == scene] for scene in drawn])
-        sides = (values, target.values)
+        sides = [torch.cat([by_scene[i] for i in torch.randint(200, (n,), generator=g)]) for n in (50, 200)]
         shown.append(wasserstein_1d(*sides) if period is None else circular_wasserstein(*sides, period))
     assert floor == pytest.approx(float(np.mean(shown)), rel=0.1)
 

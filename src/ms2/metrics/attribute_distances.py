@@ -125,11 +125,11 @@ def attribute_noise_floor(
     generator: torch.Generator,
     resamples: int = 100,
 ) -> float:
-    """Estimate the noise floor: mean W1 between the target and n scenes bootstrapped from it.
+    """Estimate the noise floor: mean W1 of n scenes to as many as the target has, both bootstrapped from the target.
 
-    This is what a perfect model shows when so many of its scenes are measured, in the unit of the values; arguments as
-    in `compare_attributes`. NaN where the target has no values. Resamples without a value are drawn again. ValueError
-    as there, and if there are no scenes.
+    This is what a perfect model shows when so many of its scenes are compared with the target's, which are a sample too
+    (`histogram_noise_floor`), in the unit of the values; arguments as in `compare_attributes`. NaN where the target has
+    no values. Resamples without a value are drawn again. ValueError as there, and if there are no scenes.
     """
     if num_scenes < 1 or resamples < 1:
         raise ValueError(
@@ -140,8 +140,9 @@ def attribute_noise_floor(
         return math.nan
     line = _sorted_values(y.values, period)
     counts = torch.bincount(y.scene, minlength=y.num_scenes)
-    masses = _mass_per_value(_resample_scenes(counts, num_scenes, resamples, generator), counts) - 1 / len(y.values)
-    differences = line.cdf_differences(masses, y.scene[line.order])
+    times = (_resample_scenes(counts, size, resamples, generator) for size in (num_scenes, y.num_scenes))
+    x, z = (_mass_per_value(one, counts) for one in times)
+    differences = line.cdf_differences(x - z, y.scene[line.order])
     return float(torch.cat([line.integrate(part) for part in differences]).mean())
 
 
