@@ -94,6 +94,23 @@ def settings_of(thing: Any) -> Any:
     raise TypeError(f"{thing!r} has no settings: derive its class from ms2.core.settings.Configured")
 
 
+def setting_differences(ours: Any, theirs: Any, key: str) -> list[tuple[str, Any, Any]]:
+    """List the settings in which two objects differ, by key.
+
+    Args:
+        ours: `settings_of` the one.
+        theirs: `settings_of` the other.
+        key: What they are the settings of.
+    """
+    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.get("class") == theirs.get("class"):
+        return [
+            found
+            for name in {**ours, **theirs}
+            for found in setting_differences(ours.get(name), theirs.get(name), f"{key}.{name}")
+        ]
+    return [] if ours == theirs else [(key, ours, theirs)]
+
+
 def fingerprint(*things: Any) -> str:
     """Return a hash of settings, equal for objects that were made with equal arguments."""
     return digest(json.dumps([settings_of(thing) for thing in things], sort_keys=True))

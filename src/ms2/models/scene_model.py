@@ -73,6 +73,15 @@ class SceneModel:
         self.world, self.structure, self.parameters, self.trained = world, structure, parameters, trained
 
     @property
+    def components(self) -> tuple["SceneModel", ...]:
+        """The scene models that scenes are drawn from: this one alone, unlike those of a `MixedSceneModel`."""
+        return (self,)
+
+    def components_of(self, seed: int, numbers: range) -> list[int]:
+        """Index of the component that each scene of a data set is drawn from."""
+        return [0] * len(numbers)
+
+    @property
     def learned(self) -> Row:
         """Which of structure and parameters have a learned model."""
         return Row(self.structure is not None, self.parameters is not None)
