@@ -174,6 +174,18 @@ def test_a_run_is_loaded_and_generated_from(run: ms2.FitResult, tmp_path: Path) 
     assert all(path.read_bytes() == (other / path.relative_to(one)).read_bytes() for path in images)
 
 
+def test_several_runs_are_mixed(run: ms2.FitResult, tmp_path: Path) -> None:
+    """With the priors of the same world here, of which only the run's own configuration knows the settings."""
+    sources = [run, run.folder / "config.yaml"]
+    folder = ms2.generate(sources, tmp_path / "set", 6, mix=[2, 1])
+    about = json.loads((folder / "dataset.json").read_text())
+    assert about["mix"] == {"first-1": 2, "first-2": 1}
+    model = ms2.load([run.folder, run.folder / "config.yaml"], mix="even")
+    assert model.weights == (1, 1) and model.images(4, ms2.generator(0, "scenes")).shape == (4, 1, 24, 24)
+    with pytest.raises(ms2.UserError, match=r"2 sources: say how many scenes .* \(in Python, mix='even'\)"):
+        ms2.generate(sources, tmp_path / "other", 6)
+
+
 def test_a_folder_of_images_is_a_target(world: ms2.World, tmp_path: Path) -> None:
     for i in range(6):
         Image.new("L", (30, 30), 40 * i).save(tmp_path / f"{i}.png")

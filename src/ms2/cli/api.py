@@ -3,22 +3,22 @@
 import tempfile
 import time
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 import yaml
 
 from ms2.cli import plugins
 from ms2.cli.run_folder import RunFolder, throwaway_folder
+from ms2.cli.written_configuration import configuration
 from ms2.core import configurations
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import reading
 from ms2.core.paths import OptionalPath, UserPath, expand_path
 from ms2.core.seeding import generator
-from ms2.core.settings import Configured
 from ms2.datasets.generate import generate as generate_dataset
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
@@ -26,9 +26,12 @@ from ms2.features.base import FeatureExtractor
 from ms2.features.dense import DenseCounts
 from ms2.gradients.advantages import Normalised
 from ms2.metrics.results import HOW_TO_RECREATE, Results, load_results
+from ms2.models.mixed_scene_model import MixedSceneModel
+from ms2.models.opened_mixture import open_models
 from ms2.models.opening import open_model
 from ms2.models.parameters import ParameterModel
 from ms2.models.scene_model import ROWS, SceneModel
+from ms2.models.shares import Mix
 from ms2.models.structure import StructureModel
 from ms2.objectives.kde import KDE
 from ms2.render.base import Rendering
@@ -268,10 +271,11 @@ def train(
 
 
 def generate(
-    source: UserPath | FitResult,
+    source: UserPath | FitResult | Sequence[UserPath | FitResult],
     output: UserPath,
     num_scenes: int = 1000,
     *,
+    mix: Mix | None = None,
     seed: int = 0,
     formats: Sequence[str] = ("coco",),
     conditions: Sequence[str] = (),
@@ -282,9 +286,11 @@ def generate(
     """Generate a labelled data set; images that are there already are kept.
 
     Args:
-        source: The folder of a run, a checkpoint in it, a configuration, the name of a world, or what `fit` returned.
+        source: The folder of a run, a checkpoint in it, a configuration, the name of a world, or what `fit` returned;
+            or several of these, whose worlds have the same grammar, classes and renderer.
         output: Folder of the data set.
         num_scenes: Number of images.
+        mix: With several sources, ``even`` or the weight of each: the shares of their scenes.
         seed: Seed; an image depends on the seed and its own number alone.
         formats: Formats: ``coco``, ``kitti``, ``yolo``.
         conditions: Conditions that all scenes meet, such as ``"car == 5"``.
@@ -296,14 +302,16 @@ def generate(
         The folder.
 
     Raises:
-        UserError: If there is no such source, or conditions, classes or formats don't fit it.
+        UserError: If there is no such source, sources can't be mixed, or conditions, classes or formats don't fit.
 
     Example:
         >>> folder = ms2.generate("multimnist", tmp_path / "digits", num_scenes=2)
         >>> sorted(path.name for path in folder.iterdir())[:3]
         ['README.md', 'annotations', 'dataset.json']
     """
-    opened = open_model(str(source.folder if isinstance(source, FitResult) else source))
+    sources = [source] if isinstance(source, str | Path | FitResult) else source
+    names = [str(one.folder if isinstance(one, FitResult) else one) for one in sources]
+    opened = open_models(names, mix)
     labelled = None if classes is None else as_tuple(classes)
     plan = Plan(num_scenes, seed, classes=labelled, conditions=as_tuple(conditions), formats=as_tuple(formats))
     folder = expand_path(output)
@@ -316,14 +324,26 @@ def as_tuple(names: Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def load(source: UserPath) -> SceneModel:
+@overload
+def load(source: UserPath) -> SceneModel: ...
+
+
+@overload
+def load(source: list[UserPath] | tuple[UserPath, ...], mix: Mix) -> SceneModel | MixedSceneModel: ...
+
+
+def load(
+    source: UserPath | list[UserPath] | tuple[UserPath, ...], mix: Mix | None = None
+) -> SceneModel | MixedSceneModel:
     """Load a scene model: learned where the source is a run, of the priors where it is a world or a configuration.
 
     Args:
-        source: The folder of a run, a checkpoint in it, a configuration, or the name of a world.
+        source: The folder of a run, a checkpoint in it, a configuration, or the name of a world; or several of these,
+            whose worlds have the same grammar, classes and renderer.
+        mix: With several sources, ``even`` or the weight of each: the shares of their scenes.
 
     Raises:
-        UserError: If there is no such source.
+        UserError: If there is no such source, or sources can't be mixed.
 
     Example:
         >>> model = ms2.load("multimnist")
@@ -331,7 +351,7 @@ def load(source: UserPath) -> SceneModel:
         ('0', '1', '2')
     """
     plugins.load()
-    return open_model(str(source)).model
+    return open_models([str(one) for one in ([source] if isinstance(source, str | Path) else source)], mix).model
 
 
 def choose_t_max(world: World) -> int:
@@ -345,47 +365,3 @@ def trainer_arguments(max_steps: int) -> dict[str, Any]:
     found: dict[str, Any] = configurations.load("base")["trainer"]
     every = max(1, min(50, max_steps))
     return found | {"max_steps": max_steps, "val_check_interval": every, "devices": 1}
-
-
-LINKED: dict[type, set[str]] = {
-    FeatureExtractor: {"channels", "classes", "attributes", "environment"},
-    StructureModel: {"grammar"},
-    ParameterModel: {"world"},
-    Target: {"world"},
-}
-"""Arguments that a configuration does not give, by base class: the world determines them."""
-
-
-def configuration(parts: Mapping[str, Any], trainer: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the settings of a run as a configuration, with which the command line opens the run.
-
-    Args:
-        parts: The run's objects by section.
-        trainer: Arguments of Lightning's Trainer.
-        folder: The run's folder.
-    """
-    shared = {"world", "seed", "features", "structure", "parameters"}
-    sections = {name: _arguments(part, shared) for name, part in parts.items()}
-    model = parts["model"].settings
-    sections["model"] |= {name: _plain(model[name]) for name in ("features", "structure", "parameters")}
-    for name in ("structure_learner", "parameter_learner", "turns"):
-        if model[name] is not None:
-            sections["model"][name] = _arguments(model[name])
-    own = {"name": folder.name, "runs_dir": str(folder.parent), "seed_everything": model["seed"]}
-    return own | {"world": _arguments(model["world"])} | sections | {"trainer": dict(trainer)}
-
-
-def _arguments(thing: Configured, without: Collection[str] = ()) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in thing.settings.items() if name not in without}
-
-
-def _plain(thing: Any) -> Any:
-    if isinstance(thing, Configured):
-        linked = [names for base, names in LINKED.items() if isinstance(thing, base)]
-        path = f"{type(thing).__module__}.{type(thing).__qualname__}"
-        return {"class_path": path, "init_args": _arguments(thing, set().union(*linked))}
-    if isinstance(thing, Mapping):
-        return {name: _plain(value) for name, value in thing.items()}
-    if isinstance(thing, list | tuple):
-        return [_plain(value) for value in thing]
-    return str(thing) if isinstance(thing, Path) else thing

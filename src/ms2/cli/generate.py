@@ -17,7 +17,7 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import render_record
-from ms2.models.opening import open_model
+from ms2.models.opened_mixture import open_models
 
 if TYPE_CHECKING:
     from ms2.cli.commands import Command
@@ -28,10 +28,13 @@ def options(parser: ArgumentParser) -> None:
     add, worlds = parser.add_argument, ", ".join(configurations.worlds())
     add(
         "source",
+        nargs="+",
         type=UserPath,
         help=f"the folder of a run, a checkpoint in it, a configuration, or a world: {worlds}. Settings of its world "
-        "may follow: --world.renderer.canvas_size 96",
+        "may follow: --world.renderer.canvas_size 96. Or several of one world, with --mix",
     )
+    mix = "with several sources, 'even', or a weight for each, such as 2 1 1: the shares of their scenes"
+    add("--mix", nargs="+", type=str, metavar="WEIGHT", help=mix)
     add("--output", type=OptionalPath, help="folder of the data set; data/NAME by default")
     add("--num_scenes", type=PositiveInt, default=Plan.num_scenes, help="number of images")
     add("--seed", type=Seed, default=Plan.seed, help="an image depends on the seed and its own number alone")
@@ -58,7 +61,8 @@ def generate_command(command: "Command", argv: list[str]) -> None:
     options(parser)
     own, settings = separate_settings(argv)
     args = parser.parse_args(own)
-    source = open_model(str(args.source), args.structure, args.checkpoint, settings, args.parameters)
+    names = list(map(str, args.source))
+    source = open_models(names, args.mix, args.structure, args.checkpoint, settings, args.parameters)
     plan = Plan(
         num_scenes=args.num_scenes,
         seed=args.seed,
@@ -75,8 +79,9 @@ def generate_command(command: "Command", argv: list[str]) -> None:
     workers = args.workers or default_workers(device)
     root = args.output or Path("data") / source.name
     if generate(Job(source, plan, root, device), workers, rank, world_size):
-        if source.model.structure is None:
-            print(f"structure is drawn from the prior of {source.name}, not from a learned model")
+        for part in source.parts:
+            if part.model.structure is None:
+                print(f"structure is drawn from the prior of {part.name}, not from a learned model")
         print(f"{plan.num_scenes} images: {root}, described in {root / 'README.md'}")
     else:
         print(f"this machine's part is done; whoever is last writes the labels of {root}. If none does, run this again")

@@ -1,13 +1,12 @@
 """Parallel generation of a data set's blocks."""
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -17,8 +16,7 @@ from ms2.datasets.blocks import block_indices
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import single_threaded
-from ms2.models.opening import build_model
-from ms2.models.scene_model import Row
+from ms2.models.opened_mixture import Opened
 
 
 def generate(job: Job, workers: int = 1, rank: int = 0, world_size: int = 1, progress: bool = True) -> bool:
@@ -57,11 +55,10 @@ def _generate_blocks(job: Job, blocks: range, workers: int) -> Iterator[int]:
         with single_threaded():
             yield from map(job.generate_block, blocks)
         return
-    source = job.source
-    start = partial(_start_worker, source.settings, source.weights, source.name, source.model.learned)
     plan = replace(job.plan, formats=())  # workers write no formats, and do not know those of a script or a notebook
     context = multiprocessing.get_context("spawn")  # forks of a process with threads, or with a GPU, hang
-    with ProcessPoolExecutor(workers, context, start, (plan, job.root, str(job.device))) as pool:
+    start = partial(_start_worker, job.source.recipe, plan, job.root, str(job.device))
+    with ProcessPoolExecutor(workers, context, start) as pool:
         pending: list[Future[int]] = [pool.submit(_generate_block, block) for block in blocks]
         try:
             for future in as_completed(pending):
@@ -79,18 +76,10 @@ _job: Job | None = None
 """The job of a worker process."""
 
 
-def _start_worker(
-    settings: dict[str, Any],
-    weights: Path | None,
-    name: str,
-    row: Row,
-    plan: Plan,
-    root: Path,
-    device: str,
-) -> None:
+def _start_worker(recipe: Callable[[], Opened], plan: Plan, root: Path, device: str) -> None:
     global _job  # noqa: PLW0603 - the initialiser passes it to the tasks of its process
     torch.set_num_threads(1)
-    _job = Job(build_model(settings, weights, name, row), plan, root, device)
+    _job = Job(recipe(), plan, root, device)
 
 
 def _generate_block(block: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,18 @@ from ms2.datasets.rendering import depth_arrays, describe_image, image_arrays
 from ms2.datasets.scene_graphs import to_record
 from ms2.grammar.derivations import lengths
 from ms2.models.conditional.condition import Condition
+from ms2.models.mixed_scene_model import join_scenes
+from ms2.models.opened_mixture import Opened
 from ms2.models.opening import OpenedModel
+from ms2.models.scene_model import Sampler
 
 
 class Job:
     """Generation of one data set in one folder.
 
     Args:
-        source: The scene model to sample from, with the settings and weights that it was built from.
+        source: The scene model to sample from, or a mixture of several, with the settings and weights that it was built
+            from.
         plan: The data set's specification.
         root: The data set's folder.
         device: Device for sampling and rendering.
@@ -42,7 +47,7 @@ class Job:
         UserError: If the plan does not fit the source: unknown classes or formats, or conditions that no scene meets.
     """
 
-    def __init__(self, source: OpenedModel, plan: Plan, root: Path, device: torch.device | str = "cpu") -> None:
+    def __init__(self, source: Opened, plan: Plan, root: Path, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.source, self.plan, self.root = source, plan, root
         self.files = DataSetFolder(root)
@@ -53,7 +58,8 @@ class Job:
         self.model = source.model.to(self.device)
         self.world = self.model.world
         grammar, classes = self.world.grammar, self.world.classes
-        self.sampler = self.model.sampler(conditions=[Condition.parse(text, grammar) for text in plan.conditions])
+        conditions = [Condition.parse(text, grammar) for text in plan.conditions]
+        self.samplers = [self._sampler(part, conditions) for part in source.parts]
         known = NameIndex(classes)
         for name in plan.classes or ():
             if name not in known:
@@ -63,6 +69,20 @@ class Job:
         }
         categories = tuple(name for i, name in enumerate(classes) if i in wanted)
         self.label_filter = LabelFilter(categories, plan.min_visibility, plan.min_pixels)
+
+    def _sampler(self, part: OpenedModel, conditions: list[Condition]) -> Sampler:
+        with self._naming(part):
+            return part.model.sampler(conditions=conditions)
+
+    @contextmanager
+    def _naming(self, part: OpenedModel) -> Iterator[None]:
+        """Name the part of a mixture in errors."""
+        try:
+            yield
+        except UserError as error:
+            if len(self.source.parts) == 1:
+                raise
+            raise UserError(f"{part.name}: {error}") from error
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -96,7 +116,7 @@ class Job:
         indices, missing = block_indices(block, self.plan.num_scenes), self._missing(block)
         if not missing:
             return len(indices)
-        rules, scenes = sample_block(self.model, self.sampler, self.plan.seed, block, self.device)
+        rules, scenes, components = sample_block(self.model, self.samplers, self.plan.seed, block, self.device)
         chosen = torch.tensor([i - indices.start for i in missing], device=self.device)
         rules, scenes = rules[chosen], scenes[chosen]
         world = self.world
@@ -113,7 +133,7 @@ class Job:
             depth = None if depths is None else encode(depths[i], "png")
             record = ImageRecord(
                 image=describe_image(self.record_files.image_name(index), content, rendering, i),
-                provenance=self._provenance(index, block),
+                provenance=self._provenance(index, block, components[index - indices.start]),
                 derivation=rules[i, : steps[i]].tolist(),
                 scene=to_record(scenes, i, world.classes),
                 labels=labels,
@@ -124,11 +144,13 @@ class Job:
         return len(indices)
 
     @cached_property
-    def _fingerprints(self) -> dict[str, str | None]:
-        return self.source.fingerprints()
+    def _fingerprints(self) -> list[dict[str, str | None]]:
+        return [part.fingerprints() for part in self.source.parts]
 
-    def _provenance(self, index: int, block: int) -> Provenance:
-        return Provenance(index, block, self.plan.seed, ms2.__version__, self.device.type, self._fingerprints)
+    def _provenance(self, index: int, block: int, component: int) -> Provenance:
+        run = self.source.parts[component].name if len(self.source.parts) > 1 else None
+        hashes = self._fingerprints[component]
+        return Provenance(index, block, self.plan.seed, ms2.__version__, self.device.type, hashes, run)
 
     # -- the data set ----------------------------------------------------------------------------------
 
@@ -136,28 +158,32 @@ class Job:
         """Render a few scenes to detect unsupported settings and broken worlds before anything is written.
 
         Raises:
-            UserError: If no scene meets the conditions, the world breaks a contract, or the renderer has no depth.
+            UserError: If no scene meets the conditions, the world breaks a contract, the scenes of a mixture have
+                different attributes, or the renderer has no depth.
         """
-        draw, world = generator(self.plan.seed, "trial", device=self.device), self.world
-        scenes = self.model.scenes(self.sampler(num_first_scenes(world), draw).rules, draw)
-        learned = self.model.parameters
-        rendering = check_first_scenes(world, scenes, "" if learned is None else type(learned).__name__)
+        drawn = []
+        for part, sampler in zip(self.source.parts, self.samplers, strict=True):
+            draw, model = generator(self.plan.seed, "trial", device=self.device), part.model
+            with self._naming(part):
+                drawn.append(model.scenes(sampler(num_first_scenes(model.world), draw).rules, draw))
+                learned = model.parameters
+                drawn_by = "" if learned is None else type(learned).__name__
+                rendering = check_first_scenes(model.world, drawn[-1], drawn_by)
+        join_scenes(drawn)
         if self.plan.depth and depth_arrays(rendering) is None:
-            raise UserError(f"images of {type(world.renderer).__name__} have no depth: leave --depth out")
+            raise UserError(f"images of {type(self.world.renderer).__name__} have no depth: leave --depth out")
 
     def description(self) -> dict[str, Any]:
         """Return everything the files depend on, as stored in ``dataset.json``."""
-        about = self._provenance(0, 0).to_json()
         return {
-            **{key: value for key, value in about.items() if key not in ("index", "block")},
+            "seed": self.plan.seed,
+            "ms2": ms2.__version__,
+            **self.source.fingerprints(),
+            "device": self.device.type,
             **self.plan.to_json(),
             "categories": list(self.categories),
             "size": list(self.world.renderer.size),
-            "source": self.source.name,
-            "structure": "prior" if self.model.structure is None else "learned",
-            "parameters": "prior" if self.model.parameters is None else "learned",
-            "world": self.source.settings["world"],
-            "model": None if self.model.structure is None else self.source.settings["structure"],
+            **self.source.description(),
         }
 
     def claim_folder(self) -> None:

@@ -72,6 +72,7 @@ class Provenance:
         ms2: Version of the package.
         device: Type of the device that rendered it.
         fingerprints: Hashes of grammar, weights, priors and renderer by name; null where there is none.
+        run: Name of the run that the scene was drawn from, in a mixture of runs.
     """
 
     index: int
@@ -80,6 +81,7 @@ class Provenance:
     ms2: str
     device: str
     fingerprints: Mapping[str, str | None]
+    run: str | None = None
 
     def to_json(self) -> Json:
         """Convert to JSON data, with the fingerprints beside the other fields."""
@@ -88,6 +90,7 @@ class Provenance:
             "block": self.block,
             "seed": self.seed,
             "ms2": self.ms2,
+            **({} if self.run is None else {"run": self.run}),
             **self.fingerprints,
             "device": self.device,
         }

@@ -1,7 +1,9 @@
 """Open a scene model from a run, a checkpoint, a configuration or the name of a world."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +41,11 @@ class OpenedModel:
     weights: Path | None
     weight_hashes: tuple[str | None, str | None]
 
+    @property
+    def parts(self) -> tuple["OpenedModel", ...]:
+        """The opened models that scenes are drawn from: this one alone, unlike those of an `OpenedMixture`."""
+        return (self,)
+
     def fingerprints(self) -> dict[str, str | None]:
         """Compute hashes of everything that images depend on: equal hashes mean equal images."""
         world, (structure, parameters) = self.model.world, self.weight_hashes
@@ -53,9 +60,24 @@ class OpenedModel:
             "renderer": fingerprint(source_fingerprint(world.renderer), world.renderer),
         }
 
+    def description(self) -> dict[str, Any]:
+        """Return what a data set's description says of where its scenes come from."""
+        return {
+            "source": self.name,
+            "structure": "prior" if self.model.structure is None else "learned",
+            "parameters": "prior" if self.model.parameters is None else "learned",
+            "world": self.settings["world"],
+            "model": None if self.model.structure is None else self.settings["structure"],
+        }
+
+    @property
+    def recipe(self) -> Callable[[], "OpenedModel"]:
+        """What builds the scene model again from settings and weights, in another process too."""
+        return partial(build_model, self.settings, self.weights, self.name, self.model.learned)
+
     def rebuild(self) -> "OpenedModel":
         """Build the scene model again from settings and weights."""
-        return build_model(self.settings, self.weights, self.name, self.model.learned)
+        return self.recipe()
 
 
 def open_model(

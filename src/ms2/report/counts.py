@@ -15,8 +15,10 @@ DISTANCE_BIN_WIDTH = 10
 """Width of a bin of distances, in metres."""
 POSITION_BINS = 96
 """Bins of positions along each side of an image."""
-PROVENANCE_KEYS = ("ms2", "grammar", "checkpoint", "renderer", "device")
-"""Fields of a record's provenance that are equal in all images of a data set that was made by one command."""
+PROVENANCE_KEYS = ("ms2", "run", "grammar", "checkpoint", "renderer", "device")
+"""Fields of a record's provenance that are shown."""
+OF_RUNS = ("run", "checkpoint")
+"""Those that may differ in a data set that was made by one command, of a mixture of runs."""
 
 
 def scene_names(folder: Path) -> list[str]:
@@ -121,7 +123,10 @@ class DataSetCounts:
             self._add_label(label, size)
         for label in record.hidden:
             self._add_visibility("hidden", label)
-        known = {"ms2": record.provenance.ms2, "device": record.provenance.device, **record.provenance.fingerprints}
+        about = record.provenance
+        known = {"ms2": about.ms2, "device": about.device, **about.fingerprints}
+        if about.run is not None:
+            known["run"] = about.run
         for key in PROVENANCE_KEYS:
             if key in known:
                 self.provenance[key]["none" if known[key] is None else str(known[key])] += 1

@@ -19,7 +19,7 @@ from ms2.datasets.masks import decode_mask
 from ms2.datasets.records import ObjectLabel
 from ms2.report.card import render_card
 from ms2.report.charts import Chart, heat_map, histogram
-from ms2.report.counts import DISTANCE_BIN_WIDTH, POSITION_BINS, DataSetCounts, scene_names
+from ms2.report.counts import DISTANCE_BIN_WIDTH, OF_RUNS, POSITION_BINS, DataSetCounts, scene_names
 from ms2.report.gallery import Gallery, GalleryImage, GalleryLabel, build_gallery, bytes_per_image, data_uri
 from ms2.report.page import Fact, ReproduceSection, Section, drop_empty_facts, render_page
 from ms2.report.tables import Table
@@ -259,7 +259,8 @@ def _provenance(description: Mapping[str, Any], counts: DataSetCounts) -> NotedT
         for key, value in description.items()
         if key not in counts.provenance and isinstance(value, (str, int, float)) and not isinstance(value, bool)
     ]
-    mixed = [key for key, images in counts.provenance.items() if len(images) > 1 and key != "device"]
+    may_differ = ("device", *(OF_RUNS if description.get("mix") else ()))
+    mixed = [key for key, images in counts.provenance.items() if len(images) > 1 and key not in may_differ]
     warning = f"Not all images were made alike: they differ in {', '.join(mixed)}." if mixed else ""
     return NotedTable(Table(["", ""], rows, numeric=False, code=True), warning=warning)
 

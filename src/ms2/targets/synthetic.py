@@ -118,7 +118,7 @@ class Synthetic(Target):
         else:
             model = SceneModel(self.hidden)
             blocks = [
-                sample_block(model, model.sampler(), HELD_OUT_SEED, block)[1][: len(block_indices(block, n))]
+                sample_block(model, [model.sampler()], HELD_OUT_SEED, block).scenes[: len(block_indices(block, n))]
                 for block in range(num_blocks(n))
             ]
         return RenderedSet(self.hidden, blocks, categories)
