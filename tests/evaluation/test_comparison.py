@@ -20,7 +20,7 @@ from ms2.core import settings
 from ms2.core.errors import UserError
 from ms2.datasets.job import Job
 from ms2.datasets.records import ObjectLabel
-from ms2.evaluation.detectors.compared_run import open_run
+from ms2.evaluation.detectors.compared_run import open_mixed_runs, open_run
 from ms2.evaluation.detectors.comparison import DetectorBudget, compare_rows, compare_runs, comparison_folder
 from ms2.evaluation.detectors.data_set_distances import record_scenes
 from ms2.evaluation.detectors.detector import Detector, load_detector
@@ -141,6 +141,36 @@ def test_a_comparison_in_small(run, monkeypatch):
     (first, second) = sorted((run / "compare").glob("*/seed*.json"))
     assert [load_comparison(file).seed for file in (first, second)] == [0, 1]
     assert load_comparison(first).budget["train_steps"] == SMALL.train_steps
+
+
+def test_a_comparison_of_mixed_runs(run, monkeypatch):
+    """Three images of each run in each row; what is measured lies in the last run's folder, apart from its own."""
+    other = shutil.copytree(run, run.parent / "other")
+    configuration = yaml.safe_load((other / "config.yaml").read_text())
+    configuration["world"]["structure_prior"]["init_args"]["max_digits"] = 2  # which the target does not depend on
+    (other / "config.yaml").write_text(yaml.safe_dump(configuration))
+    runs = [str(run), str(other)]
+    summary, _ = compare_runs(runs, [0], SMALL, [], mix="even")
+    assert list(summary) == ["prior", "learned structure", "learned structure - prior"]
+    (file,) = (other / "compare").glob("*/seed0.json")
+    assert load_comparison(file).budget["mix"] == "1 run, 1 other" and not (run / "compare").exists()
+    for row in ("prior", "learned_structure"):
+        records = sorted((file.parent / "seed0" / row / "data" / "scenes").iterdir())
+        names = [json.loads(path.read_text())["provenance"]["run"] for path in records]
+        assert sorted(names) == ["other"] * 3 + ["run"] * 3
+    shares = [comparison_folder(other, open_mixed_runs(runs, mix), SMALL) for mix in ("even", ["2", "1"])]
+    assert shares[0] == file.parent != shares[1]
+
+
+def test_runs_of_other_targets_are_not_mixed(run):
+    other = shutil.copytree(run, run.parent / "other")
+    configuration = yaml.safe_load((other / "config.yaml").read_text())
+    configuration["data"]["target"]["init_args"]["num_images"] = 30
+    (other / "config.yaml").write_text(yaml.safe_dump(configuration))
+    with pytest.raises(UserError, match=r"on the target of all, and it is not one: target.num_images: 20 in .*, 30 in"):
+        open_mixed_runs([str(run), str(other)], "even")
+    with pytest.raises(UserError, match="mix gives 2 weights for 1 run"):
+        compare_runs([str(run)], [0], SMALL, [], mix=[2, 1])
 
 
 def test_rows_differ_in_structure_alone(run):

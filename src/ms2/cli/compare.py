@@ -22,6 +22,8 @@ def options(parser: ArgumentParser) -> None:
     """Add the options of ``ms2 compare``."""
     add = parser.add_argument
     add("runs", nargs="+", type=UserPath, metavar="RUN", help="folder of a run, or of several: one for each seed")
+    mix = "mix the runs, whose target must be the same: 'even', or a weight for each, such as 2 1 1"
+    add("--mix", nargs="+", type=str, metavar="WEIGHT", help=mix)
     add("--seeds", nargs="+", type=Seed, default=[0, 1, 2], help="seeds of data sets and detectors")
     add("--num_train_images", type=PositiveInt, default=DetectorBudget.num_train_images, help="images to train on")
     add("--train_steps", type=PositiveInt, default=DetectorBudget.train_steps, help="training steps")
@@ -54,7 +56,7 @@ def compare_command(command: "Command", argv: list[str]) -> None:
     budget = DetectorBudget(**{f.name: getattr(args, f.name) for f in fields(DetectorBudget)})
     device, runs = chosen_device(args.device), list(map(str, args.runs))
     workers = args.workers or default_workers(device)
-    _, table = compare_runs(runs, args.seeds, budget, settings, workers, device, StageProgressBar)
+    _, table = compare_runs(runs, args.seeds, budget, settings, workers, device, StageProgressBar, args.mix)
     print(table)
     last = Path(runs[-1]) / "compare" / "table.md"
     write_text(last, table + "\n")

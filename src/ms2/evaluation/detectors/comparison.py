@@ -21,7 +21,7 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.labelled_set import LabelledSet
 from ms2.datasets.plan import Plan
-from ms2.evaluation.detectors.compared_run import ComparedRun, open_run
+from ms2.evaluation.detectors.compared_run import ComparedRun, check_same_rows, open_mixed_runs, open_run
 from ms2.evaluation.detectors.data_set_distances import image_distances, structure_distances, target_features
 from ms2.evaluation.detectors.detector import Detector, load_detector
 from ms2.evaluation.detectors.training import evaluate_detector, train_detector
@@ -36,6 +36,7 @@ from ms2.metrics.comparison import (
 )
 from ms2.metrics.intervals import Interval
 from ms2.models.checkpoints import CheckpointError
+from ms2.models.shares import Mix, whole_weights
 from ms2.targets.base import Target
 
 AP_RESAMPLES = 20
@@ -130,7 +131,8 @@ def compare_rows(
         if run.image_distances is not None and real is not None:
             channels = opened.model.world.renderer.channels
             found[title] |= image_distances(run.image_distances, data, channels, real, device)
-    return ComparisonResult(seed, found, vars(budget), num_objects)
+    shared = vars(budget) if run.mix is None else vars(budget) | {"mix": run.mix}
+    return ComparisonResult(seed, found, shared, num_objects)
 
 
 def _test_set(target: Target, budget: DetectorBudget, classes: tuple[str, ...]) -> LabelledSet:
@@ -187,31 +189,37 @@ def compare_runs(
     workers: int = 1,
     device: str = "cpu",
     progress_bar: MakeProgressBar | None = None,
+    mix: Mix | None = None,
 ) -> tuple[dict[str, dict[str, Interval]], str]:
-    """Compare the rows of a run over several seeds, or of several runs with a seed each.
+    """Compare the rows of a run or of a mixture of runs over several seeds, or of several runs with a seed each.
 
     Args:
         runs: Folders of runs.
-        seeds: Seeds; with several runs, as many, one each.
+        seeds: Seeds; with several runs that are not mixed, as many, one each.
         budget: Training and test budget of each row.
         arguments: More settings of the runs.
         workers: Processes that generate.
         device: Device to sample and to train on.
         progress_bar: Makes the progress bars of training and testing.
+        mix: To mix the runs, ``even`` or the weight of each; what is measured is kept in the last one's folder.
 
     Returns:
         `summarise` of all results, and its Markdown table.
 
     Raises:
-        UserError: If there are several runs, but another number of seeds, or they have not learned the same parts.
+        UserError: If there are several runs, but another number of seeds, or they have not learned the same parts, or
+            can't be mixed.
     """
-    if len(runs) not in (1, len(seeds)):
-        raise UserError(f"{len(runs)} runs need as many --seeds, one each, not {len(seeds)}")
-    opened = {run: open_run(run, arguments) for run in dict.fromkeys(runs)}
-    titles = {name: ", ".join(run.rows) for name, run in opened.items()}
-    if len(set(titles.values())) > 1:
-        listed = "; ".join(f"{name} has {rows}" for name, rows in titles.items())
-        raise UserError(f"runs that are compared together must have learned the same parts: {listed}")
+    if mix is not None:
+        whole_weights(mix, runs)  # for the error, before anything is opened
+    if mix is not None and len(runs) > 1:
+        opened = {runs[-1]: open_mixed_runs(runs, mix, arguments)}
+        runs = runs[-1:]
+    elif len(runs) in (1, len(seeds)):
+        opened = {run: open_run(run, arguments) for run in dict.fromkeys(runs)}
+    else:
+        raise UserError(f"{len(runs)} runs need as many --seeds, one each, not {len(seeds)}, or --mix even to be mixed")
+    check_same_rows(opened)
     results = []
     for name, seed in zip(list(runs) * (len(seeds) // len(runs)), seeds, strict=True):
         folder = comparison_folder(Path(name), opened[name], budget)
