@@ -115,6 +115,7 @@ TINY_WORLDS: dict[str, dict[str, object]] = {
         "evaluation.image_distances.features": SLIGHT,
         "evaluation.image_distances.num_images": 20,
         "evaluation.num_images": 20,
+        "evaluation.evaluate_labels": "true",
     },
 }
 TINY_FEATURES: dict[str, dict[str, object]] = {  # random weights, where others would have to be fetched

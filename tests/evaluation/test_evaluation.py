@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import EXPECTED, Abacus, abacus, images, learner, on_two_ranks, structure, trainer
+from helpers import EXPECTED, Abacus, Beads, abacus, images, learner, on_two_ranks, structure, trainer
 from pytorch_lightning import Callback
 from torch.nn.functional import one_hot
 
@@ -151,7 +151,7 @@ def test_what_is_hidden_does_not_count_where_the_truth_is_annotated(kind: type[S
     world = hidden_world()
     model, known = SceneModel(world, structure()), kind(world, UniformDigits(3), num_images=20)
     rules = sample_derivations(model, 90, 0, CPU, known)
-    evaluation = Evaluation(num_scenes=90, num_images=60)
+    evaluation = Evaluation(num_scenes=90, num_images=60, evaluate_labels=True)
     tables = evaluation._structure_samples(model, rules, known)
     for row in ("prior", "learned"):
         scenes = structure_scenes(model, rules[row], known.annotated, 60, 0)
@@ -163,6 +163,23 @@ def test_what_is_hidden_does_not_count_where_the_truth_is_annotated(kind: type[S
     assert torch.equal(tables["class"]["target"], known.truth.counts(10))
     found = evaluation.measure(model, known).results
     assert found.measured_with.num_images == (60 if kind.annotated else None)
+
+
+def test_labels_of_real_images_are_not_evaluated_unless_asked_for() -> None:
+    """Prior and learned model are counted as for a target without labels, and nothing is compared."""
+    model, known = SceneModel(abacus(), structure()), target(Annotated)
+    place = AttributeValue("y", "y")
+    found = Evaluation(attribute_statistics=[place], num_scenes=40).measure(model, known, features=Beads())
+    assert found.results.structure == {} == found.results.attributes and found.results.readings is not None
+    assert not any("tv" in key or "w1" in key or "pcfg" in key for key in found.results.summary)
+    count = found.histograms[0]
+    assert count.name == "count" and list(count.shares) == ["prior", "learned"]
+    assert Evaluation(num_scenes=40).validate(model, known) == {}
+    assert Evaluation(num_scenes=40, evaluate_labels=True).truth(known) is known.truth
+    assert Evaluation().truth(target()) is not None, "the truth of rendered images is no label"
+    known.__dict__["truth"] = None
+    with pytest.raises(UserError, match=r"but the target's images \(Annotated\) have no labels: leave it out"):
+        Evaluation(evaluate_labels=True).truth(known)
 
 
 @pytest.mark.parametrize("annotated", [False, True])
@@ -221,7 +238,8 @@ class Note(Callback):
 
 def validations(folder: Path, kind: type[Synthetic], devices: int) -> list[dict[str, float]]:
     """Validate an untrained model; with a rate of zero all processes keep the same one."""
-    evaluation = Evaluation(attribute_statistics=[AttributeValue("y", "y")], num_scenes=101, num_images=101)
+    attributes = [AttributeValue("y", "y")]
+    evaluation = Evaluation(attribute_statistics=attributes, num_scenes=101, num_images=101, evaluate_labels=True)
     note, world = Note(), hidden_world()
     model, data = learner(world), images(world, batch_size=8)
     data.target = target(kind, world)

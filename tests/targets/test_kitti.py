@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import EXPECTED, fit, last, learner, metrics_of, trainer
+from helpers import EXPECTED, fit, last, learner, metrics_of, ms2, trainer
 from PIL import Image
 from pytorch_lightning import Callback
 
@@ -159,16 +159,20 @@ def test_without_labels_it_is_a_target_without_truth(root: Path) -> None:
     assert target.truth is None and len(target) == 2
 
 
-def test_frames_without_usable_labels_stop_the_run_or_are_left_out(root: Path) -> None:
+def test_frames_without_usable_labels_stop_the_evaluation_or_are_left_out_of_it(root: Path) -> None:
+    """And are learned from all the same: labels don't choose frames."""
     label(root, 2).unlink()
+    target = Kitti(WORLD, root)
+    target.verify()
     with pytest.raises(
         KittiError, match=r"1 frames have no usable labels:\n.*000002\.txt: there is no such label file"
     ):
-        Kitti(WORLD, root).verify()
+        print(target.truth)
     target = Kitti(WORLD, root, on_error="skip")
+    target.verify()
     with pytest.warns(UserWarning, match=r"000002\.txt"):
-        target.verify()
-    assert len(target) == 1 and target.truth is not None and target.truth.classes.tolist() == [[0, 0]]
+        assert target.truth is not None and target.truth.classes.tolist() == [[0, 0]]
+    assert len(target) == 2
 
 
 def test_the_layout_is_checked(root: Path, tmp_path: Path) -> None:
@@ -204,14 +208,15 @@ def test_types_are_the_same_whatever_their_case(root: Path, spelling: Callable[[
 def test_types_without_a_class_are_named_or_stop_the_run(root: Path) -> None:
     label(root, 1).write_text(f"{LINE.replace('Car', 'Bus')}\n{LINE.replace('Car', 'Misc')}\n")
     target = Kitti(WORLD, root, split=None)
+    target.verify()  # reads no labels
     with pytest.warns(UserWarning, match=r"of these types are not counted, as types maps them to no class: Bus \(1\)$"):
-        target.verify()
+        assert target.truth is not None
     assert target.truth is not None  # said once
     with pytest.warns(UserWarning, match=r"Car \(1\), Bus \(1\), Misc \(1\)"):
-        Kitti(WORLD, root, split=None, types={"Van": "car", "Pedestrian": "pedestrian", "Tram": "car"}).verify()
+        print(Kitti(WORLD, root, split=None, types={"Van": "car", "Pedestrian": "pedestrian", "Tram": "car"}).truth)
     for frame in (0, 2):
         label(root, frame).write_text(LINE.replace("Car", "Pedestrain"))
-    for make in (lambda: Kitti(WORLD, root).verify(), lambda: KittiSet(root, split="train")):
+    for make in (lambda: Kitti(WORLD, root).truth, lambda: KittiSet(root, split="train")):
         with pytest.raises(KittiError, match=r"they are Pedestrain \(2\)\. Did you mean 'Pedestrian'\?"):
             make()
 
@@ -287,15 +292,15 @@ def test_a_faulty_label_is_named_with_its_line_or_its_frame_left_out(root: Path,
     label(root).write_text(f"{LINE}\n\n{line}\n")
     with pytest.raises(KittiError, match=rf"000000\.txt, line 3: {said}"):
         read_labels(label(root))
-    for make in (lambda: Kitti(WORLD, root).verify(), lambda: KittiSet(root)):
+    for make in (lambda: Kitti(WORLD, root).truth, lambda: KittiSet(root)):
         with pytest.raises(KittiError, match=rf"1 .*frames have no usable labels:\n.*line 3: {said}"):
             make()
     target = Kitti(WORLD, root, on_error="skip")
     with pytest.warns(UserWarning, match=r"1 frames have no usable labels:\n.*line 3"):
-        target.verify()
+        assert target.truth is not None and len(target.truth) == 1
     with pytest.warns(UserWarning, match=r"1 of 3 labelled images are left out:\n.*line 3"):
         data = KittiSet(root, on_error="skip")
-    assert len(target) == 1 and [int(path.stem) for path in data.frames] == [1, 2]
+    assert len(target) == 2 and [int(path.stem) for path in data.frames] == [1, 2]
 
 
 def test_byte_order_marks_and_other_ends_of_lines_are_read(root: Path) -> None:
@@ -384,26 +389,37 @@ class Look(FeatureExtractor):
         return {"look": torch.stack([images.mean((1, 2, 3)), images.std((1, 2, 3))], 1)}
 
 
-def learned(folder: Path, labels: str | None) -> dict[str, torch.Tensor]:
+def learned(folder: Path, labels: str | None, evaluated: bool) -> dict[str, torch.Tensor]:
     """Weights at the end of a tiny run of the program on these frames."""
     root = frames(folder / "kitti", labels)
     dropped = ["data.target.init_args.num_images", "data.target.init_args.structure_prior.init_args.max_digits"]
-    settings = {"data__target": "Kitti", "data__target__root": root}
+    settings = {"data__target": "Kitti", "data__target__root": root, "evaluate_labels": str(evaluated).lower()}
     run = fit(folder, "run", without=dropped, **settings, data__target__types='{"Car": "1"}')
-    assert ("count_tv" in metrics_of(run)) == (labels is not None), "labels are there to compare with, if at all"
+    assert ("count_tv" in metrics_of(run)) == evaluated
+    assert ("read_objects_mean" in metrics_of(run)) != evaluated, "what the extractor reads is shown in their place"
     return {name: value for name, value in last(run)["state_dict"].items() if isinstance(value, torch.Tensor)}
 
 
-def test_weights_are_the_same_with_other_labels_and_without(tmp_path: Path) -> None:
-    """To the last bit."""
-    true, shuffled, none = (learned(tmp_path / str(labels), labels) for labels in ("true", "shuffled", None))
+def test_labels_are_evaluated_if_asked_for_and_weights_are_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the last bit: with other labels, without any, and whether or not distances to them are measured."""
+    true, none = learned(tmp_path / "true", "true", False), learned(tmp_path / "none", None, False)
+    said = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("distances to the target's labels")
+    ]
+    shuffled = learned(tmp_path / "shuffled", "shuffled", True)
     assert true.keys() == shuffled.keys() == none.keys() and any(".structure" in f".{name}" for name in true)
     for name, value in true.items():
         assert value.equal(shuffled[name]) and value.equal(none[name]), name
+    assert len(said) == 1, "nothing is said where there are no labels"
+    ms2(said[0].partition(": ms2 ")[2].split())
+    (again,) = (tmp_path / "true" / "run").glob("test_*")
+    assert metrics_of(again)["count_tv"] >= 0 and "val/count_tv" not in capsys.readouterr().err
 
 
 def test_no_label_file_is_opened_while_a_run_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only before, to see that they can be read, and to compare with, which is done afterwards here."""
+    """Only to compare with, which is done afterwards here."""
     learning, opened = [False], list[Path]()
 
     def read(path: Path) -> list[KittiObject]:
@@ -424,6 +440,5 @@ def test_no_label_file_is_opened_while_a_run_learns(tmp_path: Path, monkeypatch:
     data = TargetImages(target, batch_size=8)
     model = learner(world, features=Look())
     trainer(tmp_path, 3, callbacks=[Watch()]).fit(model, datamodule=data)
-    checked = len(opened)
-    assert checked == 20 and len(model.target_features["look"]) == 20
-    assert target.truth is not None and len(opened) == 40
+    assert not opened and len(model.target_features["look"]) == 20
+    assert target.truth is not None and len(opened) == 20

@@ -98,12 +98,16 @@ def test_frames_that_were_held_out(root: Path) -> None:
     assert frames(target.labelled_set()) == [2, 0]
     assert frames(target.labelled_set(num_held_out=1)) == [1, 3], "all others, as they are given"
     assert frames(Kitti(WORLD, root, limit=1).labelled_set()) == [2]
-    assert frames(Kitti(WORLD, root, split=None).labelled_set(num_held_out=9)) == [0, 1, 2, 3]
+    (root / "ImageSets/val.txt").write_text("000003\n")
+    assert frames(target.labelled_set(num_held_out=1)) == [3], "those of the list val, where there is one"
 
 
-def test_without_other_frames_the_target_s_own_are_held_out(root: Path) -> None:
+def test_without_other_frames_there_are_none_to_test_on(root: Path) -> None:
     (root / "ImageSets/train.txt").write_text("000003\n000000\n000001\n000002\n")
-    assert frames(Kitti(WORLD, root).labelled_set(num_held_out=9)) == [3, 0, 1, 2]
+    for target in (Kitti(WORLD, root), Kitti(WORLD, root, split=None)):
+        assert len(target.labelled_set()) == 4
+        with pytest.raises(KittiError, match=r"no frames to test on: no list ImageSets/val\.txt, .*--test_root DIR"):
+            target.labelled_set(num_held_out=9)
 
 
 def test_kitti_s_set(root: Path) -> None:

@@ -109,6 +109,7 @@ def check_before_training(plan: FitPlan, run: Run, model: MetaSim2, data: Target
         UserError: If settings don't fit each other, or the target, or the folder.
     """
     data.setup("fit")
+    run.results.evaluation.truth(data.target)  # for the error, if its labels are to be evaluated and can't be read
     if plan.folder.identity is None:
         plan.folder.check_free()
     if plan.learns and plan.start is not None:

@@ -6,7 +6,7 @@ import secrets
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -43,6 +43,8 @@ TRAINER_BOUNDS = {
     "check_val_every_n_epoch": PositiveInt | None,
 }
 """Bounds of arguments that Lightning's Trainer does not check."""
+SHORT_OPTIONS = {"--evaluate_labels": "--evaluation.evaluate_labels"}
+"""Options that 'ms2 compare' has under the short name too."""
 MAX_DRAWN_SEED = 2**31
 """Bound of seeds that are drawn; short enough to be typed."""
 
@@ -111,7 +113,7 @@ class CLI(LightningCLI):
         """Read the settings of configurations, named or as files, and those of the command line on top of them."""
         words = list(args or [])
         command = words[:1] if words and not words[0].startswith("-") else []
-        self.config = parser.parse_args([*command, *with_settings(words[len(command) :])])
+        self.config = parser.parse_args([*command, *with_settings(full_names(words[len(command) :]))])
         settings = self.config[command[0]] if command else self.config
         if settings.get("ckpt_path"):
             settings["ckpt_path"] = str(expand_path(settings["ckpt_path"]))
@@ -261,6 +263,15 @@ class CLI(LightningCLI):
         with self.place.locked():
             trainer.predict(model, datamodule, return_predictions=False, ckpt_path=path, weights_only=True)
         say(f"images: {self.place.samples}")
+
+
+def full_names(words: Sequence[str]) -> list[str]:
+    """Replace short options of a command line by the settings that they mean."""
+    found = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        found.append(f"{SHORT_OPTIONS.get(option, option)}{equals}{value}")
+    return found
 
 
 def add_run_options(parser: LightningArgumentParser) -> None:

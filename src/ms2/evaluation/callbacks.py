@@ -186,6 +186,9 @@ class WriteResults(Callback):
             log_results(logger, measurements, figures)
         for line in result_lines(measurements.results):
             print(line)
+        if target.annotated and not self.evaluation.evaluate_labels:
+            config = self.folder / "config.yaml"
+            print(f"distances to the target's labels: ms2 test --config {config} --evaluate_labels true")
         names = ("metrics.json", "summary.png", "rule_changes.png")
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # which keeps nothing
             print(f"results: {', '.join(str(self.output / name) for name in names)}")

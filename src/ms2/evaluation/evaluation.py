@@ -89,6 +89,9 @@ class Evaluation(Configured):
             the target is rendered from known scenes, of which the first are rendered again; 0 for none.
         image_distances: How FID and KID are measured at the end of a run; null for neither.
         seed: Seed of everything sampled.
+        evaluate_labels: Whether to measure distances to the labels of real images. Without it nothing reads them, so
+            that they can't influence any choice. The truth of rendered targets is always compared with. On the
+            command line also ``--evaluate_labels true``.
 
     Example:
         >>> evaluation = Evaluation([ObjectCount()], num_scenes=1000)
@@ -104,6 +107,7 @@ class Evaluation(Configured):
         num_visible: NonNegativeInt = 0,
         image_distances: ImageDistances | None = None,
         seed: Seed = 0,
+        evaluate_labels: bool = False,
     ) -> None:
         self.statistics = list(statistics or default_statistics())
         self.attribute_statistics = list(attribute_statistics or ())
@@ -114,7 +118,7 @@ class Evaluation(Configured):
         if twice:
             raise UserError(f"several statistics are called {', '.join(twice)}: give each another 'name'")
         self.num_scenes, self.num_images, self.num_visible = num_scenes, num_images, num_visible
-        self.image_distances, self.seed = image_distances, seed
+        self.image_distances, self.seed, self.evaluate_labels = image_distances, seed, evaluate_labels
 
     @property
     def replaced_statistics(self) -> list[str]:
@@ -130,6 +134,14 @@ class Evaluation(Configured):
         """
         if self.image_distances is not None:
             self.image_distances.check(model.world.renderer, num_target_images)
+
+    def truth(self, target: Target) -> SceneBatch | None:
+        """Return the structure of a target's scenes; None where it is unknown, or stands in labels that are not read.
+
+        Raises:
+            UserError: If labels are to be evaluated, and can't be read, or there are none.
+        """
+        return target.truth_if_read(self.evaluate_labels)
 
     def check_statistics(self, world: World) -> None:
         """Measure scenes of the prior, so that classes and attributes that the world lacks are named before training.
@@ -164,17 +176,19 @@ class Evaluation(Configured):
             features: The extractor that reads the images of a target whose structure is unknown; None to read none.
             visible: What `visible_scenes` returned; by default it is called here.
         """
-        images = images or self.measure_images(model, target, device)
-        derivations = sample_derivations(model, self.num_scenes, self.seed, device, target)
+        images, truth = images or self.measure_images(model, target, device), self.truth(target)
+        known = None if truth is None else target
+        derivations = sample_derivations(model, self.num_scenes, self.seed, device, known)
         structure = self._structure_samples(model, derivations, target)
         names = model.world.grammar.classes
         scenes = self.visible_scenes(model, target, device) if visible is None else visible
         seen = {one.name: {row: one.measure(scenes[row], names) for row in scenes} for one in self.visible_statistics}
         num_scenes = min(self.num_scenes, MAX_ATTRIBUTE_SCENES)
-        attributes = attribute_samples(model, target, self.attribute_statistics, num_scenes, self.seed, device)
-        readings = read_images(features, model, target, self.num_images, self.seed)
+        attributes = attribute_samples(model, known, self.attribute_statistics, num_scenes, self.seed, device)
+        unread = truth is None
+        readings = read_images(features, model, target, self.num_images, self.seed) if unread else None
         results = Results(
-            self._measured_with(model, target),
+            run_provenance(self, model, target),
             compare_all(self.statistics, structure, generator(self.seed, "bootstrap")),
             compare_all(self.attribute_statistics, attributes, generator(self.seed, "attributes", "bootstrap")),
             images,
@@ -248,24 +262,25 @@ class Evaluation(Configured):
         """Compute the main distances to the target without intervals, such as ``count_tv``.
 
         All processes have to call this: they share the scenes, and their metrics are reduced together, so the values do
-        not depend on the number of processes. Empty where the target's structure is unknown.
+        not depend on the number of processes. Empty where the target's structure is unknown, or not to be read.
         """
-        if target.truth is None:
+        truth = self.truth(target)
+        if truth is None:
             return {}
         draw = generator(self.seed, "validation", device=device)
         rules = model.derivations(self.num_images if target.annotated else self.num_scenes, draw).rules
         scenes = structure_scenes(model, rules, target.annotated, self.num_images, self.seed, processes)
         world = model.world
         compared: list[tuple[Statistic[Any], Any, Any]] = [
-            (one, world.grammar.classes, (scenes, target.truth)) for one in self.statistics
+            (one, world.grammar.classes, (scenes, truth)) for one in self.statistics
         ]
         if self.attribute_statistics and target.scenes is not None:
             share = model.sample(NUM_VALIDATION_SCENES, draw)[processes.rank :: processes.world_size]
             compared += [(one, world.classes, (share, target.scenes)) for one in self.attribute_statistics]
         found = {}
         for statistic, class_names, pair in compared:
-            ours, truth = (statistic.measure(some.to(CPU), class_names) for some in pair)
-            accumulated = statistic.validation_metric(truth)
+            ours, theirs = (statistic.measure(some.to(CPU), class_names) for some in pair)
+            accumulated = statistic.validation_metric(theirs)
             if accumulated is not None:
                 distance, metric = accumulated
                 metric.to(device if processes.world_size > 1 else CPU)  # where processes communicate
@@ -292,30 +307,33 @@ class Evaluation(Configured):
     def _structure_samples(
         self, model: SceneModel, derivations: Mapping[str, Int[Tensor, "_ _"]], target: Target
     ) -> dict[str, dict[str, Int[Tensor, "_ _"]]]:
-        """Measure structure by statistic and row; the target's where it is known.
+        """Measure structure by statistic and row; the target's where it is known and may be read.
 
         Where the target's was annotated in images, objects that are hidden in images of the rows are left out too.
         """
-        annotated = target.annotated and target.truth is not None
+        truth = self.truth(target)
+        annotated = target.annotated and truth is not None
         scenes = {
             row: structure_scenes(model, rules, annotated, self.num_images, self.seed)
             for row, rules in derivations.items()
         }
-        if target.truth is not None:
-            scenes[TARGET] = target.truth.to(CPU)
+        if truth is not None:
+            scenes[TARGET] = truth.to(CPU)
         names = model.world.grammar.classes
         return {one.name: {row: one.measure(some, names) for row, some in scenes.items()} for one in self.statistics}
 
-    def _measured_with(self, model: SceneModel, target: Target) -> RunProvenance:
-        return RunProvenance(
-            num_scenes=self.num_scenes,
-            seed=self.seed,
-            target=type(target).__name__,
-            num_images=self.num_images if target.annotated else None,
-            num_visible=self.num_visible,
-            fingerprint=self.measured_with(model, target),
-            versions={"ms2": ms2.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        )
+
+def run_provenance(evaluation: Evaluation, model: SceneModel, target: Target) -> RunProvenance:
+    """Return what results of an evaluation depend on."""
+    return RunProvenance(
+        num_scenes=evaluation.num_scenes,
+        seed=evaluation.seed,
+        target=type(target).__name__,
+        num_images=evaluation.num_images if target.annotated and evaluation.evaluate_labels else None,
+        num_visible=evaluation.num_visible,
+        fingerprint=evaluation.measured_with(model, target),
+        versions={"ms2": ms2.__version__, "torch": torch.__version__, "python": platform.python_version()},
+    )
 
 
 def _with_floats(settings: Any) -> Any:

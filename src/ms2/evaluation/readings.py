@@ -1,4 +1,4 @@
-"""What an extractor reads in target images whose truth is unknown, beside what it reads in generated ones.
+"""What an extractor reads in target images whose truth is unknown or not read, beside generated ones.
 
 Readings are estimates: they are wrong by as much as the extractor miscounts, and unlike distances to a known truth they
 prove nothing about images that look unlike those it was trained on. Prior and learned model are therefore read by the
@@ -50,9 +50,9 @@ def read_images(
         seed: Seed of the generated images.
 
     Returns:
-        The readings; None where the target's structure is known, or the extractor does not count.
+        The readings; None where the extractor does not count.
     """
-    if target.truth is not None or not isinstance(features, TrainedExtractor):
+    if not isinstance(features, TrainedExtractor):
         return None
     features.eval()
     device = next(features.parameters()).device

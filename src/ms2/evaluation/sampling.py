@@ -77,14 +77,14 @@ def structure_scenes(
 
 def attribute_samples(
     model: SceneModel,
-    target: Target,
+    target: Target | None,
     statistics: Sequence[AttributeStatistic],
     num_scenes: int,
     seed: int,
     device: torch.device,
 ) -> dict[str, dict[str, AttributeSample]]:
     """Measure attributes of each row and of the target, by statistic and row; empty where the target's are unknown."""
-    if not statistics or target.scenes is None:
+    if not statistics or target is None or target.scenes is None:
         return {}
     scenes: Mapping[str, SceneBatch] = {
         **{

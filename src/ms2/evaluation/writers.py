@@ -103,7 +103,7 @@ def result_lines(results: Results) -> list[str]:
     ]
     compared = [f"{key} {learned:.3g} (prior {prior:.3g})" for key, learned, prior in distances]
     lines = table_of_both(results) + [", ".join(compared)] * bool(compared)
-    lines = lines or ["the structure of the target is unknown, so no distances were measured"]
+    lines = lines or ["no truth of the target was read, so no distances of structure were measured"]
     if results.readings is not None:
         number, objects = results.readings.num_images, results.readings.objects
         read = ", ".join(f"{ROW_TITLES[row]} {mean:.2f}" for row, mean in objects.items())

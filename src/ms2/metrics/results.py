@@ -184,7 +184,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class ReadingResult:
-    """What the extractor reads in images of a target whose truth is unknown, and in generated ones: estimates.
+    """What the extractor reads in images of a target without known truth, and in generated ones: estimates.
 
     Attributes:
         num_images: Images of each row that were read.
@@ -208,7 +208,8 @@ class RunProvenance:
         seed: Seed of everything drawn.
         target: Name of the target's class.
         steps: Steps of learning.
-        num_images: Generated images in which structure was counted, where the target was annotated; else None.
+        num_images: Generated images in which structure was counted, where the target's labels were evaluated; else
+            None.
         num_visible: Images of each row, at most, in which visible objects were to be counted; 0 for none.
         fingerprint: Hash of the settings of evaluation, target and scene model; empty if unknown.
         command: Command line; empty if unknown.
@@ -232,10 +233,11 @@ class Results:
 
     Attributes:
         measured_with: Numbers of scenes, target, settings and versions.
-        structure: Distances of structure by the statistic's name; empty where the target's structure is unknown.
+        structure: Distances of structure by the statistic's name; empty where the target's structure is unknown, or
+            stands in labels that were not evaluated.
         attributes: Distances of attributes by the statistic's name; empty where the target's are unknown.
         images: FID and KID, where they were asked for.
-        readings: What the extractor reads in the target's images, where its structure is unknown.
+        readings: What the extractor reads in the target's images, where there are no distances of structure.
         stages: Stages before learning by name.
         seconds: Wall-clock seconds of ``training`` and ``total``.
         visible: Distances of structure as it can be seen in images, by the statistic's name, which begins with

@@ -143,7 +143,7 @@ class ResultsSection:
 
 @dataclass(frozen=True)
 class ReadingsSection:
-    """What the extractor reads in a target without truth, beside prior and learned model.
+    """What the extractor reads in a target without known truth, beside prior and learned model.
 
     Attributes:
         explanation: That these are readings, and of how many images.
@@ -160,7 +160,7 @@ def results_section(results: Results) -> ResultsSection:
 
 
 def readings_section(results: Results) -> ReadingsSection | None:
-    """Build the table of readings; None where the target's structure is known."""
+    """Build the table of readings; None where there are distances of structure."""
     found = results.readings
     if found is None:
         return None
@@ -168,7 +168,8 @@ def readings_section(results: Results) -> ReadingsSection | None:
     rows = list(found.objects)
     means = {"all objects": found.objects, **found.classes}
     return ReadingsSection(
-        "Readings, not truth: the structure of the target is unknown. These are mean numbers of objects per image that "
+        "Readings, not truth: no structure of the target is known, or its labels were not evaluated (ms2 test with "
+        "--evaluate_labels true does that). These are mean numbers of objects per image that "
         f"the trained extractor reads in {found.num_images:,}{total} images, and in as many of the prior and of the "
         "learned model. They are wrong by as much as the extractor miscounts, which may be more in images that look "
         "unlike those it was trained on.",

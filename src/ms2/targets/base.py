@@ -1,8 +1,9 @@
 """Interface of target images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ms2.core.errors import UserError
 from ms2.core.registry import Plugin
 from ms2.datasets.labelled_set import LabelledSet
 from ms2.scene.batch import SceneBatch
@@ -30,8 +32,12 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
         truth: Structure of the scenes in the images, if known. For evaluation only: learning must not read it.
         scenes: The truth with the scenes' parameters, if known.
         hidden: The world that ``scenes`` belong to, if known.
-        annotated: Whether the truth comes from annotations of the images, which leave out what is hidden.
+        annotated: Whether the truth comes from annotations of the images, which leave out what is hidden. It is read
+            only if labels are to be evaluated, see `truth_if_read`.
         derivations: The truth as derivations of the world's grammar, if known.
+        files: The images' files, of a target that reads each image from its own.
+        root: The folder, of a target in KITTI's layout.
+        types: The class of each of KITTI's types, of a target in KITTI's layout.
     """
 
     truth: SceneBatch | None = None
@@ -39,6 +45,9 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
     hidden: World | None = None
     annotated: bool = False
     derivations: Int[Tensor, "n t"] | None = None
+    files: Sequence[Path] = ()
+    root: Path | None = None
+    types: Mapping[str, str] | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -75,6 +84,22 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
         size = len(self)
         n = size if limit is None else min(limit, size)
         return range(rank, size, world_size) if n == size else [i * size // n for i in range(rank, n, world_size)]
+
+    def truth_if_read(self, evaluate_labels: bool) -> SceneBatch | None:
+        """Return the truth; None if it is unknown, or stands in annotations that are not to be read.
+
+        Args:
+            evaluate_labels: Whether annotations may be read.
+
+        Raises:
+            UserError: If annotations are to be read, and can't be, or there are none.
+        """
+        if self.annotated and not evaluate_labels:
+            return None
+        if evaluate_labels and self.truth is None:
+            name = type(self).__name__
+            raise UserError(f"evaluate_labels is true, but the target's images ({name}) have no labels: leave it out")
+        return self.truth
 
     @cached_property
     def kept(self) -> KeptImages:
@@ -130,10 +155,10 @@ class Target(Plugin, Dataset[UInt8[Tensor, "c h w"]], ABC, kind="targets"):
             categories: Categories in the order of their labels; by default all that the target and the world's grammar
                 share.
             num_held_out: Return images that are not among the target's own: this number where they are rendered, all
-                others where they are given (the target's own if there are no others). By default the target's own.
+                that there are to test on where they are given. By default the target's own.
 
         Raises:
-            UserError: If the target has no labels of a category.
+            UserError: If the target has no labels of a category, or no images that are held out.
         """
         return None
 

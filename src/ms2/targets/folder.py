@@ -1,6 +1,7 @@
 """Target images from a folder."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from jaxtyping import UInt8
@@ -41,6 +42,11 @@ class Folder(Target):
         channels: Literal[1, 3] = 1 if world.renderer.channels == 1 else 3
         self.images = ImageFolder(root, world.renderer.size, channels, fit, on_error, limit)
 
+    @property
+    def files(self) -> list[Path]:  # type: ignore[override]
+        """The images' files."""
+        return self.images.paths
+
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.images)
@@ -56,9 +62,5 @@ class Folder(Target):
     def verify(self) -> None:
         """Decode every file once; the images are kept, if they fit."""
         self.images.verify(self.kept.max_bytes)
-        self.leave_out()
         decoded, self.images.decoded = self.images.decoded, {}
         self.kept.add((i, decoded[path]) for i, path in enumerate(self.images.paths) if path in decoded)
-
-    def leave_out(self) -> None:
-        """Leave out images that can't be used for other reasons than that they can't be read."""

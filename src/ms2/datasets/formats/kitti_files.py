@@ -21,6 +21,10 @@ CLASS_BY_TYPE = {
     "Cyclist": "cyclist",
 }
 """Default class for each type of KITTI's objects; Misc and DontCare have none."""
+BENCHMARK_TYPES = ("Car", "Pedestrian", "Cyclist")
+"""Types that KITTI's benchmark evaluates."""
+VALIDATION_LIST = "val"
+"""Usual name of the list of frames to test on."""
 DONT_CARE = "DontCare"
 WITHOUT_CLASS = ("Misc", DONT_CARE)
 """KITTI's types that are of no class."""
@@ -121,6 +125,21 @@ def categories_by_type(types: Mapping[str, str] | None) -> dict[str, str]:
         if number > 1:
             raise UserError(f"types has {name!r} {number} times: types are the same whatever their case")
     return dict(types)
+
+
+def benchmark_categories(types: Mapping[str, str] | None, classes: Sequence[str]) -> list[str]:
+    """Return the categories, among a world's classes, of the types that KITTI's benchmark evaluates.
+
+    Args:
+        types: Category by type; None for the default.
+        classes: Classes of the world.
+
+    Returns:
+        The categories as types spell them; those of all types if the benchmark's have none.
+    """
+    found, known = categories_by_type(types), NameIndex(classes)
+    in_benchmark = [name for kind, name in found.items() if kind in NameIndex(BENCHMARK_TYPES) and name in known]
+    return list(dict.fromkeys(in_benchmark or [name for name in found.values() if name in known]))
 
 
 def check_types(objects: Iterable[KittiObject], types: Mapping[str, str], place: Path) -> None:
@@ -229,12 +248,16 @@ def select_frames(
     return frames
 
 
+def frame_lists(root: Path) -> list[str]:
+    """Return the names of the frame lists in ``ImageSets``."""
+    return sorted(file.stem for file in (root / "ImageSets").glob("*.txt"))
+
+
 def _list_file(root: Path, split: str) -> Path:
-    folder = root / "ImageSets"
-    file = folder / f"{split}.txt"
+    file = root / "ImageSets" / f"{split}.txt"
     if file.is_file():
         return file
-    lists = sorted(other.stem for other in folder.glob("*.txt")) if folder.is_dir() else []
+    lists = frame_lists(root)
     near = suggest(split, lists) if lists else "Available: none."
     raise KittiError(f"{file}: there is no such list of frames. {near[:-1]}; split: null takes all")
 
