@@ -33,7 +33,7 @@ from ms2.core.errors import UserError
 from ms2.core.parsing import ArgumentParser, CommandParser, check_bounds
 from ms2.core.settings import Configured
 from ms2.datasets.plan import Plan
-from ms2.evaluation.detectors.comparison import DetectorBudget
+from ms2.evaluation.detectors.budget import DetectorBudget
 from ms2.learning.structure_learner import StructureLearner
 from ms2.models.opening import open_model
 from ms2.objectives.kde import KDE

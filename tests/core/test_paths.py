@@ -21,7 +21,7 @@ from ms2.core.settings import Configured
 from ms2.datasets.formats.coco import CocoSet
 from ms2.datasets.formats.kitti import KittiSet
 from ms2.datasets.formats.native import GeneratedSet
-from ms2.evaluation.detectors.comparison import DetectorBudget
+from ms2.evaluation.detectors.budget import DetectorBudget
 from ms2.evaluation.detectors.detector import Detector, load_detector
 from ms2.features.backbone import Backbone, InceptionPool3
 from ms2.features.pretrained import PretrainedCounts

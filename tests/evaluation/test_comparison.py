@@ -19,17 +19,20 @@ from torchvision.transforms.functional import pil_to_tensor
 from ms2.core import settings
 from ms2.core.errors import UserError
 from ms2.datasets.job import Job
+from ms2.datasets.labelled_set import LabelledSet
 from ms2.datasets.records import ObjectLabel
-from ms2.evaluation.detectors.compared_run import open_mixed_runs, open_run
-from ms2.evaluation.detectors.comparison import DetectorBudget, compare_rows, compare_runs, comparison_folder
+from ms2.evaluation.detectors.budget import DetectorBudget
+from ms2.evaluation.detectors.compared_run import learned_rows, open_mixed_runs, open_run
+from ms2.evaluation.detectors.comparison import compare_rows, compare_runs, comparison_folder
 from ms2.evaluation.detectors.data_set_distances import record_scenes
 from ms2.evaluation.detectors.detector import Detector, load_detector
+from ms2.evaluation.detectors.rows import check_shares, row_stages, train_row
 from ms2.metrics.average_precision import KittiAP
 from ms2.metrics.comparison import ComparisonResult, load_comparison, markdown_table, object_numbers, summarise
 from ms2.metrics.fid import fid
 from ms2.metrics.intervals import mean_interval
 from ms2.metrics.kid import kid
-from ms2.models.checkpoints import grammar_metadata
+from ms2.models.checkpoints import CheckpointError, grammar_metadata
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.structure import StructureModel
 from ms2.targets.synthetic import Synthetic
@@ -116,7 +119,7 @@ def test_values_on_few_objects_stand_in_brackets():
 
 def test_objects_of_kittis_test_set_are_kept_with_the_results(run, monkeypatch):
     detector = mock.Mock(spec=Detector, categories=SMALL.classes)
-    monkeypatch.setattr("ms2.evaluation.detectors.comparison._trained", lambda *_: detector)
+    monkeypatch.setattr("ms2.evaluation.detectors.comparison.train_row", lambda *_: detector)
     monkeypatch.setattr(
         "ms2.evaluation.detectors.comparison.evaluate_detector",
         lambda *_, **__: {"3/easy": KittiAP(0.25, 0.0, 1.0, 7), "8/easy": KittiAP(math.nan, math.nan, math.nan, 0)},
@@ -232,19 +235,94 @@ def test_fid_and_kid_are_those_of_the_rows_images(run):
 
 def test_later_rows_may_go_on_from_earlier_ones(run):
     """With a learning rate that changes nothing, the second row is the first one's detector, and not a new one."""
-    rows, still = open_run(str(run)), replace(SMALL, lr=1e-12)
-    compare_rows(rows, 7, still, run / "compare")
+    rows, still = open_run(str(run)), replace(SMALL, lr=1e-12, train_steps=4)
     place = run / "compare" / "seed0"
+    compare_rows(rows, 7, replace(still, fine_tune_previous=True), run / "compare")
     (place / "prior").mkdir(parents=True)
-    shutil.copy(run / "compare" / "seed7" / "prior" / "detector.pt", place / "prior")  # no new one of seed 0
+    shutil.copy(run / "compare" / "seed7" / "prior" / "stage1.pt", place / "prior")  # no new one of seed 0
     found = {}
     for progressive in (True, False):
         compare_rows(rows, 0, replace(still, fine_tune_previous=progressive), run / "compare")
-        first, second = (load_detector(place / row / "detector.pt") for row in ("prior", "learned_structure"))
+        first, second = (load_detector(place / row) for row in ("prior/stage1.pt", "learned_structure/detector.pt"))
         pairs = zip(first.parameters(), second.parameters(), strict=True)
         found[progressive] = all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
         (place / "learned_structure" / "detector.pt").unlink()
     assert found == {True: True, False: False}
+
+
+ALL_ROWS = ["prior", "learned parameters", "learned structure", "learned structure and parameters"]
+
+
+def test_stages_of_rows_that_are_fine_tuned():
+    """Each row from one of which one part less is learned, and all with equally many stages."""
+    prior, parameters, structure, both = ALL_ROWS
+    assert [row_stages(row, ALL_ROWS, True) for row in ALL_ROWS] == [
+        [prior, prior, prior],
+        [prior, parameters, parameters],
+        [prior, structure, structure],
+        [prior, structure, both],
+    ]
+    assert row_stages(structure, ALL_ROWS[::2], True) == [prior, structure]
+    assert row_stages(both, ALL_ROWS, False) == [both]
+    assert row_stages("real images with labels", ["prior", "real images with labels"], True) == [
+        "real images with labels"
+    ]
+
+
+class Numbers(LabelledSet):
+    """Images of one pixel, the image's number."""
+
+    categories = ("3",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index: int):
+        return torch.full((3, 1, 1), index, dtype=torch.uint8), {}
+
+
+def test_no_row_is_trained_for_longer_or_on_more_images_than_another(tmp_path, monkeypatch):
+    """Though one of them goes through three data sets, and another through one; and no stage is trained twice."""
+    trained: dict[Path, tuple[Path | None, int, list[int]]] = {}
+
+    def detector(categories, fine_tune_from, max_steps, **_):
+        return mock.Mock(spec=Detector, fine_tune_from=fine_tune_from, max_steps=max_steps)
+
+    def train(model, images, file):
+        assert file not in trained
+        numbers = [int(images[i][0][0]) for i in range(len(images))]
+        trained[file] = model.fine_tune_from, model.max_steps, numbers
+
+    def load(file):
+        if file not in trained:
+            raise CheckpointError("none yet")
+        return mock.Mock(spec=Detector)
+
+    for name, function in (("Detector", detector), ("train_detector", train), ("load_detector", load)):
+        monkeypatch.setattr(f"ms2.evaluation.detectors.rows.{name}", function)
+    budget = replace(SMALL, num_train_images=20, train_steps=31, fine_tune_previous=True)
+    sets = {title: Numbers(20) for title in ALL_ROWS}
+    for title in ALL_ROWS:
+        train_row(title, sets, budget, 0, tmp_path, {})
+        steps, images, file = 0, list[int](), tmp_path / title.replace(" ", "_") / "detector.pt"
+        while file is not None:
+            file, more, numbers = trained[file]
+            steps, images = steps + more, numbers + images
+        assert steps == 31 and images == list(range(20)), title
+    assert len(trained) == 8, "the prior's stages 1 to 3, two each of one part learned, and one of both"
+    with pytest.raises(UserError, match="train_steps is 2, too few for the 3 stages of fine_tune_previous"):
+        check_shares(replace(budget, train_steps=2), 3)
+
+
+def test_the_rows_of_a_run_are_all_combinations_of_what_is_learned():
+    """Also Meta-Sim's: the prior's structure with learned parameters."""
+    assert list(learned_rows({"parameters": {}})) == ["prior", "learned structure"]
+    assert list(learned_rows({"parameters": {"class_path": "GraphNetwork"}})) == ALL_ROWS
+    alone = {"parameters": {"class_path": "GraphNetwork"}, "turns": {"parameter_fraction": 1}}
+    assert list(learned_rows(alone)) == ["prior", "learned parameters"]
 
 
 def test_other_targets_and_measures_are_measured_anew(run):

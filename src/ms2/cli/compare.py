@@ -9,10 +9,11 @@ from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, PositiveWorke
 from ms2.core.errors import UserError
 from ms2.core.files import write_text
 from ms2.core.parsing import ArgumentParser
-from ms2.core.paths import UserPath, Weights
+from ms2.core.paths import OptionalPath, UserPath, Weights
 from ms2.evaluation.callbacks import StageProgressBar
 from ms2.evaluation.detectors.architectures import ARCHITECTURES
-from ms2.evaluation.detectors.comparison import DetectorBudget, compare_runs
+from ms2.evaluation.detectors.budget import DetectorBudget
+from ms2.evaluation.detectors.comparison import compare_runs
 
 if TYPE_CHECKING:
     from ms2.cli.commands import Command
@@ -28,13 +29,23 @@ def options(parser: ArgumentParser) -> None:
     add("--num_train_images", type=PositiveInt, default=DetectorBudget.num_train_images, help="images to train on")
     add("--train_steps", type=PositiveInt, default=DetectorBudget.train_steps, help="training steps")
     add("--num_test_images", type=PositiveInt, default=DetectorBudget.num_test_images, help="images to test on")
-    add("--classes", nargs="+", type=str, metavar="CLASS", help="classes to detect; the grammar's terminals by default")
+    frames = "folder of labelled frames to test on, in KITTI's layout"
+    add("--test_root", type=OptionalPath, metavar="DIR", help=f"{frames}; the target's folder by default")
+    add("--test_split", type=str | None, metavar="NAME", help="list in its ImageSets of the frames; val by default")
+    learned = "test on images that were learned from, the target's own unless others are given"
+    add("--test_on_learned", type=bool, default=DetectorBudget.test_on_learned, help=learned)
+    real = "add a row that is trained on labelled images of the target, as a bound"
+    add("--real_bound", type=bool, default=DetectorBudget.real_bound, help=real)
+    labels = "show distances of structure to the labels of real images; as in the run's configuration by default"
+    add("--evaluate_labels", type=bool | None, help=labels)
+    classes = "classes to detect; by default the grammar's terminals, or those of KITTI's benchmark"
+    add("--classes", nargs="+", type=str, metavar="CLASS", help=classes)
     add("--detector", choices=ARCHITECTURES, default=DetectorBudget.detector, help="architecture of the detector")
     weights = "initial weights of its backbone: imagenet, or a file; random by default"
     add("--backbone_weights", type=Weights, help=weights)
     add("--batch_size", type=BatchSize, default=DetectorBudget.batch_size, help="images per step")
     add("--lr", type=PositiveFloat, default=DetectorBudget.lr, help="learning rate")
-    fine_tune = "initialise each row's detector with the weights of the row before, as in the paper"
+    fine_tune = "fine-tune each row's detector from that of the row before, as in the paper, all with the same steps"
     add("--fine_tune_previous", action="store_true", help=fine_tune)
     add(
         "--workers",
@@ -52,6 +63,8 @@ def compare_command(command: "Command", argv: list[str]) -> None:
     args = parser.parse_args(own)
     if len(set(args.seeds)) < len(args.seeds):
         raise UserError(f"seeds are {' '.join(map(str, args.seeds))}: the same one twice counts one result twice")
+    if args.evaluate_labels is not None:
+        settings.append(f"--evaluate_labels={str(args.evaluate_labels).lower()}")
     args.classes = None if args.classes is None else tuple(args.classes)
     budget = DetectorBudget(**{f.name: getattr(args, f.name) for f in fields(DetectorBudget)})
     device, runs = chosen_device(args.device), list(map(str, args.runs))

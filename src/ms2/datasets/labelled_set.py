@@ -86,6 +86,27 @@ class LabelledSet(Configured, Dataset[Example], ABC):
         return torch.stack([count_labels(self[i][1]["labels"], len(self.categories)) for i in range(len(self))])
 
 
+class LabelledSubset(LabelledSet):
+    """Some images of a labelled set.
+
+    Args:
+        whole: The set.
+        indices: Indices of the images.
+    """
+
+    def __init__(self, whole: LabelledSet, indices: Sequence[int]) -> None:
+        self.whole, self.indices = whole, list(indices)
+        self.categories, self.amodal, self.protocol = whole.categories, whole.amodal, whole.protocol
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Example:
+        """Return an image and its annotations."""
+        return self.whole[self.indices[index]]
+
+
 def count_labels(labels: Int[Tensor, " n"], num_categories: int) -> Int[Tensor, " c"]:
     """Count the labels 1 to c."""
     return labels.bincount(minlength=num_categories + 1)[1:]

@@ -28,12 +28,14 @@ class ComparisonResult:
         rows: Measurements by the row's title; all rows after the first are compared with the first.
         budget: Settings that all rows share, such as the number of training images.
         num_objects: Objects that KITTI's average precisions rest on, by the measure's name.
+        notes: What has to be known of the images, for below the table.
     """
 
     seed: int
     rows: Mapping[str, Measurements]
     budget: Mapping[str, Any]
     num_objects: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 class ObjectNumbers(NamedTuple):
@@ -116,6 +118,11 @@ def object_numbers(results: Sequence[ComparisonResult]) -> dict[str, ObjectNumbe
     return {name: ObjectNumbers(min(some), max(some)) for name, some in numbers.items()}
 
 
+def notes_of(results: Sequence[ComparisonResult]) -> list[str]:
+    """Return the notes of all seeds, each once."""
+    return list(dict.fromkeys(note for one in results for note in one.notes))
+
+
 def column_title(measure: str, numbers: Mapping[str, ObjectNumbers]) -> str:
     """Format a measure's name with the number of objects that it rests on, such as ``AP car/easy (37 objects)``."""
     return f"{measure} ({numbers[measure]})" if measure in numbers else measure
@@ -127,22 +134,26 @@ def rests_on_few(measure: str, numbers: Mapping[str, ObjectNumbers]) -> bool:
 
 
 def markdown_table(
-    summary: Mapping[str, Mapping[str, Interval]], numbers: Mapping[str, ObjectNumbers] = MappingProxyType({})
+    summary: Mapping[str, Mapping[str, Interval]],
+    numbers: Mapping[str, ObjectNumbers] = MappingProxyType({}),
+    notes: Sequence[str] = (),
 ) -> str:
     """Format means and half the width of their intervals as a Markdown table, a line per row.
 
     Args:
         summary: Means and intervals by row and measure, see `summarise`.
         numbers: Numbers of objects by measure, see `object_numbers`: measures that rest on few stand in brackets.
+        notes: Notes below the table.
     """
-    columns = list(next(iter(summary.values())))
+    columns = list(dict.fromkeys(name for found in summary.values() for name in found))
     titles = [column_title(name, numbers) for name in columns]
     lines = [f"| | {' | '.join(titles)} |", "|---" * (len(columns) + 1) + "|"]
     for title, found in summary.items():
-        cells = [_cell(one, rests_on_few(name, numbers)) for name, one in found.items()]
+        cells = [_cell(found[name], rests_on_few(name, numbers)) if name in found else "" for name in columns]
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    if any(rests_on_few(name, numbers) for name in columns):
-        lines += ["", FEW_OBJECTS]
+    few = [FEW_OBJECTS] if any(rests_on_few(name, numbers) for name in columns) else []
+    for note in (*few, *notes):
+        lines += ["", note]
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from ms2.metrics.comparison import (
     column_title,
     comparison_files,
     load_comparison,
+    notes_of,
     object_numbers,
     rests_on_few,
     summarise,
@@ -24,12 +25,12 @@ class ComparisonTable(NamedTuple):
     Attributes:
         budget: Number of seeds and what every row may use, as text.
         table: A row for each source of training images, such as the prior, and for the gains over the first.
-        note: Explains values in brackets; empty where there are none.
+        notes: Explain values in brackets, and say what is special of the images.
     """
 
     budget: str
     table: Table
-    note: str
+    notes: list[str]
 
 
 def comparison_tables(run: Path) -> list[ComparisonTable]:
@@ -56,7 +57,7 @@ def _comparison_table(files: list[Path]) -> ComparisonTable:
     facts = [f"{name.replace('_', ' ')} {_setting(value)}" for name, value in results[0].budget.items() if value]
     seeds = f"{len(files)} seed{'s' if len(files) > 1 else ''}"
     head = ["", *(column_title(name, numbers) for name in columns)]
-    return ComparisonTable("; ".join([seeds, *facts]), Table(head, rows), FEW_OBJECTS if few else "")
+    return ComparisonTable("; ".join([seeds, *facts]), Table(head, rows), [FEW_OBJECTS] * bool(few) + notes_of(results))
 
 
 def _cell(interval: Interval | None, few: bool) -> Cell:

@@ -14,6 +14,20 @@ from ms2.models.scene_model import LEARNED, LEARNED_PARAMETERS, LEARNED_STRUCTUR
 from ms2.models.shares import Mix
 from ms2.targets.base import Target
 
+PRIOR_TITLE, STRUCTURE_TITLE, PARAMETERS_TITLE = "prior", "learned structure", "learned parameters"
+BOTH_TITLE = "learned structure and parameters"
+ROWS_BY_TITLE = {
+    PRIOR_TITLE: PRIOR,
+    PARAMETERS_TITLE: LEARNED_PARAMETERS,
+    STRUCTURE_TITLE: LEARNED_STRUCTURE,
+    BOTH_TITLE: LEARNED,
+}
+"""All rows by title; learned parameters with the prior's structure are Meta-Sim's."""
+PREVIOUS_ROW = {PARAMETERS_TITLE: PRIOR_TITLE, STRUCTURE_TITLE: PRIOR_TITLE, BOTH_TITLE: STRUCTURE_TITLE}
+"""The row whose detector a row's is fine-tuned from, as in the paper's Table 2; Meta-Sim's is not in that table."""
+EVALUATION_SETTINGS = ("statistics", "image_distances", "evaluate_labels")
+"""Settings of the run's evaluation that a comparison takes over."""
+
 
 class ComparedRun(NamedTuple):
     """A run, or a mixture of runs, whose rows are compared by what detectors learn from their images.
@@ -24,6 +38,7 @@ class ComparedRun(NamedTuple):
         target: The run's target.
         statistics: Statistics whose distance to the target is measured.
         image_distances: How FID and KID are measured; None for neither.
+        evaluate_labels: Whether structure is compared with labels of the target's images.
         mix: Names and weights of the runs of a mixture, as text; None for one run.
     """
 
@@ -32,6 +47,7 @@ class ComparedRun(NamedTuple):
     target: Target
     statistics: Sequence[StructureStatistic]
     image_distances: ImageDistances | None
+    evaluate_labels: bool = False
     mix: str | None = None
 
 
@@ -53,12 +69,13 @@ def open_run(run: str, arguments: list[str] | None = None) -> ComparedRun:
     parser.link_arguments("world", "target.init_args.world", apply_on="instantiate")
     parser.add_argument("--statistics", type=list[StructureStatistic] | None)
     parser.add_argument("--image_distances", type=ImageDistances | None)
+    parser.add_argument("--evaluate_labels", type=bool, default=False)
     model, evaluation = get_nested(found, "model"), get_nested(found, "evaluation")
     given = {
         "world": found["world"],
         "structure": model.get("structure"),
         "target": get_nested(found, "data", "target"),
-        **{key: evaluation[key] for key in ("statistics", "image_distances") if evaluation.get(key)},
+        **{key: evaluation[key] for key in EVALUATION_SETTINGS if evaluation.get(key)},
         **({"parameters": model["parameters"]} if model.get("parameters") else {}),
     }
     plain, made = parse_settings(parser, given, arguments)
@@ -69,6 +86,7 @@ def open_run(run: str, arguments: list[str] | None = None) -> ComparedRun:
         made.target,
         made.statistics or [ObjectCount(), ClassFrequency()],
         made.image_distances,
+        made.evaluate_labels,
     )
 
 
@@ -124,10 +142,10 @@ def check_same_rows(runs: Mapping[str, ComparedRun]) -> None:
 
 
 def learned_rows(model: dict[str, Any]) -> dict[str, Row]:
-    """Return the rows of a run by title: the prior, and what the settings of its model say is learned."""
+    """Return the rows of a run by title: the prior, and all combinations of what its settings say is learned."""
     if not model.get("parameters"):
-        return {"prior": PRIOR, "learned structure": LEARNED_STRUCTURE}
+        return {title: ROWS_BY_TITLE[title] for title in (PRIOR_TITLE, STRUCTURE_TITLE)}
     turns = model.get("turns") or {}
     if turns.get("init_args", turns).get("parameter_fraction") == 1:
-        return {"prior": PRIOR, "learned parameters": LEARNED_PARAMETERS}
-    return {"prior": PRIOR, "learned structure": LEARNED_STRUCTURE, "learned structure and parameters": LEARNED}
+        return {title: ROWS_BY_TITLE[title] for title in (PRIOR_TITLE, PARAMETERS_TITLE)}
+    return dict(ROWS_BY_TITLE)

@@ -5,74 +5,43 @@ These are the numbers of the paper's Tables 1 and 2.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback
 
-from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, check_arguments
 from ms2.core.errors import UserError
-from ms2.core.paths import Weights
-from ms2.core.settings import fingerprint, source_fingerprint
+from ms2.core.settings import fingerprint, settings_of, source_fingerprint
 from ms2.datasets.formats.native import GeneratedSet
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.labelled_set import LabelledSet
 from ms2.datasets.plan import Plan
-from ms2.evaluation.detectors.compared_run import ComparedRun, check_same_rows, open_mixed_runs, open_run
+from ms2.evaluation.detectors.budget import DetectorBudget
+from ms2.evaluation.detectors.compared_run import PRIOR_TITLE, ComparedRun, check_same_rows, open_mixed_runs, open_run
 from ms2.evaluation.detectors.data_set_distances import image_distances, structure_distances, target_features
-from ms2.evaluation.detectors.detector import Detector, load_detector
-from ms2.evaluation.detectors.training import evaluate_detector, train_detector
+from ms2.evaluation.detectors.detector import Detector
+from ms2.evaluation.detectors.real_images import REAL, bound_images, bound_note, images_to_test_on
+from ms2.evaluation.detectors.rows import check_shares, row_folder, row_stages, train_row
+from ms2.evaluation.detectors.training import evaluate_detector
 from ms2.metrics.average_precision import KittiAP
 from ms2.metrics.comparison import (
     ComparisonResult,
     load_comparison,
     markdown_table,
+    notes_of,
     object_numbers,
     save_comparison,
     summarise,
 )
 from ms2.metrics.intervals import Interval
-from ms2.models.checkpoints import CheckpointError
 from ms2.models.shares import Mix, whole_weights
-from ms2.targets.base import Target
 
 AP_RESAMPLES = 20
 """Bootstrap resamples of an average precision, whose interval is not shown: seeds give the intervals."""
 MakeProgressBar = Callable[[str], Callback]
 """Makes a progress bar with a title."""
-
-
-@dataclass(frozen=True)
-class DetectorBudget:
-    """Training and test budget, the same for every row.
-
-    Args:
-        num_train_images: Number of training images.
-        train_steps: Number of training steps.
-        num_test_images: Number of test images, if the test set is rendered.
-        classes: Classes to detect; by default the grammar's terminals.
-        detector: Architecture of the detector, see `ms2.evaluation.detectors.architectures`.
-        backbone_weights: Initial weights of the backbone; None for random ones.
-        batch_size: Images per step.
-        lr: Peak learning rate.
-        fine_tune_previous: Whether each row's detector is fine-tuned from the previous row's, as the paper's are.
-    """
-
-    num_train_images: PositiveInt = 1000
-    train_steps: PositiveInt = 400
-    num_test_images: PositiveInt = 500
-    classes: tuple[str, ...] | None = None
-    detector: str = "fcos_resnet18_fpn"
-    backbone_weights: Weights = None
-    batch_size: BatchSize = 8
-    lr: PositiveFloat = 1e-3
-    fine_tune_previous: bool = False
-
-    def __post_init__(self) -> None:
-        check_arguments(type(self), vars(self), "budget of the detectors")
 
 
 def compare_rows(
@@ -98,73 +67,61 @@ def compare_rows(
         progress_bar: Makes the progress bars of training and testing.
 
     Raises:
-        UserError: If the target has no labelled images.
+        UserError: If there are no labelled images to test on, or too few images or steps.
     """
-    grammar = next(iter(run.rows.values())).model.world.grammar
-    terminals = tuple(name for name in grammar.classes if name in grammar.terminals)
-    classes = budget.classes or terminals
-    # where the target is annotated, structure is counted by labels, of undetected classes too
-    labelled = terminals if run.target.annotated else classes
-    test = _test_set(run.target, budget, classes)
+    world, place = next(iter(run.rows.values())).model.world, folder / f"seed{seed}"
+    check_shares(budget, len(row_stages(PRIOR_TITLE, list(run.rows), budget.fine_tune_previous)))
+    truth = run.target.truth_if_read(run.evaluate_labels)
+    test, notes = images_to_test_on(run.target, world, budget)
+    sets: dict[str, LabelledSet] = {}
+    if budget.real_bound:
+        bound = bound_images(run.target, test.categories, budget, seed)
+        notes += (bound_note(bound),)
+    if run.target.annotated and truth is None:
+        notes += ("Distances of structure to the target's labels are shown with --evaluate_labels true.",)
     real = None if run.image_distances is None else target_features(run.image_distances, run.target, device)
+    jobs = {title: _data_job(run, title, test.categories, budget, seed, place, device) for title in run.rows}
+    for title, job in jobs.items():
+        generate(job, workers)
+        sets[title] = GeneratedSet(job.root, test.categories, masks="mask" in budget.detector, amodal=test.amodal)
+    if budget.real_bound:
+        sets[REAL] = bound
     found: dict[str, dict[str, float]] = {}
     num_objects: dict[str, int] = {}  # the same for all rows, which are tested on the same images
-    previous: Path | None = None
-    for title, opened in run.rows.items():
-        place = folder / f"seed{seed}" / title.replace(" ", "_")
-        plan = Plan(num_scenes=budget.num_train_images, seed=seed, classes=labelled, formats=())
-        job = Job(opened, plan, place / "data", device)
-        generate(job, workers)
-        data = GeneratedSet(place / "data", classes, masks="mask" in budget.detector, amodal=test.amodal)
-        trainer: dict[str, Any] = {
-            "accelerator": "gpu" if torch.device(device).type == "cuda" else "cpu",
-            "progress": progress_bar is not None,
-            "callbacks": [] if progress_bar is None else [progress_bar(f"detector, seed {seed}, {title}")],
-        }
-        path = place / "detector.pt"
-        detector = _trained(data, budget, seed, path, previous if budget.fine_tune_previous else None, trainer)
-        previous = path
+    for title in sets:
+        trainer = _trainer(title, seed, device, progress_bar)
+        detector = train_row(title, sets, budget, seed, place, trainer)
         precisions = _average_precision(detector, test, seed, trainer)
         num_objects |= {name: ap.num_objects for name, ap in precisions.items() if isinstance(ap, KittiAP)}
         found[title] = {name: ap.value for name, ap in precisions.items()}
-        found[title] |= structure_distances(job, run.target, run.statistics)
+    for title, job in jobs.items():
+        if truth is not None:
+            found[title] |= structure_distances(job, truth, run.target.annotated, run.statistics)
         if run.image_distances is not None and real is not None:
-            channels = opened.model.world.renderer.channels
-            found[title] |= image_distances(run.image_distances, data, channels, real, device)
-    shared = vars(budget) if run.mix is None else vars(budget) | {"mix": run.mix}
-    return ComparisonResult(seed, found, shared, num_objects)
+            found[title] |= image_distances(run.image_distances, sets[title], world.renderer.channels, real, device)
+    shared = settings_of(vars(budget) if run.mix is None else vars(budget) | {"mix": run.mix})
+    return ComparisonResult(seed, found, shared, num_objects, notes)
 
 
-def _test_set(target: Target, budget: DetectorBudget, classes: tuple[str, ...]) -> LabelledSet:
-    """Return labelled images of the target's distribution that were not learned from, if there are any."""
-    found = target.labelled_set(classes, num_held_out=budget.num_test_images)
-    if found is None:
-        raise UserError(
-            f"the target's images have no labels ({type(target).__name__}), so no detector can be measured on them: "
-            "compare runs whose target is Synthetic or Kitti"
-        )
-    return found
+def _data_job(
+    run: ComparedRun, title: str, classes: tuple[str, ...], budget: DetectorBudget, seed: int, place: Path, device: str
+) -> Job:
+    """Return the job that generates a row's training images."""
+    opened = run.rows[title]
+    grammar = opened.model.world.grammar
+    # where the target is annotated, structure is counted by labels, of undetected classes too
+    labelled = tuple(name for name in grammar.classes if name in grammar.terminals) if run.target.annotated else classes
+    plan = Plan(num_scenes=budget.num_train_images, seed=seed, classes=labelled, formats=())
+    return Job(opened, plan, row_folder(place, title) / "data", device)
 
 
-def _trained(
-    data: LabelledSet, budget: DetectorBudget, seed: int, path: Path, fine_tune_from: Path | None, trainer: Any
-) -> Detector:
-    try:
-        return load_detector(path)
-    except CheckpointError:
-        pass  # it is to be trained
-    detector = Detector(
-        data.categories,
-        architecture=budget.detector,
-        backbone_weights=budget.backbone_weights,
-        fine_tune_from=fine_tune_from,
-        max_steps=budget.train_steps,
-        batch_size=budget.batch_size,
-        lr=budget.lr,
-        seed=seed,
-    )
-    train_detector(detector, data, path, **trainer)
-    return detector
+def _trainer(title: str, seed: int, device: str, progress_bar: MakeProgressBar | None) -> dict[str, Any]:
+    """Return the arguments of training and testing a row's detector."""
+    return {
+        "accelerator": "gpu" if torch.device(device).type == "cuda" else "cpu",
+        "progress": progress_bar is not None,
+        "callbacks": [] if progress_bar is None else [progress_bar(f"detector, seed {seed}, {title}")],
+    }
 
 
 def _average_precision(detector: Detector, test: LabelledSet, seed: int, trainer: Any) -> dict[str, Interval]:
@@ -178,7 +135,8 @@ def comparison_folder(folder: Path, run: ComparedRun, budget: DetectorBudget) ->
     """Return a comparison's folder in the run's, named by a hash of budget, weights, target and metrics."""
     hashes = [opened.fingerprints() for opened in run.rows.values()]
     target = run.target.fingerprint(), source_fingerprint(run.target.hidden)
-    return folder / "compare" / fingerprint(vars(budget), hashes, *target, run.statistics, run.image_distances)
+    measured = run.statistics, run.image_distances, run.evaluate_labels
+    return folder / "compare" / fingerprint(vars(budget), hashes, *target, *measured)
 
 
 def compare_runs(
@@ -228,4 +186,4 @@ def compare_runs(
             save_comparison(file, compare_rows(opened[name], seed, budget, folder, workers, device, progress_bar))
         results.append(load_comparison(file))
     summary = summarise(results)
-    return summary, markdown_table(summary, object_numbers(results))
+    return summary, markdown_table(summary, object_numbers(results), notes_of(results))

@@ -24,16 +24,16 @@ SHORT_TITLES = {"tv": "TV", "energy": "energy distance"}
 Features = Float[Tensor, "n d"]
 
 
-def structure_distances(job: Job, target: Target, statistics: Sequence[StructureStatistic]) -> dict[str, float]:
-    """Compute each statistic's main distance to the target, as ``count TV``; empty if the target's truth is unknown."""
-    if target.truth is None:
-        return {}
+def structure_distances(
+    job: Job, truth: SceneBatch, annotated: bool, statistics: Sequence[StructureStatistic]
+) -> dict[str, float]:
+    """Compute each statistic's main distance to the truth of a target, which may be annotated, as ``count TV``."""
     class_names = job.source.model.world.grammar.classes
-    scenes = record_scenes(job, target.annotated)
+    scenes = record_scenes(job, annotated)
     found = {}
     for statistic in statistics:
-        ours, truth = (statistic.measure(some, class_names) for some in (scenes, target.truth))
-        distances = statistic.compare(ours, truth, generator=torch.Generator().manual_seed(0))
+        ours, theirs = (statistic.measure(some, class_names) for some in (scenes, truth))
+        distances = statistic.compare(ours, theirs, generator=torch.Generator().manual_seed(0))
         name, interval = next(iter(distances.items()))
         found[f"{statistic.name} {SHORT_TITLES.get(name, name)}"] = interval.value
     return found

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ms2.datasets.labelled_set import Annotations, Example, LabelledSet, collate
+from ms2.datasets.labelled_set import Annotations, Example, LabelledSet, LabelledSubset, collate
 from ms2.datasets.rendered_set import RenderedSet
 
 MAX_CACHED_BYTES = 4 * 2**30
@@ -91,4 +91,6 @@ def _moved(example: Example, device: torch.device) -> Example:
 
 def default_workers(data: LabelledSet, device: torch.device) -> int:
     """Return the number of processes that read a set while a device is busy; none for scenes rendered in memory."""
+    while isinstance(data, LabelledSubset):
+        data = data.whole
     return GPU_WORKERS if device.type == "cuda" and not isinstance(data, RenderedSet) else 0
