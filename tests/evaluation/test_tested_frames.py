@@ -1,5 +1,6 @@
 """What detectors are tested on, and the row that is trained on real labels: never what was learned from, in silence."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from helpers import EXPECTED
 from PIL import Image
 from test_comparison import SMALL, run  # noqa: F401 (a fixture)
 
+from ms2.cli.commands import COMMANDS
 from ms2.core.errors import UserError
 from ms2.datasets.labelled_set import DataSetError
 from ms2.evaluation.detectors.budget import DetectorBudget
@@ -168,3 +170,32 @@ def test_a_comparison_on_kittis_frames_in_small(run: Path, tmp_path: Path) -> No
     folders = comparison_files(run)
     assert len(folders) == 2, "other rows and measures are no results of the same comparison"
     assert {len(load_comparison(file).rows) for files in folders.values() for file in files} == {2, 3}
+
+
+def test_options_of_the_command_reach_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    (tmp_path / "compare").mkdir()
+
+    def compared(*arguments: Any) -> tuple[dict[str, Any], str]:
+        given.extend(arguments)
+        return {}, "| table |"
+
+    monkeypatch.setattr("ms2.cli.compare.compare_runs", compared)
+    options = ["--test_root", str(tmp_path), "--test_split", "few", "--real_bound", "true", "--evaluate_labels", "true"]
+    COMMANDS["compare"].run([str(tmp_path), *options, "--device", "cpu"])
+    assert given[2] == DetectorBudget(test_root=tmp_path, test_split="few", real_bound=True)
+    assert given[3] == ["--evaluate_labels=true"]
+    assert (tmp_path / "compare" / "table.md").read_text() == "| table |\n"
+
+
+VALIDATION = Path(os.environ.get("MS2_DATA", "."), "kitti_val")
+
+
+@pytest.mark.skipif(not VALIDATION.is_dir(), reason="MS2_DATA, with the folder kitti_val, is not set")
+def test_real_frames_of_a_folder_of_their_own() -> None:
+    """None of which is among those to learn from; these alone hold none to test on."""
+    target = Kitti(WORLD, VALIDATION.with_name("kitti"))
+    found = opened(target, test_root=VALIDATION)
+    assert len(found.images) == 363 and found.images.categories == ("car", "pedestrian") and len(found.notes) == 1
+    with pytest.raises(UserError, match="has no frames to test on"):
+        opened(target)
