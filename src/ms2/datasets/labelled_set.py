@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ms2.core.bounds import NonNegativeInt
 from ms2.core.errors import OnError, UserError, format_examples, suggest
 from ms2.core.settings import Configured
 
@@ -94,7 +95,7 @@ class LabelledSubset(LabelledSet):
         indices: Indices of the images.
     """
 
-    def __init__(self, whole: LabelledSet, indices: Sequence[int]) -> None:
+    def __init__(self, whole: LabelledSet, indices: Sequence[NonNegativeInt]) -> None:
         self.whole, self.indices = whole, list(indices)
         self.categories, self.amodal, self.protocol = whole.categories, whole.amodal, whole.protocol
 
