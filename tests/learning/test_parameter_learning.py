@@ -468,6 +468,7 @@ def test_comparisons_have_a_row_for_each_part(run: Path) -> None:
     rows = open_run(str(run)).rows
     assert {title: tuple(source.model.learned) for title, source in rows.items()} == {
         "prior": (False, False),
+        "learned parameters": (False, True),  # Meta-Sim's
         "learned structure": (True, False),
         "learned structure and parameters": (True, True),
     }
