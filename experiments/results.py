@@ -27,7 +27,7 @@ from ms2.metrics.results import LEARNED, NOISE_FLOOR, PRIOR, Results, load_resul
 
 HERE = Path(__file__).parent
 RUNS, KEPT = Path("runs"), HERE.parent / "results"
-FILES = ("metrics.json", "config.yaml")
+FILES = ("metrics.json", "histograms.json", "config.yaml")
 """Files of a finished run that are kept."""
 REAL_DIGITS, IMAGE_DISTANCES = HERE / "real_digits.yaml", HERE / "image_distances.yaml"
 BOTH = {
