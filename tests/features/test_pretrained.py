@@ -191,6 +191,21 @@ def test_only_what_can_be_seen_is_taught() -> None:
     )
 
 
+def test_what_is_small_is_not_taught_and_numbers_can_weigh() -> None:
+    """Squares are 12 pixels high; the numbers' error is added to the cells', and so is linear in its weight."""
+    labels = squares(4, seed=3)
+
+    def loss(some: Rendering = labels, **settings: float) -> Tensor:
+        torch.manual_seed(0)  # the same head
+        return make(**settings).eval().loss(some.image, some)
+
+    nothing = loss(replace(labels, classes=torch.full_like(labels.classes, -1)))
+    assert torch.equal(loss(min_height=12.5), nothing) and torch.equal(loss(min_height=11.5), loss())
+    alone, once, twice = (loss(count_weight=weight) for weight in (0.0, 1.0, 2.0))
+    assert once > alone
+    assert torch.allclose(twice - alone, 2 * (once - alone), rtol=1e-4)
+
+
 def test_the_head_learns_to_count() -> None:
     model, labels = make(layers=["features.4", "features.7"]), squares(6)
     first = trained(model, labels, 1)

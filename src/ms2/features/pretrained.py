@@ -42,6 +42,8 @@ class PretrainedCounts(DenseCounts):
         count_kernel_std: Standard deviation of the Gaussian that spreads a count over the bins.
         count_threshold: By class, the density in a neighbourhood below which nothing is counted, as in `DenseCounts`.
         seed: Seed of the weights' random initialisation.
+        min_height: Height of an object in pixels below which it is not labelled.
+        count_weight: Weight of the error of the number of objects of each class of an image in the loss.
     """
 
     embedding_mean: Tensor
@@ -63,9 +65,12 @@ class PretrainedCounts(DenseCounts):
         count_kernel_std: PositiveFloat = 0.4,
         count_threshold: dict[str, NonNegativeFloat] | None = None,
         seed: Seed = 0,
+        min_height: NonNegativeFloat = 0.0,
+        count_weight: NonNegativeFloat = 0.0,
     ) -> None:
         counting = (background_weight, max_count, None, count_kernel_std, min_visibility, 0, count_threshold)
-        super().__init__(channels, classes, (1, 1, width), (1, 1, 1), *counting)
+        small = {"min_height": min_height, "count_weight": count_weight}
+        super().__init__(channels, classes, (1, 1, width), (1, 1, 1), *counting, **small)
         if not layers:
             raise UserError("layers must name at least one layer of the network, whose maps are used")
         self.layers = list(layers)
