@@ -28,7 +28,7 @@ from ms2.scene.batch import scenes_from_derivations
 from ms2.world import World
 from ms2.worlds.driving3d import Driving, RandomStreets, SimpleStreets, StreetLayout, StreetView
 from ms2.worlds.driving3d.declaration import OBJECTS
-from ms2.worlds.driving3d.grammar import plural
+from ms2.worlds.driving3d.grammar import list_symbol
 
 CLASSES = [name for name in OBJECTS if name in Driving().classes]
 NUM_TARGET, NUM_SCENES, NUM_STEPS, BATCH_SIZE, LR = 2000, 10_000, 240, 512, 5e-3
@@ -61,7 +61,7 @@ def main() -> None:
         learner = StructureLearner(
             None,
             Normalised(),
-            credit_assignment={f"count_{name}": [plural(name)] for name in CLASSES},
+            credit_assignment={f"count_{name}": [list_symbol(name)] for name in CLASSES},
             likelihood=CountLikelihood([f"count_{name}" for name in CLASSES], held_out=0),
         )
         model, real = SceneModel(world, structure), {"readings": torch.zeros(BATCH_SIZE, 1)}

@@ -28,7 +28,7 @@ from ms2.worlds.driving3d.declaration import (
     SCENARIO_SETTINGS,
     SCENARIOS,
 )
-from ms2.worlds.driving3d.grammar import Driving, plural
+from ms2.worlds.driving3d.grammar import Driving, list_symbol
 from ms2.worlds.driving3d.layout import StreetLayout
 from ms2.worlds.driving3d.priors import (
     DISPERSION,
@@ -73,8 +73,8 @@ def test_the_grammar_has_29_rules_and_these_classes() -> None:
 
 
 @pytest.mark.parametrize(("name", "many"), [("car", "Cars"), ("bush", "Bushes"), ("pedestrian", "Pedestrians")])
-def test_plurals(name: str, many: str) -> None:
-    assert plural(name) == many and many in GRAMMAR.nonterminals
+def test_lists_are_plurals(name: str, many: str) -> None:
+    assert list_symbol(name) == many and many in GRAMMAR.nonterminals
 
 
 def test_n_objects_take_14_and_n_steps() -> None:

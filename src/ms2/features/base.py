@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
 from ms2.core.errors import UserError, suggest
@@ -167,10 +167,11 @@ class CountSlots(nn.Module):
         """Count the objects in each slot, given their classes and parents."""
         return self.count_assigned(self.assign(classes, parents))
 
-    def count_assigned(self, slot: Int[Tensor, "b n"]) -> Int[Tensor, "b s"]:
-        """Count the objects in each slot, given the slot of each object, or -1."""
-        counts = slot.new_zeros(len(slot), len(self) + 1)
-        return counts.scatter_add_(1, slot % (len(self) + 1), (slot >= 0).long())[:, :-1]
+    def count_assigned(self, slot: Int[Tensor, "b n"], weight: Num[Tensor, "b n"] | None = None) -> Num[Tensor, "b s"]:
+        """Count the objects in each slot, given the slot of each, or -1; each counts its weight, by default 1."""
+        weight = torch.ones_like(slot) if weight is None else weight
+        counts = weight.new_zeros(len(slot), len(self) + 1)
+        return counts.scatter_add_(1, slot % (len(self) + 1), weight)[:, :-1]
 
 
 def check_names(settings: Mapping[str, float], classes: Sequence[str], setting: str) -> None:

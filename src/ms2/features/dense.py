@@ -208,16 +208,11 @@ class DenseCounts(TrainedExtractor):
             found, true = self.densities(logits).sum((1, 2, 3)), cells.weight.sum((1, 2, 3))
             loss = loss + self.total_weight / (rows * columns) * F.smooth_l1_loss(found, true)
         if self.count_weight:
-            found, true = self.densities(logits).sum((2, 3)), self._true_counts(cells)
+            true = self.slots.count_assigned(cells.slots.squeeze(2), cells.weight.sum((2, 3)))
+            found = self.densities(logits).sum((2, 3))
             error = F.smooth_l1_loss(found, true, reduction="sum") / batch
             loss = loss + self.count_weight / (rows * columns) * error
         return loss
-
-    def _true_counts(self, cells: Cells) -> Float[Tensor, "b s"]:
-        """Count the labelled objects of each slot."""
-        size = len(self.slots) + 1
-        counts = cells.weight.new_zeros(len(cells.slots), size)
-        return counts.scatter_add_(1, cells.slots.squeeze(2) % size, cells.weight.sum((2, 3)))[:, :-1]
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]

@@ -1,12 +1,13 @@
 """Grammar of driving scenes (section 4.3; the paper did not publish its own)."""
 
 from ms2.grammar.grammar import Grammar
+from ms2.metrics.statistics import plural
 from ms2.worlds.driving3d.declaration import OBJECTS, SCENARIOS
 
 
-def plural(name: str) -> str:
+def list_symbol(name: str) -> str:
     """Return the list non-terminal of a class, such as ``Cars``."""
-    return name.capitalize() + ("es" if name.endswith("sh") else "s")
+    return plural(name).capitalize()
 
 
 class Driving(Grammar):
@@ -18,7 +19,7 @@ class Driving(Grammar):
     """
 
     def __init__(self) -> None:
-        lists = [plural(name) for name in OBJECTS]
+        lists = [list_symbol(name) for name in OBJECTS]
         super().__init__(
             "\n".join(
                 [

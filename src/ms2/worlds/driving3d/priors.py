@@ -11,7 +11,7 @@ from ms2.core.bounds import Bounds, Count, Fraction, Seed
 from ms2.core.errors import UserError, suggest
 from ms2.priors.structure import ListLengthPrior
 from ms2.worlds.driving3d.declaration import OBJECTS, SCENARIO_SETTINGS, SCENARIOS
-from ms2.worlds.driving3d.grammar import plural
+from ms2.worlds.driving3d.grammar import list_symbol
 
 DISPERSION = 0.1
 """Dispersion of counts, whose variance is mean * (1 + DISPERSION * mean): larger than Poisson's."""
@@ -51,7 +51,7 @@ class SimpleStreets(ListLengthPrior):
         if tail_fraction:
             wide = negative_binomial(tail_mean, 1.0)  # with a dispersion of 1, that is geometric
         counts = [(1 - tail_fraction) * a + tail_fraction * b for a, b in zip_longest(few, wide, fillvalue=0.0)]
-        super().__init__(lengths={plural(name): counts for name in OBJECTS})
+        super().__init__(lengths={list_symbol(name): counts for name in OBJECTS})
 
 
 class ScenarioPrior(ListLengthPrior):
@@ -71,7 +71,7 @@ class ScenarioPrior(ListLengthPrior):
         _check_classes(mean_counts or {})
         means = dict(SCENARIO_SETTINGS[scenario].mean_counts) | dict(mean_counts or {})
         super().__init__(
-            lengths={plural(name): negative_binomial(means[name], dispersion) for name in OBJECTS},
+            lengths={list_symbol(name): negative_binomial(means[name], dispersion) for name in OBJECTS},
             weights={"Scene": [float(name == scenario) for name in SCENARIOS]},
         )
 
@@ -126,7 +126,7 @@ class RandomStreets(ListLengthPrior):
         limits = {name: (max_counts or {}).get(name, 2 if name == "truck" else 6) for name in OBJECTS}
         super().__init__(
             lengths={
-                plural(name): (torch.rand(limit + 1, generator=generator) ** 2).tolist()
+                list_symbol(name): (torch.rand(limit + 1, generator=generator) ** 2).tolist()
                 for name, limit in limits.items()
             },
             weights={"Scene": torch.rand(len(SCENARIOS), generator=generator).tolist()},
