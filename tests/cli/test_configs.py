@@ -35,10 +35,10 @@ CHEAPER: dict[str, dict[str, object]] = {
     "kitti_paper": {
         "trainer__val_check_interval": 6,
         "data__batch_size": 4,
-        "data__target__init_args__limit": 8,
+        "data__target__init_args__limit": 10,
         "evaluation__num_scenes": 24,
-        "evaluation__num_images": 8,
-        "evaluation__image_distances__num_images": 8,
+        "evaluation__num_images": 10,
+        "evaluation__image_distances__num_images": 10,
     },
     "kitti_quick": {
         "model__features__init_args__architecture": "squeezenet1_1",
