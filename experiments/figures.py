@@ -201,24 +201,24 @@ def strips(every: Sequence[Series], runs: Path) -> dict[str, np.ndarray]:
 
 
 def draw(title: str, names: Sequence[str], every: Sequence[Series], images: Mapping[str, np.ndarray]) -> "Figure":
-    """Draw histograms, and images below.
-
-    Each hidden distribution has a column, each statistic a row; with one distribution, the statistics stand in a row.
-    """
+    """Draw histograms, the statistics of each hidden distribution side by side, and images below."""
     from matplotlib.figure import Figure
 
-    columns = groups(every[-1].runs)
-    seeds = [seed for column in columns for seed in column]
-    places = [(column, name) for name in names for column in columns]
-    shape = (len(names), len(columns)) if len(columns) > 1 else (1, len(names))
-    heights = [2.6 * shape[0], 1.2 * len(images)][: 2 if images else 1]
+    grouped = groups(every[-1].runs)
+    seeds = [seed for group in grouped for seed in group]
+    places = [(group, name) for group in grouped for name in names]
+    columns = len(names) * (1 if len(grouped) < 4 else 2)
+    shape = (-(-len(places) // columns), columns)
+    heights = [2.2 * shape[0], 1.2 * len(images)][: 2 if images else 1]
     figure = Figure(figsize=(max(8, 3.2 * shape[1]), sum(heights) + 0.8), dpi=120, layout="constrained")
-    spread = "; bars: means over seeds, whiskers: lowest and highest" if len(columns) < len(seeds) else ""
+    spread = "; bars: means over seeds, whiskers: lowest and highest" if len(grouped) < len(seeds) else ""
     figure.suptitle(f"{title} (seeds {seed_names(seeds)}{spread})", fontsize=11)
     top, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
-    panels = top.subplots(*shape, squeeze=False, sharey="row")
-    for axes, (column, name) in zip(panels.flat, places, strict=True):
-        draw_panel(axes, every, column, name)
+    panels = top.subplots(*shape, squeeze=False, sharey="row" if len(grouped) == 1 else "col")
+    for axes, (group, name) in zip(panels.flat, places, strict=False):
+        draw_panel(axes, every, group, name)
+    for axes in panels.flat[len(places) :]:
+        axes.set_axis_off()
     panels[0, 0].legend(frameon=False, fontsize=8)
     for part in below:
         for axes, (name, pixels) in zip(part.subplots(len(images), 1, squeeze=False).flat, images.items(), strict=True):

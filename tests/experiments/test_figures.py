@@ -70,13 +70,23 @@ def test_runs_are_found_by_seed(kept: Path) -> None:
 def test_seeds_with_hidden_distributions_of_their_own_have_panels(kept: Path) -> None:
     every = figures.series_of(6, "multimnist_paper", "", kept)
     figure = figures.draw("digits", DIGITS, every, {})
-    first, second, *_ = panels = figure.subfigs[0].axes
+    first, _, second, _ = panels = figure.subfigs[0].axes
     assert len(panels) == 2 * 2, "two statistics of two seeds"
     assert heights(first) == [[1, 0], [0.5, 0.5], [0.5, 0.5]]
     assert np.allclose(heights(second), [[1, 0, 0], [0.2, 0.3, 0.5], [1 / 3] * 3])
     assert "seed 10\nTV: prior 0.667, learned 0.167" in second.get_title()
     assert [text.get_text() for text in first.get_legend().get_texts()] == ["prior", "learned", "target"]
     assert "whiskers" not in figure.get_suptitle()
+
+
+def test_ten_hidden_distributions_stand_two_a_row(tmp_path: Path) -> None:
+    for seed in range(9):
+        keep(tmp_path, "multimnist_paper", seed, seed, [seed / 10, 1 - seed / 10], DIGITS)
+    figure = figures.draw("digits", DIGITS, figures.series_of(6, "multimnist_paper", "", tmp_path), {})
+    panels = figure.subfigs[0].axes
+    assert [axes.get_title().partition(",")[0] for axes in panels] == ["classs", "counts"] * 9 + ["", ""]
+    assert [heights(axes)[1][0] for axes in panels[:18:2]] == [seed / 10 for seed in range(9)]
+    assert panels[0].get_gridspec().get_geometry() == (5, 4)
 
 
 def test_seeds_with_the_same_hidden_distribution_are_a_mean_with_its_spread(kept: Path) -> None:
