@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from ms2.core.configurations import load
 from ms2.core.errors import UserError
 from ms2.metrics.results import (
     Estimate,
@@ -147,3 +148,13 @@ def test_the_command_writes_a_file(
     with pytest.raises(SystemExit):
         figures.main(["6", "--config", "nothing"])
     assert "nothing_seed*" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", figures.FIGURES)
+def test_what_a_figure_shows_is_measured_by_its_configurations(number: int) -> None:
+    chosen = figures.FIGURES[number]
+    for config in filter(None, (chosen.config, chosen.mmd)):
+        found = load(config).get("evaluation", {}).get("statistics")
+        default = {"count", "class"}  # of a configuration that names no statistics
+        names = {one["init_args"].get("name") for one in found or () if isinstance(one, dict) and "init_args" in one}
+        assert set(chosen.histograms) <= (names if found else default)
