@@ -137,6 +137,85 @@ def test_sharpness_is_half_the_mean_squared_distance_over_the_variance() -> None
     assert sharpness["f"].item() == pytest.approx((0 + 25 + 25 + 0) / 4 / (2 * 0.5 * 2))
 
 
+# --- degenerate kernels ---
+
+KERNELS = [
+    (KDE, {}, "the nearest one alone"),
+    (KDE, {"leave_one_out": False}, "its own kernel alone"),
+    (ForwardKL, {}, "the nearest one alone"),
+    (MMDWitness, {}, "not one other within"),
+    (BatchMMD, {}, "not one other within"),
+]
+every_kernel = pytest.mark.parametrize(("cls", "settings", "narrow"), KERNELS)
+
+
+def degeneracy(objective: Objective, x: Tensor, real: Tensor) -> str:
+    found = objective.degenerate_kernels({"f": x}, {"f": real})
+    return " ".join(found["f"]) if found else ""
+
+
+def test_every_kernel_is_judged_here() -> None:
+    assert {type(make()) for make in EVERY if isinstance(make(), KernelObjective)} == {cls for cls, *_ in KERNELS}
+
+
+@every_kernel
+def test_the_papers_bandwidth_is_degenerate_unless_features_have_unit_variance(
+    cls: type[KernelObjective], settings: dict[str, bool], narrow: str
+) -> None:
+    x, real = normal(256, 64), normal(256, 64, seed=1) + 0.1
+    objective = cls(1.0, **settings)
+    assert not degeneracy(objective, x, real)
+    assert "only the features' means" in degeneracy(objective, 0.2 * x, 0.2 * real), "a variance of 0.04"
+    found = degeneracy(objective, 30 * x, 30 * real)
+    assert "too narrow" in found and narrow in found and "raise" in found
+
+
+@every_kernel
+def test_wide_kernels_do_match_only_means(cls: type[KernelObjective], settings: dict[str, bool], narrow: str) -> None:
+    """Where a kernel is said to be too wide, scores are linear in features: what they are for targets without spread."""
+    if cls is BatchMMD:
+        return  # one score for all, which no line is fitted to
+    x, real = normal(256, 3), normal(256, 3, seed=1) * torch.tensor([0.5, 1.0, 2.0]) + 1
+    linear = []
+    for bandwidth in (0.3, 1e3):
+        score = score_of(cls(bandwidth, **settings), x, real)
+        features = torch.cat([x, torch.ones(256, 1)], 1)
+        rest = score - features @ torch.linalg.lstsq(features, score[:, None]).solution[:, 0]
+        linear.append(float(1 - rest.var() / score.var()))
+        assert ("too wide" in degeneracy(cls(bandwidth, **settings), x, real)) == (bandwidth == 1e3)
+    assert linear[0] < 0.9 and linear[1] > 0.99
+
+
+@every_kernel
+def test_a_narrow_kernel_between_counts_is_a_histogram(
+    cls: type[KernelObjective], settings: dict[str, bool], narrow: str
+) -> None:
+    """Of features that coincide: its sharpness is 4,000 here."""
+    draw = torch.Generator().manual_seed(0)
+    x, real = (one_hot(torch.randint(11, (256,), generator=draw), 11) for _ in range(2))
+    assert not degeneracy(cls(1e-5, **settings), x, real)
+
+
+@every_kernel
+def test_what_all_samples_share_is_no_matter_of_bandwidth(
+    cls: type[KernelObjective], settings: dict[str, bool], narrow: str
+) -> None:
+    same = torch.ones(16, 3).double()
+    assert "all images have the same features" in degeneracy(cls(1.0, **settings), same, same)
+    assert not degeneracy(cls(1.0, **settings), same, same + normal(16, 3)), "the target differs: there is much to learn"
+
+
+def test_blocks_are_judged_one_by_one_and_without_a_kernel_none() -> None:
+    x = {"good": normal(256, 4), "flat": 1e-3 * normal(256, 4), "unused": 1e-3 * normal(256, 4)}
+    assert set(KDE(0.5, blocks=["good", "flat"]).degenerate_kernels(x, x)) == {"flat"}
+    assert not KDE(0.5, relative_bandwidth=True).degenerate_kernels(x, x)
+    for objective in (EnergyDistance(), SlicedWasserstein()):
+        assert objective.degenerate_kernels(x, x) == {}
+
+
+# --- parts of populations, and orders ---
+
+
 @pytest.mark.parametrize("make", EVERY, ids=EVERY_NAME)
 @given(seed=st.integers(0, 100), cut=st.integers(1, 31))
 @settings(max_examples=10, deadline=None)

@@ -1,7 +1,7 @@
-"""The paper's extractor: a small residual network with presence heads (section 4.1)."""
+"""The paper's extractor: a small residual network with heads for the whole image (sections 4.1 and 4.2)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ms2.core.bounds import Dimension
+from ms2.core.errors import UserError
 from ms2.features.base import (
     Blocks,
     CountPrediction,
@@ -20,6 +21,7 @@ from ms2.features.base import (
     class_counts,
     count_classes,
 )
+from ms2.features.standardisation import Standardisation
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 
@@ -28,8 +30,7 @@ class ChannelLayerNorm(nn.LayerNorm):
     """Layer norm over the channels of each position.
 
     Norms over the whole image would make the features of a position depend on how much there is elsewhere, and counts
-    the less accurate the more an image differs from those of the prior. BatchNorm differs between training and
-    evaluation on nearly empty canvases, enough to lose a third of the presence accuracy.
+    the less accurate the more an image differs from those of the prior.
     """
 
     def __init__(self, channels: int) -> None:
@@ -41,17 +42,27 @@ class ChannelLayerNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a 1x1 shortcut."""
+Norm = Callable[[int], nn.Module]
+"""Makes a norm of maps of so many channels."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Make a batch norm whose running statistics are of many batches, since a few nearly empty images tell little."""
+    return nn.BatchNorm2d(channels, momentum=0.02)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, each with a norm, beside a 1x1 shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm = ChannelLayerNorm) -> None:
         super().__init__()
+        bias = norm is not batch_norm  # which subtracts it
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1),
-            ChannelLayerNorm(outputs),
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=bias),
+            norm(outputs),
             nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, 1, 1),
-            ChannelLayerNorm(outputs),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=bias),
+            norm(outputs),
         )
         self.shortcut, self.stride = nn.Conv2d(inputs, outputs, 1), stride
 
@@ -81,10 +92,12 @@ class CoarseBlock(nn.Module):
         return F.relu(x + self.body(x))
 
 
-def residual_trunk(channels: int, widths: tuple[int, int, int], strides: tuple[int, int, int]) -> nn.Sequential:
+def residual_trunk(
+    channels: int, widths: tuple[int, int, int], strides: tuple[int, int, int], norm: Norm = ChannelLayerNorm
+) -> nn.Sequential:
     """Build three residual blocks of two 3x3 convolutions each."""
     sizes = [channels, *widths]
-    blocks = [ResidualBlock(i, o, s) for i, o, s in zip(sizes[:-1], sizes[1:], strides, strict=True)]
+    blocks = [ResidualBlock(i, o, s, norm) for i, o, s in zip(sizes[:-1], sizes[1:], strides, strict=True)]
     # channels-last convolutions are markedly faster on CPUs and no slower on GPUs
     return nn.Sequential(*blocks).to(memory_format=torch.channels_last)
 
@@ -121,37 +134,64 @@ def strided_trunk(channels: int, widths: tuple[int, int, int], strides: tuple[in
     return nn.Sequential(*layers, *blocks).to(memory_format=torch.channels_last)
 
 
-class ResNet(TrainedExtractor):
-    """Three residual blocks, an embedding, and three fully connected layers to one presence logit per class.
+class Pooling(nn.Module):
+    """Pools maps over the image: their means, their maxima, or both one after the other."""
 
-    Block ``embedding`` is what the paper compares. With ``count_heads``, there is a one-hot count head per class
-    and one for the number of all objects; their probabilities are the blocks ``count_<class>`` and ``count``.
+    def __init__(self, pool: Literal["mean", "max", "both"]) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, maps: Float[Tensor, "b k i j"]) -> Float[Tensor, "b d"]:
+        """Pool maps."""
+        pooled = [maps.mean((2, 3))] if self.pool != "max" else []
+        return torch.cat([*pooled, maps.amax((2, 3))] if self.pool != "mean" else pooled, 1)
+
+
+class ResNet(TrainedExtractor):
+    """Three residual blocks with batch norm, an embedding, and three fully connected layers to labels of the image.
+
+    Labels are which classes are present, as in section 4.1, or numbers of objects as one-hot vectors, as in section
+    4.2. Block ``embedding`` is what the paper compares. It has unit variance over the images of training, which
+    H = d I presumes. With ``count_heads``, the probabilities of each class's numbers, and of the numbers of all
+    objects, are the blocks ``count_<class>`` and ``count``.
+
+    Norms use a batch's statistics in `loss` alone, whatever the mode, and else the running ones, so that features of
+    an image never depend on others.
+
+    The paper says nothing of strides, norms and pooling. With a cell as large as a digit, or the mean over all of an
+    image that is almost empty, presence is hardly read, see docs/what_was_tried.md.
 
     Args:
         channels: Channels of the images.
         classes: Names of the classes.
         widths: Output channels of the three blocks; the last is the dimension of the embedding.
-        pool: Pooling of the last feature map over the image; with ``sum`` the embedding is linear in counts.
-        count_heads: Whether to add count heads.
+        strides: Strides of the three blocks. A cell, as wide as their product in pixels, should be smaller than an
+            object.
+        pool: Pooling of the last feature map over the image; with ``both`` the embedding has twice as many dimensions.
+        presence_head: Whether to predict which classes are present.
+        count_heads: Whether to predict numbers of objects.
         max_count: Largest count that the count heads represent: one number for all heads, or one by class, for heads
             of these classes alone.
-    """
 
-    mean: Tensor
-    variance: Tensor
+    Raises:
+        UserError: If there is no head, or a class is not among the classes.
+    """
 
     def __init__(
         self,
         channels: Dimension,
         classes: Sequence[str],
         widths: tuple[Dimension, Dimension, Dimension] = (16, 32, 64),
-        pool: Literal["mean", "sum"] = "mean",
+        strides: tuple[Dimension, Dimension, Dimension] = (2, 2, 1),
+        pool: Literal["mean", "max", "both"] = "max",
+        presence_head: bool = True,
         count_heads: bool = False,
         max_count: Dimension | dict[str, Dimension] = 10,
     ) -> None:
         super().__init__()
-        self.slots, self.classes, self.pool = CountSlots(classes), list(classes), pool
-        self.trunk = residual_trunk(channels, widths, (2, 2, 2))
+        if not presence_head and not count_heads:
+            raise UserError("the extractor has nothing to learn: set features.presence_head or features.count_heads")
+        self.slots, self.classes, self.presence_head = CountSlots(classes), list(classes), presence_head
         self.max_counts: dict[str, int] = {}
         """Largest count of each count head, by the name of its block."""
         if count_heads and isinstance(max_count, int):
@@ -159,25 +199,24 @@ class ResNet(TrainedExtractor):
         elif count_heads and isinstance(max_count, dict):
             check_names(max_count, classes, "max_count")
             self.max_counts = {f"count_{name}": number for name, number in max_count.items()}
-        outputs = len(classes) + sum(number + 1 for number in self.max_counts.values())
-        self.register_buffer("mean", torch.zeros(widths[-1]))
-        self.register_buffer("variance", torch.ones(widths[-1]))
+        dimension = 2 * widths[-1] if pool == "both" else widths[-1]
+        trunk = residual_trunk(channels, widths, strides, batch_norm)
+        self.embedding = nn.Sequential(trunk, Pooling(pool), Standardisation(dimension)).eval()
+        self.head_sizes = [len(classes) if presence_head else 0, *(number + 1 for number in self.max_counts.values())]
         self.heads = nn.Sequential(
-            nn.Linear(widths[-1], 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, outputs)
+            nn.Linear(dimension, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, sum(self.head_sizes))
         )
+
+    def train(self, mode: bool = True) -> "ResNet":
+        """Set the mode of the heads; the embedding stays in evaluation mode outside of `loss`."""
+        super().train(mode)
+        self.embedding.eval()
+        return self
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Compute the embedding of images, of unit variance over the prior."""
-        return self._embed(images, training=False)
-
-    def _embed(self, images: Float[Tensor, "b c h w"], training: bool) -> Float[Tensor, "b d"]:
-        """Pool and standardise the maps: H = d I presumes unit variance, and the heads learn well from it.
-
-        Running statistics of a pooled embedding, unlike those of nearly empty maps, are accurate in evaluation.
-        """
-        maps = self.trunk(images.contiguous(memory_format=torch.channels_last))
-        pooled = maps.mean((2, 3)) if self.pool == "mean" else maps.sum((2, 3))
-        return F.batch_norm(pooled, self.mean, self.variance, training=training, momentum=0.05)
+        embedding: Tensor = self.embedding(images.contiguous(memory_format=torch.channels_last))
+        return embedding
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Compute block ``embedding``, and with count heads ``count_<class>`` and ``count``."""
@@ -188,12 +227,18 @@ class ResNet(TrainedExtractor):
     def loss(
         self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
     ) -> Float[Tensor, ""]:
-        """Compute the binary cross-entropy of presence plus the cross-entropy of counts."""
+        """Compute the binary cross-entropy of presence plus the cross-entropy of counts, as far as they are predicted.
+
+        Normalise by the statistics of these images, and update the running ones.
+        """
         counts = class_counts(labels, len(self.classes))
-        presence, logits = self._logits(self._embed(images, training=True))
-        loss = F.binary_cross_entropy_with_logits(presence, (counts > 0).float())
-        for name in self.max_counts:
-            loss = loss + F.cross_entropy(logits[name], self._number(counts, name)) / len(self.max_counts)
+        self.embedding.train()
+        presence, logits = self._logits(self.embed(images))
+        self.embedding.eval()
+        losses = [F.cross_entropy(logits[name], self._number(counts, name)) for name in self.max_counts]
+        loss = torch.stack(losses).mean() if losses else presence.new_zeros(())
+        if self.presence_head:
+            loss = loss + F.binary_cross_entropy_with_logits(presence, (counts > 0).float())
         return loss
 
     def check_numbers(
@@ -213,21 +258,20 @@ class ResNet(TrainedExtractor):
 
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Predict presence, and with count heads the expected counts: NaN for classes without a head."""
-        presence, logits = self._logits(self.embed(images))
+        logits, by_head = self._logits(self.embed(images))
+        presence = logits > 0 if self.presence_head else None
         if not self.max_counts:
-            return CountPrediction(presence > 0, None, None)
+            return CountPrediction(presence, None, None)
         number = {
             name: head.softmax(1) @ torch.arange(head.shape[1], device=head.device).float()
-            for name, head in logits.items()
+            for name, head in by_head.items()
         }
         counts = torch.stack(
-            [number.get(f"count_{c}", presence.new_full((len(presence),), torch.nan)) for c in self.classes], 1
+            [number.get(f"count_{c}", logits.new_full((len(logits),), torch.nan)) for c in self.classes], 1
         )
-        return CountPrediction(presence > 0, counts, number.get("count", counts.sum(1)), counts)
+        return CountPrediction(presence, counts, number.get("count", counts.sum(1)), counts)
 
-    def _logits(self, embedding: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "b c"], dict[str, Float[Tensor, "b _"]]]:
+    def _logits(self, embedding: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "b _"], dict[str, Float[Tensor, "b _"]]]:
         """Compute the logits of presence, and of each count head by the name of its block."""
-        presence, *counts = self.heads(embedding).split(
-            [len(self.classes), *(n + 1 for n in self.max_counts.values())], 1
-        )
+        presence, *counts = self.heads(embedding).split(self.head_sizes, 1)
         return presence, dict(zip(self.max_counts, counts, strict=True))

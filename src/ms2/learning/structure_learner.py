@@ -23,9 +23,6 @@ from ms2.models.structure import StructureModel
 from ms2.objectives.base import Objective
 from ms2.scene.batch import SceneBatch
 
-MIN_SHARPNESS, MAX_SHARPNESS = 0.02, 200.0
-"""Sharpness, as in `Objective.block_scores`, beyond which a kernel is called degenerate."""
-
 
 class Samples(NamedTuple):
     """Generated scenes of one process.
@@ -158,12 +155,12 @@ class StructureLearner(Learner):
         derivations = samples.derivations
         rules, rejections = derivations.rules, derivations.rejections
         own = processes.local_indices(len(derivations), rules.device)
-        scores, sharpness, log = self._scores(samples, real, own, processes)
+        scores, log = self._scores(samples, real, own, processes)
         scores["rejection"] = self.reject_weight * (rejections > self.reject_threshold).float()
         everyone = processes.gather_equal(torch.stack(list(scores.values()), 1))  # one call, as processes wait in each
         total = everyone.sum(1)
         if self.last_score is None:
-            self._warn_if_degenerate(total, sharpness)
+            self._warn_of_rejections(total)
         self.last_score, self.last_derivations = total, derivations
         groups, block_sets = self.credit.groups(structure.grammar, rules.device)
         by_block = dict(zip(scores, everyone.unbind(1), strict=True))
@@ -173,7 +170,6 @@ class StructureLearner(Learner):
         score = total[own]
         log |= {
             "train/score": score.mean(),
-            **{f"kernel/{name}_sharpness": value for name, value in sharpness.items()},
             "train/score_deviation": score.std(correction=0),
             "train/entropy": log_prob.entropy.mean(),
             "train/rejection_rate": rejections.float().mean(),
@@ -182,16 +178,20 @@ class StructureLearner(Learner):
 
     def _scores(
         self, samples: Samples, real: Real, own: Int[Tensor, " b"], processes: Processes
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Log]:
-        """Compute the score of each sample by block, the kernels' sharpness, and what to log."""
-        scores, sharpness, log = dict[str, Tensor](), dict[str, Tensor](), Log()
+    ) -> tuple[dict[str, Tensor], Log]:
+        """Compute the score of each sample by block, and what to log."""
+        scores, log = dict[str, Tensor](), Log()
         if self.objective is not None:
             population = {name: processes.gather_equal(block) for name, block in samples.features.items()}
             scores, sharpness = self.objective.block_scores(samples.features, population, own, real)
+            log |= {f"kernel/{name}_sharpness": value for name, value in sharpness.items()}
+            if self.last_score is None:
+                self._warn_of_kernels(population, real)
         if self.likelihood is not None and samples.numbers is not None:
-            counted, log = self.likelihood.scores(processes.gather_equal(samples.numbers), own)
+            counted, said = self.likelihood.scores(processes.gather_equal(samples.numbers), own)
             scores |= counted
-        return scores, sharpness, log
+            log |= said
+        return scores, log
 
     def _advantage(self, scores: Mapping[str, Float[Tensor, " m"]], blocks: frozenset[str] | None) -> Tensor:
         """Compute the advantages of all samples from the scores of a set of blocks."""
@@ -204,18 +204,14 @@ class StructureLearner(Learner):
             advantage = LeaveOneOut()(advantage)
         return advantage
 
-    def _warn_if_degenerate(self, score: Float[Tensor, " m"], sharpness: Mapping[str, Tensor]) -> None:
-        """Warn if kernels are too wide or too narrow for scores to mean anything."""
-        for name, value in sharpness.items():
-            if not MIN_SHARPNESS <= float(value) <= MAX_SHARPNESS:
-                wide = value < MIN_SHARPNESS
-                what, do = ("wide", "lower") if wide else ("narrow", "raise")
-                effect = "only the features' means are matched" if wide else "each sample is compared with itself alone"
-                warnings.warn(
-                    f"the kernel of block {name!r} is too {what} (sharpness {float(value):.2g}, good are 0.5 to 10): "
-                    f"{effect}. Perhaps {do} model.structure_learner.objective.bandwidth.",
-                    stacklevel=2,
-                )
+    def _warn_of_kernels(self, generated: Blocks, real: Real) -> None:
+        """Warn of kernels that tell nothing of the difference."""
+        assert self.objective is not None
+        for name, (problem, advice) in self.objective.degenerate_kernels(generated, real).items():
+            warnings.warn(f"the kernel of block {name!r} {problem}. {advice}", stacklevel=2)
+
+    def _warn_of_rejections(self, score: Float[Tensor, " m"]) -> None:
+        """Warn if the penalty of rejections exceeds all differences of scores."""
         if float(score.std(correction=0)) < self.reject_weight:
             warnings.warn(
                 f"the score's deviation is {float(score.std(correction=0)):.2g}, less than reject_weight = "

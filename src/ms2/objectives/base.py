@@ -1,7 +1,9 @@
 """Interface of objectives: a score of each generated sample, low where the target's density exceeds the model's."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +15,32 @@ from ms2.core.registry import Plugin
 
 Blocks = Mapping[str, Float[Tensor, "_ _"]]
 """Features of images in named blocks."""
+MIN_SPREAD = 0.05
+"""Deviation of a kernel's exponents below which all samples look equally near: the kernel is then linear in them."""
+MAX_SHARE = 0.9
+"""Mean share of a single sample in a density beyond which that is a density of one sample."""
+
+
+class Degeneracy(NamedTuple):
+    """Why a kernel tells nothing of the difference between two distributions.
+
+    Attributes:
+        problem: What the kernel is, and what follows.
+        advice: What to do about it.
+    """
+
+    problem: str
+    advice: str
+
+
+def too_wide(effect: str) -> Degeneracy:
+    """Describe a kernel that takes all samples for nearly equal."""
+    return Degeneracy(f"is too wide: {effect}", "Perhaps lower model.structure_learner.objective.bandwidth.")
+
+
+def too_narrow(effect: str) -> Degeneracy:
+    """Describe a kernel that takes no two samples for similar."""
+    return Degeneracy(f"is too narrow: {effect}", "Perhaps raise model.structure_learner.objective.bandwidth.")
 
 
 class Objective(Plugin, ABC, kind="objectives"):
@@ -71,6 +99,15 @@ class Objective(Plugin, ABC, kind="objectives"):
                 sharpness[name] = sharp
         return scores, sharpness
 
+    def degenerate_kernels(self, generated: Blocks, real: Blocks) -> dict[str, Degeneracy]:
+        """Find the blocks whose kernel is degenerate for this objective, and say why; none without a kernel.
+
+        Args:
+            generated: Features of generated samples.
+            real: Features of target samples.
+        """
+        return {}
+
     @abstractmethod
     def compare(
         self,
@@ -121,17 +158,49 @@ class KernelObjective(Objective):
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, ""]]:
         """Compute the scores from one block, and its kernel's sharpness.
 
-        Sharpness is the mean of the kernel's negated exponents, the squared distance to the generated samples over 2 H:
-        near 0 the density ratio is almost linear and matches only means; far above 1 each sample is compared with
-        itself alone.
+        Sharpness is the mean of the kernel's negated exponents, the squared distance to the generated samples over 2 H.
+        With H = d I and features of unit variance it is 1.
         """
-        variance: float | Tensor = self._variance(block, features.shape[1])
-        if self.relative_bandwidth:
-            variance = variance * real.var(0).mean().clamp(min=1e-12)
+        variance = self._variance(block, real)
         generated_exponents = -torch.cdist(features, generated).square() / (2 * variance)
         real_exponents = -torch.cdist(features, real).square() / (2 * variance)
         score = self.block_score(generated_exponents, real_exponents, own_index, (generated, real, variance))
         return score, -generated_exponents.mean()
+
+    def degenerate_kernels(self, generated: Blocks, real: Blocks) -> dict[str, Degeneracy]:
+        """Find the blocks whose kernel is degenerate: the same for all pairs of samples, too wide or too narrow."""
+        found = {}
+        for name in self.blocks or list(generated):
+            samples = torch.cat([generated[name], real[name]])
+            distance = torch.cdist(generated[name], samples, compute_mode="donot_use_mm_for_euclid_dist")
+            exponents = -distance.square() / (2 * self._variance(name, real[name]))
+            degeneracy = self._degeneracy(exponents)
+            if degeneracy is not None:
+                found[name] = degeneracy
+        return found
+
+    def _degeneracy(self, exponents: Float[Tensor, "m n"]) -> Degeneracy | None:
+        """Say why a kernel is degenerate, if it is, given its exponents between m generated and n = m + l samples."""
+        size = len(exponents)
+        if not bool(exponents.any()):
+            effect = "is the same for all pairs of samples: all images have the same features"
+            return Degeneracy(effect, "Leave the block out of blocks, or train the extractor longer.")
+        own = torch.eye(size, exponents.shape[1], dtype=torch.bool, device=exponents.device)
+        others = exponents[~own].view(size, -1)
+        if float(others.std(1).mean()) < MIN_SPREAD:
+            return too_wide("all samples look equally far from each other, so only the features' means are matched")
+        return self._narrowness(exponents[:, :size])
+
+    def _narrowness(self, exponents: Float[Tensor, "m m"]) -> Degeneracy | None:
+        """Say why the kernel is too narrow, if it is, given its exponents between generated samples.
+
+        Densities that leave a sample out are compared here: they are degenerate where they are those of the nearest
+        sample alone, however near that is. Where features coincide, as those that count, no kernel is too narrow.
+        """
+        others = exponents.clone().fill_diagonal_(-math.inf)
+        if float(others.softmax(1).amax(1).mean()) > MAX_SHARE:
+            return too_narrow("each sample is compared with the nearest one alone")
+        return None
 
     @abstractmethod
     def block_score(
@@ -150,9 +219,10 @@ class KernelObjective(Objective):
             samples: Features of the generated and of the target samples, and the kernel's variance.
         """
 
-    def _variance(self, block: str, dimension: int) -> float:
-        if not isinstance(self.bandwidth, dict):
-            return self.bandwidth * dimension
-        if block not in self.bandwidth:
+    def _variance(self, block: str, real: Float[Tensor, "l d"]) -> float | Float[Tensor, ""]:
+        """Compute the kernel's variance, given the features of the target samples."""
+        if isinstance(self.bandwidth, dict) and block not in self.bandwidth:
             raise UserError(f"no bandwidth for the block {block!r}. {suggest(block, self.bandwidth)}")
-        return self.bandwidth[block] * dimension
+        bandwidth = self.bandwidth[block] if isinstance(self.bandwidth, dict) else self.bandwidth
+        variance = bandwidth * real.shape[1]
+        return variance * real.var(0).mean().clamp(min=1e-12) if self.relative_bandwidth else variance

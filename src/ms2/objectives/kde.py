@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ms2.core.bounds import PositiveFloat
-from ms2.objectives.base import KernelObjective
+from ms2.objectives.base import MAX_SHARE, Degeneracy, KernelObjective, too_narrow
 
 
 class KDE(KernelObjective):
@@ -61,3 +61,11 @@ class KDE(KernelObjective):
         q = generated_exponents.logsumexp(1) - math.log(size)
         p = real_exponents.logsumexp(1) - math.log(real_exponents.shape[1])
         return q - p
+
+    def _narrowness(self, exponents: Float[Tensor, "m m"]) -> Degeneracy | None:
+        """Say why the kernel is too narrow, if it is; where samples keep their own kernel, if that is nearly all."""
+        if self.leave_one_out:
+            return super()._narrowness(exponents)
+        if float(exponents.softmax(1).diagonal().mean()) > MAX_SHARE:
+            return too_narrow("each sample's density is nearly that of its own kernel alone")
+        return None

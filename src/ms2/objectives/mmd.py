@@ -4,10 +4,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.objectives.base import KernelObjective
+from ms2.objectives.base import Degeneracy, KernelObjective, too_narrow
 
 
-class MMDWitness(KernelObjective):
+class MMDObjective(KernelObjective):
+    """Base class of objectives that compare mean kernels."""
+
+    def _narrowness(self, exponents: Float[Tensor, "m m"]) -> Degeneracy | None:
+        """Say why the kernel is too narrow, if it is: sums of kernels to other samples are below that to the own.
+
+        A density is a ratio's, so that it matters which samples are nearest. Means of kernels are compared as they are:
+        where nearly all are zero, so is the discrepancy, wherever samples lie.
+        """
+        if float(exponents.exp().sum(1).mean()) < 2:
+            return too_narrow("most samples have not one other within it, so discrepancies are nearly zero")
+        return None
+
+
+class MMDWitness(MMDObjective):
     """Scores samples by the witness function of the maximum mean discrepancy, which is bounded by -1 and 1.
 
     It is half the derivative of MMD^2 with respect to the sample's weight: mean kernel to the other generated samples
@@ -34,7 +48,7 @@ class MMDWitness(KernelObjective):
         return others - real_exponents.exp().mean(1)
 
 
-class BatchMMD(KernelObjective):
+class BatchMMD(MMDObjective):
     """Gives every sample the squared MMD of the two batches as its score: the paper's comparison (Fig. 7).
 
     The estimate is unbiased (Gretton et al. 2012, lemma 6). It has no gradient through a sample's features; the
