@@ -183,7 +183,7 @@ def counting(renderer: Renderer) -> Iterator[OperatorCount]:
         # these call networks, and no operators that could be spared
         (DenseAttributes, "_predict_environment", NETWORK),
         (DenseCounts, "_maps", NETWORK),
-        (ResNet, "_embed", NETWORK),
+        (ResNet, "embed", NETWORK),
         (PretrainedCounts, "_logits", NETWORK),
         *((cls, "training_step", LOSS) for cls in (MetaSim2, *Stage.__subclasses__())),
         (Closure, "__call__", LOOP),

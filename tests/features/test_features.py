@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from ms2.features.base import CountError, CountSlots, TrainedExtractor, check_co
 from ms2.features.dense import DenseCounts
 from ms2.features.dense_attributes import DenseAttributes
 from ms2.features.pretrained import PretrainedCounts
-from ms2.features.resnet import ResNet
+from ms2.features.resnet import Pooling, ResNet
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 
@@ -26,8 +26,11 @@ C = 3
 NAMES = ("0", "1", "2")
 MAKE: dict[str, Callable[[], TrainedExtractor]] = {
     "ResNet": lambda: ResNet(1, NAMES, widths=NARROW),
-    "ResNet, sum": lambda: ResNet(1, NAMES, widths=NARROW, pool="sum"),
-    "ResNet, counts": lambda: ResNet(1, NAMES, widths=NARROW, count_heads=True, max_count=4),
+    "ResNet, mean": lambda: ResNet(1, NAMES, widths=NARROW, pool="mean"),
+    "ResNet, counts": lambda: ResNet(1, NAMES, widths=NARROW, pool="both", count_heads=True, max_count=4),
+    "ResNet, counts alone": lambda: ResNet(
+        1, NAMES, widths=NARROW, pool="both", presence_head=False, count_heads=True, max_count=4
+    ),
     "DenseCounts": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4),
     "DenseCounts, levels": lambda: DenseCounts(1, NAMES, widths=NARROW, max_count=4, pyramid_levels=2),
     "DenseCounts, strided": lambda: DenseCounts(
@@ -47,8 +50,9 @@ MAKE: dict[str, Callable[[], TrainedExtractor]] = {
 }
 BLOCKS = {
     "ResNet": {"embedding": 32},
-    "ResNet, sum": {"embedding": 32},
-    "ResNet, counts": {"embedding": 32, "count": 5, "count_0": 5, "count_1": 5, "count_2": 5},
+    "ResNet, mean": {"embedding": 32},
+    "ResNet, counts": {"embedding": 64, "count": 5, "count_0": 5, "count_1": 5, "count_2": 5},
+    "ResNet, counts alone": {"embedding": 64, "count": 5, "count_0": 5, "count_1": 5, "count_2": 5},
     "DenseCounts": {"classes": 3, "count": 5},
     "DenseCounts, levels": {"classes": 3, "count": 5},
     "DenseCounts, strided": {"classes": 3, "count": 5},
@@ -84,6 +88,13 @@ def shapes(rows: list[list[int]]) -> Rendering:
             image[i, 0, y : y + height, x : x + width] = 1
             boxes[i, j] = torch.tensor([x, y, x + width, y + height])
     return bare(image, classes, boxes)
+
+
+def random_rows(n: int, seed: int) -> list[list[int]]:
+    """Classes of up to four objects in each of n scenes."""
+    draw = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(5, (n,), generator=draw).tolist()
+    return [torch.randint(C, (size,), generator=draw).tolist() for size in sizes]
 
 
 TINY = shapes([[0, 1, 2], [], [1, 1], [2], [0, 0, 0, 0], [2, 1]])
@@ -147,10 +158,48 @@ def test_features_of_an_image_do_not_depend_on_the_batch(name: str) -> None:
     assert any((together[block][0] - together[block][4]).abs().max() > 1e-3 for block in together)
 
 
-def test_sum_pooling_is_the_mean_times_the_number_of_places() -> None:
-    mean, total = make("ResNet"), make("ResNet, sum")
-    images = noise(2, 1, 36, 36)  # strides of 8 leave 5 x 5 places
-    torch.testing.assert_close(total(images)["embedding"], mean(images)["embedding"] * 25)
+@pytest.mark.parametrize(
+    ("pool", "expected"), [("mean", [2.5, 5.0]), ("max", [4.0, 8.0]), ("both", [2.5, 5.0, 4.0, 8.0])]
+)
+def test_maps_are_pooled_by_mean_and_maximum(pool: Literal["mean", "max", "both"], expected: list[float]) -> None:
+    maps = torch.tensor([[[[1.0, 2], [3, 4]], [[2, 4], [6, 8]]]])
+    assert Pooling(pool)(maps).tolist() == [expected]
+
+
+@pytest.mark.parametrize(("strides", "cells"), [((2, 2, 1), 9), ((2, 2, 2), 5), ((1, 2, 1), 18)])
+def test_strides_decide_how_wide_a_cell_is(strides: tuple[int, int, int], cells: int) -> None:
+    trunk = ResNet(1, NAMES, widths=NARROW, strides=strides).embedding[0]
+    assert trunk(noise(2, 1, 36, 36)).shape == (2, 32, cells, cells)
+
+
+@pytest.mark.parametrize("name", ["ResNet", "ResNet, mean", "ResNet, counts"])
+def test_embeddings_have_unit_variance_over_the_images_of_training(name: str) -> None:
+    """By the running statistics of norms and embedding, as good as those of all images together."""
+    extractor = make(name)
+    training = [shapes(random_rows(16, seed)) for seed in range(60)]
+    for labels in training:
+        extractor.loss(labels.image, labels)
+    embedding = extractor(torch.cat([labels.image for labels in training]))["embedding"].detach()
+    constant = embedding.var(0) == 0
+    assert constant.float().mean() < 0.3, "of units that are never active"
+    torch.testing.assert_close(embedding.mean(0)[~constant], torch.zeros(int((~constant).sum())), atol=0.1, rtol=0)
+    torch.testing.assert_close(embedding.var(0)[~constant], torch.ones(int((~constant).sum())), atol=0.25, rtol=0)
+
+
+def test_an_extractor_without_heads_is_refused() -> None:
+    with pytest.raises(UserError, match=r"set features\.presence_head or features\.count_heads"):
+        ResNet(1, NAMES, presence_head=False)
+
+
+def test_the_paper_counts_without_presence() -> None:
+    """As for Aerial 2D: the loss is that of counts alone, and classes without a head have no number."""
+    both, counts = make("ResNet, counts"), make("ResNet, counts alone")
+    assert both.heads[-1].out_features == counts.heads[-1].out_features + C
+    assert counts.predict_counts(TINY.image).presence is None
+    assert counts.loss(TINY.image, TINY).item() == pytest.approx(torch.tensor(5.0).log().item(), abs=0.15)
+    some = ResNet(1, NAMES, NARROW, presence_head=False, count_heads=True, max_count={"1": 4})
+    found = some.predict_counts(TINY.image).counts
+    assert found is not None and found.isnan().all(0).tolist() == [True, False, True]
 
 
 def test_count_blocks_of_the_resnet_are_probabilities() -> None:
@@ -249,11 +298,12 @@ def test_a_tiny_batch_is_learned_by_heart_and_read_back(name: str) -> None:
         if loss - least < 0.002 * first:
             break
     assert loss - least < 0.002 * first
-    for _ in range(150):  # the embedding's running statistics catch up
+    for _ in range(250):  # running statistics catch up
         extractor.loss(TINY.image, TINY)
     reading, counts = extractor.predict_counts(TINY.image), class_counts(TINY, C)
-    assert torch.equal(reading.presence, counts > 0)
-    if name in ("ResNet", "ResNet, sum"):
+    assert reading.presence is None or torch.equal(reading.presence, counts > 0)
+    assert (reading.presence is None) == (name == "ResNet, counts alone")
+    if name in ("ResNet", "ResNet, mean"):
         assert reading.counts is None and reading.total is None
     else:
         torch.testing.assert_close(reading.counts, counts.float(), atol=0.6, rtol=0)
@@ -270,10 +320,10 @@ def test_the_untrained_loss_is_about_that_of_guessing() -> None:
 
 def test_the_losses_are_cross_entropies_of_what_is_read() -> None:
     extractor, counts = make("ResNet, counts"), class_counts(TINY, C)
-    for _ in range(400):  # afterwards the running statistics are those of this batch, up to Bessel's correction
+    for _ in range(500):  # afterwards the running statistics are those of this batch, up to Bessel's correction
         extractor.loss(TINY.image, TINY)
     n = len(TINY.image)
-    extractor.variance.mul_((n - 1) / n)
+    extractor.embedding[2].variance.mul_((n - 1) / n)
     blocks = extractor(TINY.image)
     every = torch.cat([counts, counts.sum(1, keepdim=True)], 1)
     p = torch.stack([blocks[b] for b in ("count_0", "count_1", "count_2", "count")], 1)

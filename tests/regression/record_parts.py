@@ -158,7 +158,7 @@ EXTRACTORS: dict[str, tuple[Callable[[], World], Callable[[World], Any]]] = {
     "dense counts by road": (car_world, lambda w: DenseCounts(3, w.classes, **BY_ROAD)),
     "dense layout": (digit_world, place_extractor),
     "ResNet": (digit_world, lambda w: ResNet(1, w.classes, widths=SLIM)),
-    "ResNet with counts": (digit_world, lambda w: ResNet(1, w.classes, SLIM, "sum", count_heads=True)),
+    "ResNet with counts": (digit_world, lambda w: ResNet(1, w.classes, SLIM, pool="both", count_heads=True)),
     "pretrained counts": (car_world, lambda w: PretrainedCounts(3, w.classes, width=4, weights=None, max_count=30)),
     "backbone": (car_world, lambda w: Backbone("resnet18", "layer1", weights=None, size=(48, 48))),
     "Inception": (digit_world, lambda w: InceptionPool3("Conv2d_1a_3x3", weights=None)),

@@ -21,7 +21,7 @@ from ms2.features.base import (
     class_counts,
     count_classes,
 )
-from ms2.features.standardisation import Standardisation
+from ms2.features.standardisation import BatchNorm, Standardisation
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 
@@ -46,17 +46,12 @@ Norm = Callable[[int], nn.Module]
 """Makes a norm of maps of so many channels."""
 
 
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Make a batch norm whose running statistics are of many batches, since a few nearly empty images tell little."""
-    return nn.BatchNorm2d(channels, momentum=0.02)
-
-
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, each with a norm, beside a 1x1 shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm = ChannelLayerNorm) -> None:
         super().__init__()
-        bias = norm is not batch_norm  # which subtracts it
+        bias = norm is not BatchNorm  # which subtracts it
         self.body = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, stride, 1, bias=bias),
             norm(outputs),
@@ -200,7 +195,7 @@ class ResNet(TrainedExtractor):
             check_names(max_count, classes, "max_count")
             self.max_counts = {f"count_{name}": number for name, number in max_count.items()}
         dimension = 2 * widths[-1] if pool == "both" else widths[-1]
-        trunk = residual_trunk(channels, widths, strides, batch_norm)
+        trunk = residual_trunk(channels, widths, strides, BatchNorm)
         self.embedding = nn.Sequential(trunk, Pooling(pool), Standardisation(dimension)).eval()
         self.head_sizes = [len(classes) if presence_head else 0, *(number + 1 for number in self.max_counts.values())]
         self.heads = nn.Sequential(
