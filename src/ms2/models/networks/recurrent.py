@@ -10,7 +10,7 @@ from ms2.models.networks.base import SequenceNetwork, State
 
 
 class LSTM(SequenceNetwork):
-    """Long short-term memory (Hochreiter and Schmidhuber 1997), the paper's network.
+    """Long short-term memory (Hochreiter and Schmidhuber 1997), a recurrent network as the paper's.
 
     Args:
         hidden: Dimension of inputs, outputs and hidden state.
