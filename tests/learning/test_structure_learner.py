@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -373,3 +374,19 @@ def test_perturbed_models_of_any_grammar_draw_what_another_parser_accepts(
     judge = nltk_grammar(grammar)
     for row in set(unpadded(grammar, rules)):
         assert accepted(judge, list(to_tree(grammar, row).terminals()))
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [(1e-2, r"too wide: .*lower model\.structure_learner\.objective\.bandwidth"), (1e2, "too narrow: .*raise model")],
+)
+def test_a_degenerate_kernel_is_warned_of_in_the_first_step_alone(scale: float, said: str) -> None:
+    learner, draw = StructureLearner(KDE(1.0), LeaveOneOut(), reject_weight=0.0), rng()
+    structure = StructureModel(THINGS, 12, LSTM(4))
+    blocks, real = {"f": scale * torch.randn(32, 8, generator=draw)}, {"f": scale * torch.randn(32, 8, generator=draw)}
+    samples = Samples(structure.sample(32, draw), blocks)
+    with pytest.warns(UserWarning, match=f"the kernel of block 'f' is {said}"):
+        learner.surrogate(structure, samples, real)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learner.surrogate(structure, samples, real)

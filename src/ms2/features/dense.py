@@ -42,8 +42,8 @@ class Cells(NamedTuple):
 class DenseCounts(TrainedExtractor):
     """Predicts, for each cell of the image, the density of objects of each class; features are sums over cells.
 
-    Not in the paper, whose heads are for the whole image (`ResNet`). Labels of prior samples are exact and cost nothing,
-    so that positions may be labelled as well, and counts are sums over the image rather than one of its labels.
+    Not in the paper, whose heads are for the whole image (`ResNet`). Labels of prior samples are exact and cost
+    nothing, so that positions may be labelled as well, and counts are sums over the image rather than its labels.
 
     Blocks: ``classes``, the expected number of objects of each class, and the expected numbers named by ``max_count``,
     each spread by a Gaussian over bins 0 ... ``max_count``: near numbers are near, and far ones equally far.

@@ -43,7 +43,7 @@ CHARTS = tuple(
         ("Deviation of the score", r"train/(score_deviation)", "standard deviation of the score in a batch", True),
         ("Entropy", r"train/(entropy)", "of the structure model, in nats", False),
         ("Rejection rate", r"train/(rejection_rate)", "fraction of unfinished derivations, sampled again", True),
-        ("Kernel sharpness", r"kernel/(.+)_sharpness", "mean negated exponent by feature block; 1 where H = d I and features have unit variance", True),
+        ("Kernel sharpness", r"kernel/(.+)_sharpness", "mean negated exponent by feature block: 1 if H = d I", True),
         ("Learning rate", r"train/(lr)", "", True),
         ("Loss of the extractor", r"extractor/(loss)", "in its own steps, before learning", True),
         ("Loss of the autoencoder", r"autoencoding/(loss)", "in its own steps, before parameters are learned", True),
