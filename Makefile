@@ -46,7 +46,7 @@ bench: $(INSTALLED) ## measure speed; on a GPU: make bench ARGS="--device cuda"
 ops: $(INSTALLED) ## count the operators and the waits for a GPU of each configuration's training steps, on the CPU
 	$(ONE_THREAD) $(BIN)/python benchmarks/ops.py $(ARGS)
 
-results: $(INSTALLED) ## a results table of docs/results: make results ARGS="multimnist", "aerial2d", "driving", "kitti" or "digits"; an hour or two
+results: $(INSTALLED) ## results tables: make results ARGS="multimnist" or another world, "ablation" or "search"; hours. --jobs 2 runs two at a time
 	$(BIN)/python experiments/results.py $(ARGS)
 
 memory: $(INSTALLED) ## memory of a run over 2,000 steps, or of 5,000 driving scenes: make memory ARGS=driving

@@ -74,7 +74,7 @@ def study(args: argparse.Namespace, worlds: Mapping[str, Any]) -> tuple[list[str
     if args.check:
         first = list({(run.part, run.row): run for run in reversed(runs)}.values())[::-1]
         print(f"checking {len(first)} rows", flush=True)
-        return run_all(first, check_run, args.jobs), {}
+        return run_all(first, check_run), {}
     failed: list[str] = []
     while not args.table_only and not failed and not all(map(kept.has, runs)):
         failed = run_study(runs, kept, args.jobs)

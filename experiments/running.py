@@ -5,6 +5,7 @@ the numbers of a line are kept, in one file for the study.
 """
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -13,9 +14,11 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from ms2.cli.commands import main
 from ms2.core.configurations import merge
 from ms2.metrics.results import NOISE_FLOOR, PRIOR, load_results, summary_key
 
@@ -192,13 +195,18 @@ def configuration(run: Run, runs: Path, more: Mapping[str, Any] | None = None) -
 
 
 def check_run(run: Run, runs: Path = RUNS) -> None:
-    """Check the settings of a run as ms2 does before it trains anything.
+    """Check the settings of a run as ms2 does before it trains anything, in this process.
 
     Raises:
         RunError: If they are refused.
     """
-    file = configuration(run, runs)
-    command("fit", ["--config", str(file), "--dry_run", "true"], runs, run.folder)
+    words, said = ["fit", "--config", str(configuration(run, runs)), "--dry_run", "true"], io.StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            main(words)
+    except (Exception, SystemExit) as error:
+        last = said.getvalue().strip().replace("\r", "\n").rpartition("\n")[2]
+        raise RunError(f"{run.part} / {run.row} is refused: {last or error!r}") from error
     shutil.rmtree(runs / run.folder, ignore_errors=True)
 
 
