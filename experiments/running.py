@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
@@ -165,8 +166,8 @@ def run_all(jobs: Sequence[Job], run: Callable[[Job], None], num_jobs: int = 1) 
     return failed
 
 
-def command(name: str, words: Sequence[str], runs: Path, label: str) -> None:
-    """Run a command of ms2 in a process with one thread, its output in a file.
+def command(name: str, words: Sequence[str], runs: Path, label: str) -> float:
+    """Run a command of ms2 in a process with one thread, its output in a file; return its CPU time per second.
 
     Raises:
         RunError: If it fails.
@@ -176,11 +177,14 @@ def command(name: str, words: Sequence[str], runs: Path, label: str) -> None:
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with log.open("a", encoding="utf-8") as file:
-        words = [sys.executable, "-m", "ms2", name, *words]
-        done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
-    if done.returncode:
+        words, start = [sys.executable, "-m", "ms2", name, *words], time.monotonic()
+        with subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=environment) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
         last = log.read_text(encoding="utf-8", errors="replace").strip().replace("\r", "\n").rpartition("\n")[2]
-        raise RunError(f"{label} failed with exit code {done.returncode}: {last} (see {log})")
+        raise RunError(f"{label} failed with exit code {process.returncode}: {last} (see {log})")
+    return (usage.ru_utime + usage.ru_stime) / (time.monotonic() - start)
 
 
 def configuration(run: Run, runs: Path, more: Mapping[str, Any] | None = None) -> Path:
@@ -229,24 +233,25 @@ def run_study(runs: Sequence[Run], kept: Kept, num_jobs: int = 1, folder: Path =
 def run_once(run: Run, runs: Path = RUNS) -> dict[str, Any]:
     """Run a run of a study, and return the numbers that are kept of it.
 
-    ``score`` is the mean of the columns, ``steps`` and ``seconds`` are those of learning, validations included, and
-    ``reached`` the step of the first validation that is good enough; null if there is none.
+    ``score`` is the mean of the columns, ``steps`` and ``seconds`` are those of learning, validations included, in CPU
+    time: other processes on the machine do not count. ``reached`` is the step of the first validation that is good
+    enough; null if there is none.
 
     Raises:
         RunError: If it fails.
     """
     file, place = configuration(run, runs), runs / run.folder
-    command("fit", ["--config", str(file)], runs, run.folder)
+    share = command("fit", ["--config", str(file)], runs, run.folder)
     measured = results = load_results(place / "metrics.json")
     if run.tested_on is not None:
         command("test", ["--config", str(configuration(run, runs, run.tested_on))], runs, run.folder)
-        [tested] = place.glob("test_*/metrics.json")
+        tested = max(place.glob("test_*/metrics.json"), key=lambda file: file.stat().st_mtime)
         measured = load_results(tested)
     summary = measured.summary
     names = [summary_key(column, row) for column in run.columns for row in ("learned", PRIOR, NOISE_FLOOR)]
     numbers: dict[str, Any] = {name: round(summary[name], DIGITS) for name in names if name in summary}
     numbers["score"] = round(sum(summary[column] for column in run.columns) / len(run.columns), DIGITS)
-    numbers |= {"steps": results.measured_with.steps, "seconds": round(results.seconds["training"], 1)}
+    numbers |= {"steps": results.measured_with.steps, "seconds": round(results.seconds["training"] * share, 1)}
     if run.reach is not None:
         logs = sorted(place.glob("csv/version_*/metrics.csv"), key=lambda log: log.stat().st_mtime)
         numbers["reached"] = first_below(logs, run.reach)

@@ -116,7 +116,7 @@ def test_a_run_is_run_once_and_measured_on_another_target(
 
 
 def test_a_run_that_fails_says_why_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = WorldRun("wrong", ["multimnist_quick"], 0, {"trainer": {"max_step": 1}})
+    run = WorldRun("wrong", ["multimnist_quick"], 0, {"trainer": {"stpes": 1}})
     with pytest.raises(RunError, match=r"wrong failed with exit code 2: .* \(see .*wrong.log\)"):
         run_world(run, tmp_path / "runs", tmp_path / "results")
     assert not (tmp_path / "results").exists()
