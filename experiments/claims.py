@@ -215,6 +215,10 @@ def interval_of(one: Values) -> Interval:
     return mean_interval([one[seed] for seed in sorted(one)])
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the page."""
     PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

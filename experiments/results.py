@@ -17,12 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import claims
 from running import KEPT, RUNS, Kept, WorldRun, check_run, run_all, run_study, run_world
 from studies import Chosen, Study
-from tables import run_name, study_tables, world_tables, write_tables
+from tables import row_titles, run_name, study_tables, world_tables, write_tables
 
 from ms2.core.configurations import merge, read
-from ms2.core.errors import UserError
+from ms2.core.errors import UserError, suggest
 
 HERE = Path(__file__).parent
 REAL_DIGITS, IMAGE_DISTANCES = HERE / "real_digits.yaml", HERE / "image_distances.yaml"
@@ -43,7 +44,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"\n{name}\n", *lines, sep="\n")
     if args.write:
         written = write_tables(sorted((HERE.parent / "docs").rglob("*.md")), tables)
-        print(f"\nwritten into docs: {', '.join(written) or 'nothing'}")
+        claims.main()
+        print(f"\nwritten into docs: {', '.join([*written, 'claims.md'])}")
     print(*(f"failed: {what}" for what in failed), sep="\n", file=sys.stderr, end="\n" if failed else "")
     return int(bool(failed))
 
@@ -62,7 +64,7 @@ def arguments(worlds: Sequence[str]) -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, help="runs at a time, each with one thread")
     add("--check", action="store_true", help="only check the settings of a study's rows, without any training")
     add("--table-only", action="store_true", help="only print the tables of the runs there are")
-    add("--write", action="store_true", help="write the tables between their markers in docs")
+    add("--write", action="store_true", help="write the tables between their markers in docs, and the page of claims")
     return parser
 
 
@@ -86,6 +88,10 @@ def study(args: argparse.Namespace, worlds: Mapping[str, Any]) -> tuple[list[str
 def world(args: argparse.Namespace, worlds: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
     """Run what is missing of a world's table; return what failed, and the table."""
     table = worlds[args.table]
+    known = [*row_titles(table), *table["parameters"]]
+    for name in args.names:
+        if name not in known:
+            raise UserError(f"the table of {args.table} has no configuration {name!r}. {suggest(name, known)}")
     configs = args.names or list(table["experiments"]) or table["parameters"]
     failed: list[str] = []
     if not args.table_only:
@@ -95,9 +101,9 @@ def world(args: argparse.Namespace, worlds: Mapping[str, Any]) -> tuple[list[str
             for seed in (table["seeds"] if args.seeds is None else args.seeds)
         ]
         failed = run_all(runs, partial(run_world, folder=RUNS, kept=KEPT), args.jobs)
-    lines = world_tables(args.table, table, configs, args.mnist)
-    name = " ".join([args.table, *args.names, *(["mnist"] if args.mnist else [])])
-    return failed, {name: lines} if len(lines) > 2 else {}
+    source = [args.table, *(["mnist"] if args.mnist else [])]
+    tables = world_tables(args.table, table, known, args.mnist)  # of all that is kept
+    return failed, {" ".join([*source, name]).strip(): lines for name, lines in tables.items()}
 
 
 def world_run(world: str, table: Mapping[str, Any], config: str, seed: int, mnist: str | None) -> WorldRun:

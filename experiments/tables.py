@@ -88,20 +88,28 @@ def seconds(found: Sequence[Results]) -> str:
     return f"{sum(results.seconds['total'] for results in found) / len(found):.0f}"
 
 
-def world_tables(world: str, table: Mapping[str, Any], configs: Sequence[str], mnist: str | None) -> list[str]:
-    """Format all tables of a world."""
-    lines: list[str] = []
-    for config in configs:
-        if config in table["parameters"] and (some := parameter_table(world, table, config)):
-            lines += [*some, ""]
+def row_titles(table: Mapping[str, Any]) -> dict[str, str]:
+    """Return the titles of a world's configurations that learn structure."""
+    return {**table["experiments"], **table.get("large", {})}
+
+
+def world_tables(
+    world: str, table: Mapping[str, Any], configs: Sequence[str], mnist: str | None
+) -> dict[str, list[str]]:
+    """Format all tables of a world: that of structure, whose name is empty, and others by name."""
+    found: dict[str, list[str]] = {}
     of_structure = [config for config in configs if config not in table["parameters"]]
     if of_structure:
-        lines += structure_table(world, table, of_structure, mnist)
+        found[""] = structure_table(world, table, of_structure, mnist)
+    for config in configs:
+        if config in table["parameters"]:
+            found[config] = parameter_table(world, table, config)
     for config in of_structure if "numbers" in table else ():
         runs = finished(world, config, list(table["seeds"]), mnist)
         if runs:
-            lines += ["", *number_table(runs, table["numbers"]), "", *reading_table(runs, table["numbers"])]
-    return lines
+            found[f"{config} by class"] = number_table(runs, table["numbers"])
+            found[f"{config} readings"] = reading_table(runs, table["numbers"])
+    return {name: lines for name, lines in found.items() if len(lines) > 2}
 
 
 def structure_table(world: str, table: Mapping[str, Any], configs: Sequence[str], mnist: str | None) -> list[str]:
@@ -115,7 +123,7 @@ def structure_table(world: str, table: Mapping[str, Any], configs: Sequence[str]
                 lines.append(line(title, *(cell(found, column, row) for column in columns.values()), "", len(found)))
         if found:
             cells = [cell(found, column, LEARNED) for column in columns.values()]
-            lines.append(line(table["experiments"][config], *cells, seconds(found), len(found)))
+            lines.append(line(row_titles(table)[config], *cells, seconds(found), len(found)))
     return lines
 
 

@@ -91,7 +91,9 @@ def test_every_part_of_a_study_has_its_place_on_a_page() -> None:
 
 
 def test_the_table_of_a_world_is_built_from_what_is_kept() -> None:
-    lines = world_tables("driving", read(ROOT / "experiments" / "tables.yaml")["driving"], ["quick"], None)
+    tables = world_tables("driving", read(ROOT / "experiments" / "tables.yaml")["driving"], ["quick"], None)
+    assert list(tables) == ["", "quick by class", "quick readings"]
+    lines = tables[""]
     titles, _, *rows = [line for line in lines if line.startswith("|")]
     assert titles.split(" | ")[1:3] == ["cars TV", "mean TV"]
     number = len(list((ROOT / "results").glob("driving_quick_seed*")))
@@ -108,6 +110,11 @@ def test_reported_targets_are_drawn_by_their_seed() -> None:
             target = settings["data"]["target"]["init_args"]
             assert target["seed"] == target["structure_prior"]["init_args"]["seed"] == seed
     assert len(tables["aerial2d"]["seeds"]) == 5
+
+
+def test_an_unknown_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["multimnist", "papr", "--table-only"]) == 2
+    assert "the table of multimnist has no configuration 'papr'. Did you mean 'paper'" in capsys.readouterr().err
 
 
 def test_an_unknown_part_is_named(capsys: pytest.CaptureFixture[str]) -> None:
