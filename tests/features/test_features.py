@@ -184,6 +184,9 @@ def test_embeddings_have_unit_variance_over_the_images_of_training(name: str) ->
     assert constant.float().mean() < 0.3, "of units that are never active"
     torch.testing.assert_close(embedding.mean(0)[~constant], torch.zeros(int((~constant).sum())), atol=0.1, rtol=0)
     torch.testing.assert_close(embedding.var(0)[~constant], torch.ones(int((~constant).sum())), atol=0.25, rtol=0)
+    extractor.calibrate(labels.image for labels in training)
+    exact = extractor(torch.cat([labels.image for labels in training]))["embedding"].var(0)[~constant]
+    torch.testing.assert_close(exact, torch.ones_like(exact), atol=1e-3, rtol=0)
 
 
 def test_an_extractor_without_heads_is_refused() -> None:

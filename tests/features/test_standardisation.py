@@ -53,6 +53,16 @@ def test_features_of_all_batches_have_mean_0_and_variance_1() -> None:
     torch.testing.assert_close(y.var(0), torch.ones(3), atol=0.03, rtol=0)
 
 
+def test_moments_can_be_measured_at_once() -> None:
+    [x] = batches(1)
+    x[:, 1] = 7.0  # constant
+    module = Standardisation(3).eval()
+    module.measure(x)
+    y = module(x)
+    torch.testing.assert_close(y.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.var(0), torch.tensor([1.0, 0.0, 1.0]))
+
+
 def test_first_batches_count_alike_and_old_ones_are_forgotten() -> None:
     found = batches(9)
     module = trained(found)

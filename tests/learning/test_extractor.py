@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import EXPECTED, Beads, abacus, fit, stage_trainer
+from helpers import EXPECTED, Beads, abacus, fit, rng, stage_trainer
 from jaxtyping import Float
 from torch import Tensor
 
 from ms2.features.base import Blocks, CountError, FeatureExtractor
 from ms2.features.dense import DenseCounts
+from ms2.features.resnet import ResNet
 from ms2.learning.extractor import ExtractorTraining
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
@@ -33,6 +34,19 @@ def test_the_extractor_is_trained(tmp_path: Path) -> None:
     stage_trainer(tmp_path, stage).fit(stage)
     assert features.scale.item() == pytest.approx(15, abs=0.1)
     assert stage.findings["prior"].scores["count_accuracy"] == 1
+
+
+def test_the_trained_extractor_is_calibrated_with_images_of_training(tmp_path: Path) -> None:
+    """Three steps leave running moments that are far from those of the final weights."""
+    world = World(MultiMNIST(), RandomDigits(1, 5), UniformPlacement(), DigitCanvas(canvas_size=24, digit_size=8))
+    features = ResNet(1, list("0123456789"), widths=(8, 8, 16), pool="mean")
+    stage = ExtractorTraining(world, features, max_steps=3, batch_size=4, lr=1e-2, num_probe_images=300)
+    stage_trainer(tmp_path, stage).fit(stage)
+    images = world.renderer.render(world.sample_prior(1000, rng()))
+    variance = features(images)["embedding"].var(0)
+    varying = variance > 0
+    assert varying.sum() > 4
+    torch.testing.assert_close(variance[varying], torch.ones_like(variance[varying]), atol=0.3, rtol=0)
 
 
 @pytest.mark.parametrize("side", [12, 120])

@@ -252,6 +252,13 @@ class TrainedExtractor(FeatureExtractor, ABC):
         """Estimate, by block, the fraction of images whose count exceeds the block's last bin; empty if unknown."""
         return {}
 
+    def calibrate(self, images: Iterator[Float[Tensor, "b c h w"]]) -> None:
+        """Set what is measured with the final weights, such as the features' moments; nothing by default.
+
+        Args:
+            images: Batches of images of training, which are rendered as they are asked for.
+        """
+
     @abstractmethod
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Predict presence and numbers of objects, to measure the extractor's accuracy."""

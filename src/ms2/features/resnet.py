@@ -1,7 +1,7 @@
 """The paper's extractor: a small residual network with heads for the whole image (sections 4.1 and 4.2)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -235,6 +235,17 @@ class ResNet(TrainedExtractor):
         if self.presence_head:
             loss = loss + F.binary_cross_entropy_with_logits(presence, (counts > 0).float())
         return loss
+
+    @torch.no_grad()
+    def calibrate(self, images: Iterator[Float[Tensor, "b c h w"]]) -> None:
+        """Give the embedding unit variance over images, as it is in evaluation mode.
+
+        In training, each batch normalises its maps by itself. Where images differ much in what they hold, maps of a few
+        images vary less than those that running moments have normalised.
+        """
+        trunk, pooling, standardisation = self.embedding
+        pooled = [pooling(trunk(some.contiguous(memory_format=torch.channels_last))) for some in images]
+        standardisation.measure(torch.cat(pooled))
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]

@@ -44,6 +44,12 @@ class Standardisation(RunningMoments):
     constant dimension becomes 0 everywhere.
     """
 
+    def measure(self, x: Float[Tensor, "n d"]) -> None:
+        """Take the moments of these features in place of the running ones."""
+        variance, mean = torch.var_mean(x.float(), 0)
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
+
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """Standardise features; in training, update the running moments too."""
         x = x.float()  # squares of small numbers are zero in half precision

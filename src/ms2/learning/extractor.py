@@ -1,6 +1,7 @@
 """Extractor stage: train a feature extractor on rendered prior samples, whose labels are exact."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ms2.core.seeding import generator
 from ms2.features.base import FeatureExtractor, TrainedExtractor
 from ms2.learning.drawn_ahead import used_entries
 from ms2.learning.muon import Muon
-from ms2.learning.probe import probe
+from ms2.learning.probe import BATCH_SIZE, probe
 from ms2.learning.rendered_ahead import RenderedAhead
 from ms2.learning.rendered_once import RenderedOnce
 from ms2.learning.stage import Stage
@@ -44,7 +45,8 @@ class ExtractorTraining(Stage[SceneBatch]):
             objects than the world's lets the extractor read those too.
         probe_priors: Parameter priors by name, besides the world's, on whose images the trained extractor's counts are
             compared with the true ones.
-        num_probe_images: Number of images of each parameter prior in that comparison, the world's included.
+        num_probe_images: Number of images of each parameter prior in that comparison, the world's included. The trained
+            extractor is calibrated with as many images of training before.
         hidden_lr: Peak learning rate of the weights of hidden layers, whose steps are orthogonalised (`Muon`); None to
             train all weights with AdamW.
         num_images: Number of images that are rendered, after which the same ones are used again; a multiple of
@@ -156,11 +158,19 @@ class ExtractorTraining(Stage[SceneBatch]):
         assert isinstance(self.features, TrainedExtractor)
         return self.features.loss(labels.image, labels, scenes)
 
+    def _training_images(self) -> Iterator[Tensor]:
+        """Render images as those of training; the same in all processes."""
+        draw = generator(self.seed, "calibration", device=self.device)
+        for start in range(0, self.num_probe_images, BATCH_SIZE):
+            number = min(BATCH_SIZE, self.num_probe_images - start)
+            yield self.world.renderer.render(self.draw_samples(number, draw))
+
     def on_fit_end(self) -> None:
-        """Measure how accurately the trained extractor counts."""
+        """Calibrate the trained extractor, and measure how accurately it counts."""
         if isinstance(self.features, TrainedExtractor):
             self.to(self.trainer.strategy.root_device)  # Lightning has moved it to the CPU by now
             self.features.eval()
+            self.features.calibrate(self._training_images())
             self.findings = probe(
                 self.features, self.world, self.probe_priors, self.num_probe_images, self.seed, self.structure_prior
             )
