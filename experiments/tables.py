@@ -104,7 +104,7 @@ def world_tables(
     for config in configs:
         if config in table["parameters"]:
             found[config] = parameter_table(world, table, config)
-    for config in of_structure if "numbers" in table else ():
+    for config in configs if "numbers" in table else ():
         runs = finished(world, config, list(table["seeds"]), mnist)
         if runs:
             found[f"{config} by class"] = number_table(runs, table["numbers"])
@@ -176,7 +176,7 @@ def parameter_table(world: str, table: Mapping[str, Any], config: str) -> list[s
         cells = [cell(found, column, own) for column, own in zip(columns.values(), rows, strict=True)]
         if any(text for title, text in zip(columns, cells, strict=True) if title not in of_structure):
             lines.append(line(structure, parameters, *cells))
-    return [*lines, "", f"{len(found)} seeds, {seconds(found)} seconds each."]
+    return [*lines, "", f"{len(found)} seed{'s' * (len(found) > 1)}, {seconds(found)} seconds each."]
 
 
 # -- studies -------------------------------------------------------------------------------------------
