@@ -19,6 +19,7 @@ from ms2.learning.probe import measure_channel, probe
 from ms2.learning.structure_learner import StructureLearner
 from ms2.metrics.histograms import total_variation
 from ms2.models.scene_model import SceneModel
+from ms2.objectives.kde import KDE
 from ms2.scene.batch import scenes_from_derivations
 
 pytestmark = EXPECTED
@@ -177,5 +178,12 @@ def test_errors_say_what_to_do() -> None:
         CountLikelihood().prepare(scene_model, Counting(), ones, NOTHING, 0)
     with pytest.raises(UserError, match="names a number twice"):
         CountLikelihood(blocks=["count", "count"])
+    with pytest.raises(UserError, match="blocks is empty: name numbers"):
+        CountLikelihood(blocks=[])
+    with pytest.raises(UserError, match="held_out must be less than 1"):
+        CountLikelihood(held_out=1.0)
+    both = StructureLearner(KDE(blocks=["classes"]), Normalised(), likelihood=CountLikelihood())
+    with pytest.raises(UserError, match="Beads reads no expected numbers"):  # rather than that a block is missing
+        both.check_features(scene_model, Beads(), WORLD.sample_prior(4, rng()))
     with pytest.raises(UserError, match="neither an objective nor a likelihood"):
         StructureLearner(None, Normalised())

@@ -1,5 +1,6 @@
 """What an extractor reads of each number of objects, measured on labelled renders."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -35,12 +36,12 @@ def reading_quality(of_structure: float, of_visible: float) -> Quality:
 
     Returns:
         ``read`` if the reading tells how many there are; ``hidden`` if it tells how many can be seen, but much is
-        hidden, so that no better extractor would help; ``not read`` if it tells nothing of how many there are, and
+        hidden, so that no better extractor would help; ``not read`` if it tells nothing of how many can be seen, and
         ``blurred`` otherwise.
     """
     if of_structure >= READ:
         return "read"
-    if of_structure < NOT_READ:
+    if of_visible < NOT_READ:
         return "not read"
     return "hidden" if of_visible >= READ else "blurred"
 
@@ -70,6 +71,7 @@ class ReadingChannel(nn.Module):
         highest: Highest reading of each number.
         fractions: Information of each reading about the number of objects and about the number visible, as fractions of
             their entropies, in the images that `quality` is judged by.
+        by_chance: Information that shuffled readings seem to hold of both.
 
     Example:
         >>> channel = ReadingChannel({"count_car": [0]}, largest=3)
@@ -83,6 +85,7 @@ class ReadingChannel(nn.Module):
     edges: Tensor
     highest: Tensor
     fractions: Tensor
+    by_chance: Tensor
     members: Tensor
     basis: Tensor
     hidden_weight: Tensor
@@ -100,6 +103,7 @@ class ReadingChannel(nn.Module):
         self.register_buffer("edges", torch.zeros(len(sets), NUM_BINS - 1))
         self.register_buffer("highest", torch.zeros(len(sets)))
         self.register_buffer("fractions", torch.zeros(2, len(sets)))
+        self.register_buffer("by_chance", torch.zeros(2, len(sets)))
         rank = torch.linspace(-1, 1, NUM_BINS)
         basis = [torch.special.legendre_polynomial_p(rank, d) for d in range(1, DEGREE + 1)]
         self.register_buffer("basis", torch.stack(basis), persistent=False)
@@ -136,19 +140,21 @@ class ReadingChannel(nn.Module):
             judged: Whether `quality` is judged by these images. It should not be where numbers vary less than those
                 that the extractor was trained on: the less a number varies, the less any reading tells of it.
         """
-        inner = torch.linspace(0, 1, NUM_BINS + 1, device=readings.device)[1:-1]
-        self.edges.copy_(readings.double().quantile(inner.double(), 0).T)
+        self.edges.copy_(torch.stack([_edges(one) for one in readings.double().unbind(1)]))
         self.highest.copy_(readings.amax(0))
         size, bins = self.largest + 1, self.bins(readings)
         place = numbers.clamp(max=self.largest) * size + visible.clamp(max=self.largest)
         place = place * NUM_BINS + bins
         counts = torch.stack([one.bincount(minlength=size * size * NUM_BINS) for one in place.unbind(1)])
         self.joint.copy_(counts.view_as(self.joint))
+        if len(self.names) > 1:  # there is nothing else to depend on otherwise
+            self._fit(bins, numbers, generator)
+        shuffled = bins[torch.randperm(len(bins), generator=generator, device=bins.device)]
+        by_chance = [_information(self._counts(number, shuffled)) for number in (numbers, visible)]
+        self.by_chance.copy_(torch.stack(by_chance))
         if judged:
             found = [self.information(seen) / self.entropy(seen).clamp(min=TINY) for seen in (False, True)]
             self.fractions.copy_(torch.stack(found))
-        if len(self.names) > 1:  # there is nothing else to depend on otherwise
-            self._fit(bins, numbers, generator)
 
     def bins(self, readings: Float[Tensor, "m k"]) -> Int[Tensor, "m k"]:
         """Compute the bin of each reading."""
@@ -192,11 +198,18 @@ class ReadingChannel(nn.Module):
         Args:
             visible: Of the number visible instead of the number of objects.
 
-        The estimate from counts is corrected for its bias (Miller and Madow, 1955).
+        The estimate from counts is corrected for its bias (Miller and Madow, 1955). With few images much is left of it:
+        about the estimate for readings that are shuffled among the images, which is subtracted where it is positive.
         """
-        counts = self.joint.sum(1 if visible else 2)
-        found = _entropy(counts.sum(2)) + _entropy(counts.sum(1)) - _entropy(counts.flatten(1))
+        found = _information(self.joint.sum(1 if visible else 2)) - self.by_chance[int(visible)].clamp(min=0)
         return found.clamp(min=0)
+
+    def _counts(self, numbers: Int[Tensor, "m k"], bins: Int[Tensor, "m k"]) -> Float[Tensor, "k n r"]:
+        """Count images by number and by bin of the reading."""
+        size = self.largest + 1
+        place = numbers.clamp(max=self.largest) * NUM_BINS + bins
+        counts = torch.stack([one.bincount(minlength=size * NUM_BINS) for one in place.unbind(1)])
+        return counts.view(-1, size, NUM_BINS).to(self.joint)
 
     def entropy(self, visible: bool = False) -> Float[Tensor, " k"]:
         """Estimate the entropy of the number of objects, or of those visible, in nats: the most a reading can hold."""
@@ -253,6 +266,28 @@ class ReadingChannel(nn.Module):
         everything = everything / everything.sum(2, keepdim=True).clamp(min=1)
         number = counts.sum(2, keepdim=True)
         return (counts + PSEUDO_COUNT * everything) / (number + PSEUDO_COUNT) * (number > 0)
+
+
+def _edges(readings: Float[Tensor, " m"]) -> Float[Tensor, " e"]:
+    """Compute the edges between bins of equally many readings, or between all of a few distinct ones.
+
+    Readings of few values, as those without error, would share bins where they are rare: the channel would not tell
+    them apart.
+    """
+    distinct = readings.unique()
+    if len(distinct) > NUM_BINS:
+        inner = torch.linspace(0, 1, NUM_BINS + 1, device=readings.device, dtype=readings.dtype)[1:-1]
+        return readings.quantile(inner)
+    between = F.pad((distinct[1:] + distinct[:-1]) / 2, (0, 1), value=math.inf)
+    # spread over all bins, by whose rank the tilt's polynomials go
+    bins = torch.linspace(0, NUM_BINS - 1, len(distinct), device=readings.device).round()
+    below = bins <= torch.arange(NUM_BINS - 1, device=readings.device)[:, None]
+    return between[below.sum(1) - 1]
+
+
+def _information(counts: Float[Tensor, "k n r"]) -> Float[Tensor, " k"]:
+    """Estimate the mutual information of number and bin from counts, in nats, with Miller and Madow's correction."""
+    return _entropy(counts.sum(2)) + _entropy(counts.sum(1)) - _entropy(counts.flatten(1))
 
 
 def _entropy(counts: Float[Tensor, "k n"]) -> Float[Tensor, " k"]:

@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from ms2.core.bounds import Fraction, PositiveInt
+from ms2.core.bounds import Bounds, PositiveInt
 from ms2.core.errors import UserError, suggest
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
@@ -26,6 +26,8 @@ MODEL_FRACTION = 0.75
 is read of numbers that the model does not draw."""
 MAX_BEYOND = 0.02
 """Fraction of target images with readings beyond all that were measured from which on to warn."""
+HeldOut = Annotated[float, Bounds(ge=0, lt=1)]
+"""Fraction of images that are not learned from."""
 NUM_PRIOR_SCENES = 10_000
 """Scenes of the prior whose numbers are kept where readings tell nothing."""
 
@@ -94,7 +96,7 @@ class CountLikelihood(Configured, nn.Module):
             on which the extractor was trained.
 
     Raises:
-        UserError: If a name is given twice.
+        UserError: If no name is given, or one twice.
     """
 
     measured_after: Tensor
@@ -103,12 +105,16 @@ class CountLikelihood(Configured, nn.Module):
     def __init__(
         self,
         blocks: Sequence[str] | None = None,
-        held_out: Fraction = 0.2,
+        held_out: HeldOut = 0.2,
         redraw_every: PositiveInt | None = None,
         num_images: PositiveInt = 2000,
         structure_prior: StructurePrior | None = None,
     ) -> None:
         super().__init__()
+        if blocks is not None and not blocks:
+            raise UserError(
+                "structure_learner.likelihood.blocks is empty: name numbers, or leave it out for all of them"
+            )
         if blocks is not None and len(set(blocks)) < len(blocks):
             raise UserError(f"structure_learner.likelihood.blocks names a number twice: {', '.join(blocks)}")
         self.blocks, self.held_out, self.redraw_every = blocks, held_out, redraw_every
@@ -208,7 +214,7 @@ class CountLikelihood(Configured, nn.Module):
         draw = generator(seed, "likelihood", device=readings.device)
         _warn_beyond(channel, readings)
         order = torch.randperm(len(readings), generator=draw, device=readings.device)
-        held, kept = readings[order].tensor_split([round(self.held_out * len(readings))])
+        held, kept = readings[order].tensor_split([min(round(self.held_out * len(readings)), len(readings) - 1)])
         if self.blocks is None:  # what is never seen, such as a scene's kind, is no number of objects
             names = [
                 name for name, shown in zip(names, (channel.entropy(visible=True) > 0).tolist(), strict=True) if shown

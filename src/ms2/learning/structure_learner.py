@@ -102,13 +102,14 @@ class StructureLearner(Learner):
 
     def check_features(self, model: SceneModel, features: FeatureExtractor, scenes: SceneBatch) -> None:
         """Check that the features have the blocks of the objective and of the credit assignment."""
+        nothing = torch.zeros(len(scenes))
+        counted = {} if self.likelihood is None else dict.fromkeys(self.likelihood.check(features), nothing)
         scores: dict[str, Tensor] = {}
         if self.objective is not None:
             found = features(model.world.renderer.render(scenes))
             scores, _ = self.objective.block_scores(found, found, torch.arange(len(scenes)), found)
-        if self.likelihood is not None:
-            scores |= dict.fromkeys(self.likelihood.check(features), torch.zeros(len(scenes)))
-        self.credit.scores(scores | {"rejection": torch.zeros(len(scenes))}, None)
+        scores |= counted
+        self.credit.scores(scores | {"rejection": nothing}, None)
 
     def weights(self, model: SceneModel) -> list[nn.Parameter]:
         """Return the weights of the structure model."""
