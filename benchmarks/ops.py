@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from ms2.cli.fit import CLI, silence_lightning
 from ms2.core import configurations
 from ms2.core.seeding import generator
-from ms2.features.base import TrainedExtractor
+from ms2.features.base import CountingExtractor
 from ms2.learning.count_likelihood import Readings
 from ms2.learning.data import IndexBatches
 from ms2.learning.drawn_ahead import BLOCK_SIZE
@@ -150,7 +150,7 @@ def count_learning(model: MetaSim2) -> dict[str, Row]:
         images = model.world.renderer.render(model.world.sample_prior(BATCH_SIZE, generator("operators")))
         model.target_features = model.features.eval()(images)
         likelihood = model.structure_learner.likelihood
-        if likelihood is not None and isinstance(model.features, TrainedExtractor):
+        if likelihood is not None and isinstance(model.features, CountingExtractor):
             likelihood.num_images = BATCH_SIZE
             draw = model.world.sample_prior
             measure_channel(model.features, model.world, draw, BATCH_SIZE, ("operators",))

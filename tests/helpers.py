@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from ms2.cli.commands import main
 from ms2.core import configurations
 from ms2.features.base import Blocks, CountPrediction, FeatureExtractor, TrainedExtractor
+from ms2.features.detections import Detections
+from ms2.features.detector_counts import DetectorCounts
+from ms2.features.object_detector import ObjectDetector
 from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.learning.data import TargetImages
 from ms2.learning.metasim2 import MetaSim2
@@ -315,3 +318,54 @@ def on_two_ranks(function: Callable[..., Any], folder: Path, *args: Any) -> Iter
         process.join(120)
         assert process.exitcode == 0
     return (torch.load(path, weights_only=False) for path in paths)
+
+
+# --- a world whose objects any detector would find ---
+
+
+class Bars(Renderer):
+    """A row of bars, one for each object, which is as light as its class is high."""
+
+    channels, size, attributes = 1, (4, 16), ()
+
+    def render(self, scenes: SceneBatch) -> Tensor:
+        row = nn.functional.pad(scenes.classes, (0, self.size[1] - scenes.classes.shape[1]), value=-1)
+        return ((row + 1) / 15).view(-1, 1, 1, self.size[1]).expand(-1, 1, *self.size)
+
+    def render_labelled(self, scenes: SceneBatch) -> Rendering:
+        number, used = scenes.classes.shape[1], scenes.mask
+        left = torch.arange(number).expand_as(scenes.classes)
+        boxes = torch.stack([left, torch.zeros_like(left), left + 1, torch.full_like(left, 4)], 2) * used[..., None]
+        corners = boxes[..., [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(2, (4, 2)).float()
+        instances = torch.full((len(scenes), *self.size), -1)
+        instances[:, :, :number] = torch.where(used, left, -1)[:, None]
+        kinds = (scenes.classes, scenes.parents)
+        return Rendering(self.render(scenes), *kinds, boxes.float(), corners, boxes.float(), instances, used.float())
+
+
+class BarDetector(ObjectDetector, selectable=False):
+    """Finds the bars of `Bars`, in images that are not resized, except those of some class."""
+
+    categories = tuple("0123456789")
+
+    def __init__(self, blind_to: int = -1) -> None:
+        super().__init__()
+        self.blind_to = blind_to
+
+    def forward(self, images: Tensor) -> Detections:
+        kinds = (15 * images[:, 0, 0]).round().long() - 1
+        kinds = kinds.where(kinds != self.blind_to, -1)
+        left = torch.arange(kinds.shape[1]).expand_as(kinds).float()
+        boxes = torch.stack([left, torch.zeros_like(left), left + 1, torch.full_like(left, 4)], 2)
+        return Detections(boxes, (kinds >= 0).float(), kinds)
+
+
+def bars(max_digits: int = 3) -> World:
+    """Up to three bars."""
+    return World(MultiMNIST(), UniformDigits(max_digits), UniformPlacement(), Bars())
+
+
+def bar_counts(counted: str = "0123456789", blind_to: int = -1, **settings: Any) -> DetectorCounts:
+    """Counts the bars of some classes."""
+    categories = {name: [name] for name in counted}
+    return DetectorCounts(1, list("0123456789"), BarDetector(blind_to), categories, **({"max_count": 3} | settings))

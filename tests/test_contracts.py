@@ -12,6 +12,7 @@ from typing import Any
 import docstring_parser
 import pytest
 import torch
+from onnx_files import write_reshaping
 from PIL import Image
 from torch import nn
 
@@ -24,7 +25,10 @@ from ms2.core.registry import KINDS, available
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
 from ms2.features.backbone import Backbone
+from ms2.features.detector_counts import DetectorCounts
+from ms2.features.onnx_detector import OnnxDetector
 from ms2.features.pretrained import PretrainedCounts
+from ms2.features.torchvision_detector import TorchvisionDetector
 from ms2.grammar.derivations import is_valid
 from ms2.metrics.statistics import StructureStatistic
 from ms2.priors.structure import MixturePrior, StructurePrior
@@ -89,7 +93,9 @@ LINKED = {"world", "grammar", "channels", "classes"}
 """Arguments that the program fills in."""
 REQUIRED = {
     *(
+        ("DetectorCounts", "detector"),
         ("Grammar", "rules"),
+        ("OnnxDetector", "file"),
         ("Folder", "root"),
         ("Kitti", "root"),
         ("Shards", "urls"),
@@ -221,8 +227,12 @@ def make(cls: type, folder: Path) -> Any:
         "scenario": "Urban",
     }
     fill |= {"world": WORLDS["multimnist"][0](), "grammar": MultiMNIST()}
+    if cls is OnnxDetector:
+        fill["file"] = str(write_reshaping(folder / "rows.onnx", [0, -1, 85]))
+    if cls is DetectorCounts:
+        fill |= {"classes": ["car"], "detector": TorchvisionDetector("ssdlite320_mobilenet_v3_large", None)}
     given = {p.name: fill[p.name] for p in arguments(cls) if p.default is p.empty}
-    if issubclass(cls, Backbone | PretrainedCounts):
+    if issubclass(cls, Backbone | PretrainedCounts | TorchvisionDetector):
         given["weights"] = None  # nothing is fetched here
     return cls(**given)
 

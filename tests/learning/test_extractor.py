@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import EXPECTED, Beads, abacus, fit, rng, stage_trainer
+from helpers import EXPECTED, Beads, abacus, bar_counts, bars, fit, on_two_ranks, rng, stage_trainer, trainer
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from ms2.features.base import Blocks, CountError, FeatureExtractor
 from ms2.features.dense import DenseCounts
 from ms2.features.resnet import ResNet
 from ms2.learning.extractor import ExtractorTraining
+from ms2.learning.stages import run_stage
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import RandomDigits, UniformPlacement
@@ -69,3 +70,42 @@ def test_an_extractor_that_isnt_trainable_is_left_alone(tmp_path: Path) -> None:
     fit(tmp_path, "plain", **settings, without=["model.features.init_args.widths"])
     kept = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()}
     assert kept == {"Pretraining", "TargetFeatures"}
+
+
+# --- extractors that count, and are not trained ---
+
+
+def test_an_extractor_that_counts_untrained_is_measured_without_a_step(tmp_path: Path) -> None:
+    features = bar_counts("012", blind_to=2)
+    stage = ExtractorTraining(bars(), features, batch_size=8, num_images=12, num_probe_images=400)
+    assert stage.needed and stage.max_steps == 0, "no images to train on are asked for"
+    stage.check()
+    record = run_stage(stage, lambda stage: stage_trainer(tmp_path, stage), tmp_path)
+    assert features.channel.is_measured and not record.reused and record.metrics == {}
+    read = record.probes["prior"].readings
+    assert list(read) == ["count_0", "count_1", "count_2"]
+    assert read["count_0"].bias == 0 == read["count_1"].deviation and read["count_0"].correlation == pytest.approx(1)
+    assert read["count_2"].bias < -0.1 and read["count_2"].quality == "not read"
+    assert record.probes["prior"].scores.keys() == {"class_error"}
+    again = bar_counts("012", blind_to=2)
+    other = ExtractorTraining(bars(), again, batch_size=8, num_images=12, num_probe_images=400)
+    assert run_stage(other, lambda stage: stage_trainer(tmp_path, stage), tmp_path).reused
+    assert torch.equal(again.channel.joint, features.channel.joint)
+
+
+def test_more_objects_than_an_untrained_extractor_counts_are_found(tmp_path: Path) -> None:
+    stage = ExtractorTraining(bars(), bar_counts(max_count=1, min_visibility=0.0))
+    with pytest.raises(CountError, match="but the extractor counts only to 1"):
+        stage.draw_samples(100, torch.Generator().manual_seed(0))
+
+
+def measured_on_a_rank(folder: Path) -> Tensor:
+    features = bar_counts("01")
+    stage = ExtractorTraining(bars(), features, num_probe_images=200)
+    run_stage(stage, lambda stage: trainer(folder, stage.max_steps, strategy="ddp", devices=2), folder / "cache")
+    return features.channel.joint
+
+
+def test_an_untrained_extractor_is_measured_by_several_processes(tmp_path: Path) -> None:
+    first, second = on_two_ranks(measured_on_a_rank, tmp_path, tmp_path)
+    assert torch.equal(first, second) and first.any()

@@ -17,7 +17,7 @@ from ms2.core.paths import OptionalPath
 from ms2.core.seeding import generator
 from ms2.evaluation.examples import NUM_EXAMPLES, render_examples
 from ms2.evaluation.label_sheet import label_sheet
-from ms2.features.base import FeatureExtractor, TrainedExtractor
+from ms2.features.base import CountingExtractor, FeatureExtractor
 from ms2.models.opening import find_configuration, open_model, parse_settings
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
@@ -110,7 +110,7 @@ def max_count_outcome(configuration: dict[str, Any], world: dict[str, Any], seed
         _, made = parse_settings(features_parser(), {"world": world, "features": features, **priors})
     except UserError as error:  # such as weights that are not here
         return Outcome("max_count", "The extractor counts as far as its training images need.", (), str(error))
-    if not isinstance(made.features, TrainedExtractor):
+    if not isinstance(made.features, CountingExtractor):
         return None
     return check_max_count(made.features, made.world, made.get("structure_prior"), made.get("parameter_prior"), seed)
 
@@ -128,5 +128,6 @@ def features_parser() -> ArgumentParser:
         ("attributes", lambda world: world.mutable_attributes),
         ("environment", lambda world: world.mutable_environment),
     ):
-        parser.link_arguments("world", f"features.init_args.{name}", found, apply_on="instantiate")
+        for features in ("features", "features.init_args.detected", "features.init_args.trained"):
+            parser.link_arguments("world", f"{features}.init_args.{name}", found, apply_on="instantiate")
     return parser

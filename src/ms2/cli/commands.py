@@ -91,6 +91,12 @@ COMMANDS = {
             "ms2.cli.check:check_command",
         ),
         Command(
+            "probe",
+            "Choose from which score and height a detector's boxes count, by renders alone",
+            "ms2 probe mine.yaml --num_images 400",
+            "ms2.cli.probe:probe_command",
+        ),
+        Command(
             "compare",
             "Train detectors on data of the prior and of a run with the same budget, and test both on the run's target",
             "ms2 compare runs/multimnist_quick --num_train_images 500 --train_steps 300",

@@ -93,6 +93,8 @@ def _stage_plan(stage: Stage, cache: Path) -> str:
     if files.result.exists():
         return f"done before, taken from {files.result}"
     step = read_cached(files.checkpoint, lambda saved: int(saved["global_step"]))
+    if stage.max_steps == 0:
+        return "measured on renders, not trained"
     return f"{stage.max_steps} steps" + ("" if step is None else f", resumed after step {step}")
 
 

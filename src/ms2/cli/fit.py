@@ -45,6 +45,8 @@ TRAINER_BOUNDS = {
 """Bounds of arguments that Lightning's Trainer does not check."""
 SHORT_OPTIONS = {"--evaluate_labels": "--evaluation.evaluate_labels"}
 """Options that 'ms2 compare' has under the short name too."""
+EXTRACTORS = ("model.features", "model.features.init_args.detected", "model.features.init_args.trained")
+"""Keys of the feature extractor and of those that it may consist of."""
 MAX_DRAWN_SEED = 2**31
 """Bound of seeds that are drawn; short enough to be typed."""
 
@@ -312,8 +314,9 @@ def link_parts(parser: LightningArgumentParser, seed: Callable[[bool | int], int
         ("attributes", lambda w: w.mutable_attributes),
         ("environment", lambda w: w.mutable_environment),
     ):
-        link("world", f"model.features.init_args.{name}", found, apply_on="instantiate")
-    for network in ("model.features", "model.reward.init_args.network"):
+        for features in EXTRACTORS:
+            link("world", f"{features}.init_args.{name}", found, apply_on="instantiate")
+    for network in (*EXTRACTORS, "model.reward.init_args.network"):
         for name, found in (("channels", lambda w: w.renderer.channels), ("classes", lambda w: list(w.classes))):
             link("world", f"{network}.init_args.{name}", found, apply_on="instantiate")
     for section in ("model", "data", "evaluation", *(stage.name for stage in STAGES)):

@@ -10,7 +10,7 @@ from ms2.contracts import gradients, images, labels, parameters, structure
 from ms2.contracts.base import BrokenPartError, Contract, Finding, Outcome, call, check, place, sample_scenes
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
-from ms2.features.base import CountError, TrainedExtractor
+from ms2.features.base import CountError, CountingExtractor
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
 from ms2.render.base import Rendering
@@ -132,7 +132,7 @@ def _raise_first(findings: Iterator[Finding]) -> None:
 
 
 def check_max_count(
-    features: TrainedExtractor,
+    features: CountingExtractor,
     world: World,
     structure_prior: StructurePrior | None = None,
     parameter_prior: ParameterPrior | None = None,

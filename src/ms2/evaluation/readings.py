@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ms2.core.seeding import generator
-from ms2.features.base import FeatureExtractor, TrainedExtractor
+from ms2.features.base import CountingExtractor, FeatureExtractor
 from ms2.metrics.base import round_fractions
 from ms2.metrics.results import LEARNED, PRIOR, TARGET, HistogramResult, ReadingResult
 from ms2.models.scene_model import ROWS, SceneModel
@@ -52,10 +52,10 @@ def read_images(
     Returns:
         The readings; None where the extractor does not count.
     """
-    if not isinstance(features, TrainedExtractor):
+    if not isinstance(features, CountingExtractor):
         return None
     features.eval()
-    device = next(features.parameters()).device
+    device = features.device
     batches = target.batches(BATCH_SIZE, device, limit=num_images)
     real = _read(features, (pixels.to(device).float() / 255 for _, pixels in batches))
     if real is None:
@@ -64,7 +64,7 @@ def read_images(
     return Readings(_summarise(counts, model.world.classes, target), list(_histograms(counts, model.world.classes)))
 
 
-def _read(features: TrainedExtractor, batches: Iterable[Float[Tensor, "b c h w"]]) -> Float[Tensor, "n c"] | None:
+def _read(features: CountingExtractor, batches: Iterable[Float[Tensor, "b c h w"]]) -> Float[Tensor, "n c"] | None:
     """Count the objects of each class in images, NaN for classes left out; None if the extractor counts nothing."""
     parts = []
     for images in batches:
@@ -76,10 +76,10 @@ def _read(features: TrainedExtractor, batches: Iterable[Float[Tensor, "b c h w"]
 
 
 def _read_generated(
-    features: TrainedExtractor, model: SceneModel, row: str, number: int, seed: int
+    features: CountingExtractor, model: SceneModel, row: str, number: int, seed: int
 ) -> Float[Tensor, "n c"]:
     """Count the objects of each class in generated images."""
-    draw = generator(seed, "readings", row, device=next(features.parameters()).device)
+    draw = generator(seed, "readings", row, device=features.device)
     sizes = [min(BATCH_SIZE, number - i) for i in range(0, number, BATCH_SIZE)]
     found = _read(features, (model.images(size, draw, ROWS[row]) for size in sizes))
     assert found is not None, "it has counted the target's"

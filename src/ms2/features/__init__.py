@@ -3,6 +3,7 @@
 from ms2.features.backbone import Backbone, InceptionPool3
 from ms2.features.base import (
     Blocks,
+    CountingExtractor,
     CountPrediction,
     FeatureExtractor,
     PretrainedWeights,
@@ -13,21 +14,30 @@ from ms2.features.base import (
 )
 from ms2.features.dense import DenseCounts
 from ms2.features.dense_attributes import DenseAttributes
+from ms2.features.detector_counts import DetectorCounts
+from ms2.features.mixed_counts import MixedCounts
+from ms2.features.onnx_detector import OnnxDetector
 from ms2.features.pretrained import PretrainedCounts
 from ms2.features.resnet import ResNet
+from ms2.features.torchvision_detector import TorchvisionDetector
 
 __all__ = [
     "Backbone",
     "Blocks",
     "CountPrediction",
+    "CountingExtractor",
     "DenseAttributes",
     "DenseCounts",
+    "DetectorCounts",
     "FeatureExtractor",
     "InceptionPool3",
+    "MixedCounts",
+    "OnnxDetector",
     "PretrainedCounts",
     "PretrainedWeights",
     "ResNet",
     "SceneFeatureExtractor",
+    "TorchvisionDetector",
     "TrainedExtractor",
     "state_bytes",
     "weights_fingerprint",

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -198,12 +199,12 @@ class SceneFeatureExtractor(FeatureExtractor, ABC):
         """
 
 
-class TrainedExtractor(FeatureExtractor, ABC):
-    """Extractor that is trained on samples of the prior, whose labels are exact and cost nothing.
+class CountingExtractor(FeatureExtractor, ABC):
+    """Extractor that reads numbers of objects, so that its errors can be measured on labelled renders.
 
     Attributes:
-        slots: What its count heads count.
-        min_visibility: Visible fraction of an object below which it is not labelled in training.
+        slots: What is counted.
+        min_visibility: Visible fraction of an object below which it is not labelled.
         min_height: Height in pixels below which it is not.
         channel: What is read of each number, once it was measured; None where `predict_counts` has no slots.
     """
@@ -216,14 +217,10 @@ class TrainedExtractor(FeatureExtractor, ABC):
         super().__init__()
         self.channel: ReadingChannel | None = None
 
-    @abstractmethod
-    def loss(
-        self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
-    ) -> Float[Tensor, ""]:
-        """Compute the training loss on labelled images, and on their scenes for extractors that predict parameters.
-
-        It must not wait for the device, as ``bool(tensor)`` does: what has to be read belongs into `check_numbers`.
-        """
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters, or of the buffers of an extractor without any."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def labels_all(self) -> bool:
@@ -237,7 +234,7 @@ class TrainedExtractor(FeatureExtractor, ABC):
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
     ) -> None:
-        """Check that the objects of scenes that are seen can all be counted; called for some of the training images.
+        """Check that the objects of scenes that are seen can all be counted; called for some of the rendered images.
 
         Args:
             classes: Class number of each object, or -1.
@@ -252,16 +249,29 @@ class TrainedExtractor(FeatureExtractor, ABC):
         """Estimate, by block, the fraction of images whose count exceeds the block's last bin; empty if unknown."""
         return {}
 
+    @abstractmethod
+    def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
+        """Predict presence and numbers of objects; NaN for classes that are not read."""
+
+
+class TrainedExtractor(CountingExtractor, ABC):
+    """Counting extractor that is trained on samples of the prior, whose labels are exact and cost nothing."""
+
+    @abstractmethod
+    def loss(
+        self, images: Float[Tensor, "b c h w"], labels: Rendering, scenes: SceneBatch | None = None
+    ) -> Float[Tensor, ""]:
+        """Compute the training loss on labelled images, and on their scenes for extractors that predict parameters.
+
+        It must not wait for the device, as ``bool(tensor)`` does: what has to be read belongs into `check_numbers`.
+        """
+
     def calibrate(self, images: Iterator[Float[Tensor, "b c h w"]]) -> None:
         """Set what is measured with the final weights, such as the features' moments; nothing by default.
 
         Args:
             images: Batches of images of training, which are rendered as they are asked for.
         """
-
-    @abstractmethod
-    def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
-        """Predict presence and numbers of objects, to measure the extractor's accuracy."""
 
 
 class CountError(UserError):

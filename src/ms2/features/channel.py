@@ -63,8 +63,10 @@ class ReadingChannel(nn.Module):
     Args:
         sets: Count slots that are added up to each number, by its name.
         largest: Largest number that is told apart; larger ones are taken for it.
+        num_slots: Number of count slots; by default up to the last one that is added up.
 
     Attributes:
+        sets: Count slots that are added up to each number, by its name.
         names: Names of the numbers.
         joint: Images by number, by number visible and by bin of the reading; all zero before `measure`.
         edges: Edges between the bins of readings.
@@ -93,11 +95,13 @@ class ReadingChannel(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, sets: Mapping[str, Sequence[int]], largest: Dimension) -> None:
+    def __init__(
+        self, sets: Mapping[str, Sequence[int]], largest: Dimension, num_slots: Dimension | None = None
+    ) -> None:
         super().__init__()
-        self.names, self.largest = list(sets), largest
-        num_slots = 1 + max(max(slots) for slots in sets.values())
-        members = [[int(slot in slots) for slots in sets.values()] for slot in range(num_slots)]
+        self.sets, self.names, self.largest = dict(sets), list(sets), largest
+        num_slots = num_slots or 1 + max(max(slots) for slots in sets.values())
+        members = [[slot in slots for slots in sets.values()] for slot in range(num_slots)]
         self.register_buffer("members", torch.tensor(members), persistent=False)
         self.register_buffer("joint", torch.zeros(len(sets), largest + 1, largest + 1, NUM_BINS))
         self.register_buffer("edges", torch.zeros(len(sets), NUM_BINS - 1))
@@ -120,7 +124,7 @@ class ReadingChannel(nn.Module):
 
     def sums(self, slots: Shaped[Tensor, "m s"]) -> Shaped[Tensor, "m k"]:
         """Add up numbers in slots, read or true, to those of each name."""
-        return (slots.unsqueeze(2) * self.members).sum(1)
+        return slots.unsqueeze(2).where(self.members, 0).sum(1)  # not times: slots that are not read are NaN
 
     def measure(
         self,

@@ -13,6 +13,7 @@ from ms2.core.bounds import Bounds, Dimension, Fraction, NonNegativeFloat, Posit
 from ms2.features.base import Blocks, CountPrediction, CountSlots, TrainedExtractor, check_counts, check_names
 from ms2.features.channel import ReadingChannel
 from ms2.features.context import AxialContext, FeaturePyramid
+from ms2.features.count_bins import CountBins
 from ms2.features.resnet import ResidualBlock, residual_trunk, strided_trunk
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
@@ -89,8 +90,6 @@ class DenseCounts(TrainedExtractor):
     weights: Tensor
     thresholds: Tensor
     summed: Tensor
-    largest: Tensor
-    bins: Tensor
     corners: Tensor
     first_cell: Tensor
 
@@ -115,7 +114,7 @@ class DenseCounts(TrainedExtractor):
     ) -> None:
         super().__init__()
         self.total_weight, self.half_cell_shift = total_weight, half_cell_shift
-        self.min_visibility, self.min_height, self.count_kernel_std = min_visibility, min_height, count_kernel_std
+        self.min_visibility, self.min_height = min_visibility, min_height
         self.count_weight = count_weight
         self.background_weight = background_weight
         self.slots = CountSlots(classes, parents_per_class)
@@ -133,11 +132,8 @@ class DenseCounts(TrainedExtractor):
         sets = {f"count_{name}": [s] for s, name in enumerate(self.slots.names)}
         sets |= {name: slots for name, (slots, _) in self.counted.items()}
         self.channel = ReadingChannel(sets, max((number for _, number in self.counted.values()), default=1))
-        largest = torch.tensor([float(number) for _, number in self.counted.values()])
         self.register_buffer("summed", summed, persistent=False)
-        self.register_buffer("largest", largest[:, None], persistent=False)
-        bins = max((number for _, number in self.counted.values()), default=0) + 1
-        self.register_buffer("bins", torch.arange(float(bins)), persistent=False)
+        self.bins = CountBins({name: number for name, (_, number) in self.counted.items()}, count_kernel_std)
         self.register_buffer("first_cell", torch.tensor(-0.5), persistent=False)
         self.register_buffer("corners", torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1.0]]), persistent=False)
         make_trunk = residual_trunk if trunk == "residual" else strided_trunk
@@ -157,12 +153,7 @@ class DenseCounts(TrainedExtractor):
     def count_blocks(self, slots: Float[Tensor, "b s"]) -> Blocks:
         """Compute the blocks from expected numbers in each slot."""
         numbers = self._numbers(slots)
-        blocks = {"classes": numbers[:, : self.num_classes]}
-        number = torch.minimum(numbers[:, self.num_classes :].unsqueeze(2), self.largest)
-        bumps = torch.exp(-0.5 * ((number - self.bins) / self.count_kernel_std) ** 2)
-        for (name, (_, max_count)), block in zip(self.counted.items(), bumps.unbind(1), strict=True):
-            blocks[name] = block[:, : max_count + 1]
-        return blocks
+        return {"classes": numbers[:, : self.num_classes], **self.bins(numbers[:, self.num_classes :])}
 
     def _numbers(self, slots: Float[Tensor, "b s"]) -> Float[Tensor, "b n"]:
         """Sum up slots, for each class and then for each count block; in full precision, as a product may not be."""
@@ -170,9 +161,7 @@ class DenseCounts(TrainedExtractor):
 
     def overflow_fraction(self, images: Float[Tensor, "b c h w"]) -> dict[str, float]:
         """Estimate, by block, the fraction of images whose count exceeds the block's last bin."""
-        numbers = self._numbers(self.expected_counts(images))[:, self.num_classes :]
-        beyond = (numbers > self.largest.squeeze(1) + 0.5).float().mean(0)
-        return dict(zip(self.counted, beyond.tolist(), strict=True))
+        return self.bins.overflow_fraction(self._numbers(self.expected_counts(images))[:, self.num_classes :])
 
     def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s"]:
         """Compute the expected number of objects in each slot."""

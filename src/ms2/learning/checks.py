@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ms2.contracts.checks import check_first_batch, check_max_count
 from ms2.core.errors import UserError
-from ms2.features.base import FeatureExtractor, TrainedExtractor
+from ms2.features.base import CountingExtractor, FeatureExtractor
 from ms2.learning.extractor import ExtractorTraining
 from ms2.learning.stage import Stage
 from ms2.learning.turns import Turns
@@ -80,7 +80,7 @@ def check_first_images(world: World, seed: int, stages: Sequence[Stage], device:
     """
     check_first_batch(world, seed, device)
     for stage in stages:
-        if isinstance(stage, ExtractorTraining) and isinstance(stage.features, TrainedExtractor):
+        if isinstance(stage, ExtractorTraining) and isinstance(stage.features, CountingExtractor):
             outcome = check_max_count(stage.features, world, stage.structure_prior, stage.parameter_prior, seed, device)
             for finding in outcome.findings:
                 raise UserError(finding.found)
@@ -88,7 +88,7 @@ def check_first_images(world: World, seed: int, stages: Sequence[Stage], device:
 
 def overflow_warning(features: FeatureExtractor) -> Inspect | None:
     """Return a function of target images that warns if they hold more than the features can count."""
-    if not isinstance(features, TrainedExtractor):
+    if not isinstance(features, CountingExtractor):
         return None
 
     def warn(images: Float[Tensor, "b c h w"]) -> None:

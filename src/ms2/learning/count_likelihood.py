@@ -13,7 +13,7 @@ from ms2.core.bounds import Bounds, PositiveInt
 from ms2.core.errors import UserError, suggest
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
-from ms2.features.base import Blocks, CountSlots, FeatureExtractor, TrainedExtractor
+from ms2.features.base import Blocks, CountingExtractor, CountSlots, FeatureExtractor
 from ms2.features.channel import ReadingChannel
 from ms2.learning.probe import measure_channel
 from ms2.models.scene_model import SceneModel
@@ -39,7 +39,7 @@ class Readings(FeatureExtractor, selectable=False):
         features: The extractor, with a channel.
     """
 
-    def __init__(self, features: TrainedExtractor) -> None:
+    def __init__(self, features: CountingExtractor) -> None:
         super().__init__()
         self.features = features
 
@@ -129,7 +129,7 @@ class CountLikelihood(Configured, nn.Module):
         Raises:
             UserError: If the extractor reads no numbers, or none of a name.
         """
-        channel = features.channel if isinstance(features, TrainedExtractor) else None
+        channel = features.channel if isinstance(features, CountingExtractor) else None
         if channel is None:
             raise UserError(
                 f"{type(features).__name__} reads no expected numbers of objects, from which structure_learner."
@@ -167,7 +167,7 @@ class CountLikelihood(Configured, nn.Module):
         if self._prepared is not None and not self._is_due(steps):
             return
         names = self.check(features)
-        assert isinstance(features, TrainedExtractor) and features.channel is not None
+        assert isinstance(features, CountingExtractor) and features.channel is not None
         if not features.channel.is_measured:
             raise UserError(
                 "the extractor's channel was not measured: train it in stage 'extractor', which does so at its end"
@@ -185,7 +185,7 @@ class CountLikelihood(Configured, nn.Module):
         redrawn = self.redraw_every is not None and steps.structure - last.structure >= self.redraw_every
         return redrawn or steps.parameters != last.parameters
 
-    def _measure(self, model: SceneModel, features: TrainedExtractor, steps: StepsDone, seed: int) -> None:
+    def _measure(self, model: SceneModel, features: CountingExtractor, steps: StepsDone, seed: int) -> None:
         """Measure the channel on images with the scene model's parameters, and its structure once that is learned."""
         grammar, prior = model.world.grammar, self.structure_prior or model.world.structure_prior
 

@@ -1,4 +1,4 @@
-"""Extractor stage: train a feature extractor on rendered prior samples, whose labels are exact."""
+"""Extractor stage: train a feature extractor on rendered samples, whose labels are exact, and measure its counts."""
 
 import copy
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
-from ms2.features.base import FeatureExtractor, TrainedExtractor
+from ms2.features.base import CountingExtractor, FeatureExtractor, TrainedExtractor
 from ms2.learning.drawn_ahead import used_entries
 from ms2.learning.muon import Muon
 from ms2.learning.probe import BATCH_SIZE, probe
@@ -30,7 +30,9 @@ NUM_CHECK_SCENES = 16
 
 
 class ExtractorTraining(Stage[SceneBatch]):
-    """Trains a feature extractor on new images of the prior in each step.
+    """Trains a feature extractor on new images of the prior in each step, then measures how accurately it counts.
+
+    An extractor that counts but is not trained, such as `DetectorCounts`, is measured only: there are no steps.
 
     Args:
         world: The world to sample from.
@@ -79,13 +81,14 @@ class ExtractorTraining(Stage[SceneBatch]):
         num_images: PositiveInt | None = None,
         seed: Seed = 0,
     ) -> None:
-        super().__init__(world, max_steps, batch_size, lr, seed)
+        is_trained = isinstance(features, TrainedExtractor)
+        super().__init__(world, max_steps if is_trained else 0, batch_size, lr, seed)
         self.features, self.max_grad_norm, self.num_probe_images = features, max_grad_norm, num_probe_images
         self.hidden_lr = hidden_lr
         self.structure_prior = structure_prior or world.structure_prior
         self.parameter_prior = parameter_prior or world.parameter_prior
         self.images: RenderedAhead | RenderedOnce = RenderedAhead(world.renderer, self.ahead, self.check_labels)
-        if num_images is not None and num_images < max_steps * batch_size:
+        if num_images is not None and num_images < self.max_steps * batch_size:
             if num_images % batch_size:
                 raise UserError(
                     f"extractor.num_images must be a multiple of extractor.batch_size: {num_images} is none of "
@@ -101,12 +104,12 @@ class ExtractorTraining(Stage[SceneBatch]):
 
     @property
     def needed(self) -> bool:
-        """Whether the extractor is one that ms2 trains."""
-        return isinstance(self.features, TrainedExtractor)
+        """Whether the extractor is one that ms2 trains, or one whose counts it measures."""
+        return isinstance(self.features, CountingExtractor)
 
     @torch.no_grad()
     def check(self) -> None:
-        """Try the loss on a few labelled samples.
+        """Try the loss, or the counts of an extractor that is not trained, on a few labelled samples.
 
         Raises:
             UserError: If the extractor doesn't fit images or labels.
@@ -114,7 +117,11 @@ class ExtractorTraining(Stage[SceneBatch]):
         training, state = self.features.training, copy.deepcopy(self.features.state_dict())
         self.features.eval()
         scenes = self.draw_samples(NUM_CHECK_SCENES, generator(self.seed, "check"))
-        self._loss(self.world.renderer.render_labelled(scenes), scenes)
+        labels = self.world.renderer.render_labelled(scenes)
+        if isinstance(self.features, TrainedExtractor):
+            self._loss(labels, scenes)
+        elif isinstance(self.features, CountingExtractor):
+            self.features.predict_counts(labels.image)
         self.features.load_state_dict(state)  # a loss may update running statistics
         self.features.train(training)
 
@@ -132,7 +139,7 @@ class ExtractorTraining(Stage[SceneBatch]):
         """Draw scenes of the prior."""
         rules = self.structure_prior.sample(self.world.grammar, n, generator)
         scenes = self.parameter_prior.sample(scenes_from_derivations(self.world.grammar, rules), generator)
-        if isinstance(self.features, TrainedExtractor) and self.features.labels_all:
+        if isinstance(self.features, CountingExtractor) and self.features.labels_all:
             self.features.check_numbers(scenes.classes, scenes.parents, scenes.mask)
         return scenes
 
@@ -142,7 +149,7 @@ class ExtractorTraining(Stage[SceneBatch]):
         Raises:
             CountError: If an image holds more of them than the extractor can represent.
         """
-        if isinstance(self.features, TrainedExtractor) and not self.features.labels_all:
+        if isinstance(self.features, CountingExtractor) and not self.features.labels_all:
             self.features.check_numbers(labels.classes, labels.parents, self.features.labelled(labels))
 
     def used(self, samples: SceneBatch) -> Int[Tensor, " b"]:
@@ -166,11 +173,16 @@ class ExtractorTraining(Stage[SceneBatch]):
             yield self.world.renderer.render(self.draw_samples(number, draw))
 
     def on_fit_end(self) -> None:
-        """Calibrate the trained extractor, and measure how accurately it counts."""
-        if isinstance(self.features, TrainedExtractor):
-            self.to(self.trainer.strategy.root_device)  # Lightning has moved it to the CPU by now
+        """Measure the trained extractor; Lightning has moved it to the CPU by now."""
+        self.measure(self.trainer.strategy.root_device)
+
+    def measure(self, device: torch.device) -> None:
+        """Calibrate a trained extractor, and measure how accurately the extractor counts."""
+        if isinstance(self.features, CountingExtractor):
+            self.to(device)
             self.features.eval()
-            self.features.calibrate(self._training_images())
+            if isinstance(self.features, TrainedExtractor):
+                self.features.calibrate(self._training_images())
             self.findings = probe(
                 self.features, self.world, self.probe_priors, self.num_probe_images, self.seed, self.structure_prior
             )

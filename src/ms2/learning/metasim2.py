@@ -13,7 +13,7 @@ from ms2.core.distributed import Processes
 from ms2.core.divergence import TrainedWeights
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
-from ms2.features.base import Blocks, FeatureExtractor, TrainedExtractor
+from ms2.features.base import Blocks, CountingExtractor, FeatureExtractor
 from ms2.learning.alternating import AlternatingOptimisation
 from ms2.learning.checks import check_parts, check_trainer, overflow_warning
 from ms2.learning.count_likelihood import Readings, StepsDone
@@ -110,7 +110,7 @@ class MetaSim2(Configured, AlternatingOptimisation):
         if self.structure_learner.objective is not None or self.parameter_learner is not None:
             found |= data.embedded(self.features, self.device, on_first_batch=inspect)
             inspect = None
-        if self.structure_learner.likelihood is not None and isinstance(self.features, TrainedExtractor):
+        if self.structure_learner.likelihood is not None and isinstance(self.features, CountingExtractor):
             found |= data.embedded(Readings(self.features), self.device, on_first_batch=inspect)
         return found
 

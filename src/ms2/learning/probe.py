@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from ms2.core.seeding import generator
-from ms2.features.base import CountPrediction, TrainedExtractor, count_classes
+from ms2.features.base import CountingExtractor, CountPrediction, count_classes
 from ms2.features.channel import ReadingChannel
 from ms2.learning.drawn_ahead import DrawnAhead, used_entries
 from ms2.metrics.results import ProbeResult, ReadingAccuracy
@@ -50,7 +50,7 @@ class Probed(NamedTuple):
 
 @torch.no_grad()
 def probe(
-    features: TrainedExtractor,
+    features: CountingExtractor,
     world: World,
     parameter_priors: Mapping[str, ParameterPrior],
     num_images: int = 2000,
@@ -89,7 +89,7 @@ def probe(
 
 @torch.no_grad()
 def measure_channel(
-    features: TrainedExtractor,
+    features: CountingExtractor,
     world: World,
     draw: DrawScenes,
     num_images: int,
@@ -165,10 +165,10 @@ def describe_readings(readings: Mapping[str, ReadingAccuracy]) -> str:
 
 
 def _predict(
-    features: TrainedExtractor, world: World, draw: DrawScenes, num_images: int, keys: tuple[int | str, ...]
+    features: CountingExtractor, world: World, draw: DrawScenes, num_images: int, keys: tuple[int | str, ...]
 ) -> Probed:
     """Predict the counts in images of scenes, and count what is visible and what is there."""
-    device = next(features.parameters()).device
+    device = features.device
     ahead = DrawnAhead(draw, used_entries, BATCH_SIZE, -(-num_images // BATCH_SIZE), keys)
     parts, counts = list[CountPrediction](), list[Tensor]()
     slots, all_slots = list[Tensor](), list[Tensor]()
@@ -203,7 +203,7 @@ def _compare(predicted: CountPrediction, truth: Int[Tensor, "n c"]) -> ProbeResu
 
 
 def _slot_errors(
-    features: TrainedExtractor, predicted: CountPrediction, truth: Int[Tensor, "n s"] | None
+    features: CountingExtractor, predicted: CountPrediction, truth: Int[Tensor, "n s"] | None
 ) -> dict[str, dict[int, float]]:
     if predicted.slots is None or truth is None:
         return {}

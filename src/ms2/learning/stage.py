@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, Seed
+from ms2.core.bounds import BatchSize, NonNegativeInt, PositiveFloat, Seed
 from ms2.core.clipping import clip_gradient
 from ms2.core.distributed import Processes
 from ms2.core.divergence import FiniteTraining, TrainedWeights
@@ -33,7 +33,7 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
 
     Args:
         world: The world to sample from.
-        max_steps: Maximum number of training steps.
+        max_steps: Maximum number of training steps; 0 where the module is only measured.
         batch_size: Samples per step, over all processes.
         lr: Learning rate.
         seed: Seed of the samples.
@@ -54,7 +54,7 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
     val_check_interval: int | None = None
 
     def __init__(
-        self, world: World, max_steps: PositiveInt, batch_size: BatchSize, lr: PositiveFloat, seed: Seed
+        self, world: World, max_steps: NonNegativeInt, batch_size: BatchSize, lr: PositiveFloat, seed: Seed
     ) -> None:
         super().__init__()
         self.world, self.max_steps, self.batch_size, self.lr, self.seed = world, max_steps, batch_size, lr, seed
@@ -87,6 +87,9 @@ class Stage(Configured, FiniteTraining, LightningModule, ABC, Generic[Samples]):
         Raises:
             UserError: If settings don't fit each other.
         """
+
+    def measure(self, device: torch.device) -> None:
+        """Measure the module on a device; called in place of the training where there are no steps."""
 
     @property
     def trained_part(self) -> str:  # type: ignore[override]

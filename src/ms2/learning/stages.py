@@ -74,7 +74,10 @@ def run_stage(
     if step is not None:
         say(f"{type(stage).__name__}: resuming after step {step}, from {files.checkpoint}")
     with explained_divergence(stage):
-        trainer.fit(stage, ckpt_path=None if step is None else files.checkpoint, weights_only=True)
+        if stage.max_steps:
+            trainer.fit(stage, ckpt_path=None if step is None else files.checkpoint, weights_only=True)
+        else:  # Lightning fits no module without weights
+            stage.measure(trainer.strategy.root_device)
     for accuracy in stage.findings.values():
         if accuracy.readings:
             say(describe_readings(accuracy.readings))

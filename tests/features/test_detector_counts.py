@@ -1,0 +1,205 @@
+"""Counts of what a detector finds: which classes, from which score and height, at which scale, and in the blocks."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from ms2.core.errors import UserError
+from ms2.features.base import CountError, TrainedExtractor
+from ms2.features.detections import Detections
+from ms2.features.detector_counts import DetectorCounts
+from ms2.features.object_detector import ObjectDetector
+from ms2.render.base import Rendering
+
+CLASSES = ("Rural", "car", "truck", "cyclist", "pedestrian", "tree")
+CATEGORIES = ("person", "bicycle", "car", "motorcycle", "bus", "train", "truck", "cat")
+CAR, PERSON, BICYCLE = (CATEGORIES.index(name) for name in ("car", "person", "bicycle"))
+IMAGES = torch.zeros(2, 3, 64, 96)
+Found = Sequence[tuple[str, float, Sequence[float]]]
+
+
+class Told(ObjectDetector, selectable=False):
+    """Finds what it is told, in every image.
+
+    Args:
+        found: Category, score and box of each object.
+    """
+
+    categories = CATEGORIES
+
+    def __init__(self, found: Found) -> None:
+        super().__init__()
+        self.found, self.given = found, list[Tensor]()
+
+    def forward(self, images: Tensor) -> Detections:
+        self.given.append(images)
+        boxes = torch.tensor([box for *_, box in self.found]).float().view(1, -1, 4).expand(len(images), -1, -1)
+        scores = torch.tensor([[score for _, score, _ in self.found]]).view(1, -1).expand(len(images), -1)
+        categories = torch.tensor([[CATEGORIES.index(name) for name, *_ in self.found]]).long().view(1, -1)
+        return Detections(boxes, scores, categories.expand(len(images), -1))
+
+
+def make(found: Found = (), **settings: object) -> DetectorCounts:
+    return DetectorCounts(3, CLASSES, Told(found), **settings)
+
+
+def box(x: float, height: float = 20, y: float = 10) -> list[float]:
+    return [x, y, x + 10, y + height]
+
+
+STREET: Found = (
+    ("car", 0.9, box(0)),
+    ("car", 0.6, box(20)),
+    ("bus", 0.9, box(40)),
+    ("person", 0.8, box(60, 20, 10)),
+    ("bicycle", 0.55, box(60, 20, 20)),
+    ("person", 0.7, box(80)),
+    ("cat", 0.9, box(100)),
+)
+
+
+def counts(found: Found = STREET, **settings: object) -> dict[str, float]:
+    """Numbers by class, of those that are counted."""
+    values = make(found, **settings).predict_counts(IMAGES).counts
+    assert torch.equal(values[0].nan_to_num(-1), values[1].nan_to_num(-1))
+    return {name: n for name, n in zip(CLASSES, values[0].tolist(), strict=True) if not math.isnan(n)}
+
+
+def test_a_streets_vehicles_people_and_riders_are_counted() -> None:
+    assert counts() == {"car": 2, "truck": 1, "cyclist": 1, "pedestrian": 1}
+    assert counts(()) == {"car": 0, "truck": 0, "cyclist": 0, "pedestrian": 0}
+
+
+def test_scores_may_differ_by_class() -> None:
+    assert counts(min_score=0.7) == {"car": 1, "truck": 1, "cyclist": 0, "pedestrian": 2}
+    # a bicycle needs the score of a cyclist, and who sits on it that of a pedestrian
+    assert counts(min_score={"cyclist": 0.56})["cyclist"] == 0
+    assert counts(min_score={"cyclist": 0.55, "pedestrian": 0.81}) == {"car": 2, "truck": 1, "cyclist": 0} | {
+        "pedestrian": 0
+    }
+    assert counts(min_score={"car": 0.95}) == {"car": 0, "truck": 1, "cyclist": 1, "pedestrian": 1}
+
+
+def test_who_rides_depends_on_the_overlap() -> None:
+    """The boxes of the rider and the bicycle share a half."""
+    assert counts(min_rider_overlap=0.5)["cyclist"] == 1
+    assert counts(min_rider_overlap=0.51) == {"car": 2, "truck": 1, "cyclist": 0, "pedestrian": 2}
+
+
+def test_what_is_low_is_not_counted_and_a_riders_box_covers_the_bicycle() -> None:
+    assert counts(min_height=20) == counts()
+    assert counts(min_height=21) == {"car": 0, "truck": 0, "cyclist": 1, "pedestrian": 0}
+    assert counts(min_height=31)["cyclist"] == 0
+
+
+def test_one_object_counts_once_whatever_it_is_called() -> None:
+    van = (("car", 0.6, box(0)), ("truck", 0.7, box(1)))
+    assert counts(van) == {"car": 0, "truck": 1, "cyclist": 0, "pedestrian": 0}
+    assert counts(van, max_iou=0.9)["car"] == 1
+    on_top = (("person", 0.6, box(0)), ("bicycle", 0.7, box(1)))
+    assert counts(on_top)["cyclist"] == 1, "a rider and what he rides on are two"
+
+
+def test_categories_of_a_class_are_a_setting() -> None:
+    assert counts(categories={"car": ["car", "bus"], "tree": ["cat"]}) == {"car": 3, "tree": 1}
+    assert counts(categories={"pedestrian": ["person", "rider"]}) == {"pedestrian": 2}
+    assert counts(categories={"pedestrian": ["person"]}) == {"pedestrian": 1}, "one of them rides"
+    assert counts(categories={"cyclist": ["rider"]}, min_score={"cyclist": 0.56}) == {"cyclist": 0}
+
+
+def test_images_are_enlarged_and_boxes_are_those_of_the_image() -> None:
+    features = make([("car", 0.9, [0, 0, 30, 40])], scale=2.5)
+    found = features.detect(torch.rand(1, 1, 20, 30, generator=torch.Generator().manual_seed(0)))
+    (given,) = features.detector.given
+    assert (
+        given.shape == (1, 3, 50, 75) and torch.equal(given[:, 0], given[:, 2]) and 0 <= given.min() <= given.max() <= 1
+    )
+    assert found.boxes[0, 0].tolist() == [0, 0, 12, 16]
+    assert make([("car", 0.9, [-5, -5, 30, 40])]).detect(torch.zeros(1, 3, 20, 25)).boxes.tolist() == [[[0, 0, 25, 20]]]
+
+
+def test_blocks_hold_the_classes_that_are_counted() -> None:
+    blocks = make(STREET, max_count={"car": 1, "pedestrian": 3}, count_kernel_std=0.5)(IMAGES)
+    assert list(blocks) == ["classes", "count_car", "count_truck", "count_cyclist", "count_pedestrian"]
+    assert blocks["classes"].tolist() == [[2, 1, 1, 1]] * 2
+    assert blocks["count_car"].shape == (2, 2) and blocks["count_truck"].shape == (2, 21)
+    wanted = torch.exp(-0.5 * ((1.0 - torch.arange(4)) / 0.5) ** 2)
+    assert torch.allclose(blocks["count_pedestrian"][0], wanted)
+    assert blocks["count_car"][0].argmax() == 1, "numbers above the largest are taken for it"
+    assert make(STREET, max_count={"car": 1}).overflow_fraction(IMAGES) == {
+        "count_car": 1, "count_truck": 0, "count_cyclist": 0, "count_pedestrian": 0,
+    }  # fmt: skip
+
+
+def test_readings_that_are_not_taken_are_nan_and_do_not_spoil_those_of_others() -> None:
+    features = make(STREET)
+    read = features.predict_counts(IMAGES)
+    assert read.presence is None and read.total.isnan().all()
+    assert features.channel.names == [f"count_{name}" for name in ("car", "truck", "cyclist", "pedestrian")]
+    assert features.channel.sums(read.slots).tolist() == [[2, 1, 1, 1]] * 2
+
+
+def test_a_detector_may_know_no_people() -> None:
+    class Cars(Told, selectable=False):
+        """Finds cars alone."""
+
+        categories = ("car",)
+
+    features = DetectorCounts(3, ["car"], Cars([]))
+    assert features.predict_counts(IMAGES).counts.tolist() == [[0], [0]]
+
+
+def test_nothing_is_trained() -> None:
+    features = make(STREET).train().requires_grad_(True)
+    assert not isinstance(features, TrainedExtractor)
+    assert not features.training and not features.detector.training and list(features.parameters()) == []
+    assert features.device == torch.device("cpu")
+
+
+def labels(classes: list[int], heights: list[float], visibility: float = 1.0) -> Rendering:
+    """Labels of one image."""
+    boxes = torch.tensor([[[0, 0, 10, height] for height in heights]]).float()
+    kinds, corners = torch.tensor([classes]), torch.zeros(1, len(classes), 4, 2)
+    seen = torch.full((1, len(classes)), visibility)
+    return Rendering(IMAGES[:1], kinds, torch.full_like(kinds, -1), boxes, corners, boxes, IMAGES[:1, 0].long(), seen)
+
+
+def test_renders_are_labelled_by_the_same_least_height() -> None:
+    features = make(min_height=15)
+    assert features.labelled(labels([1, 1], [15, 14])).tolist() == [[True, False]]
+    assert features.labelled(labels([1, 1], [15, 14], visibility=0.09)).tolist() == [[False, False]]
+
+
+def test_more_objects_than_bins_are_found_in_renders() -> None:
+    features, cars = make(max_count={"car": 2}), torch.tensor([[1, 1, 1, 5]])
+    nobody = torch.full_like(cars, -1)
+    with pytest.raises(CountError, match="holds 3 car, but the extractor counts only to 2"):
+        features.check_numbers(cars, nobody, torch.ones(1, 4, dtype=torch.bool))
+    features.check_numbers(cars, nobody, torch.tensor([[True, True, False, True]]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"categories": {"lorry": ["truck"]}}, "features.categories names a class 'lorry' that the world lacks"),
+        ({"categories": {"car": ["cars"]}}, r"categories.car names 'cars', .* not find. Did you mean 'car'"),
+        ({"categories": {"car": ["car"], "truck": ["car"]}}, "counts 'car' as 'car' and as 'truck': name it once"),
+        ({"categories": {}}, "features.categories is empty: name"),
+        ({"categories": {"car": []}}, "features.categories is empty: name"),
+        ({"min_score": {"lorry": 0.5}}, "features.min_score names a class 'lorry'"),
+        ({"max_count": {"lorry": 5}}, "features.max_count names a class 'lorry'"),
+        ({"min_score": 1.5}, "min_score must be at most 1"),
+        ({"scale": 0.0}, "scale must be at least 0.1"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make(**settings)
+
+
+def test_a_world_without_known_classes_needs_categories() -> None:
+    with pytest.raises(UserError, match=r"none of the classes car, truck, .* set features.categories .*: 0, 1"):
+        DetectorCounts(1, ["0", "1"], Told(()))

@@ -1,0 +1,97 @@
+"""Counts of a detector beside those of an extractor that is trained."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import EXPECTED, bar_counts, bars, rng, stage_trainer
+from torch import Tensor, nn
+
+from ms2.core.errors import UserError
+from ms2.features.base import CountError
+from ms2.features.dense import DenseCounts
+from ms2.features.mixed_counts import MixedCounts
+from ms2.features.pretrained import PretrainedCounts
+from ms2.learning.extractor import ExtractorTraining
+
+pytestmark = EXPECTED
+DIGITS = list("0123456789")
+
+
+def trained(**more: object) -> DenseCounts:
+    torch.manual_seed(0)
+    return DenseCounts(1, DIGITS, widths=(4, 4, 4), strides=(1, 1, 1), **({"max_count": {"2": 3, "7": 2}} | more))
+
+
+def mixed(**more: object) -> MixedCounts:
+    return MixedCounts(1, DIGITS, bar_counts("012", min_height=3), trained(**more))
+
+
+def images(number: int = 5) -> Tensor:
+    world = bars()
+    return world.renderer.render(world.sample_prior(number, rng()))
+
+
+def test_each_class_is_read_by_the_part_that_reads_it() -> None:
+    features, some = mixed(), images()
+    read, ours, theirs = (f.predict_counts(some).counts for f in (features, features.detected, features.trained))
+    assert torch.equal(read[:, :3], ours[:, :3]) and torch.equal(read[:, 3:], theirs[:, 3:])
+    assert read.isfinite().all() and not torch.equal(ours[:, :3], theirs[:, :3])
+    assert torch.equal(features.predict_counts(some).slots, read)
+
+
+def test_blocks_are_those_of_both_and_the_detectors_where_both_have_one() -> None:
+    features, some = mixed(), images()
+    blocks, ours, theirs = (f(some) for f in (features, features.detected, features.trained))
+    assert set(blocks) == {"classes", "count_0", "count_1", "count_2", "count_7"}
+    assert torch.equal(blocks["count_2"], ours["count_2"]) and torch.equal(blocks["count_7"], theirs["count_7"])
+    assert torch.equal(blocks["classes"], features.predict_counts(some).counts)
+    assert set(features.channel.names) == {f"count_{name}" for name in DIGITS}
+    assert set(features.overflow_fraction(some)) == {"count_0", "count_1", "count_2", "count_7"}
+
+
+def test_objects_are_labelled_by_the_least_height_of_the_part_that_reads_them() -> None:
+    world = bars()
+    labels = world.renderer.render_labelled(world.sample_prior(50, rng()))  # of a height of 4
+    features = MixedCounts(1, DIGITS, bar_counts("012", min_height=3), trained(min_height=5))
+    assert torch.equal(features.labelled(labels), (labels.classes >= 0) & (labels.classes < 3))
+    features = MixedCounts(1, DIGITS, bar_counts("012", min_height=5), trained(min_height=3))
+    assert torch.equal(features.labelled(labels), labels.classes >= 3)
+    assert not features.labels_all
+    assert MixedCounts(1, DIGITS, bar_counts("0", min_visibility=0.0), trained()).labels_all
+
+
+def test_only_the_trained_part_is_trained() -> None:
+    backbone = PretrainedCounts(1, DIGITS, layers=["features.4"], weights=None, width=4)
+    features = MixedCounts(1, DIGITS, bar_counts("012"), backbone).requires_grad_(False)
+    features.detected.detector.weight = nn.Parameter(torch.zeros(1), requires_grad=False)
+    features.train().requires_grad_(True)
+    names = {name.split(".")[1] for name, p in features.named_parameters() if p.requires_grad}
+    assert names == {"trunk", "head"}, "neither the detector nor the backbone"
+    assert features.trained.trunk.training and not features.detected.training
+    some = images()
+    labels = bars().renderer.render_labelled(bars().sample_prior(5, rng()))
+    assert torch.equal(features.eval().loss(some, labels), backbone.loss(some, labels))
+
+
+def test_the_channel_of_both_is_measured(tmp_path: Path) -> None:
+    features = mixed(max_count={"2": 3, "7": 3})
+    stage = ExtractorTraining(bars(), features, max_steps=2, batch_size=8, num_probe_images=300)
+    stage_trainer(tmp_path, stage).fit(stage)
+    read = stage.findings["prior"].readings
+    assert set(read) == set(features.channel.names)
+    assert read["count_0"].correlation == pytest.approx(1) and read["count_7"].deviation > 0.1
+
+
+def test_both_parts_have_to_count_far_enough() -> None:
+    some = torch.tensor([[2, 2, 7, 7, 7]])
+    nobody, seen = torch.full_like(some, -1), torch.ones(1, 5, dtype=torch.bool)
+    with pytest.raises(CountError, match="3 7, but the extractor counts only to 2"):
+        mixed().check_numbers(some, nobody, seen)
+    with pytest.raises(CountError, match="2 2, but the extractor counts only to 1"):
+        MixedCounts(1, DIGITS, bar_counts("2", max_count=1), trained(max_count=9)).check_numbers(some, nobody, seen)
+
+
+def test_objects_of_several_parents_are_refused() -> None:
+    with pytest.raises(UserError, match=r"leave out features\.trained\.parents_per_class"):
+        mixed(parents_per_class={"7": 2})
