@@ -25,7 +25,9 @@ from ms2.core.registry import KINDS, available
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
 from ms2.features.backbone import Backbone
+from ms2.features.dense import DenseCounts
 from ms2.features.detector_counts import DetectorCounts
+from ms2.features.mixed_counts import MixedCounts
 from ms2.features.onnx_detector import OnnxDetector
 from ms2.features.pretrained import PretrainedCounts
 from ms2.features.torchvision_detector import TorchvisionDetector
@@ -95,6 +97,8 @@ REQUIRED = {
     *(
         ("DetectorCounts", "detector"),
         ("Grammar", "rules"),
+        ("MixedCounts", "detected"),
+        ("MixedCounts", "trained"),
         ("OnnxDetector", "file"),
         ("Folder", "root"),
         ("Kitti", "root"),
@@ -229,8 +233,10 @@ def make(cls: type, folder: Path) -> Any:
     fill |= {"world": WORLDS["multimnist"][0](), "grammar": MultiMNIST()}
     if cls is OnnxDetector:
         fill["file"] = str(write_reshaping(folder / "rows.onnx", [0, -1, 85]))
-    if cls is DetectorCounts:
-        fill |= {"classes": ["car"], "detector": TorchvisionDetector("ssdlite320_mobilenet_v3_large", None)}
+    if cls in (DetectorCounts, MixedCounts):
+        detector = TorchvisionDetector("ssdlite320_mobilenet_v3_large", None)
+        fill |= {"classes": ["car"], "detector": detector, "detected": DetectorCounts(1, ["car"], detector)}
+        fill["trained"] = DenseCounts(1, ["car"])
     given = {p.name: fill[p.name] for p in arguments(cls) if p.default is p.empty}
     if issubclass(cls, Backbone | PretrainedCounts | TorchvisionDetector):
         given["weights"] = None  # nothing is fetched here

@@ -113,7 +113,7 @@ def labels_of(classes: list[list[int]], boxes: list[list[list[float]]] | None = 
 
 def test_every_trained_extractor_is_tried_here() -> None:
     ours = {n for n, cls in available("features").items() if issubclass(cls, TrainedExtractor) and "ms2." in str(cls)}
-    assert ours == {type(make(name)).__name__ for name in MAKE}
+    assert ours - {"MixedCounts"} == {type(make(name)).__name__ for name in MAKE}, "test_mixed_counts.py has that one"
 
 
 @every_extractor
