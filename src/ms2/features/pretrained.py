@@ -69,8 +69,15 @@ class PretrainedCounts(DenseCounts):
         count_weight: NonNegativeFloat = 0.0,
     ) -> None:
         counting = (background_weight, max_count, None, count_kernel_std, min_visibility, 0, count_threshold)
-        small = {"min_height": min_height, "count_weight": count_weight}
-        super().__init__(channels, classes, (1, 1, width), (1, 1, 1), *counting, **small)
+        super().__init__(
+            channels,
+            classes,
+            (1, 1, width),
+            (1, 1, 1),
+            *counting,
+            min_height=min_height,
+            count_weight=count_weight,
+        )
         if not layers:
             raise UserError("layers must name at least one layer of the network, whose maps are used")
         self.layers = list(layers)

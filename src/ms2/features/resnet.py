@@ -244,6 +244,7 @@ class ResNet(TrainedExtractor):
         images vary less than those that running moments have normalised.
         """
         trunk, pooling, standardisation = self.embedding
+        assert isinstance(standardisation, Standardisation)
         pooled = [pooling(trunk(some.contiguous(memory_format=torch.channels_last))) for some in images]
         standardisation.measure(torch.cat(pooled))
 
