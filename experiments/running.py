@@ -19,12 +19,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from kept import KEPT
+
 from ms2.cli.commands import main
 from ms2.core.configurations import merge
 from ms2.metrics.results import NOISE_FLOOR, PRIOR, load_results, summary_key
 
 HERE = Path(__file__).parent
-RUNS, KEPT = Path("runs"), HERE.parent / "results"
+RUNS = Path("runs")
 FILES = ("metrics.json", "histograms.json", "config.yaml")
 """Files of a finished run of a world's table that are kept."""
 DIGITS = 5
@@ -251,7 +253,7 @@ def run_once(run: Run, runs: Path = RUNS) -> dict[str, Any]:
     names = [summary_key(column, row) for column in run.columns for row in ("learned", PRIOR, NOISE_FLOOR)]
     numbers: dict[str, Any] = {name: round(summary[name], DIGITS) for name in names if name in summary}
     numbers["score"] = round(sum(summary[column] for column in run.columns) / len(run.columns), DIGITS)
-    numbers |= {"steps": results.measured_with.steps, "seconds": round(results.seconds["training"] * share, 1)}
+    numbers |= {"steps": results.measured_with.steps, "seconds": round(results.seconds["training"] * share, 3)}
     if run.reach is not None:
         logs = sorted(place.glob("csv/version_*/metrics.csv"), key=lambda log: log.stat().st_mtime)
         numbers["reached"] = first_below(logs, run.reach)

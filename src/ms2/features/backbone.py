@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.files import read_tensors, reading
 from ms2.core.paths import UserPath, Weights, expand_path
 from ms2.features.base import Blocks, FeatureExtractor, PretrainedWeights, weights_fingerprint
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 TIMM_PREFIX = "timm/"
 """Prefix of the names of timm's networks."""
@@ -276,13 +279,28 @@ def _imagenet(architecture: str) -> Mapping[str, Tensor]:
                 "any state dict of it as weights."
             ) from error
     entry = models.get_model_weights(architecture).DEFAULT
+    advice = f"give the path of any state dict of {architecture} as weights"
+    return torchvision_weights(entry, f"the weights of {architecture}", advice)
+
+
+def torchvision_weights(entry: "WeightsEnum", title: str, advice: str) -> Mapping[str, Tensor]:
+    """Read weights that torchvision publishes from its cache or the net.
+
+    Args:
+        entry: Which weights.
+        title: What an error calls them.
+        advice: What an error says may be done instead of putting the file into the cache.
+
+    Raises:
+        WeightsError: If they are not in the cache, and can't be fetched.
+    """
     try:
         found: Mapping[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         cached = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
         raise WeightsError(
-            f"the weights of {architecture} can't be fetched from {entry.url}: {error}. Where there is no network, put "
-            f"that file at {cached}, or give the path of any state dict of {architecture} as weights."
+            f"{title} can't be fetched from {entry.url}: {error}. Where there is no network, put that file at "
+            f"{cached}, or {advice}."
         ) from error
     return found
 

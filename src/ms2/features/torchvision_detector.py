@@ -1,6 +1,5 @@
 """Object detectors of torchvision, by name."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from ms2.core.bounds import Seed
 from ms2.core.errors import UserError, suggest
 from ms2.core.files import read_tensors, reading
 from ms2.core.paths import IsPath, UserPath, expand_path
-from ms2.features.backbone import WeightsError
+from ms2.features.backbone import WeightsError, torchvision_weights
 from ms2.features.base import PretrainedWeights, weights_fingerprint
 from ms2.features.detections import Detections, pad_detections
 from ms2.features.object_detector import ObjectDetector
@@ -83,15 +82,7 @@ def _state_dict(entry: Any, weights: UserPath) -> Mapping[str, Tensor]:
             raise WeightsError(f"there are no weights {path.absolute()}: give a file of a state dict, or 'coco'")
         with reading(path, "weights", "save a state dict there", WeightsError):
             return dict(read_tensors(path))
-    try:
-        found: Mapping[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        cached = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
-        raise WeightsError(
-            f"the detector's weights can't be fetched from {entry.url}: {error}. Where there is no network, put that "
-            f"file at {cached}, or give its path as weights."
-        ) from error
-    return found
+    return torchvision_weights(entry, "the detector's weights", "give its path as weights")
 
 
 def _load(network: torch.nn.Module, weights: Mapping[str, Tensor], architecture: str, source: UserPath) -> None:
