@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from helpers import CONFIGS, EXPECTED, command, fit, last, metrics_of, ms2, results_of, rng
 
+from ms2.cli.fit import CLI
 from ms2.core.configurations import load
 from ms2.core.registry import look_up
+from ms2.core.settings import settings_of
 from ms2.grammar.grammar import Grammar
 from ms2.metrics.results import Results
 from ms2.models.structure import StructureModel
@@ -70,6 +72,13 @@ def test_a_configuration_can_be_read(config: Path, capsys: pytest.CaptureFixture
     said = capsys.readouterr()
     assert f"name: {config.stem}\n" in said.out, "a run is found under the name of its configuration"
     assert not said.err
+
+
+def test_the_channel_is_measured_again_on_the_extractors_prior_unless_another_one_is_named() -> None:
+    other = "--model.structure_learner.likelihood.structure_prior"
+    named = [CLI(["--config", "driving_quick", *more], run=False) for more in ((), (other, "RandomStreets"))]
+    found = [settings_of(cli.model.structure_learner.likelihood.structure_prior) for cli in named]
+    assert found[0] == settings_of(named[0].config_init.extractor.structure_prior) != found[1]
 
 
 @every_config

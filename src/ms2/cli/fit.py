@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from jsonargparse import Namespace
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
@@ -122,6 +123,7 @@ class CLI(LightningCLI):
         settings["seed_everything"] = seed = self.seed(settings["seed_everything"])
         if found := problem(Seed, seed, "seed_everything"):
             raise UserError(found)
+        share_structure_prior(settings)
         if "data.target.init_args.allow_pipe" in settings:
             settings["data.target.init_args.allow_pipe"] = settings["allow_pipe"]  # whatever a file says
         for name in ("name", "trainer"):
@@ -294,6 +296,16 @@ def add_run_options(parser: LightningArgumentParser) -> None:
     add("--allow_pipe", type=bool, default=False, help="Run shell commands (pipe:...) that the target names.")
     wandb = "Weights & Biases: offline needs no account; 'wandb sync' uploads later."
     add("--wandb", type=Literal["offline", "online", "disabled"], default="offline", help=wandb)
+
+
+def share_structure_prior(settings: Namespace) -> None:
+    """Let the channel be measured again on the structure prior of the extractor's training, unless one is named.
+
+    No link, as those of jsonargparse leave no choice.
+    """
+    likelihood = settings.get("model.structure_learner.init_args.likelihood")
+    if likelihood is not None and likelihood.init_args.structure_prior is None:
+        likelihood.init_args.structure_prior = settings["extractor.structure_prior"]
 
 
 def link_parts(parser: LightningArgumentParser, seed: Callable[[bool | int], int]) -> None:

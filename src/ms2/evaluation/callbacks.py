@@ -156,7 +156,10 @@ class WriteResults(Callback):
         pl_module.to(trainer.strategy.root_device)  # from which Lightning has moved it by now
         total = self._seconds_before + time.monotonic() - self.start_time
         seconds = {"training": self.training_seconds, "total": total}
-        self._measure(trainer, pl_module, {"stages": self.stages, "seconds": seconds})
+        learner = getattr(pl_module, "structure_learner", None)
+        likelihood = getattr(learner, "likelihood", None)
+        not_read = [] if likelihood is None else likelihood.not_read
+        self._measure(trainer, pl_module, {"stages": self.stages, "seconds": seconds, "not_read": not_read})
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure a checkpoint, and write the results, with the seconds and stages of its training if known."""
@@ -165,7 +168,7 @@ class WriteResults(Callback):
         except UserError:  # there are none, or this is what repairs them
             fields = {}
         else:
-            fields = {"stages": before.stages, "seconds": before.seconds}
+            fields = {"stages": before.stages, "seconds": before.seconds, "not_read": before.not_read}
         self._measure(trainer, pl_module, fields)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, fields: Mapping[str, Any]) -> None:

@@ -114,6 +114,8 @@ def result_lines(results: Results) -> list[str]:
             for name, rows in results.images.distances.items()
         ]
         lines.append(f"{', '.join(images)} by {results.images.features}")
+    if results.not_read:
+        lines.append(f"not read in images, so that the prior's numbers are kept: {', '.join(results.not_read)}")
     return lines
 
 

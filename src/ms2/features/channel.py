@@ -21,10 +21,14 @@ TINY = 1e-6
 """Smallest probability of a reading."""
 DEGREE, NUM_HIDDEN = 4, 64
 """Degree of the polynomials, and hidden units of the network, by which all numbers change how one is read."""
-EPOCHS, FIT_BATCH, FIT_LR, FIT_DECAY = 25, 256, 2e-2, 1e-2
+EPOCHS, FIT_BATCH, FIT_LR = 25, 256, 2e-2
 """Optimisation of that network (AdamW, one cycle)."""
+FIT_DECAY = 2000.0
+"""Its weight decay times the number of images: the more there are, the less a prior of small weights counts."""
+JUDGED_BY = 0.2
+"""Fraction of the measured images that it is not fitted to, by which it is judged."""
 
-Quality = Literal["read", "hidden", "blurred", "not read"]
+Quality = Literal["read", "occluded", "blurred", "not read"]
 
 
 def reading_quality(of_structure: float, of_visible: float) -> Quality:
@@ -35,7 +39,7 @@ def reading_quality(of_structure: float, of_visible: float) -> Quality:
         of_visible: The same of the number visible.
 
     Returns:
-        ``read`` if the reading tells how many there are; ``hidden`` if it tells how many can be seen, but much is
+        ``read`` if the reading tells how many there are; ``occluded`` if it tells how many can be seen, but much is
         hidden, so that no better extractor would help; ``not read`` if it tells nothing of how many can be seen, and
         ``blurred`` otherwise.
     """
@@ -43,7 +47,7 @@ def reading_quality(of_structure: float, of_visible: float) -> Quality:
         return "read"
     if of_visible < NOT_READ:
         return "not read"
-    return "hidden" if of_visible >= READ else "blurred"
+    return "occluded" if of_visible >= READ else "blurred"
 
 
 class ReadingChannel(nn.Module):
@@ -58,7 +62,8 @@ class ReadingChannel(nn.Module):
         p_k(r | n) ~ p_k(r | n_k) exp(sum_d a_kd(n) L_d(r)),
 
     with Legendre polynomials L_d of the bin's rank, and a small network a that is fitted to the same images by maximum
-    likelihood. Not in the paper, which compares readings as they are.
+    likelihood. A number is read as its table says, without a tilt, where the tilt makes readings that it was not fitted
+    to no more likely. Not in the paper, which compares readings as they are.
 
     Args:
         sets: Count slots that are added up to each number, by its name.
@@ -185,7 +190,7 @@ class ReadingChannel(nn.Module):
         network = (self.hidden_weight, self.hidden_bias, self.weight, self.bias)
         own = self._own(numbers)
         known = F.pad(self.joint.sum((2, 3)) > 0, (0, 1))
-        return self._log_given(self._log_table(), numbers, network).exp() * known.gather(1, own.T).T.unsqueeze(2)
+        return self._log_given(self._log_table(self.joint.sum(2)), numbers, network).exp() * known.gather(1, own.T).T.unsqueeze(2)
 
     def reading_given_visible(self) -> Float[Tensor, "k v r"]:
         """Compute p(bin of the reading | number visible); zero for numbers that no measured image had."""
@@ -227,9 +232,9 @@ class ReadingChannel(nn.Module):
         """Compute the place of each number in a table with one place for all above ``largest``."""
         return numbers.clamp(max=self.largest + 1)
 
-    def _log_table(self) -> Float[Tensor, "k n r"]:
+    def _log_table(self, counts: Float[Tensor, "k n r"]) -> Float[Tensor, "k n+1 r"]:
         """Compute log p(bin of the reading | its number), with one number more for all above ``largest``."""
-        return F.pad(self.reading_given_number(), (0, 0, 0, 1)).clamp(min=TINY).log()
+        return F.pad(self._conditional(counts), (0, 0, 0, 1)).clamp(min=TINY).log()
 
     def _log_given(
         self, table: Float[Tensor, "k n r"], numbers: Int[Tensor, "m k"], network: Sequence[Tensor]
@@ -241,28 +246,48 @@ class ReadingChannel(nn.Module):
         places = torch.arange(len(self.names), device=numbers.device)
         return (table[places, self._own(numbers)] + tilts.unflatten(1, (-1, DEGREE)) @ self.basis).log_softmax(2)
 
+    def _log_likelihood(
+        self,
+        table: Float[Tensor, "k n r"],
+        numbers: Int[Tensor, "m k"],
+        bins: Int[Tensor, "m k"],
+        network: Sequence[Tensor],
+    ) -> Float[Tensor, "m k"]:
+        """Compute the log-likelihood of each image's readings by name."""
+        return self._log_given(table, numbers, network).gather(2, bins.unsqueeze(2)).squeeze(2)
+
     def _fit(self, bins: Int[Tensor, "m k"], numbers: Int[Tensor, "m k"], generator: Generator) -> None:
-        """Fit the network to the bins of readings of m images."""
+        """Fit the network to the bins of readings of m images, and keep the tilts that others confirm."""
         kept = (self.hidden_weight, self.hidden_bias, self.weight, self.bias)
         for tensor in kept:
             tensor.zero_()
+        order = torch.randperm(len(bins), generator=generator, device=bins.device)
+        others, fitted = order.tensor_split([round(JUDGED_BY * len(bins))])
+        table = self._log_table(self._counts(numbers[fitted], bins[fitted]))
+        judged = table, numbers[others], bins[others]
+        without = self._log_likelihood(*judged, kept)
         bound = len(self.names) ** -0.5
         self.hidden_weight.uniform_(-bound, bound, generator=generator)
-        table, steps = self._log_table(), -(-EPOCHS * len(bins) // FIT_BATCH)
+        steps = -(-EPOCHS * len(fitted) // FIT_BATCH)
         with torch.enable_grad():
             network = [tensor.clone().requires_grad_() for tensor in kept]
-            optimizer = torch.optim.AdamW(network, FIT_LR, weight_decay=FIT_DECAY)
+            optimizer = torch.optim.AdamW(network, FIT_LR, weight_decay=FIT_DECAY / len(fitted))
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, FIT_LR, total_steps=steps)
             for _ in range(steps):
-                chosen = torch.randint(len(bins), (FIT_BATCH,), generator=generator, device=bins.device)
-                log_p = self._log_given(table, numbers[chosen], network)
-                loss = -log_p.gather(2, bins[chosen].unsqueeze(2)).mean()
+                place = torch.randint(len(fitted), (FIT_BATCH,), generator=generator, device=bins.device)
+                chosen = fitted[place]
+                loss = -self._log_likelihood(table, numbers[chosen], bins[chosen], network).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-        for tensor, fitted in zip(kept, network, strict=True):
-            tensor.copy_(fitted.detach())
+        for tensor, found in zip(kept, network, strict=True):
+            tensor.copy_(found.detach())
+        gain = self._log_likelihood(*judged, kept) - without
+        helps = gain.mean(0) * len(others) ** 0.5 > gain.std(0)  # by more than its standard error
+        helps = helps.repeat_interleave(DEGREE)
+        self.weight.mul_(helps.unsqueeze(1))
+        self.bias.mul_(helps)
 
     def _conditional(self, counts: Float[Tensor, "k n r"]) -> Float[Tensor, "k n r"]:
         """Divide counts by their sums, smoothed towards the readings of all numbers together."""

@@ -88,12 +88,13 @@ class CountLikelihood(Configured, nn.Module):
         blocks: Names of the numbers to learn, such as ``count_car``; by default all that the extractor reads and that
             images show.
         held_out: Fraction of the target images whose readings are not learned from, on which the divergence is logged.
-        redraw_every: Structure steps between measurements of the channel on scenes that are mostly the model's: what
-            hides an object depends on all that there is. None to measure it on the wide prior alone. It is measured
-            again in any case when parameters have been learned, as light and layout change what is read.
+        redraw_every: Steps between measurements of the channel on scenes that are mostly the model's: what hides an
+            object depends on all that there is. None to measure it on the wide prior alone. It is measured again in any
+            case when parameters have been learned before structure, as light and layout change what is read; without
+            this number, whenever parameters have been learned, which is each turn where turns alternate.
         num_images: Images on which the channel is measured again.
-        structure_prior: Structure prior of a part of those images, the world's by default. It should be as wide as that
-            on which the extractor was trained.
+        structure_prior: Structure prior of a part of those images, the world's by default. It should be that on which
+            the extractor was trained, which a configuration takes if it names none (``extractor.structure_prior``).
 
     Raises:
         UserError: If no name is given, or one twice.
@@ -101,6 +102,8 @@ class CountLikelihood(Configured, nn.Module):
 
     measured_after: Tensor
     """Numbers of structure and of parameter steps after which the channel was measured; kept in checkpoints."""
+    not_read: list[str]
+    """Names of numbers that keep the prior's distribution; empty before `prepare`."""
 
     def __init__(
         self,
@@ -122,6 +125,7 @@ class CountLikelihood(Configured, nn.Module):
         self.register_buffer("measured_after", torch.zeros(2, dtype=torch.int64))
         self._measured_after = StepsDone(0, 0)
         self._prepared: Prepared | None = None
+        self.not_read = []
 
     def check(self, features: FeatureExtractor) -> list[str]:
         """Return the names of the numbers that are learned.
@@ -182,8 +186,11 @@ class CountLikelihood(Configured, nn.Module):
     def _is_due(self, steps: StepsDone) -> bool:
         """Return whether the channel has to be measured again."""
         last = self._measured_after
-        redrawn = self.redraw_every is not None and steps.structure - last.structure >= self.redraw_every
-        return redrawn or steps.parameters != last.parameters
+        changed = steps.parameters != last.parameters
+        if self.redraw_every is None:
+            return changed
+        passed = sum(steps) - sum(last)
+        return passed >= self.redraw_every or (changed and steps.structure == 0)
 
     def _measure(self, model: SceneModel, features: CountingExtractor, steps: StepsDone, seed: int) -> None:
         """Measure the channel on images with the scene model's parameters, and its structure once that is learned."""
@@ -227,9 +234,9 @@ class CountLikelihood(Configured, nn.Module):
         of_prior = _exact(numbers, channel.largest).mean(0)
         quality = channel.quality()
         is_read = torch.tensor([quality[place] != "not read" for place in chosen], device=readings.device)
-        unread = [name for name, seen in zip(names, is_read.tolist(), strict=True) if not seen]
-        if unread:
-            warnings.warn(f"not read, so the prior's numbers are kept: {', '.join(unread)}", stacklevel=2)
+        self.not_read = [name for name, seen in zip(names, is_read.tolist(), strict=True) if not seen]
+        if self.not_read:
+            warnings.warn(f"not read, so the prior's numbers are kept: {', '.join(self.not_read)}", stacklevel=2)
 
         def target(some: Tensor) -> Tensor:
             return _either(is_read, channel.histogram(some)[places], of_prior)

@@ -134,7 +134,7 @@ class ReadingAccuracy:
         entropy: Entropy of the number visible, in nats: the most that a reading can hold.
         structure_information: Information of the reading about the number of objects that there are, in nats.
         structure_entropy: Entropy of that number, in nats.
-        quality: ``read``, ``hidden``, ``blurred`` or ``not read``, see `ms2.features.channel.reading_quality`.
+        quality: ``read``, ``occluded``, ``blurred`` or ``not read``, see `ms2.features.channel.reading_quality`.
     """
 
     bias: float
@@ -242,6 +242,8 @@ class Results:
         seconds: Wall-clock seconds of ``training`` and ``total``.
         visible: Distances of structure as it can be seen in images, by the statistic's name, which begins with
             `VISIBLE`; empty if they were not measured.
+        not_read: Numbers of objects that keep the prior's distribution, as the extractor reads nothing of them; for
+            those that are learned by likelihood.
     """
 
     measured_with: RunProvenance
@@ -252,6 +254,7 @@ class Results:
     stages: Mapping[str, StageRecord] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     visible: Mapping[str, StatisticResult] = field(default_factory=dict)
+    not_read: Sequence[str] = field(default_factory=list)
 
     @property
     def statistics(self) -> Mapping[str, StatisticResult]:
