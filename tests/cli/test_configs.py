@@ -81,6 +81,20 @@ def test_the_channel_is_measured_again_on_the_extractors_prior_unless_another_on
     assert found[0] == settings_of(named[0].config_init.extractor.structure_prior) != found[1]
 
 
+@pytest.mark.filterwarnings("ignore:not read", "ignore:the features miscount", "ignore:more is read")
+def test_results_say_which_numbers_kept_the_priors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ms2.features.channel.reading_quality", lambda *_: "not read")
+    run = fit(tmp_path, "blind", model__structure_learner__likelihood='{"blocks": ["count", "count_7"]}')
+    assert set(results_of(run).not_read) == {"count", "count_7"}
+    said = "not read in images, so that the prior's numbers are kept: count, count_7"
+    assert said in capsys.readouterr().out.splitlines()
+    ms2(["test", "--config", str(run / "config.yaml"), "--evaluation.num_scenes", "20"])
+    (tested,) = run.glob("test_*")
+    assert results_of(tested).not_read == results_of(run).not_read
+
+
 @every_config
 def test_a_configuration_runs(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To its end with few and small images; whatever decides whether learning works out stays.

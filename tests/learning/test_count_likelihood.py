@@ -10,9 +10,6 @@ from helpers import EXPECTED, Beads, abacus, images, rng, structure, trainer
 from torch import Tensor
 
 from ms2.core.errors import UserError
-from ms2.evaluation.callbacks import WriteResults
-from ms2.evaluation.evaluation import Evaluation
-from ms2.evaluation.writers import result_lines
 from ms2.features.base import CountPrediction, CountSlots
 from ms2.features.channel import ReadingChannel
 from ms2.gradients.advantages import Normalised
@@ -21,7 +18,6 @@ from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.probe import measure_channel, probe
 from ms2.learning.structure_learner import StructureLearner
 from ms2.metrics.histograms import total_variation
-from ms2.metrics.results import load_results
 from ms2.models.scene_model import SceneModel
 from ms2.objectives.kde import KDE
 from ms2.scene.batch import scenes_from_derivations
@@ -180,19 +176,6 @@ def test_the_channel_is_measured_no_more_often_than_asked(
         likelihood.prepare(scene_model, features, readings, StepsDone(*done), 0)
         found.append(likelihood.measured_after.tolist() == list(done))
     assert found == expected
-
-
-@pytest.mark.filterwarnings("ignore:not read")
-def test_results_say_which_numbers_kept_the_priors(tmp_path: Path) -> None:
-    features = Counting()
-    numbers = torch.randint(4, (4000, 2), generator=rng(1))
-    readings = torch.stack([9 * torch.rand(4000, generator=rng()), numbers[:, 1].float()], 1)  # noise, and what there is
-    features.channel.measure(readings, numbers, numbers, rng(2))
-    writer = WriteResults(Evaluation(num_scenes=50), tmp_path, "here", 0.0)
-    trainer(tmp_path, 1, callbacks=[writer]).fit(model(features), datamodule=images(WORLD, 40))
-    results = load_results(tmp_path / "metrics.json")
-    assert list(results.not_read) == ["count"]
-    assert result_lines(results)[-1] == "not read in images, so that the prior's numbers are kept: count"
 
 
 def test_the_probe_measures_the_channel() -> None:

@@ -190,7 +190,8 @@ class ReadingChannel(nn.Module):
         network = (self.hidden_weight, self.hidden_bias, self.weight, self.bias)
         own = self._own(numbers)
         known = F.pad(self.joint.sum((2, 3)) > 0, (0, 1))
-        return self._log_given(self._log_table(self.joint.sum(2)), numbers, network).exp() * known.gather(1, own.T).T.unsqueeze(2)
+        given = self._log_given(self._log_table(self.joint.sum(2)), numbers, network).exp()
+        return given * known.gather(1, own.T).T.unsqueeze(2)
 
     def reading_given_visible(self) -> Float[Tensor, "k v r"]:
         """Compute p(bin of the reading | number visible); zero for numbers that no measured image had."""
