@@ -4,6 +4,7 @@ Compares them with the recorded ones, and fails where they have grown: python be
 """
 
 import argparse
+import copy
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ from ms2.features.base import CountingExtractor
 from ms2.learning.count_likelihood import Readings
 from ms2.learning.data import IndexBatches
 from ms2.learning.drawn_ahead import BLOCK_SIZE
+from ms2.learning.extractor import ExtractorTraining
 from ms2.learning.metasim2 import MetaSim2
 from ms2.learning.probe import measure_channel
 from ms2.learning.stage import Stage
@@ -135,11 +137,16 @@ def shrunk(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def count_stage(stage: Stage) -> Row:
-    """Count the operators of a stage's steps; a block's are shared by the steps that the stage's settings give it."""
+    """Count the operators of a stage's steps; a block's are shared by the steps that the stage's settings give it.
+
+    What it trains ends with the weights that it had: which stages were counted before decides nothing.
+    """
+    before = copy.deepcopy(stage.trained_module.state_dict())
     fewer = {"batch_size": BATCH_SIZE, "max_steps": STEPS, "num_validation": BATCH_SIZE}
     small = type(stage)(**{key: fewer.get(key, value) for key, value in stage.settings.items()})
     small.configure_callbacks = list  # early stopping needs validations
     last = fit(small)
+    stage.trained_module.load_state_dict(before)
     steps = min(max(1, BLOCK_SIZE // stage.batch_size), stage.max_steps)
     return replace(last.found[stage.name], block=round(last.block / steps, 1))
 
@@ -183,7 +190,7 @@ def fit(module: Stage | MetaSim2) -> LastStep:
             enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
             num_sanity_val_steps=0, use_distributed_sampler=False, default_root_dir=folder,
         )  # fmt: skip
-        with mock.patch("ms2.learning.extractor.probe", return_value={}):
+        with mock.patch.object(ExtractorTraining, "measure"):
             trainer.fit(module, datamodule=None if isinstance(module, Stage) else Indices())
     return last
 

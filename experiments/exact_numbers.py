@@ -3,8 +3,8 @@
 Usage: python experiments/exact_numbers.py [SEED ...]
 
 What is left is what learning adds to the errors of reading: total variation to each hidden distribution, over eleven
-classes. Nothing is rendered. Prior, model, learning rate, batch and steps of learning are those of driving_quick; all of the
-target is learned from, and the channel, which is exact, is measured once.
+classes. Nothing is rendered. Prior, model, learning rate, batch and steps of learning are those of driving_quick; all
+of the target is learned from, and the channel, which is exact, is measured once.
 """
 
 import copy

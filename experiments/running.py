@@ -23,6 +23,7 @@ from kept import KEPT
 
 from ms2.cli.commands import main
 from ms2.core.configurations import merge
+from ms2.core.errors import DivergenceError
 from ms2.metrics.results import NOISE_FLOOR, PRIOR, load_results, summary_key
 
 HERE = Path(__file__).parent
@@ -36,6 +37,10 @@ Job = TypeVar("Job")
 
 class RunError(Exception):
     """A run failed; the message says where its output is."""
+
+
+class DivergedError(RunError):
+    """Learning diverged, or its scenes did not end any more."""
 
 
 class Run(NamedTuple):
@@ -172,7 +177,7 @@ def command(name: str, words: Sequence[str], runs: Path, label: str) -> float:
     """Run a command of ms2 in a process with one thread, its output in a file; return its CPU time per second.
 
     Raises:
-        RunError: If it fails.
+        RunError: If it fails; DivergedError if learning did.
     """
     log = runs / "logs" / f"{label}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +190,8 @@ def command(name: str, words: Sequence[str], runs: Path, label: str) -> float:
             process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         last = log.read_text(encoding="utf-8", errors="replace").strip().replace("\r", "\n").rpartition("\n")[2]
-        raise RunError(f"{label} failed with exit code {process.returncode}: {last} (see {log})")
+        error = DivergedError if process.returncode == DivergenceError.exit_code else RunError
+        raise error(f"{label} failed with exit code {process.returncode}: {last} (see {log})")
     return (usage.ru_utime + usage.ru_stime) / (time.monotonic() - start)
 
 
@@ -237,13 +243,16 @@ def run_once(run: Run, runs: Path = RUNS) -> dict[str, Any]:
 
     ``score`` is the mean of the columns, ``steps`` and ``seconds`` are those of learning, validations included, in CPU
     time: other processes on the machine do not count. ``reached`` is the step of the first validation that is good
-    enough; null if there is none.
+    enough; null if there is none. A run that diverges has the score 1, the largest total variation, and nothing else.
 
     Raises:
         RunError: If it fails.
     """
     file, place = configuration(run, runs), runs / run.folder
-    share = command("fit", ["--config", str(file)], runs, run.folder)
+    try:
+        share = command("fit", ["--config", str(file)], runs, run.folder)
+    except DivergedError:
+        return {"score": 1.0, "diverged": True}
     measured = results = load_results(place / "metrics.json")
     if run.tested_on is not None:
         command("test", ["--config", str(configuration(run, runs, run.tested_on))], runs, run.folder)

@@ -216,12 +216,20 @@ def ablation_lines(study: Study, part: str, kept: Kept) -> list[str]:
     reach = settings["reach"]["below"]
     lines = head("", *columns, f"steps to {reach:g}", f"seconds to {reach:g}", "seconds in all", "seeds")
     lines += references(part, settings, kept, settings["seeds"], 4)
-    for row, runs in found.items():
+    for row, every in found.items():
+        runs, number = finished_of(every)
         cells = [mean_cell([one[column] for one in runs]) for column in columns.values()]
-        total = sum(one["seconds"] for one in runs) / len(runs)
+        total = f"{sum(one['seconds'] for one in runs) / len(runs):.0f}" if runs else ""
         title = f"**{row}**" if row in ENDS else row
-        lines.append(line(title, *cells, *reached_cells(runs), f"{total:.0f}", len(runs)))
+        lines.append(line(title, *cells, *reached_cells(runs), total, number))
     return lines
+
+
+def finished_of(runs: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str]:
+    """Return the runs that did not diverge, and how many there are and did."""
+    found = [one for one in runs if not one.get("diverged")]
+    diverged = len(runs) - len(found)
+    return found, f"{len(runs)}, of which {diverged} diverged" if diverged else str(len(runs))
 
 
 def reached_cells(runs: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -246,9 +254,9 @@ def search_rows(part: str, settings: Mapping[str, Any], kept: Kept) -> list[str]
         most = max((len(kept.of(part, f"{method}: {title}")) for title in order), default=0)
         order = [title for title in order if len(kept.of(part, f"{method}: {title}")) == most]
         for title in order[: settings["rounds"][0]["keep"]]:
-            runs = kept.of(part, f"{method}: {title}")
+            runs, number = finished_of(kept.of(part, f"{method}: {title}"))
             cells = [mean_cell([one[column] for one in runs]) for column in columns.values()]
-            lines.append(line(method, title, *cells, len(runs)))
+            lines.append(line(method, title, *cells, number))
         best += [f"{method} ({order[0]})"] if order else []
     return [*lines, "", f"The best: {'; '.join(best)}."] if best else []
 

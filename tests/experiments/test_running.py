@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ms2.core.configurations import merge
+
 sys.path.append(str(Path(__file__).parents[2] / "experiments"))
 from running import Kept, Run, RunError, WorldRun, first_below, flat, option_words, run_all, run_study, run_world
 
@@ -113,6 +115,14 @@ def test_a_run_is_run_once_and_measured_on_another_target(
     assert not list((tmp_path / "runs").glob("part*")), "hundreds of runs would fill the disk"
     monkeypatch.setattr("running.run_once", lambda *_: pytest.fail("it is finished"))
     assert not run_study([run], kept, folder=tmp_path / "runs")
+
+
+def test_a_run_that_diverges_is_the_worst_and_is_not_run_again(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "study.json")
+    settings = merge(TINY, {"model": {"structure_learner": {"lr": 1e9}}})
+    run = a_run()._replace(settings=settings, common=settings)
+    assert not run_study([run, run._replace(seed=21)], kept, folder=tmp_path / "runs")
+    assert kept.has(run) and kept.of("part", "default", [20]) == [{"score": 1.0, "diverged": True}]
 
 
 def test_a_run_that_fails_says_why_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

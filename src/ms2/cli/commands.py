@@ -167,7 +167,7 @@ def _run(name: str, rest: list[str]) -> int | None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; bad input ends it with one readable message and exit code 2."""
+    """Run the command line; bad input ends it with one readable message and exit code 2, divergence with 3."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack ε, and a name of a file may be no text
             stream.reconfigure(errors="backslashreplace")
@@ -192,6 +192,6 @@ def main(args: Sequence[str] | None = None) -> None:
         if cause is None:
             raise
         print(f"ms2: {cause}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(cause.exit_code)
     if code:
         sys.exit(code)

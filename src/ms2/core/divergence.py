@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ms2.core.errors import UserError
+from ms2.core.errors import DivergenceError
 
 MAX_WEIGHT = 1e6
 """Absolute value of a weight that no training reaches unless it diverges: a step changes it by about its rate."""
@@ -77,10 +77,10 @@ class FiniteTraining:
         """Check that the loss of the last step and all trained weights are finite.
 
         Raises:
-            UserError: If they are not; the message names the step and the learning rate.
+            DivergenceError: If they are not; the message names the step and the learning rate.
         """
         if found := self.divergence():
-            raise UserError(found)
+            raise DivergenceError(found)
 
     def divergence(self) -> str | None:
         """Return how training has diverged, and what to do; None if it has not."""
@@ -113,5 +113,5 @@ def explained_divergence(module: object) -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(module, FiniteTraining) and (found := module.divergence()):
-            raise UserError(found) from error
+            raise DivergenceError(found) from error
         raise

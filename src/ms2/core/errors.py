@@ -22,6 +22,15 @@ class UserError(ValueError):
         multimnst is neither ... Did you mean 'multimnist'? ...
     """
 
+    exit_code = 2
+    """Exit code of a command that ends with it."""
+
+
+class DivergenceError(UserError):
+    """Training has diverged, or its scenes do not end any more; scripts tell it from bad input by its exit code."""
+
+    exit_code = 3
+
 
 def suggest(name: str, names: Iterable[str]) -> str:
     """Format a suggestion: the name nearest to the one given, and all names that are possible."""

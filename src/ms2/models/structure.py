@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ms2.core.bounds import Count, Dimension, NonNegativeFloat, PositiveInt, Seed
-from ms2.core.errors import UserError, suggest
+from ms2.core.errors import DivergenceError, UserError, suggest
 from ms2.core.settings import Configured
 from ms2.grammar.derivations import Context, Derivations, contexts, lengths
 from ms2.grammar.grammar import Grammar
@@ -27,6 +27,10 @@ MIN_PROBABILITY = 1e-30
 
 class SamplingError(UserError):
     """Too many derivations were rejected: longer than ``t_max``, or not meeting conditions."""
+
+
+class EndlessScenesError(SamplingError, DivergenceError):
+    """Too many derivations were longer than ``t_max``."""
 
 
 class SequenceLogProb(NamedTuple):
@@ -144,7 +148,7 @@ class StructureModel(Configured, nn.Module):
             The derivations, no wider than the longest.
 
         Raises:
-            SamplingError: If a scene does not end in time in ``max_tries`` draws.
+            EndlessScenesError: If a scene does not end in time in ``max_tries`` draws.
         """
         rules, finished = self._draw(n, generator, self._replay)
         rejections = torch.zeros(n, dtype=torch.long, device=rules.device)
@@ -159,7 +163,7 @@ class StructureModel(Configured, nn.Module):
             pending = pending[~finished]
             if not len(pending):
                 return Derivations(rules[:, : int(self._used(rules))].contiguous(), rejections)
-        raise SamplingError(
+        raise EndlessScenesError(
             f"{len(pending)} of {n} scenes did not end within t_max = {self.t_max} steps in {self.max_tries} draws. "
             "Raise t_max, bound lists (max_length), lower the learning rate, or weigh rejections more (reject_weight)."
         )
