@@ -14,7 +14,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 OR_NONE := $(if $(ARGS),|| [ $$? -eq 5 ])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test configs lint types bench ops results memory clean
+.PHONY: help demo test configs lint types dist bench ops results memory clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,12 @@ bench: $(INSTALLED) ## measure speed; on a GPU: make bench ARGS="--device cuda"
 
 ops: $(INSTALLED) ## count the operators and the waits for a GPU of each configuration's training steps, on the CPU
 	$(ONE_THREAD) $(BIN)/python benchmarks/ops.py $(ARGS)
+
+dist: $(INSTALLED) ## build sdist and wheel, check them, install the wheel into an empty environment and use it there
+	rm -rf dist
+	$(BIN)/python -m build -q
+	$(BIN)/twine check --strict dist/*
+	$(ONE_THREAD) $(BIN)/python tools/check_wheel.py $(ARGS)
 
 results: $(INSTALLED) ## results tables: make results ARGS="multimnist" or another world, "ablation" or "search"; hours. --jobs 2 runs two at a time
 	$(BIN)/python experiments/results.py $(ARGS)

@@ -261,7 +261,7 @@ def test_a_wheel_carries_them(tmp_path: Path) -> None:
     """Built without a network, unpacked, and read from an empty folder."""
     source = tmp_path / "source"
     source.mkdir()
-    for file in ("pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICENSE"):
+    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
     for part in ("src", "configs"):
         shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))

@@ -1,6 +1,7 @@
 """Extractors trained elsewhere, against torchvision's own networks."""
 
 import os
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -314,6 +315,12 @@ def test_the_tokens_of_a_transformer_are_averaged() -> None:
     torch.manual_seed(0)
     found = Backbone("timm/vit_tiny_patch16_224", "norm", None, (224, 224))(images())["embedding"]
     assert found.shape == (2, timm.create_model("vit_tiny_patch16_224").embed_dim)
+
+
+def test_without_timm_the_error_says_which_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"^timm/resnet10t needs timm, .* Try: pip install 'ms2\[timm\]'$"):
+        Backbone("timm/resnet10t", "layer2")
 
 
 def test_an_unknown_network_of_timm_is_named_with_near_ones() -> None:

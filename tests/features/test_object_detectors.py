@@ -104,7 +104,7 @@ def test_what_is_no_detector_is_named(tmp_path: Path) -> None:
 
 def test_without_onnxruntime_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"not installed\. Try: pip install onnxruntime"):
+    with pytest.raises(UserError, match=r"needs onnxruntime, .* Try: pip install 'ms2\[onnx\]'"):
         reshaping(tmp_path)
 
 

@@ -41,6 +41,20 @@ def suggest(name: str, names: Iterable[str]) -> str:
     return f"{guess}Available: {', '.join(names) or 'none'}."
 
 
+def missing_extra(what: str, package: str, extra: str) -> UserError:
+    """Make the error of a part whose package is not installed, as it belongs to one of ms2's extras.
+
+    Args:
+        what: The part, as it was asked for.
+        package: The package that it needs.
+        extra: The extra of ms2 that installs the package.
+
+    Returns:
+        The error, which the caller raises from the ImportError.
+    """
+    return UserError(f"{what} needs {package}, which is not installed. Try: pip install 'ms2[{extra}]'")
+
+
 def format_examples(message: str, items: Sequence[object]) -> str:
     """Format a message with the first few items that it is about."""
     more = [f"and {len(items) - MAX_LISTED} more"] if len(items) > MAX_LISTED else []

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ms2.core.bounds import Dimension, FiniteFloat, PositiveFloat, Seed
-from ms2.core.errors import UserError, suggest
+from ms2.core.errors import UserError, missing_extra, suggest
 from ms2.core.files import read_tensors, reading
 from ms2.core.paths import UserPath, Weights, expand_path
 from ms2.features.base import Blocks, FeatureExtractor, PretrainedWeights, weights_fingerprint
@@ -229,9 +229,7 @@ def _timm(architecture: str, pretrained: bool) -> nn.Module:
     try:
         import timm
     except ImportError as error:
-        raise UserError(
-            f"{architecture} is one of timm's networks, which is not installed. Try: pip install timm"
-        ) from error
+        raise missing_extra(architecture, "timm", extra="timm") from error
     name = architecture.removeprefix(TIMM_PREFIX)
     if name not in timm.list_models():
         near = get_close_matches(name, timm.list_models(), 5, 0.3)  # of over a thousand

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ms2.core.bounds import BatchSize, Bounds, Dimension, PositiveFloat
-from ms2.core.errors import UserError
+from ms2.core.errors import UserError, missing_extra
 from ms2.core.hashing import sha256
 from ms2.core.paths import UserPath, expand_path
 from ms2.features.backbone import WeightsError
@@ -100,9 +100,7 @@ class OnnxDetector(ObjectDetector):
         try:
             import onnxruntime
         except ImportError as error:
-            raise UserError(
-                f"{self.path.name} is run by onnxruntime, which is not installed. Try: pip install onnxruntime"
-            ) from error
+            raise missing_extra(f"the detector {self.path.name}", "onnxruntime", extra="onnx") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors alone
