@@ -89,6 +89,12 @@ WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each f
             StreetLayout(max_curvature=1 / 80),
             StreetView((48, 96), engine=WarpEngine(1, shadow_size=0)),
         ),
+        lambda: World(
+            Driving(),
+            SimpleStreets(0, 4),
+            StreetLayout(place_ranges={"parked": (0.5, 1.0)}),
+            StreetView((32, 104), engine=WarpEngine(shadow_size=128)),
+        ),
     ],
 }
 LINKED = {"world", "grammar", "channels", "classes"}

@@ -45,12 +45,12 @@ class World(Configured):
     def mutable_attributes(self) -> list[Attribute]:
         """Attributes of objects that may be learned and are rendered; one per name, with the widest bounds."""
         owners = [a for owner, some in self.parameter_prior.mutable.items() if owner != ENVIRONMENT for a in some]
-        return self._rendered(owners, self.renderer.attributes)
+        return self._rendered(owners, shared=False)
 
     @property
     def mutable_environment(self) -> list[Attribute]:
         """Attributes of the scene as a whole that may be learned and are rendered."""
-        return self._rendered(self.parameter_prior.mutable.get(ENVIRONMENT, ()), self.renderer.environment)
+        return self._rendered(self.parameter_prior.mutable.get(ENVIRONMENT, ()), shared=True)
 
     def sample_prior(self, n: int, generator: Generator) -> SceneBatch:
         """Sample n scenes with structure and parameters from the priors."""
@@ -70,14 +70,28 @@ class World(Configured):
         return self.renderer.render(self.scenes(rules, generator))
 
     def renderer_attribute(self, attribute: Attribute) -> str:
-        """Return what the renderer uses where an attribute of objects is learned, such as ``x`` for ``spacing``."""
+        """Return what the renderer uses where an attribute is learned, such as ``x`` for ``spacing``."""
         return self.parameter_prior.derived_attributes.get(attribute.name, attribute.name)
 
-    def _rendered(self, attributes: Iterable[Attribute], used: Iterable[Attribute]) -> list[Attribute]:
+    def is_rendered(self, attribute: Attribute, shared: bool) -> bool:
+        """Return whether the renderer uses a mutable attribute, or what is derived from it.
+
+        Attributes of objects may be derived from one of the scene as a whole.
+
+        Args:
+            attribute: The attribute.
+            shared: Whether it belongs to the scene as a whole.
+        """
+        used = list(self.renderer.environment if shared else self.renderer.attributes)
+        if shared and attribute.name in self.parameter_prior.derived_attributes:
+            used += self.renderer.attributes
+        return self.renderer_attribute(attribute) in {one.name for one in used}
+
+    def _rendered(self, attributes: Iterable[Attribute], shared: bool) -> list[Attribute]:
         """Select the attributes that the renderer uses; one per name, with the widest bounds."""
-        names, found = {attribute.name for attribute in used}, dict[str, Attribute]()
+        found = dict[str, Attribute]()
         for attribute in attributes:
-            if self.renderer_attribute(attribute) in names:
+            if self.is_rendered(attribute, shared):
                 old = found.get(attribute.name, attribute)
                 found[attribute.name] = attribute._replace(
                     low=min(old.low, attribute.low), high=max(old.high, attribute.high)

@@ -101,8 +101,10 @@ def out_of_bounds(world: World, scenes: SceneBatch, slack: float = 0.0, where: s
 def mutable_of(world: World) -> Iterator[tuple[str, Attribute, Attribute | None]]:
     """Yield owner and attribute of all that may be learned, and what the renderer declares of it, if it reads it."""
     for owner, some in world.parameter_prior.mutable.items():
-        read = world.renderer.environment if owner == ENVIRONMENT else world.renderer.attributes
         for attribute in some:
+            read = [*(world.renderer.environment if owner == ENVIRONMENT else world.renderer.attributes)]
+            if owner == ENVIRONMENT and attribute.name in world.parameter_prior.derived_attributes:
+                read += world.renderer.attributes
             yield owner, attribute, next((a for a in read if a.name == world.renderer_attribute(attribute)), None)
 
 
@@ -152,7 +154,8 @@ def _drawn_within(
             f"{name!r} of {owner}{relative} in {attribute.low:.6g} .. {attribute.high:.6g}, where it may be learned"
         )
         yield Finding(place(prior, "sample"), expected, span(values))
-    if reads is not None and attribute.periodic != reads.periodic:
+    derived = attribute.name in prior.derived_attributes
+    if reads is not None and not derived and attribute.periodic != reads.periodic:
         kind = "periodic" if reads.periodic else "not periodic"
         yield Finding(place(prior, "mutable"), f"{name!r} {kind}, as {place(world.renderer)} reads it", "the opposite")
 
@@ -206,14 +209,24 @@ def _derived_within(
         expected = f"{attribute.name!r}, which another is derived from, not relative"
         yield Finding(place(prior, "mutable"), expected, "a relative one")
         return
-    own = owned(world, owner, scenes)
-    part = torch.rand(scenes.classes.shape, generator=draw, device=draw.device)
+    shared = owner == ENVIRONMENT
+    part = torch.rand((len(scenes),) if shared else scenes.classes.shape, generator=draw, device=draw.device)
     for fraction in (torch.zeros_like(part), torch.ones_like(part), part):
-        value = torch.where(own, attribute.low + (attribute.high - attribute.low) * fraction, 0.0)
-        made = call(prior, "derive_attributes", scenes.with_attributes(**{attribute.name: value}))
-        found = made.attributes[reads.name][scenes.mask]
+        value = attribute.low + (attribute.high - attribute.low) * fraction
+        if shared:
+            changed = scenes.with_environment(**{attribute.name: value})
+        else:
+            changed = scenes.with_attributes(**{attribute.name: torch.where(owned(world, owner, scenes), value, 0.0)})
+        found, drawn = (_read(some, reads) for some in (call(prior, "derive_attributes", changed), scenes))
         if not within(found, reads.low, reads.high):
             expected = f"{reads.name!r} in {reads.low:.6g} .. {reads.high:.6g} for any {attribute.name!r}"
             yield Finding(where, expected, span(found))
-        if torch.equal(found, scenes.attributes[reads.name][scenes.mask]):
+        if torch.equal(found, drawn):
             yield Finding(where, f"{reads.name!r} to change with {attribute.name!r}", "no change")
+
+
+def _read(scenes: SceneBatch, attribute: Attribute) -> Tensor:
+    """Return the values of an attribute, of all objects or of the scenes as a whole."""
+    if attribute.name in scenes.environment:
+        return scenes.environment[attribute.name]
+    return scenes.attributes[attribute.name][scenes.mask]

@@ -60,7 +60,6 @@ class MutableAttributes:
 
 def _mutable(world: World) -> Found:
     """Collect the attributes that the parameter prior calls mutable and the renderer uses."""
-    used = {a.name for a in world.renderer.attributes}, {a.name for a in world.renderer.environment}
     mutable, found = world.parameter_prior.mutable, Found()
     for owner, attributes in mutable.items():
         all_rows = _rows(owner, world, type(world.parameter_prior).__name__)
@@ -68,7 +67,7 @@ def _mutable(world: World) -> Found:
             # bounds given for a class take precedence over those given for all classes
             own = {name for name, some in mutable.items() if attribute.name in {a.name for a in some}}
             rows = [n for n in all_rows if owner != EVERY or world.classes[n] not in own]
-            if rows and world.renderer_attribute(attribute) in used[owner == ENVIRONMENT]:
+            if rows and world.is_rendered(attribute, owner == ENVIRONMENT):
                 found.setdefault((attribute, owner == ENVIRONMENT), []).extend(rows)
     return found
 

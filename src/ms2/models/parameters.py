@@ -110,9 +110,10 @@ class ParameterModel(Configured, nn.Module):
         for name in ("low", "high"):
             bounds = torch.tensor([float(getattr(a, name)) for a in self.mutable.attributes])
             self.register_buffer(name, bounds, persistent=False)
-        derived_from = [a for a in world.mutable_attributes if a.name in world.parameter_prior.derived_attributes]
-        self.object_inputs = (*world.renderer.attributes, *derived_from)
-        self.environment_inputs = world.renderer.environment
+        derived = world.parameter_prior.derived_attributes
+        self.object_inputs = (*world.renderer.attributes, *(a for a in world.mutable_attributes if a.name in derived))
+        shared = (a for a in world.mutable_environment if a.name in derived)
+        self.environment_inputs = (*world.renderer.environment, *shared)
         self.derive_attributes = world.parameter_prior.derive_attributes
         grammar = world.grammar
         self.generations = object_generations(grammar.rules, grammar.start, grammar.classes)

@@ -22,7 +22,8 @@ class ParameterPrior(Plugin, ABC, kind="parameter_priors"):
             ``ENVIRONMENT`` for the scene as a whole), with the bounds within which learning keeps them. None by
             default.
         derived_attributes: Mutable attributes that no renderer reads, such as the gap to the next car, mapped to the
-            attribute that `derive_attributes` computes from each, such as the car's position.
+            attribute that `derive_attributes` computes from each, such as the car's position. From an attribute of the
+            scene as a whole, those of objects may be derived too.
 
     Example:
         >>> class Scattered(ParameterPrior):

@@ -280,6 +280,33 @@ LIGHT_ATTRIBUTES = (
     SampledAttribute(Attribute("blur", 0, 1), Range(0.0, 1.0)),
 )
 """Attributes of light and camera image that `StreetLayout` samples uniformly and that may be learned."""
+PLACE_ATTRIBUTES = (
+    SampledAttribute(Attribute("parked", 0, 1), Range(0.2, 0.9)),
+    SampledAttribute(Attribute("parking_strips", 0, 1), Range(0.2, 1.0)),
+    SampledAttribute(Attribute("parking_gap", 0, 10), Range(0.3, 4.0)),
+    SampledAttribute(Attribute("own_lane", 0, 1), Range(0.1, 0.6)),
+    SampledAttribute(Attribute("traffic_distance", 6, 40), Range(6.0, 25.0)),
+    SampledAttribute(Attribute("lane_width", 2.2, 4.5), Range(2.6, 4.0)),
+    SampledAttribute(Attribute("pavement_width", 0.8, 4.8), Range(1.2, 3.5)),
+    SampledAttribute(Attribute("setback", 0.2, 12), Range(0.4, 8.0)),
+    SampledAttribute(Attribute("street_trees", 0, 1), Range(0.3, 0.9)),
+)
+"""Attributes of a street that say where objects are, with the ranges of `StreetLayout.place_ranges`; see `Places`.
+
+No image shows them themselves, and they may be learned where a layout samples them.
+"""
+DERIVED_PLACES = {
+    "parked": "x",
+    "parking_strips": "parking_right",
+    "parking_gap": "y",
+    "own_lane": "x",
+    "traffic_distance": "y",
+    "lane_width": "road_width",
+    "pavement_width": "walk_right",
+    "setback": "verge_right",
+    "street_trees": "x",
+}
+"""An attribute that the renderer reads and that is derived from each of `PLACE_ATTRIBUTES`."""
 ENVIRONMENT_ATTRIBUTES = (*STREET_ATTRIBUTES, *(light.attribute for light in LIGHT_ATTRIBUTES))
 """Attributes of the scene as a whole: the street and the camera's pose, then `LIGHT_ATTRIBUTES`."""
 

@@ -1,6 +1,7 @@
 """Parameter prior of driving scenes: the street, objects along it, and light. Metres and radians."""
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Literal
 
@@ -12,16 +13,21 @@ from ms2.core.bounds import MAX_FLOAT, Bounds, FiniteFloat, Fraction
 from ms2.core.errors import UserError, suggest
 from ms2.core.paths import OptionalPath, expand_path
 from ms2.priors.parameters import ParameterPrior
+from ms2.scene.attributes import ENVIRONMENT, Attribute
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
 from ms2.worlds.driving3d.declaration import (
+    DERIVED_PLACES,
     FIRST_OBJECT_CLASS_INDEX,
     LIGHT_ATTRIBUTES,
     MUTABLE_ATTRIBUTES,
     OBJECT_CLASSES,
     OBJECTS,
+    PLACE_ATTRIBUTES,
     SCENARIO_SETTINGS,
 )
+from ms2.worlds.driving3d.draws import Draws, GeneratorDraws, SeededDraws, sample_seeds
+from ms2.worlds.driving3d.places import Places
 from ms2.worlds.driving3d.strip_tables import STRIPS
 from ms2.worlds.driving3d.strips import (
     MIN_DISTANCE,
@@ -30,10 +36,19 @@ from ms2.worlds.driving3d.strips import (
     StripPlacer,
     UnplacedObjects,
 )
-from ms2.worlds.environment import sample_environment, sampled_ranges
+from ms2.worlds.environment import SampledAttribute, sample_environment, sampled_ranges
 
 ONCOMING_FRACTION = 0.15
 """Fraction of pedestrians and cyclists that head against the traffic on their side."""
+PARKING_WIDTH = 2.2
+"""Width of a parking strip in metres."""
+SEED = "layout_seed"
+"""Attribute of the scene as a whole from which all draws of a layout with places are computed."""
+PLACED = (
+    *("curve", "road_width", "lanes", "offset"),
+    *(f"{what}_{side}" for what in ("parking", "walk", "verge") for side in ("left", "right")),
+)
+"""Attributes of the street that are derived from its places."""
 
 
 class StreetLayout(ParameterPrior):
@@ -55,11 +70,16 @@ class StreetLayout(ParameterPrior):
             (radians), haze, exposure, contrast, saturation and blur.
         off_street_fraction: Fraction of vehicles and people placed off the street with uniformly random heading, as in
             car parks, drives and side streets. Extractors trained with some also detect those in photographs.
+        place_ranges: Ranges of attributes that say where objects are, which can then be learned; those not named have
+            default ranges. They are parked (share of cars), parking_strips (probability of one on either side),
+            parking_gap (between parked cars), own_lane (share of the traffic on the camera's side), traffic_distance
+            (at which it begins), lane_width, pavement_width, setback (of houses) and street_trees (share of trees in
+            front of houses); in metres. Without it the scenario decides, and places are not learned.
         assets: Folder of user meshes, the same as the renderer's; their sizes determine the spacing.
         on_error: How to handle unreadable meshes: "raise", or "skip" with a warning.
     """
 
-    mutable = MUTABLE_ATTRIBUTES
+    mutable: Mapping[str, Sequence[Attribute]] = MUTABLE_ATTRIBUTES
 
     def __init__(
         self,
@@ -68,6 +88,7 @@ class StreetLayout(ParameterPrior):
         cloud_range: tuple[Fraction, Fraction] = (0.0, 0.8),
         light_ranges: dict[str, tuple[FiniteFloat, FiniteFloat]] | None = None,
         off_street_fraction: Fraction = 0.0,
+        place_ranges: dict[str, tuple[FiniteFloat, FiniteFloat]] | None = None,
         assets: OptionalPath = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
@@ -77,24 +98,56 @@ class StreetLayout(ParameterPrior):
             )
         if cloud_range[0] > cloud_range[1]:
             raise UserError(f"cloud_range must be two fractions in [0, 1] in ascending order, not {cloud_range}")
-        _check_light(light_ranges or {})
+        if "clouds" in (light_ranges or {}):
+            raise UserError("light_ranges must not contain clouds: set cloud_range instead")
+        _check_ranges("light_ranges", light_ranges or {}, LIGHT_ATTRIBUTES)
+        _check_ranges("place_ranges", place_ranges or {}, PLACE_ATTRIBUTES)
         self.light_ranges = {**sampled_ranges(LIGHT_ATTRIBUTES), "clouds": cloud_range, **(light_ranges or {})}
+        self.place_ranges = None
+        if place_ranges is not None:
+            self.place_ranges = {**sampled_ranges(PLACE_ATTRIBUTES), **place_ranges}
+            places = tuple(place.attribute for place in PLACE_ATTRIBUTES)
+            self.mutable = {**MUTABLE_ATTRIBUTES, ENVIRONMENT: (*MUTABLE_ATTRIBUTES[ENVIRONMENT], *places)}
+            self.derived_attributes = DERIVED_PLACES
         self.max_distance, self.max_curvature = max_distance, max_curvature
         self.off_street_fraction, self.on_error = off_street_fraction, on_error
         self.assets = None if assets is None else str(expand_path(assets))
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
         """Sample the street, the objects' sizes and placements, and the light."""
-        b, device = len(scenes), scenes.classes.device
-        section = self._section(_scenario(scenes), torch.rand(10, b, generator=generator, device=device))
-        street = self._street(section, torch.rand(11, b, generator=generator, device=device))
-        draws = torch.rand(9, *scenes.classes.shape, generator=generator, device=device)
-        objects = self._objects(scenes, draws[:7])
-        against, colour = draws[7:]
-        strips, placer = StripBatch.from_section(section), StripPlacer(self.max_distance)
+        b = len(scenes)
+        draws, places = GeneratorDraws(generator), {}
+        if self.place_ranges is not None:
+            places = sample_environment(self.place_ranges, b, generator) | {SEED: sample_seeds(b, generator)}
+            draws = SeededDraws(places[SEED])
+        found = self._laid_out(scenes, draws, Places.from_environment(places) if places else None)
+        return found.with_environment(**places, **sample_environment(self.light_ranges, b, generator))
+
+    def derive_attributes(self, scenes: SceneBatch) -> SceneBatch:
+        """Place the objects anew, by the places that were learned; vehicles are not wider than their lane."""
+        if self.place_ranges is None:
+            return scenes
+        street = scenes.environment
+        found = self._laid_out(scenes, SeededDraws(street[SEED]), Places.from_environment(street))
+        placed = {name: found.attributes[name] for name in ("x", "y", "yaw")}
+        width = torch.minimum(scenes.attributes["width"], found.attributes["width"])
+        vehicle = self._vehicles(scenes)
+        return scenes.with_attributes(
+            **placed, width=torch.where(vehicle, width, scenes.attributes["width"])
+        ).with_environment(**{name: found.environment[name] for name in PLACED})
+
+    def _laid_out(self, scenes: SceneBatch, draws: Draws, places: Places | None) -> SceneBatch:
+        """Sample the street, and the objects' sizes and placements."""
+        b, n = scenes.classes.shape
+        section = self._section(_scenario(scenes), draws.uniform((10, b), 1), places)
+        street = self._street(section, draws.uniform((11, b), 1))
+        drawn = draws.uniform((9, b, n), 1)
+        objects = self._objects(scenes, drawn[:7])
+        against, colour = drawn[7:]
+        strips, placer = StripBatch.from_section(section), StripPlacer(self.max_distance, places)
         extents = objects.half_extents()
-        strip = placer.choose(objects, extents, strips, street, generator)
-        ahead, aside, street, objects = placer.place(objects, extents, strips, strip, street, generator)
+        strip = placer.choose(objects, extents, strips, street, draws)
+        ahead, aside, street, objects = placer.place(objects, extents, strips, strip, street, draws)
         right = strip >= len(STRIPS)
         bend, offset = street["curve"][:, None], street["offset"][:, None]
         yaw = self._heading(objects, right, against) - torch.atan(bend * ahead)
@@ -108,17 +161,27 @@ class StreetLayout(ParameterPrior):
             height=height,
             model=objects.model,
             colour=colour,
-        ).with_environment(**street, **sample_environment(self.light_ranges, b, generator))
+        ).with_environment(**street)
 
-    def _section(self, scenario: Int[Tensor, " b"], draw: Float[Tensor, "10 b"]) -> CrossSection:
-        """Compute the cross-section of each street by its scenario from uniform draws."""
+    def _section(self, scenario: Int[Tensor, " b"], draw: Float[Tensor, "10 b"], places: Places | None) -> CrossSection:
+        """Compute the cross-section of each street by its scenario and places from uniform draws."""
         columns = _sections(scenario.device)[:, scenario]
         four_lanes, low_width, high_width, parking, pavement, low_walk, high_walk, low_verge, high_verge = columns
         lanes = torch.where(draw[0] < four_lanes, 4.0, 2.0)
+        has_pavement = draw[4:6] < pavement
+        if places is not None:
+            around = 0.75 + 0.5 * draw[6:]  # both sides differ by a quarter of the mean
+            return CrossSection(
+                places.lane_width * lanes,
+                lanes,
+                torch.where(draw[2:4] < places.parking_strips, PARKING_WIDTH, 0.0),
+                torch.where(has_pavement, places.pavement_width * around[:2], 0.0),
+                places.setback * around[2:],
+            )
         width = torch.lerp(low_width, high_width, draw[1]) * torch.where(lanes == 4, 1.8, 1.0)
         # of either side
-        parking_width = torch.where(draw[2:4] < parking, 2.2, 0.0)
-        walk = torch.where(draw[4:6] < pavement, torch.lerp(low_walk, high_walk, draw[6:8]), 0.0)
+        parking_width = torch.where(draw[2:4] < parking, PARKING_WIDTH, 0.0)
+        walk = torch.where(has_pavement, torch.lerp(low_walk, high_walk, draw[6:8]), 0.0)
         return CrossSection(width, lanes, parking_width, walk, torch.lerp(low_verge, high_verge, draw[8:]))
 
     def _street(self, section: CrossSection, draw: Float[Tensor, "11 b"]) -> dict[str, Float[Tensor, " b"]]:
@@ -160,6 +223,11 @@ class StreetLayout(ParameterPrior):
             max_turn = torch.where(off_street, math.pi, max_turn)
         return objects._replace(turn=max_turn * (2 * turn - 1))
 
+    def _vehicles(self, scenes: SceneBatch) -> Bool[Tensor, "b n"]:
+        """Return which objects are narrowed to their lane."""
+        vehicles = [FIRST_OBJECT_CLASS_INDEX + OBJECTS.index(name) for name in ("car", "truck")]
+        return torch.isin(scenes.classes, torch.tensor(vehicles, device=scenes.classes.device))
+
     def _heading(
         self, objects: UnplacedObjects, right: Bool[Tensor, "b n"], draw: Float[Tensor, "b n"]
     ) -> Float[Tensor, "b n"]:
@@ -171,16 +239,15 @@ class StreetLayout(ParameterPrior):
         return torch.where(objects.having("faces_street"), facing, along) + objects.turn
 
 
-def _check_light(ranges: dict[str, tuple[float, float]]) -> None:
-    bounds = {light.attribute.name: light.attribute for light in LIGHT_ATTRIBUTES}
+def _check_ranges(setting: str, ranges: dict[str, tuple[float, float]], attributes: Sequence[SampledAttribute]) -> None:
+    """Check that ranges are of known attributes, and within their bounds."""
+    bounds = {one.attribute.name: one.attribute for one in attributes}
     for name, (low, high) in ranges.items():
-        if name == "clouds":
-            raise UserError("light_ranges must not contain clouds: set cloud_range instead")
         if name not in bounds:
-            raise UserError(f"light_ranges has no attribute {name!r}. {suggest(name, bounds)}")
+            raise UserError(f"{setting} has no attribute {name!r}. {suggest(name, bounds)}")
         if not bounds[name].low <= low <= high <= bounds[name].high:
             raise UserError(
-                f"light_ranges must give two values of {name!r} in [{bounds[name].low:.3g}, {bounds[name].high:.3g}] "
+                f"{setting} must give two values of {name!r} in [{bounds[name].low:.3g}, {bounds[name].high:.3g}] "
                 f"in ascending order, not {low}, {high}"
             )
 

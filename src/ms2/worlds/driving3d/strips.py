@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
+from ms2.worlds.driving3d.draws import Draws
+from ms2.worlds.driving3d.places import Places
 from ms2.worlds.driving3d.strip_tables import (
     BUILDING_SETBACK,
     NO_STRIP,
@@ -174,10 +176,11 @@ class StripPlacer:
 
     Args:
         max_distance: Largest distance ahead of the camera in metres.
+        places: Attributes by which objects are placed, if streets have them.
     """
 
-    def __init__(self, max_distance: float) -> None:
-        self.max_distance = max_distance
+    def __init__(self, max_distance: float, places: Places | None = None) -> None:
+        self.max_distance, self.places = max_distance, places
 
     def choose(
         self,
@@ -185,7 +188,7 @@ class StripPlacer:
         extents: HalfExtents,
         strips: StripBatch,
         street: Mapping[str, Tensor],
-        generator: Generator,
+        draws: Draws,
     ) -> Int[Tensor, "b n"]:
         """Sample the strip of each object by its class's weights; strips with room take precedence."""
         tables = strip_tables(strips.inner.device)
@@ -201,8 +204,9 @@ class StripPlacer:
         )
         slack = slack - need
         # The least of exponential variables, each divided by its weight, is a sample: among those that have room too.
-        priority = torch.empty_like(slack).exponential_(generator=generator)
-        priority = priority * torch.where(width > MIN_STRIP_WIDTH, tables.inverse_weight[kind], NO_STRIP)
+        priority = draws.exponential(slack.shape, 1)
+        inverse_weight = self._inverse_weight(kind, strips, street)
+        priority = priority * torch.where(width > MIN_STRIP_WIDTH, inverse_weight, NO_STRIP)
         used, chosen = torch.zeros_like(room), []
         for first, last, rows, most, length in zip(priority, priority * NO_ROOM, row, slack, need, strict=True):
             choice = torch.where(used.gather(1, rows) <= most, first, last).argmin(1, keepdim=True)
@@ -219,7 +223,7 @@ class StripPlacer:
         strips: StripBatch,
         strip: Int[Tensor, "b n"],
         street: dict[str, Tensor],
-        generator: Generator,
+        draws: Draws,
     ) -> Placement:
         """Sample the objects' positions on their strips, with vehicles inside their lane.
 
@@ -239,8 +243,14 @@ class StripPlacer:
         begin = self._begin(strips, torch.where(tables.building, strips.inner, strips.outer) + widest, view, street)
         row = strips.row.gather(1, strip)
         used = torch.zeros_like(begin).scatter_add_(1, row, need)
-        along, draw = torch.rand(2, *strip.shape, generator=generator, device=strip.device).unbind()
-        ahead = self._ahead(objects.is_object, row, need, begin.gather(1, strip), used, along)
+        along, draw = draws.uniform((2, *strip.shape), 1).unbind()
+        own_begin = begin.gather(1, strip)
+        free = (self.max_distance - own_begin - used.gather(1, row)).clamp(min=0)
+        if self.places is not None:
+            number = torch.zeros_like(begin).scatter_add_(1, row, objects.is_object.float()).gather(1, row)
+            start = draws.uniform(begin.shape, 0)
+            along = self.places.along(along, start, strip, objects.object_class, own_begin, free, number)
+        ahead = self._ahead(objects.is_object, row, need, own_begin + along * free, used, along)
         far = torch.where(used > 0, begin.gather(1, strips.row) + used, 0).amax(1)
         street = street | {"curve": street["curve"] * (self.max_distance / far).clamp(max=1)}
 
@@ -264,7 +274,19 @@ class StripPlacer:
         sine = slope / (1 + slope.square()).sqrt()
         # positions are along y, to which a bent street is oblique
         needed = 2.04 * extents.along + 2 * extents.across * sine + 0.2
+        if self.places is not None:
+            return needed.maximum(self.places.spacing(objects.object_class)) * objects.is_object
         return needed.maximum(strip_tables(slope.device).spacing[objects.object_class]) * objects.is_object
+
+    def _inverse_weight(
+        self, kind: Int[Tensor, "n b"], strips: StripBatch, street: Mapping[str, Tensor]
+    ) -> Float[Tensor, "n b c"]:
+        """Return the inverse weights of each object's candidate strips; `Places` has those of each street."""
+        if self.places is None:
+            return strip_tables(kind.device).inverse_weight[kind]
+        exists = strips.outer - strips.inner > MIN_STRIP_WIDTH
+        inverse = self.places.inverse_weights(exists, street["lanes"] == 4)
+        return inverse[torch.arange(len(inverse), device=kind.device), kind]
 
     def _slope(self, street: Mapping[str, Tensor]) -> Float[Tensor, "b 1"]:
         """Compute the slope dx/dy of the street at its far end."""
@@ -300,26 +322,25 @@ class StripPlacer:
         is_object: Bool[Tensor, "b n"],
         row: Int[Tensor, "b n"],
         need: Float[Tensor, "b n"],
-        begin: Float[Tensor, "b n"],
+        free_before: Float[Tensor, "b n"],
         used: Float[Tensor, "b s"],
         draw: Float[Tensor, "b n"],
     ) -> Float[Tensor, "b n"]:
-        """Compute distances ahead: uniform draws from the free length of a `StripBatch` row, plus the objects before.
+        """Compute distances ahead: draws from the free length of a `StripBatch` row, plus the objects before.
 
         Args:
             is_object: Which entries are objects.
             row: Row of each.
             need: Length that each takes up, 0 for what is no object.
-            begin: Where its row begins.
+            free_before: Where its row begins, plus the free length before it.
             used: Length that is taken up of each row.
-            draw: Uniform draw of each, by which they are sorted on their row.
+            draw: Fraction in [0, 1) of its row's free length before each, by which they are sorted on their row.
         """
         order = (row + draw).argsort(1)  # by rows, and by draws on each
         sorted_need = need.gather(1, order)
         before = torch.empty_like(need).scatter_(1, order, sorted_need.cumsum(1) - sorted_need)
         taken = before - (used.cumsum(1) - used).gather(1, row)
-        free = (self.max_distance - begin - used.gather(1, row)).clamp(min=0)
-        return begin + draw * free + taken * is_object + need / 2
+        return free_before + taken * is_object + need / 2
 
 
 def _narrowed(
