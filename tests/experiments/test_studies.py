@@ -155,7 +155,7 @@ def test_a_search_keeps_the_best_of_each_method(kept: Kept) -> None:
         return abs(wide - best[method]) + abs(lr - 3e-3) + (steps == 200) * 1e-4 + run.seed * 1e-6
 
     done = finish(study, kept, score)
-    assert len(done) == len(set(done)) == 3 * (24 * 2 + 4 * 3)
+    assert len(done) == len(set(done)) == 3 * (30 * 2 + 4 * 3)
     for method, bandwidth in best.items():
         last = {run.row for run in study.wanted(kept) if run.seed == 24 and run.row.startswith(method)}
         assert len(last) == 4 and f"{method}: learning rate 0.003, bandwidth {bandwidth:g}, steps 800" in last
