@@ -102,6 +102,7 @@ LINKED = {"world", "grammar", "channels", "classes"}
 REQUIRED = {
     *(
         ("DetectorCounts", "detector"),
+        ("ExternalRenderer", "command"),
         ("Grammar", "rules"),
         ("MixedCounts", "detected"),
         ("MixedCounts", "trained"),
@@ -222,6 +223,7 @@ def make(cls: type, folder: Path) -> Any:
     fill = {
         "channels": 1,
         "classes": list("0123456789"),
+        "command": ["true"],
         "rules": "Scene -> thing",
         "object_class": "a",
         "child_class": "a",

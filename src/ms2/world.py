@@ -23,6 +23,9 @@ class World(Configured):
         parameter_prior: Prior of object attributes, given the structure.
         renderer: Renders scenes.
 
+    Raises:
+        UserError: If the renderer is meant for other classes.
+
     Example:
         >>> world = ms2.load("multimnist").world
         >>> scenes = world.sample_prior(8, generator(0, "example"))
@@ -35,6 +38,7 @@ class World(Configured):
     ) -> None:
         self.grammar, self.structure_prior = grammar, structure_prior
         self.parameter_prior, self.renderer = parameter_prior, renderer
+        renderer.check_classes(self.classes)
 
     @property
     def classes(self) -> tuple[str, ...]:

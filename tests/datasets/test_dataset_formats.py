@@ -35,14 +35,14 @@ from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.masks import decode_mask
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import ImageFile, ImageRecord, SceneRecord
-from ms2.datasets.rendering import depth_arrays, render_record
-from ms2.datasets.scene_graphs import check_renderable, from_record
+from ms2.datasets.records import ImageFile, ImageRecord
+from ms2.datasets.rendering import check_renderable, depth_arrays, render_record
 from ms2.grammar.derivations import is_valid
 from ms2.render.base import Rendering
 from ms2.render.scene3d.calibration import read_projection
 from ms2.render.scene3d.camera import Camera
 from ms2.scene.batch import scenes_from_derivations
+from ms2.scene.records import SceneRecord, from_record
 from ms2.targets.folder import Folder
 from ms2.targets.kitti import Kitti
 from ms2.world import World

@@ -24,15 +24,14 @@ from ms2.datasets.formats.base import Format
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import RecordError, SceneRecord
-from ms2.datasets.rendering import render_record
-from ms2.datasets.scene_graphs import check_renderable, from_record, to_record
+from ms2.datasets.rendering import check_renderable, render_record
 from ms2.grammar.grammar import Grammar
 from ms2.models.checkpoints import grammar_metadata
 from ms2.models.networks.recurrent import LSTM
 from ms2.models.opening import OpenedModel, open_model
 from ms2.models.structure import StructureModel
 from ms2.scene.batch import SceneBatch
+from ms2.scene.records import RecordError, SceneRecord, from_record, to_record
 from ms2.worlds.multimnist.grammar import MultiMNIST
 
 pytestmark = EXPECTED

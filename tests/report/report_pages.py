@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from ms2.core.seeding import generator
-from ms2.datasets.records import ImageFile, ImageRecord, ObjectLabel, Provenance, SceneRecord
+from ms2.datasets.records import ImageFile, ImageRecord, ObjectLabel, Provenance
 from ms2.metrics.comparison import ComparisonResult, save_comparison
 from ms2.metrics.results import (
     Estimate,
@@ -28,6 +28,7 @@ from ms2.metrics.results import (
     save_results,
 )
 from ms2.report import write_report
+from ms2.scene.records import SceneRecord
 from ms2.world import World
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import UniformDigits, UniformPlacement

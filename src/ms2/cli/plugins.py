@@ -24,6 +24,7 @@ PACKAGES = (
     "ms2.priors",
     "ms2.render",
     "ms2.render.engines.warp",
+    "ms2.render.external",
     "ms2.targets",
 )
 """Packages of ms2 that define plug-ins. Worlds are not among them: they have entry points, as other packages do."""

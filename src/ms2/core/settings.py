@@ -4,7 +4,7 @@ import ast
 import inspect
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -23,12 +23,14 @@ class Configured:
 
     Attributes:
         settings: Arguments by name, with defaults filled in.
+        source_files: Files that an object's results depend on as they do on its source code.
 
     Raises:
         UserError: If a number is out of bounds.
     """
 
     settings: dict[str, Any]
+    source_files: Sequence[Path] = ()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Check and record the arguments, with defaults filled in."""
@@ -119,21 +121,25 @@ def fingerprint(*things: Any) -> str:
 def source_fingerprint(*things: Any) -> str:
     """Return a hash of the source code of objects' classes, and of all that their modules import.
 
-    What is cached for an object's settings is thus made anew when a plug-in has been edited. Imports are followed
-    within the package of a class and within ms2, whose `IGNORED_MODULES` have no influence on results.
+    What is cached for an object's settings is thus made anew when a plug-in, or one of its `source_files`, has been
+    edited. Imports are followed within the package of a class and within ms2, whose `IGNORED_MODULES` have no influence
+    on results.
     """
     modules: set[str] = set()
+    files: list[Path] = []
     queue = list(things)
     while queue:
         thing = queue.pop()
         if isinstance(thing, Configured):
+            files += thing.source_files
             modules |= {cls.__module__ for cls in type(thing).__mro__ if issubclass(cls, Configured)}
             queue += thing.settings.values()
         elif isinstance(thing, Mapping):
             queue += thing.values()
         elif isinstance(thing, (list, tuple)):
             queue += thing
-    return digest(_source(module) or module for module in sorted(_with_imports(modules)))
+    sources: list[bytes | str] = [_source(module) or module for module in sorted(_with_imports(modules))]
+    return digest([*sources, *(path.read_bytes() for path in sorted(files))])
 
 
 IGNORED_MODULES = {

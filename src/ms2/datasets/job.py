@@ -24,13 +24,13 @@ from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, default_ca
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import DepthFile, ImageRecord, Provenance
 from ms2.datasets.rendering import depth_arrays, describe_image, image_arrays
-from ms2.datasets.scene_graphs import to_record
 from ms2.grammar.derivations import lengths
 from ms2.models.conditional.condition import Condition
 from ms2.models.mixed_scene_model import join_scenes
 from ms2.models.opened_mixture import Opened
 from ms2.models.opening import OpenedModel
 from ms2.models.scene_model import Sampler
+from ms2.scene.records import to_record
 
 
 class Job:

@@ -11,9 +11,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ms2.core.errors import UserError
+from ms2.scene.records import Json, RecordError, SceneRecord
 
-Json = dict[str, Any]
 Box = Sequence[float]
 """x, y, width and height in pixels."""
 JSON_TYPES: dict[Any, tuple[type, ...]] = {
@@ -21,10 +20,6 @@ JSON_TYPES: dict[Any, tuple[type, ...]] = {
     Sequence: (list,),
 }  # fmt: skip
 """Types that JSON data has where a field of a record has one of these types."""
-
-
-class RecordError(UserError):
-    """A record is invalid, or belongs to another world."""
 
 
 @dataclass(frozen=True)
@@ -101,70 +96,6 @@ class Provenance:
         rest = {name: value for name, value in found.items() if name not in cls.__dataclass_fields__}
         made: Provenance = _build(cls, {**found, "fingerprints": rest})
         return made
-
-
-@dataclass(frozen=True)
-class SceneObject:
-    """One object of a scene graph.
-
-    Attributes:
-        class_name: Its class; ``class`` in JSON.
-        parent: Index of its parent object, or -1.
-        attributes: Its attributes by name.
-    """
-
-    class_name: str
-    parent: int
-    attributes: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class SceneRecord:
-    """A scene: its objects and the attributes of the scene as a whole.
-
-    Attributes:
-        environment: Attributes of the scene as a whole by name.
-        objects: The objects, parents before their children.
-    """
-
-    environment: Mapping[str, float]
-    objects: Sequence[SceneObject]
-
-    def to_json(self) -> Json:
-        """Convert to JSON data."""
-        return {
-            "environment": self.environment,
-            "objects": [
-                {"class": one.class_name, "parent": one.parent, "attributes": one.attributes} for one in self.objects
-            ],
-        }
-
-    @classmethod
-    def from_json(cls, found: Any) -> "SceneRecord":
-        """Build from JSON data.
-
-        Raises:
-            RecordError: If it is no scene graph.
-        """
-        try:
-            environment = {name: float(value) for name, value in found["environment"].items()}
-            objects = [
-                SceneObject(
-                    str(one["class"]),
-                    int(one["parent"]),
-                    {name: float(value) for name, value in one["attributes"].items()},
-                )
-                for one in found["objects"]
-            ]
-        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-            raise RecordError(
-                f"this is no record of a scene: {error!r} where objects and environment should be"
-            ) from error
-        if not all(-1 <= one.parent < len(objects) for one in objects):
-            raise RecordError(
-                f"the scene has {len(objects)} objects, but their parents are {[one.parent for one in objects]}"
-            )
-        return cls(environment, objects)
 
 
 @dataclass(frozen=True, kw_only=True)

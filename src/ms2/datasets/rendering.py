@@ -12,11 +12,11 @@ from ms2.core.hashing import digest
 from ms2.core.images import encode, to_pixels
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.native import SUFFIX_BY_FORMAT
-from ms2.datasets.records import ImageFile, RecordError, SceneRecord
-from ms2.datasets.scene_graphs import check_renderable, from_record
+from ms2.datasets.records import ImageFile
 from ms2.models.opening import build_model
-from ms2.render.base import Rendering
+from ms2.render.base import Renderer, Rendering
 from ms2.scene.batch import SceneBatch
+from ms2.scene.records import RecordError, SceneRecord, from_record
 
 DEPTH_SCALE = 256
 """Steps of a depth image per metre, as in KITTI's."""
@@ -100,3 +100,22 @@ def render_record(path: Path) -> tuple[bytes, str, bool]:
     content = encode(image_arrays(rendering)[0], about["image"])
     name = f"{path.stem}.{SUFFIX_BY_FORMAT[about['image']]}"  # not the record's file name, which may be any path
     return content, name, content_hash(content) == record["image"].get("hash")
+
+
+def check_renderable(scenes: SceneBatch, renderer: Renderer) -> SceneBatch:
+    """Check that scenes have the renderer's attributes; add empty tensors for them to batches without objects.
+
+    Raises:
+        RecordError: If an attribute is missing, or out of the renderer's bounds.
+    """
+    if not bool(scenes.mask.any()):
+        none = torch.zeros(scenes.classes.shape)
+        scenes = scenes.with_attributes(**{attribute.name: none for attribute in renderer.attributes})
+    used = {name: values[scenes.mask] for name, values in scenes.attributes.items()}
+    for wanted, found in ((renderer.attributes, used), (renderer.environment, scenes.environment)):
+        for name, low, high, *_ in wanted:
+            if name not in found:
+                raise RecordError(f"the scene lacks {name!r}, which {type(renderer).__name__} reads")
+            if not bool(((found[name] >= low) & (found[name] <= high)).all()):
+                raise RecordError(f"{name} has to be from {low:g} to {high:g}, not {found[name].tolist()}")
+    return scenes

@@ -1,6 +1,7 @@
 """Interface of renderers: scenes to images and labels."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Int
@@ -88,6 +89,13 @@ class Renderer(Plugin, ABC, kind="renderers"):
     @abstractmethod
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b c h w"]:
         """Render images without labels."""
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raise a `UserError` if the renderer is meant for other classes than a world's; most read indices alone.
+
+        Args:
+            classes: Names of the world's classes.
+        """
 
     def centres(self, scenes: SceneBatch) -> Float[Tensor, "b n 2"] | None:
         """Compute object centres x, y as fractions of the image's width and height; None if unsupported.

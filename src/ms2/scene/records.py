@@ -1,5 +1,7 @@
-"""Convert scenes of a batch to records of scenes, and back."""
+"""Records of scenes: conversion of the scenes of a batch to JSON, and back."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,10 +9,78 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ms2.core.errors import suggest
-from ms2.datasets.records import RecordError, SceneObject, SceneRecord
-from ms2.render.base import Renderer
+from ms2.core.errors import UserError, suggest
 from ms2.scene.batch import SceneBatch
+
+Json = dict[str, Any]
+
+
+class RecordError(UserError):
+    """A record is invalid, or belongs to another world."""
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object of a scene graph.
+
+    Attributes:
+        class_name: Its class; ``class`` in JSON.
+        parent: Index of its parent object, or -1.
+        attributes: Its attributes by name.
+    """
+
+    class_name: str
+    parent: int
+    attributes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SceneRecord:
+    """A scene: its objects and the attributes of the scene as a whole.
+
+    Attributes:
+        environment: Attributes of the scene as a whole by name.
+        objects: The objects, parents before their children.
+    """
+
+    environment: Mapping[str, float]
+    objects: Sequence[SceneObject]
+
+    def to_json(self) -> Json:
+        """Convert to JSON data."""
+        return {
+            "environment": self.environment,
+            "objects": [
+                {"class": one.class_name, "parent": one.parent, "attributes": one.attributes} for one in self.objects
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, found: Any) -> "SceneRecord":
+        """Build from JSON data.
+
+        Raises:
+            RecordError: If it is no scene graph.
+        """
+        try:
+            environment = {name: float(value) for name, value in found["environment"].items()}
+            objects = [
+                SceneObject(
+                    str(one["class"]),
+                    int(one["parent"]),
+                    {name: float(value) for name, value in one["attributes"].items()},
+                )
+                for one in found["objects"]
+            ]
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise RecordError(
+                f"this is no record of a scene: {error!r} where objects and environment should be"
+            ) from error
+        if not all(-1 <= one.parent < len(objects) for one in objects):
+            raise RecordError(
+                f"the scene has {len(objects)} objects, but their parents are {[one.parent for one in objects]}"
+            )
+        return cls(environment, objects)
 
 
 def to_record(scenes: SceneBatch, index: int, classes: tuple[str, ...]) -> SceneRecord:
@@ -60,25 +130,6 @@ def from_record(record: SceneRecord, classes: tuple[str, ...]) -> SceneBatch:
         {name: torch.tensor([[one.attributes[name] for one in objects] or empty]) for name in names},
         {name: torch.tensor([value]) for name, value in record.environment.items()},
     )
-
-
-def check_renderable(scenes: SceneBatch, renderer: Renderer) -> SceneBatch:
-    """Check that scenes have the renderer's attributes; add empty tensors for them to batches without objects.
-
-    Raises:
-        RecordError: If an attribute is missing, or out of the renderer's bounds.
-    """
-    if not bool(scenes.mask.any()):
-        none = torch.zeros(scenes.classes.shape)
-        scenes = scenes.with_attributes(**{attribute.name: none for attribute in renderer.attributes})
-    used = {name: values[scenes.mask] for name, values in scenes.attributes.items()}
-    for wanted, found in ((renderer.attributes, used), (renderer.environment, scenes.environment)):
-        for name, low, high, *_ in wanted:
-            if name not in found:
-                raise RecordError(f"the scene lacks {name!r}, which {type(renderer).__name__} reads")
-            if not bool(((found[name] >= low) & (found[name] <= high)).all()):
-                raise RecordError(f"{name} has to be from {low:g} to {high:g}, not {found[name].tolist()}")
-    return scenes
 
 
 def _short_floats(values: Float[Tensor, "*n"]) -> list[Any]:
