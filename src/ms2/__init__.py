@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ms2.cli.api import FitResult, fit, generate, load
+    from ms2.cli.stream import stream
     from ms2.core.errors import UserError
     from ms2.core.images import image_grid
     from ms2.core.seeding import generator
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 
 PUBLIC = {
     "cli.api": ["FitResult", "fit", "generate", "load"],
+    "cli.stream": ["stream"],
     "core.errors": ["UserError"],
     "core.images": ["image_grid"],
     "core.seeding": ["generator"],

@@ -8,6 +8,7 @@ from ms2.datasets.plan import Plan
 from ms2.datasets.records import ImageRecord
 from ms2.datasets.rendered_set import RenderedSet
 from ms2.datasets.rendering import render_record
+from ms2.datasets.stream import LabelledStream
 
 __all__ = [
     "CocoFormat",
@@ -19,6 +20,7 @@ __all__ = [
     "KittiFormat",
     "KittiSet",
     "LabelledSet",
+    "LabelledStream",
     "Plan",
     "RenderedSet",
     "YoloFormat",

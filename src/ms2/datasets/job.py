@@ -11,7 +11,7 @@ import torch
 
 import ms2
 from ms2.contracts.checks import check_first_scenes, num_first_scenes
-from ms2.core.errors import UserError, suggest
+from ms2.core.errors import UserError
 from ms2.core.images import encode
 from ms2.core.seeding import generator
 from ms2.datasets.blocks import block_indices, num_blocks, sample_block
@@ -19,8 +19,7 @@ from ms2.datasets.card import write_card
 from ms2.datasets.folder import TEMPORARY_FOLDER, DataSetFolder, FolderError
 from ms2.datasets.formats.base import Format, format_named
 from ms2.datasets.formats.native import RecordFiles
-from ms2.datasets.labelled_set import NameIndex
-from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, default_categories, image_labels
+from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, categories_of, image_labels
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import DepthFile, ImageRecord, Provenance
 from ms2.datasets.rendering import depth_arrays, describe_image, image_arrays
@@ -57,17 +56,9 @@ class Job:
             each.check(plan)
         self.model = source.model.to(self.device)
         self.world = self.model.world
-        grammar, classes = self.world.grammar, self.world.classes
-        conditions = [Condition.parse(text, grammar) for text in plan.conditions]
+        conditions = [Condition.parse(text, self.world.grammar) for text in plan.conditions]
         self.samplers = [self._sampler(part, conditions) for part in source.parts]
-        known = NameIndex(classes)
-        for name in plan.classes or ():
-            if name not in known:
-                raise UserError(f"this world has no class {name!r}. {suggest(name, classes)}")
-        wanted = {
-            known.get(name) for name in (default_categories(self.world) if plan.classes is None else plan.classes)
-        }
-        categories = tuple(name for i, name in enumerate(classes) if i in wanted)
+        categories = categories_of(self.world, plan.classes)
         self.label_filter = LabelFilter(categories, plan.min_visibility, plan.min_pixels)
 
     def _sampler(self, part: OpenedModel, conditions: list[Condition]) -> Sampler:

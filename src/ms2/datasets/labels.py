@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from ms2.core.errors import UserError, suggest
+from ms2.datasets.labelled_set import NameIndex
 from ms2.datasets.masks import NO_PIXELS, InstanceMask, instance_masks
 from ms2.datasets.records import ObjectLabel
 from ms2.render.base import Rendering
@@ -68,6 +70,24 @@ class LabelArrays(NamedTuple):
 def default_categories(world: World) -> tuple[str, ...]:
     """Return the classes that are labelled by default: the grammar's terminals and the scenery's classes."""
     return tuple(name for name in world.classes if name not in world.grammar.nonterminals)
+
+
+def categories_of(world: World, classes: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the classes that are labelled, in the world's order.
+
+    Args:
+        world: The world.
+        classes: Their names, whatever their case; those of `default_categories` by default.
+
+    Raises:
+        UserError: If the world lacks one.
+    """
+    known = NameIndex(world.classes)
+    for name in classes or ():
+        if name not in known:
+            raise UserError(f"this world has no class {name!r}. {suggest(name, world.classes)}")
+    wanted = {known.get(name) for name in (default_categories(world) if classes is None else classes)}
+    return tuple(name for i, name in enumerate(world.classes) if i in wanted)
 
 
 def image_labels(
