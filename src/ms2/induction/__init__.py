@@ -1,0 +1,1 @@
+"""Learn a grammar from scenes, and write what a structure model has learned as one."""
