@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from ms2.core.seeding import generator
 from ms2.induction.object_table import InductionError, ObjectTable, running_index
@@ -18,8 +17,7 @@ def aerial(n: int = 50) -> ObjectTable:
 
 
 def made(scene: list[int], label: list[int], parent: list[int]) -> ObjectTable:
-    columns: list[Tensor] = [torch.tensor(column) for column in (scene, label, parent)]
-    return ObjectTable(("a", "b"), 3, *columns)
+    return ObjectTable(("a", "b"), 3, torch.tensor(scene), torch.tensor(label), torch.tensor(parent))
 
 
 def test_scenes_become_rows_with_their_parents() -> None:

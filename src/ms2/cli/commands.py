@@ -97,6 +97,12 @@ COMMANDS = {
             "ms2.cli.probe:probe_command",
         ),
         Command(
+            "induce",
+            "Learn a grammar and its structure prior from labelled scenes",
+            "ms2 induce annotations.json --output my_world",
+            "ms2.cli.induce:induce_command",
+        ),
+        Command(
             "compare",
             "Train detectors on data of the prior and of a run with the same budget, and test both on the run's target",
             "ms2 compare runs/multimnist_quick --num_train_images 500 --train_steps 300",

@@ -71,21 +71,22 @@ class ObjectTable:
         """Return the objects of each scene sorted by a number."""
         order = key.argsort(stable=True)
         order = order[self.scene[order].argsort(stable=True)]
-        return self._rows(order)
+        return self.rows(order)
 
     def select(self, scenes: Int[Tensor, " m"]) -> "ObjectTable":
         """Return some of the scenes, numbered anew in the given order."""
         number = torch.full((self.num_scenes,), -1).index_copy_(0, scenes, torch.arange(len(scenes)))
         rows = (number[self.scene] >= 0).nonzero()[:, 0]
         rows = rows[number[self.scene[rows]].argsort(stable=True)]
-        chosen = self._rows(rows)
+        chosen = self.rows(rows)
         return replace(chosen, num_scenes=len(scenes), scene=number[chosen.scene])
 
     def with_parents(self, parent: Int[Tensor, " n"]) -> "ObjectTable":
         """Return the objects with other parents."""
         return replace(self, parent=parent)
 
-    def _rows(self, rows: Int[Tensor, " m"]) -> "ObjectTable":
+    def rows(self, rows: Int[Tensor, " m"]) -> "ObjectTable":
+        """Return some of the objects; those whose parent is not among them have none."""
         new = torch.full((len(self) + 1,), -1)  # the last entry is that of no parent
         new[rows] = torch.arange(len(rows))
         boxes = None if self.boxes is None else self.boxes[rows]

@@ -99,7 +99,7 @@ class _Writer:
 
     def expand(self, symbol: str, lists: Expansion, place: tuple[int | None, int]) -> None:
         """Write the rule of a scene or of a class, and those of its lists."""
-        body, later = [], []
+        body, later = list[str](), list[tuple[str, list[list[str]]]]()
         for number, one in enumerate(lists.lists):
             item = self.item(one, later)
             if one.constant is not None and not self.numbered & set(one.rule.classes):

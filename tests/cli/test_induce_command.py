@@ -1,0 +1,91 @@
+"""``ms2 induce``: from a labelled set to a world that can be read, and an account; bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ms2.cli.commands import main
+from ms2.core.yaml_files import load_yaml
+from ms2.grammar.grammar import Grammar
+from ms2.priors.structure import ListLengthPrior
+
+
+def small_set(path: Path, num_images: int = 300) -> Path:
+    """A COCO file: one or three plates, on each of which there are two peas or none, and a sun or not."""
+    generator = torch.Generator().manual_seed(0)
+    annotations = []
+
+    def add(image: int, category: int, box: list[float]) -> None:
+        annotations.append({"id": len(annotations) + 1, "image_id": image, "category_id": category, "bbox": box})
+
+    for image in range(num_images):
+        draws = torch.rand(12, generator=generator).tolist()
+        if draws[0] < 0.3:
+            add(image, 3, [90.0 * draws[1], 0, 9, 9])
+        for k in range(1 if draws[2] < 0.5 else 3):
+            x, y = 80 * draws[3 + k], 15.0 + 25 * k
+            add(image, 1, [x, y, 20, 20])
+            for j in range(2 if draws[6 + k] < 0.6 else 0):
+                add(image, 2, [x + 2 + 8 * j, y + 4 + 6 * draws[9], 3, 3])
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 100, "height": 100} for i in range(num_images)],
+        "categories": [{"id": 1, "name": "plate"}, {"id": 2, "name": "green pea"}, {"id": 3, "name": "sun"}],
+        "annotations": annotations,
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_a_world_and_its_account_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["induce", str(small_set(tmp_path / "set.json")), "--output", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "plate -> Green_peas" in printed and "green pea inside plate: " in printed
+    assert (tmp_path / "out" / "account.txt").read_text(encoding="utf-8") in printed
+    world = load_yaml((tmp_path / "out" / "world.yaml").read_text(encoding="utf-8"))["world"]
+    grammar = Grammar(**world["grammar"]["init_args"])
+    prior = ListLengthPrior(**world["structure_prior"]["init_args"])
+    assert grammar.classes == ("plate", "green_pea", "sun") and not grammar.lint()
+    rules = prior.sample(grammar, 2000, torch.Generator().manual_seed(0))
+    assert bool(prior.log_prob(grammar, rules).isfinite().all())
+    bounds = load_yaml((tmp_path / "out" / "attributes.yaml").read_text(encoding="utf-8"))
+    (pea,) = bounds["green pea"]
+    assert pea["relative_to"] == ["plate"] and 0.17 < pea["x"][0] < pea["x"][1] < 0.6
+    assert bounds["sun"][0]["y"] == [0.045, 0.045]
+
+
+def test_classes_are_chosen_and_ordered(tmp_path: Path) -> None:
+    source, out = small_set(tmp_path / "set.json", 50), tmp_path / "out"
+    main(["induce", str(source), "--output", str(out), "--classes", "sun", "plate", "--parents", "none"])
+    world = load_yaml((out / "world.yaml").read_text(encoding="utf-8"))["world"]
+    assert world["grammar"]["init_args"]["renderable"] == ["sun", "plate"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--classes", "plaet"], "the scenes have no class 'plaet'. Did you mean 'plate'?"),
+        (["--seconds", "0"], "seconds must be greater than 0, not 0"),
+        (["--parents", "foud"], "foud"),
+    ],
+)
+def test_bad_input_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    source = small_set(tmp_path / "set.json", 5)
+    with pytest.raises(SystemExit) as end:
+        main(["induce", str(source), "--output", str(tmp_path / "out"), *words])
+    assert end.value.code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = small_set(tmp_path / "set.json", 5)
+    with pytest.raises(SystemExit):
+        main(["induce", str(source), "--output", str(source)])
+    assert "is a file: give --output a folder" in capsys.readouterr().err
+
+
+def test_when_time_is_over_the_best_so_far_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["induce", str(small_set(tmp_path / "s.json")), "--output", str(tmp_path / "out"), "--seconds", "1e-6"])
+    assert "The time was over before the search ended: this is the best so far" in capsys.readouterr().out
+    assert (tmp_path / "out" / "world.yaml").is_file()
