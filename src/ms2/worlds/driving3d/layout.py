@@ -116,7 +116,8 @@ class StreetLayout(ParameterPrior):
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
         """Sample the street, the objects' sizes and placements, and the light."""
         b = len(scenes)
-        draws, places = GeneratorDraws(generator), {}
+        draws: Draws = GeneratorDraws(generator)
+        places: dict[str, Tensor] = {}
         if self.place_ranges is not None:
             places = sample_environment(self.place_ranges, b, generator) | {SEED: sample_seeds(b, generator)}
             draws = SeededDraws(places[SEED])
