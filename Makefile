@@ -14,7 +14,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 OR_NONE := $(if $(ARGS),|| [ $$? -eq 5 ])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test configs lint types dist bench ops results memory clean
+.PHONY: help demo test configs lint types dist docs bench ops results memory clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,10 @@ lint: $(INSTALLED) ## check style and formatting
 
 types: $(INSTALLED) ## check types
 	$(BIN)/mypy
+
+docs: $(INSTALLED) ## build the documentation into site/, notebooks with their outputs, and open every page in Chromium
+	NO_MKDOCS_2_WARNING=1 $(ONE_THREAD) $(BIN)/mkdocs build -q
+	PYTHONPATH=tests/report $(BIN)/python tools/check_site.py site
 
 bench: $(INSTALLED) ## measure speed; on a GPU: make bench ARGS="--device cuda"
 	@mkdir -p .benchmarks
@@ -59,7 +63,7 @@ memory: $(INSTALLED) ## memory of a run over 2,000 steps, or of 5,000 driving sc
 	$(BIN)/python experiments/memory.py $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv and runs stay
-	rm -rf build dist src/*.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site src/*.egg-info .benchmarks .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -path ./runs -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 # The stamp is written last, so the next call takes up an interrupted install again.
