@@ -146,7 +146,7 @@ def test_3d_boxes_are_the_smallest_around_the_meshes_as_drawn(seed: int, pitch: 
     """All vertices lie within the box to a millimetre, and some on each side: near, far, and before any camera."""
     scenes = crowd(6, seed)
     scenes = scenes.with_environment(pitch=torch.full((6,), pitch), camera_yaw=torch.linspace(-0.5, 0.5, 6))
-    objects = SMALL._rasterise(scenes, labels=False)[1]
+    objects = SMALL.assemble(scenes).objects(scenes.classes.shape[1])
     found = SMALL.render_labelled(scenes).boxes3d
     meshes = list(SMALL._tables_on(torch.device("cpu")).library.meshes.values())
     pose = Camera.from_pinhole(

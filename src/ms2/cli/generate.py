@@ -15,6 +15,7 @@ from ms2.core.process_variables import process_number
 from ms2.datasets.formats.base import format_names
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
+from ms2.datasets.maps import MAP_SUFFIXES
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import render_record
 from ms2.models.opened_mixture import open_models
@@ -48,6 +49,8 @@ def options(parser: ArgumentParser) -> None:
     add("--classes", nargs="+", type=str, metavar="CLASS", help="classes to label; all by default")
     add("--image", choices=("png", "jpeg"), default="png", help="format of the images")
     add("--depth", action="store_true", help="write depth images as well")
+    maps = f"further ground truth of each pixel: {', '.join(MAP_SUFFIXES)}"
+    add("--maps", nargs="+", type=str, default=[], metavar="NAME", help=maps)
     visibility = "smallest visible fraction of a labelled object"
     add("--min_visibility", type=Fraction, default=Plan.min_visibility, help=visibility)
     add("--min_pixels", type=PositiveInt, default=Plan.min_pixels, help="fewest visible pixels of a labelled object")
@@ -68,6 +71,7 @@ def generate_command(command: "Command", argv: list[str]) -> None:
         seed=args.seed,
         image=args.image,
         depth=args.depth,
+        maps=tuple(args.maps),
         classes=None if args.classes is None else tuple(args.classes),
         conditions=tuple(args.where),
         min_visibility=args.min_visibility,

@@ -20,8 +20,9 @@ from ms2.datasets.folder import TEMPORARY_FOLDER, DataSetFolder, FolderError
 from ms2.datasets.formats.base import Format, format_named
 from ms2.datasets.formats.native import RecordFiles
 from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, categories_of, image_labels
+from ms2.datasets.maps import DenseMaps, with_maps
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import DepthFile, ImageRecord, Provenance
+from ms2.datasets.records import ImageRecord, MapFile, ObjectLabel, Provenance
 from ms2.datasets.rendering import depth_arrays, describe_image, image_arrays
 from ms2.grammar.derivations import lengths
 from ms2.models.conditional.condition import Condition
@@ -48,14 +49,18 @@ class Job:
 
     def __init__(self, source: Opened, plan: Plan, root: Path, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.source, self.plan, self.root = source, plan, root
+        self.source, self.root = source, root
         self.files = DataSetFolder(root)
-        self.record_files = RecordFiles(self.files, plan.image, plan.depth)
         self.formats: list[Format] = [format_named(name) for name in plan.formats]
         for each in self.formats:
             each.check(plan)
+        self.plan = plan = with_maps(plan, [name for each in self.formats for name in each.maps])
         self.model = source.model.to(self.device)
         self.world = self.model.world
+        for each in self.formats:
+            each.bind(self.world)
+        self.maps = DenseMaps(self.world, plan.maps)
+        self.record_files = RecordFiles(self.files, plan.image, plan.depth, self.maps.suffixes)
         conditions = [Condition.parse(text, self.world.grammar) for text in plan.conditions]
         self.samplers = [self._sampler(part, conditions) for part in source.parts]
         categories = categories_of(self.world, plan.classes)
@@ -115,24 +120,41 @@ class Job:
         depths = depth_arrays(rendering) if self.plan.depth else None
         steps = lengths(world.grammar, rules).tolist()
         pixels, arrays = image_arrays(rendering), LabelArrays.from_rendering(rendering)
-        for i, index in enumerate(missing):
-            try:
-                labels, hidden = image_labels(arrays, i, world.classes, self.label_filter)
-            except LabelError as error:
-                raise UserError(f"scene {index} has inconsistent labels, and was not written. {error}") from error
+        labelled = [self._labels(arrays, i, index) for i, index in enumerate(missing)]
+        maps = self.maps.render(scenes, rendering, [labels for labels, _ in labelled])
+        for i, (index, image_maps, (_, hidden)) in enumerate(zip(missing, maps, labelled, strict=True)):
             content = encode(pixels[i], self.plan.image)
-            depth = None if depths is None else encode(depths[i], "png")
+            image = describe_image(self.record_files.image_name(index), content, rendering, i)
+            made, depth = image_maps.files, None
+            files = {name: MapFile(self.record_files.map_name(name, index), len(made[name])) for name in made}
+            contents = {files[name].file: made[name] for name in made}
+            if depths is not None:
+                depth_content, path = encode(depths[i], "png"), self.record_files.depth_name(index)
+                contents[path], depth = depth_content, MapFile(path, len(depth_content))
             record = ImageRecord(
-                image=describe_image(self.record_files.image_name(index), content, rendering, i),
+                image=image,
                 provenance=self._provenance(index, block, components[index - indices.start]),
                 derivation=rules[i, : steps[i]].tolist(),
                 scene=to_record(scenes, i, world.classes),
-                labels=labels,
+                labels=image_maps.labels,
                 hidden=hidden,
-                depth=None if depth is None else DepthFile(self.record_files.depth_name(index), len(depth)),
+                depth=depth,
+                maps=files,
+                segments=image_maps.segments,
             )
-            self.record_files.write(record, content, depth)
+            self.record_files.write(record, {image.file: content, **contents})
         return len(indices)
+
+    def _labels(self, arrays: LabelArrays, i: int, index: int) -> tuple[list[ObjectLabel], list[ObjectLabel]]:
+        """Build the labels and hidden objects of the i-th image of a block, the scene ``index``.
+
+        Raises:
+            UserError: If the renderer's labels are inconsistent.
+        """
+        try:
+            return image_labels(arrays, i, self.world.classes, self.label_filter)
+        except LabelError as error:
+            raise UserError(f"scene {index} has inconsistent labels, and was not written. {error}") from error
 
     @cached_property
     def _fingerprints(self) -> list[dict[str, str | None]]:

@@ -40,6 +40,13 @@ def instance_masks(instances: Int[np.ndarray, "h w"]) -> dict[int, InstanceMask]
         return {i: _encode_runs(part, instances.shape) for i, part in parts if i >= 0}
 
 
+def encode_mask(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
+    """Encode a mask in COCO's compressed run-length encoding."""
+    with _numpy_warnings_ignored():
+        encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
+
+
 def _encode_runs(runs: Int[np.ndarray, "r 2"], size: tuple[int, ...]) -> InstanceMask:
     """Encode a mask, given the first pixel of each of its runs and the one behind it."""
     lengths = np.diff(runs.reshape(-1), prepend=0, append=size[0] * size[1]).tolist()  # of gaps and runs in turn

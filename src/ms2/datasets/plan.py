@@ -15,6 +15,8 @@ class Plan:
         seed: Seed; image i depends on the seed and on i only, so a larger set extends a smaller one.
         image: ``png``, or ``jpeg`` of quality 95.
         depth: Whether to write 16-bit depth PNGs: metres times 256, 0 for none (3D worlds).
+        maps: Further ground truth: ``panoptic``, ``normals``, ``amodal``, ``float_depth``; formats may add what they
+            are made from.
         classes: Labelled classes; by default the grammar's terminals and the scenery's classes, which leaves out roads.
         conditions: Conditions on the number of objects, such as ``car == 5``, ``pedestrian >= 1``.
         min_visibility: Minimum visible fraction of a labelled object.
@@ -29,6 +31,7 @@ class Plan:
     seed: Seed = 0
     image: Literal["png", "jpeg"] = "png"
     depth: bool = False
+    maps: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
     conditions: tuple[str, ...] = ()
     min_visibility: Fraction = 0.1

@@ -6,7 +6,7 @@ in pixels, from edge to edge.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -44,8 +44,8 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
-class DepthFile:
-    """The depth image of a record.
+class MapFile:
+    """A file with a value for each pixel, such as the depth image of a record.
 
     Attributes:
         file: Path in the data set.
@@ -54,6 +54,25 @@ class DepthFile:
 
     file: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment of a panoptic map.
+
+    Attributes:
+        id: Its value in the map.
+        category: Class of the object, or name of the surface.
+        area: Number of pixels.
+        bbox: Box around them.
+        object: Index of the object in the scene graph; None for a surface.
+    """
+
+    id: int
+    category: str
+    area: int
+    bbox: Box
+    object: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,8 @@ class ObjectLabel:
             and the yaw in radians, in 3D worlds.
         amodal_bbox: Box of the whole object, clipped to the image; None for hidden objects.
         segmentation: Mask of the visible pixels in COCO's compressed run-length encoding; None for hidden objects.
+        amodal_segmentation: Mask of the whole object within the image, if written.
+        occluded_by: Indices of the objects that hide some of its pixels, if written.
     """
 
     object: int
@@ -124,6 +145,8 @@ class ObjectLabel:
     box3d: Sequence[float] | None = None
     amodal_bbox: Box | None = None
     segmentation: Json | None = None
+    amodal_segmentation: Json | None = None
+    occluded_by: Sequence[int] | None = None
 
     def to_json(self) -> Json:
         """Convert to JSON data, without the fields that are None."""
@@ -157,6 +180,8 @@ class ImageRecord:
         labels: Labels of the objects that are visible enough.
         hidden: Labels of the other objects of the labelled categories.
         depth: Its depth image, if written.
+        maps: Its maps by their names, if written.
+        segments: Segments of its panoptic map, if written.
     """
 
     image: ImageFile
@@ -165,7 +190,9 @@ class ImageRecord:
     scene: SceneRecord
     labels: Sequence[ObjectLabel]
     hidden: Sequence[ObjectLabel]
-    depth: DepthFile | None = None
+    depth: MapFile | None = None
+    maps: Mapping[str, MapFile] = field(default_factory=dict)
+    segments: Sequence[Segment] | None = None
 
     @property
     def stem(self) -> str:
@@ -174,7 +201,7 @@ class ImageRecord:
 
     def to_json(self) -> Json:
         """Convert to JSON data."""
-        found = {
+        found: Json = {
             "image": _without_none(self.image),
             "provenance": self.provenance.to_json(),
             "derivation": self.derivation,
@@ -182,7 +209,13 @@ class ImageRecord:
             "labels": [label.to_json() for label in self.labels],
             "hidden": [label.to_json() for label in self.hidden],
         }
-        return found if self.depth is None else found | {"depth": _without_none(self.depth)}
+        if self.depth is not None:
+            found["depth"] = _without_none(self.depth)
+        if self.maps:
+            found["maps"] = {name: _without_none(file) for name, file in self.maps.items()}
+        if self.segments is not None:
+            found["segments"] = [_without_none(segment) for segment in self.segments]
+        return found
 
     @classmethod
     def from_json(cls, found: Json) -> "ImageRecord":
@@ -199,7 +232,9 @@ class ImageRecord:
                 scene=SceneRecord.from_json(found["scene"]),
                 labels=[ObjectLabel.from_json(label) for label in found["labels"]],
                 hidden=[ObjectLabel.from_json(label) for label in found["hidden"]],
-                depth=None if found.get("depth") is None else _build(DepthFile, found["depth"]),
+                depth=None if found.get("depth") is None else _build(MapFile, found["depth"]),
+                maps={name: _build(MapFile, file) for name, file in found.get("maps", {}).items()},
+                segments=[_build(Segment, one) for one in found["segments"]] if "segments" in found else None,
             )
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, RecordError):

@@ -68,6 +68,7 @@ class Renderer(Plugin, ABC, kind="renderers"):
         environment: Attributes of the scene as a whole that it uses, with their bounds.
         differentiable: Names of the attributes with respect to which images are differentiable.
         licence: Licence of the images: that of the sprites and meshes in them.
+        surfaces: Names of what is in the images besides objects.
         min_height: Height of an object's amodal box in pixels from which an annotator of images would label it; 0 where
             objects of any size can be recognised.
 
@@ -84,6 +85,7 @@ class Renderer(Plugin, ABC, kind="renderers"):
     environment: tuple[Attribute, ...] = ()
     differentiable: frozenset[str] = frozenset()
     licence: str = "Everything in the images is drawn by ms2's own code: Apache-2.0, as ms2 is."
+    surfaces: tuple[str, ...] = ("background",)
     min_height: float = 0
 
     @abstractmethod

@@ -9,6 +9,7 @@ from ms2.core.registry import Plugin, available
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import ImageRecord
+from ms2.world import World
 
 Records = Callable[[], Iterable[ImageRecord]]
 """Iterates over the records of all images in order, anew with each call."""
@@ -20,10 +21,22 @@ class Format(Plugin, ABC, kind="formats"):
     All of them are made from the records: a format costs no rendering, and is written again after a crash.
 
     A class called ``YoloFormat`` is selected by ``--format yolo``.
+
+    Attributes:
+        maps: Names of the maps that the format is made from, which are rendered with the images.
     """
+
+    maps: tuple[str, ...] = ()
 
     def check(self, plan: Plan) -> None:
         """Raise a `UserError` if the format does not support the plan."""
+
+    def bind(self, world: World) -> None:
+        """Remember what the format needs of the world that the images show; by default nothing.
+
+        Raises:
+            UserError: If the format does not support the world.
+        """
 
     @abstractmethod
     def write(self, folder: DataSetFolder, plan: Plan, categories: tuple[str, ...], records: Records) -> None:

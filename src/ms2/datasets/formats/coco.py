@@ -36,7 +36,8 @@ class CocoFormat(Format):
     """COCO: one ``annotations/instances.json`` with boxes and masks; ids of categories and annotations start at 1.
 
     Further keys of an annotation: ``amodal_bbox``, the whole object's box within the image; ``visibility``; in 3D
-    ``truncation`` and ``box3d``.
+    ``truncation`` and ``box3d``. With the map ``amodal``: ``amodal_segmentation``, the whole object's mask; ``object``,
+    its index in the scene graph, and ``occluded_by``, the indices of those that hide some of it.
     """
 
     def write(self, folder: DataSetFolder, plan: Plan, categories: tuple[str, ...], records: Records) -> None:
@@ -57,7 +58,8 @@ class CocoFormat(Format):
             for label in record.labels:
                 count += 1  # COCO's evaluation treats an annotation with id 0 as unmatched
                 ids = {"id": count, "image_id": image_id, "category_id": category_id[label.category], "iscrowd": 0}
-                rest = {key: value for key, value in label.to_json().items() if key not in ("object", "category")}
+                unused = {"category"} if label.occluded_by is not None else {"category", "object"}
+                rest = {key: value for key, value in label.to_json().items() if key not in unused}
                 yield (",\n" if count > 1 else "") + _line(ids | rest)
         yield '\n],\n"images": [\n' + ",\n".join(images) + "\n]}\n"
 

@@ -1,6 +1,6 @@
-"""ms2's own format: an image, a record and perhaps a depth image per scene, and ``dataset.json``; writer and reader."""
+"""ms2's own format: per scene an image, a record and perhaps maps, and ``dataset.json``; writer and reader."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,16 +32,20 @@ SUFFIX_BY_FORMAT = {"png": "png", "jpeg": "jpg"}
 
 
 class RecordFiles:
-    """Images, depth images and records of a data set.
+    """Images, depth images, maps and records of a data set.
 
     Args:
         folder: The data set's folder.
         image: ``png`` or ``jpeg``.
         depth: Whether there are depth images.
+        maps: Suffix of the files of each map, by its name.
     """
 
-    def __init__(self, folder: DataSetFolder, image: Literal["png", "jpeg"], depth: bool) -> None:
+    def __init__(
+        self, folder: DataSetFolder, image: Literal["png", "jpeg"], depth: bool, maps: Mapping[str, str] | None = None
+    ) -> None:
         self.folder, self.suffix, self.depth = folder, SUFFIX_BY_FORMAT[image], depth
+        self.maps = maps or {}
 
     def image_name(self, index: int) -> str:
         """Return the path of an image in the data set."""
@@ -55,20 +59,29 @@ class RecordFiles:
         """Return the path of a depth image in the data set."""
         return f"depth/{index:06d}.png"
 
+    def map_name(self, name: str, index: int) -> str:
+        """Return the path of a map in the data set."""
+        return f"{name}/{index:06d}.{self.maps[name]}"
+
     def is_complete(self, index: int) -> bool:
-        """Return whether an image, its record and its depth image exist, and files have the sizes in the record."""
+        """Return whether an image, its record and its maps exist, and files have the sizes in the record."""
         record = self._read(index)
         if record is None or not self._has_size(self.image_name(index), record.image.bytes):
             return False
-        if not self.depth:
-            return True
-        return record.depth is not None and self._has_size(self.depth_name(index), record.depth.bytes)
+        expected = {self.map_name(name, index): record.maps.get(name) for name in self.maps}
+        if self.depth:
+            expected[self.depth_name(index)] = record.depth
+        return all(file is not None and self._has_size(name, file.bytes) for name, file in expected.items())
 
-    def write(self, record: ImageRecord, image: bytes, depth: bytes | None = None) -> None:
-        """Write image, depth image and record; the record last, as it marks the image as complete."""
-        self.folder.write(record.image.file, image)
-        if record.depth is not None and depth is not None:
-            self.folder.write(record.depth.file, depth)
+    def write(self, record: ImageRecord, contents: Mapping[str, bytes]) -> None:
+        """Write image, depth image, maps and record; the record last, as it marks the image as complete.
+
+        Args:
+            record: The record.
+            contents: Contents of the other files by their path in the data set.
+        """
+        for name, content in contents.items():
+            self.folder.write(name, content)
         self.folder.write_json(self.record_name(record.provenance.index), record.to_json())
 
     def read(self, number: int) -> Iterator[ImageRecord]:

@@ -63,12 +63,14 @@ class RasterOutput:
         instances: Index in its scene of the instance that each pixel belongs to; -1 for the sky.
         depth: Distance along the optical axis in metres; infinite for the sky.
         labels: Areas and boxes; None if they were not requested.
+        normals: Normals in the camera's axes, of unit length; zeros for the sky. None if they were not requested.
     """
 
     image: Float[Tensor, "b 3 h w"]
     instances: Int[Tensor, "b h w"]
     depth: Float[Tensor, "b h w"]
     labels: InstanceLabels | None
+    normals: Float[Tensor, "b 3 h w"] | None = None
 
 
 class Engine(Plugin, ABC, kind="engines"):
@@ -123,6 +125,23 @@ class Engine(Plugin, ABC, kind="engines"):
         labels: bool,
     ) -> RasterOutput:
         """Render scenes whose tensors are valid and on one device; arguments as in `render`."""
+
+    def render_normals(
+        self,
+        meshes: MeshLibrary,
+        instances: InstanceBatch,
+        camera: Camera,
+        lighting: Lighting,
+        size: tuple[int, int],
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Compute the normals of what is visible in the camera's axes, of unit length; zeros for the sky.
+
+        Arguments as in `render`.
+
+        Raises:
+            UserError: If the engine computes none.
+        """
+        raise UserError(f"{type(self).__name__} computes no normals: leave them out, or use WarpEngine")
 
 
 def check_size(size: tuple[int, int]) -> None:

@@ -13,17 +13,19 @@ from torch import Tensor
 from ms2.core.bounds import Dimension
 from ms2.core.errors import UserError, suggest
 from ms2.core.paths import OptionalPath, expand_path
-from ms2.render.base import Renderer, Rendering, asset_licence
+from ms2.render.base import Rendering, asset_licence
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.calibration import read_projection
 from ms2.render.scene3d.camera import Camera
-from ms2.render.scene3d.engine import Engine, RasterOutput, check_size
+from ms2.render.scene3d.engine import Engine, check_size
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
+from ms2.render.scene3d.renderer import Renderer3D, Scene3D
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.declaration import ENVIRONMENT_ATTRIBUTES, OBJECT_ATTRIBUTES, OBJECTS, SCENARIOS
 from ms2.worlds.driving3d.mesh_tables import MeshTables, load_mesh_tables
 from ms2.worlds.driving3d.street import ground_height, ground_instances
+from ms2.worlds.driving3d.surfaces import CITYSCAPES_IDS, SURFACES, surface_index, surface_table
 
 KITTI_SIZE = (375, 1242)
 """Height and width of KITTI's images in pixels."""
@@ -44,15 +46,26 @@ class Rendering3D(Rendering):
             KITTI's reference camera; rotation around its y axis, 0 for an object that heads to the right. Metres and
             radians. The smallest box of that heading around the mesh as drawn.
         projection: Projection matrix from those axes to pixels, KITTI's P2 for images of this size.
+        drawn: Index of the instance visible at each pixel: of the objects, then of the ground; -1 for the sky.
+        ground: Surface of each instance of the ground: its index in `SURFACES`.
     """
 
     depth: Float[Tensor, "b h w"]
     truncation: Float[Tensor, "b n"]
     boxes3d: Float[Tensor, "b n 7"]
     projection: Float[Tensor, "b 3 4"]
+    drawn: Int[Tensor, "b h w"]
+    ground: Int[Tensor, "b g"]
+
+    @property
+    def surfaces(self) -> Int[Tensor, "b h w"]:
+        """Look up the surface visible at each pixel: its index in `SURFACES`, or -1 where an object is."""
+        sky, objects = torch.zeros_like(self.classes[:, :1]), torch.full_like(self.classes, -1)
+        table = torch.cat([sky, objects, self.ground], 1)
+        return table.gather(1, (self.drawn + 1).long().flatten(1)).view(self.drawn.shape)
 
 
-class StreetView(Renderer):
+class StreetView(Renderer3D):
     """Renders street scenes from a camera on a car.
 
     The world's axes are x to the right, y forward and z up, in metres, with the camera above the origin; yaw is
@@ -74,6 +87,8 @@ class StreetView(Renderer):
     attributes = OBJECT_ATTRIBUTES
     environment = ENVIRONMENT_ATTRIBUTES
     min_height = 8
+    surfaces = SURFACES
+    cityscapes_ids = CITYSCAPES_IDS
 
     def __init__(
         self,
@@ -103,14 +118,14 @@ class StreetView(Renderer):
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
         """Render images."""
-        return _grade(self._rasterise(scenes, labels=False)[0].image, scenes)
+        return _grade(self.assemble(scenes).render(self.engine, self.size, labels=False).image, scenes)
 
     def render_labelled(self, scenes: SceneBatch) -> Rendering3D:
         """Render images with labels."""
-        output, objects = self._rasterise(scenes, labels=True)
-        assert output.labels is not None
-        n = scenes.classes.shape[1]
+        made, n = self.assemble(scenes), scenes.classes.shape[1]
+        output = made.render(self.engine, self.size, labels=True)
         labels = output.labels
+        assert labels is not None
         boxes = labels.boxes(self.size)[:, :n]
         x0, y0, x1, y1 = boxes.unbind(-1)
         return Rendering3D(
@@ -124,12 +139,14 @@ class StreetView(Renderer):
             visibility=labels.visibility[:, :n],
             depth=output.depth,
             truncation=labels.truncation(self.size)[:, :n],
-            boxes3d=_boxes3d(objects, self._tables_on(x0.device).hull, scenes),
+            boxes3d=_boxes3d(made.objects(n), self._tables_on(x0.device).hull, scenes),
             projection=self.projection.to(x0.device).expand(len(scenes), -1, -1),
+            drawn=output.instances,
+            ground=surface_table(tuple(made.meshes.meshes)).to(x0.device)[made.instances.mesh[:, n:]],
         )
 
-    def _rasterise(self, scenes: SceneBatch, labels: bool) -> tuple[RasterOutput, InstanceBatch]:
-        """Render with the engine; also return the instances of the objects."""
+    def assemble(self, scenes: SceneBatch) -> Scene3D:
+        """Place the meshes of scenes, with camera and lighting."""
         tables = self._tables_on(scenes.classes.device)
         objects = self._objects(scenes, tables)
         ground = ground_instances(scenes, tables)
@@ -139,8 +156,11 @@ class StreetView(Renderer):
             torch.cat([objects.colour, ground.colour], 1),
             torch.cat([objects.mesh >= 0, torch.zeros_like(ground.mesh, dtype=torch.bool)], 1),
         )
-        camera, lighting = self._camera(scenes), _lighting(scenes)
-        return self.engine.render(tables.library, instances, camera, lighting, self.size, labels), objects
+        return Scene3D(tables.library, instances, self._camera(scenes), _lighting(scenes))
+
+    def surface_of(self, mesh: str) -> int:
+        """Return the index in ``surfaces`` of a mesh of the ground, given its name."""
+        return surface_index(mesh)
 
     def _objects(self, scenes: SceneBatch, tables: MeshTables) -> InstanceBatch:
         """Build the instances of the objects."""

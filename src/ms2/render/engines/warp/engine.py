@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ms2.core.bounds import BatchSize, Bounds, PositiveFloat
 from ms2.core.errors import UserError
@@ -70,6 +72,32 @@ class WarpEngine(Engine):
         labels: bool,
     ) -> RasterOutput:
         """Render scenes pass by pass, on a CPU by as many threads as Torch uses; arguments as in `Engine.render`."""
+        return self._render(meshes, instances, camera, lighting, size, labels, normals=False)
+
+    @torch.no_grad()
+    def render_normals(
+        self,
+        meshes: MeshLibrary,
+        instances: InstanceBatch,
+        camera: Camera,
+        lighting: Lighting,
+        size: tuple[int, int],
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Compute the normals of what is visible; arguments as in `Engine.render`."""
+        normals = self._render(meshes, instances, camera, lighting, size, labels=False, normals=True).normals
+        assert normals is not None
+        return normals
+
+    def _render(
+        self,
+        meshes: MeshLibrary,
+        instances: InstanceBatch,
+        camera: Camera,
+        lighting: Lighting,
+        size: tuple[int, int],
+        labels: bool,
+        normals: bool,
+    ) -> RasterOutput:
         device, (b, (height, width)) = instances.mesh.device, (len(instances), size)
         rasteriser = self._rasteriser(meshes, size, device)
         n = self.scenes_per_pass or SCENES_PER_PASS[device.type]
@@ -78,6 +106,7 @@ class WarpEngine(Engine):
             torch.empty(b, height, width, dtype=torch.int32, device=device),
             torch.empty(b, height, width, device=device),
             None,
+            torch.empty(b, 3, height, width, device=device) if normals else None,
         )
 
         def render(start: int) -> InstanceLabels | None:

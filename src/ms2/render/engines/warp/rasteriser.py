@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ms2.render.engines.warp.normals import VisibleTriangles, visible_normals
 from ms2.render.engines.warp.packing import pack_meshes
 from ms2.render.engines.warp.runtime import Runtime
 from ms2.render.scene3d.camera import Camera
@@ -50,6 +51,10 @@ class Buffers:
             self._samples = torch.empty(number, dtype=torch.int64, device=self._samples.device)
         self._samples[:number].zero_()
         return self._samples
+
+    def visibility_tensor(self, scenes: int, height: int, width: int) -> Int[Tensor, "b H W"]:
+        """Return the visibility buffer as it was filled, in rows of samples."""
+        return self._samples[: scenes * height * width].view(scenes, height, width)
 
     def shadow_maps(self, number: int, blocks: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
         """Return depths of at least ``number`` samples and their bounds in ``blocks``: zeros, or as they were left."""
@@ -150,7 +155,22 @@ class Rasteriser:
             self._shading.resolve, b * height * width // run, self._meshes, cameras, lights, placed, draw_list, setup,
             buffers, width, height, run, step, size, labels, samples, shadow_depth, shadow_top, *outputs,
         )  # fmt: skip
+        if output.normals is not None:
+            keys = kept.visibility_tensor(b, tall, wide)
+            drawn = self._visible_triangles(keys, draw_list, setup, placed)
+            output.normals.copy_(visible_normals(drawn, output.instances, camera.pose[:, :, :3], n))
         return self._labels(buffers, labelled) if labels else None
+
+    def _visible_triangles(
+        self, keys: Int[Tensor, "b H W"], draw_list: Any, setup: Any, placed: Any
+    ) -> VisibleTriangles:
+        """Collect what the kernels have drawn, as tensors that share their memory."""
+        tensor = self.warp.to_torch
+        corners, vertex_normals = tensor(setup.corners), tensor(self._meshes.normal)[:, :3]
+        planes = tensor(setup.planes).view(-1, 4, 4)
+        return VisibleTriangles(
+            keys, tensor(draw_list.instance), corners, planes, vertex_normals, tensor(placed.normal)
+        )
 
     # -- inputs and outputs of the kernels -------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Export of 3D scenes to files that other programs render."""

@@ -1,0 +1,107 @@
+"""Base class of renderers of 3D scenes, which can be exported and have dense ground truth."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ms2.render.base import Renderer
+from ms2.render.scene3d.camera import Camera
+from ms2.render.scene3d.engine import Engine, RasterOutput
+from ms2.render.scene3d.instances import InstanceBatch
+from ms2.render.scene3d.lighting import Lighting
+from ms2.render.scene3d.meshes import MeshLibrary
+from ms2.scene.batch import SceneBatch
+
+OBJECTS_PER_PASS = 16
+"""Objects that are rendered by themselves at once, which bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Scene3D:
+    """b scenes in 3D, as an engine renders them.
+
+    Attributes:
+        meshes: The meshes.
+        instances: Instances of meshes: first one for each object of the scene graph, by its index, then the ground.
+        camera: The cameras.
+        lighting: The lighting.
+    """
+
+    meshes: MeshLibrary
+    instances: InstanceBatch
+    camera: Camera
+    lighting: Lighting
+
+    def render(self, engine: Engine, size: tuple[int, int], labels: bool = True) -> RasterOutput:
+        """Render the scenes; arguments as of `Engine.render`."""
+        return engine.render(self.meshes, self.instances, self.camera, self.lighting, size, labels)
+
+    def normals(self, engine: Engine, size: tuple[int, int]) -> Float[Tensor, "b 3 h w"]:
+        """Compute normals; arguments as of `Engine.render_normals`."""
+        return engine.render_normals(self.meshes, self.instances, self.camera, self.lighting, size)
+
+    def objects(self, number: int) -> InstanceBatch:
+        """Return the first instances of each scene."""
+        placed = self.instances
+        return InstanceBatch(placed.mesh[:, :number], placed.transform[:, :number], placed.colour[:, :number])
+
+
+class Renderer3D(Renderer):
+    """Base class of renderers whose scenes are meshes in front of a camera.
+
+    Attributes:
+        engine: Engine that renders the scenes.
+        surfaces: Names of what is in the image besides objects, the sky first.
+        cityscapes_ids: Cityscapes' label id of each class and surface.
+    """
+
+    engine: Engine
+    surfaces: tuple[str, ...] = ("sky",)
+    cityscapes_ids: Mapping[str, int] = {}
+
+    @abstractmethod
+    def assemble(self, scenes: SceneBatch) -> Scene3D:
+        """Place the meshes of scenes, with camera and lighting; axes are x right, y forward, z up, in metres."""
+
+    @abstractmethod
+    def surface_of(self, mesh: str) -> int:
+        """Return the index in ``surfaces`` of a mesh of the ground, given its name."""
+
+    def normals(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
+        """Compute normals in the camera's axes, x right, y down, z forward, of unit length; zeros for the sky.
+
+        Raises:
+            UserError: If the engine computes none.
+        """
+        return self.assemble(scenes).normals(self.engine, self.size)
+
+    def amodal_depths(self, scenes: SceneBatch, wanted: Bool[Tensor, "b n"]) -> Iterator[Float[Tensor, "h w"]]:
+        """Render objects by themselves, without what hides them.
+
+        Args:
+            scenes: The scenes.
+            wanted: The objects.
+
+        Yields:
+            Of each, in order, its distance along the optical axis; infinite where it covers less than half of a pixel.
+        """
+        made = self.assemble(scenes)
+        dark = replace(made.lighting, sun_colour=torch.zeros_like(made.lighting.sun_colour))  # saves the shadow map
+        for part in wanted.nonzero().split(OBJECTS_PER_PASS):
+            scene, i = part.unbind(1)
+            placed = made.instances
+            alone = InstanceBatch(
+                placed.mesh[scene, i, None], placed.transform[scene, i, None], placed.colour[scene, i, None]
+            )
+            one = Scene3D(made.meshes, alone, _select(made.camera, scene), _select(dark, scene))
+            yield from one.render(self.engine, self.size, labels=False).depth
+
+
+def _select(batch: Any, index: Tensor) -> Any:
+    """Select scenes of a dataclass of tensors."""
+    return type(batch)(*(getattr(batch, field.name)[index] for field in fields(batch)))
