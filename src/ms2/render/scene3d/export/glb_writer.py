@@ -51,7 +51,11 @@ class GLBWriter:
         """Add the nodes of a scene; return the root's index."""
         groups: dict[str, list[int]] = {}
         for placed in scene.placements:
-            node = {"name": placed.name, "matrix": _matrix(placed.transform), "extras": dict(placed.properties)}
+            node: dict[str, Any] = {
+                "name": placed.name,
+                "matrix": _matrix(placed.transform),
+                "extras": dict(placed.properties),
+            }
             node["mesh"] = self._mesh(file, scene, placed.mesh, placed.colour)
             groups.setdefault(placed.group, []).append(file.add("nodes", node))
         children = [file.add("nodes", {"name": name, "children": nodes}) for name, nodes in groups.items()]
