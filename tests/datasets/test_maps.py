@@ -22,11 +22,11 @@ from ms2.datasets.job import Job
 from ms2.datasets.labels import LabelArrays, LabelFilter, image_labels
 from ms2.datasets.maps import DenseMaps, decode_ids, encode_ids
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import ImageRecord, SceneObject, SceneRecord, Segment
-from ms2.datasets.scene_graphs import from_record
+from ms2.datasets.records import ImageRecord, Segment
 from ms2.models.opening import open_model
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
+from ms2.scene.records import SceneObject, SceneRecord, from_record
 from ms2.worlds.driving3d.declaration import OBJECTS
 from ms2.worlds.driving3d.mesh_tables import load_mesh_tables
 from ms2.worlds.driving3d.renderer import Rendering3D

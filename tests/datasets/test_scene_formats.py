@@ -19,8 +19,6 @@ from ms2.core.errors import UserError
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import SceneRecord
-from ms2.datasets.scene_graphs import from_record
 from ms2.models.opening import open_model
 from ms2.render.base import Rendering
 from ms2.render.engines.warp.engine import WarpEngine
@@ -30,6 +28,7 @@ from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.meshes import Mesh, MeshLibrary, concatenate_meshes
 from ms2.render.scene3d.shapes import box
+from ms2.scene.records import SceneRecord, from_record
 from ms2.worlds.driving3d.surfaces import SURFACES
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")

@@ -8,11 +8,11 @@ from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.base import Format, Records
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import ImageRecord
-from ms2.datasets.scene_graphs import check_renderable, from_record
 from ms2.render.scene3d.export.glb_writer import GLBWriter
 from ms2.render.scene3d.export.scene import ScenePlan, plan_scene
 from ms2.render.scene3d.export.usd_writer import USDWriter, sky_picture
 from ms2.render.scene3d.renderer import Renderer3D
+from ms2.scene.records import from_record
 from ms2.world import World
 
 
@@ -45,6 +45,8 @@ class SceneFormat(Format, selectable=False):
 
     def _plan(self, record: ImageRecord) -> ScenePlan:
         """Describe the scene of a record."""
+        from ms2.datasets.rendering import check_renderable  # which imports the formats
+
         scenes = check_renderable(from_record(record.scene, self.world.classes), self.renderer)
         known = [{"attributes": dict(one.attributes)} for one in record.scene.objects]
         return plan_scene(self.renderer, scenes, self.world.classes, f"scene_{record.stem}", known)

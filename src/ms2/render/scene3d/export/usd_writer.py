@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ms2.core.errors import UserError
+from ms2.core.errors import missing_extra
 from ms2.core.images import encode
 from ms2.render.scene3d.export.parts import MeshPart, split_mesh
 from ms2.render.scene3d.export.scene import Placement, ScenePlan
@@ -37,9 +37,7 @@ class USDWriter:
         try:
             import pxr
         except ImportError as error:
-            raise UserError(
-                "the format usd needs usd-core, which is not installed. Try: pip install 'ms2[usd]'"
-            ) from error
+            raise missing_extra("the format usd", "usd-core", extra="usd") from error
         self._pxr = pxr
         self._parts: dict[str, list[MeshPart]] = {}  # of each mesh that a scene has used
 
