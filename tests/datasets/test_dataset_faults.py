@@ -432,11 +432,11 @@ TYPED: dict[str, tuple[tuple[object, ...], str]] = {
     ),
     "a misspelt format": (
         (*DIGITS, "--format", "yol"),
-        "there is no format 'yol'. Did you mean 'yolo'? Available: coco,",
+        "there is no format 'yol'. Did you mean 'yolo'? Available: cityscapes, coco,",
     ),
     "an unknown format": (
         (*DIGITS, "--format", "coco", "voc"),
-        "there is no format 'voc'. Available: coco, kitti,",
+        "there is no format 'voc'. Available: cityscapes, coco, glb, kitti,",
     ),
     "an unknown class": ((*DIGITS, "--classes", "3", "11"), "this world has no class '11'. Did you mean '1'?"),
     "a condition on no class": ((*DIGITS, "--where", "car == 5"), "'car == 5' names 'car', which is no class"),
