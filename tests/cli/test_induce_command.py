@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ms2.cli.commands import main
 from ms2.core.yaml_files import load_yaml
 from ms2.grammar.grammar import Grammar
+from ms2.models.checkpoints import STRUCTURE, grammar_metadata
+from ms2.models.opening import open_model
+from ms2.models.structure import StructureModel
 from ms2.priors.structure import ListLengthPrior
 
 
@@ -89,3 +93,26 @@ def test_when_time_is_over_the_best_so_far_is_written(tmp_path: Path, capsys: py
     main(["induce", str(small_set(tmp_path / "s.json")), "--output", str(tmp_path / "out"), "--seconds", "1e-6"])
     assert "The time was over before the search ended: this is the best so far" in capsys.readouterr().out
     assert (tmp_path / "out" / "world.yaml").is_file()
+
+
+def test_only_runs_are_distilled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["distill", "multimnist", "--output", str(tmp_path / "out")])
+    assert end.value.code == 2 and "multimnist has no trained structure model" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_distilled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened = open_model("multimnist", structure="prior")
+    model = StructureModel(opened.model.world.grammar, t_max=24)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    settings = {"world": opened.settings["world"], "model": {"structure": {"init_args": {"t_max": 24}}}}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    weights = {f"{STRUCTURE}{name}": value for name, value in model.state_dict().items()}
+    torch.save(
+        {"state_dict": weights, "grammar": grammar_metadata(model.grammar)},
+        tmp_path / "run" / "checkpoints" / "last.ckpt",
+    )
+    words = ["--output", str(tmp_path / "out"), "--num_scenes", "400", "--loss", "1"]
+    main(["distill", str(tmp_path / "run"), *words])
+    assert "A probabilistic grammar without tables loses" in capsys.readouterr().out
+    assert (tmp_path / "out" / "structure.yaml").is_file() and (tmp_path / "out" / "counts.json").is_file()

@@ -103,6 +103,12 @@ COMMANDS = {
             "ms2.cli.induce:induce_command",
         ),
         Command(
+            "distill",
+            "Write what a structure model has learned as tables of list lengths, the fewest within a stated loss",
+            "ms2 distill runs/aerial2d_quick --output distilled --loss 0.05",
+            "ms2.cli.induce:distill_command",
+        ),
+        Command(
             "compare",
             "Train detectors on data of the prior and of a run with the same budget, and test both on the run's target",
             "ms2 compare runs/multimnist_quick --num_train_images 500 --train_steps 300",

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
 from ms2.core.errors import suggest
 from ms2.core.files import write_text
@@ -16,7 +14,7 @@ from ms2.induction.list_search import Budget
 from ms2.induction.object_table import InductionError, ObjectTable
 from ms2.induction.parents import FoundParents, find_parents
 from ms2.induction.search import search_structure
-from ms2.induction.writing import WrittenGrammar, write_grammar
+from ms2.induction.writing import WrittenGrammar, to_yaml, write_grammar
 
 MAX_SEARCHED = 20_000
 """Scenes that the search looks at; of more, as many are drawn evenly, which tell the rules as well."""
@@ -76,25 +74,3 @@ def choose_classes(table: ObjectTable, names: list[str]) -> ObjectTable:
     label = new[table.label]
     kept = table.rows((label >= 0).nonzero()[:, 0])
     return replace(kept, classes=tuple(names), label=new[kept.label])
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes lists of numbers in one line, and rules as a block."""
-
-
-def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-def _list(dumper: _Dumper, values: list[Any]) -> yaml.SequenceNode:
-    flat = not any(isinstance(value, list | dict) for value in values)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flat)
-
-
-_Dumper.add_representer(str, _text)
-_Dumper.add_representer(list, _list)
-
-
-def to_yaml(content: Any) -> str:
-    """Write YAML for people: lists of numbers in one line, texts of several lines as blocks."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from ms2.grammar.grammar import Grammar
 from ms2.induction.hypothesis import Hypothesis
 from ms2.induction.lists import Expansion, FittedList
@@ -146,3 +148,25 @@ class _Writer:
 def rounded(values: Sequence[float]) -> list[float]:
     """Round to a few significant digits."""
     return [float(f"{value:.{DIGITS}g}") for value in values]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists of numbers in one line, and rules as a block."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+def _list(dumper: _Dumper, values: list[Any]) -> yaml.SequenceNode:
+    flat = not any(isinstance(value, list | dict) for value in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flat)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(list, _list)
+
+
+def to_yaml(content: Any) -> str:
+    """Write YAML for people: lists of numbers in one line, texts of several lines as blocks."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
