@@ -49,7 +49,7 @@ class FoundParents:
     Attributes:
         table: The objects with parents, in the order in which siblings are numbered.
         kept: What nests in what.
-        rejected: What else was considered.
+        rejected: What else was considered, and would be possible besides.
         order: The order of siblings, one of `ORDERS`.
     """
 
@@ -99,10 +99,9 @@ def find_parents(table: ObjectTable, budget: Budget) -> FoundParents:
                 break
             kept.append(best[0])
             _, table, now = best
-    for one in kept:
-        rejected.pop((one.child, one.parent), None)
+    others = [one for one in rejected.values() if _possible(one, kept)]
     table, order = _best_order(table, budget)
-    return FoundParents(table, tuple(kept), tuple(sorted(rejected.values(), key=lambda one: -one.saving)), order)
+    return FoundParents(table, tuple(kept), tuple(sorted(others, key=lambda one: -one.saving)), order)
 
 
 def ordered(table: ObjectTable, order: str) -> ObjectTable:

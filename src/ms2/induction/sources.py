@@ -44,6 +44,8 @@ def read_source(path: Path) -> ObjectTable:
         InductionError: If it is none of these, or holds fewer than two scenes or no objects.
         UserError: If a file is damaged; the message names it.
     """
+    if not path.exists():
+        raise InductionError(f"there is no {path}: give a labelled set")
     if path.is_file() and path.suffix == ".json":
         table = _coco(path)
     elif (path / "dataset.json").is_file():
