@@ -92,8 +92,8 @@ WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each f
         lambda: World(
             Driving(),
             SimpleStreets(0, 4),
-            StreetLayout(place_ranges={"parked": (0.5, 1.0)}),
-            StreetView((32, 104), engine=WarpEngine(shadow_size=128)),
+            StreetLayout(place_ranges={"parked": (0.5, 1.0)}, mesh_set="detailed"),
+            StreetView((32, 104), mesh_set="detailed", metering=0.36, engine=WarpEngine(shadow_size=128)),
         ),
     ],
 }

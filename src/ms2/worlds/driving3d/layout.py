@@ -15,7 +15,7 @@ from ms2.core.paths import OptionalPath, expand_path
 from ms2.priors.parameters import ParameterPrior
 from ms2.scene.attributes import ENVIRONMENT, Attribute
 from ms2.scene.batch import SceneBatch
-from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
+from ms2.worlds.driving3d.assets.mesh_classes import MeshSet, mesh_classes
 from ms2.worlds.driving3d.declaration import (
     DERIVED_PLACES,
     FIRST_OBJECT_CLASS_INDEX,
@@ -77,6 +77,7 @@ class StreetLayout(ParameterPrior):
             front of houses); in metres. Without it the scenario decides, and places are not learned.
         assets: Folder of user meshes, the same as the renderer's; their sizes determine the spacing.
         on_error: How to handle unreadable meshes: "raise", or "skip" with a warning.
+        mesh_set: Procedural meshes, the same as the renderer's: "plain" or "detailed".
     """
 
     mutable: Mapping[str, Sequence[Attribute]] = MUTABLE_ATTRIBUTES
@@ -91,6 +92,7 @@ class StreetLayout(ParameterPrior):
         place_ranges: dict[str, tuple[FiniteFloat, FiniteFloat]] | None = None,
         assets: OptionalPath = None,
         on_error: Literal["raise", "skip"] = "raise",
+        mesh_set: MeshSet = "plain",
     ) -> None:
         if max_curvature * max_distance > 1:
             raise UserError(
@@ -110,7 +112,7 @@ class StreetLayout(ParameterPrior):
             self.mutable = {**MUTABLE_ATTRIBUTES, ENVIRONMENT: (*MUTABLE_ATTRIBUTES[ENVIRONMENT], *places)}
             self.derived_attributes = DERIVED_PLACES
         self.max_distance, self.max_curvature = max_distance, max_curvature
-        self.off_street_fraction, self.on_error = off_street_fraction, on_error
+        self.off_street_fraction, self.on_error, self.mesh_set = off_street_fraction, on_error, mesh_set
         self.assets = None if assets is None else str(expand_path(assets))
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
@@ -208,11 +210,11 @@ class StreetLayout(ParameterPrior):
         device = scenes.classes.device
         object_class = (scenes.classes - FIRST_OBJECT_CLASS_INDEX).clamp(min=0)
         is_object = scenes.classes >= FIRST_OBJECT_CLASS_INDEX
-        number, low, high, max_turn = _properties(self.assets, self.on_error, device)[:, object_class]
+        number, low, high, max_turn = _properties(self.assets, self.on_error, self.mesh_set, device)[:, object_class]
         common, model, chance, turn = draw[:4]
         # width, length and height are correlated: a common factor with weight 0.8
         scale = torch.lerp(low, high, torch.lerp(common, draw[4:], 0.2))
-        footprints = _footprints(self.assets, self.on_error, device)
+        footprints = _footprints(self.assets, self.on_error, self.mesh_set, device)
         chosen = (model * number).long().minimum(number.long() - 1)
         size = footprints.flatten(1)[:, object_class * footprints.shape[2] + chosen] * scale[:2]
         objects = UnplacedObjects(object_class, is_object, model, scale, size, turn, torch.zeros_like(is_object))
@@ -264,9 +266,9 @@ def _sections(device: torch.device) -> Float[Tensor, "9 m"]:
 
 
 @lru_cache(maxsize=8)
-def _properties(assets: OptionalPath, on_error: str, device: torch.device) -> Float[Tensor, "4 k"]:
+def _properties(assets: OptionalPath, on_error: str, mesh_set: MeshSet, device: torch.device) -> Float[Tensor, "4 k"]:
     """Return each class's number of meshes, smallest and largest scale, and maximum turn, NaN where it has none."""
-    found = mesh_classes(assets, on_error)
+    found = mesh_classes(assets, on_error, mesh_set)
     rows = [
         (len(found[name].models), *cls.scale, math.nan if cls.max_turn is None else cls.max_turn)
         for name, cls in OBJECT_CLASSES.items()
@@ -275,9 +277,9 @@ def _properties(assets: OptionalPath, on_error: str, device: torch.device) -> Fl
 
 
 @lru_cache(maxsize=8)
-def _footprints(assets: OptionalPath, on_error: str, device: torch.device) -> Float[Tensor, "2 k m"]:
+def _footprints(assets: OptionalPath, on_error: str, mesh_set: MeshSet, device: torch.device) -> Float[Tensor, "2 k m"]:
     """Return the width and length of each class's meshes on the ground."""
-    found = mesh_classes(assets, on_error)
+    found = mesh_classes(assets, on_error, mesh_set)
     sizes = torch.zeros(2, len(OBJECTS), max(len(found[name].models) for name in OBJECTS))
     for i, (name, cls) in enumerate(OBJECT_CLASSES.items()):
         for j, (mesh, size) in enumerate(zip(found[name].models, found[name].sizes, strict=True)):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ms2.render.scene3d.meshes import Mesh, MeshLibrary
 from ms2.worlds.driving3d.assets.ground import CURVATURES, FIELDS, GROUND_STRIPS, ground_meshes
-from ms2.worlds.driving3d.assets.mesh_classes import mesh_classes
+from ms2.worlds.driving3d.assets.mesh_classes import MeshSet, mesh_classes
+from ms2.worlds.driving3d.assets.skyline import make_skylines
 from ms2.worlds.driving3d.declaration import OBJECTS
 
 
@@ -29,6 +30,7 @@ class MeshTables(NamedTuple):
         strip: Index of each ground strip's meshes, straight first, then with increasing curvature.
         curvatures: Curvature of those per metre.
         field: Index of each field's mesh.
+        skyline: Index of each mesh of a skyline; empty for a bare horizon.
     """
 
     library: MeshLibrary
@@ -41,6 +43,7 @@ class MeshTables(NamedTuple):
     strip: dict[str, Int[Tensor, " c"]]
     curvatures: Float[Tensor, " c"]
     field: Int[Tensor, " f"]
+    skyline: Int[Tensor, " h"]
 
     def to(self, device: torch.device) -> "MeshTables":
         """Move the tables to a device; the library is shared."""
@@ -52,16 +55,18 @@ class MeshTables(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def load_mesh_tables(assets: str | None, on_error: str) -> MeshTables:
+def load_mesh_tables(assets: str | None, on_error: str, mesh_set: MeshSet = "plain") -> MeshTables:
     """Collect the meshes, procedural or from the folder ``assets``, on the CPU; arguments as of `mesh_classes`."""
-    found = mesh_classes(assets, on_error)
+    found = mesh_classes(assets, on_error, mesh_set)
     meshes = {f"{name}_{i}": mesh for name in OBJECTS for i, mesh in enumerate(found[name].models)}
     far_meshes = {f"{name}_{i}_far": mesh for name in OBJECTS for i, mesh in enumerate(found[name].far)}
+    detailed = mesh_set == "detailed"
+    horizons = {f"skyline_{i}": mesh for i, mesh in enumerate(make_skylines())} if detailed else {}
     numbers = [len(found[name].models) for name in OBJECTS]
-    library = MeshLibrary(meshes | far_meshes | ground_meshes())
+    library = MeshLibrary(meshes | far_meshes | ground_meshes(detailed) | horizons)
 
     def indices(names: Iterable[str]) -> Int[Tensor, " c"]:
-        return torch.tensor([library.index_of(name) for name in names])
+        return torch.tensor([library.index_of(name) for name in names], dtype=torch.long)
 
     palettes = [torch.tensor(found[name].palette) for name in OBJECTS]
     return MeshTables(
@@ -75,6 +80,7 @@ def load_mesh_tables(assets: str | None, on_error: str) -> MeshTables:
         strip={name: indices(f"{name}_{c}" for c in range(len(CURVATURES))) for name in GROUND_STRIPS},
         curvatures=torch.tensor(CURVATURES),
         field=indices(f"field_{name}" for name in FIELDS),
+        skyline=indices(horizons),
     )
 
 

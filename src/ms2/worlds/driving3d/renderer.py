@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.core.bounds import Dimension
+from ms2.core.bounds import Bounds, Dimension
 from ms2.core.errors import UserError, suggest
 from ms2.core.paths import OptionalPath, expand_path
 from ms2.render.base import Rendering, asset_licence
@@ -22,6 +22,7 @@ from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.renderer import Renderer3D, Scene3D
 from ms2.scene.batch import SceneBatch
+from ms2.worlds.driving3d.assets.mesh_classes import MeshSet
 from ms2.worlds.driving3d.declaration import ENVIRONMENT_ATTRIBUTES, OBJECT_ATTRIBUTES, OBJECTS, SCENARIOS
 from ms2.worlds.driving3d.mesh_tables import MeshTables, load_mesh_tables
 from ms2.worlds.driving3d.street import ground_height, ground_instances
@@ -31,6 +32,10 @@ KITTI_SIZE = (375, 1242)
 """Height and width of KITTI's images in pixels."""
 KITTI_P2 = ((721.5377, 0.0, 609.5593, 44.85728), (0.0, 721.5377, 172.854, 0.2163791), (0.0, 0.0, 1.0, 0.002745884))
 """Projection matrix of most of KITTI's frames."""
+HORIZON_GAIN, ZENITH_GAIN, FOG_GAIN = 1.45, 1.25, 1.1
+"""Factors on the display colours of sky and fog in the detailed set: cameras on streets overexpose both."""
+MAX_GAIN, METERING_STEPS = 4.0, 9
+"""Largest factor of the camera's exposure control, and steps of the bisection that finds it, to 0.5 %."""
 FAR_DISTANCE = 32.0
 """Distance in metres ahead from which on meshes of lower detail are used."""
 
@@ -80,6 +85,10 @@ class StreetView(Renderer3D):
         classes: Class names of the world's grammar, in order of their index.
         assets: Folder with user meshes that replace the procedural ones: GLB or OBJ files in subfolders named by class.
         on_error: How to handle unreadable meshes: "raise", or "skip" with a warning.
+        mesh_set: Procedural meshes, textures and sky, the same as the layout's: "plain", or "detailed" for images that
+            are compared with photographs: more shapes, finer textures, a skyline at the horizon, and a bright sky.
+        metering: Mean brightness that the camera's exposure control aims at, as cameras of cars have one; that of
+            KITTI's images is 0.36. None for no control: then the light alone decides.
         engine: Engine that renders the 3D scenes; `WarpEngine` with its default settings if not given.
     """
 
@@ -97,6 +106,8 @@ class StreetView(Renderer3D):
         classes: Sequence[str] = (*SCENARIOS, *OBJECTS),
         assets: OptionalPath = None,
         on_error: Literal["raise", "skip"] = "raise",
+        mesh_set: MeshSet = "plain",
+        metering: Annotated[float, Bounds(gt=0, lt=1)] | None = None,
         engine: Engine | None = None,
     ) -> None:
         check_size(size)
@@ -107,18 +118,19 @@ class StreetView(Renderer3D):
                     "the world's grammar, each of which is one of these or a scenario."
                 )
         self.size, self.classes, self.on_error = (size[0], size[1]), tuple(classes), on_error
+        self.mesh_set, self.metering = mesh_set, metering
         self.assets = None if assets is None else str(expand_path(assets))
         if assets is not None:
             self.licence = asset_licence(str(assets))
         self.engine = WarpEngine() if engine is None else engine
         p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(expand_path(calibration))
         self.projection = resized_projection(p2, self.size)
-        load_mesh_tables(self.assets, on_error)  # so that errors in the assets are raised here
+        load_mesh_tables(self.assets, on_error, mesh_set)  # so that errors in the assets are raised here
         self._tables: dict[torch.device, MeshTables] = {}
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
         """Render images."""
-        return _grade(self.assemble(scenes).render(self.engine, self.size, labels=False).image, scenes)
+        return _grade(self.assemble(scenes).render(self.engine, self.size, labels=False).image, scenes, self.metering)
 
     def render_labelled(self, scenes: SceneBatch) -> Rendering3D:
         """Render images with labels."""
@@ -129,7 +141,7 @@ class StreetView(Renderer3D):
         boxes = labels.boxes(self.size)[:, :n]
         x0, y0, x1, y1 = boxes.unbind(-1)
         return Rendering3D(
-            image=_grade(output.image, scenes),
+            image=_grade(output.image, scenes, self.metering),
             classes=scenes.classes,
             parents=scenes.parents,
             boxes=boxes,
@@ -156,7 +168,7 @@ class StreetView(Renderer3D):
             torch.cat([objects.colour, ground.colour], 1),
             torch.cat([objects.mesh >= 0, torch.zeros_like(ground.mesh, dtype=torch.bool)], 1),
         )
-        return Scene3D(tables.library, instances, self._camera(scenes), _lighting(scenes))
+        return Scene3D(tables.library, instances, self._camera(scenes), _lighting(scenes, self.mesh_set))
 
     def surface_of(self, mesh: str) -> int:
         """Return the index in ``surfaces`` of a mesh of the ground, given its name."""
@@ -192,11 +204,11 @@ class StreetView(Renderer3D):
     def _tables_on(self, device: torch.device) -> MeshTables:
         """Return the meshes, with their tables on a device."""
         if device not in self._tables:
-            self._tables[device] = load_mesh_tables(self.assets, self.on_error).to(device)
+            self._tables[device] = load_mesh_tables(self.assets, self.on_error, self.mesh_set).to(device)
         return self._tables[device]
 
 
-def _lighting(scenes: SceneBatch) -> Lighting:
+def _lighting(scenes: SceneBatch, mesh_set: MeshSet) -> Lighting:
     """Interpolate between daylight and an overcast sky by cloud cover."""
     of, device = scenes.environment, scenes.classes.device
     clear, grey = Lighting.daylight(len(scenes), device), Lighting.overcast(len(scenes), device)
@@ -211,11 +223,28 @@ def _lighting(scenes: SceneBatch) -> Lighting:
     names = ("sun_colour", "ambient", "bounce", "fog", "fog_colour", "horizon", "zenith", "softness")
     light = {name: between(name) for name in names}
     light["fog"] = light["fog"] * (0.1 + 0.6 * haze)
+    if mesh_set == "detailed":
+        light["horizon"], light["zenith"] = light["horizon"] * HORIZON_GAIN, light["zenith"] * ZENITH_GAIN
+        light["fog_colour"] = light["fog_colour"] * FOG_GAIN
     return Lighting(sun=sun.float(), **light)
 
 
-def _grade(image: Float[Tensor, "b 3 h w"], scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
-    """Apply the camera's saturation, exposure, contrast and blur."""
+def _metered(image: Float[Tensor, "b 3 h w"], scenes: SceneBatch, level: float) -> Float[Tensor, "b 3 h w"]:
+    """Scale images, as an exposure control does, so that at an exposure of 1 their mean is ``level``."""
+    contrast = scenes.environment["contrast"][:, None, None]
+    small = F.adaptive_avg_pool2d(image.mean(1), (24, 78)).clamp_(min=1e-3)
+    low, high = (torch.full_like(contrast, math.log(limit)) for limit in (1 / MAX_GAIN, MAX_GAIN))
+    for _ in range(METERING_STEPS):
+        middle = (low + high) / 2
+        dark = (small * middle.exp()).clamp_(max=1).pow_(contrast).mean((1, 2), keepdim=True) < level
+        low, high = torch.where(dark, middle, low), torch.where(dark, high, middle)
+    return image.mul_(low.exp()[:, None])
+
+
+def _grade(image: Float[Tensor, "b 3 h w"], scenes: SceneBatch, level: float | None) -> Float[Tensor, "b 3 h w"]:
+    """Apply the camera's exposure control, saturation, exposure, contrast and blur."""
+    if level is not None:
+        image = _metered(image, scenes, level)
     of = {name: values[:, None, None, None] for name, values in scenes.environment.items()}
     grey = image.mean(1, keepdim=True)
     # in place: memory for new tensors takes longer than the arithmetic

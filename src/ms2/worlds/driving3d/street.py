@@ -35,7 +35,7 @@ def ground_height(x: Float[Tensor, "b n"], y: Float[Tensor, "b n"], scenes: Scen
 
 
 def ground_instances(scenes: SceneBatch, tables: MeshTables) -> InstanceBatch:
-    """Build the instances of the field and of all ground strips of each scene."""
+    """Build the instances of the field, of the skyline if there is one, and of all ground strips of each scene."""
     of = scenes.environment
     four, half = of["lanes"] >= 3, of["road_width"] / 2
     road = _select(of["road_look"], [tables.strip[name] for name in TWO_LANE_ROADS])
@@ -56,8 +56,12 @@ def ground_instances(scenes: SceneBatch, tables: MeshTables) -> InstanceBatch:
     parts = [_strip_instances(scenes, tables, *strip) for strip in strips]
     field = tables.field[(of["field_look"] * len(tables.field)).long().clamp(max=len(tables.field) - 1)]
     identity = torch.eye(4, device=half.device).expand(len(scenes), 4, 4)
-    mesh = torch.stack([field, *(mesh for mesh, _ in parts)], 1)
-    transform = torch.stack([identity, *(matrix for _, matrix in parts)], 1)
+    everywhere = [field]
+    if len(tables.skyline):
+        look = (of["walk_look"] * len(tables.skyline)).long().clamp(max=len(tables.skyline) - 1)
+        everywhere.append(tables.skyline[look])
+    mesh = torch.stack([*everywhere, *(mesh for mesh, _ in parts)], 1)
+    transform = torch.stack([*(identity for _ in everywhere), *(matrix for _, matrix in parts)], 1)
     return InstanceBatch(mesh, transform, torch.ones(*mesh.shape, 3, device=half.device))
 
 

@@ -1,7 +1,7 @@
 """Procedural houses and town houses, with details on all sides."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -299,17 +299,33 @@ def _double() -> Mesh:
 # --- city blocks ---
 
 
-def make_town_houses() -> list[Mesh]:
-    """Build the meshes of class ``building``: town houses."""
-    return [
-        _block(14, 12, 3, "plaster", 21, RED_TILES, "gable"),
-        _block(16, 14, 4, "ornate", 22, DARK_TILES, "mansard"),
-        _block(12, 13, 3, "brick", 23, BROWN_TILES, "gable", shops=False),
-        _block(18, 14, 5, "modern", 24, DARK_TILES, "flat", balconies=True),
-        _block(20, 16, 5, "office", 25, DARK_TILES, "flat"),
-        _block(11, 12, 3, "shutters", 26, RED_TILES, "gable"),
-        _block(15, 13, 4, "plaster", 27, BROWN_TILES, "mansard", balconies=True),
+def make_town_houses(detailed: bool = False) -> list[Mesh]:
+    """Build the meshes of class ``building``: town houses.
+
+    Args:
+        detailed: Whether to build more of them, with finer textures.
+    """
+    make = partial(_block, detailed=detailed)
+    found = [
+        make(14, 12, 3, "plaster", 21, RED_TILES, "gable"),
+        make(16, 14, 4, "ornate", 22, DARK_TILES, "mansard"),
+        make(12, 13, 3, "brick", 23, BROWN_TILES, "gable", shops=False),
+        make(18, 14, 5, "modern", 24, DARK_TILES, "flat", balconies=True),
+        make(20, 16, 5, "office", 25, DARK_TILES, "flat"),
+        make(11, 12, 3, "shutters", 26, RED_TILES, "gable"),
+        make(15, 13, 4, "plaster", 27, BROWN_TILES, "mansard", balconies=True),
     ]
+    if detailed:
+        found += [
+            make(17, 13, 4, "stone", 31, DARK_TILES, "mansard"),
+            make(14, 13, 4, "stone", 32, BROWN_TILES, "gable", shops=False),
+            make(19, 14, 5, "stone", 33, DARK_TILES, "mansard", shops=False),
+            make(13, 12, 3, "plaster", 34, BROWN_TILES, "gable", shops=False),
+            make(16, 12, 4, "ornate", 35, RED_TILES, "gable", shops=False),
+            make(18, 13, 3, "shutters", 36, BROWN_TILES, "gable", shops=False),
+            make(22, 15, 4, "modern", 37, DARK_TILES, "flat", shops=False, balconies=True),
+        ]
+    return found
 
 
 def _block(
@@ -322,6 +338,7 @@ def _block(
     top: str,
     shops: bool = True,
     balconies: bool = False,
+    detailed: bool = False,
 ) -> Mesh:
     """Build a town house with ``floors`` above the ground floor."""
     into = MeshBuilder()
@@ -329,7 +346,7 @@ def _block(
     ground = 3.8 if shops else 0.0
     eaves = ground + storey * floors + (0 if shops else storey)
     rows = floors + (0 if shops else 1)
-    upper, lower = storeys(seed, style), shop_front(seed)
+    upper, lower = storeys(seed, style, detailed=detailed), shop_front(seed, detailed=detailed)
     runs = [((-x, -y), (x, -y)), ((x, -y), (x, y)), ((x, y), (-x, y)), ((-x, y), (-x, -y))]
     for (a, b), (c, d) in runs:
         long = abs(c - a) + abs(d - b)

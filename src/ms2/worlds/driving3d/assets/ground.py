@@ -120,8 +120,19 @@ def field(texture: TextureImage, period: float, seed: int, patches: float = 0.12
 # --- textures ---
 
 
-def asphalt(seed: int, columns: int, rows: int, metres: tuple[float, float], tone: float = 0.40) -> Canvas:
-    """Draw worn asphalt, tileable along the street: wheel tracks, patches, cracks and stains."""
+def asphalt(
+    seed: int, columns: int, rows: int, metres: tuple[float, float], tone: float = 0.40, wear: float = 1.0
+) -> Canvas:
+    """Draw worn asphalt, tileable along the street: wheel tracks, patches, cracks and stains.
+
+    Args:
+        seed: Seed of the wear.
+        columns: Columns of the texture, across the street.
+        rows: Rows of the texture.
+        metres: Width and length of the texture in metres.
+        tone: Mean grey.
+        wear: Factor on the contrast of the wear.
+    """
     rng = np.random.default_rng(seed)
     shape = (rows, columns)
     light = 0.022 * rng.standard_normal(shape) + 0.018 * noise(rng, shape, (rows // 3, columns // 3))
@@ -138,7 +149,7 @@ def asphalt(seed: int, columns: int, rows: int, metres: tuple[float, float], ton
             light[np.arange(i, i + h) % rows, k] -= 0.06
     for n in range(6):
         _crack(rng, light, along=n < 4)
-    return (tone + light)[..., None] * np.array([1.0, 0.995, 0.985])
+    return (tone + wear * light)[..., None] * np.array([1.0, 0.995, 0.985])
 
 
 def _crack(rng: np.random.Generator, light: Float[np.ndarray, "h w"], along: bool) -> None:
@@ -187,9 +198,11 @@ ROAD_PERIOD = 18.0
 LANE_DASHES = ((0.0, 3.0), (9.0, 12.0))
 
 
-@lru_cache(maxsize=1)
-def _strip_textures() -> dict[str, tuple[TextureImage, float, float]]:
+@lru_cache(maxsize=2)
+def _strip_textures(detailed: bool) -> dict[str, tuple[TextureImage, float, float]]:
     """Draw each ground strip's texture; also return its period along y in metres, and its repetitions across."""
+    # light and even, as asphalt is on photographs, with four times the pixels
+    finer, lighter, wear = (2, 0.10, 0.55) if detailed else (1, 0.0, 1.0)
     rng = np.random.default_rng(100)
     found: dict[str, tuple[TextureImage, float, float]] = {}
 
@@ -197,7 +210,8 @@ def _strip_textures() -> dict[str, tuple[TextureImage, float, float]]:
         name: str, seed: int, metres: float, columns: int, lines: Sequence[tuple[float, bool]], tone: float = 0.40
     ) -> None:
         size = (metres, ROAD_PERIOD)
-        canvas = asphalt(seed, columns, 512, size, tone)
+        columns *= finer
+        canvas = asphalt(seed, columns, 512 * finer, size, tone + lighter, wear)
         gutter = np.clip(1 - np.minimum(np.arange(columns), np.arange(columns)[::-1]) / columns * metres / 0.35, 0, 1)
         canvas *= (1 - 0.16 * gutter)[None, :, None]
         for x, dashed in lines:
@@ -215,14 +229,15 @@ def _strip_textures() -> dict[str, tuple[TextureImage, float, float]]:
         0.42,
     )
     road("road_one", 4, 7.0, 256, ((0.25, False), (3.5, True), (6.75, False)), 0.44)
-    canvas = asphalt(5, 128, 512, (2.5, ROAD_PERIOD), 0.45)
+    canvas = asphalt(5, 128 * finer, 512 * finer, (2.5, ROAD_PERIOD), 0.45 + lighter, wear)
     _mark(canvas, rng, 0.12, 0.10, (2.5, ROAD_PERIOD))
     for start in (0.0, 6.0, 12.0):
         _mark(canvas, rng, 1.25, 2.4, (2.5, ROAD_PERIOD), ((start, start + 0.1),), 0.7)
     found["parking"] = to_uint8(canvas), ROAD_PERIOD, 1.0
-    found["walk"] = to_uint8(_paving(11, 256, 6, 24, (0.60, 0.58, 0.56))), 8.0, 1.0
+    found["walk"] = to_uint8(_paving(11, 256 * finer, 6, 24, (0.60, 0.58, 0.56))), 8.0, 1.0
     found["kerb"] = to_uint8(_kerb(12)), 8.0, 1.0
-    found["grass"] = to_uint8(_grass(13, (0.30, 0.37, 0.17), (0.42, 0.45, 0.24))), 8.0, 1.0
+    greens = DRY_GREENS if detailed else ((0.30, 0.37, 0.17), (0.42, 0.45, 0.24))
+    found["grass"] = to_uint8(_grass(13, *greens)), 8.0, 1.0
     found["gravel"] = to_uint8(_gravel(14, (0.56, 0.53, 0.48))), 8.0, 1.0
     return found
 
@@ -271,22 +286,27 @@ def _gravel(seed: int, colour: Numbers) -> Canvas:
     return light[..., None] * np.asarray(colour)
 
 
+DRY_GREENS = ((0.27, 0.31, 0.19), (0.38, 0.39, 0.27))
+"""Darkest and lightest green of meadows in the detailed set, less saturated than those of the plain one."""
 FIELDS = ("grass", "dry", "dirt", "paving")
 GROUND_STRIPS = ("road_plain", "road_two", "road_four", "road_one", "walk", "kerb", "grass", "gravel", "parking")
 
 
-@lru_cache(maxsize=1)
-def ground_meshes() -> dict[str, Mesh]:
+@lru_cache(maxsize=2)
+def ground_meshes(detailed: bool = False) -> dict[str, Mesh]:
     """Build all ground meshes by name: `<strip>_<i>` of 1 m width with curvature ``CURVATURES[i]``, and `field_<name>`.
 
     The instance's colour tints them. The result is cached; do not modify it.
+
+    Args:
+        detailed: Whether to use the textures of the detailed set.
     """
     found = {}
-    for name, (texture, period, across) in _strip_textures().items():
+    for name, (texture, period, across) in _strip_textures(detailed).items():
         for i, curve in enumerate(CURVATURES):
             found[f"{name}_{i}"] = ground_strip(texture, period, 1.0, curve, across, kerb=name == "kerb")
     fields = {
-        "grass": (_grass(21, (0.29, 0.36, 0.16), (0.40, 0.43, 0.22)), 9.0, 0.12),
+        "grass": (_grass(21, *(DRY_GREENS if detailed else ((0.29, 0.36, 0.16), (0.40, 0.43, 0.22)))), 9.0, 0.12),
         "dry": (_grass(22, (0.46, 0.42, 0.25), (0.58, 0.53, 0.34)), 9.0, 0.10),
         "dirt": (_gravel(23, (0.47, 0.40, 0.32)), 7.0, 0.10),
         "paving": (_paving(24, 256, 12, 24, (0.54, 0.53, 0.51)), 6.0, 0.05),

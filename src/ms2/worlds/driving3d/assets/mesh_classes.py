@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Literal
 
 import numpy as np
 
@@ -46,6 +47,20 @@ PLASTER: tuple[Colour, ...] = (
     (0.87, 0.78, 0.66), (0.78, 0.70, 0.60), (0.86, 0.81, 0.60), (0.74, 0.60, 0.50), (0.70, 0.72, 0.70),
     (0.82, 0.70, 0.62), (0.68, 0.52, 0.44),
 )  # fmt: skip
+DETAILED_CAR_PAINT: tuple[Colour, ...] = (
+    *(CAR_PAINT[:4] * 2),
+    *(CAR_PAINT[4:7] * 2),
+    *(CAR_PAINT[7:11] * 2),
+    *CAR_PAINT[11:],
+)
+"""Car colours of the detailed set: black, grey and silver twice as often."""
+DETAILED_LEAVES: tuple[Colour, ...] = tuple((0.82 * r, 0.74 * g, 0.66 * b) for r, g, b in LEAVES)
+"""Darker greens, less saturated, as under a bright sky."""
+FACADES: tuple[Colour, ...] = (
+    *PLASTER,
+    (0.74, 0.66, 0.56), (0.66, 0.58, 0.50), (0.70, 0.55, 0.44), (0.62, 0.60, 0.58), (0.55, 0.50, 0.47),
+)  # fmt: skip
+"""Plaster, sandstone and grey walls."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,12 +115,27 @@ PROCEDURES: dict[str, Procedure] = {
 """How the meshes of each class are made."""
 
 
-@lru_cache(maxsize=1)
-def procedural_classes() -> dict[str, MeshClass]:
+DETAILED_PROCEDURES: dict[str, Procedure] = PROCEDURES | {
+    "car": Procedure(partial(make_cars, detailed=True), DETAILED_CAR_PAINT),
+    "cyclist": Procedure(partial(make_cyclists, detailed=True), CLOTHES),
+    "pedestrian": Procedure(partial(make_pedestrians, detailed=True), CLOTHES),
+    "tree": Procedure(partial(make_trees, detailed=True), DETAILED_LEAVES),
+    "bush": Procedure(make_bushes, DETAILED_LEAVES),
+    "house": Procedure(make_houses, PLASTER),
+    "building": Procedure(partial(make_town_houses, detailed=True), FACADES),
+}
+"""Those of the set "detailed"."""
+MeshSet = Literal["plain", "detailed"]
+
+
+@lru_cache(maxsize=2)
+def procedural_classes(mesh_set: MeshSet = "plain") -> dict[str, MeshClass]:
     """Build all classes with procedural meshes."""
-    found = {name: MeshClass.from_meshes(one.make(), one.palette) for name, one in PROCEDURES.items()}
+    procedures = DETAILED_PROCEDURES if mesh_set == "detailed" else PROCEDURES
+    found = {name: MeshClass.from_meshes(one.make(), one.palette) for name, one in procedures.items()}
     trees = found["tree"]  # a wood has more triangles than everything else
-    far = tuple(_fitted_to(mesh, box_of) for mesh, box_of in zip(make_trees(far=True), trees.models, strict=True))
+    coarse = make_trees(far=mesh_set == "plain")  # the plain set's near ones are the detailed set's far ones
+    far = tuple(_fitted_to(mesh, box_of) for mesh, box_of in zip(coarse, trees.models, strict=True))
     return found | {"tree": replace(trees, far=far)}
 
 
@@ -118,18 +148,21 @@ def _fitted_to(mesh: Mesh, box_of: Mesh) -> Mesh:
 
 
 @lru_cache(maxsize=4)
-def mesh_classes(assets: str | None = None, on_error: str = "raise") -> dict[str, MeshClass]:
+def mesh_classes(
+    assets: str | None = None, on_error: str = "raise", mesh_set: MeshSet = "plain"
+) -> dict[str, MeshClass]:
     """Return all mesh classes by name (cached; do not modify).
 
     Args:
         assets: Folder with user meshes, which replace procedural ones: GLB and OBJ files in subfolders named by class;
             None for procedural meshes alone.
         on_error: How to handle unreadable files: "raise", or "skip" with a warning.
+        mesh_set: Procedural meshes: "plain" or "detailed".
 
     Raises:
         UserError: If the folder is missing, or it or a file in it cannot be used.
     """
-    found = dict(procedural_classes())
+    found = dict(procedural_classes(mesh_set))
     if assets is not None:
         from ms2.worlds.driving3d.assets.folder import read_models
 

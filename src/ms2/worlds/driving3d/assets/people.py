@@ -98,15 +98,32 @@ def _walking(stride: float, arms: float = 0.8, lean: float = 0.03) -> Pose:
 
 
 def _figure(
-    into: MeshBuilder, pose: Pose, style: Outfit, scale: float = 1.0, head: float = 1.0, width: float = 1.0
+    into: MeshBuilder,
+    pose: Pose,
+    style: Outfit,
+    scale: float = 1.0,
+    head: float = 1.0,
+    width: float = 1.0,
+    detailed: bool = False,
 ) -> None:
-    """Add a person; children have relatively larger heads."""
+    """Add a person; children have relatively larger heads.
+
+    Args:
+        into: Mesh to add the person to.
+        pose: Positions of the joints.
+        style: Clothes and hair.
+        scale: Factor on all sizes.
+        head: Factor on the size of the head.
+        width: Factor on the width of the trunk.
+        detailed: Whether trunk and limbs are rounder.
+    """
+    corners, sides = (10, 8) if detailed else (7, 5)
     start = len(into)
     skin, legs, shoes = Material(style.skin), Material(style.trousers), Material(style.shoes)
     pelvis, neck = np.array(pose.pelvis), np.array(pose.neck)
     spine = neck - pelvis
     fore = np.cross([1.0, 0, 0], spine / np.linalg.norm(spine)) * -1.0
-    angle = 2 * math.pi * (np.arange(7) + 0.25) / 7
+    angle = 2 * math.pi * (np.arange(corners) + 0.25) / corners
 
     def ring(fraction: float, wide: float, deep: float) -> np.ndarray:
         side = np.array([1.0, 0, 0]) * (wide * width)
@@ -135,7 +152,7 @@ def _figure(
         hip = translate(pelvis, side * pose.hip, 0, -0.02)
         ankle = np.array(foot)
         shin = skin if style.shorts or style.skirt else legs
-        into.tube([tuple(hip), knee, tuple(ankle)], [0.088 * width, 0.062, 0.045], [legs, shin], 5, (False, False))
+        into.tube([tuple(hip), knee, tuple(ankle)], [0.088 * width, 0.062, 0.045], [legs, shin], sides, (False, False))
         x, y, z = foot
         into.loft(
             [
@@ -162,7 +179,7 @@ def _figure(
         materials = [SHIRT_MATERIAL, SHIRT_MATERIAL if style.sleeves else skin, skin]
         top = translate(neck, side * 0.10 * width, 0, -0.015)
         points = [tuple(top), tuple(shoulder), elbow, hand, tuple(tip)]
-        into.tube(points, [0.04, 0.062, 0.048, 0.038, 0.03], [SHIRT_MATERIAL, *materials], 5)
+        into.tube(points, [0.04, 0.062, 0.048, 0.038, 0.03], [SHIRT_MATERIAL, *materials], sides)
     _head(into, np.array(pose.head), style, head)
     if style.bag == "back":
         a, b = translate(neck, 0, -0.10, -0.42), translate(neck, 0, -0.27, -0.04)
@@ -203,8 +220,12 @@ def _head(into: MeshBuilder, at: np.ndarray, style: Outfit, size: float) -> None
     into.loft(cap, cover, ends=(False, True))
 
 
-def make_pedestrians() -> list[Mesh]:
-    """Build the pedestrian meshes."""
+def make_pedestrians(detailed: bool = False) -> list[Mesh]:
+    """Build the pedestrian meshes.
+
+    Args:
+        detailed: Whether to build more and rounder ones.
+    """
     walk, stroll, stand = _walking(0.42), _walking(0.28), _walking(0.03)
     people = [
         (walk, Outfit(), 1.02, 1.0, 1.0),
@@ -217,16 +238,29 @@ def make_pedestrians() -> list[Mesh]:
         (stand, Outfit((0.45, 0.18, 0.22), TAN, DARK_HAIR, long_hair=True, skirt=True), 0.93, 1.0, 0.9),
         (walk, Outfit((0.13, 0.14, 0.17), TAN, DARK_HAIR, coat=0.30), 1.04, 1.0, 1.04),
     ]
+    if detailed:
+        hurry, look = _walking(0.50, 1.0, 0.06), _walking(0.10, 0.4)
+        people += [
+            (hurry, Outfit(JEANS, FAIR, DARK_HAIR, bag="back"), 1.01, 1.0, 1.0),
+            (walk, Outfit((0.24, 0.24, 0.26), FAIR, GREY_HAIR, coat=0.34), 0.98, 1.0, 1.10),
+            (stroll, Outfit(JEANS, TAN, DARK_HAIR, long_hair=True, sleeves=False), 0.93, 1.0, 0.9),
+            (look, Outfit(BLACK, FAIR, BLOND, sleeves=False), 1.02, 1.0, 1.02),
+            (stroll, Outfit(CHINOS, FAIR, GREY_HAIR, bag="hand"), 0.96, 1.0, 1.12),
+            (hurry, Outfit((0.16, 0.18, 0.24), BROWN, DARK_HAIR, coat=0.22), 1.05, 1.0, 1.0),
+            (walk, Outfit((0.34, 0.32, 0.30), FAIR, RED_HAIR, long_hair=True, bag="back"), 0.95, 1.0, 0.92),
+            (look, Outfit(JEANS, FAIR, BLOND, long_hair=True), 0.62, 1.3, 1.0),
+            (stroll, Outfit((0.20, 0.22, 0.20), FAIR, DARK_HAIR, shorts=True, sleeves=False), 1.03, 1.0, 1.06),
+        ]
     found = []
     for pose, style, scale, head, width in people:
         into = MeshBuilder(crease=65)
-        _figure(into, pose, style, scale, head, width)
+        _figure(into, pose, style, scale, head, width, detailed)
         found.append(into.mesh())
     return found
 
 
-def _bicycle(into: MeshBuilder, colour: Colour, basket: bool) -> None:
-    """Add a city bicycle with wheels at y = -0.53 and 0.53."""
+def _bicycle(into: MeshBuilder, colour: Colour, basket: bool, detailed: bool = False) -> None:
+    """Add a city bicycle with wheels at y = -0.53 and 0.53; a detailed one has rims and spokes, and thicker rods."""
     radius, tyre, frame = 0.34, Material((0.10, 0.10, 0.10)), Material(colour, gloss=0.2)
     angle = 2 * math.pi * np.arange(14) / 14
     for y in (-0.53, 0.53):
@@ -240,6 +274,12 @@ def _bicycle(into: MeshBuilder, colour: Colour, basket: bool) -> None:
             Material((0.35, 0.36, 0.38)),
             closed=False,
         )
+        if detailed:
+            into.loft([inner, at + ring * (radius - 0.08)], Material((0.55, 0.56, 0.58), gloss=0.3))
+            for k in range(0, 14, 2):
+                into.tube(
+                    [tuple(at), tuple(at + ring[k] * (radius - 0.06))], [0.006, 0.006], Material((0.5, 0.5, 0.52)), 3
+                )
     saddle, crank, bars, fork = (0, -0.22, 0.90), (0, -0.07, 0.30), (0, 0.40, 1.02), (0, 0.37, 0.80)
     rods: list[tuple[Point, Point]] = [
         (crank, saddle),
@@ -249,7 +289,8 @@ def _bicycle(into: MeshBuilder, colour: Colour, basket: bool) -> None:
     ]
     rods += [((0, -0.2, 0.74), (0, -0.53, 0.34)), ((0, 0.53, 0.34), bars), ((-0.27, 0.30, 1.03), (0.27, 0.30, 1.03))]
     for a, b in rods:
-        into.tube([a, b], [0.02, 0.02], frame, 3, (False, False))
+        thick = 0.026 if detailed else 0.02
+        into.tube([a, b], [thick, thick], frame, 3, (False, False))
     into.box((-0.07, -0.36, 0.90), (0.07, -0.10, 0.95), tyre)
     into.face(
         [(-0.04, -0.88, 0.5), (0.04, -0.88, 0.5), (0.04, -0.88, 0.58), (-0.04, -0.88, 0.58)],
@@ -281,8 +322,12 @@ def _riding(upright: float, turn: float) -> Pose:
     return Pose(tuple(pelvis), tuple(neck), tuple(head), tuple(knees), tuple(feet), elbows, hands)  # type: ignore[arg-type]
 
 
-def make_cyclists() -> list[Mesh]:
-    """Build the cyclist meshes."""
+def make_cyclists(detailed: bool = False) -> list[Mesh]:
+    """Build the cyclist meshes.
+
+    Args:
+        detailed: Whether to build more and rounder ones.
+    """
     riders = [
         (_riding(0.30, 0.6), Outfit(), (0.15, 0.20, 0.35), False, 1.0),
         (_riding(0.22, 2.2), Outfit(CHINOS, FAIR, BLOND, long_hair=True), (0.55, 0.10, 0.10), True, 0.92),
@@ -301,10 +346,23 @@ def make_cyclists() -> list[Mesh]:
             1.0,
         ),
     ]
+    if detailed:
+        riders += [
+            (_riding(0.28, 1.5), Outfit(JEANS, FAIR, DARK_HAIR, sleeves=False), (0.50, 0.51, 0.53), False, 1.04),
+            (_riding(0.18, 3.1), Outfit((0.2, 0.2, 0.22), FAIR, GREY_HAIR, coat=0.2), (0.10, 0.22, 0.16), True, 1.1),
+            (_riding(0.40, 4.7), Outfit(JEANS, TAN, DARK_HAIR, bag="back"), (0.60, 0.12, 0.10), False, 1.0),
+            (
+                _riding(0.25, 0.1),
+                Outfit(BLACK, FAIR, BLOND, long_hair=True, skirt=True),
+                (0.70, 0.71, 0.72),
+                True,
+                0.92,
+            ),
+        ]
     found = []
     for pose, style, colour, basket, width in riders:
         into = MeshBuilder(crease=65)
-        _bicycle(into, colour, basket)
-        _figure(into, pose, style, 1.0, 1.0, width)
+        _bicycle(into, colour, basket, detailed)
+        _figure(into, pose, style, 1.0, 1.0, width, detailed)
         found.append(into.mesh())
     return found

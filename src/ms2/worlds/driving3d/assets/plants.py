@@ -16,6 +16,8 @@ from ms2.worlds.driving3d.assets.textures import bark, leaves
 Vertices = Float[np.ndarray, "v 3"]
 LEAF_TEXTURE_SIZE = 1.5
 """Extent of the leaf texture in metres."""
+DETAILED_NUMBER, DETAILED_SIZE = 2.6, 0.55
+"""Factors on number and size of the loose leaves of a tree in the detailed set."""
 FAR_DETAIL_FRACTION = 0.3
 """Fraction of a plant's triangles that its mesh of lower detail has."""
 
@@ -70,6 +72,7 @@ def _foliage(
     texture: TextureImage,
     dent: float = 0.2,
     far: bool = False,
+    detailed: bool = False,
 ) -> Mesh:
     """Build ellipsoids with leaves around them.
 
@@ -84,7 +87,10 @@ def _foliage(
         texture: Texture of the leaves.
         dent: Standard deviation of the radius as a fraction of it.
         far: Whether to build lower detail for the distance: coarser ellipsoids and fewer leaves.
+        detailed: Whether to build more and smaller leaves.
     """
+    if detailed:
+        most, size = int(DETAILED_NUMBER * most), DETAILED_SIZE * size
     if far:
         blobs, most, dent = [replace(blob, fine=0) for blob in blobs], int(most * FAR_DETAIL_FRACTION), dent / 2
     parts, outward = [], []
@@ -172,7 +178,14 @@ def _trunk(
 
 
 def _deciduous(
-    far: bool, seed: int, height: float, spread: float, clear: float, number: int = 4, slim: float = 1.0
+    far: bool,
+    seed: int,
+    height: float,
+    spread: float,
+    clear: float,
+    number: int = 4,
+    slim: float = 1.0,
+    detailed: bool = False,
 ) -> Mesh:
     """Build a tree with a crown of ellipsoids around a trunk.
 
@@ -184,6 +197,7 @@ def _deciduous(
         clear: Height of the crown's lower edge in metres.
         number: Number of ellipsoids.
         slim: Factor on the width of the ellipsoids.
+        detailed: Whether to build more and smaller leaves.
     """
     rng = np.random.default_rng(seed)
     tall = (height - clear) / 2
@@ -199,7 +213,7 @@ def _deciduous(
     blobs.append(
         CrownEllipsoid((0, 0, height - tall * 0.72), (spread * 0.62 * slim, spread * 0.62 * slim, tall * 0.68))
     )
-    crown = _foliage(rng, blobs, 432, 0.19 * spread + 0.16, leaves(seed % 3), far=far)
+    crown = _foliage(rng, blobs, 432, 0.19 * spread + 0.16, leaves(seed % 3), far=far, detailed=detailed)
     trunk = _trunk(rng, clear + tall * 0.9, 0.024 * height**0.9, bark(1), boughs[:3])
     return concatenate_meshes(trunk, crown)
 
@@ -248,7 +262,7 @@ def _skirt(rng: np.random.Generator, peak: Vertices, rim: Vertices, light: float
     )
 
 
-def _birch(far: bool, seed: int, height: float) -> Mesh:
+def _birch(far: bool, seed: int, height: float, detailed: bool = False) -> Mesh:
     """Build a birch."""
     rng = np.random.default_rng(seed)
     trunk = _trunk(rng, height * 0.88, 0.013 * height, bark(2, birch=True))
@@ -260,10 +274,10 @@ def _birch(far: bool, seed: int, height: float) -> Mesh:
         CrownEllipsoid((0.45, -0.30, height * 0.52), (1.0, 0.95, height * 0.15)),
         CrownEllipsoid((-0.2, -0.4, height * 0.38), (0.7, 0.65, height * 0.10), 0),
     ]
-    return concatenate_meshes(trunk, _foliage(rng, blobs, 440, 0.40, leaves(1), 0.16, far))
+    return concatenate_meshes(trunk, _foliage(rng, blobs, 440, 0.40, leaves(1), 0.16, far, detailed))
 
 
-def _poplar(far: bool, seed: int, height: float) -> Mesh:
+def _poplar(far: bool, seed: int, height: float, detailed: bool = False) -> Mesh:
     """Build a poplar."""
     rng = np.random.default_rng(seed)
     trunk = _trunk(rng, height * 0.6, 0.016 * height, bark(1))
@@ -272,24 +286,25 @@ def _poplar(far: bool, seed: int, height: float) -> Mesh:
         CrownEllipsoid((-0.1, 0.1, height * 0.58), (1.05, 1.0, height * 0.24)),
     ]
     blobs += [CrownEllipsoid((0.05, -0.05, height * 0.80), (0.72, 0.75, height * 0.2))]
-    return concatenate_meshes(trunk, _foliage(rng, blobs, 430, 0.40, leaves(2), 0.17, far))
+    return concatenate_meshes(trunk, _foliage(rng, blobs, 430, 0.40, leaves(2), 0.17, far, detailed))
 
 
-def make_trees(far: bool = False) -> list[Mesh]:
+def make_trees(far: bool = False, detailed: bool = False) -> list[Mesh]:
     """Build the tree meshes.
 
     Args:
         far: Whether to build lower detail for the distance.
+        detailed: Whether to build more and smaller leaves.
     """
     trees = [
-        _deciduous(far, 10, 8.0, 3.1, 2.2, 4),
-        _deciduous(far, 21, 10.5, 3.3, 2.6, 5),
-        _deciduous(far, 32, 6.2, 2.2, 2.0, 4),
-        _deciduous(far, 43, 9.0, 4.0, 2.4, 5),
-        _deciduous(far, 54, 4.6, 1.4, 1.9, 3),
-        _deciduous(far, 65, 7.4, 2.0, 1.6, 4, 1.1),
-        _birch(far, 76, 8.5),
-        _poplar(far, 87, 11.0),
+        _deciduous(far, 10, 8.0, 3.1, 2.2, 4, detailed=detailed),
+        _deciduous(far, 21, 10.5, 3.3, 2.6, 5, detailed=detailed),
+        _deciduous(far, 32, 6.2, 2.2, 2.0, 4, detailed=detailed),
+        _deciduous(far, 43, 9.0, 4.0, 2.4, 5, detailed=detailed),
+        _deciduous(far, 54, 4.6, 1.4, 1.9, 3, detailed=detailed),
+        _deciduous(far, 65, 7.4, 2.0, 1.6, 4, 1.1, detailed=detailed),
+        _birch(far, 76, 8.5, detailed),
+        _poplar(far, 87, 11.0, detailed),
         _conifer(98, 9.5, 2.5),
         _conifer(99, 6.0, 1.7),
     ]

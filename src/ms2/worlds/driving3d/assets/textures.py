@@ -154,9 +154,18 @@ SHOP_SIGN_COLOURS: tuple[tuple[float, float, float], ...] = (
 SHOP_SIGN_COLOURS += ((0.20, 0.20, 0.22), (0.82, 0.45, 0.12))
 
 
-def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8) -> TextureImage:
-    """Draw a texture of shop fronts, tileable horizontally."""
-    wall = WallTexture(bays * bay, height, (512, 128), seed)
+def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8, detailed: bool = False) -> TextureImage:
+    """Draw a texture of shop fronts, tileable horizontally.
+
+    Args:
+        seed: Seed of the goods and signs.
+        bays: Number of shop windows in a row.
+        bay: Width of each in metres.
+        height: Height in metres.
+        detailed: Whether the texture is finer, and goods and signs are in muted colours.
+    """
+    wall = WallTexture(bays * bay, height, (1024, 256) if detailed else (512, 128), seed)
+    vivid = 0.4 if detailed else 1.0
     rng = wall.rng
     wall.canvas *= np.array([0.80, 0.78, 0.75])
     sign = SHOP_SIGN_COLOURS[0]
@@ -177,9 +186,10 @@ def shop_front(seed: int, bays: int = 4, bay: float = 3.2, height: float = 3.8) 
                     x + c + rng.uniform(0.15, 0.45),
                     sill,
                     sill + rng.uniform(0.3, 1.1),
-                    0.3 + 0.5 * rng.random() + 0.10 * rng.standard_normal(3),
+                    vivid * (0.3 + 0.5 * rng.random() + 0.10 * rng.standard_normal(3)),
                 )
-        wall.rect(x, x + bay, 3.0, 3.55, sign)
+        board = np.asarray(sign) if vivid == 1 else 0.5 * np.asarray(sign) + 0.22
+        wall.rect(x, x + bay, 3.0, 3.55, board)
         ink = (0.95, 0.95, 0.92) if sum(sign) < 1.6 else (0.15, 0.15, 0.2)
         for c in np.arange(0.5, rng.uniform(1.4, bay - 0.5), 0.27):  # letters, as one sees them from afar
             wall.rect(x + c, x + c + 0.17, 3.12, 3.12 + rng.uniform(0.2, 0.32), ink)
@@ -196,18 +206,21 @@ def storeys(
     floors: int = 2,
     bay: float = 2.9,
     floor: float = 3.1,
+    detailed: bool = False,
 ) -> TextureImage:
     """Draw a tileable texture of upper floors, in white for tinting.
 
     Args:
         seed: Seed of the stains and of what is behind the windows.
-        style: "plaster", "brick", "ornate", "modern", "shutters" or "office".
+        style: "plaster", "brick", "ornate", "modern", "shutters", "office" or "stone".
         bays: Number of windows in a row.
         floors: Number of rows of windows.
         bay: Width of a window with the wall beside it, in metres.
         floor: Height of a floor in metres.
+        detailed: Whether the texture has four times the pixels, and more stains.
     """
-    wall = WallTexture(bays * bay, floors * floor, (256, 256), seed)
+    side, grain = (512, 0.035) if detailed else (256, 0.02)
+    wall = WallTexture(bays * bay, floors * floor, (side, side), seed, grain)
     if style == "brick":
         wall.bricks((0.86, 0.60, 0.50))
     for row in range(floors):
@@ -215,6 +228,10 @@ def storeys(
         if style == "ornate":
             wall.rect(0, wall.width, z, z + 0.2, (0.99, 0.98, 0.95))
             wall.rect(0, wall.width, z + 0.2, z + 0.3, (0.7, 0.7, 0.7), shade=True)
+        if style == "stone":
+            for course in np.arange(z, z + floor, 0.44):
+                wall.rect(0, wall.width, course, course + 0.05, (0.84, 0.83, 0.82), shade=True)
+            wall.rect(0, wall.width, z, z + 0.26, (1.0, 0.98, 0.94))
         if style == "office":
             wall.rect(0, wall.width, z + 0.85, z + 2.75, (0.22, 0.26, 0.31))
             wall.rect(0, wall.width, z + 2.1, z + 2.75, (0.33, 0.39, 0.45))
@@ -227,6 +244,10 @@ def storeys(
                     wall.rect(x - bay / 2 + 0.08, x - 0.08, z + 1.5, z + 2.7, (0.66, 0.67, 0.66))
             elif style == "modern":
                 wall.window(x, z + 0.6, bay * 0.62, 1.9, frame=(0.40, 0.41, 0.43), panes=3, sill=False)
+            elif style == "stone":
+                wall.rect(x - 0.78, x + 0.78, z + 0.7, z + 2.85, (0.90, 0.87, 0.82))
+                wall.rect(x - 0.95, x + 0.95, z + 2.78, z + 2.94, (0.80, 0.77, 0.72))
+                wall.window(x, z + 0.85, 1.1, 1.85, frame=(0.80, 0.79, 0.76))
             elif style == "ornate":
                 wall.rect(x - 0.75, x + 0.75, z + 0.75, z + 2.75, (0.98, 0.97, 0.94))
                 wall.rect(x - 0.9, x + 0.9, z + 2.72, z + 2.9, (0.98, 0.97, 0.94))

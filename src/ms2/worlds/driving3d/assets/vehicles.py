@@ -143,9 +143,43 @@ CARS = {
 """Car bodies by name, with sizes of cars that are common in Europe."""
 
 
-def make_cars() -> list[Mesh]:
-    """Build the car meshes."""
-    return [_car(shape) for shape in CARS.values()]
+DETAILED_CARS = {
+    "compact": CarShape(
+        4.20, 1.76, 1.48, 0.72, 0.94, 0.96, 1.10, 0.32, -1.42, -1.92, (-0.22, -1.10), -1.52, (-1.30, 1.30)
+    ),
+    "supermini": CarShape(
+        3.90, 1.66, 1.47, 0.73, 0.95, 0.97, 1.05, 0.36, -1.28, -1.76, (-0.22, -1.02), -1.38, (-1.22, 1.24), 0.29
+    ),
+    "saloon": CarShape(
+        4.70, 1.81, 1.44, 0.70, 0.94, 1.00, 0.85, 0.12, -1.05, -1.75, (-0.38,), -1.30, (-1.42, 1.44), 0.33
+    ),
+    "wagon": CarShape(
+        4.78, 1.82, 1.49, 0.72, 0.96, 0.98, 0.98, 0.24, -1.85, -2.24, (-0.30, -1.28), -1.95, (-1.42, 1.46), rails=True
+    ),
+    "microcar": CarShape(
+        2.70, 1.56, 1.54, 0.80, 1.02, 1.00, 0.90, 0.48, -0.98, -1.24, (-0.30,), -0.75, (-0.92, 0.94), 0.28
+    ),
+    "people_carrier": CarShape(
+        4.62, 1.83, 1.72, 0.82, 1.03, 1.00, 1.50, 0.62, -1.92, -2.20, (-0.10, -1.22), -1.98, (-1.42, 1.44), 0.33
+    ),
+    "large_suv": CarShape(
+        4.78, 1.92, 1.76, 0.95, 1.13, 1.10, 1.12, 0.40, -1.80, -2.20, (-0.28, -1.30), -1.92, (-1.42, 1.46), 0.38, 0.28
+    ),
+    "old_hatchback": CarShape(
+        3.80, 1.62, 1.40, 0.74, 0.92, 0.92, 0.98, 0.40, -1.30, -1.78, (-0.25,), -1.40, (-1.20, 1.20), 0.28, 0.20, 0.86
+    ),
+}
+"""Car bodies that the detailed set has beside `CARS`."""
+
+
+def make_cars(detailed: bool = False) -> list[Mesh]:
+    """Build the car meshes.
+
+    Args:
+        detailed: Whether to build more shapes, with rounder bodies.
+    """
+    shapes = {**CARS, **DETAILED_CARS} if detailed else CARS
+    return [_car(shape, detailed) for shape in shapes.values()]
 
 
 def _wheel(into: MeshBuilder, x: float, y: float, radius: float, width: float, rim: float = 0.66) -> None:
@@ -162,10 +196,10 @@ def _wheel(into: MeshBuilder, x: float, y: float, radius: float, width: float, r
         into.face([hub, disc[i], disc[(i + 1) % WHEEL_SEGMENTS]], RIM_MATERIAL, shade=shades)
 
 
-def _car(s: CarShape) -> Mesh:
+def _car(s: CarShape, detailed: bool) -> Mesh:
     into = MeshBuilder(crease=38)
     half, end = s.width / 2, s.length / 2
-    _shell(into, s)
+    _shell(into, s, detailed)
     start = len(into)
     _side_windows(into, s)
     # mirror, wheels, lamps of the right side; the left is their mirror image
@@ -250,8 +284,8 @@ def _upright(y: float, half: float, low: float, high: float) -> list[Point]:
     return [(-half, y, low), (half, y, low), (half, y, high), (-half, y, high)]
 
 
-def _shell(into: MeshBuilder, s: CarShape) -> None:
-    """Add the body with wheel arches and greenhouse, and a dark interior."""
+def _shell(into: MeshBuilder, s: CarShape, detailed: bool) -> None:
+    """Add the body with wheel arches and greenhouse, and a dark interior; a detailed one is rounder."""
     half, end = s.width / 2, s.length / 2
     arch = s.wheel + 0.05
     places = {-end: 0.0, -end + 0.09: 0.0, -end + 0.42: 0.0, end: 0.0, end - 0.09: 0.0, end - 0.45: 0.0, s.cowl: 0.0}
@@ -273,16 +307,19 @@ def _shell(into: MeshBuilder, s: CarShape) -> None:
         waist = min(0.76 * s.belt, deck - 0.10)
         bottom = min(bottom, waist - 0.02)
         inset = 0.05 if edge < 0.05 else 0.0
-        rings.append(
-            [
-                (wide * 0.965, y, bottom),
-                (wide, y, waist),
-                (wide * 0.96, y, deck - 0.05 - inset / 2),
-                (wide * 0.87, y, deck - inset),
-            ]
-        )
+        ring = [
+            (wide * 0.965, y, bottom),
+            (wide, y, waist),
+            (wide * 0.96, y, deck - 0.05 - inset / 2),
+            (wide * 0.87, y, deck - inset),
+        ]
+        if detailed:  # a shoulder below the windows, and a bonnet that is higher in the middle
+            shoulder, crown = (wide * 0.99, y, (2 * (deck - 0.05) + waist) / 3), (wide * 0.5, y, deck + 0.03 - inset)
+            ring = [*ring[:2], shoulder, *ring[2:], crown]
+        rings.append(ring)
     both = [[*ring, *((-x, y, z) for x, y, z in ring[::-1])] for ring in rings]
-    dark = [0.72, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.72]  # little light comes to where the road is near
+    number = len(both[0]) - 2
+    dark = [0.72, *[1.0] * number, 0.72]  # little light comes to where the road is near
     into.loft(both, BODY_MATERIAL, closed=False, shade=[dark] * len(both))
     into.face(both[0], BODY_MATERIAL, shade=dark)
     into.face(both[-1], BODY_MATERIAL, shade=dark)
@@ -297,7 +334,11 @@ def _shell(into: MeshBuilder, s: CarShape) -> None:
         (s.front, s.height - bow, high),
         (s.cowl, s.belt - 0.02, low),
     ]
-    rings = [[(x, y, z), (x * 0.8, y, z + 0.02), (-x * 0.8, y, z + 0.02), (-x, y, z)] for y, z, x in profile]
+    across = ((1.0, 0.0), (0.93, 0.025), (0.7, 0.045), (0.3, 0.055)) if detailed else ((1.0, 0.0), (0.8, 0.02))
+    rings = [
+        [(way * share * x, y, z + rise) for way, part in ((1, across), (-1, across[::-1])) for share, rise in part]
+        for y, z, x in profile
+    ]
     into.loft(rings, BODY_MATERIAL, closed=False)
     for side in (1, -1):
         into.face([(side * x, y, z) for y, z, x in profile], BODY_MATERIAL)
