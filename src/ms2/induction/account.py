@@ -7,13 +7,17 @@ import torch
 from ms2.induction.codes import choice_code
 from ms2.induction.hypothesis import Hypothesis, class_place, scene_place
 from ms2.induction.list_search import Budget, ListSearch, Move
-from ms2.induction.lists import FittedList, Item, Place
+from ms2.induction.lists import FittedList, Item, ListRule, Place
 from ms2.induction.parents import FoundParents, Nesting
 from ms2.induction.search import split_kinds
 from ms2.induction.writing import WrittenGrammar
 
 MAX_LEFT_OUT = 8
 """Changes that were left out and are listed, the cheapest first."""
+MAX_NAMED = 6
+"""Alternatives of a list that are named; of more, the first few are, and how many there are."""
+MAX_SECONDS = 5.0
+"""Seconds that it may take to find what the nearest changes of one place would cost."""
 VERBS = {
     "join": "one list for {}",
     "group": "{} always together, as one item",
@@ -93,7 +97,7 @@ class _Account:
     def list_line(self, key: "tuple[int | None, int, int]", one: FittedList, moves: Sequence[Move]) -> str:
         """Say what a list's distribution is, and what it saves against the nearest change."""
         name = self.written.symbols[key]
-        items = " | ".join(self.item(item) for item in one.rule.items)
+        items = self.items(one.rule)
         where = "" if key[0] is None else f" in each {self.names[key[0]]}"
         if name is None:
             return f"{items}{where}: always {one.constant}"
@@ -112,7 +116,7 @@ class _Account:
     def moves(self) -> Iterator[Move]:
         """Yield all changes of the lists that are left."""
         scenes = scene_place(self.found.table)
-        budget = Budget(60)
+        budget = Budget(MAX_SECONDS)
         for k, one in enumerate(self.hypothesis.kinds):
             rows = (self.hypothesis.kind_of == k).nonzero()[:, 0]
             part = Place(scenes.counts[rows], scenes.rank[rows], scenes.num_symbols)
@@ -123,10 +127,16 @@ class _Account:
     def kinds_saving(self) -> float:
         """Compute what kinds of scenes save against one kind."""
         scenes = scene_place(self.found.table)
-        budget = Budget(60)
+        budget = Budget(MAX_SECONDS)
         alone = ListSearch(scenes).run(budget)
         one = Hypothesis(self.names, (alone,), torch.zeros_like(self.hypothesis.kind_of), self.hypothesis.inside)
         return split_kinds(one, scenes, [], budget, max_kinds=1).code - self.hypothesis.code
+
+    def items(self, rule: ListRule) -> str:
+        """Name the alternatives of a list, or the first few and how many there are."""
+        names = [self.item(item) for item in rule.items]
+        more = [f"... ({len(names)} in all)"] if len(names) > MAX_NAMED else []
+        return " | ".join([*names[: MAX_NAMED - len(more)], *more])
 
     def item(self, item: Item) -> str:
         """Name an item."""
@@ -139,7 +149,7 @@ class _Account:
     def move(self, move: Move) -> str:
         """Say what a change would be."""
         some = move.added if move.name in ("split", "ungroup") else move.removed
-        named = [" | ".join(self.item(item) for item in rule.items) for rule in some]
+        named = [self.items(rule) for rule in some]
         return VERBS[move.name].format(" and ".join(named))
 
 

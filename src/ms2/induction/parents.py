@@ -84,7 +84,7 @@ def find_parents(table: ObjectTable, budget: Budget) -> FoundParents:
     if table.boxes is not None and not table.parents_known:
         table = ordered(table, ORDERS[0])
         now = search_structure(table, budget, max_kinds=1)
-        candidates = sorted(_candidates(table), key=lambda one: -one[0].saving)
+        candidates = sorted(_candidates(table, budget), key=lambda one: -one[0].saving)
         while not budget.over:
             best: tuple[Nesting, ObjectTable, Hypothesis] | None = None
             for place, parent in [c for c in candidates if _possible(c[0], kept)][:MAX_CANDIDATES]:
@@ -143,7 +143,7 @@ def _possible(one: Nesting, kept: list[Nesting]) -> bool:
     return True
 
 
-def _candidates(table: ObjectTable) -> Iterator[tuple[Nesting, Int[Tensor, " n"]]]:
+def _candidates(table: ObjectTable, budget: Budget) -> Iterator[tuple[Nesting, Int[Tensor, " n"]]]:
     """Yield pairs of classes whose places are shorter to tell by a relation, with the parents."""
     present = table.label.unique().tolist()
     for child in present:
@@ -151,6 +151,8 @@ def _candidates(table: ObjectTable) -> Iterator[tuple[Nesting, Int[Tensor, " n"]
         for parent in present:
             if parent == child:
                 continue
+            if budget.over:
+                return
             for relation in RELATIONS:
                 match = match_parents(table, child, parent, relation)
                 if match.code < alone:
