@@ -42,7 +42,8 @@ MAPS = ("panoptic", "normals", "amodal", "float_depth")
 CITYSCAPES_NAMES = {
     "sky": "sky", "road": "road", "parking": "parking", "pavement": "sidewalk", "terrain": "terrain", "car": "car",
     "truck": "truck", "cyclist": "rider", "pedestrian": "person", "tree": "vegetation", "bush": "vegetation",
-    "house": "building", "building": "building", "skyline": "static", "sign": "traffic sign", "light": "traffic light", "pole": "pole",
+    "house": "building", "building": "building", "skyline": "static", "sign": "traffic sign",
+    "light": "traffic light", "pole": "pole",
 }  # fmt: skip
 
 
