@@ -89,7 +89,7 @@ def test_so_many_cars_are_parked_and_so_much_traffic_is_on_ones_own_side(parked:
 
 
 def test_traffic_begins_at_its_distance_and_gaps_between_parked_cars_have_their_mean() -> None:
-    layout = layout_with(parked=0.5, parking_strips=1, parking_gap=2.0, traffic_distance=25)
+    layout = layout_with(parked=0.5, parking_strips=1, parking_gap=2.0, traffic_distance=25, parking_distance=10)
     few = Urban({"car": 2.0, "truck": 0.0, "cyclist": 0.0})  # so that there is room beyond
     scenes = urban(layout, 400, prior=few)
     far = scenes.attributes["y"][(scenes.classes == CAR) & in_lane(scenes)]
@@ -141,6 +141,17 @@ def test_rows_of_parked_cars_on_both_kerbs_of_a_narrow_street_can_be_had() -> No
     left, right = ((cars & (beside(scenes).sign() == side)).sum(1) for side in (-1, 1))
     assert ((left >= 3) & (right >= 3)).float().mean() > 0.7
     assert depths(scenes).max() <= 1e-3
+
+
+def test_rows_of_parked_cars_begin_at_their_distance() -> None:
+    layout = layout_with(parked=1.0, parking_strips=1.0, parking_gap=0.0, parking_distance=20.0)
+    scenes = urban(layout, 400, prior=Urban({"car": 2.0}))
+    nearest = torch.where(scenes.classes == CAR, scenes.attributes["y"], torch.inf)
+    for side in (-1, 1):
+        first = nearest.where(beside(scenes).sign() == side, torch.inf).amin(1)
+        first = first[first.isfinite()]
+        # uniform from half to one and a half times the distance, then half a car
+        assert first.min() > 11 and first.max() < 34 and float(first.mean()) == pytest.approx(22.5, abs=1.0)
 
 
 # --- placement ---

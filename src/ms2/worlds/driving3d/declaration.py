@@ -283,6 +283,7 @@ LIGHT_ATTRIBUTES = (
 PLACE_ATTRIBUTES = (
     SampledAttribute(Attribute("parked", 0, 1), Range(0.2, 0.9)),
     SampledAttribute(Attribute("parking_strips", 0, 1), Range(0.2, 1.0)),
+    SampledAttribute(Attribute("parking_distance", 6, 40), Range(6.0, 25.0)),
     SampledAttribute(Attribute("parking_gap", 0, 10), Range(0.3, 4.0)),
     SampledAttribute(Attribute("own_lane", 0, 1), Range(0.1, 0.6)),
     SampledAttribute(Attribute("traffic_distance", 6, 40), Range(6.0, 25.0)),
@@ -298,6 +299,7 @@ No image shows them themselves, and they may be learned where a layout samples t
 DERIVED_PLACES = {
     "parked": "x",
     "parking_strips": "parking_right",
+    "parking_distance": "y",
     "parking_gap": "y",
     "own_lane": "x",
     "traffic_distance": "y",

@@ -72,9 +72,10 @@ class StreetLayout(ParameterPrior):
             car parks, drives and side streets. Extractors trained with some also detect those in photographs.
         place_ranges: Ranges of attributes that say where objects are, which can then be learned; those not named have
             default ranges. They are parked (share of cars), parking_strips (probability of one on either side),
-            parking_gap (between parked cars), own_lane (share of the traffic on the camera's side), traffic_distance
-            (at which it begins), lane_width, pavement_width, setback (of houses) and street_trees (share of trees in
-            front of houses); in metres. Without it the scenario decides, and places are not learned.
+            parking_distance (at which rows of parked cars begin), parking_gap (between them), own_lane (share of the
+            traffic on the camera's side), traffic_distance (at which it begins), lane_width, pavement_width, setback
+            (of houses) and street_trees (share of trees in front of houses); in metres. Without it the scenario
+            decides, and places are not learned.
         assets: Folder of user meshes, the same as the renderer's; their sizes determine the spacing.
         on_error: How to handle unreadable meshes: "raise", or "skip" with a warning.
         mesh_set: Procedural meshes, the same as the renderer's: "plain" or "detailed".

@@ -20,6 +20,7 @@ class Places(NamedTuple):
     Attributes:
         parked: Share of cars that are parked, where there is a parking strip; the others are in lanes.
         parking_strips: Probability of a parking strip on either side.
+        parking_distance: Mean distance ahead of the camera at which the rows of parked cars begin.
         parking_gap: Mean gap between parked cars, beside a quarter of a metre.
         own_lane: Share of the traffic that heads away from the camera, on its side.
         traffic_distance: Distance ahead of the camera at which traffic begins.
@@ -31,6 +32,7 @@ class Places(NamedTuple):
 
     parked: Float[Tensor, " b"]
     parking_strips: Float[Tensor, " b"]
+    parking_distance: Float[Tensor, " b"]
     parking_gap: Float[Tensor, " b"]
     own_lane: Float[Tensor, " b"]
     traffic_distance: Float[Tensor, " b"]
@@ -83,11 +85,12 @@ class Places(NamedTuple):
     ) -> Float[Tensor, "b n"]:
         """Compute positions of objects in the free length of their row, as fractions of it.
 
-        Traffic begins at its distance. Parked cars take as much of their row as their gaps need, from anywhere on.
+        Traffic begins at its distance. Parked cars take as much of their row as their gaps need, from a distance that
+        is uniform around its mean.
 
         Args:
             draw: Uniform draw of each object.
-            start: Uniform draw of each row, by which the parked cars' part of it begins.
+            start: Uniform draw of each row, for the distance at which its parked cars begin.
             strip: Strip of each object.
             object_class: Index of its class in `OBJECTS`.
             begin: Distance at which its row begins.
@@ -100,7 +103,9 @@ class Places(NamedTuple):
         draw = torch.where(tables.lane[strip] & is_vehicle, first + (1 - first) * draw, draw)
         part = (self.parking_gap[:, None] * (number + 1) / room).clamp(max=1)
         parked = self._among("parking")[strip]
-        return torch.where(parked, (1 - part) * start.gather(1, strip) + part * draw, draw)
+        distance = self.parking_distance[:, None] * (0.5 + start.gather(1, strip))
+        first = ((distance - begin) / room).clamp(min=0).minimum(1 - part)
+        return torch.where(parked, first + part * draw, draw)
 
     def _traffic(self, four_lanes: Bool[Tensor, " b"]) -> Float[Tensor, "b s"]:
         """Compute the weight of each lane."""

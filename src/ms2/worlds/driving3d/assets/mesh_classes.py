@@ -54,8 +54,8 @@ DETAILED_CAR_PAINT: tuple[Colour, ...] = (
     *CAR_PAINT[11:],
 )
 """Car colours of the detailed set: black, grey and silver twice as often."""
-DETAILED_LEAVES: tuple[Colour, ...] = tuple((0.82 * r, 0.74 * g, 0.66 * b) for r, g, b in LEAVES)
-"""Darker greens, less saturated, as under a bright sky."""
+DETAILED_LEAVES: tuple[Colour, ...] = tuple((0.98 * r, 0.90 * g, 0.84 * b) for r, g, b in LEAVES)
+"""Greens that are less saturated."""
 FACADES: tuple[Colour, ...] = (
     *PLASTER,
     (0.74, 0.66, 0.56), (0.66, 0.58, 0.50), (0.70, 0.55, 0.44), (0.62, 0.60, 0.58), (0.55, 0.50, 0.47),

@@ -19,7 +19,7 @@ TREE_WIDTH, POINTS = 3.6, 4
 """Width of a treetop, and number of points of its outline."""
 WALLS: tuple[Colour, ...] = ((0.78, 0.75, 0.70), (0.70, 0.64, 0.55), (0.62, 0.52, 0.45), (0.72, 0.72, 0.71))
 ROOFS: tuple[Colour, ...] = ((0.40, 0.24, 0.19), (0.32, 0.25, 0.22), (0.30, 0.30, 0.32))
-FOLIAGE: tuple[Colour, ...] = ((0.30, 0.36, 0.21), (0.25, 0.32, 0.19), (0.36, 0.38, 0.22))
+FOLIAGE: tuple[Colour, ...] = ((0.46, 0.52, 0.34), (0.40, 0.47, 0.31), (0.52, 0.54, 0.36))
 """Colours of the woods, from the nearest layer to the farthest."""
 
 
@@ -94,7 +94,7 @@ def _wood(
         u = np.linalg.norm(a - first) / 6.0
         v = u + TREE_WIDTH / POINTS / 6
         uv = [(u, 0), (v, 0), (v, high / 6), (u, low / 6)]
-        into.face(corners, material, uv, shade=light * np.array([0.45, 0.45, 1.0, 1.0]), smoothing_group=group)
+        into.face(corners, material, uv, shade=light * np.array([0.6, 0.6, 1.0, 1.0]), smoothing_group=group)
 
 
 def _house(into: MeshBuilder, rng: np.random.Generator, storeys: int) -> None:
