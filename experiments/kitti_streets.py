@@ -42,4 +42,4 @@ chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, NUM_ROWS).astype(in
 resized = [np.asarray(Image.open(frame).convert("RGB").resize(KITTI_SIZE[::-1])) for frame in chosen]
 columns.append(torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255)
 picture = Image.fromarray(image_grid(torch.stack(columns, 1).flatten(0, 1), 3))
-picture.save(sys.argv[1], quality=50, optimize=True)
+picture.save(sys.argv[1], quality=44, optimize=True)
