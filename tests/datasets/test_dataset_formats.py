@@ -114,7 +114,7 @@ def test_every_world_has_a_small_version() -> None:
 
 def test_all_files_and_no_others(made: Made) -> None:
     numbers = [f"{i:06d}" for i in range(NUMBER)]
-    expected = {"README.md", "sample.png", "dataset.json", "data.yaml", "annotations/instances.json"}
+    expected = {"README.md", "croissant.json", "sample.png", "dataset.json", "data.yaml", "annotations/instances.json"}
     expected |= {"ImageSets/train.txt", *(f"training/image_2/{n}.png" for n in numbers)}
     for folder, ending in (("images", "png"), ("scenes", "json"), ("labels", "txt"), ("training/label_2", "txt")):
         expected |= {f"{folder}/{n}.{ending}" for n in numbers}

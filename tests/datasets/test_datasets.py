@@ -152,7 +152,7 @@ def test_the_machine_that_was_not_last_may_finish_too(whole: Path, tmp_path: Pat
 
 def test_a_larger_set_begins_with_a_smaller_one(whole: Path, tmp_path: Path) -> None:
     assert generate(job(tmp_path / "set", 40), progress=False)
-    of_all = {"README.md", "sample.png", "dataset.json", "data.yaml", "annotations/instances.json"}
+    of_all = {"README.md", "croissant.json", "sample.png", "dataset.json", "data.yaml", "annotations/instances.json"}
     fewer = {name: content for name, content in tree(tmp_path / "set").items() if name not in of_all}
     more = tree(whole)
     assert len(fewer) == 40 * 5 + 1

@@ -16,6 +16,7 @@ from ms2.core.images import encode
 from ms2.core.seeding import generator
 from ms2.datasets.blocks import block_indices, num_blocks, sample_block
 from ms2.datasets.card import write_card
+from ms2.datasets.croissant import write_croissant
 from ms2.datasets.folder import TEMPORARY_FOLDER, DataSetFolder, FolderError
 from ms2.datasets.formats.base import Format, format_named
 from ms2.datasets.formats.native import RecordFiles
@@ -236,6 +237,7 @@ class Job:
         for each in self.formats:
             each.write(self.files, self.plan, self.categories, self.records)
         write_card(self.files, self.description(), self.formats, self.label_filter, self.world, self.records)
+        write_croissant(self.files, self.description(), self.label_filter, self.world.renderer.licence)
         self.files.clean()
 
 
