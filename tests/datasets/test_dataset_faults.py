@@ -108,7 +108,7 @@ def test_killed_at_random_moments_it_becomes_the_same_set(tmp_path: Path) -> Non
     assert all(right for _, right in found["seen"]), "what can be seen is never half a file"
     assert len({number for number, _ in found["seen"]}) >= KILLS / 3, "kills hit various moments"
     whole = tree(tmp_path / "whole")
-    assert len(whole) == 40 * 5 + 6
+    assert len(whole) == 40 * 5 + 7
     for i in range(found["made"]):
         assert changed_files(tree(tmp_path / f"killed{i}"), whole) == []
         assert not (tmp_path / f"killed{i}" / TEMPORARY_FOLDER).exists()

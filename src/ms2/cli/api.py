@@ -307,7 +307,7 @@ def generate(
     Example:
         >>> folder = ms2.generate("multimnist", tmp_path / "digits", num_scenes=2)
         >>> sorted(path.name for path in folder.iterdir())[:3]
-        ['README.md', 'annotations', 'dataset.json']
+        ['README.md', 'annotations', 'croissant.json']
     """
     sources = [source] if isinstance(source, str | Path | FitResult) else source
     names = [str(one.folder if isinstance(one, FitResult) else one) for one in sources]
