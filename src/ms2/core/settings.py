@@ -23,14 +23,12 @@ class Configured:
 
     Attributes:
         settings: Arguments by name, with defaults filled in.
-        source_files: Files that an object's results depend on as they do on its source code.
 
     Raises:
         UserError: If a number is out of bounds.
     """
 
     settings: dict[str, Any]
-    source_files: Sequence[Path] = ()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Check and record the arguments, with defaults filled in."""
@@ -47,6 +45,11 @@ class Configured:
         check_arguments(init, arguments, cls.__name__)
         object.__setattr__(self, "settings", arguments)
         return self
+
+    @property
+    def source_files(self) -> Sequence[Path]:
+        """Files that an object's results depend on as they do on its source code; none by default."""
+        return ()
 
 
 _signature = cache(inspect.signature)

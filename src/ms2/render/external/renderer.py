@@ -86,6 +86,7 @@ class ExternalRenderer(Renderer):
         self.command, self.classes = list(map(str, command)), tuple(classes)
         self.attributes, self.environment = _attributes(attributes), _attributes(environment)
         self.size, self.channels, self.licence = (size[0], size[1]), channels, licence
+        self._image_channels: Channels = channels
         self.timeout, self.retries, self.processes = timeout, retries, processes
         self._pool: _Pool | None = None
 
@@ -180,7 +181,7 @@ class ExternalRenderer(Renderer):
                 raise
             break
         try:
-            pixels = image_of(answer, image, self.channels, self.size).float() / 255
+            pixels = image_of(answer, image, self._image_channels, self.size).float() / 255
             number = len(scene["objects"]) if labels else 0
             if not labels:
                 return _Rendered(pixels, torch.full(self.size, -1), labels_of({}, torch.full(self.size, -1), 0))
