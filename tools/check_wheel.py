@@ -105,6 +105,7 @@ def check_use(environment: Environment) -> None:
     for file in ("runs/multimnist_quick/metrics.json", "runs/multimnist_quick/summary.png", "data"):
         if not (environment.work / file).exists():
             sys.exit(f"the run wrote no {file}")
+    run("ms2", "new", "rooms")
     features = ("--model.features", "Backbone", "--model.features.architecture", "timm/resnet10t")
     layer = ("--model.features.layer", "layer2")
     said = run("ms2", "fit", "--config", "multimnist_quick", "--name", "extra", *features, *layer, code=2)

@@ -85,6 +85,12 @@ COMMANDS = {
             "ms2.cli.generate:render_command",
         ),
         Command(
+            "new",
+            "Write the package of a new world, with grammar, priors, renderer, configuration and tests",
+            "ms2 new rooms",
+            "ms2.cli.new:new_command",
+        ),
+        Command(
             "check",
             "Check a world: shapes, ranges, determinism, labels, derivatives; draw labelled samples of it",
             "ms2 check multimnist --output samples.png",
