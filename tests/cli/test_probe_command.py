@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import CONFIGS, EXPECTED, STREETS, command, ms2
 
 from ms2.cli.probe import detector_counts
 from ms2.core.errors import UserError
 from ms2.features.backbone import Backbone
+from ms2.features.height_recall import RecallByHeight
 
 pytestmark = EXPECTED
 DETECTED = (
@@ -35,8 +37,18 @@ def test_heights_and_scores_are_chosen_and_their_reasons_printed(
     ms2(["probe", str(configuration(tmp_path)), "--num_images", "4", *world])
     shown = capsys.readouterr().out
     assert shown.startswith("4 renders of mine; no image of the target is read")
-    assert "fewer than 30 objects of every height" in shown and "Least height: 64 px" in shown
-    assert shown.splitlines()[-1].startswith("Settings of DetectorCounts: {min_height: 64, min_score: {car: ")
+    assert "fewer than 30 objects of every height" in shown
+    settings = yaml.safe_load(shown.split("Settings of DetectorCounts:\n")[1].replace("and, to", "# and, to"))
+    classes = {"car", "truck", "cyclist", "pedestrian"}
+    assert settings["min_height"] == dict.fromkeys(settings["min_height"], 64)
+    assert {*settings["min_height"]} == {*settings["min_score"]} == classes
+    RecallByHeight(**settings["recall"]).check(list(classes))
+
+
+def test_classes_that_renders_show_alike_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        ms2(["probe", str(configuration(tmp_path)), "--alike", "car", "trck"])
+    assert "--alike names 'trck', which is not counted. Did you mean 'truck'?" in capsys.readouterr().err
 
 
 def test_other_extractors_have_nothing_to_choose(tmp_path: Path) -> None:

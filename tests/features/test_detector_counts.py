@@ -11,6 +11,7 @@ from ms2.core.errors import UserError
 from ms2.features.base import CountError, TrainedExtractor
 from ms2.features.detections import Detections
 from ms2.features.detector_counts import DetectorCounts
+from ms2.features.height_recall import RecallByHeight
 from ms2.features.object_detector import ObjectDetector
 from ms2.render.base import Rendering
 
@@ -18,6 +19,8 @@ CLASSES = ("Rural", "car", "truck", "cyclist", "pedestrian", "tree")
 CATEGORIES = ("person", "bicycle", "car", "motorcycle", "bus", "train", "truck", "cat")
 CAR, PERSON, BICYCLE = (CATEGORIES.index(name) for name in ("car", "person", "bicycle"))
 IMAGES = torch.zeros(2, 3, 64, 96)
+EXACT = {"ceiling": 1.0, "half_height": 1e-6, "slope": 20.0, "false_boxes": 0.0}
+"""Numbers of `RecallByHeight` without errors."""
 Found = Sequence[tuple[str, float, Sequence[float]]]
 
 
@@ -93,6 +96,7 @@ def test_what_is_low_is_not_counted_and_a_riders_box_covers_the_bicycle() -> Non
     assert counts(min_height=20) == counts()
     assert counts(min_height=21) == {"car": 0, "truck": 0, "cyclist": 1, "pedestrian": 0}
     assert counts(min_height=31)["cyclist"] == 0
+    assert counts(min_height={"car": 21, "cyclist": 30}) == {"car": 0, "truck": 1, "cyclist": 1, "pedestrian": 1}
 
 
 def test_one_object_counts_once_whatever_it_is_called() -> None:
@@ -138,8 +142,8 @@ def test_readings_that_are_not_taken_are_nan_and_do_not_spoil_those_of_others() 
     features = make(STREET)
     read = features.predict_counts(IMAGES)
     assert read.presence is None and read.total.isnan().all()
-    assert features.channel.names == [f"count_{name}" for name in ("car", "truck", "cyclist", "pedestrian")]
-    assert features.channel.sums(read.slots).tolist() == [[2, 1, 1, 1]] * 2
+    assert features.channel.names == [f"count_{name}" for name in CLASSES], "numbers that are not read are kept"
+    assert features.channel.sums(read.slots).tolist() == [[0, 2, 1, 1, 1, 0]] * 2
 
 
 def test_a_detector_may_know_no_people() -> None:
@@ -173,6 +177,27 @@ def test_renders_are_labelled_by_the_same_least_height() -> None:
     assert features.labelled(labels([1, 1], [15, 14], visibility=0.09)).tolist() == [[False, False]]
 
 
+def test_renders_are_labelled_by_the_least_height_of_their_class() -> None:
+    features = make(min_height={"car": 15, "pedestrian": 25})
+    seen = features.labelled(labels([1, 1, 4, 4, 2, 5, -1], [15, 14, 25, 24, 1, 1, 99]))
+    assert seen.tolist() == [[True, False, True, False, True, True, False]]
+    assert not features.labels_all
+
+
+def test_readings_of_renders_may_be_drawn_from_what_they_show() -> None:
+    """Here without errors, though the detector finds nothing."""
+    of_all = {name: dict.fromkeys(("car", "truck", "cyclist", "pedestrian"), n) for name, n in EXACT.items()}
+    features = make(recall=RecallByHeight(**of_all), min_height={"car": 15})
+    shown, draw = labels([1, 1, 4, 5, 0, -1], [15, 14, 25, 24, 1, 1]), torch.Generator().manual_seed(0)
+    read = features.predict_labelled(shown, draw)
+    assert read.slots[0].nan_to_num(-1).tolist() == [-1, 1, 0, 0, 1, -1] and features.detector.given == []
+    assert features.predict_labelled(labels([4], [25], visibility=0.09), draw).slots[0, 4] == 0
+    assert make(STREET).predict_labelled(shown, draw).slots[0, 1] == 2, "those that the detector finds"
+    missing = {name: {"car": n} for name, n in EXACT.items()}
+    with pytest.raises(UserError, match="no numbers of truck, cyclist, pedestrian"):
+        make(recall=RecallByHeight(**missing))
+
+
 def test_more_objects_than_bins_are_found_in_renders() -> None:
     features, cars = make(max_count={"car": 2}), torch.tensor([[1, 1, 1, 5]])
     nobody = torch.full_like(cars, -1)
@@ -190,6 +215,7 @@ def test_more_objects_than_bins_are_found_in_renders() -> None:
         ({"categories": {}}, "features.categories is empty: name"),
         ({"categories": {"car": []}}, "features.categories is empty: name"),
         ({"min_score": {"lorry": 0.5}}, "features.min_score names a class 'lorry'"),
+        ({"min_height": {"lorry": 5.0}}, "features.min_height names a class 'lorry'"),
         ({"max_count": {"lorry": 5}}, "features.max_count names a class 'lorry'"),
         ({"min_score": 1.5}, "min_score must be at most 1"),
         ({"scale": 0.0}, "scale must be at least 0.1"),

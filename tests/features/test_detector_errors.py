@@ -32,6 +32,19 @@ def test_what_is_not_found_and_what_is_made_up() -> None:
     assert errors["0"].f1 == pytest.approx(float(2 * zeros / (2 * zeros + ones)))
 
 
+def test_what_renders_show_alike_may_be_found_as_the_other() -> None:
+    """Bars of class 1 are found as class 0, and bars of class 2 as they are."""
+    features = bar_counts("012")
+    found = features.detect(LABELS.image)
+    confused = found._replace(categories=found.categories.where(found.categories != 1, 0))
+    errors = detector_errors(features, confused, LABELS, 0.5, alike=("0", "1"))
+    for name, number in (("0", 0), ("1", 1), ("2", 2)):
+        assert errors[name].recall == 1 and len(errors[name].heights) == (LABELS.classes == number).sum()
+        assert not len(errors[name].false_heights)
+    errors = detector_errors(features, confused, LABELS, 0.5, alike=("1", "2"))
+    assert errors["1"].recall == 0 and errors["2"].recall == 1
+
+
 def test_an_object_is_found_once_and_only_by_a_box_that_fits() -> None:
     one = LABELS.classes == 0
     image = int(one.any(1).nonzero()[0])

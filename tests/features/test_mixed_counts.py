@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ms2.core.errors import UserError
 from ms2.features.base import CountError
 from ms2.features.dense import DenseCounts
+from ms2.features.height_recall import RecallByHeight
 from ms2.features.mixed_counts import MixedCounts
 from ms2.features.pretrained import PretrainedCounts
 from ms2.learning.extractor import ExtractorTraining
@@ -81,6 +82,16 @@ def test_the_channel_of_both_is_measured(tmp_path: Path) -> None:
     read = stage.findings["prior"].readings
     assert set(read) == set(features.channel.names)
     assert read["count_0"].correlation == pytest.approx(1) and read["count_7"].deviation > 0.1
+
+
+def test_readings_of_the_detector_may_be_drawn_from_what_renders_show() -> None:
+    none = {name: dict.fromkeys("012", n) for name, n in (("ceiling", 0.0), ("half_height", 1.0), ("slope", 1.0))}
+    recall = RecallByHeight(**none, false_boxes=dict.fromkeys("012", 0.0))
+    features = MixedCounts(1, DIGITS, bar_counts("012", recall=recall), trained())
+    labels = bars().renderer.render_labelled(bars().sample_prior(50, rng()))
+    read = features.predict_labelled(labels, rng()).slots
+    assert (read[:, :3] == 0).all() and features.predict_counts(labels.image).slots[:, :3].any()
+    assert torch.equal(read[:, 3:], features.trained.predict_counts(labels.image).slots[:, 3:])
 
 
 def test_both_parts_have_to_count_far_enough() -> None:

@@ -32,23 +32,28 @@ def by_class(**errors: dict[float, DetectorErrors]) -> dict[float, dict[str, Det
 
 def test_the_least_height_is_where_recall_is_saturated() -> None:
     steep = made_up(lambda score, height: 0.9 if height >= 32 else 0.3, lambda score: 0)
-    choice = choose(by_class(car=steep))
-    assert choice.min_height == 32 == choice.classes["car"].min_height
-    assert len(choice.classes["car"].errors.heights) == (torch.linspace(5, 105, 1000) >= 32).sum()
+    choice = choose(by_class(car=steep), 1)["car"]
+    assert choice.min_height == 32
+    assert len(choice.errors.heights) == (torch.linspace(5, 105, 1000) >= 32).sum()
     flat = made_up(lambda score, height: 0.6, lambda score: 0)
-    assert choose(by_class(car=flat)).min_height == HEIGHTS[0]
-    both = choose(by_class(car=flat, bus=steep))
-    assert both.min_height == 32 and both.classes["car"].min_height == HEIGHTS[0], "the larger one is for all"
+    both = choose(by_class(car=flat, bus=steep), 1)
+    assert both["bus"].min_height == 32 and both["car"].min_height == HEIGHTS[0]
 
 
-def test_rare_and_unseen_classes_have_no_say() -> None:
+def test_of_rare_and_unseen_classes_only_the_largest_objects_count() -> None:
     steep = made_up(lambda score, height: 0.9 if height >= 32 else 0.3, lambda score: 0)
     rare = made_up(lambda score, height: 0.9 if height >= 90 else 0.3, lambda score: 0, number=20)
     unseen = made_up(lambda score, height: 0.0, lambda score: 0)
-    choice = choose(by_class(car=steep, bus=rare, cat=unseen))
-    assert choice.min_height == 32
-    assert choice.classes["bus"].min_height is None and choice.classes["bus"].trials == []
-    assert choice.classes["cat"].min_height is None
+    choice = choose(by_class(car=steep, bus=rare, cat=unseen), 1)
+    assert [choice[name].min_height for name in ("car", "bus", "cat")] == [32, HEIGHTS[-1], HEIGHTS[-1]]
+    assert choice["bus"].trials == []
+
+
+def test_recall_and_false_boxes_from_the_least_height_on_are_measured() -> None:
+    errors = made_up(lambda score, height: 0.8 if height >= 32 else 0.3, lambda score: 30)
+    choice = choose(by_class(car=errors), 10)["car"]
+    assert choice.false_boxes == 3 and choice.min_height == 32
+    assert choice.recall.ceiling == pytest.approx(0.8, abs=0.05) and choice.recall.half_height < 32
 
 
 def test_the_score_has_the_best_f1_or_nearly_and_is_high() -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Num
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from ms2.core.errors import UserError, suggest
 from ms2.core.hashing import sha256
@@ -252,6 +252,15 @@ class CountingExtractor(FeatureExtractor, ABC):
     @abstractmethod
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Predict presence and numbers of objects; NaN for classes that are not read."""
+
+    def predict_labelled(self, labels: Rendering, generator: Generator) -> CountPrediction:
+        """Predict presence and numbers of objects in rendered images, by which the extractor's errors are measured.
+
+        Args:
+            labels: The images with their labels, which an extractor may use whose errors are known already.
+            generator: Draws such errors.
+        """
+        return self.predict_counts(labels.image)
 
 
 class TrainedExtractor(CountingExtractor, ABC):

@@ -128,8 +128,8 @@ class ReadingChannel(nn.Module):
         return bool(self.joint.any())
 
     def sums(self, slots: Shaped[Tensor, "m s"]) -> Shaped[Tensor, "m k"]:
-        """Add up numbers in slots, read or true, to those of each name."""
-        return slots.unsqueeze(2).where(self.members, 0).sum(1)  # not times: slots that are not read are NaN
+        """Add up numbers in slots, read or true, to those of each name; slots that are not read, NaN, count nothing."""
+        return slots.nan_to_num().unsqueeze(2).where(self.members, 0).sum(1)
 
     def measure(
         self,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ms2.core.bounds import Bounds, Dimension, Fraction, NonNegativeFloat, PositiveFloat
 from ms2.core.errors import UserError, suggest
@@ -21,7 +21,9 @@ from ms2.features.base import (
 from ms2.features.channel import ReadingChannel
 from ms2.features.count_bins import CountBins
 from ms2.features.detections import Detections, find_riders
+from ms2.features.height_recall import RecallByHeight
 from ms2.features.object_detector import ObjectDetector
+from ms2.render.base import Rendering
 
 RIDER = "rider"
 """Category of people who ride on one of `MOUNTS`; COCO labels the person and the bicycle only."""
@@ -65,7 +67,7 @@ class DetectorCounts(CountingExtractor):
     nor those of renders are used, except that the errors of the counts are measured on renders. Not in the paper.
 
     A person who rides on a bicycle or motorcycle (`find_riders`) is of category ``rider``, not ``person``. Classes that
-    the detector cannot find have no block, and their counts are NaN.
+    the detector cannot find have no block, and their counts are NaN; learning by likelihood keeps the prior's.
 
     Blocks: ``classes``, the number of objects of each class that is counted, and ``count_<class>``, each number spread
     over bins (`CountBins`).
@@ -77,8 +79,9 @@ class DetectorCounts(CountingExtractor):
         categories: The detector's categories that are counted, by class; by default those of cars, trucks, pedestrians
             and cyclists (`STREET_CATEGORIES`), of which the world needs one at least.
         min_score: Score from which a detection counts: one number, or one by class, 0.5 for others.
-        min_height: Height in pixels of the image from which a box counts, and an object is labelled in renders. What is
-            read of renders and of photographs differs most where objects are small.
+        min_height: Height in pixels of the image from which a box counts, and an object is labelled in renders: one
+            number, or one by class, 0 for others. What is read of renders and of photographs differs most where objects
+            are small.
         min_visibility: Visible fraction of an object below which it is not labelled in renders.
         scale: Factor by which images are enlarged for the detector, whose training images may have been larger.
         max_iou: Intersection over union above which two boxes show one object, whatever their categories; but people
@@ -87,9 +90,11 @@ class DetectorCounts(CountingExtractor):
             box.
         max_count: Largest count that is represented: one number, or one by class, 20 for others.
         count_kernel_std: Standard deviation of the Gaussian that spreads a count over the bins.
+        recall: Errors by which the channel of readings is drawn from what renders show, in place of the detector's
+            readings of renders; it does not depend on how well they are drawn then. None to read renders as the target.
 
     Raises:
-        UserError: If a category or a class does not exist, or no class is counted.
+        UserError: If a category or a class does not exist, no class is counted, or one that is has no recall.
     """
 
     members: Tensor
@@ -98,6 +103,8 @@ class DetectorCounts(CountingExtractor):
     mounts: Tensor
     least_score: Tensor
     """Score from which a detection of each category counts."""
+    least_height: Tensor
+    """Height from which an object of each of the world's classes is labelled; the last is that of unused entries."""
 
     def __init__(
         self,
@@ -106,18 +113,20 @@ class DetectorCounts(CountingExtractor):
         detector: ObjectDetector,
         categories: dict[str, Sequence[str]] | None = None,
         min_score: Fraction | dict[str, Fraction] = 0.5,
-        min_height: NonNegativeFloat = 0.0,
+        min_height: NonNegativeFloat | dict[str, NonNegativeFloat] = 0.0,
         min_visibility: Fraction = 0.1,
         scale: Scale = 1.0,
         max_iou: Fraction = 0.5,
         min_rider_overlap: Fraction = 0.5,
         max_count: Dimension | dict[str, Dimension] = 20,
         count_kernel_std: PositiveFloat = 0.7,
+        recall: RecallByHeight | None = None,
     ) -> None:
         super().__init__()
+        self.recall = recall
         self.detector, self.slots, self.num_classes = detector, CountSlots(classes), len(classes)
         self.pretrained = {} if detector.pretrained is None else {"detector": detector.pretrained}
-        self.min_visibility, self.min_height, self.scale = min_visibility, min_height, scale
+        self.min_visibility, self.scale = min_visibility, scale
         self.max_iou, self.min_rider_overlap = max_iou, min_rider_overlap
         found = _categories(classes, detector.categories, categories)
         self.counted = [name for name in classes if name in found]
@@ -132,9 +141,16 @@ class DetectorCounts(CountingExtractor):
         self.register_buffer("mounts", mounts, persistent=False)
         by_class = _by_class(min_score, self.counted, 0.5, classes, "min_score")
         self.register_buffer("least_score", self._least_scores(by_class), persistent=False)
+        least = _by_class(min_height, self.counted, 0.0, classes, "min_height")
+        self.min_height = min(least.values())
+        heights = torch.tensor([*(least.get(name, self.min_height) for name in classes), self.min_height])
+        self.register_buffer("least_height", heights, persistent=False)
         largest = _by_class(max_count, self.counted, 20, classes, "max_count")
         self.bins = CountBins({f"count_{name}": largest[name] for name in self.counted}, count_kernel_std)
-        sets = {f"count_{name}": [place] for name, place in zip(self.counted, self.places, strict=True)}
+        if recall is not None:
+            recall.check(self.counted)
+        # also of classes without readings, whose numbers are kept so
+        sets = {f"count_{name}": [place] for place, name in enumerate(classes)}
         self.channel = ReadingChannel(sets, max(largest.values()), len(self.slots))
         self.train(False).requires_grad_(False)
 
@@ -145,7 +161,20 @@ class DetectorCounts(CountingExtractor):
 
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Count the objects of each class: NaN for classes that are not counted."""
-        numbers = self.numbers(images)
+        return self._prediction(self.numbers(images))
+
+    def predict_labelled(self, labels: Rendering, generator: Generator) -> CountPrediction:
+        """Count the objects in rendered images: by the detector, or as many as `RecallByHeight` says of those seen."""
+        if self.recall is None:
+            return self.predict_counts(labels.image)
+        place = labels.classes.new_full((self.num_classes + 1,), -1)  # the last is that of unused entries
+        place[self.places] = torch.arange(len(self.places), device=place.device)
+        classes = place[labels.classes].where(self.labelled(labels), -1)
+        heights = labels.boxes[..., 3] - labels.boxes[..., 1]
+        return self._prediction(self.recall.draw(self.counted, classes, heights, generator).float())
+
+    def _prediction(self, numbers: Float[Tensor, "b k"]) -> CountPrediction:
+        """Return numbers of the classes that are counted, NaN for others."""
         counts = numbers.new_full((len(numbers), self.num_classes), torch.nan)
         counts[:, self.places] = numbers
         return CountPrediction(None, counts, counts.sum(1), counts)
@@ -153,6 +182,11 @@ class DetectorCounts(CountingExtractor):
     def overflow_fraction(self, images: Float[Tensor, "b c h w"]) -> dict[str, float]:
         """Compute, by block, the fraction of images whose count exceeds the block's last bin."""
         return self.bins.overflow_fraction(self.numbers(images))
+
+    def labelled(self, labels: Rendering) -> Bool[Tensor, "b n"]:
+        """Return which objects of images can be seen well enough to be labelled, at the height of their class."""
+        heights = labels.boxes[..., 3] - labels.boxes[..., 1]
+        return super().labelled(labels) & (heights >= self.least_height[labels.classes])
 
     def check_numbers(
         self, classes: Int[Tensor, "b n"], parents: Int[Tensor, "b n"], seen: Bool[Tensor, "b n"]
@@ -166,7 +200,7 @@ class DetectorCounts(CountingExtractor):
     def numbers(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Count the objects of each of the k classes that are counted."""
         found = self.classify(self.detect(images))
-        is_counted = found.heights >= self.min_height
+        is_counted = found.heights >= self.least_height[self.places][found.classes]
         one_hot = found.classes.unsqueeze(2) == torch.arange(len(self.counted), device=found.classes.device)
         return (one_hot & is_counted.unsqueeze(2)).sum(1).to(images.dtype)
 

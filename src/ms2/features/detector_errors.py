@@ -1,5 +1,6 @@
 """What a detector misses and what it makes up, in images whose objects are known: by class, height and score."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -56,7 +57,11 @@ class DetectorErrors(NamedTuple):
 
 
 def detector_errors(
-    features: DetectorCounts, found: Detections, labels: Rendering, min_score: float
+    features: DetectorCounts,
+    found: Detections,
+    labels: Rendering,
+    min_score: float,
+    alike: Collection[str] = (),
 ) -> dict[str, DetectorErrors]:
     """Compare detections in rendered images with the objects there, by class.
 
@@ -68,17 +73,22 @@ def detector_errors(
         found: What its detector finds in the images, of any score.
         labels: The images' objects.
         min_score: Score from which a detection counts, of every class.
+        alike: Classes that renders may show alike where photographs do not: a detection of one of them shows an object
+            of any of them.
     """
     classes, boxes = features.classify(found, min_score)
     errors = {}
-    for number, (name, place) in enumerate(zip(features.counted, features.places, strict=True)):
-        is_object, is_box = labels.classes == place, classes == number
+    places = torch.tensor(features.places, device=classes.device)
+    for number, name in enumerate(features.counted):
+        group = [i for i, other in enumerate(features.counted) if other == name or {other, name} <= set(alike)]
+        members = torch.tensor(group, device=classes.device)
+        is_object, is_box = torch.isin(labels.classes, places[members]), torch.isin(classes, members)
         iou = torch.maximum(*(pairwise_overlap(some, boxes).iou for some in (labels.boxes, labels.visible_boxes)))
         iou = iou.where(is_object.unsqueeze(2) & is_box.unsqueeze(1), 0)
         is_found, is_shown = _mutual(iou)
-        counted = is_object & (labels.visibility >= features.min_visibility)
+        counted = (labels.classes == places[number]) & (labels.visibility >= features.min_visibility)
         heights = labels.boxes[..., 3] - labels.boxes[..., 1]
-        false = (boxes[..., 3] - boxes[..., 1])[is_box & ~is_shown]
+        false = (boxes[..., 3] - boxes[..., 1])[(classes == number) & ~is_shown]
         errors[name] = DetectorErrors(heights[counted], is_found[counted], false)
     return errors
 

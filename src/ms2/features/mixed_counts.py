@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ms2.core.bounds import Dimension
 from ms2.core.errors import UserError
@@ -72,7 +72,14 @@ class MixedCounts(TrainedExtractor):
 
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Predict the number of objects of each class."""
-        trained, detected = self.trained.predict_counts(images), self.detected.predict_counts(images)
+        return self._joined(self.trained.predict_counts(images), self.detected.predict_counts(images))
+
+    def predict_labelled(self, labels: Rendering, generator: Generator) -> CountPrediction:
+        """Predict the numbers in rendered images, each part as it does."""
+        parts = (part.predict_labelled(labels, generator) for part in (self.trained, self.detected))
+        return self._joined(*parts)
+
+    def _joined(self, trained: CountPrediction, detected: CountPrediction) -> CountPrediction:
         assert trained.counts is not None and detected.counts is not None
         counts = detected.counts.where(self.is_detected, trained.counts)
         return CountPrediction(counts > 0.5, counts, counts.sum(1), counts)

@@ -1,6 +1,6 @@
 """Choose from which score and height a detector's boxes count, by renders alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,10 +9,12 @@ from tqdm import tqdm
 from ms2.core.seeding import generator
 from ms2.features.detector_counts import DetectorCounts
 from ms2.features.detector_errors import DetectorErrors, detector_errors, join_errors
+from ms2.features.height_recall import RecallCurve, fit_recall
 from ms2.world import World
 
-SCORES = tuple(n / 20 for n in range(2, 17))
-"""Scores that are tried."""
+SCORES = tuple(n / 20 for n in range(6, 17))
+"""Scores that are tried. Renders hold too little that looks like an object to show what lower ones cost: the least is
+that from which YOLOX's authors show boxes."""
 HEIGHTS = (8.0, 10.0, 12.5, 16.0, 20.0, 25.0, 32.0, 40.0, 50.0, 64.0)
 """Heights in pixels that are tried, each a third of an octave above the one before."""
 SATURATED = 0.85
@@ -49,32 +51,29 @@ class ClassChoice(NamedTuple):
 
     Attributes:
         trials: The heights that were tried, those with too few objects left out.
-        min_height: The smallest height at which recall is nearly that of the best; None without any.
-        min_score: Score with the best F1 at the height that was chosen for all classes.
+        min_height: The smallest height at which recall is nearly that of the best, or the largest that was tried.
+        min_score: Score with the best F1 from that height on.
         errors: Errors at that score and height.
+        recall: Recall by height from that height on.
+        false_boxes: Mean number of false boxes in an image, from that height on.
     """
 
     trials: Sequence[HeightTrial]
-    min_height: float | None
+    min_height: float
     min_score: float
     errors: DetectorErrors
-
-
-class Choice(NamedTuple):
-    """From which height and scores boxes count.
-
-    Attributes:
-        min_height: The largest of the classes' heights.
-        classes: What is chosen for each class.
-    """
-
-    min_height: float
-    classes: Mapping[str, ClassChoice]
+    recall: RecallCurve
+    false_boxes: float
 
 
 @torch.no_grad()
 def render_errors(
-    features: DetectorCounts, world: World, num_images: int, seed: int, device: torch.device | str = "cpu"
+    features: DetectorCounts,
+    world: World,
+    num_images: int,
+    seed: int,
+    alike: Collection[str] = (),
+    device: torch.device | str = "cpu",
 ) -> dict[float, dict[str, DetectorErrors]]:
     """Compute a detector's errors in renders of a world's prior, by score and class.
 
@@ -83,6 +82,7 @@ def render_errors(
         world: The world.
         num_images: Number of images.
         seed: Seed of the scenes.
+        alike: Classes that renders may show alike, see `detector_errors`.
         device: Device of the images.
     """
     parts: dict[float, list[dict[str, DetectorErrors]]] = {score: [] for score in SCORES}
@@ -92,31 +92,31 @@ def render_errors(
         labels = world.renderer.render_labelled(world.sample_prior(size, draw))
         found = features.detect(labels.image)
         for score, errors in parts.items():
-            errors.append(detector_errors(features, found, labels, score))
+            errors.append(detector_errors(features, found, labels, score, alike))
     return {score: join_errors(errors) for score, errors in parts.items()}
 
 
-def choose(errors: Mapping[float, Mapping[str, DetectorErrors]]) -> Choice:
-    """Choose the least height, and the score of each class, by the errors in renders.
+def choose(errors: Mapping[float, Mapping[str, DetectorErrors]], num_images: int) -> dict[str, ClassChoice]:
+    """Choose the least height and the score of each class by the errors in renders.
 
     A class's height is the smallest at which its recall is nearly the best (`SATURATED`): what is read of larger
-    objects does not depend on how sharply they are drawn. The largest of the classes' heights is chosen for all;
-    classes that are too rare to tell have no say. The score of a class has the best F1 from that height on
-    (`best_score`).
+    objects does not depend on how sharply they are drawn. It is the largest that is tried where the class is too rare
+    to tell. The score has the best F1 from that height on (`best_score`).
 
     Args:
         errors: Errors by score and class.
+        num_images: Number of images in which they were made.
     """
-    names = next(iter(errors.values())).keys()
-    tried = {name: [_try(errors, name, height) for height in HEIGHTS] for name in names}
-    trials = {name: [one for one in some if one.num_objects >= MIN_OBJECTS] for name, some in tried.items()}
-    least = {name: _saturated(some) for name, some in trials.items()}
-    min_height = max((height for height in least.values() if height is not None), default=HEIGHTS[-1])
     chosen = {}
-    for name in names:
+    for name in next(iter(errors.values())):
+        trials = [_try(errors, name, height) for height in HEIGHTS]
+        trials = [one for one in trials if one.num_objects >= MIN_OBJECTS]
+        min_height = _saturated(trials)
         score = best_score(errors, name, min_height)
-        chosen[name] = ClassChoice(trials[name], least[name], score, errors[score][name].at_least(min_height))
-    return Choice(min_height, chosen)
+        made = errors[score][name].at_least(min_height)
+        curve, false_boxes = fit_recall(made.heights, made.found, min_height), len(made.false_heights) / num_images
+        chosen[name] = ClassChoice(trials, min_height, score, made, curve, false_boxes)
+    return chosen
 
 
 def best_score(errors: Mapping[float, Mapping[str, DetectorErrors]], name: str, height: float) -> float:
@@ -132,7 +132,7 @@ def _try(errors: Mapping[float, Mapping[str, DetectorErrors]], name: str, height
     return HeightTrial(height, score, band.recall, len(band.heights))
 
 
-def _saturated(trials: Sequence[HeightTrial]) -> float | None:
-    """Return the smallest height whose recall is nearly the best; None where nothing is found."""
+def _saturated(trials: Sequence[HeightTrial]) -> float:
+    """Return the smallest height whose recall is nearly the best; the largest that is tried where nothing is found."""
     best = max((one.recall for one in trials), default=0.0)
-    return next((one.height for one in trials if one.recall >= SATURATED * best > 0), None)
+    return next((one.height for one in trials if one.recall >= SATURATED * best > 0), HEIGHTS[-1])

@@ -119,6 +119,7 @@ def _measure(
     channel.measure(readings, seen, channel.sums(probed.all_slots), draw, judged)
     error = readings - seen
     correlation = torch.stack([torch.corrcoef(pair)[0, 1] for pair in torch.stack([readings, seen.float()]).unbind(2)])
+    correlation = correlation.nan_to_num()  # of what does not vary, such as the readings of a class that has none
     columns = {
         "bias": error.mean(0),
         "deviation": error.std(0, correction=0),
@@ -170,13 +171,14 @@ def _predict(
     """Predict the counts in images of scenes, and count what is visible and what is there."""
     device = features.device
     ahead = DrawnAhead(draw, used_entries, BATCH_SIZE, -(-num_images // BATCH_SIZE), keys)
+    errors = generator(*keys, "readings", device=device)
     parts, counts = list[CountPrediction](), list[Tensor]()
     slots, all_slots = list[Tensor](), list[Tensor]()
     for first in tqdm(range(0, num_images, BATCH_SIZE), "reading labelled images", leave=False, unit="batch"):
         scenes = ahead.step(first // BATCH_SIZE, device)[: num_images - first]
         rendering = world.renderer.render_labelled(scenes)
         visible = features.labelled(rendering)
-        parts.append(features.predict_counts(rendering.image))
+        parts.append(features.predict_labelled(rendering, errors))
         counts.append(count_classes(torch.where(visible, scenes.classes, -1), len(world.classes)))
         if parts[-1].slots is not None:
             # before hidden objects are left out, since parents are numbered among all
