@@ -124,6 +124,7 @@ TINY_WORLDS: dict[str, dict[str, object]] = {
 TINY_FEATURES: dict[str, dict[str, object]] = {  # random weights, where others would have to be fetched
     "PretrainedCounts": {"width": 4, "weights": "null"},
     "InceptionPool3": {"layer": "Conv2d_1a_3x3", "weights": "null"},
+    "DetectorCounts": {"min_height": 4},  # of the images' pixels, of which there are few
 }
 
 

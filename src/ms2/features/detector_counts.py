@@ -199,10 +199,14 @@ class DetectorCounts(CountingExtractor):
     @torch.no_grad()
     def numbers(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Count the objects of each of the k classes that are counted."""
-        found = self.classify(self.detect(images))
+        return self.count(self.detect(images)).to(images.dtype)
+
+    def count(self, detections: Detections) -> Int[Tensor, "b k"]:
+        """Count the detections of each of the k classes that are counted, of those whose score and height count."""
+        found = self.classify(detections)
         is_counted = found.heights >= self.least_height[self.places][found.classes]
         one_hot = found.classes.unsqueeze(2) == torch.arange(len(self.counted), device=found.classes.device)
-        return (one_hot & is_counted.unsqueeze(2)).sum(1).to(images.dtype)
+        return (one_hot & is_counted.unsqueeze(2)).sum(1)
 
     @torch.no_grad()
     def detect(self, images: Float[Tensor, "b c h w"]) -> Detections:
