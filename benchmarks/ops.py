@@ -41,6 +41,8 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "experiments"
 RECORDED = Path(__file__).with_name("ops.json")
 BATCH_SIZE, STEPS = 4, 3
 """Small sizes: the number of operators does not depend on them."""
+NUM_MEASURED = 64
+"""Images that a channel is measured on: each class is seen in some, as a class that is not has no block."""
 GROWTH = 1.1
 """A figure may be this many times the recorded one."""
 SIZES = ("batch_size", "max_steps", "lr", "num_probe_images", "num_validation")
@@ -106,7 +108,7 @@ def measure(name: str, known: dict[str, Row]) -> Iterator[tuple[str, Row]]:
         cli = CLI(["--config", str(file)], run=False)
     for section in (stage.name for stage in STAGES):
         stage: Stage = cli.config_init[section]
-        if not stage.needed:
+        if not stage.needed or not stage.max_steps:  # an extractor that is measured alone has no steps
             continue
         parts = {key: configuration.get(key) for key in ("world", "model", section)}
         key = json.dumps([_relevant(parts, section)], sort_keys=True, default=str)
@@ -129,6 +131,9 @@ def shrunk(configuration: dict[str, Any]) -> dict[str, Any]:
     features = {"class_path": features} if isinstance(features, str) else features
     if features["class_path"] in ("PretrainedCounts", "InceptionPool3"):
         features.setdefault("init_args", {})["weights"] = None
+    if features["class_path"] == "DetectorCounts":
+        detector = {"architecture": "ssdlite320_mobilenet_v3_large", "weights": None}
+        features["init_args"]["detector"] = {"class_path": "TorchvisionDetector", "init_args": detector}
     configuration["model"]["features"] = features
     prior = {key: configuration["world"][key] for key in ("structure_prior",) if key in configuration["world"]}
     configuration["data"]["target"] = {"class_path": "Synthetic", "init_args": {"num_images": BATCH_SIZE, **prior}}
@@ -160,7 +165,7 @@ def count_learning(model: MetaSim2) -> dict[str, Row]:
         if likelihood is not None and isinstance(model.features, CountingExtractor):
             likelihood.num_images = BATCH_SIZE
             draw = model.world.sample_prior
-            measure_channel(model.features, model.world, draw, BATCH_SIZE, ("operators",))
+            measure_channel(model.features, model.world, draw, NUM_MEASURED, ("operators",))
             model.target_features |= Readings(model.features)(images)
     with mock.patch("ms2.learning.metasim2.warn_unlike"):
         last = fit(model)
