@@ -41,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def run(path: Path) -> Path:
-    """Run a notebook, unless it was run before with the same code and number of steps.
+    """Run a notebook, unless it was run before with the same code and number of steps; with 0 steps, run none.
 
     Returns:
         A folder in which it lies with its outputs, at the place that it has on the site.
@@ -60,7 +60,8 @@ def run(path: Path) -> Path:
                 cell.source = with_site_links(cell.source, f"notebooks/{path.name}")
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as work:
-            NotebookClient(notebook, timeout=600, kernel_manager_class=ThisPython).execute(cwd=work)
+            if steps != "0":
+                NotebookClient(notebook, timeout=600, kernel_manager_class=ThisPython).execute(cwd=work)
         nbformat.write(notebook, kept)
     return folder
 

@@ -110,7 +110,7 @@ def same(one: RasterOutput, other: RasterOutput) -> bool:
     """Bit by bit."""
     pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(RasterOutput) if f.name != "labels"]
     pairs += [(getattr(one.labels, f.name), getattr(other.labels, f.name)) for f in fields(one.labels)]
-    return all(torch.equal(a, b) for a, b in pairs)
+    return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
 
 
 # --- where things are ---
