@@ -1,6 +1,7 @@
 """Places in a street: where its cars, houses and trees are, by attributes of the street that can be learned. Metres."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -118,12 +119,24 @@ class Places(NamedTuple):
     def _trees(self) -> Float[Tensor, "b s"]:
         """Compute the weight of each strip for trees."""
         strips = OBJECT_CLASSES["tree"].strips
-        device = self.street_trees.device
-        weight = torch.tensor([strips.get(name, 0.0) for name in STRIPS] * 2, device=device) / 2
+        weight = tree_weights(self.street_trees.device)
         behind = self._among("back")
         front = strips["kerb"] + strips["green"]
         share = self.street_trees[:, None]
         return weight * torch.where(behind, (1 - share) / strips["back"], share / front)
 
     def _among(self, name: str) -> Bool[Tensor, " s"]:
-        return torch.tensor([strip == name for strip in STRIPS] * 2, device=self.parked.device)
+        return named_strips(name, self.parked.device)
+
+
+@lru_cache(maxsize=32)
+def named_strips(name: str, device: torch.device) -> Bool[Tensor, " s"]:
+    """Return which strips have a name; kept, as copying it to a device would wait."""
+    return torch.tensor([strip == name for strip in STRIPS] * 2, device=device)
+
+
+@lru_cache(maxsize=4)
+def tree_weights(device: torch.device) -> Float[Tensor, " s"]:
+    """Return the weight of each strip for trees by default; kept, as `named_strips`."""
+    strips = OBJECT_CLASSES["tree"].strips
+    return torch.tensor([strips.get(name, 0.0) for name in STRIPS] * 2, device=device) / 2
