@@ -23,6 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import ms2
 from ms2.features.base import FeatureExtractor
 from ms2.features.dense import DenseCounts
 from ms2.features.dense_attributes import DenseAttributes
@@ -47,6 +48,8 @@ These are: drawing a block of samples, drawing in the step itself, the network t
 where there is a GPU, so that nothing of it is counted), rendering, networks, what features are made of a network's
 output, labels with the loss or objective, the optimiser, and Lightning's loop with its log.
 """
+SOURCE = Path(ms2.__file__).parents[1]
+"""Folder that the package lies in."""
 COUNTED = (DRAW, FEATURES, LOSS, LOOP)
 """Parts whose operators are ms2's own, but for blocks, which are shared by many steps."""
 
@@ -161,7 +164,8 @@ def place() -> str:
     while frame.f_back is not None and _is_passed_over(frame.f_code.co_filename):
         frame = frame.f_back
     path = Path(frame.f_code.co_filename)
-    names = path.parts[path.parts.index("ms2") :] if "ms2" in path.parts else path.parts[-2:]
+    # a checkout's folder may be called ms2 too
+    names = path.relative_to(SOURCE).parts if path.is_relative_to(SOURCE) else path.parts[-2:]
     return f"{'/'.join(names)}:{frame.f_lineno} ({frame.f_code.co_name})"
 
 
