@@ -20,7 +20,7 @@ LAYERS = [  # from the ground up
     {"features", "world", "worlds"},
     {"contracts", "models"},
     {"datasets", "gradients"},
-    {"induction", "report", "targets"},
+    {"report", "targets"},
     {"evaluation", "learning"},
     {"cli"},
     {"__main__"},

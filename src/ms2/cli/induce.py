@@ -11,9 +11,9 @@ from ms2.core.bounds import NonNegativeFloat, PositiveFloat, SampleSize, Seed
 from ms2.core.errors import UserError
 from ms2.core.paths import UserPath
 from ms2.core.seeding import generator
-from ms2.induction.distill import distill
-from ms2.induction.induce import choose_classes, induce
-from ms2.induction.sources import check, read_source
+from ms2.learning.induction.distill import distill
+from ms2.learning.induction.induce import choose_classes, induce
+from ms2.learning.induction.sources import check, read_source
 from ms2.models.opening import open_model
 
 if TYPE_CHECKING:

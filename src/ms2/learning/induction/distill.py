@@ -12,10 +12,10 @@ from torch import Tensor
 from ms2.core.files import write_json, write_text
 from ms2.grammar.derivations import contexts
 from ms2.grammar.grammar import Grammar
-from ms2.induction.codes import choice_probabilities, fit_lengths
-from ms2.induction.list_search import MAX_LEADING
-from ms2.induction.object_table import InductionError
-from ms2.induction.writing import rounded, to_yaml
+from ms2.learning.induction.codes import choice_probabilities, fit_lengths
+from ms2.learning.induction.list_search import MAX_LEADING
+from ms2.learning.induction.object_table import InductionError
+from ms2.learning.induction.writing import rounded, to_yaml
 from ms2.priors.structure import ListLengthPrior
 from ms2.scene.batch import scenes_from_derivations
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.induction.codes import choice_code, choice_probabilities
-from ms2.induction.lists import Expansion, Place
-from ms2.induction.object_table import ObjectTable
+from ms2.learning.induction.codes import choice_code, choice_probabilities
+from ms2.learning.induction.lists import Expansion, Place
+from ms2.learning.induction.object_table import ObjectTable
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ms2.induction.hypothesis import Hypothesis, class_place, scene_place
-from ms2.induction.list_search import Budget, ListSearch
-from ms2.induction.lists import Expansion, Place, fit_all
-from ms2.induction.object_table import ObjectTable
+from ms2.learning.induction.hypothesis import Hypothesis, class_place, scene_place
+from ms2.learning.induction.list_search import Budget, ListSearch
+from ms2.learning.induction.lists import Expansion, Place, fit_all
+from ms2.learning.induction.object_table import ObjectTable
 
 MAX_KINDS = 8
 """Largest number of kinds of scenes."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ms2.induction.codes import LengthTable, choice_code, choice_probabilities, fit_lengths, integer_code
+from ms2.learning.induction.codes import LengthTable, choice_code, choice_probabilities, fit_lengths, integer_code
 
 Item = tuple[tuple[int, int], ...]
 """Classes that always come together, each with the number of its objects in one item."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ms2.core.seeding import generator
-from ms2.induction.object_table import InductionError, ObjectTable, running_index
+from ms2.learning.induction.object_table import InductionError, ObjectTable, running_index
 from ms2.scene.batch import scenes_from_derivations
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.aerial2d.priors import UniformTraffic

@@ -13,7 +13,7 @@ from ms2.datasets.formats.coco_file import read_coco
 from ms2.datasets.formats.kitti_files import read_labels
 from ms2.datasets.formats.native import read_record
 from ms2.datasets.labelled_set import corners, reading
-from ms2.induction.object_table import InductionError, ObjectTable
+from ms2.learning.induction.object_table import InductionError, ObjectTable
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 

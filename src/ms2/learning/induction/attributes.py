@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ms2.induction.parents import FoundParents
+from ms2.learning.induction.parents import FoundParents
 
 NAMES = ("x", "y", "width", "height")
 """Centre and size of a box, as fractions of the image; the centre relative to the parent's where there is one."""

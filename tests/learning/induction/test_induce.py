@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from ms2.induction.induce import MAX_SEARCHED, choose_classes, induce
-from ms2.induction.object_table import InductionError, ObjectTable
+from ms2.learning.induction.induce import MAX_SEARCHED, choose_classes, induce
+from ms2.learning.induction.object_table import InductionError, ObjectTable
 
 
 def scattered(num_scenes: int, num_classes: int) -> ObjectTable:

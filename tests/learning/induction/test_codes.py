@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ms2.induction.codes import choice_code, fit_lengths, integer_code
+from ms2.learning.induction.codes import choice_code, fit_lengths, integer_code
 
 
 @given(st.lists(st.integers(0, 3), max_size=12))

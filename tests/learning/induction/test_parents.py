@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ms2.induction.list_search import Budget
-from ms2.induction.object_table import ObjectTable
-from ms2.induction.parents import ORDERS, find_parents, match_parents
-from ms2.induction.search import search_structure
+from ms2.learning.induction.list_search import Budget
+from ms2.learning.induction.object_table import ObjectTable
+from ms2.learning.induction.parents import ORDERS, find_parents, match_parents
+from ms2.learning.induction.search import search_structure
 from ms2.scene.batch import scenes_from_derivations
 from ms2.worlds.aerial2d.declaration import WORLD_CLASSES
 from ms2.worlds.aerial2d.grammar import Aerial2D

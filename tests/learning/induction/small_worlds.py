@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from ms2.grammar.grammar import Grammar
-from ms2.induction.hypothesis import Hypothesis
-from ms2.induction.lists import Expansion
-from ms2.induction.object_table import ObjectTable
+from ms2.learning.induction.hypothesis import Hypothesis
+from ms2.learning.induction.lists import Expansion
+from ms2.learning.induction.object_table import ObjectTable
 from ms2.priors.structure import StructurePrior
 from ms2.scene.batch import scenes_from_derivations
 

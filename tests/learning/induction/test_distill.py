@@ -8,8 +8,8 @@ import torch
 from ms2.core.files import read_json
 from ms2.core.yaml_files import load_yaml
 from ms2.grammar.grammar import Grammar
-from ms2.induction.distill import Distilled, distill
-from ms2.induction.object_table import InductionError
+from ms2.learning.induction.distill import Distilled, distill
+from ms2.learning.induction.object_table import InductionError
 from ms2.priors.structure import ListLengthPrior, MixturePrior, StructurePrior
 from ms2.worlds.aerial2d.grammar import Aerial2D
 from ms2.worlds.aerial2d.priors import BusyFirstRoad

@@ -11,11 +11,11 @@ from small_worlds import canonical, drawn, flat, shape
 
 from ms2.grammar.derivations import pad
 from ms2.grammar.grammar import Grammar
-from ms2.induction.hypothesis import Hypothesis
-from ms2.induction.list_search import Budget
-from ms2.induction.object_table import ObjectTable
-from ms2.induction.search import search_structure
-from ms2.induction.writing import write_grammar
+from ms2.learning.induction.hypothesis import Hypothesis
+from ms2.learning.induction.list_search import Budget
+from ms2.learning.induction.object_table import ObjectTable
+from ms2.learning.induction.search import search_structure
+from ms2.learning.induction.writing import write_grammar
 from ms2.priors.structure import ListLengthPrior, MixturePrior
 from ms2.scene.batch import scenes_from_derivations
 from ms2.worlds.aerial2d.grammar import Aerial2D

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from ms2.grammar.grammar import Grammar
-from ms2.induction.hypothesis import Hypothesis
-from ms2.induction.lists import Expansion, FittedList
+from ms2.learning.induction.hypothesis import Hypothesis
+from ms2.learning.induction.lists import Expansion, FittedList
 from ms2.metrics.statistics import plural
 from ms2.priors.structure import ListLengthPrior
 

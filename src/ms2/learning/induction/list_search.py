@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ms2.induction.lists import Expansion, FittedList, Item, ListRule, Place, fit_list
+from ms2.learning.induction.lists import Expansion, FittedList, Item, ListRule, Place, fit_list
 
 MAX_LEADING = 4
 """Largest number of first parents whose lists have distributions of their own."""

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ms2.induction.codes import choice_code
-from ms2.induction.hypothesis import Hypothesis
-from ms2.induction.list_search import Budget
-from ms2.induction.object_table import ObjectTable
-from ms2.induction.search import search_structure
+from ms2.learning.induction.codes import choice_code
+from ms2.learning.induction.hypothesis import Hypothesis
+from ms2.learning.induction.list_search import Budget
+from ms2.learning.induction.object_table import ObjectTable
+from ms2.learning.induction.search import search_structure
 
 BINS = (1, 2, 4, 8, 16, 32)
 """Numbers of bins of the histograms that places are told by."""

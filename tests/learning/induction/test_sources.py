@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ms2.core.errors import UserError
-from ms2.induction.sources import read_source
+from ms2.learning.induction.sources import read_source
 
 
 def coco(path: Path, annotations: list[Any], num_images: int = 2) -> Path:

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ms2.induction.codes import choice_code
-from ms2.induction.hypothesis import Hypothesis, class_place, scene_place
-from ms2.induction.list_search import Budget, ListSearch, Move
-from ms2.induction.lists import FittedList, Item, ListRule, Place
-from ms2.induction.parents import FoundParents, Nesting
-from ms2.induction.search import split_kinds
-from ms2.induction.writing import WrittenGrammar
+from ms2.learning.induction.codes import choice_code
+from ms2.learning.induction.hypothesis import Hypothesis, class_place, scene_place
+from ms2.learning.induction.list_search import Budget, ListSearch, Move
+from ms2.learning.induction.lists import FittedList, Item, ListRule, Place
+from ms2.learning.induction.parents import FoundParents, Nesting
+from ms2.learning.induction.search import split_kinds
+from ms2.learning.induction.writing import WrittenGrammar
 
 MAX_LEFT_OUT = 8
 """Changes that were left out and are listed, the cheapest first."""

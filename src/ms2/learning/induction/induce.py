@@ -7,14 +7,14 @@ import torch
 
 from ms2.core.errors import suggest
 from ms2.core.files import write_text
-from ms2.induction.account import account
-from ms2.induction.attributes import attribute_bounds
-from ms2.induction.hypothesis import Hypothesis
-from ms2.induction.list_search import Budget
-from ms2.induction.object_table import InductionError, ObjectTable
-from ms2.induction.parents import FoundParents, find_parents
-from ms2.induction.search import search_structure
-from ms2.induction.writing import WrittenGrammar, to_yaml, write_grammar
+from ms2.learning.induction.account import account
+from ms2.learning.induction.attributes import attribute_bounds
+from ms2.learning.induction.hypothesis import Hypothesis
+from ms2.learning.induction.list_search import Budget
+from ms2.learning.induction.object_table import InductionError, ObjectTable
+from ms2.learning.induction.parents import FoundParents, find_parents
+from ms2.learning.induction.search import search_structure
+from ms2.learning.induction.writing import WrittenGrammar, to_yaml, write_grammar
 
 MAX_SEARCHED = 20_000
 """Scenes that the search looks at; of more, as many are drawn evenly, which tell the rules as well."""
