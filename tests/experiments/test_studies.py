@@ -175,8 +175,8 @@ def test_some_of_a_study_may_be_run(kept: Kept) -> None:
     runs = Study("ablation", Chosen(["aerial2d"], ["default*"], [21])).wanted(kept)
     assert {(run.part, run.seed) for run in runs} == {("aerial2d", 21)}
     assert all(run.row.startswith("default") for run in runs) and len(runs) > 5
-    with pytest.raises(UserError, match=r"the study search has no part 'aerial'\. Did you mean 'aerial2d'"):
-        Study("search", Chosen(["aerial"]))
+    with pytest.raises(UserError, match=r"the study search has no part 'aerial2d'\. Did you mean 'aerial2d learned'"):
+        Study("search", Chosen(["aerial2d"]))
 
 
 # --- settings are accepted ---
@@ -194,7 +194,7 @@ def test_exact_configurations_have_their_own_names(name: str) -> None:
         ("ablation", "multimnist", "default, SlicedWasserstein"),
         ("ablation", "aerial2d", "paper"),
         ("ablation", "streets", "default, lists bounded by max_length"),
-        ("search", "aerial2d", "mmd: learning rate 0.001, bandwidth 1, steps 100"),
+        ("search", "aerial2d learned", "mmd: learning rate 0.001, bandwidth 1, steps 150"),
     ],
 )
 def test_a_row_would_start(study: str, part: str, row: str, kept: Kept, tmp_path: Path) -> None:
