@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from ms2.core.seeding import generator
 from ms2.features.channel import ReadingChannel
-from ms2.features.detections import Detections
-from ms2.features.detector_counts import DetectorCounts
-from ms2.features.detector_errors import detector_errors, join_errors
-from ms2.features.height_recall import RecallByHeight, RecallCurve, fit_recall
-from ms2.features.onnx_detector import OnnxDetector
+from ms2.features.detection.detections import Detections
+from ms2.features.detection.detector_counts import DetectorCounts
+from ms2.features.detection.detector_errors import detector_errors, join_errors
+from ms2.features.detection.height_recall import RecallByHeight, RecallCurve, fit_recall
+from ms2.features.detection.onnx_detector import OnnxDetector
 from ms2.metrics.histograms import total_variation
 from ms2.priors.structure import StructurePrior
 from ms2.render.base import Rendering

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from ms2.cli.commands import main
 from ms2.core import configurations
 from ms2.features.base import Blocks, CountPrediction, FeatureExtractor, TrainedExtractor
-from ms2.features.detections import Detections
-from ms2.features.detector_counts import DetectorCounts
-from ms2.features.object_detector import ObjectDetector
+from ms2.features.detection.detections import Detections
+from ms2.features.detection.detector_counts import DetectorCounts
+from ms2.features.detection.object_detector import ObjectDetector
 from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.learning.data import TargetImages
 from ms2.learning.metasim2 import MetaSim2

@@ -26,11 +26,11 @@ from ms2.core.seeding import generator
 from ms2.core.settings import Configured, settings_of
 from ms2.features.backbone import Backbone
 from ms2.features.dense import DenseCounts
-from ms2.features.detector_counts import DetectorCounts
+from ms2.features.detection.detector_counts import DetectorCounts
+from ms2.features.detection.onnx_detector import OnnxDetector
+from ms2.features.detection.torchvision_detector import TorchvisionDetector
 from ms2.features.mixed_counts import MixedCounts
-from ms2.features.onnx_detector import OnnxDetector
 from ms2.features.pretrained import PretrainedCounts
-from ms2.features.torchvision_detector import TorchvisionDetector
 from ms2.grammar.derivations import is_valid
 from ms2.metrics.statistics import StructureStatistic
 from ms2.priors.structure import MixturePrior, StructurePrior

@@ -9,7 +9,7 @@ from helpers import CONFIGS, EXPECTED, STREETS, command, ms2
 from ms2.cli.probe import detector_counts
 from ms2.core.errors import UserError
 from ms2.features.backbone import Backbone
-from ms2.features.height_recall import RecallByHeight
+from ms2.features.detection.height_recall import RecallByHeight
 
 pytestmark = EXPECTED
 DETECTED = (

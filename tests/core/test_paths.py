@@ -24,9 +24,9 @@ from ms2.datasets.formats.native import GeneratedSet
 from ms2.evaluation.detectors.budget import DetectorBudget
 from ms2.evaluation.detectors.detector import Detector, load_detector
 from ms2.features.backbone import Backbone, InceptionPool3
-from ms2.features.onnx_detector import OnnxDetector
+from ms2.features.detection.onnx_detector import OnnxDetector
+from ms2.features.detection.torchvision_detector import TorchvisionDetector
 from ms2.features.pretrained import PretrainedCounts
-from ms2.features.torchvision_detector import TorchvisionDetector
 from ms2.models.opening import open_model
 from ms2.targets.folder import Folder
 from ms2.targets.kitti import Kitti

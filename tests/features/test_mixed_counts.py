@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ms2.core.errors import UserError
 from ms2.features.base import CountError
 from ms2.features.dense import DenseCounts
-from ms2.features.height_recall import RecallByHeight
+from ms2.features.detection.height_recall import RecallByHeight
 from ms2.features.mixed_counts import MixedCounts
 from ms2.features.pretrained import PretrainedCounts
 from ms2.learning.extractor import ExtractorTraining

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import bar_counts, bars
 
-from ms2.features.detector_errors import DetectorErrors
+from ms2.features.detection.detector_errors import DetectorErrors
 from ms2.learning.detector_choice import HEIGHTS, SCORES, best_score, choose, render_errors
 
 

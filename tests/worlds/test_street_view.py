@@ -366,6 +366,17 @@ def test_the_projection_is_that_of_a_resized_photograph(size: tuple[int, int], t
     assert (found - projected(point, resized_projection(p2, size))).abs().max() < 0.3
 
 
+def test_another_size_has_the_same_view() -> None:
+    """Its boxes are the same fractions of the image, where the sides are rounded to other proportions too."""
+    scenes = scene(("car", -3, 9, 0.3), ("pedestrian", 2.5, 8, 0.0), ("truck", 1, 30, 0.0))
+    whole, small = VIEW.render_labelled(scenes), VIEW.resized(0.3).render_labelled(scenes)
+    assert small.image.shape[2:] == (38, 125) and VIEW.size == (128, 416)
+    scale = torch.tensor([416 / 125, 128 / 38]).repeat(2)
+    assert (small.boxes * scale - whole.boxes).abs().max() < scale.max()
+    assert (small.visibility - whole.visibility).abs().max() < 0.15
+    assert torch.equal(VIEW.resized(1.0).render(scenes), VIEW.render(scenes))
+
+
 # --- streets ---
 
 

@@ -10,8 +10,8 @@ from ms2.core.bounds import PositiveInt, Seed
 from ms2.core.errors import UserError, suggest
 from ms2.core.parsing import get_nested
 from ms2.features.base import FeatureExtractor
-from ms2.features.detector_counts import DetectorCounts
-from ms2.features.height_recall import RecallCurve
+from ms2.features.detection.detector_counts import DetectorCounts
+from ms2.features.detection.height_recall import RecallCurve
 from ms2.features.mixed_counts import MixedCounts
 from ms2.learning.detector_choice import (
     BAND,

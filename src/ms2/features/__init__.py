@@ -14,12 +14,12 @@ from ms2.features.base import (
 )
 from ms2.features.dense import DenseCounts
 from ms2.features.dense_attributes import DenseAttributes
-from ms2.features.detector_counts import DetectorCounts
+from ms2.features.detection.detector_counts import DetectorCounts
+from ms2.features.detection.onnx_detector import OnnxDetector
+from ms2.features.detection.torchvision_detector import TorchvisionDetector
 from ms2.features.mixed_counts import MixedCounts
-from ms2.features.onnx_detector import OnnxDetector
 from ms2.features.pretrained import PretrainedCounts
 from ms2.features.resnet import ResNet
-from ms2.features.torchvision_detector import TorchvisionDetector
 
 __all__ = [
     "Backbone",

@@ -15,7 +15,7 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.hashing import sha256
 from ms2.core.registry import Plugin
 from ms2.features.channel import ReadingChannel
-from ms2.render.base import Rendering, visible_enough
+from ms2.render.base import Renderer, Rendering, visible_enough
 from ms2.scene.batch import SceneBatch
 
 PART_ON_CPU = 2**20
@@ -57,6 +57,16 @@ class FeatureExtractor(Plugin, nn.Module, ABC, kind="features"):
     @abstractmethod
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
         """Compute the feature blocks of images with pixels in [0, 1]."""
+
+    def embed_scenes(self, renderer: Renderer, scenes: SceneBatch, generator: Generator) -> Blocks:
+        """Compute the feature blocks of generated scenes: those of their images, unless it reads their labels.
+
+        Args:
+            renderer: Renders the scenes.
+            scenes: The scenes.
+            generator: Draws the errors of what is read of labels.
+        """
+        return blocks_of(self, renderer.render(scenes))
 
 
 def blocks_of(features: FeatureExtractor, images: Float[Tensor, "b c h w"]) -> Blocks:
@@ -252,6 +262,10 @@ class CountingExtractor(FeatureExtractor, ABC):
     @abstractmethod
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Predict presence and numbers of objects; NaN for classes that are not read."""
+
+    def render_labelled(self, renderer: Renderer, scenes: SceneBatch) -> Rendering:
+        """Render scenes with labels, as `predict_labelled` reads them; boxes are in pixels of the renderer's images."""
+        return renderer.render_labelled(scenes)
 
     def predict_labelled(self, labels: Rendering, generator: Generator) -> CountPrediction:
         """Predict presence and numbers of objects in rendered images, by which the extractor's errors are measured.

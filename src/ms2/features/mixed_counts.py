@@ -11,7 +11,7 @@ from ms2.core.errors import UserError
 from ms2.features.base import Blocks, CountPrediction, CountSlots, TrainedExtractor
 from ms2.features.channel import ReadingChannel
 from ms2.features.dense import DenseCounts
-from ms2.features.detector_counts import DetectorCounts
+from ms2.features.detection.detector_counts import DetectorCounts
 from ms2.render.base import Rendering
 from ms2.scene.batch import SceneBatch
 

@@ -7,9 +7,9 @@ import torch
 from tqdm import tqdm
 
 from ms2.core.seeding import generator
-from ms2.features.detector_counts import DetectorCounts
-from ms2.features.detector_errors import DetectorErrors, detector_errors, join_errors
-from ms2.features.height_recall import RecallCurve, fit_recall
+from ms2.features.detection.detector_counts import DetectorCounts
+from ms2.features.detection.detector_errors import DetectorErrors, detector_errors, join_errors
+from ms2.features.detection.height_recall import RecallCurve, fit_recall
 from ms2.world import World
 
 SCORES = tuple(n / 20 for n in range(6, 17))

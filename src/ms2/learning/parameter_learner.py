@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from ms2.core.bounds import PositiveFloat
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError, suggest
+from ms2.core.seeding import generator as seeded
 from ms2.features.base import Blocks, FeatureExtractor, SceneFeatureExtractor, blocks_of
 from ms2.gradients.base import Gradient, SampledScenes
 from ms2.learning.learner import Learner, Log, Real, local_number
@@ -69,7 +70,7 @@ class ParameterLearner(Learner):
 
     def check_features(self, model: SceneModel, features: FeatureExtractor, scenes: SceneBatch) -> None:
         """Check that the features have the blocks of the objective, and the derivatives of the gradient estimator."""
-        found = self._embed(features, model, scenes)
+        found = self._embed(features, model, scenes, seeded(0, "check", device=scenes.classes.device))
         self.objective(found, found, torch.arange(len(scenes)), found)
 
     def weights(self, model: SceneModel) -> list[nn.Parameter]:
@@ -127,18 +128,18 @@ class ParameterLearner(Learner):
         population: Blocks = {}
 
         def cost(scenes: SceneBatch) -> Float[Tensor, " b"]:
-            found = self._embed(features, model, scenes)
+            found = self._embed(features, model, scenes, generator)
             if not population:
                 population.update({name: processes.gather_equal(block.detach()) for name, block in found.items()})
             return self.objective(found, population, own, real)[0]
 
         return (*self.gradient.loss(parameters, samples, cost, generator, processes), samples)
 
-    def _embed(self, features: FeatureExtractor, model: SceneModel, scenes: SceneBatch) -> Blocks:
+    def _embed(self, features: FeatureExtractor, model: SceneModel, scenes: SceneBatch, generator: Generator) -> Blocks:
         """Compute features of the images of scenes, with the derivatives that the gradient estimator needs."""
         renderer = model.world.renderer
         if not self.gradient.straight_through:
-            return blocks_of(features, renderer.render(scenes))
+            return features.embed_scenes(renderer, scenes, generator)
         if not isinstance(features, SceneFeatureExtractor):
             raise UserError(
                 f"{type(self.gradient).__name__} goes through what features read, and {type(features).__name__} reads "

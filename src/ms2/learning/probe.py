@@ -176,7 +176,7 @@ def _predict(
     slots, all_slots = list[Tensor](), list[Tensor]()
     for first in tqdm(range(0, num_images, BATCH_SIZE), "reading labelled images", leave=False, unit="batch"):
         scenes = ahead.step(first // BATCH_SIZE, device)[: num_images - first]
-        rendering = world.renderer.render_labelled(scenes)
+        rendering = features.render_labelled(world.renderer, scenes)
         visible = features.labelled(rendering)
         parts.append(features.predict_labelled(rendering, errors))
         counts.append(count_classes(torch.where(visible, scenes.classes, -1), len(world.classes)))

@@ -12,7 +12,8 @@ from torch import Generator, Tensor, nn
 from ms2.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
-from ms2.features.base import Blocks, FeatureExtractor, blocks_of
+from ms2.core.seeding import generator as seeded
+from ms2.features.base import Blocks, FeatureExtractor
 from ms2.gradients.advantages import Advantage, LeaveOneOut
 from ms2.grammar.derivations import Derivations
 from ms2.learning.count_likelihood import CountLikelihood
@@ -106,7 +107,9 @@ class StructureLearner(Learner):
         counted = {} if self.likelihood is None else dict.fromkeys(self.likelihood.check(features), nothing)
         scores: dict[str, Tensor] = {}
         if self.objective is not None:
-            found = features(model.world.renderer.render(scenes))
+            found = features.embed_scenes(
+                model.world.renderer, scenes, seeded(0, "check", device=scenes.classes.device)
+            )
             scores, _ = self.objective.block_scores(found, found, torch.arange(len(scenes)), found)
         scores |= counted
         self.credit.scores(scores | {"rejection": nothing}, None)
@@ -135,7 +138,7 @@ class StructureLearner(Learner):
         if self.objective is None:
             return Samples(derivations, {}, numbers)
         scenes = model.scenes(derivations.rules, generator)
-        return Samples(derivations, blocks_of(features, model.world.renderer.render(scenes)), numbers)
+        return Samples(derivations, features.embed_scenes(model.world.renderer, scenes, generator), numbers)
 
     def surrogate(
         self,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ms2.core.errors import UserError
 from ms2.core.registry import Plugin
 from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
@@ -98,6 +99,16 @@ class Renderer(Plugin, ABC, kind="renderers"):
         Args:
             classes: Names of the world's classes.
         """
+
+    def resized(self, factor: float) -> "Renderer":
+        """Return a renderer of the same scenes at a multiple of this one's size, for what needs labels alone.
+
+        Raises:
+            UserError: If the renderer has no other size.
+        """
+        raise UserError(
+            f"{type(self).__name__} renders at one size, so features.label_scale has to be 1, not {factor:g}"
+        )
 
     def centres(self, scenes: SceneBatch) -> Float[Tensor, "b n 2"] | None:
         """Compute object centres x, y as fractions of the image's width and height; None if unsupported.

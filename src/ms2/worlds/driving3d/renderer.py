@@ -1,5 +1,6 @@
 """Renderer of driving scenes, with KITTI's camera and labels."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -156,6 +157,18 @@ class StreetView(Renderer3D):
             drawn=output.instances,
             ground=surface_table(tuple(made.meshes.meshes)).to(x0.device)[made.instances.mesh[:, n:]],
         )
+
+    def resized(self, factor: float) -> "StreetView":
+        """Return a renderer of the same view at a multiple of this one's size."""
+        other = copy.copy(self)
+        height, width = (max(1, round(side * factor)) for side in self.size)
+        check_size((height, width))
+        scale = self.projection.new_tensor([width / self.size[1], height / self.size[0]])
+        projection = self.projection.clone()
+        projection[:2] *= scale[:, None]
+        projection[:2] += ((scale - 1) / 2)[:, None] * self.projection[2]  # pixel centres are at integers
+        other.size, other.projection = (height, width), projection
+        return other
 
     def assemble(self, scenes: SceneBatch) -> Scene3D:
         """Place the meshes of scenes, with camera and lighting."""

@@ -14,8 +14,8 @@ from ms2.core.files import read_tensors, reading
 from ms2.core.paths import IsPath, UserPath, expand_path
 from ms2.features.backbone import WeightsError, torchvision_weights
 from ms2.features.base import PretrainedWeights, weights_fingerprint
-from ms2.features.detections import Detections, pad_detections
-from ms2.features.object_detector import ObjectDetector
+from ms2.features.detection.detections import Detections, pad_detections
+from ms2.features.detection.object_detector import ObjectDetector
 
 DetectorWeights = Annotated[str | Path | None, IsPath(("coco",))]
 """Path of a file of weights, ``coco``, or None for random ones."""

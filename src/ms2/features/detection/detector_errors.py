@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ms2.features.detections import Detections, pairwise_overlap
-from ms2.features.detector_counts import DetectorCounts
+from ms2.features.detection.detections import Detections, pairwise_overlap
+from ms2.features.detection.detector_counts import DetectorCounts
 from ms2.render.base import Rendering
 
 MIN_IOU = 0.5

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor
 
 from ms2.core.errors import UserError
 from ms2.features.base import CountError, TrainedExtractor
-from ms2.features.detections import Detections
-from ms2.features.detector_counts import DetectorCounts
-from ms2.features.height_recall import RecallByHeight
-from ms2.features.object_detector import ObjectDetector
-from ms2.render.base import Rendering
+from ms2.features.detection.box_layout import BoxLayout, ImageColours
+from ms2.features.detection.detections import Detections
+from ms2.features.detection.detector_counts import DetectorCounts
+from ms2.features.detection.height_recall import RecallByHeight
+from ms2.features.detection.object_detector import ObjectDetector
+from ms2.render.base import Renderer, Rendering
+from ms2.scene.batch import SceneBatch
 
 CLASSES = ("Rural", "car", "truck", "cyclist", "pedestrian", "tree")
 CATEGORIES = ("person", "bicycle", "car", "motorcycle", "bus", "train", "truck", "cat")
@@ -196,6 +199,53 @@ def test_readings_of_renders_may_be_drawn_from_what_they_show() -> None:
     missing = {name: {"car": n} for name, n in EXACT.items()}
     with pytest.raises(UserError, match="no numbers of truck, cyclist, pedestrian"):
         make(recall=RecallByHeight(**missing))
+
+
+class Shows(Renderer, selectable=False):
+    """Renders what it is told, at a multiple of its size."""
+
+    channels, size, attributes = 3, (64, 96), ()
+
+    def __init__(self, shown: Rendering, factor: float = 1.0) -> None:
+        self.shown, self.factor = shown, factor
+
+    def render(self, scenes: SceneBatch) -> Tensor:
+        return self.render_labelled(scenes).image
+
+    def resized(self, factor: float) -> "Shows":
+        return Shows(self.shown, factor)
+
+    def render_labelled(self, scenes: SceneBatch) -> Rendering:
+        scaled = {name: getattr(self.shown, name) * self.factor for name in ("boxes", "visible_boxes", "corners")}
+        image = IMAGES[:1, :, : round(64 * self.factor), : round(96 * self.factor)]
+        return replace(self.shown, image=image, instances=image[:, 0].long(), **scaled)
+
+
+def test_generated_scenes_are_read_by_their_labels_at_any_scale() -> None:
+    """With recall: their numbers, where they are, and the colours; the detector sees none of them."""
+    of_all = {name: dict.fromkeys(("car", "truck", "cyclist", "pedestrian"), n) for name, n in EXACT.items()}
+    scenes, draw = SceneBatch(torch.tensor([[1, 1, 4]]), torch.full((1, 3), -1), {}, {}), torch.Generator()
+    shown = labels([1, 1, 4], [40, 14, 25])
+    layout, colours = BoxLayout(["car"], 3, 2, (15, 40)), ImageColours()
+    for scale in (1.0, 0.5):
+        features = make(
+            recall=RecallByHeight(**of_all), min_height={"car": 15}, label_scale=scale, layout=layout, colours=colours
+        )
+        blocks = features.embed_scenes(Shows(shown), scenes, draw)
+        assert blocks["classes"].tolist() == [[1, 0, 0, 1]] and features.detector.given == []
+        whole = layout(shown.boxes[:, :1], torch.zeros(1, 1).long(), ["car"], 96)["layout_car"]
+        assert torch.allclose(blocks["layout_car"], whole, atol=1e-5)
+        assert torch.equal(blocks["colours"], colours(IMAGES[:1]))
+    with pytest.raises(UserError, match=r"layout\.classes names a class 'tree'"):
+        make(layout=BoxLayout(["tree"]))
+
+
+def test_without_recall_generated_scenes_are_read_as_the_target_is() -> None:
+    features = make(STREET, layout=BoxLayout(["car"], 3, 2, (10, 40)), label_scale=0.5)
+    scenes = SceneBatch(torch.tensor([[1]]), torch.tensor([[-1]]), {}, {})
+    found, own = features.embed_scenes(Shows(labels([1], [40])), scenes, torch.Generator()), features(IMAGES[:1])
+    assert found.keys() == own.keys() and all(torch.equal(found[name], own[name]) for name in own)
+    assert own["layout_car"].sum() == own["count_car"].argmax() == 2
 
 
 def test_more_objects_than_bins_are_found_in_renders() -> None:

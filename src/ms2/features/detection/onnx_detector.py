@@ -15,8 +15,8 @@ from ms2.core.hashing import sha256
 from ms2.core.paths import UserPath, expand_path
 from ms2.features.backbone import WeightsError
 from ms2.features.base import PretrainedWeights, weights_fingerprint
-from ms2.features.detections import Detections
-from ms2.features.object_detector import ObjectDetector, coco_categories
+from ms2.features.detection.detections import Detections
+from ms2.features.detection.object_detector import ObjectDetector, coco_categories
 
 NUM_CANDIDATES = 300
 """Boxes of an image that are kept of the thousands that a network returns, those of the highest scores."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ms2.core.errors import UserError
-from ms2.features.height_recall import MAX_SLOPE, RecallByHeight, RecallCurve, fit_recall
+from ms2.features.detection.height_recall import MAX_SLOPE, RecallByHeight, RecallCurve, fit_recall
 
 CURVE = RecallCurve(0.8, 30.0, 4.0)
 

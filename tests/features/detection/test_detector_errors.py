@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers import bar_counts, bars, rng
 
-from ms2.features.detections import Detections
-from ms2.features.detector_errors import DetectorErrors, detector_errors, join_errors
+from ms2.features.detection.detections import Detections
+from ms2.features.detection.detector_errors import DetectorErrors, detector_errors, join_errors
 
 FEATURES = bar_counts("01")
 LABELS = bars(3).renderer.render_labelled(bars(3).sample_prior(40, rng()))

@@ -105,6 +105,17 @@ class RecallByHeight(Configured):
         found = ceiling * torch.sigmoid(slope * (heights.clamp(min=1e-3) / half_height).log())
         return found.where(classes >= 0, 0)
 
+    def found(
+        self,
+        names: Sequence[str],
+        classes: Int[Tensor, "b n"],
+        heights: Float[Tensor, "b n"],
+        generator: Generator,
+    ) -> Bool[Tensor, "b n"]:
+        """Draw which objects a detector finds; arguments as of `draw`."""
+        chance = torch.rand(heights.shape, generator=generator, device=heights.device)
+        return chance < self.probability(names, classes, heights)
+
     def draw(
         self,
         names: Sequence[str],
@@ -120,11 +131,20 @@ class RecallByHeight(Configured):
             heights: Heights in pixels.
             generator: Draws who is found, and the false boxes.
         """
-        chance = torch.rand(heights.shape, generator=generator, device=heights.device)
-        is_found = chance < self.probability(names, classes, heights)
-        one_hot = classes.unsqueeze(2) == torch.arange(len(names), device=classes.device)
-        rate = self._column("false_boxes", names, heights).expand(len(heights), -1)
-        return (one_hot & is_found.unsqueeze(2)).sum(1) + torch.poisson(rate, generator).long()
+        is_found = self.found(names, classes, heights, generator)
+        return self.count(names, classes.where(is_found, -1), generator)
+
+    def count(self, names: Sequence[str], found: Int[Tensor, "b n"], generator: Generator) -> Int[Tensor, "b k"]:
+        """Count the boxes of each of k classes: of the objects that are found, and false ones, which are drawn.
+
+        Args:
+            names: Names of the k classes.
+            found: Index of the class among them of each object that is found; -1 for others.
+            generator: Draws the false boxes.
+        """
+        one_hot = found.unsqueeze(2) == torch.arange(len(names), device=found.device)
+        rate = self._column("false_boxes", names, torch.empty(0, device=found.device)).expand(len(found), -1)
+        return one_hot.sum(1) + torch.poisson(rate, generator).long()
 
     def _column(self, key: str, names: Sequence[str], like: Tensor) -> Float[Tensor, " k"]:
         return like.new_tensor([self.numbers[key][name] for name in names])

@@ -15,9 +15,9 @@ from torchvision.ops import box_iou
 from ms2.core.errors import UserError
 from ms2.core.images import read_image
 from ms2.features.backbone import WeightsError
-from ms2.features.object_detector import coco_categories
-from ms2.features.onnx_detector import OnnxDetector, decode_yolov8, decode_yolox
-from ms2.features.torchvision_detector import TorchvisionDetector
+from ms2.features.detection.object_detector import coco_categories
+from ms2.features.detection.onnx_detector import OnnxDetector, decode_yolov8, decode_yolox
+from ms2.features.detection.torchvision_detector import TorchvisionDetector
 
 pytest.importorskip("onnx")
 from onnx_files import write_reshaping

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ms2.features.detections import Detections, find_riders, pad_detections
+from ms2.features.detection.detections import Detections, find_riders, pad_detections
 
 
 def drawn(seed: int, batch: int = 3, number: int = 12, categories: int = 3) -> Detections:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ms2.core.registry import Plugin
 from ms2.features.base import PretrainedWeights
-from ms2.features.detections import Detections
+from ms2.features.detection.detections import Detections
 
 UNUSED_CATEGORIES = ("__background__", "N/A")
 """Categories of torchvision's detectors that stand for none of COCO's."""
