@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from ms2.core.bounds import Bounds, PositiveInt
+from ms2.core.bounds import Bounds, Fraction, PositiveInt
 from ms2.core.errors import UserError, suggest
 from ms2.core.seeding import generator
 from ms2.core.settings import Configured
@@ -93,6 +93,9 @@ class CountLikelihood(Configured, nn.Module):
             case when parameters have been learned before structure, as light and layout change what is read; without
             this number, whenever parameters have been learned, which is each turn where turns alternate.
         num_images: Images on which the channel is measured again.
+        smoothing: Fraction of the mass of each number that is read which goes to its two neighbours at each step, so
+            that learned numbers are smooth, see `ReadingLikelihood.smoothed`. With few target images or a weak reading,
+            maximum likelihood alone has few numbers with gaps between them.
         structure_prior: Structure prior of a part of those images, the world's by default. It should be that on which
             the extractor was trained, which a configuration takes if it names none (``extractor.structure_prior``).
 
@@ -111,6 +114,7 @@ class CountLikelihood(Configured, nn.Module):
         held_out: HeldOut = 0.2,
         redraw_every: PositiveInt | None = None,
         num_images: PositiveInt = 2000,
+        smoothing: Fraction = 0.0,
         structure_prior: StructurePrior | None = None,
     ) -> None:
         super().__init__()
@@ -121,7 +125,7 @@ class CountLikelihood(Configured, nn.Module):
         if blocks is not None and len(set(blocks)) < len(blocks):
             raise UserError(f"structure_learner.likelihood.blocks names a number twice: {', '.join(blocks)}")
         self.blocks, self.held_out, self.redraw_every = blocks, held_out, redraw_every
-        self.num_images, self.structure_prior = num_images, structure_prior
+        self.num_images, self.smoothing, self.structure_prior = num_images, smoothing, structure_prior
         self.register_buffer("measured_after", torch.zeros(2, dtype=torch.int64))
         self._measured_after = StepsDone(0, 0)
         self._prepared: Prepared | None = None
@@ -265,7 +269,11 @@ class CountLikelihood(Configured, nn.Module):
         read = channel.readings_given_numbers(population).index_select(1, places)
         given = _either(prepared.is_read, read, _exact(population.index_select(1, places), channel.largest))
         readings = likelihood.readings(given)
-        scores = likelihood.scores(given[own], readings)
+        scores = likelihood.scores(given[own] if self.smoothing == 0 else given, readings)
+        if self.smoothing > 0:
+            numbers = population.index_select(1, places)
+            smoothed = likelihood.smoothed(scores, numbers, self.smoothing, channel.largest)
+            scores = torch.where(prepared.is_read, smoothed, scores)[own]
         log = {"likelihood/divergence": likelihood.divergence(readings).mean()}
         if prepared.held_out is not None:
             log["likelihood/held_out"] = likelihood.divergence(readings, prepared.held_out).mean()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 TINY = 1e-6
@@ -57,6 +57,33 @@ class ReadingLikelihood(nn.Module):
             readings: The population's `readings`.
         """
         return 1 - torch.einsum("bkr,kr->bk", given, self.target / readings.clamp(min=TINY))
+
+    @staticmethod
+    def smoothed(
+        scores: Float[Tensor, "m k"], numbers: Int[Tensor, "m k"], fraction: float, largest: int
+    ) -> Float[Tensor, "m k"]:
+        """Compute scores whose optimum is smooth: expectation-maximisation with a smoothing step.
+
+        Maximum likelihood of a blurred distribution has few numbers with gaps between them, as noise of the readings is
+        sharpened. Silverman et al. (1990, EMS) average the distribution of numbers over neighbours after each step of
+        expectation-maximisation, q <- S (q w): the scores here are zero where q = S (q w). S gives each neighbour half
+        the fraction; at 0, what would go below it stays.
+
+        Args:
+            scores: The scores of all samples, which stand for q.
+            numbers: Their numbers of each name.
+            fraction: Fraction of the mass of a number that goes to its two neighbours; 0 changes nothing.
+            largest: Number that larger ones are taken for.
+        """
+        size = largest + 1
+        numbers = numbers.clamp(max=largest)
+        place = numbers.unsqueeze(2) == torch.arange(size, device=numbers.device)
+        share = place.to(scores.dtype).mean(0)  # k n
+        expected = torch.einsum("mkn,mk->kn", place.to(scores.dtype), 1 - scores) / len(scores)
+        below = torch.cat([expected[:, :1], expected[:, :-1]], 1)
+        above = torch.cat([expected[:, 1:], expected.new_zeros(len(expected), 1)], 1)
+        change = fraction * ((below + above) / 2 - expected) / share.clamp(min=TINY)
+        return scores - change.gather(1, numbers.T).T
 
     def divergence(self, readings: Float[Tensor, "k r"], target: Float[Tensor, "k r"] | None = None) -> Tensor:
         """Compute the KL divergence from a target's readings to the population's, by name, in nats.
