@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ms2.core.errors import UserError
 from ms2.core.registry import available
+from ms2.render.engines.blender import Blender
 from ms2.render.engines.warp import runtime
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.camera import Camera
@@ -170,7 +171,7 @@ def test_a_street_view_takes_any_engine() -> None:
 
 
 def test_engines_are_plugins() -> None:
-    assert available("engines") == {"WarpEngine": WarpEngine}
+    assert available("engines") == {"Blender": Blender, "WarpEngine": WarpEngine}
 
 
 @pytest.mark.parametrize("place", ["/proc/none/warp", "/proc"])

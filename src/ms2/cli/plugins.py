@@ -23,7 +23,7 @@ PACKAGES = (
     "ms2.objectives",
     "ms2.priors",
     "ms2.render",
-    "ms2.render.engines.warp",
+    "ms2.render.engines",
     "ms2.render.external",
     "ms2.targets",
 )

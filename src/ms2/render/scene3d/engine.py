@@ -86,6 +86,11 @@ class Engine(Plugin, ABC, kind="engines"):
                 return RasterOutput(image, ids, depth, InstanceLabels(...) if labels else None)
     """
 
+    @property
+    def label_engine(self) -> "Engine":
+        """The engine that computes ids, depth and labels: this one, or another one where images alone take long."""
+        return self
+
     def render(
         self,
         meshes: MeshLibrary,

@@ -63,6 +63,16 @@ class Lighting:
         return cls(*light, fog, each(0.8, 0.82, 0.84), each(0.84, 0.86, 0.88), each(0.7, 0.74, 0.79), softness)
 
 
+def display_values(light: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Convert linear light to display values in [0, 1]: compress highlights above 0.8, then take the square root.
+
+    Args:
+        light: Linear light, from 0 on.
+    """
+    light = light.clamp(min=0)
+    return torch.where(light > 0.8, 1 - 0.2 * ((0.8 - light) * 5).exp(), light).sqrt()
+
+
 def _repeated(number: int, device: torch.device | str) -> Callable[..., Float[Tensor, "b v"]]:
     """Return a function that repeats its arguments for each scene."""
     # filled there, as copies to a device wait for it

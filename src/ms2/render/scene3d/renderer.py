@@ -99,7 +99,7 @@ class Renderer3D(Renderer):
                 placed.mesh[scene, i, None], placed.transform[scene, i, None], placed.colour[scene, i, None]
             )
             one = Scene3D(made.meshes, alone, _select(made.camera, scene), _select(dark, scene))
-            yield from one.render(self.engine, self.size, labels=False).depth
+            yield from one.render(self.engine.label_engine, self.size, labels=False).depth
 
 
 def _select(batch: Any, index: Tensor) -> Any:
