@@ -1,4 +1,4 @@
-"""Draws a picture of the same four streets rasterised and path-traced, above frames of KITTI, whose labels are not read.
+"""Draws a picture of the same four streets rasterised and path-traced, above frames of KITTI: no label of it is read.
 
 Streets are those of the scenarios' priors, with the detailed meshes, places and light of kitti_quick. MS2_DATA names
 the folder that holds kitti/, and MS2_BLENDER the program blender or a Python interpreter with bpy.

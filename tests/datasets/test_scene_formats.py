@@ -195,6 +195,19 @@ def test_names_hierarchy_and_properties(job: Job, read: Read) -> None:
             assert known["class"] == one.class_name and dict(known["attributes"]) == dict(one.attributes)
 
 
+def test_the_camera_s_processing_is_told(job: Job) -> None:
+    from pxr import Usd
+
+    for number, record, _ in scenes(job):
+        scene = from_record(record, job.world.classes)
+        expected = {key: float(values[0]) for key, values in job.world.renderer.processing(scene).items()}
+        assert expected["exposure"] == pytest.approx(record.environment["exposure"]) and expected["gain"] == 1
+        root = read_glb(job.root, number, job.world.renderer.size).properties[f"scene_{number:06d}"]
+        assert root["processing"] == pytest.approx(expected)
+        stage = Usd.Stage.Open(str(job.root / "usd" / f"{number:06d}.usda"))
+        assert dict(stage.GetDefaultPrim().GetCustomDataByKey("ms2:processing")) == pytest.approx(expected)
+
+
 @READERS
 def test_axes_lengths_and_sun(job: Job, read: Read) -> None:
     """The camera stands on the ground at its height and looks ahead; the sun stands where the environment says."""

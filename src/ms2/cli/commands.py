@@ -97,6 +97,12 @@ COMMANDS = {
             "ms2.cli.check:check_command",
         ),
         Command(
+            "assets",
+            "Check a folder of one's own meshes: scale, front, ground, counts, licence; draw a sheet of them",
+            "ms2 assets driving3d my_meshes --output sheet.png",
+            "ms2.cli.assets:assets_command",
+        ),
+        Command(
             "probe",
             "Choose from which score and height a detector's boxes count, by renders alone",
             "ms2 probe mine.yaml --num_images 400",

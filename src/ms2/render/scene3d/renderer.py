@@ -3,13 +3,16 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ms2.core.errors import UserError
 from ms2.render.base import Renderer
+from ms2.render.scene3d.asset_report import AssetReport
 from ms2.render.scene3d.camera import Camera
 from ms2.render.scene3d.engine import Engine, RasterOutput
 from ms2.render.scene3d.instances import InstanceBatch
@@ -71,6 +74,22 @@ class Renderer3D(Renderer):
     @abstractmethod
     def surface_of(self, mesh: str) -> int:
         """Return the index in ``surfaces`` of a mesh of the ground, given its name."""
+
+    def processing(self, scenes: SceneBatch) -> dict[str, Float[Tensor, " b"]]:
+        """Return what the camera does to images after they are rendered, by name; nothing by default."""
+        return {}
+
+    def check_assets(self, folder: Path, mend: bool = False) -> list[AssetReport]:
+        """Check a folder of meshes that may take the place of the renderer's own.
+
+        Args:
+            folder: The folder.
+            mend: Whether to write what can be mended to a file in the folder.
+
+        Raises:
+            UserError: If the renderer takes none, or the folder can't be used.
+        """
+        raise UserError(f"{type(self).__name__} takes no meshes from a folder")
 
     def normals(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
         """Compute normals in the camera's axes, x right, y down, z forward, of unit length; zeros for the sky.

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.paths import OptionalPath, expand_path
 from ms2.render.base import Rendering, asset_licence
 from ms2.render.engines.warp.engine import WarpEngine
+from ms2.render.scene3d.asset_report import AssetReport
 from ms2.render.scene3d.calibration import read_projection
 from ms2.render.scene3d.camera import Camera
 from ms2.render.scene3d.engine import Engine, check_size
@@ -187,6 +189,30 @@ class StreetView(Renderer3D):
         """Return the index in ``surfaces`` of a mesh of the ground, given its name."""
         return surface_index(mesh)
 
+    def processing(self, scenes: SceneBatch) -> dict[str, Float[Tensor, " b"]]:
+        """Return the gain of the exposure control, and the attributes of the camera's own processing.
+
+        Display values are multiplied by ``gain`` and ``exposure``, so linear light by their square.
+        """
+        found = {name: scenes.environment[name] for name in ("exposure", "contrast", "saturation", "blur")}
+        gain = torch.ones_like(found["exposure"])
+        if self.metering is not None:
+            image = self.assemble(scenes).render(self.engine.label_engine, self.size, labels=False).image
+            gain = _metering_gain(image, scenes, self.metering)[:, 0, 0]
+        return {"gain": gain, **found}
+
+    def check_assets(self, folder: Path, mend: bool = False) -> list[AssetReport]:
+        """Check a folder of meshes for the setting ``assets``."""
+        from ms2.worlds.driving3d.assets.check import check_assets
+
+        return check_assets(folder, mend)
+
+    @property
+    def source_files(self) -> tuple[Path, ...]:
+        """User meshes with their textures, and the file that turns them."""
+        files = () if self.assets is None else Path(self.assets).rglob("*")
+        return tuple(sorted(path for path in files if path.is_file()))
+
     def _objects(self, scenes: SceneBatch, tables: MeshTables) -> InstanceBatch:
         """Build the instances of the objects."""
         object_class = self._object_class(scenes)
@@ -242,8 +268,8 @@ def _lighting(scenes: SceneBatch, mesh_set: MeshSet) -> Lighting:
     return Lighting(sun=sun.float(), **light)
 
 
-def _metered(image: Float[Tensor, "b 3 h w"], scenes: SceneBatch, level: float) -> Float[Tensor, "b 3 h w"]:
-    """Scale images, as an exposure control does, so that at an exposure of 1 their mean is ``level``."""
+def _metering_gain(image: Float[Tensor, "b 3 h w"], scenes: SceneBatch, level: float) -> Float[Tensor, "b 1 1"]:
+    """Compute the factor with which images have the mean ``level`` at an exposure of 1, as an exposure control does."""
     contrast = scenes.environment["contrast"][:, None, None]
     small = F.adaptive_avg_pool2d(image.mean(1), (24, 78)).clamp_(min=1e-3)
     low, high = (torch.full_like(contrast, math.log(limit)) for limit in (1 / MAX_GAIN, MAX_GAIN))
@@ -251,13 +277,13 @@ def _metered(image: Float[Tensor, "b 3 h w"], scenes: SceneBatch, level: float) 
         middle = (low + high) / 2
         dark = (small * middle.exp()).clamp_(max=1).pow_(contrast).mean((1, 2), keepdim=True) < level
         low, high = torch.where(dark, middle, low), torch.where(dark, high, middle)
-    return image.mul_(low.exp()[:, None])
+    return low.exp()
 
 
 def _grade(image: Float[Tensor, "b 3 h w"], scenes: SceneBatch, level: float | None) -> Float[Tensor, "b 3 h w"]:
     """Apply the camera's exposure control, saturation, exposure, contrast and blur."""
     if level is not None:
-        image = _metered(image, scenes, level)
+        image.mul_(_metering_gain(image, scenes, level)[:, None])
     of = {name: values[:, None, None, None] for name, values in scenes.environment.items()}
     grey = image.mean(1, keepdim=True)
     # in place: memory for new tensors takes longer than the arithmetic

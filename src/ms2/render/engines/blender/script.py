@@ -20,17 +20,14 @@ from typing import Any
 
 import numpy as np
 
-answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-os.dup2(2, 1)  # what Blender itself prints must not get into the middle of an answer
-
 try:
     import bpy
     import mathutils
-except ImportError as missing:
-    reason = f"this interpreter, {sys.executable}, has no bpy ({missing}): install it there, or name another one"
-    for _ in sys.stdin:
-        print(json.dumps({"error": reason}), file=answers, flush=True)
-    sys.exit(0)
+except ImportError as error:
+    bpy = mathutils = None
+    PROBLEM = f"this interpreter, {sys.executable}, has no bpy ({error}): install it there, or name another one"
+else:
+    PROBLEM = ""
 
 ROUGHNESS = 0.25
 """Roughness of polished surfaces, whose highlights are about as wide as those of the rasteriser."""
@@ -339,10 +336,14 @@ def choose_device(name: str) -> str:
 
 def main() -> None:
     """Answer requests until there are no more."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what Blender itself prints must not get into the middle of an answer
     stage: Stage | None = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
+            if PROBLEM:
+                raise RuntimeError(PROBLEM)
             if stage is None or stage.library != request["library"]:
                 stage = Stage(request["library"])
             stage.render(request)

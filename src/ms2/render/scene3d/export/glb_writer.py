@@ -25,7 +25,7 @@ class GLBWriter:
 
     Meshes that occur several times are stored once; parts that the instance's colour tints share all but the colours.
     glTF's cameras have their principal point in the middle: the exact intrinsics are in the camera's ``extras``, the
-    sky and the haze, for which glTF has no words, in those of the scene's root.
+    sky, the haze and the camera's processing, for which glTF has no words, in those of the scene's root.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class GLBWriter:
         children.append(file.add("nodes", {"name": "camera", "matrix": _matrix(scene.camera), "camera": 0}))
         light = {"extensions": {"KHR_lights_punctual": {"light": 0}}}
         children.append(file.add("nodes", {"name": "sun", "matrix": _matrix(scene.sun_rotation), **light}))
-        extras = {"lighting": dict(scene.lighting)}
+        extras = {"lighting": dict(scene.lighting), "processing": dict(scene.processing)}
         return file.add(
             "nodes", {"name": scene.name, "matrix": _matrix(Z_UP_TO_Y_UP), "children": children, "extras": extras}
         )

@@ -50,6 +50,7 @@ class ScenePlan:
         centre: Column and row of the principal point in pixels from the image's edges.
         camera: Matrix from the axes of glTF's and USD's cameras to the world's.
         lighting: Fields of `ms2.render.scene3d.lighting.Lighting`, as lists of numbers.
+        processing: What the camera does to the image after it is rendered, see `Renderer3D.processing`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ScenePlan:
     centre: tuple[float, float]
     camera: Float[np.ndarray, "4 4"]
     lighting: Mapping[str, Any]
+    processing: Mapping[str, float]
 
     @property
     def sun_rotation(self) -> Float[np.ndarray, "4 4"]:
@@ -129,4 +131,5 @@ def plan_scene(
         (cx, cy),
         np.linalg.inv(pose) @ CAMERA_AXES,
         light,
+        {key: float(values[0]) for key, values in renderer.processing(scenes).items()},
     )

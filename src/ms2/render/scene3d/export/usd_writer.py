@@ -57,7 +57,7 @@ class USDWriter:
         root = UsdGeom.Xform.Define(stage, "/Scene")
         stage.SetDefaultPrim(root.GetPrim())
         root.GetPrim().SetCustomDataByKey("name", scene.name)
-        _annotate(root.GetPrim(), {"lighting": scene.lighting})
+        _annotate(root.GetPrim(), {"lighting": scene.lighting, "processing": scene.processing})
         for group in dict.fromkeys(placed.group for placed in scene.placements):
             UsdGeom.Scope.Define(stage, f"/Scene/{group}")
         for placed in scene.placements:

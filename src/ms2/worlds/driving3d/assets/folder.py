@@ -11,6 +11,7 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.paths import expand_path
 from ms2.render.scene3d.mesh_files import MESH_SUFFIXES, load_mesh
 from ms2.render.scene3d.meshes import Mesh
+from ms2.worlds.driving3d.assets.facing import read_turns, turned
 from ms2.worlds.driving3d.declaration import OBJECT_CLASSES
 
 PAINT_MATERIALS = ("paint", "Paint", "body", "Body", "carpaint", "CarPaint", "car_paint", "bodypaint", "tint", "Tint")
@@ -24,7 +25,8 @@ SIZE_AXES = {"width": 0, "length": 1, "height": 2}
 def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") -> dict[str, list[Mesh]]:
     """Load the user meshes of each class for which the folder has a subfolder.
 
-    A mesh within the range of true sizes of its class is not scaled; others are scaled to the typical size.
+    A mesh within the range of true sizes of its class is not scaled; others are scaled to the typical size. Those that
+    the folder's file of turns names are turned before.
 
     Args:
         assets: The folder.
@@ -39,11 +41,14 @@ def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") ->
     root = expand_path(assets)
     found: dict[str, list[Mesh]] = {}
     broken = []
-    for folder in _subfolders(root, classes):
+    turns = read_turns(root)
+    for folder in subfolders(root, classes):
         models = []
-        for file in _files(folder):
+        for file in mesh_files(folder):
             try:
-                models.append(fit_to_class(load_mesh(file.absolute(), PAINT_MATERIALS), folder.name))
+                mesh = load_mesh(file.absolute(), PAINT_MATERIALS)
+                degrees = turns.get(file.relative_to(root).as_posix())
+                models.append(fit_to_class(mesh if degrees is None else turned(mesh, degrees), folder.name))
             except UserError as error:
                 if on_error == "raise":
                     raise UserError(
@@ -53,7 +58,7 @@ def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") ->
                 broken.append(str(error))
         if models:
             found[folder.name] = models
-    unread = [file.name for folder in _subfolders(root, classes) for file in _unread_files(folder)]
+    unread = [file.name for folder in subfolders(root, classes) for file in unread_files(folder)]
     if unread:
         more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
         warnings.warn(
@@ -62,7 +67,7 @@ def read_models(assets: str, classes: Sequence[str], on_error: str = "raise") ->
             stacklevel=2,
         )
     if broken:
-        left = [folder.name for folder in _subfolders(root, classes) if folder.name not in found]
+        left = [folder.name for folder in subfolders(root, classes) if folder.name not in found]
         built_in = f" Procedural meshes are used for: {', '.join(left)}." if left else ""
         warnings.warn(
             f"{len(broken)} of the files in {root.absolute()} are left out: {'; '.join(broken)}.{built_in}",
@@ -94,7 +99,7 @@ def fit_to_class(mesh: Mesh, name: str) -> Mesh:
     return replace(mesh, vertices=vertices.astype(np.float32))
 
 
-def _subfolders(root: Path, classes: Sequence[str]) -> list[Path]:
+def subfolders(root: Path, classes: Sequence[str]) -> list[Path]:
     """Return the subfolders; check that each is named by a class and has meshes."""
     names = ", ".join(classes)
     if not root.is_dir():
@@ -114,7 +119,7 @@ def _subfolders(root: Path, classes: Sequence[str]) -> list[Path]:
                 f"the assets folder {folder.absolute()} is not named by a class. {suggest(folder.name, classes)} "
                 "Rename or remove it."
             )
-        if not _files(folder):
+        if not mesh_files(folder):
             raise UserError(
                 f"the assets folder {folder.absolute()} holds no meshes ({', '.join(MESH_SUFFIXES)}). Add some, or "
                 "remove it for procedural meshes."
@@ -122,12 +127,13 @@ def _subfolders(root: Path, classes: Sequence[str]) -> list[Path]:
     return folders
 
 
-def _unread_files(folder: Path) -> list[Path]:
+def unread_files(folder: Path) -> list[Path]:
     """Return mesh files of other kinds, which are not beside a file of the same name that is read."""
-    read = {file.stem for file in _files(folder)}
+    read = {file.stem for file in mesh_files(folder)}
     others = (p for p in folder.iterdir() if p.suffix.lower() in UNREAD_SUFFIXES and not p.name.startswith("."))
     return sorted(file for file in others if file.stem not in read)
 
 
-def _files(folder: Path) -> list[Path]:
+def mesh_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that hold meshes."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in MESH_SUFFIXES and not p.name.startswith("."))
