@@ -15,7 +15,7 @@ from PIL import Image
 from ms2.core.errors import UserError
 from ms2.core.settings import source_fingerprint
 from ms2.render.engines.warp.engine import WarpEngine
-from ms2.render.scene3d.asset_report import TILE, AssetReport, contact_sheet
+from ms2.render.scene3d.asset_report import CAPTION_HEIGHT, TILE, AssetReport, contact_sheet
 from ms2.render.scene3d.mesh_files import load_mesh
 from ms2.render.scene3d.meshes import concatenate_meshes
 from ms2.render.scene3d.shapes import box
@@ -234,7 +234,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     ms2(["assets", "driving3d", str(root), "--mend", "--output", "new/sheet.png"])
     assert "0 warnings, 1 note; sheet: new/sheet.png" in capsys.readouterr().out
     with Image.open("new/sheet.png") as image:
-        assert image.width > TILE[1]
+        assert image.size == (TILE[1], TILE[0] + CAPTION_HEIGHT)
     shutil.rmtree(root / "car")
     for words, message in (
         (["driving3d", str(root)], "has no subfolders. Put meshes into one or more of: car, truck"),
