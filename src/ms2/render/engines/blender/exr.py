@@ -49,14 +49,15 @@ def _read(content: bytes) -> EXRImage:
         raise ValueError("the OpenEXR file is compressed")
     left, top, right, bottom = struct.unpack("<4i", attributes["dataWindow"])
     width, height = right - left + 1, bottom - top + 1
-    row = np.dtype([("y", "<i4"), ("size", "<i4"), *((name, d, (width,)) for name, d in _channels(attributes))])
+    channels = _channels(attributes)
+    row = np.dtype([("y", "<i4"), ("size", "<i4"), *((name, kind, (width,)) for name, kind in channels)])
     start = position + 8 * height
     if min(width, height) < 1 or len(content) < start + height * row.itemsize:
         raise ValueError("the OpenEXR file is not complete")
     rows = np.frombuffer(content, row, height, start)
     rows = rows[np.argsort(rows["y"])]  # rows may be stored in decreasing order
     texts = {name: value.decode("utf-8", "replace") for name, value in attributes.items()}
-    return EXRImage({name: rows[name].astype(np.float32) for name in row.names[2:]}, texts)
+    return EXRImage({name: rows[name].astype(np.float32) for name, _ in channels}, texts)
 
 
 def _header(content: bytes, position: int) -> tuple[dict[str, bytes], int]:
