@@ -282,6 +282,8 @@ def generate(
     classes: Sequence[str] | None = None,
     workers: int = 1,
     device: str = "cpu",
+    frames: int | None = None,
+    fps: float = Plan.fps,
 ) -> Path:
     """Generate a labelled data set; images that are there already are kept.
 
@@ -289,7 +291,7 @@ def generate(
         source: The folder of a run, a checkpoint in it, a configuration, the name of a world, or what `fit` returned;
             or several of these, whose worlds have the same grammar, classes and renderer.
         output: Folder of the data set.
-        num_scenes: Number of images.
+        num_scenes: Number of images, or of sequences.
         mix: With several sources, ``even`` or the weight of each: the shares of their scenes.
         seed: Seed; an image depends on the seed and its own number alone.
         formats: Formats: ``coco``, ``kitti``, ``yolo``.
@@ -297,6 +299,8 @@ def generate(
         classes: Classes to label; all by default.
         workers: Processes.
         device: Device for sampling and rendering.
+        frames: Number of frames of each scene, in which the camera drives (3D worlds); None for single images.
+        fps: Frames per second.
 
     Returns:
         The folder.
@@ -313,7 +317,8 @@ def generate(
     names = [str(one.folder if isinstance(one, FitResult) else one) for one in sources]
     opened = open_models(names, mix)
     labelled = None if classes is None else as_tuple(classes)
-    plan = Plan(num_scenes, seed, classes=labelled, conditions=as_tuple(conditions), formats=as_tuple(formats))
+    where, kinds = as_tuple(conditions), as_tuple(formats)
+    plan = Plan(num_scenes, seed, classes=labelled, conditions=where, formats=kinds, frames=frames, fps=fps)
     folder = expand_path(output)
     generate_dataset(Job(opened, plan, folder, device), workers, progress=False)
     return folder

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ms2.core import configurations
-from ms2.core.bounds import Fraction, PositiveInt, PositiveWorkers, Seed
+from ms2.core.bounds import Fraction, PositiveFloat, PositiveInt, PositiveWorkers, Seed
 from ms2.core.errors import UserError
 from ms2.core.parsing import ArgumentParser
 from ms2.core.paths import OptionalPath, UserPath
@@ -37,7 +37,9 @@ def options(parser: ArgumentParser) -> None:
     mix = "with several sources, 'even', or a weight for each, such as 2 1 1: the shares of their scenes"
     add("--mix", nargs="+", type=str, metavar="WEIGHT", help=mix)
     add("--output", type=OptionalPath, help="folder of the data set; data/NAME by default")
-    add("--num_scenes", type=PositiveInt, default=Plan.num_scenes, help="number of images")
+    add("--num_scenes", type=PositiveInt, default=Plan.num_scenes, help="number of images, or of sequences")
+    add("--frames", type=PositiveInt | None, help="frames of each scene, in which the camera drives (3D worlds)")
+    add("--fps", type=PositiveFloat, default=Plan.fps, help="frames per second")
     add("--seed", type=Seed, default=Plan.seed, help="an image depends on the seed and its own number alone")
     formats = ", ".join(format_names())
     add("--format", nargs="+", type=str, default=["coco"], metavar="NAME", help=f"one or several of {formats}")
@@ -77,6 +79,8 @@ def generate_command(command: "Command", argv: list[str]) -> None:
         min_visibility=args.min_visibility,
         min_pixels=args.min_pixels,
         formats=tuple(name.lower() for name in args.format),
+        frames=args.frames,
+        fps=args.fps,
     )
     rank, world_size, local = process_number("RANK"), process_number("WORLD_SIZE", 1), process_number("LOCAL_RANK")
     device = chosen_device(args.device, local)
@@ -86,7 +90,7 @@ def generate_command(command: "Command", argv: list[str]) -> None:
         for part in source.parts:
             if part.model.structure is None:
                 print(f"structure is drawn from the prior of {part.name}, not from a learned model")
-        print(f"{plan.num_scenes} images: {root}, described in {root / 'README.md'}")
+        print(f"{plan.num_images} images: {root}, described in {root / 'README.md'}")
     else:
         print(f"this machine's part is done; whoever is last writes the labels of {root}. If none does, run this again")
 

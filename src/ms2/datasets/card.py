@@ -133,6 +133,12 @@ def _introduction(summary: DataSetSummary, description: dict[str, Any]) -> list[
     ]
 
 
+def number_of_images(description: dict[str, Any]) -> int:
+    """Return the number of a data set's images, frames of sequences included, from its description."""
+    number: int = description["num_scenes"] * description.get("frames", 1)
+    return number
+
+
 def origin(description: dict[str, Any]) -> str:
     """Describe in words what a data set's scenes are drawn from.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ms2.core.hashing import sha256
-from ms2.datasets.card import origin
+from ms2.datasets.card import number_of_images, origin
 from ms2.datasets.folder import DataSetFolder
 from ms2.datasets.formats.native import SUFFIX_BY_FORMAT
 from ms2.datasets.labels import LabelFilter
@@ -70,7 +70,7 @@ def croissant(description: Json, label_filter: LabelFilter, licence: str, coco: 
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": re.sub(r"[^\w.-]+", "_", description["source"]),
-        "description": f"{description['num_scenes']} synthetic images of {width} x {height} pixels with labels of "
+        "description": f"{number_of_images(description)} synthetic images of {width} x {height} pixels with labels of "
         f"{', '.join(label_filter.categories)}, drawn from {origin(description)}.",
         "version": "1.0.0",
         "license": licence,

@@ -12,7 +12,6 @@ import torch
 from tqdm import tqdm
 
 from ms2.core.errors import UserError
-from ms2.datasets.blocks import block_indices
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
 from ms2.datasets.rendering import single_threaded
@@ -39,7 +38,7 @@ def generate(job: Job, workers: int = 1, rank: int = 0, world_size: int = 1, pro
     """
     job.claim_folder()
     mine = job.blocks[rank::world_size]
-    total = sum(len(block_indices(block, job.plan.num_scenes)) for block in mine)
+    total = sum(len(job.images.indices(block)) for block in mine)
     with tqdm(total=total, desc="generating", unit="image", disable=None if progress else True) as bar:
         for number in _generate_blocks(job, mine, min(workers, len(mine))):
             bar.update(number)

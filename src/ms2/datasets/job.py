@@ -14,7 +14,7 @@ from ms2.contracts.checks import check_first_scenes, num_first_scenes
 from ms2.core.errors import UserError
 from ms2.core.images import encode
 from ms2.core.seeding import generator
-from ms2.datasets.blocks import block_indices, num_blocks, sample_block
+from ms2.datasets.blocks import SceneBlocks
 from ms2.datasets.card import write_card
 from ms2.datasets.croissant import write_croissant
 from ms2.datasets.folder import TEMPORARY_FOLDER, DataSetFolder, FolderError
@@ -25,6 +25,7 @@ from ms2.datasets.maps import DenseMaps, with_maps
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import ImageRecord, MapFile, ObjectLabel, Provenance
 from ms2.datasets.rendering import depth_arrays, describe_image, image_arrays
+from ms2.datasets.sequences.frames import SequenceBlocks
 from ms2.grammar.derivations import lengths
 from ms2.models.conditional.condition import Condition
 from ms2.models.mixed_scene_model import join_scenes
@@ -64,6 +65,8 @@ class Job:
         self.record_files = RecordFiles(self.files, plan.image, plan.depth, self.maps.suffixes)
         conditions = [Condition.parse(text, self.world.grammar) for text in plan.conditions]
         self.samplers = [self._sampler(part, conditions) for part in source.parts]
+        blocks = SceneBlocks if plan.frames is None else SequenceBlocks
+        self.images = blocks(plan, self.model, self.samplers, self.device)
         categories = categories_of(self.world, plan.classes)
         self.label_filter = LabelFilter(categories, plan.min_visibility, plan.min_pixels)
 
@@ -91,7 +94,7 @@ class Job:
     @property
     def blocks(self) -> range:
         """Numbers of the blocks."""
-        return range(num_blocks(self.plan.num_scenes))
+        return self.images.numbers
 
     def is_complete(self, block: int) -> bool:
         """Return whether all images and records of a block exist and are complete."""
@@ -99,31 +102,29 @@ class Job:
 
     def _missing(self, block: int) -> list[int]:
         """List the indices in a block that are still to be generated."""
-        return [i for i in block_indices(block, self.plan.num_scenes) if not self.record_files.is_complete(i)]
+        return [i for i in self.images.indices(block) if not self.record_files.is_complete(i)]
 
     def generate_block(self, block: int) -> int:
         """Render and write the missing images of a block; return the block's number of images.
 
-        All scenes of a block are sampled, whichever are missing: so an image depends on the data set's seed and its own
-        index only.
-
         Raises:
             UserError: If the renderer's labels are inconsistent, or a file cannot be written.
         """
-        indices, missing = block_indices(block, self.plan.num_scenes), self._missing(block)
+        indices, missing = self.images.indices(block), self._missing(block)
         if not missing:
             return len(indices)
-        rules, scenes, components = sample_block(self.model, self.samplers, self.plan.seed, block, self.device)
-        chosen = torch.tensor([i - indices.start for i in missing], device=self.device)
-        rules, scenes = rules[chosen], scenes[chosen]
+        shown = self.images.shown(missing)
+        rules, scenes, components, frames, following = self.images.sample(block, shown)
         world = self.world
         rendering = world.renderer.render_labelled(scenes)
         depths = depth_arrays(rendering) if self.plan.depth else None
         steps = lengths(world.grammar, rules).tolist()
         pixels, arrays = image_arrays(rendering), LabelArrays.from_rendering(rendering)
-        labelled = [self._labels(arrays, i, index) for i, index in enumerate(missing)]
-        maps = self.maps.render(scenes, rendering, [labels for labels, _ in labelled])
-        for i, (index, image_maps, (_, hidden)) in enumerate(zip(missing, maps, labelled, strict=True)):
+        labelled = [self._labels(arrays, i, index) for i, index in enumerate(shown)]
+        maps = self.maps.render(scenes, rendering, [labels for labels, _ in labelled], following)
+        for i, (index, image_maps, (_, hidden)) in enumerate(zip(shown, maps, labelled, strict=True)):
+            if index not in missing:
+                continue
             content = encode(pixels[i], self.plan.image)
             image = describe_image(self.record_files.image_name(index), content, rendering, i)
             made, depth = image_maps.files, None
@@ -134,7 +135,7 @@ class Job:
                 contents[path], depth = depth_content, MapFile(path, len(depth_content))
             record = ImageRecord(
                 image=image,
-                provenance=self._provenance(index, block, components[index - indices.start]),
+                provenance=self._provenance(index, block, components[i]),
                 derivation=rules[i, : steps[i]].tolist(),
                 scene=to_record(scenes, i, world.classes),
                 labels=image_maps.labels,
@@ -142,6 +143,7 @@ class Job:
                 depth=depth,
                 maps=files,
                 segments=image_maps.segments,
+                frame=frames[i],
             )
             self.record_files.write(record, {image.file: content, **contents})
         return len(indices)
@@ -183,7 +185,7 @@ class Job:
                 learned = model.parameters
                 drawn_by = "" if learned is None else type(learned).__name__
                 rendering = check_first_scenes(model.world, drawn[-1], drawn_by)
-        join_scenes(drawn)
+        self.images.check(join_scenes(drawn))
         if self.plan.depth and depth_arrays(rendering) is None:
             raise UserError(f"images of {type(self.world.renderer).__name__} have no depth: leave --depth out")
 
@@ -230,7 +232,7 @@ class Job:
         Raises:
             FolderError: If one is missing.
         """
-        return self.record_files.read(self.plan.num_scenes)
+        return self.record_files.read(self.plan.num_images)
 
     def finish(self) -> None:
         """Write the format files and the card from the records, and remove temporary files."""

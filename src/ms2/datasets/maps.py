@@ -14,14 +14,15 @@ from ms2.core.errors import UserError, suggest
 from ms2.core.images import encode
 from ms2.datasets.masks import encode_mask
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import ObjectLabel, Segment
+from ms2.datasets.records import FLOW_MAPS, ObjectLabel, Segment
+from ms2.datasets.sequences.flow import flow_files
 from ms2.render.base import Rendering
 from ms2.render.scene3d.renderer import Renderer3D
 from ms2.scene.batch import SceneBatch
 from ms2.world import World
 
 MAP_SUFFIXES: Mapping[str, str | None] = {
-    "panoptic": "png", "normals": "png", "amodal": None, "float_depth": "tiff",
+    "panoptic": "png", "normals": "png", "amodal": None, "float_depth": "tiff", **dict.fromkeys(FLOW_MAPS, "png"),
 }  # fmt: skip
 """Suffix of each map's files, by its name; None for masks, which records hold."""
 FLAT_MAPS = ("panoptic",)
@@ -55,6 +56,8 @@ class DenseMaps:
     - ``normals``: PNG: red, green and blue are 255 (n + 1) / 2 for the components along the camera's x (right), y
       (down) and z (forward); black for the sky.
     - ``float_depth``: TIFF of 32-bit floats: metres along the optical axis, infinite for the sky.
+    - ``flow_occ``, ``flow_noc``: PNG of 16 bits in KITTI's encoding: motion to the next frame of a sequence, u 64 +
+      2^15 and v 64 + 2^15, and 1 where it is valid: for all points, and for those that are visible in the next frame.
     - ``amodal``: masks of whole objects within the image, and what hides them, in the labels.
 
     Args:
@@ -82,7 +85,11 @@ class DenseMaps:
         return {name: suffix for name in self.names if (suffix := MAP_SUFFIXES[name]) is not None}
 
     def render(
-        self, scenes: SceneBatch, rendering: Rendering, labels: Sequence[Sequence[ObjectLabel]]
+        self,
+        scenes: SceneBatch,
+        rendering: Rendering,
+        labels: Sequence[Sequence[ObjectLabel]],
+        following: Sequence[int | None] = (),
     ) -> Iterator[ImageMaps]:
         """Render the maps of images, one image after the other.
 
@@ -90,6 +97,7 @@ class DenseMaps:
             scenes: The scenes.
             rendering: Their images and labels.
             labels: The labels of each image.
+            following: Index of the next frame of each image of a sequence; None where there is none.
         """
         renderer = self.world.renderer
         ids = segment_ids(rendering, len(renderer.surfaces)) if "panoptic" in self.names else None
@@ -97,9 +105,10 @@ class DenseMaps:
         if isinstance(renderer, Renderer3D):
             normals = renderer.normals(scenes).cpu().numpy() if "normals" in self.names else None
             depths = rendering.depth.cpu().numpy() if "float_depth" in self.names else None  # type: ignore[attr-defined]
+        flows = self._flows(scenes, rendering, following)
         amodal = self._amodal(scenes, rendering, labels) if "amodal" in self.names else iter(labels)
         for i, image_labels in enumerate(amodal):
-            files, segments = {}, None
+            files, segments = dict(next(flows, {})), None
             if ids is not None:
                 files["panoptic"] = encode(encode_ids(ids[i]), "png")
                 classes = [self.world.classes[c] if c >= 0 else "" for c in rendering.classes[i].tolist()]
@@ -109,6 +118,16 @@ class DenseMaps:
             if depths is not None:
                 files["float_depth"] = encode_floats(depths[i])
             yield ImageMaps(image_labels, files, segments)
+
+    def _flows(
+        self, scenes: SceneBatch, rendering: Rendering, following: Sequence[int | None]
+    ) -> Iterator[Mapping[str, bytes]]:
+        """Render the flow maps of each image, if asked for."""
+        renderer = self.world.renderer
+        names = [name for name in self.names if name in FLOW_MAPS]
+        if not names or not isinstance(renderer, Renderer3D):
+            return iter(())
+        return flow_files(renderer, scenes, rendering, following, names)
 
     def _amodal(
         self, scenes: SceneBatch, rendering: Rendering, labels: Sequence[Sequence[ObjectLabel]]

@@ -15,6 +15,8 @@ from ms2.scene.records import Json, RecordError, SceneRecord
 
 Box = Sequence[float]
 """x, y, width and height in pixels."""
+FLOW_MAPS = ("flow_occ", "flow_noc")
+"""Maps of motion to the next frame: of all points, and of those that are visible there, as KITTI has them."""
 JSON_TYPES: dict[Any, tuple[type, ...]] = {
     int: (int,), float: (int, float), str: (str,), NoneType: (NoneType,), dict: (dict,), Mapping: (dict,),
     Sequence: (list,),
@@ -73,6 +75,30 @@ class Segment:
     area: int
     bbox: Box
     object: int | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where an image is in a sequence.
+
+    Attributes:
+        sequence: Number of the sequence, that of its scene.
+        frame: Number of the frame in it, from 0.
+        num_frames: Number of frames of the sequence.
+        time: Seconds since its first frame.
+        pose: 3 x 4 matrix from the camera's axes, which 3D labels have, to the world's: x right, y ahead, z up, metres.
+    """
+
+    sequence: int
+    frame: int
+    num_frames: int
+    time: float
+    pose: Sequence[Sequence[float]]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no frame follows."""
+        return self.frame + 1 == self.num_frames
 
 
 @dataclass(frozen=True)
@@ -182,6 +208,7 @@ class ImageRecord:
         depth: Its depth image, if written.
         maps: Its maps by their names, if written.
         segments: Segments of its panoptic map, if written.
+        frame: Where it is in a sequence, if it is in one. An object's track is its index in the scene graph.
     """
 
     image: ImageFile
@@ -193,6 +220,7 @@ class ImageRecord:
     depth: MapFile | None = None
     maps: Mapping[str, MapFile] = field(default_factory=dict)
     segments: Sequence[Segment] | None = None
+    frame: Frame | None = None
 
     @property
     def stem(self) -> str:
@@ -215,6 +243,8 @@ class ImageRecord:
             found["maps"] = {name: _without_none(file) for name, file in self.maps.items()}
         if self.segments is not None:
             found["segments"] = [_without_none(segment) for segment in self.segments]
+        if self.frame is not None:
+            found["frame"] = _without_none(self.frame)
         return found
 
     @classmethod
@@ -235,6 +265,7 @@ class ImageRecord:
                 depth=None if found.get("depth") is None else _build(MapFile, found["depth"]),
                 maps={name: _build(MapFile, file) for name, file in found.get("maps", {}).items()},
                 segments=[_build(Segment, one) for one in found["segments"]] if "segments" in found else None,
+                frame=None if found.get("frame") is None else _build(Frame, found["frame"]),
             )
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, RecordError):

@@ -112,7 +112,7 @@ def check_renderable(scenes: SceneBatch, renderer: Renderer) -> SceneBatch:
         none = torch.zeros(scenes.classes.shape)
         scenes = scenes.with_attributes(**{attribute.name: none for attribute in renderer.attributes})
     used = {name: values[scenes.mask] for name, values in scenes.attributes.items()}
-    for wanted, found in ((renderer.attributes, used), (renderer.environment, scenes.environment)):
+    for wanted, found in ((renderer.bounds(scenes), used), (renderer.environment, scenes.environment)):
         for name, low, high, *_ in wanted:
             if name not in found:
                 raise RecordError(f"the scene lacks {name!r}, which {type(renderer).__name__} reads")

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ms2.core.errors import UserError
 from ms2.core.registry import Plugin
 from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
@@ -43,6 +44,27 @@ class ParameterPrior(Plugin, ABC, kind="parameter_priors"):
     def derive_attributes(self, scenes: SceneBatch) -> SceneBatch:
         """Recompute attributes that depend on mutable ones; differentiable in these."""
         return scenes
+
+    def animate(self, scenes: SceneBatch, num_frames: int, fps: float, generator: torch.Generator) -> SceneBatch:
+        """Continue scenes in time.
+
+        Args:
+            scenes: The scenes, at the time 0.
+            num_frames: Number of frames of each scene.
+            fps: Frames per second.
+            generator: Draws what is random of the motion.
+
+        Returns:
+            The frames of all scenes, one scene after the other. An object has the same index in all frames of its
+            scene, and the first is the scene itself, but for attributes that moving objects do not have.
+
+        Raises:
+            UserError: If scenes of this prior do not move.
+        """
+        raise UserError(
+            f"scenes of {type(self).__name__} do not move: sequences (--frames) are of 3D worlds whose parameter prior "
+            "has animate(), such as driving3d. Leave --frames out."
+        )
 
 
 def sample_uniform(

@@ -93,6 +93,10 @@ class Renderer(Plugin, ABC, kind="renderers"):
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b c h w"]:
         """Render images without labels."""
 
+    def bounds(self, scenes: SceneBatch) -> tuple[Attribute, ...]:
+        """Return the attributes of objects with the bounds that those of these scenes have to keep."""
+        return self.attributes
+
     def check_classes(self, classes: Sequence[str]) -> None:
         """Raise a `UserError` if the renderer is meant for other classes than a world's; most read indices alone.
 

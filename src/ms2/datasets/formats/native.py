@@ -24,7 +24,7 @@ from ms2.datasets.labelled_set import (
     stack_annotations,
 )
 from ms2.datasets.masks import decode_mask
-from ms2.datasets.records import ImageRecord, ObjectLabel, RecordError
+from ms2.datasets.records import FLOW_MAPS, ImageRecord, ObjectLabel, RecordError
 from ms2.metrics.average_precision import occlusion_level
 
 SUFFIX_BY_FORMAT = {"png": "png", "jpeg": "jpg"}
@@ -68,7 +68,9 @@ class RecordFiles:
         record = self._read(index)
         if record is None or not self._has_size(self.image_name(index), record.image.bytes):
             return False
-        expected = {self.map_name(name, index): record.maps.get(name) for name in self.maps}
+        ends = record.frame is not None and record.frame.is_last  # flow leads to the next frame
+        names = [name for name in self.maps if not (ends and name in FLOW_MAPS)]
+        expected = {self.map_name(name, index): record.maps.get(name) for name in names}
         if self.depth:
             expected[self.depth_name(index)] = record.depth
         return all(file is not None and self._has_size(name, file.bytes) for name, file in expected.items())
@@ -155,11 +157,12 @@ class GeneratedSet(LabelledSet):
         self.folder = expand_path(folder).absolute()
         self.masks, self.amodal, self.kitti_scale = masks, amodal, kitti_scale
         about = self._read_description()
-        number, available = about.get("num_scenes"), about.get("categories")
+        number, available, frames = about.get("num_scenes"), about.get("categories"), about.get("frames")
         if not (isinstance(number, int) and isinstance(available, list) and all(isinstance(n, str) for n in available)):
             raise DataSetError(f"{self.folder / 'dataset.json'} does not say num_scenes and categories: it is damaged")
         self.categories = choose_categories(categories, available, str(self.folder))
         scenes = sorted((self.folder / "scenes").glob("*.json"))
+        number *= frames if isinstance(frames, int) else 1
         if len(scenes) < number:
             raise DataSetError(
                 f"{self.folder} is not complete: it holds {len(scenes)} of {number} scenes. Run the same ms2 generate "

@@ -97,3 +97,10 @@ class Camera:
         rotation = torch.stack([right, down, ahead], 1)
         shift = -rotation[:, :, 2:] * height[:, None, None]
         return cls(focal, centre, torch.cat([rotation, shift], 2).float())
+
+
+def inverse_pose(pose: Float[Tensor, "b 3 4"]) -> Float[Tensor, "b 3 4"]:
+    """Invert poses: rotation and, in the last column, translation."""
+    rotation = pose[:, :, :3].double().mT
+    shift = -(rotation * pose[:, None, :, 3].double()).sum(2, keepdim=True)
+    return torch.cat([rotation, shift], 2).to(pose.dtype)

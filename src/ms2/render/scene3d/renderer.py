@@ -13,7 +13,7 @@ from torch import Tensor
 from ms2.core.errors import UserError
 from ms2.render.base import Renderer
 from ms2.render.scene3d.asset_report import AssetReport
-from ms2.render.scene3d.camera import Camera
+from ms2.render.scene3d.camera import Camera, inverse_pose
 from ms2.render.scene3d.engine import Engine, RasterOutput
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
@@ -90,6 +90,10 @@ class Renderer3D(Renderer):
             UserError: If the renderer takes none, or the folder can't be used.
         """
         raise UserError(f"{type(self).__name__} takes no meshes from a folder")
+
+    def poses(self, scenes: SceneBatch) -> Float[Tensor, "b 3 4"]:
+        """Compute the pose of the camera whose axes 3D labels have, from its axes to the world's."""
+        return inverse_pose(self.assemble(scenes).camera.pose)
 
     def normals(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
         """Compute normals in the camera's axes, x right, y down, z forward, of unit length; zeros for the sky.

@@ -124,6 +124,7 @@ class ObjectClass:
         post_mounted: Whether the object stands on a trunk or post, which alone determines its position, and crowns and
             arms may extend above other objects.
         random_lateral: Whether the lateral position is uniform over the strip, not near its middle.
+        speed: Speed in m/s on a free street, of classes that move in sequences.
     """
 
     spacing: float
@@ -136,6 +137,7 @@ class ObjectClass:
     faces_street: bool = False
     post_mounted: bool = False
     random_lateral: bool = False
+    speed: Range | None = None
 
 
 OBJECT_CLASSES: Mapping[str, ObjectClass] = {
@@ -144,6 +146,7 @@ OBJECT_CLASSES: Mapping[str, ObjectClass] = {
         scale=Range(0.95, 1.06),
         strips={"lane": 1.0, "outer": 1.0, "parking": 2.0},
         true_size=TrueSize("length", 3.0, 4.3, 5.8),
+        speed=Range(6.0, 12.0),
         vehicle_or_person=True,
     ),
     "truck": ObjectClass(
@@ -151,6 +154,7 @@ OBJECT_CLASSES: Mapping[str, ObjectClass] = {
         scale=Range(0.9, 1.05),
         strips={"lane": 1.0, "outer": 1.0},
         true_size=TrueSize("length", 5.0, 8.0, 20.0),
+        speed=Range(5.0, 10.0),
         vehicle_or_person=True,
     ),
     "cyclist": ObjectClass(
@@ -158,6 +162,7 @@ OBJECT_CLASSES: Mapping[str, ObjectClass] = {
         scale=Range(0.95, 1.05),
         strips={"edge": 2.0, "walk": 1.0},
         true_size=TrueSize("height", 1.2, 1.75, 2.1),
+        speed=Range(3.0, 6.0),
         max_turn=0.34,
         vehicle_or_person=True,
         either_way=True,
@@ -167,6 +172,7 @@ OBJECT_CLASSES: Mapping[str, ObjectClass] = {
         scale=Range(0.92, 1.08),
         strips={"walk": 1.0},
         true_size=TrueSize("height", 0.9, 1.75, 2.1),
+        speed=Range(0.8, 1.7),
         max_turn=0.34,
         vehicle_or_person=True,
         either_way=True,

@@ -27,6 +27,7 @@ from ms2.worlds.driving3d.declaration import (
     SCENARIO_SETTINGS,
 )
 from ms2.worlds.driving3d.draws import Draws, GeneratorDraws, SeededDraws, sample_seeds
+from ms2.worlds.driving3d.motion import animate_street
 from ms2.worlds.driving3d.places import Places
 from ms2.worlds.driving3d.strip_tables import STRIPS
 from ms2.worlds.driving3d.strips import (
@@ -139,6 +140,21 @@ class StreetLayout(ParameterPrior):
         return scenes.with_attributes(
             **placed, width=torch.where(vehicle, width, scenes.attributes["width"])
         ).with_environment(**{name: found.environment[name] for name in PLACED})
+
+    def animate(self, scenes: SceneBatch, num_frames: int, fps: float, generator: Generator) -> SceneBatch:
+        """Continue scenes in time: the camera drives, traffic follows its lanes, people walk; see `animate_street`."""
+        sizes = self._sizes(scenes)
+        return animate_street(scenes, sizes, self._vehicles(scenes), self.max_distance, num_frames, fps, generator)
+
+    def _sizes(self, scenes: SceneBatch) -> Float[Tensor, "2 b n"]:
+        """Look up width and length of objects on the ground."""
+        of, device = scenes.attributes, scenes.classes.device
+        object_class = (scenes.classes - FIRST_OBJECT_CLASS_INDEX).clamp(min=0)
+        number = _properties(self.assets, self.on_error, self.mesh_set, device)[0, object_class].long()
+        footprints = _footprints(self.assets, self.on_error, self.mesh_set, device)
+        chosen = (of["model"] * number).long().minimum(number - 1)
+        size = footprints.flatten(1)[:, object_class * footprints.shape[2] + chosen]
+        return size * torch.stack([of["width"], of["length"]])
 
     def _laid_out(self, scenes: SceneBatch, draws: Draws, places: Places | None) -> SceneBatch:
         """Sample the street, and the objects' sizes and placements."""

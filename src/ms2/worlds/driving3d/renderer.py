@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,15 +19,17 @@ from ms2.render.base import Rendering, asset_licence
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.asset_report import AssetReport
 from ms2.render.scene3d.calibration import read_projection
-from ms2.render.scene3d.camera import Camera
+from ms2.render.scene3d.camera import Camera, inverse_pose
 from ms2.render.scene3d.engine import Engine, check_size
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.renderer import Renderer3D, Scene3D
+from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.assets.mesh_classes import MeshSet
 from ms2.worlds.driving3d.declaration import ENVIRONMENT_ATTRIBUTES, OBJECT_ATTRIBUTES, OBJECTS, SCENARIOS
 from ms2.worlds.driving3d.mesh_tables import MeshTables, load_mesh_tables
+from ms2.worlds.driving3d.motion import CAMERA_X, CAMERA_Y
 from ms2.worlds.driving3d.street import ground_height, ground_instances
 from ms2.worlds.driving3d.surfaces import CITYSCAPES_IDS, SURFACES, surface_index, surface_table
 
@@ -79,7 +81,7 @@ class StreetView(Renderer3D):
     The world's axes are x to the right, y forward and z up, in metres, with the camera above the origin; yaw is
     counter-clockwise as seen from above, and 0 for objects that face away from the camera. ``width``, ``length`` and
     ``height`` are factors on the mesh's own size. Objects of the classes Rural, Suburban and Urban represent the scene
-    as a whole, and are not rendered.
+    as a whole, and are not rendered. In the frames of sequences the camera is above ``camera_x`` and ``camera_y``.
 
     Args:
         size: Height and width of the images in pixels.
@@ -223,7 +225,9 @@ class StreetView(Renderer3D):
         colour = tables.palette[object_class, (of["colour"] * colours).long().minimum(colours - 1)]
         scale = torch.stack([of["width"], of["length"], of["height"]], -1)
         position = torch.stack([of["x"], of["y"], ground_height(of["x"], of["y"], scenes)], -1)
-        mesh = torch.where(of["y"] > FAR_DISTANCE, tables.far[model], model)
+        # in sequences objects keep their mesh: what is seen of them in one frame is there in the next
+        far = (of["y"] > FAR_DISTANCE) & (CAMERA_Y not in scenes.environment)
+        mesh = torch.where(far, tables.far[model], model)
         return InstanceBatch.place_upright(torch.where(used, mesh, -1), position, of["yaw"], scale, colour)
 
     def _object_class(self, scenes: SceneBatch) -> Int[Tensor, "b n"]:
@@ -234,7 +238,18 @@ class StreetView(Renderer3D):
     def _camera(self, scenes: SceneBatch) -> Camera:
         of = scenes.environment
         p2 = self.projection.to(of["pitch"].device).expand(len(scenes), -1, -1)
-        return Camera.from_kitti(p2, self.size, self.size, of["camera_height"], of["pitch"], of["camera_yaw"])
+        camera = Camera.from_kitti(p2, self.size, self.size, of["camera_height"], of["pitch"], of["camera_yaw"])
+        return _moved(camera, scenes)
+
+    def bounds(self, scenes: SceneBatch) -> tuple[Attribute, ...]:
+        """Return the attributes of objects with their bounds; in sequences, objects may be behind the first frame's."""
+        if CAMERA_Y not in scenes.environment:
+            return self.attributes
+        return tuple(one._replace(low=-one.high) if one.name == "y" else one for one in self.attributes)
+
+    def poses(self, scenes: SceneBatch) -> Float[Tensor, "b 3 4"]:
+        """Compute the pose of KITTI's reference camera, in whose axes 3D boxes are, from its axes to the world's."""
+        return inverse_pose(_reference_camera(scenes).pose)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the meshes, which are large: copies collect them again."""
@@ -298,6 +313,24 @@ def _blurred(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return (rows[..., :-2, :] + rows[..., 1:-1, :]).add_(rows[..., 2:, :]).div_(9)
 
 
+def _reference_camera(scenes: SceneBatch) -> Camera:
+    """Build KITTI's reference camera, some centimetres beside the colour camera; its focal length is 1 here."""
+    of = scenes.environment
+    focal = torch.ones(len(scenes), 2, device=of["pitch"].device)
+    camera = Camera.from_pinhole(focal, 0 * focal, of["camera_height"], of["pitch"], of["camera_yaw"])
+    return _moved(camera, scenes)
+
+
+def _moved(camera: Camera, scenes: SceneBatch) -> Camera:
+    """Move cameras of sequences to where they are in each frame."""
+    of = scenes.environment
+    if CAMERA_Y not in of:
+        return camera
+    position = torch.stack([of[CAMERA_X], of[CAMERA_Y], torch.zeros_like(of[CAMERA_Y])], 1).double()
+    shift = (camera.pose[:, :, :3].double() * position[:, None]).sum(2)
+    return replace(camera, pose=torch.cat([camera.pose[:, :, :3], camera.pose[:, :, 3:] - shift[..., None].float()], 2))
+
+
 def _boxes3d(objects: InstanceBatch, hull: Float[Tensor, "a v 3"], scenes: SceneBatch) -> Float[Tensor, "b n 7"]:
     """Compute KITTI's 3D boxes, the smallest around the meshes as drawn; zeros for unused entries.
 
@@ -310,11 +343,7 @@ def _boxes3d(objects: InstanceBatch, hull: Float[Tensor, "a v 3"], scenes: Scene
         scenes: The scenes, for the heading of the objects and the camera's pose.
     """
     of, used = scenes.environment, objects.mesh >= 0
-    # in the axes of KITTI's reference camera, from which the colour camera is shifted by some centimetres
-    reference = Camera.from_pinhole(
-        torch.ones(len(scenes), 2, device=hull.device), torch.zeros(len(scenes), 2, device=hull.device),
-        of["camera_height"], of["pitch"], of["camera_yaw"],
-    )  # fmt: skip
+    reference = _reference_camera(scenes)
     turn = -(scenes.attributes["yaw"] - of["camera_yaw"][:, None]) - math.pi / 2
     turn = torch.where(used, (turn + math.pi) % (2 * math.pi) - math.pi, 0)
     # products of small matrices are rounded differently in other batches; in doubles that is not seen

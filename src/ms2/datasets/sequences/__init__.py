@@ -1,0 +1,1 @@
+"""Sequences: frames of scenes in motion, and what links one frame to the next."""
