@@ -70,10 +70,9 @@ def flow_steps(flow: Float[np.ndarray, "2 h w"], valid: Bool[np.ndarray, "h w"])
 def encode_deep(pixels: UInt16[np.ndarray, "h w 3"]) -> bytes:
     """Encode a colour image of 16 bits as PNG, which Pillow does not write."""
     height, width = pixels.shape[:2]
-    big = pixels.astype(">u2").reshape(height, -1)
-    above = np.vstack([np.zeros_like(big[:1]), big[:-1]]).view(np.uint8)
-    rows = big.view(np.uint8).reshape(height, -1) - above.reshape(height, -1)  # filter 2: differences to the row above
-    filtered = np.hstack([np.full((height, 1), 2, np.uint8), rows])
+    rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
+    differences = rows - np.vstack([np.zeros_like(rows[:1]), rows[:-1]])  # to the row above: filter 2
+    filtered = np.hstack([np.full((height, 1), 2, np.uint8), differences])
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(filtered.tobytes(), 6)), (b"IEND", b"")]
     return PNG_SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
