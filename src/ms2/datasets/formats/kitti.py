@@ -77,24 +77,12 @@ class KittiFormat(Format):
         folder.write("ImageSets/train.txt", "".join(f"{stem}\n" for stem in stems))
 
     def _text(self, record: ImageRecord) -> str:
-        lines = [self._line(label, record.image) for label in record.labels]
-        lines += [
-            f"{DONT_CARE} -1 -1 -10 {_box_text(label.bbox, record.image)} {UNKNOWN_3D}"
-            for label in record.hidden
-            if label.bbox is not None
+        lines = [
+            f"{label.category.capitalize()} {label.truncation or 0.0:.2f} {label_columns(label, record.image)}"
+            for label in record.labels
         ]
+        lines += [f"{DONT_CARE} -1 {columns}" for columns in ignored_columns(record)]
         return "".join(f"{line}\n" for line in lines)
-
-    def _line(self, label: ObjectLabel, image: ImageFile) -> str:
-        alpha, space = -10.0, UNKNOWN_3D
-        if label.box3d is not None:
-            h, w, length, x, y, z, yaw = label.box3d
-            alpha = (yaw - math.atan2(x, z) + math.pi) % (2 * math.pi) - math.pi
-            space = f"{h:.2f} {w:.2f} {length:.2f} {x:.2f} {y:.2f} {z:.2f} {yaw:.2f}"
-        level = int(occlusion_level(torch.tensor([float(label.visibility)])))
-        assert label.amodal_bbox is not None
-        box = _box_text(label.amodal_bbox, image)
-        return f"{label.category.capitalize()} {label.truncation or 0.0:.2f} {level} {alpha:.2f} {box} {space}"
 
     def usage(self) -> str:
         """Return usage with torchvision, which expects another folder name."""
@@ -105,6 +93,24 @@ class KittiFormat(Format):
             'if not Path("Kitti/raw").exists():\n    Path("Kitti").mkdir(exist_ok=True)\n'
             '    Path("Kitti/raw").symlink_to("..")\ndata = Kitti(".")\n```'
         )
+
+
+def label_columns(label: ObjectLabel, image: ImageFile) -> str:
+    """Format a label's columns from its occlusion on: angle, box, size, position and yaw."""
+    alpha, space = -10.0, UNKNOWN_3D
+    if label.box3d is not None:
+        h, w, length, x, y, z, yaw = label.box3d
+        alpha = (yaw - math.atan2(x, z) + math.pi) % (2 * math.pi) - math.pi
+        space = f"{h:.2f} {w:.2f} {length:.2f} {x:.2f} {y:.2f} {z:.2f} {yaw:.2f}"
+    level = int(occlusion_level(torch.tensor([float(label.visibility)])))
+    assert label.amodal_bbox is not None
+    return f"{level} {alpha:.2f} {_box_text(label.amodal_bbox, image)} {space}"
+
+
+def ignored_columns(record: ImageRecord) -> list[str]:
+    """Format the same columns of the areas that evaluation leaves out: what is visible of hidden objects."""
+    boxes = [label.bbox for label in record.hidden if label.bbox is not None]
+    return [f"-1 -10 {_box_text(box, record.image)} {UNKNOWN_3D}" for box in boxes]
 
 
 def _box_text(box: Sequence[float], image: ImageFile) -> str:
