@@ -81,7 +81,7 @@ class KittiFormat(Format):
             f"{label.category.capitalize()} {label.truncation or 0.0:.2f} {label_columns(label, record.image)}"
             for label in record.labels
         ]
-        lines += [f"{DONT_CARE} -1 {columns}" for columns in ignored_columns(record)]
+        lines += [f"{DONT_CARE} -1 {columns}" for columns in ignored_columns(record.hidden, record.image)]
         return "".join(f"{line}\n" for line in lines)
 
     def usage(self) -> str:
@@ -107,10 +107,10 @@ def label_columns(label: ObjectLabel, image: ImageFile) -> str:
     return f"{level} {alpha:.2f} {_box_text(label.amodal_bbox, image)} {space}"
 
 
-def ignored_columns(record: ImageRecord) -> list[str]:
+def ignored_columns(hidden: Sequence[ObjectLabel], image: ImageFile) -> list[str]:
     """Format the same columns of the areas that evaluation leaves out: what is visible of hidden objects."""
-    boxes = [label.bbox for label in record.hidden if label.bbox is not None]
-    return [f"-1 -10 {_box_text(box, record.image)} {UNKNOWN_3D}" for box in boxes]
+    boxes = [label.bbox for label in hidden if label.bbox is not None]
+    return [f"-1 -10 {_box_text(box, image)} {UNKNOWN_3D}" for box in boxes]
 
 
 def _box_text(box: Sequence[float], image: ImageFile) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 import orjson
 from jaxtyping import Bool, Float
 
-from ms2.core.errors import UserError
 from ms2.core.hashing import digest
 from ms2.core.images import encode
 from ms2.datasets.folder import DataSetFolder
@@ -17,8 +16,6 @@ from ms2.datasets.formats.sequences import SequenceFormat, frame_of, sequences
 from ms2.datasets.plan import Plan
 from ms2.datasets.records import ImageRecord, ObjectLabel
 from ms2.datasets.sequences.poses import quaternions, square_poses
-from ms2.render.scene3d.renderer import Renderer3D
-from ms2.world import World
 
 Row = dict[str, Any]
 VERSION = "v1.0-ms2"
@@ -74,19 +71,7 @@ class NuScenesFormat(SequenceFormat):
     visible pixels, as evaluation leaves out what has no points.
     """
 
-    def bind(self, world: World) -> None:
-        """Remember the world's classes that nuScenes has.
-
-        Raises:
-            UserError: If it has none.
-        """
-        ids = world.renderer.cityscapes_ids if isinstance(world.renderer, Renderer3D) else {}
-        self.classes = {name: CATEGORIES[i] for name, i in ids.items() if i in CATEGORIES}
-        if not self.classes:
-            raise UserError(
-                f"the format nuscenes has 3D boxes of people and vehicles, and {type(world.renderer).__name__} shows "
-                "none: leave it out"
-            )
+    types = CATEGORIES
 
     def write(self, folder: DataSetFolder, plan: Plan, categories: tuple[str, ...], records: Records) -> None:
         """Write the tables; link the images."""

@@ -5,6 +5,7 @@ A track is an object of a scene: its number is the object's index in the scene g
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
+from typing import Any
 
 from ms2.core.errors import UserError
 from ms2.datasets.folder import DataSetFolder
@@ -12,20 +13,40 @@ from ms2.datasets.formats.base import Format, Records
 from ms2.datasets.formats.kitti import ignored_columns, label_columns
 from ms2.datasets.formats.kitti_files import DONT_CARE
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import Frame, ImageRecord, ObjectLabel
+from ms2.datasets.records import Frame, ImageRecord
 from ms2.datasets.sequences.poses import relative_poses
 from ms2.render.scene3d.renderer import Renderer3D
 from ms2.world import World
 
 TRUNCATION_LEVELS = (0.15, 0.5)
 """Truncated fractions above which an object has KITTI's truncation level 1 and 2."""
+KITTI_TYPES: Mapping[int, str] = {
+    24: "Pedestrian", 25: "Cyclist", 26: "Car", 27: "Truck", 28: "Misc", 31: "Tram", 32: "Misc", 33: "Misc",
+}  # fmt: skip
+"""KITTI's type by Cityscapes' label id."""
 MOT_CLASSES: Mapping[int, int] = {24: 1, 25: 2, 26: 3, 27: 3, 28: 3, 32: 5, 33: 4}
 """MOTChallenge's class by Cityscapes' label id: pedestrian, person on a vehicle, car, motorbike and bicycle. It has no
 class for trucks and buses, which are cars here."""
 
+DISTRACTOR = 8
+"""MOTChallenge's class of what evaluation leaves out."""
+
 
 class SequenceFormat(Format, selectable=False):
-    """Base class of formats of sequences."""
+    """Base class of formats of sequences.
+
+    Attributes:
+        types: What the format calls classes of people and vehicles, by Cityscapes' label id; empty if it has no tracks.
+        classes: The same by the world's classes.
+    """
+
+    types: Mapping[int, Any] = {}
+    classes: Mapping[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Name by which users select the format."""
+        return type(self).__name__.removesuffix("Format").lower()
 
     def check(self, plan: Plan) -> None:
         """Raise an error unless there are frames, in PNG, which readers of these formats look for.
@@ -33,11 +54,24 @@ class SequenceFormat(Format, selectable=False):
         Raises:
             UserError: If there are none, or images are others.
         """
-        name = type(self).__name__.removesuffix("Format").lower()
         if plan.frames is None:
-            raise UserError(f"the format {name} has sequences: give --frames, such as --frames 20 --fps 10")
+            raise UserError(f"the format {self.name} has sequences: give --frames, such as --frames 20 --fps 10")
         if plan.image != "png":
-            raise UserError(f"the format {name} has PNG images: leave --image jpeg out, or the format {name}")
+            raise UserError(f"the format {self.name} has PNG images: leave --image jpeg out, or the format {self.name}")
+
+    def bind(self, world: World) -> None:
+        """Remember the world's people and vehicles.
+
+        Raises:
+            UserError: If it has none that the format needs.
+        """
+        ids = world.renderer.cityscapes_ids if isinstance(world.renderer, Renderer3D) else {}
+        self.classes = {name: self.types[i] for name, i in ids.items() if i in self.types}
+        if self.types and not self.classes:
+            raise UserError(
+                f"the format {self.name} has tracks of people and vehicles, and {type(world.renderer).__name__} shows "
+                "none in 3D: leave it out"
+            )
 
 
 def frame_of(record: ImageRecord) -> Frame:
@@ -55,9 +89,12 @@ def sequences(records: Records) -> Iterator[tuple[str, list[ImageRecord]]]:
 class KittiTrackingFormat(SequenceFormat):
     """KITTI's tracking format in ``kitti_tracking``: ``training/image_02``, ``label_02``, ``calib``; and ``poses``.
 
-    Boxes, types and DontCare areas are as in KITTI's detection format, but that truncation has three levels. ``poses``
-    has KITTI's odometry format: for each frame the 3 x 4 matrix from its camera's axes to those of the first frame's.
+    People and vehicles have tracks; other classes are left out. Boxes and DontCare areas are as in KITTI's detection
+    format, but that truncation has three levels. ``poses`` has KITTI's odometry format: for each frame the 3 x 4 matrix
+    from its camera's axes to those of the first frame's.
     """
+
+    types = KITTI_TYPES
 
     def write(self, folder: DataSetFolder, plan: Plan, categories: tuple[str, ...], records: Records) -> None:
         """Write labels, calibration and poses of each sequence, and the list of them; link the images."""
@@ -65,7 +102,7 @@ class KittiTrackingFormat(SequenceFormat):
         for name, frames in sequences(records):
             for record in frames:
                 folder.link(f"{root}/training/image_02/{name}/{frame_of(record).frame:06d}.png", record.image.file)
-            lines = [line for record in frames for line in _tracking_lines(record)]
+            lines = [line for record in frames for line in self._lines(record)]
             folder.write_if_changed(f"{root}/training/label_02/{name}.txt", "".join(lines))
             projection = frames[0].image.projection
             assert projection is not None
@@ -74,7 +111,19 @@ class KittiTrackingFormat(SequenceFormat):
             text = "".join(" ".join(f"{value:.9e}" for value in pose) + "\n" for pose in poses.reshape(-1, 12).tolist())
             folder.write_if_changed(f"{root}/poses/{name}.txt", text)
             listed.append(f"{name} empty 000000 {len(frames):06d}\n")
-        folder.write(f"{root}/evaluate_tracking.seqmap.training", "".join(listed))
+        folder.write(f"{root}/training/evaluate_tracking.seqmap.training", "".join(listed))
+
+    def _lines(self, record: ImageRecord) -> Iterator[str]:
+        """Format the lines of a frame."""
+        number = frame_of(record).frame
+        for label in record.labels:
+            if label.category in self.classes:
+                level = sum((label.truncation or 0.0) > limit for limit in TRUNCATION_LEVELS)
+                columns = label_columns(label, record.image)
+                yield f"{number} {label.object} {self.classes[label.category]} {level} {columns}\n"
+        hidden = [label for label in record.hidden if label.category in self.classes]
+        for columns in ignored_columns(hidden, record.image):
+            yield f"{number} -1 {DONT_CARE} -1 {columns}\n"
 
     def usage(self) -> str:
         """Return usage with TrackEval."""
@@ -82,19 +131,8 @@ class KittiTrackingFormat(SequenceFormat):
             "KITTI tracking, `kitti_tracking/`; with TrackEval:\n\n"
             "```python\nimport trackeval\n\n"
             'data = trackeval.datasets.Kitti2DBox({"GT_FOLDER": "kitti_tracking/training", '
-            '"TRACKERS_FOLDER": "trackers"})\n```'
+            '"SPLIT_TO_EVAL": "training", "TRACKERS_FOLDER": "trackers"})\n```'
         )
-
-
-def _tracking_lines(record: ImageRecord) -> Iterator[str]:
-    """Format the lines of a frame."""
-    number = frame_of(record).frame
-    for label in record.labels:
-        level = sum((label.truncation or 0.0) > limit for limit in TRUNCATION_LEVELS)
-        columns = label_columns(label, record.image)
-        yield f"{number} {label.object} {label.category.capitalize()} {level} {columns}\n"
-    for columns in ignored_columns(record):
-        yield f"{number} -1 {DONT_CARE} -1 {columns}\n"
 
 
 def tracking_calibration(projection: Sequence[Sequence[float]]) -> str:
@@ -109,22 +147,10 @@ class MotFormat(SequenceFormat):
     """MOTChallenge's format in ``mot``: ``train/ms2-0000/img1``, ``gt/gt.txt``, ``seqinfo.ini``; and ``seqmaps``.
 
     People and vehicles have tracks, numbered from 1; boxes enclose whole objects within the image, and count from 1.
-    Hidden objects of which something is visible are listed, but not to be considered. Other classes are left out.
+    What is visible of hidden objects is a distractor, which evaluation leaves out. Other classes are left out.
     """
 
-    def bind(self, world: World) -> None:
-        """Remember the world's classes that MOTChallenge has.
-
-        Raises:
-            UserError: If it has none.
-        """
-        ids = world.renderer.cityscapes_ids if isinstance(world.renderer, Renderer3D) else {}
-        self.classes = {name: MOT_CLASSES[i] for name, i in ids.items() if i in MOT_CLASSES}
-        if not self.classes:
-            raise UserError(
-                f"the format mot has tracks of people and vehicles, and {type(world.renderer).__name__} shows none: "
-                "leave it out"
-            )
+    types = MOT_CLASSES
 
     def write(self, folder: DataSetFolder, plan: Plan, categories: tuple[str, ...], records: Records) -> None:
         """Write boxes and description of each sequence, and the list of them; link the images."""
@@ -146,16 +172,13 @@ class MotFormat(SequenceFormat):
 
     def _lines(self, record: ImageRecord) -> Iterator[str]:
         """Format the lines of a frame: frame, track, box, whether to consider it, class, visible fraction."""
-        considered = [(label, label.amodal_bbox, 1) for label in record.labels]
-        ignored = [(label, label.bbox, 0) for label in record.hidden]
-        for label, box, flag in (*considered, *ignored):
+        shown = [(label, label.amodal_bbox, f"1,{self.classes.get(label.category)}") for label in record.labels]
+        hidden = [(label, label.bbox, f"0,{DISTRACTOR}") for label in record.hidden]
+        for label, box, kind in (*shown, *hidden):
             if label.category in self.classes and box is not None:
-                yield self._line(frame_of(record).frame + 1, label, box, flag)
-
-    def _line(self, frame: int, label: ObjectLabel, box: Sequence[float], flag: int) -> str:
-        x, y, w, h = box
-        place = f"{x + 1:.2f},{y + 1:.2f},{w:.2f},{h:.2f}"
-        return f"{frame},{label.object + 1},{place},{flag},{self.classes[label.category]},{label.visibility:.3f}\n"
+                x, y, w, h = box
+                place = f"{x + 1:.2f},{y + 1:.2f},{w:.2f},{h:.2f}"
+                yield f"{frame_of(record).frame + 1},{label.object + 1},{place},{kind},{label.visibility:.3f}\n"
 
     def usage(self) -> str:
         """Return usage with TrackEval."""
