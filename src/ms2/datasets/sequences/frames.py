@@ -7,7 +7,7 @@ import torch
 from ms2.core.seeding import generator
 from ms2.datasets.blocks import BLOCK_SIZE, Block, SceneBlocks
 from ms2.datasets.plan import Plan
-from ms2.datasets.records import Frame
+from ms2.datasets.records import FLOW_MAPS, Frame
 from ms2.models.mixed_scene_model import MixedSceneModel
 from ms2.models.scene_model import Sampler, SceneModel
 from ms2.render.scene3d.renderer import Renderer3D
@@ -62,8 +62,9 @@ class SequenceBlocks(SceneBlocks):
         self.model.world.parameter_prior.animate(scenes[:1], self.num_frames, self.plan.fps, draw)
 
     def shown(self, missing: Sequence[int]) -> list[int]:
-        """Add the frames after missing ones, to which flow leads."""
-        after = {i + 1 for i in missing if not self._is_last(i)}
+        """Add the frames after missing ones if flow was asked for, which leads to them."""
+        flow = any(name in FLOW_MAPS for name in self.plan.maps)
+        after = {i + 1 for i in missing if flow and not self._is_last(i)}
         return sorted({*missing, *after})
 
     def sample(self, block: int, wanted: Sequence[int]) -> Block:
