@@ -225,9 +225,11 @@ class StreetView(Renderer3D):
         colour = tables.palette[object_class, (of["colour"] * colours).long().minimum(colours - 1)]
         scale = torch.stack([of["width"], of["length"], of["height"]], -1)
         position = torch.stack([of["x"], of["y"], ground_height(of["x"], of["y"], scenes)], -1)
-        # in sequences objects keep their mesh: what is seen of them in one frame is there in the next
-        far = (of["y"] > FAR_DISTANCE) & (CAMERA_Y not in scenes.environment)
-        mesh = torch.where(far, tables.far[model], model)
+        mesh = model
+        if (
+            CAMERA_Y not in scenes.environment
+        ):  # in sequences objects keep their mesh, so that flow leads to what it shows
+            mesh = torch.where(of["y"] > FAR_DISTANCE, tables.far[model], model)
         return InstanceBatch.place_upright(torch.where(used, mesh, -1), position, of["yaw"], scale, colour)
 
     def _object_class(self, scenes: SceneBatch) -> Int[Tensor, "b n"]:
