@@ -14,7 +14,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 OR_NONE := $(if $(ARGS),|| [ $$? -eq 5 ])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test configs lint types dist docs bench ops results memory clean
+.PHONY: help demo test ray configs lint types dist docs bench ops results memory clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ demo: $(INSTALLED) ## learn the structure of MultiMNIST scenes, the quick settin
 test: $(INSTALLED) ## run the tests
 	$(ONE_THREAD) $(BIN)/pytest -n 3 --dist worksteal --ignore tests/cli/test_wandb.py $(ARGS) $(OR_NONE)
 	$(ONE_THREAD) $(BIN)/pytest tests/cli/test_wandb.py $(ARGS) $(OR_NONE) # alone: on busy cores wandb's own process falls behind
+
+ray: $(INSTALLED) ## make data sets by a Ray cluster of two machines here, one of which is killed; two minutes
+	MS2_RAY=1 $(ONE_THREAD) $(BIN)/pytest tests/datasets/test_ray.py $(ARGS)
 
 configs: $(INSTALLED) ## run every shipped configuration to its end, with small images and batches; part of make test
 	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist worksteal --durations=0 --durations-min=1 tests/cli/test_configs.py \

@@ -2,21 +2,25 @@
 
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from test_datasets import small
 from torch.utils.data import DataLoader
 
 import ms2
 from ms2.core.errors import UserError
-from ms2.datasets.formats.native import GeneratedSet
+from ms2.core.seeding import generator
+from ms2.datasets.formats.native import GeneratedSet, label_annotations
 from ms2.datasets.generate import generate
 from ms2.datasets.job import Job
-from ms2.datasets.labelled_set import Example, collate
+from ms2.datasets.labelled_set import Example, collate, stack_annotations
+from ms2.datasets.labels import LabelArrays, LabelError, LabelFilter, categories_of, image_labels
 from ms2.datasets.plan import Plan
-from ms2.datasets.stream import LabelledStream
+from ms2.datasets.stream import LabelledStream, block_annotations
 from ms2.models.opened_mixture import Opened, open_models
 from ms2.models.scene_model import SceneModel
 
@@ -103,6 +107,46 @@ def test_worlds_models_and_names_are_streamed(opened: Opened) -> None:
     assert named.categories == ("1", "7")  # in the world's order
     image, annotations = next(iter(named))
     assert image.shape == (3, 128, 128) and 2 in annotations["labels"]
+
+
+def test_annotations_of_a_block_are_those_of_each_image() -> None:
+    """Streets have hidden and truncated objects, and objects of several classes."""
+    world = small("driving3d").model.world
+    rendering = world.renderer.render_labelled(world.sample_prior(6, generator(0, "block")))
+    label_filter = LabelFilter(categories_of(world, ["car", "tree"]), 0.3, 20)
+    for masks, amodal in ((False, True), (True, False)):
+        found = block_annotations(rendering, world.classes, label_filter, masks, amodal, check_all=True)
+        size = world.renderer.size if masks else None
+        for i, (image, annotations) in enumerate(zip(rendering.image, found, strict=True)):
+            labels, hidden = image_labels(LabelArrays.from_rendering(rendering), i, world.classes, label_filter)
+            expected = label_annotations(labels, hidden, label_filter.categories, amodal, size)
+            pixels = (image * 255).to(torch.uint8)
+            assert_equal((pixels, annotations), (pixels, stack_annotations(pixels, expected, masks)))
+    assert sum(len(one["regions"]) for one in found) > 0 < sum(len(one["boxes"]) for one in found)
+
+
+FAULTS: dict[str, Callable[[Any], object]] = {
+    "a pixel of no object": lambda labels: labels.instances[1, 0, :1].fill_(labels.classes.shape[1]),
+    "a pixel of an unused entry": lambda labels: labels.classes[1].fill_(-1),
+    "a box of an invisible object": lambda labels: labels.instances[1].fill_(-1),
+    "a box that is too small": lambda labels: labels.visible_boxes[1, :, 2].copy_(labels.visible_boxes[1, :, 0]),
+    "a whole object smaller than its part": lambda labels: labels.boxes[1, :, 2].copy_(labels.boxes[1, :, 0]),
+    "no number": lambda labels: labels.visibility[1].fill_(torch.nan),
+    "more than all is visible": lambda labels: labels.visibility[1].fill_(1.5),
+    "pixels of what cannot be seen": lambda labels: labels.visibility[1].fill_(0),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_labels_that_contradict_pixels_are_refused(opened: Opened, fault: Callable[[Any], object]) -> None:
+    """Also where not all images are checked pixel by pixel, as `image_labels` does."""
+    world = opened.model.world
+    rendering = world.renderer.render_labelled(world.sample_prior(4, generator(3, "faults")))
+    label_filter = LabelFilter(categories_of(world), 0.1, 8)
+    block_annotations(rendering, world.classes, label_filter)
+    fault(rendering)
+    with pytest.raises(LabelError, match="of image 1 of its batch: .* The renderer's labels are at fault"):
+        block_annotations(rendering, world.classes, label_filter)
 
 
 def test_what_does_not_fit_is_explained(opened: Opened) -> None:

@@ -2,14 +2,15 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from ms2.cli.generate import chosen_device, default_workers, separate_settings
+from ms2.cli.generate import EXECUTOR_HELP, chosen_device, chosen_workers, separate_settings
 from ms2.core.bounds import BatchSize, PositiveFloat, PositiveInt, PositiveWorkers, Seed
 from ms2.core.errors import UserError
 from ms2.core.files import write_text
 from ms2.core.parsing import ArgumentParser
 from ms2.core.paths import OptionalPath, UserPath, Weights
+from ms2.datasets.generate import Executor
 from ms2.evaluation.callbacks import StageProgressBar
 from ms2.evaluation.detectors.architectures import ARCHITECTURES
 from ms2.evaluation.detectors.budget import DetectorBudget
@@ -52,6 +53,7 @@ def options(parser: ArgumentParser) -> None:
         type=PositiveWorkers | None,
         help="processes that generate; by default one for each core, or one with a GPU",
     )
+    add("--executor", choices=get_args(Executor), default="processes", help=f"of data sets, {EXECUTOR_HELP}")
     add("--device", type=str | None, help="cpu or cuda; a GPU by default where there is one")
 
 
@@ -68,8 +70,10 @@ def compare_command(command: "Command", argv: list[str]) -> None:
     args.classes = None if args.classes is None else tuple(args.classes)
     budget = DetectorBudget(**{f.name: getattr(args, f.name) for f in fields(DetectorBudget)})
     device, runs = chosen_device(args.device), list(map(str, args.runs))
-    workers = args.workers or default_workers(device)
-    _, table = compare_runs(runs, args.seeds, budget, settings, workers, device, StageProgressBar, args.mix)
+    workers = chosen_workers(args.workers, device, args.executor)
+    _, table = compare_runs(
+        runs, args.seeds, budget, settings, workers, device, StageProgressBar, args.mix, args.executor
+    )
     print(table)
     last = Path(runs[-1]) / "compare" / "table.md"
     write_text(last, table + "\n")

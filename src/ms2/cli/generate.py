@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
@@ -13,7 +13,7 @@ from ms2.core.parsing import ArgumentParser
 from ms2.core.paths import OptionalPath, UserPath
 from ms2.core.process_variables import process_number
 from ms2.datasets.formats.base import format_names
-from ms2.datasets.generate import generate
+from ms2.datasets.generate import Executor, generate
 from ms2.datasets.job import Job
 from ms2.datasets.maps import MAP_SUFFIXES
 from ms2.datasets.plan import Plan
@@ -22,6 +22,10 @@ from ms2.models.opened_mixture import open_models
 
 if TYPE_CHECKING:
     from ms2.cli.commands import Command
+
+EXECUTOR_HELP = (
+    "what generates: processes of this machine, or the Ray cluster of RAY_ADDRESS, --workers blocks at a time"
+)
 
 
 def options(parser: ArgumentParser) -> None:
@@ -57,6 +61,7 @@ def options(parser: ArgumentParser) -> None:
     add("--min_visibility", type=Fraction, default=Plan.min_visibility, help=visibility)
     add("--min_pixels", type=PositiveInt, default=Plan.min_pixels, help="fewest visible pixels of a labelled object")
     add("--workers", type=PositiveWorkers | None, help="processes; by default one for each core, or one with a GPU")
+    add("--executor", choices=get_args(Executor), default="processes", help=EXECUTOR_HELP)
     add("--device", type=str | None, help="cpu, cuda, ...; a GPU by default where there is one")
 
 
@@ -84,9 +89,9 @@ def generate_command(command: "Command", argv: list[str]) -> None:
     )
     rank, world_size, local = process_number("RANK"), process_number("WORLD_SIZE", 1), process_number("LOCAL_RANK")
     device = chosen_device(args.device, local)
-    workers = args.workers or default_workers(device)
+    workers = chosen_workers(args.workers, device, args.executor)
     root = args.output or Path("data") / source.name
-    if generate(Job(source, plan, root, device), workers, rank, world_size):
+    if generate(Job(source, plan, root, device), workers, rank, world_size, executor=args.executor):
         for part in source.parts:
             if part.model.structure is None:
                 print(f"structure is drawn from the prior of {part.name}, not from a learned model")
@@ -114,6 +119,11 @@ def chosen_device(name: str | None, local_rank: int = 0) -> str:
 def default_workers(device: str) -> int:
     """Number of processes to generate with: one for each core, or one with a GPU."""
     return 1 if torch.device(device).type != "cpu" else available_cores()
+
+
+def chosen_workers(workers: int | None, device: str, executor: Executor) -> int | None:
+    """Return the number of workers that was asked for, or the default; None for all that a Ray cluster has."""
+    return workers if workers or executor == "ray" else default_workers(device)
 
 
 def available_cores() -> int:

@@ -1,12 +1,13 @@
 """Parallel generation of a data set's blocks."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from tqdm import tqdm
@@ -14,21 +15,34 @@ from tqdm import tqdm
 from ms2.core.errors import UserError
 from ms2.datasets.job import Job
 from ms2.datasets.plan import Plan
+from ms2.datasets.ray_executor import generate_blocks_by_ray
 from ms2.datasets.rendering import single_threaded
 from ms2.models.opened_mixture import Opened
 
+Executor = Literal["processes", "ray"]
+"""What generates the blocks: processes of this machine, or a Ray cluster."""
 
-def generate(job: Job, workers: int = 1, rank: int = 0, world_size: int = 1, progress: bool = True) -> bool:
+
+def generate(
+    job: Job,
+    workers: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: bool = True,
+    executor: Executor = "processes",
+) -> bool:
     """Generate the missing images of a data set, with several workers and machines.
 
     Machines that share a folder each generate a part of the blocks; the one that finishes last writes the format files.
 
     Args:
         job: The data set.
-        workers: Number of processes that this command starts.
+        workers: Number of processes that this command starts, one by default; or of blocks that a Ray cluster makes at
+            a time, by default one for each of its cores, or GPUs.
         rank: Index of this command among those that share the data set, from 0; torchrun's ``RANK``.
         world_size: Number of commands that share the data set; torchrun's ``WORLD_SIZE``.
         progress: Whether to show a progress bar.
+        executor: ``processes`` of this machine, or ``ray``: a Ray cluster whose machines all see the folder.
 
     Returns:
         Whether the data set is complete.
@@ -40,7 +54,8 @@ def generate(job: Job, workers: int = 1, rank: int = 0, world_size: int = 1, pro
     mine = job.blocks[rank::world_size]
     total = sum(len(job.images.indices(block)) for block in mine)
     with tqdm(total=total, desc="generating", unit="image", disable=None if progress else True) as bar:
-        for number in _generate_blocks(job, mine, min(workers, len(mine))):
+        generate_blocks = generate_blocks_by_ray if executor == "ray" else _generate_blocks
+        for number in generate_blocks(job, mine, workers):
             bar.update(number)
     if not all(job.is_complete(block) for block in job.blocks if block not in mine):
         return False
@@ -48,8 +63,9 @@ def generate(job: Job, workers: int = 1, rank: int = 0, world_size: int = 1, pro
     return True
 
 
-def _generate_blocks(job: Job, blocks: range, workers: int) -> Iterator[int]:
+def _generate_blocks(job: Job, blocks: Sequence[int], workers: int | None = None) -> Iterator[int]:
     """Generate blocks; yield the number of images of each one when it is complete."""
+    workers = min(workers or 1, len(blocks))
     if workers <= 1:
         with single_threaded():
             yield from map(job.generate_block, blocks)

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback
 from ms2.core.errors import UserError
 from ms2.core.settings import fingerprint, settings_of, source_fingerprint
 from ms2.datasets.formats.native import GeneratedSet
-from ms2.datasets.generate import generate
+from ms2.datasets.generate import Executor, generate
 from ms2.datasets.job import Job
 from ms2.datasets.labelled_set import LabelledSet
 from ms2.datasets.plan import Plan
@@ -49,9 +49,10 @@ def compare_rows(
     seed: int,
     budget: DetectorBudget,
     folder: Path,
-    workers: int = 1,
+    workers: int | None = None,
     device: str = "cpu",
     progress_bar: MakeProgressBar | None = None,
+    executor: Executor = "processes",
 ) -> ComparisonResult:
     """Train and evaluate one detector per row, with one seed.
 
@@ -62,9 +63,10 @@ def compare_rows(
         seed: Seed of data sets and detectors.
         budget: Training and test budget of each row.
         folder: Where data sets and detectors are written.
-        workers: Processes that generate.
+        workers: Processes that generate, one by default; or blocks of images at a time of a Ray cluster.
         device: Device to sample and to train on.
         progress_bar: Makes the progress bars of training and testing.
+        executor: What generates the data sets.
 
     Raises:
         UserError: If there are no labelled images to test on, or too few images or steps.
@@ -82,7 +84,7 @@ def compare_rows(
     real = None if run.image_distances is None else target_features(run.image_distances, run.target, device)
     jobs = {title: _data_job(run, title, test.categories, budget, seed, place, device) for title in run.rows}
     for title, job in jobs.items():
-        generate(job, workers)
+        generate(job, workers, executor=executor)
         sets[title] = GeneratedSet(job.root, test.categories, masks="mask" in budget.detector, amodal=test.amodal)
     if budget.real_bound:
         sets[REAL] = bound
@@ -144,10 +146,11 @@ def compare_runs(
     seeds: Sequence[int],
     budget: DetectorBudget,
     arguments: list[str],
-    workers: int = 1,
+    workers: int | None = None,
     device: str = "cpu",
     progress_bar: MakeProgressBar | None = None,
     mix: Mix | None = None,
+    executor: Executor = "processes",
 ) -> tuple[dict[str, dict[str, Interval]], str]:
     """Compare the rows of a run or of a mixture of runs over several seeds, or of several runs with a seed each.
 
@@ -156,10 +159,11 @@ def compare_runs(
         seeds: Seeds; with several runs that are not mixed, as many, one each.
         budget: Training and test budget of each row.
         arguments: More settings of the runs.
-        workers: Processes that generate.
+        workers: Processes that generate, one by default; or blocks of images at a time of a Ray cluster.
         device: Device to sample and to train on.
         progress_bar: Makes the progress bars of training and testing.
         mix: To mix the runs, ``even`` or the weight of each; what is measured is kept in the last one's folder.
+        executor: What generates the data sets.
 
     Returns:
         `summarise` of all results, and its Markdown table.
@@ -183,7 +187,8 @@ def compare_runs(
         folder = comparison_folder(Path(name), opened[name], budget)
         file = folder / f"seed{seed}.json"
         if not file.exists():
-            save_comparison(file, compare_rows(opened[name], seed, budget, folder, workers, device, progress_bar))
+            result = compare_rows(opened[name], seed, budget, folder, workers, device, progress_bar, executor)
+            save_comparison(file, result)
         results.append(load_comparison(file))
     summary = summarise(results)
     return summary, markdown_table(summary, object_numbers(results), notes_of(results))

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ms2.datasets.labelled_set import Annotations, Example, LabelledSet, LabelledSubset, collate
 from ms2.datasets.rendered_set import RenderedSet
+from ms2.datasets.stream import LabelledStream
 
 MAX_CACHED_BYTES = 4 * 2**30
 """Memory of the images and annotations that are kept; on a GPU at most half of what is free."""
@@ -89,8 +90,9 @@ def _moved(example: Example, device: torch.device) -> Example:
     return image.to(device), {name: value.to(device) for name, value in annotations.items()}
 
 
-def default_workers(data: LabelledSet, device: torch.device) -> int:
-    """Return the number of processes that read a set while a device is busy; none for scenes rendered in memory."""
+def default_workers(data: LabelledSet | LabelledStream, device: torch.device) -> int:
+    """Return the number of processes that read a set while a device is busy; none for what that device renders."""
     while isinstance(data, LabelledSubset):
         data = data.whole
-    return GPU_WORKERS if device.type == "cuda" and not isinstance(data, RenderedSet) else 0
+    rendered = isinstance(data, RenderedSet) or (isinstance(data, LabelledStream) and data.device.type != "cpu")
+    return GPU_WORKERS if device.type == "cuda" and not rendered else 0

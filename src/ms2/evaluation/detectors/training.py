@@ -13,6 +13,7 @@ from ms2.core.divergence import explained_divergence
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
 from ms2.datasets.labelled_set import Annotations, ApProtocol, LabelledSet, collate
+from ms2.datasets.stream import LabelledStream
 from ms2.evaluation.detectors.detector import Detector
 from ms2.evaluation.detectors.loading import CachedBatches, default_workers
 from ms2.metrics.average_precision import kitti_ap, mean_ap
@@ -21,7 +22,7 @@ from ms2.metrics.intervals import Interval
 
 def train_detector(
     detector: Detector,
-    data: LabelledSet,
+    data: LabelledSet | LabelledStream,
     path: Path | None = None,
     *,
     progress: bool = True,
@@ -31,15 +32,17 @@ def train_detector(
 ) -> dict[str, float]:
     """Train a detector for its `max_steps`, in place.
 
-    Images and annotations are read once and kept on the device, as long as memory suffices.
+    Images and annotations of a set are read once and kept on the device, as long as memory suffices, and shuffled;
+    samples of a stream are used once, in order. A stream that ends before the last step begins again.
 
     Args:
         detector: The detector.
-        data: Labelled images, with masks if the detector learns them.
+        data: Labelled images, with masks if the detector learns them; of a stream on the CPU, or on the device that
+            trains.
         path: File to save it to, see `load_detector`; None to save nothing.
         progress: Whether to show a progress bar.
         callbacks: Further callbacks, such as another progress bar.
-        num_workers: Processes that read images; by default some beside a GPU, and none beside a CPU.
+        num_workers: Processes that read images or make samples; by default some beside a GPU, and none beside a CPU.
         trainer: Further arguments of Lightning's Trainer, such as ``accelerator`` or ``precision``.
 
     Returns:
@@ -49,15 +52,14 @@ def train_detector(
         UserError: If the set has other categories, or lacks the masks.
     """
     _check(detector, data)
-    batches = ShuffledBatches(len(data), detector.batch_size, detector.max_steps, detector.seed)
-    if detector.architecture.startswith("maskrcnn") and "masks" not in data[0][1]:
+    start = time.monotonic()
+    fit = _trainer(progress, callbacks, max_steps=detector.max_steps, **trainer)
+    loader = _loader(detector, data, fit.strategy.root_device, num_workers)
+    learns_masks = detector.architecture.startswith("maskrcnn")
+    if learns_masks and not (data.masks if isinstance(data, LabelledStream) else "masks" in data[0][1]):
         raise UserError(
             f"{detector.architecture} learns masks, which the set lacks: read it with masks=True, or use fasterrcnn"
         )
-    start = time.monotonic()
-    fit = _trainer(progress, callbacks, max_steps=detector.max_steps, **trainer)
-    device = fit.strategy.root_device
-    loader = CachedBatches(data, batches, device, default_workers(data, device) if num_workers is None else num_workers)
     with explained_divergence(detector):
         fit.fit(detector.train(), loader)
     detector.eval()
@@ -145,12 +147,23 @@ class ShuffledBatches(Sampler[list[int]]):
             waiting = waiting[self.batch_size :]
 
 
+def _loader(
+    detector: Detector, data: LabelledSet | LabelledStream, device: torch.device, num_workers: int | None
+) -> CachedBatches | DataLoader[Any]:
+    """Return a loader of the batches to train on."""
+    workers = default_workers(data, device) if num_workers is None else num_workers
+    if isinstance(data, LabelledStream):
+        return DataLoader(data, detector.batch_size, collate_fn=collate, num_workers=workers)
+    batches = ShuffledBatches(len(data), detector.batch_size, detector.max_steps, detector.seed)
+    return CachedBatches(data, batches, device, workers)
+
+
 def _trainer(progress: bool, callbacks: Sequence[Callback], **settings: Any) -> Trainer:
     quiet = {"devices": 1, "logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     return Trainer(enable_progress_bar=progress, callbacks=list(callbacks), **(quiet | settings))
 
 
-def _check(detector: Detector, data: LabelledSet) -> None:
+def _check(detector: Detector, data: LabelledSet | LabelledStream) -> None:
     mine, theirs = ([name.casefold() for name in some.categories] for some in (detector, data))
     if mine != theirs:
         raise UserError(
