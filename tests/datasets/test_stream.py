@@ -145,7 +145,7 @@ def test_labels_that_contradict_pixels_are_refused(opened: Opened, fault: Callab
     label_filter = LabelFilter(categories_of(world), 0.1, 8)
     block_annotations(rendering, world.classes, label_filter)
     fault(rendering)
-    with pytest.raises(LabelError, match="of image 1 of its batch: .* The renderer's labels are at fault"):
+    with pytest.raises(LabelError, match=r"of image 1 of its batch: .* The renderer's labels are at fault"):
         block_annotations(rendering, world.classes, label_filter)
 
 

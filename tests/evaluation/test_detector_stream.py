@@ -1,5 +1,6 @@
 """Detectors trained on samples that are made meanwhile, beside those trained on a written set of the same samples."""
 
+import gc
 import importlib
 import sys
 from collections.abc import Iterator
@@ -21,32 +22,39 @@ from ms2.evaluation.detectors.training import evaluate_detector, train_detector
 from ms2.models.opened_mixture import Opened, open_models
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "shapes"
+pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")
 QUIET: dict[str, Any] = {"accelerator": "cpu", "progress": False}
 STEPS, BATCH = 30, 4
 
 
-@pytest.fixture(scope="module")
-def shapes() -> Iterator[Opened]:
-    """The world of squares and discs, whose module is forgotten afterwards."""
+@pytest.fixture(scope="module", autouse=True)
+def acme() -> Iterator[None]:
+    """The module of squares and discs, forgotten afterwards: its classes are plug-ins as long as they exist."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXAMPLE / "src"))
         patch.setattr(sys, "dont_write_bytecode", True)
         importlib.import_module("acme_shapes")
-        yield open_models([str(EXAMPLE / "shapes.yaml")], arguments=["--world.renderer.canvas=40"])
+        yield
     del sys.modules["acme_shapes"]
+    gc.collect()
 
 
-def written(shapes: Opened, folder: Path, number: int, seed: int) -> GeneratedSet:
-    assert generate(Job(shapes, Plan(number, seed, formats=()), folder), progress=False)
+def shapes() -> Opened:
+    return open_models([str(EXAMPLE / "shapes.yaml")], arguments=["--world.renderer.canvas=40"])
+
+
+def written(source: Opened, folder: Path, number: int, seed: int) -> GeneratedSet:
+    assert generate(Job(source, Plan(number, seed, formats=()), folder), progress=False)
     return GeneratedSet(folder)
 
 
-def test_a_detector_learns_from_a_stream_as_from_a_set(shapes: Opened, tmp_path: Path) -> None:
+def test_a_detector_learns_from_a_stream_as_from_a_set(tmp_path: Path) -> None:
     """Each sample is seen once in both, in another order."""
-    data = written(shapes, tmp_path / "set", STEPS * BATCH, 0)
-    test = written(shapes, tmp_path / "test", 48, 1)
+    source = shapes()
+    data = written(source, tmp_path / "set", STEPS * BATCH, 0)
+    test = written(source, tmp_path / "test", 48, 1)
     found = []
-    for samples in (data, LabelledStream(shapes, seed=0)):
+    for samples in (data, LabelledStream(source, seed=0)):
         detector = Detector(data.categories, max_steps=STEPS, batch_size=BATCH, lr=2e-3)
         train_detector(detector, samples, **QUIET)
         found.append(evaluate_detector(detector, test, resamples=100, **QUIET)["mean"])
@@ -55,11 +63,12 @@ def test_a_detector_learns_from_a_stream_as_from_a_set(shapes: Opened, tmp_path:
     assert of_stream.low <= of_set.high and of_set.low <= of_stream.high
 
 
-def test_what_a_stream_lacks_is_named_and_where_it_is_made(shapes: Opened) -> None:
-    stream = LabelledStream(shapes)
+def test_what_a_stream_lacks_is_named_and_where_it_is_made() -> None:
+    source = shapes()
+    stream = LabelledStream(source)
     with pytest.raises(UserError, match="maskrcnn_resnet18_fpn learns masks, which the set lacks"):
         train_detector(Detector(stream.categories, "maskrcnn_resnet18_fpn"), stream, **QUIET)
     with pytest.raises(UserError, match="the detector's categories are disc, but the set's are square, disc"):
         train_detector(Detector(["disc"]), stream, **QUIET)
-    on_gpu = LabelledStream(shapes, device="meta")
+    on_gpu = LabelledStream(source, device="meta")
     assert [default_workers(each, torch.device("cuda")) for each in (stream, on_gpu)] == [GPU_WORKERS, 0]

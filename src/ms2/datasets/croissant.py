@@ -51,8 +51,9 @@ def write_croissant(files: DataSetFolder, description: Json, label_filter: Label
         label_filter: Which objects are labelled.
         licence: Licence of the images.
     """
-    coco = files.root / COCO_FILE if "coco" in description["formats"] else None
-    files.write_json(FILE, croissant(description, label_filter, licence, coco), indent=True)
+    coco = files.root / COCO_FILE
+    there = "coco" in description["formats"] and coco.is_file()  # of a large set there are parts instead
+    files.write_json(FILE, croissant(description, label_filter, licence, coco if there else None), indent=True)
 
 
 def croissant(description: Json, label_filter: LabelFilter, licence: str, coco: Path | None = None) -> Json:

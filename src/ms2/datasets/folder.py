@@ -32,12 +32,12 @@ class DataSetFolder:
         self.root = root
         self._made: set[Path] = set()  # folders
 
-    def write(self, name: str, content: bytes | str | Iterable[str]) -> None:
+    def write(self, name: str, content: bytes | str | Iterable[str | bytes]) -> None:
         """Write a file atomically.
 
         Args:
             name: Path in the folder.
-            content: The content, or its lines if it is too long for memory.
+            content: The content, or its parts, such as lines, if it is too long for memory.
 
         Raises:
             FolderError: If there is no space or no permission.

@@ -57,7 +57,7 @@ def generate(
         generate_blocks = generate_blocks_by_ray if executor == "ray" else _generate_blocks
         for number in generate_blocks(job, mine, workers):
             bar.update(number)
-    if not all(job.is_complete(block) for block in job.blocks if block not in mine):
+    if not job.all_complete(block for block in job.blocks if block not in mine):
         return False
     job.finish()
     return True

@@ -1,9 +1,9 @@
 """A generation job: images and records in independent blocks, then formats and card."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ from ms2.models.opened_mixture import Opened
 from ms2.models.opening import OpenedModel
 from ms2.models.scene_model import Sampler
 from ms2.scene.records import to_record
+
+MAX_CARD_RECORDS = 100_000
+"""Records that a data set's card is counted from: of a million images their numbers are known to 1 %."""
 
 
 class Job:
@@ -95,6 +98,12 @@ class Job:
     def blocks(self) -> range:
         """Numbers of the blocks."""
         return self.images.numbers
+
+    def all_complete(self, blocks: Iterable[int]) -> bool:
+        """Return whether all images and records of blocks, which others generate, exist and are complete."""
+        if len(self.files.names("scenes")) < self.plan.num_scenes:
+            return False  # known without reading records
+        return all(map(self.is_complete, blocks))
 
     def is_complete(self, block: int) -> bool:
         """Return whether all images and records of a block exist and are complete."""
@@ -238,7 +247,9 @@ class Job:
         """Write the format files and the card from the records, and remove temporary files."""
         for each in self.formats:
             each.write(self.files, self.plan, self.categories, self.records)
-        write_card(self.files, self.description(), self.formats, self.label_filter, self.world, self.records)
+        number = self.plan.num_scenes
+        sampled = partial(self.record_files.read, number, -(-number // MAX_CARD_RECORDS))
+        write_card(self.files, self.description(), self.formats, self.label_filter, self.world, sampled)
         write_croissant(self.files, self.description(), self.label_filter, self.world.renderer.licence)
         self.files.clean()
 

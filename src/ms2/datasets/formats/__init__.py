@@ -8,6 +8,7 @@ from ms2.datasets.formats.nuscenes import NuScenesFormat
 from ms2.datasets.formats.panoptic import CityscapesFormat, PanopticFormat
 from ms2.datasets.formats.scenes3d import GLBFormat, USDFormat
 from ms2.datasets.formats.sequences import KittiFlowFormat, KittiTrackingFormat, MotFormat
+from ms2.datasets.formats.shards import ShardsFormat
 from ms2.datasets.formats.yolo import YoloFormat
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "MotFormat",
     "NuScenesFormat",
     "PanopticFormat",
+    "ShardsFormat",
     "USDFormat",
     "YoloFormat",
     "format_named",

@@ -23,6 +23,30 @@ class CocoFile(NamedTuple):
     faults: dict[Any, str]
 
 
+def read_coco_files(path: Path) -> CocoFile:
+    """Read an annotation file, or all files that match a pattern, as one.
+
+    Args:
+        path: The file, or a pattern such as ``annotations/instances_*.json``.
+
+    Raises:
+        DataSetError: If there is none, one is damaged, or two have other categories or the same images.
+    """
+    paths = sorted(path.parent.glob(path.name)) if "*" in path.name and not path.exists() else [path]
+    if not paths or not paths[0].is_file():
+        raise DataSetError(f"there is no file {path.absolute()}: give the annotations of a COCO set")
+    whole = read_coco(paths[0])
+    for other in paths[1:]:
+        part = read_coco(other)
+        if part.categories != whole.categories:
+            raise DataSetError(f"{other} has other categories than {paths[0]}: read them as two sets")
+        if twice := whole.images.keys() & part.images.keys():
+            raise DataSetError(f"{other} has image {min(twice, key=str)!r}, which is in another file of {path} too")
+        for mine, more in zip(whole[1:], part[1:], strict=True):
+            mine.update(more)
+    return whole
+
+
 def read_coco(path: Path) -> CocoFile:
     """Read an annotation file.
 

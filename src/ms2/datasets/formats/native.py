@@ -86,13 +86,17 @@ class RecordFiles:
             self.folder.write(name, content)
         self.folder.write_json(self.record_name(record.provenance.index), record.to_json())
 
-    def read(self, number: int) -> Iterator[ImageRecord]:
+    def read(self, number: int, step: int = 1) -> Iterator[ImageRecord]:
         """Iterate over the first records in order.
+
+        Args:
+            number: Number of records.
+            step: Read every n-th record alone.
 
         Raises:
             FolderError: If one is missing.
         """
-        for index in range(number):
+        for index in range(0, number, step):
             record = self._read(index)
             if record is None:
                 raise FolderError(
@@ -161,7 +165,8 @@ class GeneratedSet(LabelledSet):
         if not (isinstance(number, int) and isinstance(available, list) and all(isinstance(n, str) for n in available)):
             raise DataSetError(f"{self.folder / 'dataset.json'} does not say num_scenes and categories: it is damaged")
         self.categories = choose_categories(categories, available, str(self.folder))
-        scenes = sorted((self.folder / "scenes").glob("*.json"))
+        scenes = list((self.folder / "scenes").glob("*.json"))
+        scenes.sort(key=lambda path: (len(path.name), path.name))  # 1000000 has a digit more than 999999
         number *= frames if isinstance(frames, int) else 1
         if len(scenes) < number:
             raise DataSetError(
