@@ -1,4 +1,4 @@
-"""What sets of a million images need, at a thousandth of the size: files in parts, tar files, cards from some records."""
+"""What sets of a million images need, at a thousandth of the size: files in parts, tar files, cards of some records."""
 
 import io
 import json

@@ -98,7 +98,7 @@ def card_markdown(
             "![Some of the images, with boxes](sample.png)",
             *(["", f"![The first sequence, with tracks]({ANIMATION})"] if description.get("frames") else []),
             "",
-            *_contents(summary, label_filter, _num_images(description)),
+            *_contents(summary, label_filter, number_of_images(description)),
             "",
             "## How to load it",
             "",
@@ -125,17 +125,11 @@ def card_markdown(
     )
 
 
-def _num_images(description: dict[str, Any]) -> int:
-    """Return the number of images of a set: of its scenes, or of all frames of its sequences."""
-    number: int = description["num_scenes"] * (description.get("frames") or 1)
-    return number
-
-
 def _introduction(summary: DataSetSummary, description: dict[str, Any]) -> list[str]:
     height, width = description["size"]
     frames = description.get("frames")
     moving = f" They are {description['num_scenes']} sequences of {frames} frames." if frames else ""
-    conditions, images = description["conditions"], _num_images(description)
+    conditions, images = description["conditions"], number_of_images(description)
     objects = round(sum(summary.labelled.values()) * images / summary.images)
     about = "" if summary.images == images else "about "
     return [

@@ -33,14 +33,14 @@ from ms2.datasets.plan import Plan
 from ms2.datasets.records import ImageRecord
 from ms2.datasets.resize_crop import ResizeCrop
 
-IMAGES_PER_FILE = 100_000
-"""Images of an annotation file: of streets it has some 200 MB, for which Python takes 2 GB."""
+IMAGES_PER_FILE = 50_000
+"""Images of an annotation file: of streets it has 0.55 GB, for which Python takes 2.3 GB of memory."""
 
 
 class CocoFormat(Format):
     """COCO: ``annotations/instances.json`` with boxes and masks; ids of categories and annotations start at 1.
 
-    Of more than 100,000 images there are several files, ``instances_0000.json`` and so on, as readers load a whole file
+    Of more than 50,000 images there are several files, ``instances_0000.json`` and so on, as readers load a whole file
     into memory: each has the annotations of its images and all categories, and no id is used twice.
 
     Further keys of an annotation: ``amodal_bbox``, the whole object's box within the image; ``visibility``; in 3D
@@ -101,8 +101,8 @@ class CocoSet(LabelledSet):
 
     Args:
         images: Folder of the images.
-        annotations: COCO annotation file (JSON); or a pattern of several, such as ``annotations/instances_*.json``, with
-            the same categories.
+        annotations: COCO annotation file (JSON); or a pattern of several, such as ``annotations/instances_*.json``, of
+            equal categories.
         categories: Categories in the order of their labels, whatever their case; by default all of the file.
         category_map: Categories by their names in the file, for those to be renamed or merged.
         size: Height and width after a centre crop to that aspect ratio and resizing; null keeps each image's.
