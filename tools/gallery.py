@@ -124,7 +124,8 @@ def vertex_colours(part: Any) -> Pixels:
     material, given = part.visual.material, part.visual.vertex_attributes
     linear = np.ones((len(part.vertices), 3)) * np.asarray(material.baseColorFactor)[:3] / 255
     if "color" in given:
-        linear = linear * np.asarray(given["color"], float)[:, :3] / 255
+        stored = np.asarray(given["color"])[:, :3]
+        linear = linear * stored / (np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1)
     if material.baseColorTexture is not None:
         linear = linear * (np.asarray(material.baseColorTexture.convert("RGB"), float) / 255).mean((0, 1)) ** 2.2
     return 255 * linear ** (1 / 2.2)

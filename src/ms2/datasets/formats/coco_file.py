@@ -42,8 +42,9 @@ def read_coco_files(path: Path) -> CocoFile:
             raise DataSetError(f"{other} has other categories than {paths[0]}: read them as two sets")
         if twice := whole.images.keys() & part.images.keys():
             raise DataSetError(f"{other} has image {min(twice, key=str)!r}, which is in another file of {path} too")
-        for mine, more in zip(whole[1:], part[1:], strict=True):
-            mine.update(more)
+        whole.images.update(part.images)
+        whole.annotations.update(part.annotations)
+        whole.faults.update(part.faults)
     return whole
 
 
