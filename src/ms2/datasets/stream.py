@@ -247,7 +247,7 @@ def _suspicious_images(
     if arrays.boxes3d is not None:
         right &= np.isfinite(arrays.boxes3d).all(-1)
     wrong = (~right & (labels > 0)) | ((area > 0) & (arrays.classes < 0))
-    found: list[int] = (wrong.any(1) | areas[:, n:].any(1)).nonzero()[0].tolist()
+    found: list[int] = np.flatnonzero(wrong.any(1) | areas[:, n:].any(1)).tolist()
     return found
 
 
