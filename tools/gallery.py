@@ -135,11 +135,14 @@ def glb(root: Path) -> Pixels:
     """Triangles of the GLB file, the far ones first, lit from above, from a place behind the camera and above it."""
     import trimesh
 
+    scene = trimesh.load_scene(root / "glb" / f"{STEM}.glb")
     triangles, colours, facing = [], [], []
-    for part in trimesh.load_scene(root / "glb" / f"{STEM}.glb").dump():
-        triangles.append(part.triangles)
+    for node in scene.graph.nodes_geometry:  # a dump of the scene would lose colours of vertices
+        matrix, name = scene.graph[node]
+        part = scene.geometry[name]
+        triangles.append(trimesh.transform_points(part.triangles.reshape(-1, 3), matrix).reshape(-1, 3, 3))
+        facing.append(part.face_normals @ matrix[:3, :3].T)
         colours.append(vertex_colours(part)[part.faces].mean(1))
-        facing.append(part.face_normals)
     eye, (height, width) = np.array([-9.0, 10.0, 6.0]), (288, 640)
     forward = np.array([4.0, 0.0, -30.0]) - eye
     forward /= np.linalg.norm(forward)
