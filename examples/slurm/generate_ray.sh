@@ -15,6 +15,10 @@ set -euo pipefail
 port=${RAY_PORT:-6379} cores=${SLURM_CPUS_PER_TASK:-1}
 head=$(hostname)
 export RAY_ADDRESS="$head:$port" OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
+
+# Other users of the nodes may not use this cluster: srun hands the job's own token to all tasks.
+RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(od -An -N 16 -tx1 /dev/urandom | tr -d ' \n')}
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 ray start --head --port="$port" --num-cpus="$cores" --include-dashboard=false --block >/dev/null &
 trap 'kill $(jobs -p) 2>/dev/null' EXIT
 until (: >"/dev/tcp/$head/$port") 2>/dev/null; do sleep 1; done

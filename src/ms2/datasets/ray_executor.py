@@ -97,7 +97,7 @@ def _connected(ray: ModuleType) -> Iterator[None]:
     try:
         started_here: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started_here)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise _no_cluster(address, str(error).partition("\n")[0]) from error
     try:
         yield
