@@ -10,7 +10,9 @@ from helpers import abacus
 from torch import Generator
 
 from ms2.contracts import CONTRACTS, Outcome, check, check_first_batch, check_world
+from ms2.contracts.base import sample_scenes
 from ms2.contracts.checks import check_max_count, num_first_scenes
+from ms2.contracts.gradients import slopes, wrong_fraction
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator
 from ms2.features.base import TrainedExtractor
@@ -18,11 +20,13 @@ from ms2.features.dense import DenseCounts
 from ms2.features.resnet import ResNet
 from ms2.grammar.grammar import Grammar
 from ms2.priors.parameters import ParameterPrior
-from ms2.priors.structure import StructurePrior
+from ms2.priors.structure import ListLengthPrior, StructurePrior
 from ms2.render.base import Rendering
 from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
 from ms2.world import World
+from ms2.worlds.aerial2d.grammar import Aerial2D
+from ms2.worlds.aerial2d.priors import ScatteredCars
 from ms2.worlds.aerial2d.renderer import AerialView
 from ms2.worlds.multimnist.grammar import MultiMNIST
 from ms2.worlds.multimnist.priors import RandomDigits, UniformDigits, UniformPlacement
@@ -233,6 +237,15 @@ def test_a_broken_renderer_is_found(renderer: type[DigitCanvas], name: str, mess
 def test_a_broken_label_is_found(field: str, change: Callable[[Rendering], Any], name: str, message: str) -> None:
     findings = [str(one) for one in outcome_of(small(relabelled(field, change)(40, 12)), name).findings]
     assert any(finding.startswith(f"Relabelled.render_labelled: {message}") for finding in findings), findings
+
+
+def test_scenes_of_many_cars_have_the_derivatives_that_are_declared() -> None:
+    lengths = {"Roads": [0, 0, 0, 1.0], "Cars": [0.0] * 12 + [1.0]}  # 36 cars: often one begins to hide another
+    world = World(Aerial2D(), ListLengthPrior(lengths), ScatteredCars(), AerialView(canvas_size=96))
+    x = next(one for one in world.renderer.attributes if one.name == "x")
+    draw = generator(2, "crowded")
+    slope, measured, _ = slopes(world, sample_scenes(world, 24, draw), x, draw)
+    assert slope is not None and wrong_fraction(slope, measured) < 0.3
 
 
 # --- priors ---

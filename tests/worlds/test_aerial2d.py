@@ -334,6 +334,12 @@ def test_scenes_without_roads_have_scenery(layout: ParameterPrior) -> None:
     assert all(values.isfinite().all() for values in drawn.attributes.values())
 
 
+@pytest.mark.parametrize(("houses", "trees"), [(0, 0), (0, 3), (3, 0)])
+def test_scenery_may_be_left_out(houses: int, trees: int) -> None:
+    drawn = ScatteredCars(max_houses=houses, max_trees=trees).sample(scenes(UniformTraffic(), 50), rng())
+    assert bool((drawn.classes == HOUSE).any()) == bool(houses) and bool((drawn.classes == TREE).any()) == bool(trees)
+
+
 @pytest.mark.parametrize(
     ("given_", "said"),
     [

@@ -14,8 +14,11 @@ from ms2.world import World
 
 NUM_MOVED = 24
 """Scenes whose objects are moved."""
-STEP = 5e-4
-"""Step of finite differences, as a fraction of an attribute's bounds."""
+STEP = 1e-4
+"""Step of finite differences, as a fraction of an attribute's bounds: a small part of a pixel.
+
+Of scenes with 28 cars that move by 6e-3 m, 0.04 to 0.3 have a wrong slope; by 3e-2 m, 0.2 to 0.5 have.
+"""
 MAX_ERROR, MIN_FRACTION = 0.35, 0.5
 """Largest relative error of a slope, and the fraction of scenes that keep to it.
 
@@ -39,14 +42,14 @@ def gradients(world: World, draw: Generator) -> Iterator[Finding]:
             yield Finding(where, f"a derivative with respect to {attribute.name!r}", "none: the graph is cut")
         elif not bool(slope.isfinite().all()):
             yield Finding(where, f"a finite derivative with respect to {attribute.name!r}", "NaN or infinity")
-        elif (wrong := _wrong_fraction(slope, measured)) > 1 - MIN_FRACTION:
+        elif (wrong := wrong_fraction(slope, measured)) > 1 - MIN_FRACTION:
             expected = f"the derivative with respect to {attribute.name!r} that finite differences show"
             yield Finding(where, expected, f"another one in {wrong:.0%} of {NUM_MOVED} scenes")
         if stray:
             yield Finding(where, f"no derivative with respect to {attribute.name!r} of unused entries", "one")
 
 
-def _wrong_fraction(slope: Tensor, measured: Tensor) -> float:
+def wrong_fraction(slope: Tensor, measured: Tensor) -> float:
     """Compute the fraction of scenes whose slope is not the measured one."""
     allowed = MAX_ERROR * measured.abs() + ROUNDING * measured.abs().max()
     return float(((slope - measured).abs() > allowed).double().mean())

@@ -196,7 +196,8 @@ class ParallelRoads(ParameterPrior):
         # the nearest roads above and below, in the order of which roads are
         below = torch.searchsorted(roads, y).clamp(max=roads.shape[1] - 1)
         near = (y - roads.gather(1, (below - 1).clamp(min=0))).abs().minimum((y - roads.gather(1, below)).abs())
-        y, free = y.unflatten(1, (number, -1)), (near > (ROAD_WIDTH + plot * 0.75) / 2).unflatten(1, (number, -1))
+        tried = (number, MAX_PLACEMENT_TRIES)
+        y, free = y.unflatten(1, tried), (near > (ROAD_WIDTH + plot * 0.75) / 2).unflatten(1, tried)
         if others is not None:
             near_x = (x[:, :, None] - others.x[:, None]).abs() < (_plot("house") + plot) / 2
             near_y = (y[..., None] - others.y[:, None, None]).abs() < (_plot("house") * 0.75 + plot) / 2
