@@ -8,12 +8,16 @@ import torch
 import yaml
 
 from ms2.cli.commands import main
+from ms2.core.parsing import ArgumentParser
 from ms2.core.yaml_files import load_yaml
 from ms2.grammar.grammar import Grammar
 from ms2.models.checkpoints import STRUCTURE, grammar_metadata
-from ms2.models.opening import open_model
+from ms2.models.opening import open_model, parse_settings
 from ms2.models.structure import StructureModel
+from ms2.priors.histogram_placement import HistogramPlacement
+from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import ListLengthPrior
+from ms2.scene.batch import scenes_from_derivations
 
 
 def small_set(path: Path, num_images: int = 300) -> Path:
@@ -53,10 +57,18 @@ def test_a_world_and_its_account_are_written(tmp_path: Path, capsys: pytest.Capt
     assert grammar.classes == ("plate", "green_pea", "sun") and not grammar.lint()
     rules = prior.sample(grammar, 2000, torch.Generator().manual_seed(0))
     assert bool(prior.log_prob(grammar, rules).isfinite().all())
-    bounds = load_yaml((tmp_path / "out" / "attributes.yaml").read_text(encoding="utf-8"))
-    (pea,) = bounds["green pea"]
-    assert pea["relative_to"] == ["plate"] and 0.17 < pea["x"][0] < pea["x"][1] < 0.6
-    assert bounds["sun"][0]["y"] == [0.045, 0.045]
+    described = load_yaml((tmp_path / "out" / "parameters.yaml").read_text(encoding="utf-8"))["world"]
+    parser = ArgumentParser()
+    parser.add_argument("--parameter_prior", type=ParameterPrior)
+    places = parse_settings(parser, described)[1].parameter_prior
+    assert isinstance(places, HistogramPlacement) and places.classes == ["plate", "green_pea", "sun"]
+    assert places.ranges["sun"]["y"] == (0.045, 0.045)
+    assert places.units == {"green_pea": {"x": "width", "y": "height"}}
+    scenes = places.sample(scenes_from_derivations(grammar, rules), torch.Generator().manual_seed(0))
+    of, pea = scenes.attributes, scenes.classes == 1
+    inside = (of["x"] - scenes.parent_values(of["x"])) / 0.2  # a plate's width
+    # a plate's first pea is 3.5 from its left edge of 20, the second 11.5
+    assert 0.17 < float(inside[pea].min()) + 0.5 < 0.18 and 0.57 < float(inside[pea].max()) + 0.5 < 0.58
 
 
 def test_classes_are_chosen_and_ordered(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``ms2 induce`` and ``ms2 distill``: learn a grammar from labelled scenes, or its tables from a model."""
+"""``ms2 induce`` and ``ms2 distill``: learn a grammar from scenes, or its tables from a model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from ms2.cli import plugins
+from ms2.cli.read_images import check_classes, read_images
 from ms2.core.bounds import NonNegativeFloat, PositiveFloat, SampleSize, Seed
 from ms2.core.errors import UserError
+from ms2.core.files import write_text
 from ms2.core.paths import UserPath
 from ms2.core.seeding import generator
 from ms2.learning.induction.distill import distill
+from ms2.learning.induction.fit_settings import fit_settings
 from ms2.learning.induction.induce import choose_classes, induce
 from ms2.learning.induction.sources import check, read_source
+from ms2.learning.induction.writing import to_yaml
 from ms2.models.opening import open_model
 
 if TYPE_CHECKING:
@@ -21,14 +25,19 @@ if TYPE_CHECKING:
 
 BATCH = 1000
 """Derivations that are scored at once."""
+FIT_FILE = "fit.yaml"
+"""Configuration that goes on from readings of images."""
+MAX_STRAY = 0.1
+"""Fraction of the objects of a class up to which readings without the parent that the others have are left out."""
 
 
 def induce_command(command: "Command", argv: list[str]) -> None:
     """Learn the grammar, write it, and print the account."""
     parser = command.parser()
     source = (
-        "the annotation file of a COCO set; a folder of ms2 generate; a folder with KITTI's training/label_2; or one "
-        "with YOLO's data.yaml and labels. No image is read"
+        "the annotation file of a COCO set; a folder of ms2 generate; a folder with KITTI's training/label_2; one with "
+        "YOLO's data.yaml and labels, of which no image is read; or the folder of a run, whose extractor reads the "
+        "target's images"
     )
     parser.add_argument("source", type=UserPath, help=source)
     parser.add_argument("--output", type=UserPath, required=True, help="folder for the world and the account")
@@ -39,17 +48,24 @@ def induce_command(command: "Command", argv: list[str]) -> None:
     seconds = "time after which the best grammar so far is written"
     parser.add_argument("--seconds", type=PositiveFloat, default=240.0, help=seconds)
     args = parser.parse_args(argv)
-    folder = _folder(args.output)
-    table = read_source(Path(args.source))
+    folder, path = _folder(args.output), Path(args.source)
+    read = read_images(path) if (path / "config.yaml").is_file() else None
+    table = read_source(path) if read is None else check(read.table, f"what is read off the target of {path}")
     if args.classes is not None:
         table = check(choose_classes(table, args.classes), str(args.source))
     if args.parents != "given":
         nothing = torch.full_like(table.parent, -1)
         table = replace(table, parent=nothing, parents_known=args.parents == "none")
-    induced = induce(table, args.seconds)
-    induced.write(folder)
+    induced = induce(table, args.seconds) if read is None else induce(table, args.seconds, read.given, MAX_STRAY)
+    files = induced.write(folder)
+    if read is not None:
+        check_classes(induced.written, read)
+        world = {**induced.written.settings(), "parameter_prior": induced.placement}
+        settings = fit_settings(read.configuration, world, induced.hypothesis, induced.written)
+        write_text(folder / FIT_FILE, to_yaml({**settings, "name": folder.name}))
+        files.append(FIT_FILE)
     print(induced.account, end="")
-    print(f"\nwritten to {folder}: grammar.txt, world.yaml, attributes.yaml, account.txt")
+    print(f"\nwritten to {folder}: {', '.join(files)}")
 
 
 def distill_command(command: "Command", argv: list[str]) -> None:

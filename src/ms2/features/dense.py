@@ -165,11 +165,15 @@ class DenseCounts(TrainedExtractor):
 
     def expected_counts(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s"]:
         """Compute the expected number of objects in each slot."""
-        counts = self.densities(self._logits(images)).sum((2, 3))
+        counts = self.density_maps(images).sum((2, 3))
         if not self.half_cell_shift:
             return counts
         half = int(self.cell) // 2
-        return (counts + self.densities(self._logits(F.pad(images, (half, 0, half, 0)))).sum((2, 3))) / 2
+        return (counts + self.density_maps(F.pad(images, (half, 0, half, 0))).sum((2, 3))) / 2
+
+    def density_maps(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s i j"]:
+        """Compute the expected number of objects of each slot in each cell."""
+        return self.densities(self._logits(images))
 
     def densities(self, logits: Float[Tensor, "b k i j"]) -> Float[Tensor, "b s i j"]:
         """Compute the expected number of objects of each slot in each cell, from the cells' logits."""

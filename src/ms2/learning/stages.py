@@ -49,6 +49,17 @@ def stage_files(stage: Stage, cache: Path) -> StageFiles:
     return StageFiles(cache / f"{name}.pt", cache / f"{name}.ckpt")
 
 
+def load_stage(stage: Stage, cache: Path) -> StageRecord | None:
+    """Load the weights of a finished stage into its module; return None if they are not in the cache."""
+    path = stage_files(stage, cache).result
+    found = read_cached(path, lambda saved: _parse(stage, saved, path))
+    if found is None:
+        return None
+    weights, record = found
+    stage.trained_module.load_state_dict(weights)
+    return record
+
+
 def run_stage(
     stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Path, checkpoint_every: int = 50
 ) -> StageRecord:
@@ -61,10 +72,8 @@ def run_stage(
         checkpoint_every: Steps between checkpoints.
     """
     files = stage_files(stage, cache)
-    found = read_cached(files.result, lambda saved: _parse(stage, saved, files.result))
-    if found is not None:
-        weights, record = found
-        stage.trained_module.load_state_dict(weights)
+    record = load_stage(stage, cache)
+    if record is not None:
         say(f"{type(stage).__name__}: done before, taken from {files.result}")
         return replace(record, reused=True)
     trainer, checkpoints = make_trainer(stage), StageCheckpoint(files.checkpoint, checkpoint_every)

@@ -8,10 +8,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ms2.core.bounds import SampleSize, Seed
+from ms2.core.errors import UserError
 from ms2.core.seeding import generator
 from ms2.core.settings import fingerprint
 from ms2.datasets.blocks import BLOCK_SIZE, block_indices, num_blocks, sample_block
 from ms2.datasets.rendered_set import RenderedSet
+from ms2.grammar.grammar import Grammar
 from ms2.models.scene_model import SceneModel
 from ms2.priors.parameters import ParameterPrior
 from ms2.priors.structure import StructurePrior
@@ -33,6 +35,11 @@ class Synthetic(Target):
         parameter_prior: The hidden distribution of parameters; the world's by default.
         num_images: Number of images.
         seed: Seed of the scenes.
+        grammar: The grammar of the hidden structure prior; the world's by default. Another one is for worlds whose
+            grammar is learned: its classes must be the first of the world's.
+
+    Raises:
+        UserError: If the world has other classes than the hidden grammar.
 
     Example:
         >>> target = Synthetic(world, world.structure_prior, num_images=16)
@@ -49,9 +56,15 @@ class Synthetic(Target):
         parameter_prior: ParameterPrior | None = None,
         num_images: SampleSize = 4000,
         seed: Seed = 0,
+        grammar: Grammar | None = None,
     ) -> None:
-        self.world, self._num_images = world, num_images
-        self.hidden = World(world.grammar, structure_prior, parameter_prior or world.parameter_prior, world.renderer)
+        self.world, self._num_images, grammar = world, num_images, grammar or world.grammar
+        if grammar.classes != world.classes[: len(grammar.classes)]:
+            raise UserError(
+                f"the target's grammar has the classes {', '.join(grammar.classes)}, in this order, but the world has "
+                f"{', '.join(world.classes)}: give both the same, those of the target first"
+            )
+        self.hidden = World(grammar, structure_prior, parameter_prior or world.parameter_prior, world.renderer)
         self.seed = seed
 
     @cached_property
@@ -67,14 +80,14 @@ class Synthetic(Target):
         return self._sampled[1]
 
     @property
-    def derivations(self) -> Int[Tensor, "n t"]:  # type: ignore[override]
-        """The derivations of the images' scenes, for evaluation only."""
-        return self._sampled[0]
+    def derivations(self) -> Int[Tensor, "n t"] | None:  # type: ignore[override]
+        """The derivations of the images' scenes, for evaluation only; None if they are of another grammar."""
+        return self._sampled[0] if self.hidden.grammar.fingerprint == self.world.grammar.fingerprint else None
 
     @cached_property
     def truth(self) -> SceneBatch:  # type: ignore[override]
         """The structure of the images' scenes, for evaluation only."""
-        return scenes_from_derivations(self.hidden.grammar, self.derivations)
+        return scenes_from_derivations(self.hidden.grammar, self._sampled[0])
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from ms2.core.errors import suggest
 from ms2.core.files import write_text
 from ms2.learning.induction.account import account
-from ms2.learning.induction.attributes import attribute_bounds
 from ms2.learning.induction.hypothesis import Hypothesis
 from ms2.learning.induction.list_search import Budget
 from ms2.learning.induction.object_table import InductionError, ObjectTable
-from ms2.learning.induction.parents import FoundParents, find_parents
+from ms2.learning.induction.parents import FoundParents, Nesting, find_parents
+from ms2.learning.induction.placement import Given, placement_settings
 from ms2.learning.induction.search import search_structure
 from ms2.learning.induction.writing import WrittenGrammar, to_yaml, write_grammar
 
@@ -29,36 +32,65 @@ class Induced:
         hypothesis: Rules and tables.
         written: The grammar and its structure prior.
         account: What each rule pays, and what was left out.
+        placement: Settings of a parameter prior of places and sizes; empty where no places are known.
     """
 
     found: FoundParents
     hypothesis: Hypothesis
     written: WrittenGrammar
     account: str
+    placement: dict[str, Any]
 
-    def write(self, folder: Path) -> None:
-        """Write ``world.yaml``, ``grammar.txt``, ``attributes.yaml`` and ``account.txt``."""
+    def write(self, folder: Path) -> list[str]:
+        """Write ``grammar.txt``, ``world.yaml``, ``parameters.yaml`` if places are known, and ``account.txt``.
+
+        Returns:
+            The names of the files.
+        """
+        files = {
+            "grammar.txt": "\n".join(self.written.rules) + "\n",
+            "world.yaml": to_yaml({"world": self.written.settings()}),
+            "account.txt": self.account,
+        }
+        if self.placement:
+            files["parameters.yaml"] = to_yaml({"world": {"parameter_prior": self.placement}})
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "grammar.txt", "\n".join(self.written.rules) + "\n")
-        write_text(folder / "world.yaml", to_yaml({"world": self.written.settings()}))
-        write_text(folder / "attributes.yaml", to_yaml(attribute_bounds(self.found)))
-        write_text(folder / "account.txt", self.account)
+        for name, text in files.items():
+            write_text(folder / name, text)
+        return sorted(files)
 
 
-def induce(table: ObjectTable, seconds: float = 240.0) -> Induced:
+def induce(table: ObjectTable, seconds: float = 240.0, given: Given | None = None, stray: float = 0.0) -> Induced:
     """Learn rules, list lengths and parents from scenes.
 
     Args:
         table: The scenes.
         seconds: Time after which the best so far is returned.
+        given: Attributes of the renderer, where there is one; those of boxes by default.
+        stray: Fraction of the objects of a class up to which those that lack the parent that the others have are taken
+            as misread, and left out.
     """
     if table.num_scenes > MAX_SEARCHED:
         table = table.select(torch.linspace(0, table.num_scenes - 1, MAX_SEARCHED).long())
     budget = Budget(seconds)
-    found = find_parents(table, budget)
+    found = without_strays(find_parents(table, budget), stray)
     hypothesis = search_structure(found.table, budget)
     written = write_grammar(hypothesis)
-    return Induced(found, hypothesis, written, account(found, hypothesis, written, budget))
+    text = account(found, hypothesis, written, budget)
+    return Induced(found, hypothesis, written, text, placement_settings(found, written.renderable, given))
+
+
+def without_strays(found: FoundParents, most: float) -> FoundParents:
+    """Leave out objects without a parent of classes that nest, where they are no larger a fraction than stated."""
+
+    def strays(one: Nesting) -> Bool[Tensor, " n"]:
+        of_class = found.table.label == one.child
+        stray = of_class & (found.table.parent < 0)
+        return stray if int(stray.sum()) <= most * int(of_class.sum()) else torch.zeros_like(stray)
+
+    for one in found.kept:
+        found = replace(found, table=found.table.rows((~strays(one)).nonzero()[:, 0]))
+    return found
 
 
 def choose_classes(table: ObjectTable, names: list[str]) -> ObjectTable:

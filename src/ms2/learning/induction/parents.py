@@ -1,7 +1,7 @@
 """Find which objects belong to which, from their places: parents pay where places are shorter to tell beside them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -159,13 +159,18 @@ def _candidates(table: ObjectTable, budget: Budget) -> Iterator[tuple[Nesting, I
                     yield Nesting(child, parent, relation, alone - match.code), match.parent
 
 
-def axis_code(values: Float[Tensor, " n"]) -> float:
-    """Compute the nats that tell numbers from 0 to 1, up to a constant for each: the best histogram's."""
+def axis_code(values: Float[Tensor, " n"], sizes: Sequence[int] = BINS) -> float:
+    """Compute the nats that tell numbers from 0 to 1, up to a constant for each: the best histogram's.
+
+    Args:
+        values: The numbers.
+        sizes: Numbers of bins to choose among.
+    """
     codes = []
-    for bins in BINS:
+    for bins in sizes:
         counts = (values.clamp(0, 1) * bins).long().clamp(max=bins - 1).bincount(minlength=bins)
         codes.append(float(choice_code(counts)) - len(values) * math.log(bins))
-    return min(codes) + math.log(len(BINS))
+    return min(codes) + math.log(len(sizes))
 
 
 def _orders(owner: Int[Tensor, " n"]) -> float:
@@ -198,7 +203,7 @@ def match_parents(table: ObjectTable, child: int, parent: int, relation: str) ->
     """
     assert table.boxes is not None
     children, parents = ((table.label == c).nonzero()[:, 0] for c in (child, parent))
-    of_child, of_parent = _pairs(table.scene[children], table.scene[parents], table.num_scenes)
+    of_child, of_parent = pair_rows(table.scene[children], table.scene[parents], table.num_scenes)
     u, size = _relative(table.boxes[children[of_child]], table.boxes[parents[of_parent]], relation)
     fits = ((u >= 0) & (u <= 1)).all(1)
     of_child, of_parent, u, size = of_child[fits], of_parent[fits], u[fits], size[fits]
@@ -238,7 +243,7 @@ def _relative(
     return u, size
 
 
-def _pairs(
+def pair_rows(
     first: Int[Tensor, " n"], second: Int[Tensor, " m"], num_scenes: int
 ) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
     """Pair the entries of two ascending columns of scenes that have the same scene."""
