@@ -146,8 +146,8 @@ class HistogramPlacement(ParameterPrior):
         """Return, for each object, which one's place it takes so that siblings of a class ascend."""
         index = torch.arange(value.shape[1], device=value.device).expand_as(value)
         group = torch.where(scenes.classes == label, scenes.parents, index + value.shape[1])
-        slots, by_value = group.argsort(1, stable=True), value.argsort(1, stable=True)
-        ordered = by_value.gather(1, group.gather(1, by_value).argsort(1, stable=True))
+        slots, by_value = group.argsort(dim=1, stable=True), value.argsort(dim=1, stable=True)
+        ordered = by_value.gather(1, group.gather(1, by_value).argsort(dim=1, stable=True))
         return torch.empty_like(slots).scatter_(1, slots, ordered)
 
     def _check(self) -> None:
