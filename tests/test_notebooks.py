@@ -32,6 +32,11 @@ KNOWN = {
             0,
         ),
     },
+    "04_grammar_from_scenes": {  # means of the hidden distribution: Poisson(9) and Poisson(3)
+        "float(drawn[0].double().mean())": (9, 0.7),
+        "float(drawn[1].double().mean())": (3, 0.4),
+        "len(learned.grammar.rules)": (6, 0),
+    },
 }
 """By notebook, expressions with values and tolerances that hold at its end, however few steps its stages have."""
 MAX_IMPORTS = 5
@@ -68,7 +73,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03"]
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
     assert {path.stem for path in NOTEBOOKS} >= KNOWN.keys()
 
 

@@ -27,8 +27,8 @@ BATCH = 1000
 """Derivations that are scored at once."""
 FIT_FILE = "fit.yaml"
 """Configuration that goes on from readings of images."""
-MAX_STRAY = 0.1
-"""Fraction of the objects of a class up to which readings without the parent that the others have are left out."""
+MAX_STRAY = 0.25
+"""Fraction of the objects of a class up to which those that lack the parent that the others have are misreadings."""
 
 
 def induce_command(command: "Command", argv: list[str]) -> None:

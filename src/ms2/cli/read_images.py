@@ -1,9 +1,12 @@
 """Read the target's images of a run by its extractor, as a source for ``ms2 induce``."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ms2.cli.fit import CLI
 from ms2.core import configurations
@@ -15,6 +18,9 @@ from ms2.learning.induction.readings import measure_classes, read_target
 from ms2.learning.induction.writing import WrittenGrammar
 from ms2.learning.stages import load_stage
 from ms2.priors.histogram_placement import HistogramPlacement
+
+OF_COMMANDS = ("ckpt_path", "weights_only")
+"""Settings of Lightning's commands, which are no part of what a run consists of."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,12 @@ def read_images(run: Path) -> ImageReadings:
         UserError: If the extractor is not trained yet, or the world's parameter prior has no ranges of attributes.
     """
     path = run / "config.yaml"
-    cli = CLI(["--config", str(path)], run=False)
+    configuration = configurations.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / path.name
+        settings = {key: value for key, value in configuration.items() if key not in OF_COMMANDS}
+        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        cli = CLI(["--config", str(file)], run=False)
     stage, world = cli.config_init.extractor, cli.model.world
     prior = world.parameter_prior
     if not isinstance(prior, HistogramPlacement):
@@ -55,7 +66,7 @@ def read_images(run: Path) -> ImageReadings:
     measures = measure_classes(world)
     table = read_target(stage.features, cli.datamodule.target, world, measures)
     given = Given(prior.ranges, measures.scales, prior.environment)
-    return ImageReadings(table, given, configurations.load(path))
+    return ImageReadings(table, given, configuration)
 
 
 def check_classes(written: WrittenGrammar, read: ImageReadings) -> None:

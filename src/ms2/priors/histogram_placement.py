@@ -1,6 +1,7 @@
 """Attributes of independent objects by ranges and histograms, as they are known of bounds or read off images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +17,62 @@ NUM_REDRAWS = 12
 
 Range = tuple[FiniteFloat, FiniteFloat]
 """Lower and upper end."""
+
+
+class Tables:
+    """Histograms of attributes by class; the last class is that of unused entries, whose values are 0.
+
+    Args:
+        classes: Names of the classes.
+        ranges: By class and attribute, lower and upper end.
+        histograms: By class and attribute, weights of equal bins; uniform by default.
+
+    Attributes:
+        low: By attribute, the lower end for each class.
+        high: The upper end.
+        given: Whether a class has the attribute.
+        upper: Probability of values up to the upper edge of each bin.
+        bins: Number of bins.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        ranges: Mapping[str, Mapping[str, tuple[float, float]]],
+        histograms: Mapping[str, Mapping[str, Sequence[float]]],
+    ) -> None:
+        self.low, self.high, self.given, self.upper, self.bins = (dict[str, Tensor]() for _ in range(5))
+        for name in dict.fromkeys(name for of_class in ranges.values() for name in of_class):
+            of = [ranges.get(one, {}).get(name) for one in classes] + [None]
+            ends = torch.tensor([one or (0.0, 0.0) for one in of])
+            rows = [torch.tensor(histograms.get(one, {}).get(name, [1.0])).cumsum(0) for one in classes]
+            rows = [row / row[-1] for row in (*rows, torch.ones(1))]
+            most = max(map(len, rows))
+            self.low[name], self.high[name] = ends.unbind(1)
+            self.given[name] = torch.tensor([one is not None for one in of])
+            self.upper[name] = torch.stack([torch.cat([row, row.new_ones(most - len(row))]) for row in rows])
+            self.bins[name] = torch.tensor([float(len(row)) for row in rows])
+
+    def to(self, device: torch.device) -> "Tables":
+        """Return the tables on a device."""
+        if device.type == "cpu":
+            return self
+        moved = copy.copy(self)
+        for key, tables in vars(self).items():
+            setattr(moved, key, {name: table.to(device) for name, table in tables.items()})
+        return moved
+
+    def quantile(self, name: str, draw: Float[Tensor, "b n"], classes: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+        """Compute the values below which an attribute has given probabilities."""
+        low, width = self.low[name][classes], (self.high[name] - self.low[name])[classes]
+        if self.upper[name].shape[1] == 1:
+            return low + width * draw
+        edges = self.upper[name][classes]
+        number = (draw[..., None] >= edges).sum(2)
+        end = edges.gather(2, number[..., None])[..., 0]
+        start = torch.where(number > 0, edges.gather(2, (number - 1).clamp(min=0)[..., None])[..., 0], 0.0)
+        within = (draw - start) / (end - start).clamp(min=torch.finfo(draw.dtype).tiny)
+        return low + width * (number + within) / self.bins[name][classes]
 
 
 class HistogramPlacement(ParameterPrior):
@@ -63,13 +120,19 @@ class HistogramPlacement(ParameterPrior):
         self.apart, self.ascending = apart or [], ascending or {}
         self.names = list(dict.fromkeys(name for some in ranges.values() for name in some))
         self._check()
+        plain = {
+            one: {k: v for k, v in some.items() if k not in self.offsets.get(one, {})}
+            for one, some in self.histograms.items()
+        }
+        self._tables = Tables(self.classes, ranges, plain), Tables(self.classes, self.offsets, self.histograms)
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
         """Sample all attributes; those that a class lacks are 0."""
         draws = dict(zip(self.names, self._draws(scenes, generator), strict=True))
         if self.apart:
+            places = {"x", "y", *(unit for of_class in self.units.values() for unit in of_class.values())}
             for _ in range(NUM_REDRAWS):
-                clash = self._clashes(scenes, self._values(scenes, draws))
+                clash = self._clashes(scenes, self._values(scenes, {name: draws[name] for name in sorted(places)}))
                 for name, again in zip(("x", "y"), self._draws(scenes, generator, 2), strict=True):
                     draws[name] = torch.where(clash, again, draws[name])
         for name, attribute in self.ascending.items():
@@ -90,36 +153,39 @@ class HistogramPlacement(ParameterPrior):
 
     def _values(self, scenes: SceneBatch, draws: Mapping[str, Float[Tensor, "b n"]]) -> dict[str, Float[Tensor, "b n"]]:
         """Compute attributes from their ranks, those of parents before what is relative to them."""
-        values = {name: self._absolute(scenes, name, draw) for name, draw in draws.items()}
+        absolute, relative = self._tables[0].to(scenes.classes.device), self._tables[1].to(scenes.classes.device)
+        values = {name: absolute.quantile(name, draw, scenes.classes) for name, draw in draws.items()}
+        offsets = {
+            name: (relative.quantile(name, draw, scenes.classes), self._units(name, scenes.classes.device))
+            for name, draw in draws.items()
+            if name in relative.high
+        }
         for _ in self.offsets:  # as often as one class can nest in another
-            values |= dict(self._relative(scenes, draws, dict(values)))
+            found = {name: self._placed(scenes, name, values, *offset) for name, offset in offsets.items()}
+            values |= found
         return values
 
-    def _absolute(self, scenes: SceneBatch, name: str, draw: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        value = torch.zeros_like(draw)
-        for c, one in enumerate(self.classes):
-            if name in self.ranges[one]:
-                relative = name in self.offsets.get(one, {})
-                weights = [1.0] if relative else self.histograms.get(one, {}).get(name, [1.0])
-                value = torch.where(scenes.classes == c, _quantile(draw, self.ranges[one][name], weights), value)
-        return value
+    def _placed(
+        self,
+        scenes: SceneBatch,
+        name: str,
+        values: Mapping[str, Float[Tensor, "b n"]],
+        offset: Float[Tensor, "b n"],
+        units: Mapping[str, Bool[Tensor, " c"]],
+    ) -> Float[Tensor, "b n"]:
+        """Add differences to the parents' values, for the objects that have such a difference and a parent."""
+        absolute, relative = (table.to(offset.device) for table in self._tables)
+        for unit, chosen in units.items():
+            offset = torch.where(chosen[scenes.classes], offset * scenes.parent_values(values[unit]), offset)
+        found = scenes.parent_values(values[name]) + offset
+        found = found.maximum(absolute.low[name][scenes.classes]).minimum(absolute.high[name][scenes.classes])
+        nested = relative.given[name][scenes.classes] & (scenes.parents >= 0)
+        return torch.where(nested, found, values[name])
 
-    def _relative(
-        self, scenes: SceneBatch, draws: Mapping[str, Tensor], values: Mapping[str, Tensor]
-    ) -> Iterator[tuple[str, Float[Tensor, "b n"]]]:
-        for name in self.names:
-            value = values[name]
-            for one, of_class in self.offsets.items():
-                if name in of_class:
-                    weights = self.histograms.get(one, {}).get(name, [1.0])
-                    offset, unit = _quantile(draws[name], of_class[name], weights), self.units.get(one, {}).get(name)
-                    if unit is not None:
-                        offset = offset * scenes.parent_values(values[unit])
-                    low, high = self.ranges[one][name]
-                    found = (scenes.parent_values(values[name]) + offset).clamp(low, high)
-                    nested = (scenes.classes == self.classes.index(one)) & (scenes.parents >= 0)
-                    value = torch.where(nested, found, value)
-            yield name, value
+    def _units(self, name: str, device: torch.device) -> dict[str, Bool[Tensor, " c"]]:
+        """Return the units of differences, each with the classes that it is for."""
+        units = [self.units.get(one, {}).get(name) for one in (*self.classes, None)]
+        return {unit: torch.tensor([one == unit for one in units], device=device) for unit in units if unit is not None}
 
     def _clashes(self, scenes: SceneBatch, values: Mapping[str, Float[Tensor, "b n"]]) -> Bool[Tensor, "b n"]:
         """Find the objects whose box overlaps one that stays where it is: a larger one, or an earlier one of a class.
@@ -188,16 +254,3 @@ class HistogramPlacement(ParameterPrior):
     def _check_class(self, name: str) -> None:
         if name not in self.classes:
             raise UserError(f"there are no ranges of a class {name!r}. {suggest(name, self.classes)}")
-
-
-def _quantile(draw: Float[Tensor, "b n"], ends: tuple[float, float], weights: Sequence[float]) -> Float[Tensor, "b n"]:
-    """Compute the values below which a distribution has given probabilities: a histogram of equal bins over a range."""
-    low, high = ends
-    if len(weights) == 1:
-        return low + (high - low) * draw
-    total = torch.tensor(weights, device=draw.device, dtype=draw.dtype).cumsum(0)
-    upper = total / total[-1]
-    number = torch.searchsorted(upper, draw, right=True).clamp(max=len(weights) - 1)
-    start = torch.cat([upper.new_zeros(1), upper])[number]
-    within = ((draw - start) / (upper[number] - start).clamp(min=torch.finfo(draw.dtype).tiny)).clamp(0, 1)
-    return low + (high - low) / len(weights) * (number + within)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import ms2
 from ms2.core.errors import UserError
 from ms2.learning.induction.sources import read_source
 
@@ -56,6 +57,34 @@ def test_yolo(tmp_path: Path) -> None:
     (tmp_path / "labels" / "b.txt").write_text("2 0.5 0.5 0.2 0.4\n")
     with pytest.raises(UserError, match=r"b\.txt is damaged.*class 2 is not one of the 2"):
         read_source(tmp_path)
+
+
+def test_records(tmp_path: Path) -> None:
+    """Of a set of ms2 generate; parents that are not labelled are passed over."""
+    world = ms2.load("aerial2d").world
+    ms2.generate("aerial2d", tmp_path / "set", 3, seed=4, classes=["Road", "car"])
+    table = read_source(tmp_path / "set")
+    assert table.num_scenes == 3 and set(table.classes) == {"Road", "car"} and table.parents_known
+    cars = table.label == table.classes.index("car")
+    assert cars.any() and bool((table.label[table.parent[cars]] == table.classes.index("Road")).all())
+    assert table.boxes is not None and float((table.boxes[~cars, 2] - table.boxes[~cars, 0]).min()) > 0.99
+    inside = table.boxes[cars] - table.boxes[table.parent[cars]]
+    assert float(inside[:, 1].min()) > -0.02, "a car's box begins no higher than its road's"
+    ms2.generate("aerial2d", tmp_path / "cars", 3, seed=4, classes=["car"])
+    alone = read_source(tmp_path / "cars")
+    assert not alone.parents_known and len(alone) == int(cars.sum()) and world.classes[1] == "car"
+
+
+def test_contradictory_parents_are_named(tmp_path: Path) -> None:
+    ms2.generate("aerial2d", tmp_path / "set", 3, seed=4)
+    path = next(file for file in sorted((tmp_path / "set" / "scenes").iterdir()) if '"car"' in file.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
+    objects = record["scene"]["objects"]
+    car = next(one for one in objects if one["parent"] >= 0)
+    objects[car["parent"]]["parent"] = objects.index(car)
+    path.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(UserError, match="parent"):
+        read_source(tmp_path / "set")
 
 
 def test_sets_that_tell_nothing_are_refused(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from ms2.core.errors import suggest
 from ms2.core.files import write_text
@@ -68,28 +66,31 @@ def induce(table: ObjectTable, seconds: float = 240.0, given: Given | None = Non
         seconds: Time after which the best so far is returned.
         given: Attributes of the renderer, where there is one; those of boxes by default.
         stray: Fraction of the objects of a class up to which those that lack the parent that the others have are taken
-            as misread, and left out.
+            as signs of misread scenes, which are left out.
     """
     if table.num_scenes > MAX_SEARCHED:
         table = table.select(torch.linspace(0, table.num_scenes - 1, MAX_SEARCHED).long())
     budget = Budget(seconds)
-    found = without_strays(find_parents(table, budget), stray)
+    found = without_misread(find_parents(table, budget), stray)
     hypothesis = search_structure(found.table, budget)
     written = write_grammar(hypothesis)
     text = account(found, hypothesis, written, budget)
     return Induced(found, hypothesis, written, text, placement_settings(found, written.renderable, given))
 
 
-def without_strays(found: FoundParents, most: float) -> FoundParents:
-    """Leave out objects without a parent of classes that nest, where they are no larger a fraction than stated."""
+def without_misread(found: FoundParents, most: float) -> FoundParents:
+    """Leave out scenes with objects without a parent, of a class that nests, if these are no more than a fraction.
 
-    def strays(one: Nesting) -> Bool[Tensor, " n"]:
-        of_class = found.table.label == one.child
-        stray = of_class & (found.table.parent < 0)
-        return stray if int(stray.sum()) <= most * int(of_class.sum()) else torch.zeros_like(stray)
-
+    Where a parent was not read, all of its children are without one: what is left of such a scene tells neither its
+    number of parents nor which is the first.
+    """
     for one in found.kept:
-        found = replace(found, table=found.table.rows((~strays(one)).nonzero()[:, 0]))
+        table = found.table
+        of_class = table.label == one.child
+        stray = of_class & (table.parent < 0)
+        if 0 < int(stray.sum()) <= most * int(of_class.sum()):
+            misread = torch.zeros(table.num_scenes, dtype=torch.bool).index_fill_(0, table.scene[stray], True)
+            found = replace(found, table=table.select((~misread).nonzero()[:, 0]))
     return found
 
 
