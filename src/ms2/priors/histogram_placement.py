@@ -124,6 +124,13 @@ class HistogramPlacement(ParameterPrior):
             one: {k: v for k, v in some.items() if k not in self.offsets.get(one, {})}
             for one, some in self.histograms.items()
         }
+        size = len(self.classes) + 1
+        self._pairs, self._extents = torch.zeros(size, size, dtype=torch.bool), torch.zeros(size, 2)
+        for one, box in self.extents.items():
+            self._extents[self.classes.index(one)] = torch.tensor(box)
+        for names in self.apart:
+            first, second = map(self.classes.index, names)
+            self._pairs[first, second] = self._pairs[second, first] = True
         self._tables = Tables(self.classes, ranges, plain), Tables(self.classes, self.offsets, self.histograms)
 
     def sample(self, scenes: SceneBatch, generator: Generator) -> SceneBatch:
@@ -192,17 +199,12 @@ class HistogramPlacement(ParameterPrior):
 
         Padding is of the last class of the tables, which clashes with none.
         """
-        size, device = len(self.classes), scenes.classes.device
-        pairs, extents = torch.zeros(size + 1, size + 1, dtype=torch.bool), torch.zeros(size + 1, 2)
-        for one, (width, height) in self.extents.items():
-            extents[self.classes.index(one)] = torch.tensor([width, height])
-        for names in self.apart:
-            first, second = map(self.classes.index, names)
-            pairs[first, second] = pairs[second, first] = True
-        half, area = (extents / 2).to(device)[scenes.classes], extents.prod(1).to(device)[scenes.classes]
+        device = scenes.classes.device
+        pairs, extents = self._pairs.to(device), self._extents.to(device)
+        half, area = (extents / 2)[scenes.classes], extents.prod(1)[scenes.classes]
         index = torch.arange(scenes.classes.shape[1], device=device)
         stays = (area[:, None] > area[..., None]) | ((area[:, None] == area[..., None]) & (index < index[:, None]))
-        apart = pairs.to(device)[scenes.classes[..., None], scenes.classes[:, None]] & stays
+        apart = pairs[scenes.classes[..., None], scenes.classes[:, None]] & stays
         for axis, name in enumerate(("x", "y")):
             place, reach = values[name], half[..., axis]
             apart &= (place[..., None] - place[:, None]).abs() < reach[..., None] + reach[:, None]

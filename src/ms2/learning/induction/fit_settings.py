@@ -102,6 +102,7 @@ def _counts(hypothesis: Hypothesis) -> tuple[dict[str, Any], dict[str, float]]:
     if not hypothesis.inside and len(hypothesis.kinds) == 1 and len(top) == 1 and len(top[0].rule.items) > 1:
         return {"max_count": _most(top[0])}, {"classes": CLASSES_BANDWIDTH, "count": BANDWIDTH}
     most = _numbers(top)
+    alone = set(most)  # classes of which some objects have no parent, by which they could be counted
     parents, counts, blocks = dict[str, int](), dict[str, int](), dict[str, float]()
     owners = {c: (owner, lists) for owner, lists in hypothesis.inside.items() for c in _numbers(lists.lists)}
     waiting = list(owners)
@@ -111,7 +112,7 @@ def _counts(hypothesis: Hypothesis) -> tuple[dict[str, Any], dict[str, float]]:
         owner, lists = owners[c]
         each, above = _numbers(lists.lists)[c], most.get(owner, 1)
         most[c] = most.get(c, 0) + above * each
-        if above <= MAX_PARENTS:
+        if above <= MAX_PARENTS and c not in alone:
             parents[names[c]], counts[names[c]] = above, each
             blocks |= {f"count_{names[c]}_{k + 1}": BANDWIDTH for k in range(max(1, round(above / ROOM)))}
     for c, number in most.items():

@@ -12,7 +12,7 @@ from ms2.learning.induction.account import account
 from ms2.learning.induction.hypothesis import Hypothesis
 from ms2.learning.induction.list_search import Budget
 from ms2.learning.induction.object_table import InductionError, ObjectTable
-from ms2.learning.induction.parents import FoundParents, Nesting, find_parents
+from ms2.learning.induction.parents import FoundParents, find_parents
 from ms2.learning.induction.placement import Given, placement_settings
 from ms2.learning.induction.search import search_structure
 from ms2.learning.induction.writing import WrittenGrammar, to_yaml, write_grammar
