@@ -33,7 +33,6 @@ from ms2.features.mixed_counts import MixedCounts
 from ms2.features.pretrained import PretrainedCounts
 from ms2.grammar.derivations import is_valid
 from ms2.metrics.statistics import StructureStatistic
-from ms2.priors.histogram_placement import HistogramPlacement
 from ms2.priors.structure import MixturePrior, StructurePrior
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.scene.attributes import ENVIRONMENT, Attribute
@@ -54,19 +53,6 @@ for module in pkgutil.walk_packages(ms2.__path__, "ms2."):
     if module.name != "ms2.__main__":  # importing it runs the program
         importlib.import_module(module.name)
 
-
-def placed_digits() -> HistogramPlacement:
-    """Digits by histograms, in ascending order and apart from each other."""
-    names = MultiMNIST().classes
-    return HistogramPlacement(
-        {name: {"x": (0.0, 1.0), "y": (0.0, 1.0), "example": (0.0, 1.0)} for name in names},
-        {"1": {"y": [1.0, 0.0, 2.0]}},
-        extents=dict.fromkeys(names, (0.3, 0.3)),
-        apart=[("1", name) for name in names],
-        ascending={"2": "x"},
-    )
-
-
 WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each folder in ms2.worlds
     "multimnist": [
         lambda: World(MultiMNIST(), UniformDigits(4), UniformPlacement(), DigitCanvas(canvas_size=40, digit_size=12)),
@@ -80,7 +66,6 @@ WORLDS: dict[str, list[Callable[[], World]]] = {  # small ones, a few for each f
             NormalPlacement((0.2, 0.3), (1, 0.3), (170, 90)),
             DigitCanvas(26, 12, rotation=True),
         ),
-        lambda: World(MultiMNIST(), UniformDigits(4), placed_digits(), DigitCanvas(canvas_size=40, digit_size=12)),
     ],
     "aerial2d": [
         lambda: World(Aerial2D(), UniformTraffic(), ScatteredCars(), AerialView(canvas_size=64)),
@@ -241,6 +226,7 @@ def make(cls: type, folder: Path) -> Any:
         "classes": list("0123456789"),
         "command": ["true"],
         "rules": "Scene -> thing",
+        "ranges": {"a": {"x": (0.0, 1.0)}},
         "object_class": "a",
         "child_class": "a",
         "parent_class": "b",

@@ -7,9 +7,12 @@ import torch
 from helpers import rng
 from scipy import stats
 
+from ms2.contracts import CONTRACTS, check
 from ms2.core.errors import UserError
 from ms2.priors.histogram_placement import HistogramPlacement
 from ms2.scene.batch import SceneBatch
+from ms2.world import World
+from ms2.worlds.multimnist import DigitCanvas, MultiMNIST, UniformDigits
 
 RANGES = {
     "plate": {"x": (10.0, 90.0), "y": (10.0, 90.0), "size": (20.0, 20.0)},
@@ -98,3 +101,17 @@ def test_settings_that_do_not_fit(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as error:
         HistogramPlacement(RANGES, **settings)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_a_world_of_it_keeps_all_contracts(name: str) -> None:
+    digits = MultiMNIST().classes
+    prior = HistogramPlacement(
+        {digit: {"x": (0.0, 1.0), "y": (0.0, 1.0), "example": (0.0, 1.0)} for digit in digits},
+        {"1": {"y": [1.0, 0.0, 2.0]}},
+        extents=dict.fromkeys(digits, (0.3, 0.3)),
+        apart=[("1", digit) for digit in digits],
+        ascending={"2": "x"},
+    )
+    world = World(MultiMNIST(), UniformDigits(4), prior, DigitCanvas(canvas_size=40, digit_size=12))
+    assert check(CONTRACTS[name], world, rng()).passed

@@ -191,7 +191,7 @@ class HistogramPlacement(ParameterPrior):
 
     def _units(self, name: str, device: torch.device) -> dict[str, Bool[Tensor, " c"]]:
         """Return the units of differences, each with the classes that it is for."""
-        units = [self.units.get(one, {}).get(name) for one in (*self.classes, None)]
+        units = [*(self.units.get(one, {}).get(name) for one in self.classes), None]
         return {unit: torch.tensor([one == unit for one in units], device=device) for unit in units if unit is not None}
 
     def _clashes(self, scenes: SceneBatch, values: Mapping[str, Float[Tensor, "b n"]]) -> Bool[Tensor, "b n"]:
@@ -219,9 +219,8 @@ class HistogramPlacement(ParameterPrior):
         return torch.empty_like(slots).scatter_(1, slots, ordered)
 
     def _check(self) -> None:
-        for setting in (self.histograms, self.offsets, self.units, self.extents, self.ascending):
-            for name in setting:
-                self._check_class(name)
+        for name in (*self.histograms, *self.offsets, *self.units, *self.extents, *self.ascending):
+            self._check_class(name)
         for pair in self.apart:
             for name in pair:
                 self._check_class(name)
@@ -244,12 +243,12 @@ class HistogramPlacement(ParameterPrior):
         for name, attribute in [*used, *self.ascending.items()]:
             if attribute not in self.ranges[name]:
                 raise UserError(f"{name!r} has no range of {attribute!r}. {suggest(attribute, self.ranges[name])}")
-        for name, of_class in self.histograms.items():
-            for attribute, weights in of_class.items():
+        for name, weighted in self.histograms.items():
+            for attribute, weights in weighted.items():
                 if not sum(weights) > 0:
                     raise UserError(f"the histogram of {name}'s {attribute} must have a weight above 0")
-        for of_class in self.units.values():
-            for unit in of_class.values():
+        for units in self.units.values():
+            for unit in units.values():
                 if unit not in self.names:
                     raise UserError(f"units name {unit!r}, of which no class has a range. {suggest(unit, self.names)}")
 
