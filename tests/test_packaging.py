@@ -1,6 +1,7 @@
 """What is declared to installers: dependencies, extras, and versions of Python."""
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ms2.core.yaml_files import load_yaml
 
 if sys.version_info < (3, 11):
     pytest.skip("tomllib is new in Python 3.11", allow_module_level=True)
@@ -103,7 +106,29 @@ def test_the_same_versions_of_python_are_stated_everywhere(pyproject: dict[str, 
     (oldest,) = re.findall(r"^>=3\.(\d+)$", project["requires-python"])
     stated = [int(minor) for text in project["classifiers"] for minor in re.findall(r":: 3\.(\d+)$", text)]
     assert stated == list(range(int(oldest), max(stated) + 1))
-    assert pyproject["tool"]["ruff"]["target-version"] == f"py3{oldest}"
+    workflow = load_yaml((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["checks"]["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in stated]
     assert f"(3, {oldest})" in (ROOT / "Makefile").read_text(encoding="utf-8")
     for page in ("README.md", "docs/training.md"):
         assert f"Python 3.{oldest} to 3.{max(stated)}" in " ".join((ROOT / page).read_text(encoding="utf-8").split())
+
+
+def test_the_citation_is_of_this_version(pyproject: dict[str, Any]) -> None:
+    citation = load_yaml((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = pyproject["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert citation["references"][0]["url"] in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_hooks_run_programs_of_the_environment(pyproject: dict[str, Any]) -> None:
+    """Those that `make lint` and `make types` run, so that a commit and the checks judge alike."""
+    hooks = load_yaml((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    programs = [Path(hook["entry"].split()[0]) for hook in hooks]
+    assert all(path.parent == Path(".venv/bin") for path in programs)
+    assert {path.name for path in programs} <= names_of(pyproject["project"]["optional-dependencies"]["dev"])
+
+
+def test_notebooks_are_kept_without_outputs() -> None:
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), path.name

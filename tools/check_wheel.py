@@ -14,6 +14,8 @@ import venv
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+INSTALL = Path(__file__).absolute().with_name("install_image.sh")
+"""What installs a wheel, in an image too."""
 BORROWED = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)")
 TINY = {
     "data.batch_size": "16",
@@ -68,15 +70,15 @@ class Environment:
                         link.symlink_to(Path(str(found.locate_file(name))).absolute())
 
     def install(self, wheel: Path) -> None:
-        """Install a wheel with its dependencies, and check that nothing is missing."""
-        self.run("python", "-m", "pip", "install", "-q", str(wheel.absolute()))
-        self.run("python", "-m", "pip", "check")
+        """Install a wheel with its dependencies, as the Dockerfile does, and check that nothing is missing."""
+        self.run("sh", str(INSTALL), str(wheel.absolute()))
 
     def run(self, program: str, *words: str, code: int = 0) -> str:
-        """Run a program of the environment; return what it prints, errors included."""
+        """Run a program, of the environment if it has it; return what it prints, errors included."""
         clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        clean["PATH"] = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
-            [str(self.bin / program), *words],
+            [program, *words],
             cwd=self.work,
             env=clean,
             stdout=subprocess.PIPE,
