@@ -206,7 +206,7 @@ def build_model(
     return MetaSim2(world, structure, features, structure_learner, parameters, parameter_learner, turns, seed=seed)
 
 
-def build_stages(model: "MetaSim2", settings: Mapping[str, Mapping[str, Any]]) -> "list[Stage]":
+def build_stages(model: "MetaSim2", settings: Mapping[str, Mapping[str, Any]]) -> "list[Stage[Any]]":
     """Build the stages before learning, which train parts of the model, from their settings by name.
 
     Raises:
@@ -229,7 +229,7 @@ def train(
     model: "MetaSim2",
     data: "TargetImages",
     evaluation: "Evaluation",
-    stages: "Sequence[Stage]",
+    stages: "Sequence[Stage[Any]]",
     trainer: Mapping[str, Any],
     path: Path,
 ) -> FitResult:

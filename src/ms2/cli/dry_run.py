@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ class FitPlan:
 
     folder: RunFolder
     identity: Identity
-    stages: Sequence[Stage]
+    stages: Sequence[Stage[Any]]
     learns: bool = True
     checkpoint: str | Path | None = None
     fresh: bool = False
@@ -88,7 +89,7 @@ class FitPlan:
             yield f"learning: {steps}, resumed after step {step} from {self.start}"
 
 
-def _stage_plan(stage: Stage, cache: Path) -> str:
+def _stage_plan(stage: Stage[Any], cache: Path) -> str:
     files = stage_files(stage, cache)
     if files.result.exists():
         return f"done before, taken from {files.result}"

@@ -14,7 +14,7 @@ MAX_DEPTH = 100
 """Collections within each other."""
 
 
-class YamlLoader(yaml.SafeLoader):
+class YamlLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML loader without Python tags, which parses ``3e-3`` as a number (YAML 1.1 parses it as a string)."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:

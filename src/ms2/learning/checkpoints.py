@@ -28,7 +28,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             CheckpointError: If it is none.
         """
         found = read_checkpoint(Path(path), map_location or "cpu")
-        found.setdefault("pytorch-lightning_version", pytorch_lightning.__version__)  # which Lightning asks for
+        version = pytorch_lightning.__version__  # type: ignore[attr-defined]  # it has one, but does not export it
+        found.setdefault("pytorch-lightning_version", version)  # which Lightning asks for
         return found
 
 

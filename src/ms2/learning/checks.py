@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -72,7 +73,9 @@ def check_trainer(trainer: Trainer, learns_parameters: bool, has_reward: bool) -
         )
 
 
-def check_first_images(world: World, seed: int, stages: Sequence[Stage], device: torch.device | str = "cpu") -> None:
+def check_first_images(
+    world: World, seed: int, stages: Sequence[Stage[Any]], device: torch.device | str = "cpu"
+) -> None:
     """Check the first images of a world, and that the extractor can count their objects, before any stage is trained.
 
     Raises:

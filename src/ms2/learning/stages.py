@@ -24,7 +24,7 @@ from ms2.metrics.results import StageRecord
 from ms2.models.checkpoints import difference
 from ms2.models.pretrained_weights import LEFT_OUT, fill_in, leave_out
 
-STAGES: tuple[type[Stage], ...] = (ExtractorTraining, Pretraining, Autoencoding)
+STAGES: tuple[type[Stage[Any]], ...] = (ExtractorTraining, Pretraining, Autoencoding)
 """The stages that ``ms2 fit`` runs before learning, in order."""
 
 say = rank_zero_only(print)
@@ -43,7 +43,7 @@ class StageFiles(NamedTuple):
     checkpoint: Path
 
 
-def stage_files(stage: Stage, cache: Path) -> StageFiles:
+def stage_files(stage: Stage[Any], cache: Path) -> StageFiles:
     """Return the files of a stage in a cache."""
     name = f"{type(stage).__name__}-{fingerprint(ms2.__version__, source_fingerprint(stage), stage)}"
     return StageFiles(cache / f"{name}.pt", cache / f"{name}.ckpt")
@@ -61,7 +61,7 @@ def load_stage(stage: Stage, cache: Path) -> StageRecord | None:
 
 
 def run_stage(
-    stage: Stage, make_trainer: Callable[[Stage], Trainer], cache: Path, checkpoint_every: int = 50
+    stage: Stage[Any], make_trainer: Callable[[Stage[Any]], Trainer], cache: Path, checkpoint_every: int = 50
 ) -> StageRecord:
     """Train a stage's module in place, or load its weights from the cache.
 
@@ -100,7 +100,7 @@ def run_stage(
     return record
 
 
-def _parse(stage: Stage, saved: Any, path: Path) -> tuple[dict[str, torch.Tensor], StageRecord]:
+def _parse(stage: Stage[Any], saved: Any, path: Path) -> tuple[dict[str, torch.Tensor], StageRecord]:
     """Return weights and record of a finished stage; raise an error if they are not this stage's."""
     fill_in(saved["weights"], saved.get(LEFT_OUT), stage.trained_module)
     problem = difference(saved["weights"], stage.trained_module)
@@ -109,7 +109,7 @@ def _parse(stage: Stage, saved: Any, path: Path) -> tuple[dict[str, torch.Tensor
     return saved["weights"], decode(StageRecord, saved["record"], path)
 
 
-def _resumable(stage: Stage, saved: Any) -> int:
+def _resumable(stage: Stage[Any], saved: Any) -> int:
     """Return the number of steps of a checkpoint; raise an error if a stage can't be resumed from it."""
     fill_in(saved["state_dict"], saved.get(LEFT_OUT), stage)
     problem = difference(saved["state_dict"], stage)

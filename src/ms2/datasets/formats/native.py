@@ -24,8 +24,9 @@ from ms2.datasets.labelled_set import (
     stack_annotations,
 )
 from ms2.datasets.masks import decode_mask
-from ms2.datasets.records import FLOW_MAPS, ImageRecord, ObjectLabel, RecordError
+from ms2.datasets.records import FLOW_MAPS, ImageRecord, ObjectLabel
 from ms2.metrics.average_precision import occlusion_level
+from ms2.scene.records import RecordError
 
 SUFFIX_BY_FORMAT = {"png": "png", "jpeg": "jpg"}
 """Suffix of the image files by the format that the plan's ``image`` names."""

@@ -41,7 +41,7 @@ MIN_SCORE = 0.05
 """Lowest score of a detection."""
 
 
-class _Transform(GeneralizedRCNNTransform):
+class _Transform(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
     """Normalises by ImageNet's statistics, and upscales by a factor, where torchvision's resizes to a fixed size."""
 
     def __init__(self, upscale: float) -> None:
@@ -58,7 +58,7 @@ class _Transform(GeneralizedRCNNTransform):
         return resized
 
 
-class _RoIHeads(RoIHeads):
+class _RoIHeads(RoIHeads):  # type: ignore[misc]  # torchvision has no types
     """Predicts masks in training only: average precision uses boxes alone, and masks take most of the time."""
 
     def has_mask(self) -> bool:

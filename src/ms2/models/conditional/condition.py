@@ -4,6 +4,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -12,7 +13,7 @@ from torch import Tensor
 from ms2.core.errors import UserError, suggest
 from ms2.grammar.grammar import Grammar
 
-OPERATORS: dict[str, Callable] = {
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<=": operator.le,
