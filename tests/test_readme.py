@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache, partial
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
@@ -53,12 +53,12 @@ def spans(page: Path) -> list[str]:
 
 
 def shell_lines(page: Path) -> Iterator[list[str]]:
-    """Words of each line of blocks without a language, without comments."""
+    """Words of each line of blocks without a language, without comments and what is done with the output."""
     for block in blocks(page, ""):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words:
-                yield words
+                yield [*takewhile(lambda word: word not in (">", "&&"), words)]
 
 
 # --- links ---

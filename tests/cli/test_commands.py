@@ -41,7 +41,7 @@ def said(words: Sequence[str], capsys: pytest.CaptureFixture[str], code: int = 0
 def test_the_help_names_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = said(words, capsys)
     for name, command in COMMANDS.items():
-        assert f"  {name:8}  {command.help}\n" in out
+        assert f"  {name:10}  {command.help}\n" in out
     assert all(len(line) <= 120 for line in out.splitlines())
 
 

@@ -139,6 +139,18 @@ COMMANDS = {
             "ms2.cli.configs:configs_command",
         ),
         Command(
+            "schema",
+            "Print a JSON Schema of configurations, by which editors complete and check them",
+            "ms2 schema",
+            "ms2.cli.schema:schema_command",
+        ),
+        Command(
+            "completion",
+            "Print a script by which bash or zsh completes commands, options and values",
+            "ms2 completion bash",
+            "ms2.cli.completion:completion_command",
+        ),
+        Command(
             "list",
             "List the plug-ins that can be named in a configuration",
             "ms2 list objectives",

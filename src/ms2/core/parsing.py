@@ -1,6 +1,7 @@
 """Parsing of command lines and configurations, with errors that list the available names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -28,6 +29,43 @@ def expand_paths(parser: jsonargparse.ArgumentParser, configuration: Any) -> Non
             configuration[action.dest] = expand_value(hint, configuration[action.dest])
 
 
+class ParserReached(Exception):  # noqa: N818  # no error
+    """Carries a parser out of the command that makes it, see `parser_of`.
+
+    Attributes:
+        parser: The parser.
+    """
+
+    def __init__(self, parser: jsonargparse.ArgumentParser) -> None:
+        super().__init__()
+        self.parser = parser
+
+
+_asked_for: ContextVar[bool] = ContextVar("_asked_for", default=False)
+
+
+def parser_of(command: Callable[[], Any]) -> jsonargparse.ArgumentParser:
+    """Return the parser that a command makes, and run nothing of what comes after it.
+
+    Args:
+        command: Calls the command with any arguments.
+    """
+    token = _asked_for.set(True)
+    try:
+        command()
+    except ParserReached as reached:
+        return reached.parser
+    finally:
+        _asked_for.reset(token)
+    raise TypeError("the command parses no arguments")
+
+
+def hand_over(parser: jsonargparse.ArgumentParser) -> None:
+    """End a command that was called by `parser_of`, which returns the parser; do nothing in any other."""
+    if _asked_for.get():
+        raise ParserReached(parser)
+
+
 class ArgumentParser(jsonargparse.ArgumentParser):
     """Argument parser whose errors are the message alone: the usage is long, and --help shows it."""
 
@@ -43,6 +81,7 @@ class CommandParser(ArgumentParser):
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse and check the options."""
+        hand_over(self)
         configuration = super().parse_args(*args, **kwargs)
         check_bounds(self, configuration)
         expand_paths(self, configuration)
