@@ -175,6 +175,7 @@ def test_a_configuration_runs(config: Path, tmp_path: Path, monkeypatch: pytest.
         assert {"visible_cars_tv", "visible_poles_tv_prior", "visible_class_tv"} <= set(metrics_of(run))
         assert {"structure_mean_tv", "visible_mean_tv", "visible_mean_tv_noise_floor"} <= set(metrics_of(run))
     assert {file.name for file in run.iterdir()} >= {
+        "README.md",
         "metrics.json",
         "summary.png",
         "rule_changes.png",

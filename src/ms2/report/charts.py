@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from ms2.report.formatting import format_percent
+from ms2.core.formatting import format_percent
 from ms2.report.tables import Table
 
 ROW_COLOURS = {

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ms2.core.errors import UserError
+from ms2.core.formatting import format_number
 from ms2.metrics.comparison import (
     FEW_OBJECTS,
     column_title,
@@ -15,7 +16,6 @@ from ms2.metrics.comparison import (
     summarise,
 )
 from ms2.metrics.intervals import Interval
-from ms2.report.formatting import format_number
 from ms2.report.tables import Cell, Table
 
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
+from ms2.core.formatting import format_interval, format_number
 from ms2.report.charts import NUMBER_FORMAT, Chart, colour_encoding, create_marks, series_legend, specification
-from ms2.report.formatting import format_interval, format_number
 
 
 class IntervalRow(NamedTuple):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ms2.core.files import read_text
+from ms2.core.formatting import format_number
 from ms2.metrics.results import ProbeResult, Results
 from ms2.report.charts import Chart
-from ms2.report.formatting import format_number
 from ms2.report.line_charts import Curve, line_chart
 from ms2.report.tables import Table
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
+from ms2.core.formatting import format_short
 from ms2.report.charts import (
     NUMBER_FORMAT,
     Chart,
@@ -15,7 +16,6 @@ from ms2.report.charts import (
     series_legend,
     specification,
 )
-from ms2.report.formatting import format_short
 from ms2.report.tables import Table
 
 MAX_POINTS = 500

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ms2.core.formatting import format_interval, format_number
 from ms2.metrics.results import (
     BEST_PCFG,
     DISTANCE_TITLES,
@@ -18,7 +19,6 @@ from ms2.metrics.results import (
     StatisticResult,
 )
 from ms2.report.charts import ROW_COLOURS, Chart
-from ms2.report.formatting import format_interval, format_number
 from ms2.report.interval_charts import IntervalRow, interval_chart
 from ms2.report.tables import Cell, Table
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ms2.core.errors import UserError
 from ms2.core.files import read_json, read_text
+from ms2.core.formatting import format_duration
 from ms2.core.parsing import get_nested
 from ms2.datasets.labelled_set import path_inside
 from ms2.metrics.results import (
@@ -24,7 +25,6 @@ from ms2.metrics.results import (
 from ms2.report.charts import Chart, duration_chart, histogram
 from ms2.report.detectors import comparison_tables
 from ms2.report.files import read_yaml
-from ms2.report.formatting import format_duration
 from ms2.report.gallery import Gallery, GalleryImage, build_gallery, bytes_per_image, data_uri, parse_label
 from ms2.report.interval_charts import ChangeRow, rule_change_chart
 from ms2.report.learning import learning_curves, probe_section, read_logs
