@@ -11,10 +11,11 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ms2.cli import plugins
@@ -22,10 +23,11 @@ from ms2.cli.configs import with_settings
 from ms2.cli.dry_run import FitPlan, check_before_training, dry_run
 from ms2.cli.run import Run, run_identity
 from ms2.cli.run_folder import Identity, RunFolder, is_first_process, throwaway_folder
+from ms2.cli.run_logger import RunLogger
 from ms2.core.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed, problem
 from ms2.core.errors import UserError
 from ms2.core.explain import explain_error
-from ms2.core.parsing import check_bounds
+from ms2.core.parsing import check_bounds, hand_over
 from ms2.core.paths import UserPath, expand_path
 from ms2.core.process_variables import process_number
 from ms2.evaluation.callbacks import ImageWriter
@@ -116,6 +118,7 @@ class CLI(LightningCLI):
         """Read the settings of configurations, named or as files, and those of the command line on top of them."""
         words = list(args or [])
         command = words[:1] if words and not words[0].startswith("-") else []
+        hand_over(self._parser(command[0] if command else None))
         self.config = parser.parse_args([*command, *with_settings(full_names(words[len(command) :]))])
         settings = self.config[command[0]] if command else self.config
         if settings.get("ckpt_path"):
@@ -198,9 +201,10 @@ class CLI(LightningCLI):
         if self.subcommand not in ("fit", "test"):
             return []
         loggers: list[Logger] = [CSVLogger(self.place.path, "csv")]
-        mode, name = self._get(self.config, "wandb"), self._get(self.config, "name")
+        mode = self._get(self.config, "wandb")
         if mode != "disabled":
-            loggers.insert(0, WandbLogger(name, self.place.path, offline=mode == "offline", project="ms2"))
+            settings = yaml.safe_load(self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False))
+            loggers.insert(0, RunLogger(self.place, settings, mode == "offline", self.subcommand))
         return loggers
 
     def identity(self) -> Identity:
@@ -237,6 +241,7 @@ class CLI(LightningCLI):
                 self.run.fit(model, datamodule, stages, ckpt_path, resume=plan.resumes)
             else:
                 self.run.train_stages(stages)
+                self.run.finish_logging()
         if self.place is not self.folder:
             say("fast_dev_run: all parts of the run work; nothing is kept of it")
 

@@ -63,6 +63,8 @@ def options(parser: ArgumentParser) -> None:
     add("--workers", type=PositiveWorkers | None, help="processes; by default one for each core, or one with a GPU")
     add("--executor", choices=get_args(Executor), default="processes", help=EXECUTOR_HELP)
     add("--device", type=str | None, help="cpu, cuda, ...; a GPU by default where there is one")
+    wandb = "online: log the data set as an artifact to Weights & Biases"
+    add("--wandb", choices=("disabled", "online"), default="disabled", help=wandb)
 
 
 def generate_command(command: "Command", argv: list[str]) -> None:
@@ -96,6 +98,10 @@ def generate_command(command: "Command", argv: list[str]) -> None:
             if part.model.structure is None:
                 print(f"structure is drawn from the prior of {part.name}, not from a learned model")
         print(f"{plan.num_images} images: {root}, described in {root / 'README.md'}")
+        if args.wandb == "online":
+            from ms2.cli.run_logger import log_data_set  # with Lightning, which takes seconds to import
+
+            log_data_set(root)
     else:
         print(f"this machine's part is done; whoever is last writes the labels of {root}. If none does, run this again")
 

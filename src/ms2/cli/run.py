@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import ms2
 from ms2.cli.run_folder import Identity, RunFolder
+from ms2.cli.run_logger import RunLogger
 from ms2.core.divergence import explained_divergence
 from ms2.core.errors import UserError
 from ms2.core.settings import Configured, fingerprint, source_fingerprint
@@ -138,7 +139,7 @@ class Run:
         self,
         model: LightningModule,
         data: LightningDataModule,
-        stages: Iterable[Stage] = (),
+        stages: Iterable[Stage[Any]] = (),
         checkpoint: str | Path | None = None,
         resume: bool = True,
     ) -> None:
@@ -167,11 +168,18 @@ class Run:
             )
         elif self.trainer.is_global_zero:
             self.folder.finish()
+            for logger in self.trainer.loggers:
+                if isinstance(logger, RunLogger) and logger.online:
+                    logger.log_model()
+        self.finish_logging()
+
+    def finish_logging(self) -> None:
+        """End the run in Weights & Biases: all of it is on disk when the command ends, also within a longer program."""
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger) and self.trainer.is_global_zero:
-                logger.experiment.finish()  # all of it is on disk when the command ends, also within a longer program
+                logger.experiment.finish()
 
-    def train_stages(self, stages: Iterable[Stage]) -> None:
+    def train_stages(self, stages: Iterable[Stage[Any]]) -> None:
         """Train stages that have not been trained with the same settings."""
         for stage in stages:
             if stage.needed:
@@ -179,7 +187,7 @@ class Run:
                     record = run_stage(stage, self.stage_trainer, self.folder.cache, self.checkpoint_every)
                 self.results.stages[stage.name] = record
 
-    def stage_trainer(self, stage: Stage) -> Trainer:
+    def stage_trainer(self, stage: Stage[Any]) -> Trainer:
         """A trainer for a stage before learning, on the same devices and with the same loggers."""
         interval = stage.val_check_interval and min(stage.val_check_interval, stage.max_steps)
         shared = {key: value for key, value in self.trainer_arguments.items() if key in SHARED_TRAINER_ARGUMENTS}

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ class RunFolder:
     """Paths of a run's files, and a status file with its identity.
 
     The status file ``run.json`` holds the `Identity` of the run, a fingerprint of what its results are measured with,
-    and whether the run is finished.
+    whether the run is finished, and its ID in Weights & Biases.
 
     Args:
         runs_dir: Folder of all runs, which share a cache there.
@@ -148,6 +149,16 @@ class RunFolder:
         except OSError as error:
             raise self.write_error(error) from error
         return message
+
+    def wandb_id(self, given: str | None = None) -> str:
+        """Return the run's ID in Weights & Biases, which is made when it is asked for first.
+
+        Args:
+            given: The ID that an agent of a sweep has chosen.
+        """
+        found: str = given or self._read().get("wandb_id") or secrets.token_hex(4)
+        self._write(wandb_id=found)
+        return found
 
     def finish(self) -> None:
         """Record that the run was trained to its end."""

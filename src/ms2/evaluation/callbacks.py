@@ -17,6 +17,7 @@ from ms2.core.errors import UserError
 from ms2.core.images import to_pixels
 from ms2.evaluation.evaluation import Evaluation, with_run
 from ms2.evaluation.examples import sample_examples
+from ms2.evaluation.run_card import run_card
 from ms2.evaluation.writers import draw_figures, log_results, preview_media, result_lines, score_histogram, write_files
 from ms2.metrics.results import StageRecord, load_results
 from ms2.models.scene_model import SceneModel
@@ -111,8 +112,9 @@ class Validation(Callback):
 class WriteResults(Callback):
     """Measures a trained or tested model once, and writes the results to the run's folder and the loggers.
 
-    Files are ``metrics.json``, ``histograms.json``, ``summary.png``, ``rule_changes.png``, ``rule_changes.csv``, and
-    ``examples/`` with images of prior, learned model and target, and their labels in ``examples.json``.
+    Files are ``metrics.json``, ``histograms.json``, ``summary.png``, ``rule_changes.png``, ``rule_changes.csv``,
+    ``README.md``, the run's card, and ``examples/`` with images of prior, learned model and target, and their labels in
+    ``examples.json``.
 
     Args:
         evaluation: What is measured.
@@ -184,7 +186,7 @@ class WriteResults(Callback):
         measurements = self.evaluation.measure(model, target, device, images, features, visible)
         measurements = with_run(measurements, steps=trainer.global_step, command=command, **fields)
         figures = draw_figures(measurements, self.name)
-        write_files(self.output, measurements, figures)
+        write_files(self.output, measurements, figures, run_card(self.name, measurements.results, model))
         for logger in trainer.loggers:
             log_results(logger, measurements, figures)
         for line in result_lines(measurements.results):

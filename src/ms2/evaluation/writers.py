@@ -47,9 +47,10 @@ def draw_figures(measurements: Measurements, name: str) -> Figures:
     }
 
 
-def write_files(folder: Path, measurements: Measurements, figures: Figures) -> None:
-    """Write ``metrics.json``, ``histograms.json``, ``rule_changes.csv``, figures, and ``examples/``."""
+def write_files(folder: Path, measurements: Measurements, figures: Figures, card: str) -> None:
+    """Write ``metrics.json``, ``histograms.json``, ``rule_changes.csv``, figures, ``examples/``, and ``README.md``."""
     folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "README.md", card)
     for name, pixels in figures.items():
         Image.fromarray(pixels).save(folder / f"{name}.png")
     write_text(folder / "rule_changes.csv", to_csv(measurements.rule_changes))
@@ -59,11 +60,12 @@ def write_files(folder: Path, measurements: Measurements, figures: Figures) -> N
 
 
 def log_results(logger: Logger, measurements: Measurements, figures: Figures) -> None:
-    """Log all numbers of the summary but seconds; figures and the table of rule changes to Weights & Biases."""
+    """Log all numbers of the summary but seconds; to Weights & Biases these, figures and the table of rule changes."""
     summary = measurements.results.summary
     numbers = {key: value for key, value in summary.items() if not key.startswith("seconds_") and math.isfinite(value)}
     logger.log_metrics({f"final/{key}": float(value) for key, value in numbers.items()})
     if isinstance(logger, WandbLogger):
+        logger.experiment.summary.update({key: value for key, value in summary.items() if key.startswith("seconds_")})
         for name, pixels in figures.items():
             logger.log_image(name, [pixels])
         rows = to_rows(measurements.rule_changes)
