@@ -91,7 +91,7 @@ def arguments() -> dict[str, list[str]]:
 def option_values(parser: ArgumentParser) -> dict[str, list[str]]:
     """Return the options of a parser, each with the values that can be listed."""
     named = {"--config": [*configurations.experiments()], "--format": [*format_names()]}
-    found = {}
+    found: dict[str, list[str]] = {}
     for action in parser._actions:
         words = [str(one) for one in action.choices or ()] or listed(getattr(action, "_typehint", None))
         found |= {option: named.get(option, words) for option in action.option_strings if option.startswith("--")}

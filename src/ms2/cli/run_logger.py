@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.loggers.logger import rank_zero_experiment
 
 from ms2.cli.run_folder import RunFolder
 from ms2.core.files import read_json
@@ -30,7 +30,7 @@ class RunLogger(WandbLogger):
 
     def __init__(self, folder: RunFolder, settings: Mapping[str, Any], offline: bool, job: str = "fit") -> None:
         name, project = folder.path.name, os.environ.get("WANDB_PROJECT", PROJECT)
-        how = {"config": dict(settings), "job_type": job}
+        how: dict[str, Any] = {"config": dict(settings), "job_type": job}
         super().__init__(name, folder.path, offline=offline, project=project, **how)
         self.folder, self.job, self.online = folder, job, not offline
 

@@ -37,7 +37,7 @@ def configuration_schema(parser: ArgumentParser) -> Schema:
     Args:
         parser: The parser of ``ms2 fit``.
     """
-    schema: Schema = without_required(PluginSchema().generate(parser))
+    schema: Schema = without_required(PluginSchema().generate(parser))  # type: ignore[no-untyped-call]
     names = [*configurations.experiments(), "base", *(f"worlds/{name}" for name in configurations.worlds())]
     name = {"anyOf": [{"enum": names}, {"type": "string", "pattern": r"[./]"}]}
     schema["properties"][configurations.BASES_KEY] = {
@@ -47,7 +47,7 @@ def configuration_schema(parser: ArgumentParser) -> Schema:
     return schema | {"title": "Configuration of ms2", "description": "Settings of a run, see 'ms2 fit --help'."}
 
 
-class PluginSchema(ParserJsonschema):  # type: ignore[misc]  # has no types
+class PluginSchema(ParserJsonschema):
     """Describes the settings of a parser: plug-ins by their short names too, and numbers with their bounds."""
 
     def typehint_schema(self, typehint: Any, action: Any) -> Schema:
@@ -77,7 +77,7 @@ class PluginSchema(ParserJsonschema):  # type: ignore[misc]  # has no types
         named = [self.class_path_schema(path_of(cls), action) for cls in classes]
         direct = [] if issubclass(class_type, Plugin) else [self.class_parser_schema(class_type, action)]
         own = {"properties": {"init_args": {"type": "object"}}, "additionalProperties": False, "minProperties": 1}
-        return anyof_schema([{"enum": names}, other, *named, *direct, {"type": "object", **own}])  # type: ignore[no-any-return]
+        return anyof_schema([{"enum": names}, other, *named, *direct, {"type": "object", **own}])
 
     def class_path_schema(self, class_path: str, action: Any) -> Schema:
         """Describe the name of a class with its arguments."""

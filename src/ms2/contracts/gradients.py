@@ -88,7 +88,7 @@ def slopes(
     sums = total(inner).sum()
     if not sums.requires_grad:
         return None, measured, False
-    (gradient,) = torch.autograd.grad(sums, inner, allow_unused=True)
+    gradient: Tensor | None = torch.autograd.grad(sums, inner, allow_unused=True)[0]
     if gradient is None:
         return None, measured, False
     stray = not whole and bool(gradient[~scenes.mask].any())

@@ -44,7 +44,7 @@ class Bounds:
 
     def violated(self, value: float) -> str | None:
         """Return what a number must be and is not, such as ``at least 1``; None if it lies within the bounds."""
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):  # type: ignore[redundant-expr]  # or an int
             return "finite"
         if self.gt is not None and not value > self.gt:
             return f"greater than {self.gt:.6g}"

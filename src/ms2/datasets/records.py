@@ -185,7 +185,8 @@ class ObjectLabel:
         for box, size in ((label.bbox, 4), (label.amodal_bbox, 4), (label.box3d, 7)):
             if box is None:
                 continue
-            if len(box) != size or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+            numbers: Sequence[Any] = box  # whatever the file has
+            if len(numbers) != size or not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
                 raise ValueError(f"{box} are not {size} numbers")
             if size == 4 and (box[2] < 0 or box[3] < 0):
                 raise ValueError(f"{box} is a box with a negative side")

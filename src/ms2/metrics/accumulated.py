@@ -83,5 +83,6 @@ class AttributeWasserstein(Metric):
 
     def compute(self) -> Float[Tensor, ""]:
         """Compute W1 in the values' unit; NaN without values."""
-        values = torch.cat(self.values) if isinstance(self.values, list) else self.values
+        # torchmetrics makes one tensor of the list when it gathers the values of several processes
+        values = torch.cat(self.values) if isinstance(self.values, list) else self.values  # type: ignore[redundant-expr]
         return torch.tensor(attribute_w1(values, self.target, self.period), dtype=torch.double)
