@@ -65,7 +65,7 @@ def test_what_it_was_made_with() -> None:
     assert row(text, "duration") == ["3 min 01 s"] and row(text, "stages before") == [
         "extractor 1 min 00 s (from the cache)"
     ]
-    assert "ms2 generate first " in text and 'ms2.load("first")' in text and abacus().renderer.licence in text
+    assert "ms2 generate runs/first " in text and 'ms2.load("runs/first")' in text and abacus().renderer.licence in text
 
 
 @pytest.mark.parametrize(
