@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 import yaml
 from helpers import EXPECTED, fit
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.launch.sweeps import utils as sweep_utils
 
-import wandb
 from ms2.cli import api
 from ms2.cli.commands import main
 from ms2.cli.run_folder import RunFolder

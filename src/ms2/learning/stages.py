@@ -49,7 +49,7 @@ def stage_files(stage: Stage[Any], cache: Path) -> StageFiles:
     return StageFiles(cache / f"{name}.pt", cache / f"{name}.ckpt")
 
 
-def load_stage(stage: Stage, cache: Path) -> StageRecord | None:
+def load_stage(stage: Stage[Any], cache: Path) -> StageRecord | None:
     """Load the weights of a finished stage into its module; return None if they are not in the cache."""
     path = stage_files(stage, cache).result
     found = read_cached(path, lambda saved: _parse(stage, saved, path))
