@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser
@@ -88,8 +89,9 @@ class PluginSchema(ParserJsonschema):
 
 
 def selectable(base: type) -> list[type]:
-    """Return the classes that can be named where an object of a class is asked for."""
-    return [cls for classes in registry.registered(base).values() for cls in classes]
+    """Return the classes that can be named where an object of a class is asked for, of modules that are still there."""
+    classes = [cls for classes in registry.registered(base).values() for cls in classes]
+    return [cls for cls in classes if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls]
 
 
 def path_of(cls: type) -> str:

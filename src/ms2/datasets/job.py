@@ -101,7 +101,7 @@ class Job:
 
     def all_complete(self, blocks: Iterable[int]) -> bool:
         """Return whether all images and records of blocks, which others generate, exist and are complete."""
-        if len(self.files.names("scenes")) < self.plan.num_scenes:
+        if len(self.files.names("scenes")) < self.plan.num_images:
             return False  # known without reading records
         return all(map(self.is_complete, blocks))
 
@@ -247,7 +247,7 @@ class Job:
         """Write the format files and the card from the records, and remove temporary files."""
         for each in self.formats:
             each.write(self.files, self.plan, self.categories, self.records)
-        number = self.plan.num_scenes
+        number = self.plan.num_images
         sampled = partial(self.record_files.read, number, -(-number // MAX_CARD_RECORDS))
         write_card(self.files, self.description(), self.formats, self.label_filter, self.world, sampled)
         write_croissant(self.files, self.description(), self.label_filter, self.world.renderer.licence)

@@ -60,7 +60,7 @@ def summary_figure(
         _draw_histogram(axes, histogram, said if columns < 4 else said.replace(": ", ":\n", 1))
     if columns < 4:
         for axes in places[: len(histograms)]:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="upper right")  # the best place takes long to find
     else:  # narrow histograms leave no room
         figure.legend(*places[0].get_legend_handles_labels(), loc="upper right", ncols=3, frameon=False)
     for axes in places[len(histograms) :]:

@@ -51,7 +51,7 @@ class CocoFormat(Format):
     def write(self, folder: DataSetFolder, plan: Plan, categories: tuple[str, ...], records: Records) -> None:
         """Write ``instances.json``, or its parts, one image or annotation per line."""
         remaining, ids = iter(records()), count(1)  # COCO's evaluation treats an annotation with id 0 as unmatched
-        num_files = -(-plan.num_scenes // IMAGES_PER_FILE)
+        num_files = -(-plan.num_images // IMAGES_PER_FILE)
         for i in range(num_files):
             name = "instances" if num_files == 1 else f"instances_{i:04d}"
             part = islice(remaining, IMAGES_PER_FILE)

@@ -26,7 +26,7 @@ class ShardsFormat(Format):
     def write(self, folder: DataSetFolder, plan: Plan, categories: tuple[str, ...], records: Records) -> None:
         """Write the shards, one after the other."""
         remaining = iter(records())
-        for number in range(-(-plan.num_scenes // IMAGES_PER_SHARD)):
+        for number in range(-(-plan.num_images // IMAGES_PER_SHARD)):
             folder.write(f"shards/{number:06d}.tar", _tar(_members(folder, islice(remaining, IMAGES_PER_SHARD))))
 
     def usage(self) -> str:
