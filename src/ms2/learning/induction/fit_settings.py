@@ -12,7 +12,7 @@ from ms2.learning.induction.hypothesis import Hypothesis
 from ms2.learning.induction.lists import Expansion, FittedList
 from ms2.learning.induction.writing import WrittenGrammar
 
-TAIL = 1e-3
+TAIL = 5e-3
 """Probability of lists that are longer than what an extractor has to count, before `ROOM` is added."""
 ROOM = 1.25
 """How much longer the lists of the extractor's training are, and derivations may become, as a factor."""
