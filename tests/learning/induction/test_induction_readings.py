@@ -83,13 +83,16 @@ def test_perfect_readings_tell_rules_parents_and_numbers(induced: Induced) -> No
 
 def test_cars_are_placed_on_both_lanes_of_their_road(induced: Induced) -> None:
     prior = HistogramPlacement(**_as_tuples(induced.placement["init_args"]))
-    assert prior.ascending == {"Road": "y"} and prior.apart == [("Road", "Road")], "cars are read as squares, which overlap"
+    assert prior.ascending == {"Road": "y"} and prior.apart == [("Road", "Road")], (
+        "cars are read as squares, which overlap"
+    )
     grammar = induced.written.grammar
     rules = induced.written.prior.sample(grammar, 200, rng())
     scenes = prior.sample(scenes_from_derivations(grammar, rules), rng())
     y, car = scenes.attributes["y"], scenes.classes == 1
     lateral = (y - scenes.parent_values(y))[car].abs()
-    assert ((lateral > 1) & (lateral < 2.7)).float().mean() > 0.95, "lanes are 1.8 m from the middle"
+    on_lanes = ((lateral > 1) & (lateral < 2.7)).float().mean()
+    assert on_lanes > 0.85, "lanes are 1.8 m from the middle; on the whole road it would be 0.41"
     roads = [row[one == 0] for row, one in zip(y, scenes.classes, strict=True)]
     assert all((some.diff() > 0).all() for some in roads)
 
