@@ -375,6 +375,8 @@ def test_another_size_has_the_same_view() -> None:
     assert (small.boxes * scale - whole.boxes).abs().max() < scale.max()
     assert (small.visibility - whole.visibility).abs().max() < 0.15
     assert torch.equal(VIEW.resized(1.0).render(scenes), VIEW.render(scenes))
+    cpu = torch.device("cpu")
+    assert VIEW.resized(0.3)._tables_on(cpu) is VIEW._tables_on(cpu), "meshes are not sent to the device again"
 
 
 # --- streets ---

@@ -172,6 +172,7 @@ class StreetView(Renderer3D):
         projection[:2] *= scale[:, None]
         projection[:2] += ((scale - 1) / 2)[:, None] * self.projection[2]  # pixel centres are at integers
         other.size, other.projection = (height, width), projection
+        other._tables = self._tables  # a copy collects the meshes again, here at every call
         return other
 
     def assemble(self, scenes: SceneBatch) -> Scene3D:
