@@ -108,6 +108,8 @@ class DetectorCounts(CountingExtractor):
 
     members: Tensor
     """Whether each category, ``rider`` the last, belongs to each class that is counted."""
+    place: Tensor
+    """Index among those counted of each of the world's classes, or -1; the last is that of unused entries."""
     people: Tensor
     mounts: Tensor
     least_score: Tensor
@@ -144,6 +146,9 @@ class DetectorCounts(CountingExtractor):
         self.counted = [name for name in classes if name in found]
         """Names of the classes that are counted."""
         self.places = [list(classes).index(name) for name in self.counted]
+        place = torch.full((self.num_classes + 1,), -1)
+        place[self.places] = torch.arange(len(self.places))
+        self.register_buffer("place", place, persistent=False)
         names = [*detector.categories, RIDER]
         members = torch.tensor([[name in found[one] for one in self.counted] for name in names])
         self.register_buffer("members", members, persistent=False)
@@ -213,21 +218,15 @@ class DetectorCounts(CountingExtractor):
         if self.recall is None or self.label_scale == 1:
             return renderer.render_labelled(scenes)
         labels = renderer.resized(self.label_scale).render_labelled(scenes)
-        sides = zip(reversed(renderer.size), reversed(labels.image.shape[2:]), strict=True)
-        scale = labels.boxes.new_tensor([whole / side for whole, side in sides])
-        return replace(
-            labels,
-            boxes=labels.boxes * scale.repeat(2),
-            visible_boxes=labels.visible_boxes * scale.repeat(2),
-            corners=labels.corners * scale,
-        )
+        scale = labels.boxes.new_ones(2)  # filled there, as copies to a device wait for it
+        scale[0], scale[1] = (renderer.size[k] / labels.image.shape[2 + k] for k in (1, 0))
+        both, seen = scale.repeat(2), labels.visible_boxes
+        return replace(labels, boxes=labels.boxes * both, visible_boxes=seen * both, corners=labels.corners * scale)
 
     def _seen(self, labels: Rendering) -> tuple[Int[Tensor, "b n"], Float[Tensor, "b n"]]:
         """Return the index of each object's class among those counted, -1 if it is not labelled, and its height."""
-        place = labels.classes.new_full((self.num_classes + 1,), -1)  # the last is that of unused entries
-        place[self.places] = torch.arange(len(self.places), device=place.device)
         heights = labels.boxes[..., 3] - labels.boxes[..., 1]
-        return place[labels.classes].where(self.labelled(labels), -1), heights
+        return self.place[labels.classes].where(self.labelled(labels), -1), heights
 
     def _prediction(self, numbers: Float[Tensor, "b k"]) -> CountPrediction:
         """Return numbers of the classes that are counted, NaN for others."""

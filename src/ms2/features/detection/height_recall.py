@@ -63,6 +63,7 @@ class RecallByHeight(Configured):
         slope: dict[str, PositiveFloat],
         false_boxes: dict[str, NonNegativeFloat],
     ) -> None:
+        self._columns: dict[tuple[str, tuple[str, ...], torch.device], Tensor] = {}
         self.numbers: dict[str, Mapping[str, float]] = {
             "ceiling": ceiling,
             "half_height": half_height,
@@ -100,7 +101,7 @@ class RecallByHeight(Configured):
             heights: Heights in pixels.
         """
         ceiling, half_height, slope = (
-            self._column(key, names, heights)[classes] for key in ("ceiling", "half_height", "slope")
+            self._column(key, names, heights.device)[classes] for key in ("ceiling", "half_height", "slope")
         )
         found = ceiling * torch.sigmoid(slope * (heights.clamp(min=1e-3) / half_height).log())
         return found.where(classes >= 0, 0)
@@ -143,11 +144,15 @@ class RecallByHeight(Configured):
             generator: Draws the false boxes.
         """
         one_hot = found.unsqueeze(2) == torch.arange(len(names), device=found.device)
-        rate = self._column("false_boxes", names, torch.empty(0, device=found.device)).expand(len(found), -1)
+        rate = self._column("false_boxes", names, found.device).expand(len(found), -1)
         return one_hot.sum(1) + torch.poisson(rate, generator).long()
 
-    def _column(self, key: str, names: Sequence[str], like: Tensor) -> Float[Tensor, " k"]:
-        return like.new_tensor([self.numbers[key][name] for name in names])
+    def _column(self, key: str, names: Sequence[str], device: torch.device) -> Float[Tensor, " k"]:
+        """Return numbers of classes on a device; each is copied there once, as a copy waits for it."""
+        place = (key, tuple(names), device)
+        if place not in self._columns:
+            self._columns[place] = torch.tensor([self.numbers[key][name] for name in names], device=device)
+        return self._columns[place]
 
 
 @torch.enable_grad()
