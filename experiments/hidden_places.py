@@ -20,7 +20,8 @@ from tqdm import tqdm
 from ms2.core.configurations import load
 from ms2.core.seeding import generator
 from ms2.features.base import Blocks
-from ms2.features.detection.box_layout import BoxLayout, ImageColours
+from ms2.features.colours import ImageColours
+from ms2.features.detection.box_layout import BoxLayout
 from ms2.features.detection.detections import Detections
 from ms2.features.detection.detector_counts import DetectorCounts
 from ms2.features.detection.height_recall import RecallByHeight
@@ -72,7 +73,9 @@ def make_features(settings: dict, world: World) -> DetectorCounts:
     given = settings["model"]["features"]["init_args"]
     rules = {name: given[name] for name in ("min_height", "min_score", "label_scale")}
     recall, layout = RecallByHeight(**given["recall"]), BoxLayout(**given["layout"])
-    return DetectorCounts(3, world.classes, Blind(), recall=recall, layout=layout, colours=ImageColours(), **rules)
+    return DetectorCounts(
+        3, world.classes, Blind(), recall=recall, layout=layout, image_features=[ImageColours()], **rules
+    )
 
 
 def embedded(features: DetectorCounts, world: World, seed: int) -> Blocks:

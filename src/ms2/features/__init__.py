@@ -12,6 +12,7 @@ from ms2.features.base import (
     state_bytes,
     weights_fingerprint,
 )
+from ms2.features.colours import ImageColours
 from ms2.features.dense import DenseCounts
 from ms2.features.dense_attributes import DenseAttributes
 from ms2.features.detection.detector_counts import DetectorCounts
@@ -30,6 +31,7 @@ __all__ = [
     "DenseCounts",
     "DetectorCounts",
     "FeatureExtractor",
+    "ImageColours",
     "InceptionPool3",
     "MixedCounts",
     "OnnxDetector",

@@ -47,6 +47,11 @@ class Rendering:
     visibility: Float[Tensor, "b n"]
 
 
+def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Return height and width of an image in pixels, times a factor."""
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
 def visible_enough(labels: Rendering, min_visibility: float, min_height: float) -> Bool[Tensor, "b n"]:
     """Return which objects of images can be seen well enough.
 

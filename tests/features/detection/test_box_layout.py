@@ -1,4 +1,4 @@
-"""Where boxes are: mass by place and height, and the averages of an image's colours."""
+"""Where boxes are: mass by place and height."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ms2.core.errors import UserError
-from ms2.features.detection.box_layout import BoxLayout, ImageColours
+from ms2.features.detection.box_layout import BoxLayout
 
 NAMES = ["truck", "car"]
 
@@ -53,17 +53,3 @@ def test_settings_that_make_no_sense() -> None:
         BoxLayout(["car"], heights=(40, 40))
     with pytest.raises(UserError, match=r"layout\.classes names a class 'cat'"):
         BoxLayout(["cat"]).check(NAMES)
-    with pytest.raises(UserError, match="ascending"):
-        ImageColours((0.5, 0.4))
-
-
-def test_colours_are_those_of_the_image_at_any_size() -> None:
-    colours = ImageColours()
-    grey = torch.full((1, 3, 48, 156), 0.25)
-    assert torch.allclose(colours(grey), torch.tensor([[0.25, 0, 0, 0]]), atol=1e-5)
-    red = torch.zeros(1, 3, 48, 156)
-    red[:, 0, :, :78] = 0.6  # the left half: brightness 0.2 and 0, saturation 1 and 0
-    found = colours(red)
-    assert torch.allclose(found, torch.tensor([[0.1, 0.1, 0.1, 0.5]]), atol=2e-3)
-    larger = torch.nn.functional.interpolate(red, scale_factor=2)
-    assert torch.allclose(colours(larger), found, atol=1e-5)

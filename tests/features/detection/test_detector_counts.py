@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ms2.core.errors import UserError
-from ms2.features.base import CountError, TrainedExtractor
-from ms2.features.detection.box_layout import BoxLayout, ImageColours
+from ms2.features.base import Blocks, CountError, FeatureExtractor, TrainedExtractor
+from ms2.features.colours import ImageColours
+from ms2.features.detection.box_layout import BoxLayout
 from ms2.features.detection.detections import Detections
 from ms2.features.detection.detector_counts import DetectorCounts
 from ms2.features.detection.height_recall import RecallByHeight
@@ -229,15 +230,49 @@ def test_generated_scenes_are_read_by_their_labels_at_any_scale() -> None:
     layout, colours = BoxLayout(["car"], 3, 2, (15, 40)), ImageColours()
     for scale in (1.0, 0.5):
         features = make(
-            recall=RecallByHeight(**of_all), min_height={"car": 15}, label_scale=scale, layout=layout, colours=colours
+            recall=RecallByHeight(**of_all),
+            min_height={"car": 15},
+            label_scale=scale,
+            layout=layout,
+            image_features=[colours],
         )
         blocks = features.embed_scenes(Shows(shown), scenes, draw)
         assert blocks["classes"].tolist() == [[1, 0, 0, 1]] and features.detector.given == []
         whole = layout(shown.boxes[:, :1], torch.zeros(1, 1).long(), ["car"], 96)["layout_car"]
         assert torch.allclose(blocks["layout_car"], whole, atol=1e-5)
-        assert torch.equal(blocks["colours"], colours(IMAGES[:1]))
+        assert torch.equal(blocks["colours"], colours(IMAGES[:1])["colours"])
     with pytest.raises(UserError, match=r"layout\.classes names a class 'tree'"):
         make(layout=BoxLayout(["tree"]))
+
+
+class Pixels(FeatureExtractor, selectable=False):
+    """Every pixel, so that size and place of what is seen show."""
+
+    def forward(self, images: Tensor) -> Blocks:
+        return {"pixels": images.flatten(1)}
+
+
+def test_images_of_the_target_are_looked_at_in_the_size_of_renders() -> None:
+    """A constant half stays one when it is scaled; renders come in that size already."""
+    halves = torch.zeros(2, 3, 64, 96)
+    halves[..., 48:] = 0.7
+    recall = RecallByHeight(**{name: dict.fromkeys(CLASSES[1:5], n) for name, n in EXACT.items()})
+    features = make(STREET, recall=recall, label_scale=0.25, image_features=[Pixels()])
+    pixels = features(halves)["pixels"].view(2, 3, 16, 24)
+    assert torch.allclose(pixels[..., [0, 10, 13, 23]], torch.tensor([0, 0, 0.7, 0.7]), atol=1e-5)
+    assert features.detector.given[0].shape == (2, 3, 64, 96)  # the detector sees whole images
+    scenes = SceneBatch(torch.tensor([[1]]), torch.tensor([[-1]]), {}, {})
+    assert features.embed_scenes(Shows(labels([1], [40])), scenes, torch.Generator())["pixels"].shape == (
+        1,
+        3 * 16 * 24,
+    )
+    unscaled = make(STREET, label_scale=0.25, image_features=[Pixels()])
+    assert torch.equal(unscaled(halves)["pixels"], halves.flatten(1))  # without recall, renders have the whole size
+
+
+def test_image_features_that_need_training_are_refused() -> None:
+    with pytest.raises(UserError, match="need no training, which DetectorCounts is not"):
+        make(image_features=[make()])
 
 
 def test_without_recall_generated_scenes_are_read_as_the_target_is() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ms2.core.bounds import Bounds, Dimension, Fraction, NonNegativeFloat, PositiveFloat
 from ms2.core.errors import UserError, suggest
@@ -16,16 +16,18 @@ from ms2.features.base import (
     CountingExtractor,
     CountPrediction,
     CountSlots,
+    FeatureExtractor,
+    blocks_of,
     check_counts,
     check_names,
 )
 from ms2.features.channel import ReadingChannel
 from ms2.features.count_bins import CountBins
-from ms2.features.detection.box_layout import BoxLayout, ImageColours
+from ms2.features.detection.box_layout import BoxLayout
 from ms2.features.detection.detections import Detections, find_riders
 from ms2.features.detection.height_recall import RecallByHeight
 from ms2.features.detection.object_detector import ObjectDetector
-from ms2.render.base import Renderer, Rendering
+from ms2.render.base import Renderer, Rendering, scaled_size
 from ms2.scene.batch import SceneBatch
 
 RIDER = "rider"
@@ -75,7 +77,7 @@ class DetectorCounts(CountingExtractor):
     the detector cannot find have no block, and their counts are NaN; learning by likelihood keeps the prior's.
 
     Blocks: ``classes``, the number of objects of each class that is counted, and ``count_<class>``, each number spread
-    over bins (`CountBins`); with ``layout`` and ``colours`` theirs too.
+    over bins (`CountBins`); with ``layout`` and ``image_features`` theirs too.
 
     Args:
         channels: Channels of the images.
@@ -97,10 +99,11 @@ class DetectorCounts(CountingExtractor):
         count_kernel_std: Standard deviation of the Gaussian that spreads a count over the bins.
         recall: Errors by which the channel of readings is drawn from what renders show, in place of the detector's
             readings of renders; it does not depend on how well they are drawn then. None to read renders as the target.
-        label_scale: With ``recall``, size of renders of which labels are read alone, as a fraction of the images': a
+        label_scale: With ``recall``, size of renders, which the detector does not read, as a fraction of the images': a
             third takes a sixth of the time.
         layout: Blocks of where boxes are, by which places are learned; false boxes are left out of renders' blocks.
-        colours: Block of the images' light and colours, by which these are learned.
+        image_features: Further blocks, of the image as a whole, by which light, colours and what the detector cannot
+            find are learned; images of the target are scaled by ``label_scale`` for them, as renders are.
 
     Raises:
         UserError: If a category or a class does not exist, no class is counted, or one that is has no recall.
@@ -134,10 +137,11 @@ class DetectorCounts(CountingExtractor):
         recall: RecallByHeight | None = None,
         label_scale: LabelScale = 1.0,
         layout: BoxLayout | None = None,
-        colours: ImageColours | None = None,
+        image_features: Sequence[FeatureExtractor] = (),
     ) -> None:
         super().__init__()
-        self.recall, self.label_scale, self.layout, self.colours = recall, label_scale, layout, colours
+        self.recall, self.label_scale, self.layout = recall, 1.0 if recall is None else label_scale, layout
+        self.image_features = nn.ModuleList(image_features)
         self.detector, self.slots, self.num_classes = detector, CountSlots(classes), len(classes)
         self.pretrained = {} if detector.pretrained is None else {"detector": detector.pretrained}
         self.min_visibility, self.scale = min_visibility, scale
@@ -157,7 +161,7 @@ class DetectorCounts(CountingExtractor):
         self.register_buffer("people", people, persistent=False)
         self.register_buffer("mounts", mounts, persistent=False)
         by_class = _by_class(min_score, self.counted, 0.5, classes, "min_score")
-        self.register_buffer("least_score", self._least_scores(by_class), persistent=False)
+        self.register_buffer("least_score", _least_scores(by_class, members, people, mounts), persistent=False)
         least = _by_class(min_height, self.counted, 0.0, classes, "min_height")
         self.min_height = min(least.values())
         heights = torch.tensor([*(least.get(name, self.min_height) for name in classes), self.min_height])
@@ -168,6 +172,7 @@ class DetectorCounts(CountingExtractor):
             recall.check(self.counted)
         if layout is not None:
             layout.check(self.counted)
+        _check_image_features(image_features)
         # also of classes without readings, whose numbers are kept so
         sets = {f"count_{name}": [place] for place, name in enumerate(classes)}
         self.channel = ReadingChannel(sets, max(largest.values()), len(self.slots))
@@ -177,7 +182,8 @@ class DetectorCounts(CountingExtractor):
         """Compute block ``classes`` and the count blocks."""
         found = self.classify(self.detect(images))
         classes = found.classes.where(self._is_counted(found), -1)
-        return self._blocks(self._numbers(classes), classes, found.boxes, images)
+        small = _scaled(images, self.label_scale) if self.image_features else images
+        return self._blocks(self._numbers(classes), classes, found.boxes, small, images.shape[3])
 
     def embed_scenes(self, renderer: Renderer, scenes: SceneBatch, generator: Generator) -> Blocks:
         """Compute the blocks of generated scenes: of what the detector finds, or with ``recall`` of their labels."""
@@ -195,13 +201,16 @@ class DetectorCounts(CountingExtractor):
         classes: Int[Tensor, "b n"],
         boxes: Float[Tensor, "b n 4"],
         images: Float[Tensor, "b c h w"],
-        width: int | None = None,
+        width: int,
     ) -> Blocks:
-        """Compute all blocks of the boxes that count, of images of a width in pixels, by default the images' own."""
+        """Compute all blocks of the boxes that count, in images of a width in pixels that have been scaled since."""
         blocks = {"classes": numbers.to(images.dtype), **self.bins(numbers.to(images.dtype))}
         if self.layout is not None:
-            blocks |= self.layout(boxes, classes, self.counted, width or images.shape[3])
-        return blocks if self.colours is None else {**blocks, "colours": self.colours(images)}
+            blocks |= self.layout(boxes, classes, self.counted, width)
+        for part in self.image_features:
+            assert isinstance(part, FeatureExtractor)
+            blocks |= blocks_of(part, images)
+        return blocks
 
     def predict_counts(self, images: Float[Tensor, "b c h w"]) -> CountPrediction:
         """Count the objects of each class: NaN for classes that are not counted."""
@@ -215,7 +224,7 @@ class DetectorCounts(CountingExtractor):
 
     def render_labelled(self, renderer: Renderer, scenes: SceneBatch) -> Rendering:
         """Render scenes with labels: with ``recall`` at the size of ``label_scale``, with boxes of the whole size."""
-        if self.recall is None or self.label_scale == 1:
+        if self.label_scale == 1:
             return renderer.render_labelled(scenes)
         labels = renderer.resized(self.label_scale).render_labelled(scenes)
         scale = labels.boxes.new_ones(2)  # filled there, as copies to a device wait for it
@@ -296,13 +305,6 @@ class DetectorCounts(CountingExtractor):
         classes = torch.where(members.any(2), members.long().argmax(2), -1)
         return Found(classes, boxes)
 
-    def _least_scores(self, min_score: dict[str, float]) -> Float[Tensor, " k"]:
-        """Return the score of each category: that of its class; what people ride on needs that of riders."""
-        by_class = torch.tensor([min_score[name] for name in self.counted])
-        least = by_class.expand_as(self.members).where(self.members, torch.inf).amin(1)
-        of_riders = least[-1].where(least[-1].isfinite(), least.where(self.people, torch.inf).amin())
-        return of_riders.where((self.people | self.mounts) & least.isinf(), least)
-
     def train(self, mode: bool = True) -> "DetectorCounts":
         """Keep evaluation mode: nothing is trained."""
         super().train(False)
@@ -351,3 +353,29 @@ def _by_class(given: Any, counted: Sequence[str], default: Any, classes: Sequenc
         return dict.fromkeys(counted, given)
     check_names(given, classes, setting)
     return {name: given.get(name, default) for name in counted}
+
+
+def _least_scores(
+    min_score: dict[str, float], members: Bool[Tensor, "k c"], people: Bool[Tensor, " k"], mounts: Bool[Tensor, " k"]
+) -> Float[Tensor, " k"]:
+    """Return the score of each of k categories: that of its class; what people ride on needs that of riders."""
+    by_class = torch.tensor(list(min_score.values()))
+    least = by_class.expand(members.shape).where(members, torch.inf).amin(1)
+    of_riders = least[-1].where(least[-1].isfinite(), least.where(people, torch.inf).amin())
+    return of_riders.where((people | mounts) & least.isinf(), least)
+
+
+def _check_image_features(given: Sequence[FeatureExtractor]) -> None:
+    """Raise an error if one needs training, or labels."""
+    for part in given:
+        if isinstance(part, CountingExtractor):
+            raise UserError(
+                f"features.image_features are features of the image as a whole that need no training, which "
+                f"{type(part).__name__} is not: give Backbone or ImageColours; MixedCounts trains a part of its own"
+            )
+
+
+def _scaled(images: Float[Tensor, "b c h w"], factor: float) -> Float[Tensor, "b c i j"]:
+    """Scale images by a factor, as renderers do."""
+    sides = scaled_size((images.shape[2], images.shape[3]), factor)
+    return images if factor == 1 else F.interpolate(images, sides, mode="bilinear", antialias=True).clamp(0, 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ms2.core.bounds import Bounds, Dimension
 from ms2.core.errors import UserError, suggest
 from ms2.core.paths import OptionalPath, expand_path
-from ms2.render.base import Rendering, asset_licence
+from ms2.render.base import Rendering, asset_licence, scaled_size
 from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.asset_report import AssetReport
 from ms2.render.scene3d.calibration import read_projection
@@ -165,7 +165,7 @@ class StreetView(Renderer3D):
     def resized(self, factor: float) -> "StreetView":
         """Return a renderer of the same view at a multiple of this one's size."""
         other = copy.copy(self)
-        height, width = (max(1, round(side * factor)) for side in self.size)
+        height, width = scaled_size(self.size, factor)
         check_size((height, width))
         scale = self.projection.new_tensor([width / self.size[1], height / self.size[0]])
         projection = self.projection.clone()
