@@ -49,7 +49,7 @@ LOOKS: dict[str, dict[str, tuple[float, float]]] = {
 CHANNELS = ("own looks", "usual looks", "recall by height", "none")
 ALIKE = ("car", "truck")
 SIZE, SCALE, MIN_HEIGHT = (188, 621), 2.0, {"car": 20.0, "truck": 20.0, "cyclist": 32.0, "pedestrian": 25.0}
-"""Half of KITTI's size, enlarged for the detector; half the least heights of kitti_detector."""
+"""Half of KITTI's size, enlarged for the detector; half the least heights of kitti_quick."""
 MIN_SCORE, MAX_COUNT, BATCH, ITERATIONS = 0.3, 8, 16, 50
 
 

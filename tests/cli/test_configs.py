@@ -47,7 +47,7 @@ CHEAPER: dict[str, dict[str, object]] = {
         "evaluation__num_images": 10,
         "evaluation__image_distances__num_images": 10,
     },
-    "kitti_detector": {
+    "kitti_quick": {
         "model__features__init_args__label_scale": 1.0,
         "extractor__num_probe_images": 40,
         "data__target__init_args__limit": 10,
@@ -65,7 +65,7 @@ CHEAPER: dict[str, dict[str, object]] = {
         "evaluation__num_images": 10,
         "evaluation__image_distances__num_images": 10,
     },
-    "kitti_quick": {
+    "kitti_pretrained": {
         "model__features__init_args__architecture": "squeezenet1_1",
         "model__features__init_args__layers": '["features.2", "features.3"]',
     },
