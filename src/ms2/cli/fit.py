@@ -99,8 +99,9 @@ class TrainerParser(LightningArgumentParser):
 class CLI(LightningCLI):
     """Builds a run's parts from its settings, and trains, measures or samples them in the folder of the run."""
 
-    def __init__(self, args: ArgsType = None, run: bool = True, **kwargs: Any) -> None:
+    def __init__(self, args: Sequence[str] = (), run: bool = True, **kwargs: Any) -> None:
         plugins.load()
+        self._words = list(args)
         super().__init__(
             MetaSim2,
             TargetImages,
@@ -109,7 +110,7 @@ class CLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=args,
+            args=self._words,
             run=run,
             **kwargs,
         )
@@ -163,11 +164,13 @@ class CLI(LightningCLI):
         """Return the seed of everything that is drawn; a random one where true or false is given, not a number."""
         return self.drawn_seed if isinstance(given, bool) else given
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return Lightning's commands, each with the arguments that are not command-line options."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static
+        """Return the command that is called, if any, with the arguments that are not command-line options.
+
+        Lightning makes a parser of each command that is named here, which takes as long as to parse.
+        """
         every = LightningCLI.subcommands()
-        return {name: every[name] for name in ("fit", "validate", "test", "predict")}
+        return {name: every[name] for name in self._words[:1] if name in every}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's own options, and the sections of world and stages, which share parts with the model's."""
