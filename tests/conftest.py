@@ -3,12 +3,15 @@
 Nothing here may import ms2 before the hook is installed.
 """
 
+import gc
+
 import pytest
 import shapes
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+gc.disable()  # until the tests are collected: what is imported stays, and looking through it takes seconds
 install_import_hook("ms2", "shapes.check_first_calls")
 
 from ms2.grammar.grammar import Grammar  # noqa: E402
@@ -32,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent.name not in FAST)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was imported, which collections of garbage then need not look through
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
