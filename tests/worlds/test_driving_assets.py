@@ -160,6 +160,21 @@ def test_edges_are_smooth_up_to_the_crease_angle():
         assert len(mesh.vertices) == (12 if smooth else 24)
 
 
+def test_triangles_without_area_are_left_out():
+    """Of any direction: a point twice, three points in a line; and a small triangle is none of them."""
+    for turned in np.linalg.qr(np.random.default_rng(0).normal(size=(20, 3, 3)))[0]:
+        for corners, number in (
+            ([(0, 0, 0), (0, 0, 0), (1, 0, 1), (0, 1, 1)], 1),  # as where a loft ends in a point
+            ([(0, 0, 0), (1, 0, 0), (2, 0, 0), (2, 1, 0)], 1),
+            ([(0, 0, 0), (1, 0, 0), (0, 1, 0)], 1),
+            ([(0, 0, 0), (1e-4, 0, 0), (0, 1e-4, 0)], 1),
+            ([(0, 0, 0), (1, 0, 0), (2, 0, 0)], 0),
+        ):
+            into = MeshBuilder()
+            into.face(np.array(corners) @ turned, Material())
+            assert len(into) == number
+
+
 def test_a_mirrored_half_makes_a_whole():
     into = MeshBuilder()
     into.face([(0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)], Material(texture=TEXTURE))

@@ -185,6 +185,8 @@ def _imported(tree: ast.AST, module: str) -> Iterator[str]:
             base = resolve_name("." * node.level + (node.module or ""), package) if node.level else str(node.module)
             for alias in node.names:
                 yield _definer(base, alias.name)
+        elif isinstance(node, ast.expr):  # which holds no statements, and is most of a tree
+            continue
         elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
             yield from _imported(node, module)
 

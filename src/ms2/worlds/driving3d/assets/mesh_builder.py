@@ -81,7 +81,7 @@ class MeshBuilder:
         smoothing_group = self.start_smoothing_group() if smoothing_group is None else smoothing_group
         for i in range(1, number - 1):
             fan = [0, i, i + 1]
-            if np.linalg.norm(np.cross(places[i] - places[0], places[i + 1] - places[0])) < 1e-9:
+            if _twice_area(places[i] - places[0], places[i + 1] - places[0]) < 1e-9:
                 continue  # a loft that ends in a point has such triangles
             self._corners.append(places[fan])
             self._uv.append(on[fan])
@@ -223,6 +223,12 @@ class MeshBuilder:
             texture_index if kept else -1,
             tuple(kept),
         )
+
+
+def _twice_area(side: Float[np.ndarray, " 3"], other: Float[np.ndarray, " 3"]) -> float:
+    """Return twice the area of a triangle by two of its sides; `np.cross` of one pair takes ten times as long."""
+    (a, b, c), (d, e, f) = side.tolist(), other.tolist()
+    return math.hypot(b * f - c * e, c * d - a * f, a * e - b * d)
 
 
 def _normals(
