@@ -47,6 +47,20 @@ def test_a_blurred_object_is_one() -> None:
     ]
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_the_whole_window_of_an_object_is_one(upright: bool) -> None:
+    """Though it is denser in its middle, where a smaller window would find it, and it extends beyond the image."""
+    density, window = torch.zeros(1, 1, 8, 16), (2, 8)
+    density[0, 0, 1:3, 2:10] = torch.tensor([1.0, 2, 4, 8, 8, 4, 2, 1]) / 60
+    density[0, 0, 5:7, :6] = torch.tensor([4.0, 8, 8, 4, 2, 1]) / 60
+    if upright:
+        density, window = density.mT, (8, 2)
+    _, places = read_places(density, torch.tensor([[2]]), [window])
+    found = places[0, 0].flip(1) if upright else places[0, 0]
+    x = (4 * 0.5 + 8 * 1.5 + 8 * 2.5 + 4 * 3.5 + 2 * 4.5 + 5.5) / 27  # of what is in the image
+    assert found.flatten().tolist() == pytest.approx([6 / 16, 2 / 8, x / 16, 6 / 8])
+
+
 def test_no_objects_at_all() -> None:
     used, places = read_places(torch.zeros(3, 2, 4, 4), torch.zeros(3, 2, dtype=torch.long), [(2, 2)] * 2)
     assert used.shape == (3, 2, 0) and places.shape == (3, 2, 0, 2)

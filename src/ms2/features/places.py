@@ -27,16 +27,17 @@ def read_places(
     Returns:
         Which of the k places of each class are used, and the places x, y as fractions of the map's width and height.
     """
-    most = int(numbers.max()) if numbers.numel() else 0
+    each = numbers.amax(0).tolist() if numbers.numel() else [0] * density.shape[1]
+    most = max(each, default=0)
     places = [
-        _places_of_class(density[:, c], most, tuple(max(MIN_WINDOW, side) for side in windows[c]))
-        for c in range(density.shape[1])
+        F.pad(_places_of_class(maps, number, window), (0, 0, 0, most - number))
+        for maps, number, window in zip(density.unbind(1), each, windows, strict=True)
     ]
     return torch.arange(most, device=numbers.device) < numbers[..., None], torch.stack(places, 1)
 
 
-def _places_of_class(density: Float[Tensor, "b i j"], most: int, window: tuple[int, ...]) -> Float[Tensor, "b k 2"]:
-    rows, columns = window
+def _places_of_class(density: Float[Tensor, "b i j"], most: int, window: tuple[int, int]) -> Float[Tensor, "b k 2"]:
+    rows, columns = (max(MIN_WINDOW, side) for side in window)
     padding = (columns - 1, columns - 1, rows - 1, rows - 1)
     left = F.pad(density, padding)  # so that a window may extend beyond the image
     height, width = density.shape[1:]
@@ -46,7 +47,8 @@ def _places_of_class(density: Float[Tensor, "b i j"], most: int, window: tuple[i
     shape = (height + 2 * (rows - 1), width + 2 * (columns - 1))
     found = [density.new_zeros(len(density), 0, 2)]
     for _ in range(most):
-        sums = F.avg_pool2d(left.unflatten(1, shape)[:, None], window, 1)[:, 0]
+        sums = F.avg_pool2d(left.unflatten(1, shape)[:, None], (rows, 1), 1)
+        sums = F.avg_pool2d(sums, (1, columns), 1)[:, 0]  # along one axis after the other, as large windows take long
         best = sums.flatten(1).argmax(1)
         top, start = best.div(sums.shape[2], rounding_mode="floor"), best % sums.shape[2]
         index = (top * shape[1] + start)[:, None] + cells
