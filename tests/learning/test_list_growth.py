@@ -27,7 +27,7 @@ class Longer(KernelObjective, selectable=False):
 
 def fit(folder: Path, max_steps: int, t_max: int, max_length: dict[str, int] | None = None) -> StructureModel:
     model = learner(abacus(), Longer(1.0, ["count"]), lr=0.02, lr_decay=False)
-    model.structure = model.scene_model.structure = structure(t_max, max_length=max_length)
+    model.structure = model.scene_model.structure = structure(t_max, max_length=max_length, max_tries=40)
     trainer(folder, max_steps, log_every_n_steps=5).fit(model, images(model.world, batch_size=32))
     return model.structure
 
