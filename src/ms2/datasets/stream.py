@@ -105,17 +105,20 @@ class LabelledStream(Configured, IterableDataset[Example]):
             )
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         first = self.start // BLOCK_SIZE + processes.rank * workers + number
-        samplers, model = self._samplers(), self.model.to(self.device)
+        samplers = self._samplers()
+        self.model.to(self.device)
         for block in count(first, processes.world_size * workers):
             if self.end is not None and block * BLOCK_SIZE >= self.end:
                 return
-            with single_threaded(), torch.no_grad():
-                scenes = sample_block(model, samplers, self.seed, block, self.device).scenes
-                rendering = model.world.renderer.render_labelled(scenes)
-            yield from self._examples(rendering, block * BLOCK_SIZE, check_all=block == first)
+            yield from self._examples(self._render(samplers, block), block * BLOCK_SIZE, check_all=block == first)
 
     def _samplers(self) -> list[Sampler]:
         return [component.sampler(conditions=self.conditions) for component in self.model.components]
+
+    def _render(self, samplers: Sequence[Sampler], block: int) -> Rendering:
+        with single_threaded(), torch.no_grad():
+            scenes = sample_block(self.model, samplers, self.seed, block, self.device).scenes
+            return self.model.world.renderer.render_labelled(scenes)
 
     def _examples(self, rendering: Rendering, first: int, check_all: bool) -> Iterator[Example]:
         """Yield the samples of a block that are among those asked for."""
@@ -179,7 +182,7 @@ def block_annotations(
     height, width = rendering.image.shape[-2:]
     device, limits = rendering.image.device, (width, height, width, height)
     arrays = LabelArrays.from_rendering(rendering)
-    areas, names = _areas(rendering), NameIndex(label_filter.categories)
+    areas, names = _areas(arrays), NameIndex(label_filter.categories)
     numbers = np.array([0 if (i := names.get(name)) is None else i + 1 for name in classes] + [0])
     labels = numbers[arrays.classes]  # 0 for other classes, and for the class -1 of unused entries
     whole = arrays.boxes.clip(0, limits).astype(np.float64).round(3)
@@ -214,14 +217,14 @@ def block_annotations(
     return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
 
 
-def _areas(rendering: Rendering) -> Int[np.ndarray, "b m"]:
+def _areas(arrays: LabelArrays) -> Int[np.ndarray, "b m"]:
     """Count the visible pixels of each object; m exceeds n if pixels show objects that there are not."""
-    b, n = rendering.classes.shape
-    m = max(n, int(rendering.instances.max()) + 1)
-    first = torch.arange(b, device=rendering.image.device)[:, None, None] * (m + 1) + 1  # after those of no object
-    counts = (rendering.instances + first).flatten().bincount(minlength=b * (m + 1)).view(b, m + 1)
-    found: np.ndarray = counts[:, 1:].cpu().numpy()
-    return found
+    b, n = arrays.classes.shape
+    shown = arrays.instances.reshape(-1)
+    place = np.flatnonzero(shown >= 0)  # counting the background, most of the image, takes three times as long
+    thing, image = shown[place], place // (shown.size // b)
+    m = max(n, int(thing.max(initial=-1)) + 1)
+    return np.bincount(image * m + thing, minlength=b * m).reshape(b, m)
 
 
 def _suspicious_images(
@@ -253,5 +256,6 @@ def _suspicious_images(
 
 def _rgb_bytes(image: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b 3 h w"]:
     """Convert images as `ms2.core.images.to_pixels` does, on their device."""
-    pixels = (image.detach().float() * 255).clamp_(0, 255).round_().to(torch.uint8)
+    pixels = (image.detach().float() * 255).clamp_(0, 255).round_()
+    pixels = pixels.to(torch.int16).to(torch.uint8)  # on a CPU a fifth of the time of a single step
     return pixels.expand(-1, 3, -1, -1).contiguous()
