@@ -4,10 +4,13 @@
     python tools/gallery.py depth      # one
 
 A picture shows what is in the data set's files: this program colours it, and renders nothing. trimesh reads GLB files.
+Where MS2_BLENDER is set, it names the program blender or a Python interpreter with bpy.
 """
 
 import argparse
 import json
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,12 +20,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
-PICTURES = Path(__file__).parents[1] / "docs" / "images"
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "images"
 SCENE = 'ms2 generate driving3d --num_scenes 2 --seed 6 --world.renderer.size "[192, 640]"'
-"""Beginning of each command; pictures show the set's second scene."""
+"""Beginning of the commands for streets; pictures show the set's second scene."""
 STEM = "000001"
 CITYSCAPES_COLOURS = {
     7: (128, 64, 128), 8: (244, 35, 232), 9: (250, 170, 160), 11: (70, 70, 70), 17: (153, 153, 153), 20: (220, 220, 0),
@@ -161,23 +165,105 @@ def glb(root: Path) -> Pixels:
     return np.asarray(picture.resize((width, height)))
 
 
+def boxes3d(root: Path) -> Pixels:
+    """KITTI's 3D boxes of vehicles and people through its matrix P2, with a cross on the side that each heads to."""
+    folder = root / "training"
+    (line,) = [one for one in (folder / "calib" / f"{STEM}.txt").read_text().splitlines() if one.startswith("P2:")]
+    projection = np.array(line.split()[1:], float).reshape(3, 4)
+    picture = Image.fromarray(np.asarray(Image.open(folder / "image_2" / f"{STEM}.png").convert("RGB")))
+    draw = ImageDraw.Draw(picture)
+    for one in (folder / "label_2" / f"{STEM}.txt").read_text().splitlines():
+        name, *values = one.split()
+        height, width, length, x, y, z, turn = map(float, values[7:14])
+        if name not in KITTI_CLASSES:
+            continue
+        along, up, across = np.meshgrid([0.5, -0.5], [0, -1], [0.5, -0.5], indexing="ij")
+        corners = np.stack([along * length, up * height, across * width], -1).reshape(8, 3)
+        cos, sin = np.cos(turn), np.sin(turn)
+        corners = corners @ np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]]).T + [x, y, z]
+        seen = np.c_[corners, np.ones(8)] @ projection.T
+        if seen[:, 2].min() < 0.5:
+            continue
+        points = [*map(tuple, seen[:, :2] / seen[:, 2:])]
+        fill = tuple(colour(KITTI_CLASSES.index(name)).astype(int))
+        edges = [(i, i ^ bit) for i in range(8) for bit in (1, 2, 4) if not i & bit]
+        for i, j in [*edges, (0, 3), (1, 2)]:
+            draw.line((points[i], points[j]), fill=fill)
+    return np.asarray(picture)
+
+
+def sequence(root: Path) -> Pixels:
+    """Frames of the second sequence in KITTI's tracking format, with boxes and tracks, one below the other."""
+    folder, rows = root / "kitti_tracking" / "training", []
+    labels = [one.split() for one in (folder / "label_02" / "0001.txt").read_text().splitlines()]
+    for path in sorted((folder / "image_02" / "0001").glob("*.png"))[::SEQUENCE_STEP]:
+        picture = Image.open(path).convert("RGB")
+        draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+        for frame, track, _, _, _, _, x0, y0, x1, y1, *_ in labels:
+            if int(frame) == int(path.stem) and int(track) >= 0:  # DontCare areas are no track
+                fill = tuple(colour(int(track)).astype(int))
+                left, upper, right, lower = map(float, (x0, y0, x1, y1))
+                draw.rectangle((left, upper, right, lower), outline=fill)
+                draw.text((left + 1, max(0, upper - 13)), track, fill=fill, font=font)
+        rows.append(np.asarray(picture))
+    return np.concatenate(rows)
+
+
+def flow(root: Path) -> Pixels:
+    """Optical flow from the second sequence's first frame, its direction as colour; black where it is not valid."""
+    import torch
+    from torchvision.datasets import KittiFlow
+    from torchvision.utils import flow_to_image
+
+    _, _, steps, valid = KittiFlow(str(root))[1]
+    steps, valid = torch.from_numpy(steps * valid), torch.from_numpy(valid)
+    limit = steps.norm(dim=0)[valid].quantile(0.98)
+    scaled = steps / steps.norm(dim=0).clamp(min=limit)
+    return (flow_to_image(scaled) * valid).permute(1, 2, 0).numpy()
+
+
+def shapes(root: Path) -> Pixels:
+    """Images of a set beside each other, with the boxes of objects, three times as large."""
+    content = json.loads((root / "annotations" / "instances.json").read_text(encoding="utf-8"))
+    pictures = []
+    for one in sorted(content["images"], key=lambda one: one["id"]):
+        path = root / "images" / Path(one["file_name"]).name
+        size = (3 * one["width"], 3 * one["height"])
+        picture = Image.open(path).convert("RGB").resize(size, Image.Resampling.NEAREST)
+        draw = ImageDraw.Draw(picture)
+        for found in content["annotations"]:
+            if found["image_id"] == one["id"]:
+                x, y, w, h = (3 * value for value in found["bbox"])
+                draw.rectangle((x, y, x + w - 1, y + h - 1), outline=tuple(colour(found["category_id"]).astype(int)))
+        pictures.append(np.pad(np.asarray(picture), ((0, 0), (0, 4), (0, 0)), constant_values=255))
+    return np.concatenate(pictures, 1)[:, :-4]
+
+
+KITTI_CLASSES = ("Car", "Truck", "Van", "Pedestrian", "Cyclist")
+SEQUENCE_STEP = 5
+"""Frames from one that is shown to the next."""
 KINDS: dict[str, tuple[str, Callable[[Path], Pixels]]] = {
-    "image": ("--format coco", image),
-    "boxes": ("--format coco", boxes),
-    "instances": ("--format coco", instances),
-    "amodal": ("--format coco --maps amodal", amodal),
-    "semantic": ("--format cityscapes", semantic),
-    "panoptic": ("--format panoptic", panoptic),
-    "depth": ("--depth", depth),
-    "normals": ("--maps normals", normals),
-    "glb": ("--format glb", glb),
+    "image": (f"{SCENE} --format coco", image),
+    "boxes": (f"{SCENE} --format coco", boxes),
+    "boxes3d": (f"{SCENE} --format kitti", boxes3d),
+    "instances": (f"{SCENE} --format coco", instances),
+    "amodal": (f"{SCENE} --format coco --maps amodal", amodal),
+    "semantic": (f"{SCENE} --format cityscapes", semantic),
+    "panoptic": (f"{SCENE} --format panoptic", panoptic),
+    "depth": (f"{SCENE} --depth", depth),
+    "normals": (f"{SCENE} --maps normals", normals),
+    "sequence": (f"{SCENE} --frames 11 --fps 10 --format kittitracking", sequence),
+    "flow": (f"{SCENE} --frames 2 --fps 10 --format kittiflow", flow),
+    "blender": (f"{SCENE} --world.renderer.engine Blender", image),
+    "glb": (f"{SCENE} --format glb", glb),
+    "external": ("ms2 generate examples/external/shapes.yaml --num_scenes 6 --seed 6 --format coco", shapes),
 }
-"""Of each picture the options that its command has, and what makes the picture."""
+"""Of each picture its command, but for the output, and what makes the picture."""
 
 
 def command(kind: str) -> str:
     """Return the command that writes the data set of a picture."""
-    return f"{SCENE} {KINDS[kind][0]} --output data/gallery_{kind}"
+    return f"{KINDS[kind][0]} --output data/gallery_{kind}"
 
 
 def main() -> None:
@@ -186,12 +272,15 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", help=f"of {', '.join(KINDS)}; all by default")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "examples").symlink_to(ROOT / "examples")
         for kind in args.kinds or KINDS:
             line = command(kind).replace("ms2 ", f"{sys.executable} -m ms2 ", 1)
+            if kind == "blender" and "MS2_BLENDER" in os.environ:
+                line += f" --world.renderer.engine.executable {shlex.quote(os.environ['MS2_BLENDER'])}"
             subprocess.run(line, shell=True, check=True, cwd=folder)
             pixels = KINDS[kind][1](Path(folder) / "data" / f"gallery_{kind}")
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).quantize(128).save(
-                PICTURES / f"{kind}.png", optimize=True
+                PICTURES / f"gallery_{kind}.png", optimize=True
             )
 
 
