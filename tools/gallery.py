@@ -3,8 +3,8 @@
     python tools/gallery.py            # all of them
     python tools/gallery.py depth      # one
 
-A picture shows what is in the data set's files: this program colours it, and renders nothing. trimesh reads GLB files.
-Where MS2_BLENDER is set, it names the program blender or a Python interpreter with bpy.
+A picture shows what is in the data set's files: this program colours it, and renders nothing. trimesh reads GLB files,
+usd-core USD. Where MS2_BLENDER is set, it names the program blender or a Python interpreter with bpy.
 """
 
 import argparse
@@ -136,31 +136,66 @@ def vertex_colours(part: Any) -> Pixels:
 
 
 def glb(root: Path) -> Pixels:
-    """Triangles of the GLB file, the far ones first, lit from above, from a place behind the camera and above it."""
+    """Triangles of the GLB file."""
     import trimesh
 
     scene = trimesh.load_scene(root / "glb" / f"{STEM}.glb")
-    triangles, colours, facing = [], [], []
+    triangles, colours = [], []
     for node in scene.graph.nodes_geometry:  # a dump of the scene would lose colours of vertices
         matrix, name = scene.graph[node]
         part = scene.geometry[name]
         triangles.append(trimesh.transform_points(part.triangles.reshape(-1, 3), matrix).reshape(-1, 3, 3))
-        facing.append(part.face_normals @ matrix[:3, :3].T)
         colours.append(vertex_colours(part)[part.faces].mean(1))
-    eye, (height, width) = np.array([-9.0, 10.0, 6.0]), (288, 640)
-    forward = np.array([4.0, 0.0, -30.0]) - eye
+    return painted(np.concatenate(triangles), np.concatenate(colours), np.array([-9.0, 10.0, 6.0]))
+
+
+def usd(root: Path) -> Pixels:
+    """Triangles of the USD file, whose axes are turned to those of GLB."""
+    import trimesh
+    from pxr import Usd, UsdGeom, UsdShade
+
+    stage, places = Usd.Stage.Open(str(root / "usd" / f"{STEM}.usda")), UsdGeom.XformCache()
+    triangles, colours = [], []
+    for prim in stage.Traverse():
+        if not prim.IsA(UsdGeom.Mesh):
+            continue
+        mesh, matrix = UsdGeom.Mesh(prim), np.array(places.GetLocalToWorldTransform(prim)).T
+        faces = np.array(mesh.GetFaceVertexIndicesAttr().Get()).reshape(-1, 3)
+        x, y, z = trimesh.transform_points(np.array(mesh.GetPointsAttr().Get(), float), matrix).T
+        triangles.append(np.stack([x, z, -y], -1)[faces])
+        material, _ = UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial()
+        texture = UsdShade.Shader(stage.GetPrimAtPath(material.GetPath().AppendChild("texture")))
+        if texture:
+            with Image.open(texture.GetInput("file").Get().resolvedPath) as picture:
+                mean = (np.asarray(picture.convert("RGB"), float) / 255).mean((0, 1)) ** 2.2
+            linear = np.tile(mean * texture.GetInput("scale").Get()[:3], (len(faces), 1))
+        else:
+            linear = np.array(mesh.GetDisplayColorAttr().Get(), float)
+            linear = linear[faces].mean(1) if len(linear) == len(x) else np.tile(linear[0], (len(faces), 1))
+        colours.append(255 * linear.clip(0, 1) ** (1 / 2.2))
+    return painted(np.concatenate(triangles), np.concatenate(colours), np.array([9.0, 10.0, 6.0]))
+
+
+def painted(triangles: Pixels, colours: Pixels, eye: Pixels) -> Pixels:
+    """Paint triangles, lit from above, as seen from a place; y is up. First the ground by height, then far to near."""
+    height, width = 288, 640
+    forward = np.array([-eye[0] * 4 / 9, 0.0, -30.0]) - eye
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, [0, 1, 0])
     right /= np.linalg.norm(right)
     axes = np.stack([right, -np.cross(right, forward), forward])
-    corners = (np.concatenate(triangles) - eye) @ axes.T
-    shade = 0.55 + 0.45 * np.abs(np.concatenate(facing) @ np.array([0.4, 0.8, 0.45]))
+    facing = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    facing /= np.linalg.norm(facing, axis=1, keepdims=True).clip(1e-12)
+    corners = (triangles - eye) @ axes.T
+    shade = 0.55 + 0.45 * np.abs(facing @ np.array([0.4, 0.8, 0.45]))
     ahead = (corners[..., 2] > 1).all(1) & (corners[..., 2].min(1) < 120)
-    corners, rgb = corners[ahead], (np.concatenate(colours) * shade[:, None])[ahead]
+    corners, rgb, distance = corners[ahead], (colours * shade[:, None])[ahead], corners[ahead][..., 2].mean(1)
+    low = (triangles[..., 1].max(1) < 0.3)[ahead]
+    order = np.where(low, triangles[ahead][..., 1].mean(1) - 1000, -distance).argsort(kind="stable")
     picture = Image.new("RGB", (2 * width, 2 * height), (190, 205, 220))
     draw = ImageDraw.Draw(picture)
     points = corners[..., :2] / corners[..., 2:] * 1.1 * width + [width, height]
-    for i in corners[..., 2].mean(1).argsort()[::-1]:
+    for i in order:
         draw.polygon([*map(tuple, points[i])], fill=tuple(rgb[i].astype(int)))
     return np.asarray(picture.resize((width, height)))
 
@@ -256,6 +291,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], Pixels]]] = {
     "flow": (f"{SCENE} --frames 2 --fps 10 --format kittiflow", flow),
     "blender": (f"{SCENE} --world.renderer.engine Blender", image),
     "glb": (f"{SCENE} --format glb", glb),
+    "usd": (f"{SCENE} --format usd", usd),
     "external": ("ms2 generate examples/external/shapes.yaml --num_scenes 6 --seed 6 --format coco", shapes),
 }
 """Of each picture its command, but for the output, and what makes the picture."""
