@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from ms2.datasets.blocks import BLOCK_SIZE
 from ms2.datasets.card import write_card
 from ms2.datasets.formats.coco import CocoFormat
 from ms2.datasets.formats.shards import IMAGES_PER_SHARD, ShardsFormat
@@ -68,7 +69,7 @@ def measure(world: str, number: int, root: Path) -> dict[str, float]:
         job.generate_block(job.blocks[-1])  # what is loaded on first use is loaded
         rest = len(job.blocks) - 1
         found["seconds: images and records"] = (
-            cpu_seconds(lambda: [*map(job.generate_block, job.blocks[:-1])]) / rest / 32
+            cpu_seconds(lambda: [*map(job.generate_block, job.blocks[:-1])]) / rest / BLOCK_SIZE
         )
     found["seconds: checking what is there"] = cpu_seconds(lambda: job.all_complete(job.blocks)) / number
     given = (job.files, job.plan, job.categories, job.records)
@@ -102,8 +103,10 @@ def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="driving3d", help="a world, a configuration or a run")
-    parser.add_argument("--images", type=int, default=256, help="images of the small set, a multiple of 32")
+    parser.add_argument("--images", type=int, default=256, help="images of the small set: 64, 96, 128...")
     args = parser.parse_args()
+    if args.images < 2 * BLOCK_SIZE or args.images % BLOCK_SIZE:
+        parser.error(f"--images is {args.images}: give two or more blocks of {BLOCK_SIZE}, one of which warms up")
     with tempfile.TemporaryDirectory() as folder:
         print(table(measure(args.world, args.images, Path(folder))))
 

@@ -70,6 +70,19 @@ def test_each_part_is_a_coco_file_and_no_id_is_used_twice(large: Path) -> None:
     assert "objects" not in {one["@id"] for one in json.loads((large / "croissant.json").read_text())["recordSet"]}
 
 
+def test_panoptic_annotations_in_parts_are_those_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, folder = Job(small("multimnist"), Plan(NUMBER, formats=("panoptic",)), tmp_path), tmp_path / "annotations"
+    assert generate(made, progress=False)
+    whole = json.loads((folder / "panoptic.json").read_text())
+    monkeypatch.setattr(coco_module, "IMAGES_PER_FILE", 32)
+    made.finish()
+    parts = [json.loads((folder / f"panoptic_{i:04d}.json").read_text()) for i in range(3)]
+    assert [len(part["images"]) for part in parts] == [32, 32, 6]
+    for name in ("images", "annotations"):
+        assert [one for part in parts for one in part[name]] == whole[name]
+    assert all(part["categories"] == whole["categories"] for part in parts)
+
+
 def test_parts_that_do_not_fit_are_refused(large: Path, tmp_path: Path) -> None:
     part = json.loads((large / "annotations" / "instances_0002.json").read_text())
     (tmp_path / "a_1.json").write_text(json.dumps(part))

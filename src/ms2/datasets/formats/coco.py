@@ -50,12 +50,9 @@ class CocoFormat(Format):
 
     def write(self, folder: DataSetFolder, plan: Plan, categories: tuple[str, ...], records: Records) -> None:
         """Write ``instances.json``, or its parts, one image or annotation per line."""
-        remaining, ids = iter(records()), count(1)  # COCO's evaluation treats an annotation with id 0 as unmatched
-        num_files = -(-plan.num_images // IMAGES_PER_FILE)
-        for i in range(num_files):
-            name = "instances" if num_files == 1 else f"instances_{i:04d}"
-            part = islice(remaining, IMAGES_PER_FILE)
-            folder.write(f"annotations/{name}.json", self._lines(categories, part, ids))
+        ids = count(1)  # COCO's evaluation treats an annotation with id 0 as unmatched
+        for path, part in annotation_files("instances", plan.num_images, records):
+            folder.write(path, self._lines(categories, part, ids))
 
     def _lines(
         self, categories: tuple[str, ...], records: Iterable[ImageRecord], annotation_ids: Iterator[int]
@@ -86,6 +83,23 @@ class CocoFormat(Format):
             "```python\nfrom torchvision.datasets import CocoDetection\n\n"
             'data = CocoDetection("images", "annotations/instances.json")\n```'
         )
+
+
+def annotation_files(name: str, number: int, records: Records) -> Iterator[tuple[str, Iterable[ImageRecord]]]:
+    """Divide the images of a data set between annotation files, each of at most `IMAGES_PER_FILE` images.
+
+    Args:
+        name: Name of the file; of several, what their names begin with.
+        number: Number of images.
+        records: Iterates over their records.
+
+    Yields:
+        Path of each file in the data set, and its records, which have to be read before the next file's.
+    """
+    remaining, num_files = iter(records()), -(-number // IMAGES_PER_FILE)
+    for i in range(num_files):
+        suffix = "" if num_files == 1 else f"_{i:04d}"
+        yield f"annotations/{name}{suffix}.json", islice(remaining, IMAGES_PER_FILE)
 
 
 def _line(thing: Any) -> str:
