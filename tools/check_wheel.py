@@ -107,6 +107,10 @@ def check_use(environment: Environment) -> None:
     for file in ("runs/multimnist_quick/metrics.json", "runs/multimnist_quick/summary.png", "data"):
         if not (environment.work / file).exists():
             sys.exit(f"the run wrote no {file}")
+    said = run("ms2", "generate", "multimnist", "--learned", "--num_scenes", "2")
+    expect(said, r"2 images: data/multimnist_learned")
+    for world in ("multimnist", "aerial2d", "driving3d"):
+        run("python", "-c", f"import ms2; assert ms2.load('{world}_learned').learned.structure")
     run("ms2", "new", "rooms")
     features = ("--model.features", "Backbone", "--model.features.architecture", "timm/resnet10t")
     layer = ("--model.features.layer", "layer2")

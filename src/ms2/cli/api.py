@@ -342,9 +342,11 @@ def load(
 ) -> SceneModel | MixedSceneModel:
     """Load a scene model: learned where the source is a run, of the priors where it is a world or a configuration.
 
+    With each world of ms2 comes a learned model: ``multimnist_learned``, ``aerial2d_learned``, ``driving3d_learned``.
+
     Args:
-        source: The folder of a run, a checkpoint in it, a configuration, or the name of a world; or several of these,
-            whose worlds have the same grammar, classes and renderer.
+        source: The folder of a run, a checkpoint in it, a configuration, or the name of a world or of a learned model
+            that comes with one; or several of these, whose worlds have the same grammar, classes and renderer.
         mix: With several sources, ``even`` or the weight of each: the shares of their scenes.
 
     Raises:
@@ -354,6 +356,9 @@ def load(
         >>> model = ms2.load("multimnist")
         >>> model.world.classes[:3]
         ('0', '1', '2')
+        >>> learned = ms2.load("multimnist_learned")
+        >>> learned.images(2, ms2.generator(0, "images")).shape
+        torch.Size([2, 1, 90, 90])
     """
     plugins.load()
     return open_models([str(one) for one in ([source] if isinstance(source, str | Path) else source)], mix).model

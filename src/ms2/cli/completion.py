@@ -76,11 +76,13 @@ def script(shell: str) -> str:
 def arguments() -> dict[str, list[str]]:
     """Return what commands take without the name of an option, where it has a name of its own."""
     experiments, worlds = [*configurations.experiments()], [*configurations.worlds()]
+    learned = [*configurations.learned_models()]
     grammars = [*registry.registered("grammars")]
     return {
-        "generate": experiments + worlds,
+        "generate": experiments + worlds + learned,
         "check": worlds + experiments,
         "probe": experiments,
+        "distill": learned,
         "configs": experiments,
         "list": sorted(registry.KINDS),
         "lint": grammars,

@@ -38,6 +38,9 @@ def options(parser: ArgumentParser) -> None:
         help=f"the folder of a run, a checkpoint in it, a configuration, or a world: {worlds}. Settings of its world "
         "may follow: --world.renderer.canvas_size 96. Or several of one world, with --mix",
     )
+    shipped = ", ".join(configurations.learned_models())
+    learned = f"draw from the learned model that comes with the world, one of {shipped}, which may be named instead"
+    add("--learned", action="store_true", help=learned)
     mix = "with several sources, 'even', or a weight for each, such as 2 1 1: the shares of their scenes"
     add("--mix", nargs="+", type=str, metavar="WEIGHT", help=mix)
     add("--output", type=OptionalPath, help="folder of the data set; data/NAME by default")
@@ -73,7 +76,7 @@ def generate_command(command: "Command", argv: list[str]) -> None:
     options(parser)
     own, settings = separate_settings(argv)
     args = parser.parse_args(own)
-    names = list(map(str, args.source))
+    names = [configurations.learned_name(str(one)) if args.learned else str(one) for one in args.source]
     source = open_models(names, args.mix, args.structure, args.checkpoint, settings, args.parameters)
     plan = Plan(
         num_scenes=args.num_scenes,

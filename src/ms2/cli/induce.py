@@ -71,7 +71,7 @@ def induce_command(command: "Command", argv: list[str]) -> None:
 def distill_command(command: "Command", argv: list[str]) -> None:
     """Draw scenes from a run's structure model, fit tables to them, write them, and print what they lose."""
     parser = command.parser()
-    parser.add_argument("run", type=str, help="folder of a run, or a checkpoint in it")
+    parser.add_argument("run", type=str, help="folder of a run, a checkpoint in it, or multimnist_learned, ...")
     parser.add_argument("--output", type=UserPath, required=True, help="folder for structure.yaml and counts.json")
     loss = "nats per object that the tables may lose: KL(model || tables)"
     parser.add_argument("--loss", type=NonNegativeFloat, default=0.05, help=loss)

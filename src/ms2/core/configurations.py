@@ -11,7 +11,7 @@ A name stands for a file of the folder ``configs``, with or without ``experiment
 ``.yaml`` is a path, in ``base`` relative to the file that names it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,8 @@ from ms2.core.yaml_files import load_yaml
 
 BASES_KEY = "base"
 """Key under which a configuration names what it is based on."""
+LEARNED_SUFFIX = "_learned"
+"""What the name of a world's learned model ends in: ``multimnist_learned``."""
 PERMISSIONS = ("allow_pipe",)
 """Settings that take effect on the command line only, as configurations may come from others."""
 MAX_BASES = 50
@@ -51,15 +53,58 @@ def experiments() -> dict[str, Path]:
 def worlds() -> dict[str, Path]:
     """Return the configurations of worlds by name: those of ms2, and the ``world.yaml`` of installed plug-ins."""
     found = {path.stem: path for path in sorted((folder() / "worlds").glob("*.yaml"))}
+    for name, place in _plugin_folders():
+        if name not in found and (place / "world.yaml").is_file():
+            found[name] = place / "world.yaml"
+    return found
+
+
+def learned_models() -> dict[str, Path]:
+    """Return the folders of the learned models that come with worlds, by name: ``multimnist_learned``, ...
+
+    The learned model of a world is in the package of its plug-in, in a folder of the model's name, which has the form
+    of a run's folder. ``tools/learned_models.py`` makes it from a finished run.
+    """
+    found: dict[str, Path] = {}
+    for world, place in sorted(_plugin_folders()):
+        name = world + LEARNED_SUFFIX
+        if (place / name / "config.yaml").is_file():
+            found.setdefault(name, place / name)
+    return found
+
+
+def learned_name(world: str) -> str:
+    """Return the name of the learned model that comes with a world.
+
+    Args:
+        world: Name of the world.
+
+    Raises:
+        UserError: If there is no such world, or no learned model comes with it.
+    """
+    models = learned_models()
+    with_model = [name.removesuffix(LEARNED_SUFFIX) for name in models]
+    if world + LEARNED_SUFFIX in models:
+        return world + LEARNED_SUFFIX
+    if world in models:
+        raise UserError(f"{world} is learned already: leave out --learned")
+    if world in worlds():
+        raise UserError(
+            f"no learned model comes with the world {world}: learn one with 'ms2 fit', and name the folder of that "
+            f"run. {suggest(world, with_model)}"
+        )
+    raise UserError(
+        f"{world} is not the name of a world, and --learned draws from the learned model that comes with one: leave "
+        f"out --learned for a run, or name the world. {suggest(world, with_model)}"
+    )
+
+
+def _plugin_folders() -> Iterator[tuple[str, Path]]:
+    """Yield the name of each plug-in's entry point, and the folder of its module, which is not imported."""
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         package = find_spec(entry.module.partition(".")[0])  # the packages above a module would be imported
-        if entry.name in found or package is None:
-            continue
-        for place in package.submodule_search_locations or ():
-            file = Path(place, *entry.module.split(".")[1:], "world.yaml")
-            if file.is_file():
-                found[entry.name] = file
-    return found
+        for place in (package and package.submodule_search_locations) or ():
+            yield entry.name, Path(place, *entry.module.split(".")[1:])
 
 
 def find(name: str, relative_to: Path | None = None) -> Path:

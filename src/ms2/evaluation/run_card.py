@@ -19,13 +19,15 @@ SHOWN_ROWS = (PRIOR, LEARNED, NOISE_FLOOR)
 """Rows of the table of distances."""
 
 
-def run_card(name: str, results: Results, model: SceneModel) -> str:
+def run_card(name: str, results: Results, model: SceneModel, comes_along: bool = False) -> str:
     """Format the card as Markdown, beside ``summary.png``.
 
     Args:
         name: Name of the run.
         results: What was measured.
         model: What was learned.
+        comes_along: Whether it is the card of a learned model that comes with a world, without pictures, which is
+            opened by its name.
     """
     world, learned = model.world, model.learned
     parts = " and ".join(part for part, has in learned._asdict().items() if has)
@@ -37,21 +39,7 @@ def run_card(name: str, results: Results, model: SceneModel) -> str:
             f"{results.measured_with.target}`), without labels. Its scenes consist of {', '.join(world.classes)}; they "
             f"are rendered by `{type(world.renderer).__name__}`, with all labels.",
             "",
-            "![Histograms and images of prior, learned model and target](summary.png)",
-            "",
-            "## How to use it",
-            "",
-            "From the folder that holds `runs`:",
-            "",
-            f"```\nms2 generate runs/{name} --num_scenes 1000 --format coco\nms2 report runs/{name}\n```",
-            "",
-            "```python",
-            "import ms2",
-            "import torch",
-            "",
-            f'model = ms2.load("runs/{name}")',
-            "labelled = model.labelled(16, torch.Generator().manual_seed(0))  # images, boxes, masks, classes",
-            "```",
+            *_usage(name, comes_along),
             "",
             "## How well it fits the target",
             "",
@@ -76,6 +64,28 @@ def run_card(name: str, results: Results, model: SceneModel) -> str:
             "",
         ]
     )
+
+
+def _usage(name: str, comes_along: bool) -> list[str]:
+    """Picture, commands and Python."""
+    source = name if comes_along else f"runs/{name}"
+    picture = ["![Histograms and images of prior, learned model and target](summary.png)", ""]
+    return [
+        *([] if comes_along else picture),
+        "## How to use it",
+        "",
+        "In any folder:" if comes_along else "From the folder that holds `runs`:",
+        "",
+        f"```\nms2 generate {source} --num_scenes 1000 --format coco\nms2 report {source}\n```",
+        "",
+        "```python",
+        "import ms2",
+        "import torch",
+        "",
+        f'model = ms2.load("{source}")',
+        "labelled = model.labelled(16, torch.Generator().manual_seed(0))  # images, boxes, masks, classes",
+        "```",
+    ]
 
 
 def _distances(results: Results) -> list[str]:

@@ -90,7 +90,8 @@ def open_model(
     """Open a scene model by the name or path of what it is stored in.
 
     Args:
-        source: The folder of a run, a checkpoint in it, a configuration, or the name of a world.
+        source: The folder of a run, a checkpoint in it, a configuration, or the name of a world or of a learned model
+            that comes with one, such as ``multimnist_learned``.
         structure: ``learned`` or ``prior``; by default learned where there is a checkpoint, and the prior of a world or
             a configuration.
         checkpoint: File of weights, where ``source`` is a configuration.
@@ -109,9 +110,11 @@ def open_model(
             f"from the prior with --structure prior (in Python, open {Path(source) / 'config.yaml'})"
         )
     if structure == "learned" and weights is None:
+        shipped = source + configurations.LEARNED_SUFFIX
+        instead = f"take {shipped}, " if shipped in configurations.learned_models() else ""
         raise UserError(
-            f"{source} has no trained structure model: name the folder of a run, add --checkpoint FILE, or draw from "
-            "the prior with --structure prior"
+            f"{source} has no trained structure model: {instead}name the folder of a run, add --checkpoint FILE, or "
+            "draw from the prior with --structure prior"
         )
     models = {key: get_nested(configuration, "model", key) for key in ("structure", "parameters")}
     if parameters == "learned" and (weights is None or not models["parameters"]):
@@ -214,9 +217,10 @@ def _is_run(source: str) -> bool:
 def _find_files(source: str) -> tuple[Path, Path | None]:
     """Find the configuration file of a source, and the weights beside it."""
     worlds, experiments = configurations.worlds(), configurations.experiments()
+    learned = configurations.learned_models()
     if source in worlds:
         return worlds[source], None
-    path = expand_path(source)
+    path = learned[source] if source in learned else expand_path(source)
     if path.suffix == ".ckpt":
         for folder in path.absolute().parents[:2]:
             if (folder / "config.yaml").is_file():
@@ -236,5 +240,5 @@ def _find_files(source: str) -> tuple[Path, Path | None]:
         return experiments[source], None
     raise UserError(
         f"{source} is neither a run's folder, nor a checkpoint, nor a configuration, nor a world. "
-        f"{suggest(source, {*worlds, *experiments})}"
+        f"{suggest(source, {*worlds, *experiments, *learned})}"
     )
