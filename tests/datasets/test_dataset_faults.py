@@ -476,7 +476,7 @@ TYPED: dict[str, tuple[tuple[object, ...], str]] = {
     "a device that is not there": ((*DIGITS, "--device", "cuda:99"), "there is no device 'cuda:99'"),
     "learned, from a world": (
         (*DIGITS, "--structure", "learned"),
-        "multimnist has no trained structure model: name the folder of a run, add --checkpoint FILE, or draw from the",
+        "multimnist has no trained structure model: take multimnist_learned, name the folder of a run, add --",
     ),
     "a missing checkpoint": ((*DIGITS, "--checkpoint", "none.ckpt"), "there is no checkpoint none.ckpt: run 'ms2 fit'"),
     "a checkpoint without a run": (
