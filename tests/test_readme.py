@@ -192,7 +192,8 @@ def settings() -> set[str]:
     """All settings of some configurations, with their defaults."""
     found: set[str] = set()
     reward = ["--model.reward", "TaskReward"]
-    for name, *more in (["aerial2d_parameters"], ["kitti_pretrained"], ["kitti_quick"], ["multimnist_parameters", *reward]):
+    several = ["aerial2d_parameters"], ["kitti_pretrained"], ["kitti_quick"], ["multimnist_parameters", *reward]
+    for name, *more in several:
         with mock.patch("builtins.print"), pytest.raises(SystemExit), mock.patch("sys.stdout") as out:
             main(["fit", "--config", name, *more, "--print_config"])
         text = "".join(str(call.args[0]) for call in out.write.call_args_list)
