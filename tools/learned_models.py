@@ -19,13 +19,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from PIL import Image
+from torch import stack
+from torchvision.transforms.functional import to_tensor
 
 from ms2.core.configurations import LEARNED_SUFFIX, learned_models
 from ms2.core.errors import UserError
 from ms2.core.files import read_json, write_json, write_tensors, write_text
+from ms2.core.images import image_grid
 from ms2.evaluation.run_card import run_card
 from ms2.metrics.results import load_results
 from ms2.models.checkpoints import PARAMETERS, STRUCTURE, read_checkpoint
@@ -86,7 +88,7 @@ def make(run: Path, commit: str) -> Path:
     write_json(folder / "run.json", {key: status[key] for key in ("settings", "code", "measured_with", "finished")})
     for name in COPIED:
         write_text(folder / name, (run / name).read_text(encoding="utf-8"))
-    card = run_card(folder.name, load_results(run / "metrics.json"), opened.model, comes_along=True)
+    card = run_card(folder.name, load_results(run / "metrics.json"), opened.model, shipped=True)
     write_text(folder / "README.md", card + "\n".join(provenance(settings["data"]["target"], status["code"], commit)))
     return folder
 
@@ -104,7 +106,7 @@ def provenance(target: dict[str, Any], code: str, commit: str) -> list[str]:
     licence = " Its images are rendered by ms2, so the licence above is that of the weights too." * rendered
     return [
         "",
-        "## What comes along",
+        "## What is included",
         "",
         "This folder has the form of a run's. `checkpoints/last.ckpt` holds the weights of what was learned, in full "
         "precision, and the grammar; the feature extractor and the state of the optimiser are left out, so learning "
@@ -125,15 +127,10 @@ def command(world: str) -> str:
 
 
 def picture(root: Path, world: str) -> Image.Image:
-    """Tile the images of a data set, with white lines between them."""
+    """Tile the images of a data set."""
     files = sorted((root / "images").glob("*.png"))
-    images = [
-        np.pad(np.asarray(Image.open(file).convert("RGB")), ((2, 2), (2, 2), (0, 0)), constant_values=255)
-        for file in files
-    ]
-    columns = COLUMNS.get(world, 3)
-    rows = [np.concatenate(images[i : i + columns], 1) for i in range(0, len(images), columns)]
-    return Image.fromarray(np.concatenate(rows))
+    images = stack([to_tensor(Image.open(file).convert("RGB")) for file in files])
+    return Image.fromarray(image_grid(images, COLUMNS.get(world, 3)))
 
 
 def draw() -> None:

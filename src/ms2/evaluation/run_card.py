@@ -19,14 +19,14 @@ SHOWN_ROWS = (PRIOR, LEARNED, NOISE_FLOOR)
 """Rows of the table of distances."""
 
 
-def run_card(name: str, results: Results, model: SceneModel, comes_along: bool = False) -> str:
+def run_card(name: str, results: Results, model: SceneModel, shipped: bool = False) -> str:
     """Format the card as Markdown, beside ``summary.png``.
 
     Args:
         name: Name of the run.
         results: What was measured.
         model: What was learned.
-        comes_along: Whether it is the card of a learned model that comes with a world, without pictures, which is
+        shipped: Whether it is the card of a learned model that comes with a world, without pictures, which is
             opened by its name.
     """
     world, learned = model.world, model.learned
@@ -39,7 +39,7 @@ def run_card(name: str, results: Results, model: SceneModel, comes_along: bool =
             f"{results.measured_with.target}`), without labels. Its scenes consist of {', '.join(world.classes)}; they "
             f"are rendered by `{type(world.renderer).__name__}`, with all labels.",
             "",
-            *_usage(name, comes_along),
+            *_usage(name, shipped),
             "",
             "## How well it fits the target",
             "",
@@ -66,15 +66,15 @@ def run_card(name: str, results: Results, model: SceneModel, comes_along: bool =
     )
 
 
-def _usage(name: str, comes_along: bool) -> list[str]:
+def _usage(name: str, shipped: bool) -> list[str]:
     """Picture, commands and Python."""
-    source = name if comes_along else f"runs/{name}"
+    source = name if shipped else f"runs/{name}"
     picture = ["![Histograms and images of prior, learned model and target](summary.png)", ""]
     return [
-        *([] if comes_along else picture),
+        *([] if shipped else picture),
         "## How to use it",
         "",
-        "In any folder:" if comes_along else "From the folder that holds `runs`:",
+        "In any folder:" if shipped else "From the folder that holds `runs`:",
         "",
         f"```\nms2 generate {source} --num_scenes 1000 --format coco\nms2 report {source}\n```",
         "",

@@ -26,7 +26,7 @@ class ImageColours(FeatureExtractor):
     def __init__(self, horizon: tuple[PositiveFloat, PositiveFloat] = (0.3, 0.55)) -> None:
         super().__init__()
         if not horizon[0] < horizon[1] <= 1:
-            raise UserError(f"features.horizon must be two fractions in ascending order, not {tuple(horizon)}")
+            raise UserError(f"ImageColours.horizon must be two fractions in ascending order, not {tuple(horizon)}")
         self.horizon = horizon
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Blocks:
