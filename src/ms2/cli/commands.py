@@ -1,5 +1,6 @@
 """The table of commands, and the program ``ms2``."""
 
+import atexit
 import gc
 import io
 import os
@@ -61,6 +62,8 @@ def _imported(name: str) -> ModuleType:
     finally:
         gc.freeze()
         gc.enable()
+        # objects of compiled modules, such as Triton's, are reported as leaked if they are not collected at the end
+        atexit.register(gc.unfreeze)
 
 
 COMMANDS = {
