@@ -1,8 +1,8 @@
 """Studies: grids of runs that belong together, read from experiments/ablation.yaml and experiments/search.yaml.
 
 A part of a study is a table. Its rows are settings, each of which is run with several seeds. Which rows there are may
-depend on results: the ablation takes only the largest effects to learned features, and the search keeps the best
-combinations of a round for the next one. So `Study.wanted` is asked again after its runs are done.
+depend on results: the search keeps the best combinations of a round for the next one. So `Study.wanted` is asked again
+after its runs are done.
 """
 
 import copy
@@ -18,7 +18,8 @@ from ms2.core.configurations import load, merge, read
 from ms2.core.errors import UserError, suggest
 
 HERE = Path(__file__).parent
-ENDS = ("paper", "default")
+PAPER = "paper"
+"""End of an ablation that has the paper's choices."""
 SEED = "SEED"
 """Value of settings that stands for the seed."""
 FROM = "FROM"
@@ -67,13 +68,13 @@ class Study:
     def runs(self, part: str, kept: Kept) -> list[Run]:
         """Return the runs of one part that are known to be wanted by now."""
         settings = self.parts[part]
-        found = rounds(part, settings, kept, self._seeds) if "rounds" in settings else self._ablated(part, kept)
+        found = rounds(part, settings, kept, self._seeds) if "rounds" in settings else self._ablated(part)
         unique = {run.key: run for run in found}
         return [run for run in unique.values() if self._is_chosen(run.row)]
 
-    def _ablated(self, part: str, kept: Kept) -> Iterator[Run]:
+    def _ablated(self, part: str) -> Iterator[Run]:
         settings = self.parts[part]
-        for (row, own), seed in product(ablation_rows(part, settings, kept).items(), self._seeds(settings["seeds"])):
+        for (row, own), seed in product(ablation_rows(settings).items(), self._seeds(settings["seeds"])):
             yield make_run(part, row, settings["base"], settings, own, seed)
 
     def _seeds(self, seeds: Sequence[int]) -> list[int]:
@@ -116,34 +117,30 @@ def _file(base: str) -> str:
 # -- ablation ------------------------------------------------------------------------------------------
 
 
-def ablation_rows(part: str, settings: Settings, kept: Kept) -> dict[str, Settings]:
-    """Return the settings of each row of an ablation, from the paper's to the default; empty while they are unknown.
+def ablation_rows(settings: Settings) -> dict[str, Settings]:
+    """Return the settings of each row of an ablation, from the paper's to the other end.
 
     Args:
-        part: Name of the part.
         settings: The part's.
-        kept: Results of the parts that decide which factors are exchanged.
     """
-    factors = settings["factors"]
-    exchanged: list[str] | None = list(factors)
-    if "largest" in settings:
-        exchanged = largest_effects(settings["largest"], list(factors), kept)
-        if exchanged is None:
-            return {}
-    ends = {end: dict.fromkeys(factors, end) for end in ENDS}
+    factors, end = settings["factors"], other_end(settings)
+    paper, other = dict.fromkeys(factors, PAPER), dict.fromkeys(factors, end)
     chosen = {
-        "paper": ends["paper"],
-        **{f"paper + {factor}": {**ends["paper"], factor: "default"} for factor in exchanged},
-        **{f"default - {factor}": {**ends["default"], factor: "paper"} for factor in exchanged},
-        "default": ends["default"],
+        PAPER: paper,
+        **{f"{PAPER} + {factor}": {**paper, factor: end} for factor in factors},
+        **{f"{end} - {factor}": {**other, factor: PAPER} for factor in factors},
+        end: other,
     }
     named = settings.get("rows", list(chosen))
     rows = {row: combine(settings, of) for row, of in chosen.items() if row in named}
-    for row in settings.get("skip", ()):
-        del rows[row]
     for row, also in settings.get("also", {}).items():
-        rows[row] = merge(combine(settings, ends[also["of"]]), also["settings"])
+        rows[row] = merge(combine(settings, dict.fromkeys(factors, also["of"])), also["settings"])
     return rows
+
+
+def other_end(settings: Settings) -> str:
+    """Return the name of an ablation's other end than the paper's."""
+    return str(settings.get("end", "default"))
 
 
 def combine(settings: Settings, chosen: Mapping[str, str]) -> dict[str, Any]:
@@ -151,7 +148,7 @@ def combine(settings: Settings, chosen: Mapping[str, str]) -> dict[str, Any]:
 
     Args:
         settings: The part's.
-        chosen: The end of each factor, ``paper`` or ``default``.
+        chosen: The end of each factor, such as ``paper`` or ``default``.
     """
     found: dict[str, Any] = {}
     for factor, end in chosen.items():
@@ -175,25 +172,6 @@ def taken(settings: Settings) -> Settings:
             value = {key: value}
         found = merge(found, copy.deepcopy(value))
     return found
-
-
-def largest_effects(largest: Settings, factors: Sequence[str], kept: Kept) -> list[str] | None:
-    """Return the factors of the largest effects in another part, in the order of ``factors``, and those to keep.
-
-    An effect is the change of the mean score where the factor alone is exchanged, the larger of those from both ends.
-    None while a row has no results.
-    """
-    part, effects = largest["of"], dict[str, float]()
-    for factor in factors:
-        if factor in largest["keep"]:
-            continue
-        pairs = (("paper", f"paper + {factor}"), ("default", f"default - {factor}"))
-        scores = [[kept.score(part, row) for row in pair] for pair in pairs]
-        if any(score is None for pair in scores for score in pair):
-            return None
-        effects[factor] = max(abs(after - before) for before, after in scores)
-    first = sorted(effects, key=lambda factor: -effects[factor])[: largest["number"]]
-    return [factor for factor in factors if factor in [*largest["keep"], *first]]
 
 
 # -- search --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from running import KEPT, Kept
-from studies import ENDS, Study, combinations, ranking
+from studies import PAPER, Study, combinations, other_end, ranking
 
 from ms2.features.channel import reading_quality
 from ms2.learning.probe import READING_COLUMNS, reading_cells, shown
@@ -220,7 +220,7 @@ def ablation_lines(study: Study, part: str, kept: Kept) -> list[str]:
         runs, number = finished_of(every)
         cells = [mean_cell([one[column] for one in runs]) for column in columns.values()]
         total = f"{sum(one['seconds'] for one in runs) / len(runs):.0f}" if runs else ""
-        title = f"**{row}**" if row in ENDS else row
+        title = f"**{row}**" if row in (PAPER, other_end(settings)) else row
         lines.append(line(title, *cells, *reached_cells(runs), total, number))
     return lines
 

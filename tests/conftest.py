@@ -43,6 +43,10 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # so that it is collected at the end: compiled modules report what is not
+
+
 @pytest.fixture(autouse=True)
 def check_shapes_anew() -> None:
     shapes.check_again()

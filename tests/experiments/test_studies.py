@@ -11,7 +11,7 @@ from helpers import EXPECTED
 
 sys.path.append(str(Path(__file__).parents[2] / "experiments"))
 from running import Kept, Run, RunError, check_run, flat
-from studies import Chosen, Study, combinations, combine, largest_effects, seeded, taken
+from studies import PAPER, Chosen, Study, combinations, combine, other_end, seeded, taken
 
 from ms2.core.configurations import find, load, merge
 from ms2.core.errors import UserError
@@ -19,8 +19,7 @@ from ms2.core.errors import UserError
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 pytestmark = EXPECTED
-DEFAULTS = {"relative_bandwidth": False, "leave_one_out": True, "correct_rejection": True, "lr_decay": True}
-DEFAULTS |= {"context": True}
+DEFAULTS = {"leave_one_out": True, "lr_decay": True, "context": True}
 """Values that the classes have where a configuration is silent."""
 
 
@@ -69,29 +68,22 @@ def departures(part: str) -> Mapping[str, Any]:
     return Study("ablation").parts[part]
 
 
-@pytest.mark.parametrize("part", Study("ablation").parts)
+@pytest.mark.parametrize("part", [part for part in Study("ablation").parts if part != "multimnist first"])
 def test_the_default_is_what_is_shipped(part: str) -> None:
     """The default end changes nothing of its base, save that it names what the class has by default."""
+    assert other_end(departures(part)) == "default"
     settings = departures(part)
     base = settings["base"]
     shipped = flat(load(EXPERIMENTS / base if base.endswith(".yaml") else base))
     for key, value in flat(combine(settings, dict.fromkeys(settings["factors"], "default"))).items():
-        name = key.rpartition(".")[2]
-        if name == "embedding":  # the bandwidth of a block that is not compared
-            continue
-        if name == "blocks":  # by default those that have a bandwidth
-            assert all(f"{key.replace('blocks', 'bandwidth')}.{block}" in shipped for block in value)
-        else:
-            assert shipped.get(key, DEFAULTS.get(name)) == value, key
+        assert shipped.get(key, DEFAULTS.get(key.rpartition(".")[2])) == value, key
 
 
 @pytest.mark.parametrize("part", ["multimnist", "aerial2d", "learned"])
 def test_the_other_end_is_the_paper_mode(part: str) -> None:
     settings = departures(part)
     paper = flat(load("aerial2d_paper" if part == "aerial2d" else "multimnist_paper"))
-    found = flat(combine(settings, dict.fromkeys(settings["factors"], "paper")))
-    # of features of unit variance, relative to which the bandwidth is
-    assert found.pop("model.structure_learner.objective.relative_bandwidth") is True
+    found = flat(combine(settings, dict.fromkeys(settings["factors"], PAPER)))
     for key, value in found.items():
         assert paper[key] == value, key
 
@@ -102,15 +94,27 @@ def test_features_of_the_paper_are_taken_from_its_configuration() -> None:
     assert found == {"extractor": paper["extractor"], "model": {"features": paper["model"]["features"]}}
 
 
-def test_rows_exchange_one_factor() -> None:
-    rows = {run.row: run.settings for run in Study("ablation").runs("multimnist", Kept(Path("none.json")))}
-    factors = departures("multimnist")["factors"]
-    assert next(iter(rows)) == "paper" and {f"paper + {one}" for one in factors} < set(rows)
+@pytest.mark.parametrize(("part", "other"), [("multimnist first", "all"), ("learned", "default")])
+def test_rows_exchange_one_factor(part: str, other: str) -> None:
+    rows = {run.row: run.settings for run in Study("ablation").runs(part, Kept(Path("none.json")))}
+    settings = departures(part)
+    factors, depending = settings["factors"], {key for one in settings.get("where", ()) for key in flat(one["settings"])}
+    assert next(iter(rows)) == PAPER and {f"{PAPER} + {one}" for one in factors} < set(rows)
     for factor in factors:
-        for row, end in ((f"paper + {factor}", "paper"), (f"default - {factor}", "default")):
+        for row, end in ((f"{PAPER} + {factor}", PAPER), (f"{other} - {factor}", other)):
             ours, theirs = flat(rows[row]), flat(rows[end])
             changed = {key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)}
-            assert changed and changed <= {*flat(factors[factor]["paper"]), *flat(factors[factor]["default"])}
+            own = {*flat(taken(factors[factor][PAPER])), *flat(taken(factors[factor][other])), *depending}
+            assert changed and changed <= own
+
+
+def test_the_first_round_had_the_same_paper_end() -> None:
+    """So that its rows of the paper with one departure are also those of what is left."""
+    runs = {run.part: run for run in Study("ablation").wanted(Kept(Path("none.json"))) if run.row == PAPER}
+    first, left = (flat(merge(load(runs[part].base), runs[part].common)) for part in ("multimnist first", "multimnist"))
+    assert first.pop("model.structure_learner.objective.bandwidth") == 1.0  # which is the default
+    first["model.structure_learner.objective"] = left.get("model.structure_learner.objective")
+    assert first == left
 
 
 def test_an_image_level_network_is_compared_in_its_own_blocks(kept: Kept) -> None:
@@ -124,23 +128,6 @@ def test_an_image_level_network_is_compared_in_its_own_blocks(kept: Kept) -> Non
 
 
 # --- results decide what is run ---
-
-
-def test_the_largest_effects_go_on_to_learned_features(kept: Kept) -> None:
-    effects = {"blocks": 0.5, "context": 0.4, "bandwidth": 0.3, "advantage": 0.2, "leave-one-out": 0.1}
-    study = Study("ablation")
-    assert not study.runs("learned", kept)
-
-    def score(run: Run) -> float:
-        sign, _, factor = run.row.partition(" ")[2].partition(" ")
-        return {"+": 1 - effects.get(factor, 0), "-": effects.get(factor, 0) / 3}.get(sign, float(run.row == "paper"))
-
-    finish(study, kept, score)
-    factors = list(departures("multimnist")["factors"])
-    found = largest_effects({"number": 4, "of": "multimnist", "keep": ["features"]}, ["features", *factors], kept)
-    assert found == ["features", "blocks", "bandwidth", "advantage", "context"]
-    learned = {run.row for run in study.runs("learned", kept)}
-    assert learned == {"paper", "default", *(f"paper + {f}" for f in found), *(f"default - {f}" for f in found)}
 
 
 def test_a_search_keeps_the_best_of_each_method(kept: Kept) -> None:
@@ -172,9 +159,9 @@ def test_the_seed_is_filled_in() -> None:
 
 
 def test_some_of_a_study_may_be_run(kept: Kept) -> None:
-    runs = Study("ablation", Chosen(["aerial2d"], ["default*"], [21])).wanted(kept)
-    assert {(run.part, run.seed) for run in runs} == {("aerial2d", 21)}
-    assert all(run.row.startswith("default") for run in runs) and len(runs) > 5
+    runs = Study("ablation", Chosen(["multimnist first"], ["all*"], [21])).wanted(kept)
+    assert {(run.part, run.seed) for run in runs} == {("multimnist first", 21)}
+    assert all(run.row.startswith("all") for run in runs) and len(runs) > 5
     with pytest.raises(UserError, match=r"the study search has no part 'aerial2d'\. Did you mean 'aerial2d learned'"):
         Study("search", Chosen(["aerial2d"]))
 
@@ -191,9 +178,9 @@ def test_exact_configurations_have_their_own_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("study", "part", "row"),
     [
-        ("ablation", "multimnist", "default, SlicedWasserstein"),
+        ("ablation", "multimnist first", "all, SlicedWasserstein"),
         ("ablation", "aerial2d", "paper"),
-        ("ablation", "streets", "default, lists bounded by max_length"),
+        ("ablation", "streets", "default - credit"),
         ("search", "aerial2d learned", "mmd: learning rate 0.001, bandwidth 1, steps 150"),
     ],
 )

@@ -32,7 +32,7 @@ def by_hand(advantage: Advantage, score: Tensor) -> Tensor:
 def test_the_loss_has_the_gradient_of_reinforce(objective: type[Objective], advantage: type[Advantage]) -> None:
     """mean_j advantage_j * grad log q(T_j), with one backward pass for each scene."""
     n, weight = 10, 0.3
-    model = learner(abacus(), objective(0.5), advantage(), reject_weight=weight, correct_rejection=False)
+    model = learner(abacus(), objective(0.5), advantage(), reject_weight=weight)
     how = model.structure_learner
     rules = model.world.structure_prior.sample(model.world.grammar, n, rng())
     features = model.features(model.world.images(rules, rng()))

@@ -133,38 +133,21 @@ def test_the_laws_are_what_they_are_said_to_be(law: tuple[Grammar, int, int]) ->
 
 @every_law
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("correct", [False, True])
-def test_leaving_one_out_descends_the_expected_cost_of_accepted_scenes(
-    law: tuple[Grammar, int, int], size: int, correct: bool
-) -> None:
-    """Centred as it is, nothing is left to correct."""
+def test_leaving_one_out_descends_the_expected_cost_of_accepted_scenes(law: tuple[Grammar, int, int], size: int) -> None:
     grammar, t_max, z = law
-    model = learning(grammar, t_max, Given(), LeaveOneOut(), correct_rejection=correct, num_latents=z)
-    torch.testing.assert_close(expected_gradient(model, size), exact_gradient(model.structure))
-
-
-@every_law
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("baseline", [-2.0, math.nan])
-def test_a_corrected_moving_average_descends_the_expected_cost_of_accepted_scenes(
-    law: tuple[Grammar, int, int], size: int, baseline: float
-) -> None:
-    """Whatever its baseline is; NaN is that of the first batch."""
-    grammar, t_max, z = law
-    model = learning(grammar, t_max, Given(), MovingAverage(0.75), num_latents=z)
-    model.advantage.baseline.fill_(baseline)
+    model = learning(grammar, t_max, Given(), LeaveOneOut(), num_latents=z)
     torch.testing.assert_close(expected_gradient(model, size), exact_gradient(model.structure))
 
 
 @every_law
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("baseline", [-2.0, 3.0])
-def test_an_uncorrected_baseline_moves_the_chance_to_end_in_time(
+def test_a_moving_average_moves_the_chance_to_end_in_time(
     law: tuple[Grammar, int, int], size: int, baseline: float
 ) -> None:
     """By decay (E s - b) grad log P; besides, the share (1 - decay) / m of each sample's own score is lost."""
     grammar, t_max, z = law
-    model, decay = learning(grammar, t_max, Given(), MovingAverage(0.75), correct_rejection=False, num_latents=z), 0.75
+    model, decay = learning(grammar, t_max, Given(), MovingAverage(0.75), num_latents=z), 0.75
     model.advantage.baseline.fill_(baseline)
     mean = (accepted_law(model.structure) * COSTS).sum()
     log_p = model.structure.log_prob(enumerated(model.structure)).logsumexp(0)
@@ -175,24 +158,13 @@ def test_an_uncorrected_baseline_moves_the_chance_to_end_in_time(
 
 
 def test_grad_log_p_is_the_mean_of_grad_log_q_over_accepted_scenes() -> None:
-    """Why centring is the correction."""
+    """Why centred advantages have the gradient of accepted scenes."""
     model = learning(THINGS, 5, Given(), LeaveOneOut()).structure
     log_q = model.log_prob(enumerated(model))
     log_p = gradient(log_q.logsumexp(0), model)
     log_q = model.log_prob(enumerated(model))
     torch.testing.assert_close(gradient((accepted_law(model) * log_q).sum(), model), log_p)
     assert log_p.norm() > 0.1
-
-
-@pytest.mark.parametrize("advantage", [LeaveOneOut, Normalised])
-def test_centring_twice_changes_nothing(advantage: type[Advantage]) -> None:
-    losses = []
-    for correct in (False, True):
-        model = learning(THINGS, 5, Given(), advantage(), correct_rejection=correct)
-        rules = enumerated(model.structure)
-        samples = Samples(Derivations(rules, torch.zeros(4, dtype=torch.long)), {"cost": COSTS[:, None]})
-        losses.append(model.loss(samples, {"cost": torch.zeros(2, 1).double()}).item())
-    assert losses[0] == losses[1]
 
 
 def expected_normalised(model: StructureModel, size: int) -> Tensor:

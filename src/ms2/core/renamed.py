@@ -16,7 +16,6 @@ RENAMED_SETTINGS = {
     "model.lr_decay": "model.structure_learner.lr_decay",
     "model.reject_weight": "model.structure_learner.reject_weight",
     "model.reject_threshold": "model.structure_learner.reject_threshold",
-    "model.correct_rejection": "model.structure_learner.correct_rejection",
     "model.max_gradient": "model.structure_learner.max_grad_norm",
     "model.parameter_learning.order": "model.turns.schedule",
     "model.parameter_learning.share": "model.turns.parameter_fraction",

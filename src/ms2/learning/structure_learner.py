@@ -14,7 +14,7 @@ from ms2.core.distributed import Processes
 from ms2.core.errors import UserError
 from ms2.core.seeding import generator as seeded
 from ms2.features.base import Blocks, FeatureExtractor
-from ms2.gradients.advantages import Advantage, LeaveOneOut
+from ms2.gradients.advantages import Advantage
 from ms2.grammar.derivations import Derivations
 from ms2.learning.count_likelihood import CountLikelihood
 from ms2.learning.credit_assignment import CreditAssignment
@@ -60,8 +60,6 @@ class StructureLearner(Learner):
         reject_weight: Penalty lambda, added to the score of a scene if more of its draws than ``reject_threshold`` were
             rejected because they exceeded ``t_max`` steps.
         reject_threshold: Number of rejected draws of a scene without penalty, epsilon.
-        correct_rejection: Whether to centre advantages, so that the gradient is that of the distribution after
-            rejection, q(T) / P(end in time); the paper ignores rejection.
         likelihood: Learns numbers of objects by the likelihood of what is read in the target; its scores are those of
             blocks of their names, in place of the objective's. Not in the paper.
 
@@ -81,7 +79,6 @@ class StructureLearner(Learner):
         max_grad_norm: PositiveFloat | None = None,
         reject_weight: NonNegativeFloat = 1e-2,
         reject_threshold: NonNegativeInt = 1,
-        correct_rejection: bool = True,
         likelihood: CountLikelihood | None = None,
     ) -> None:
         super().__init__(lr, lr_decay, max_grad_norm)
@@ -91,7 +88,6 @@ class StructureLearner(Learner):
         self.credit = CreditAssignment(credit_assignment or {})
         self.advantages = nn.ModuleList([advantage, *(copy.deepcopy(advantage) for _ in self.credit.block_sets[1:])])
         self.reject_weight, self.reject_threshold = reject_weight, reject_threshold
-        self.correct_rejection = correct_rejection
         self.last_score: Tensor | None = None
         """Scores of all processes in the last step."""
         self.last_derivations: Derivations | None = None
@@ -154,7 +150,8 @@ class StructureLearner(Learner):
 
         Rejected scenes were drawn again, so samples follow q(T) / P(end in time), and the gradient of their mean score
         s is E[s (grad log q - grad log P)] = E[(s - E s) grad log q], because grad log P is the mean of grad log q
-        over them. Centred advantages estimate that; a moving average, centred, equals leaving one out.
+        over them. Centred advantages estimate that (`LeaveOneOut`, `Normalised`). Another baseline b, such as the
+        paper's moving average, leaves (E s - b) grad log P: all accepted scenes alike are made likelier, or less.
         """
         derivations = samples.derivations
         rules, rejections = derivations.rules, derivations.rejections
@@ -202,10 +199,6 @@ class StructureLearner(Learner):
         module = self.advantages[self.credit.block_sets.index(blocks)]
         assert isinstance(module, Advantage)
         advantage: Tensor = module(self.credit.scores(scores, blocks))
-        # A baseline b other than the mean leaves (E score - b) grad log P(end in time): all accepted scenes alike
-        # are made likelier, or less likely.
-        if self.correct_rejection and not module.centred:
-            advantage = LeaveOneOut()(advantage)
         return advantage
 
     def _warn_of_kernels(self, generated: Blocks, real: Real) -> None:
