@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ms2.features.base import FeatureExtractor
     from ms2.features.dense import DenseCounts
     from ms2.features.dense_attributes import DenseAttributes
-    from ms2.gradients.advantages import Normalised
+    from ms2.gradients.advantages import MovingAverage, Normalised
     from ms2.gradients.pathwise import Pathwise
     from ms2.gradients.straight_through import StraightThrough
     from ms2.grammar.grammar import Grammar
@@ -68,7 +68,7 @@ PUBLIC = {
     "features.base": ["FeatureExtractor"],
     "features.dense": ["DenseCounts"],
     "features.dense_attributes": ["DenseAttributes"],
-    "gradients.advantages": ["Normalised"],
+    "gradients.advantages": ["MovingAverage", "Normalised"],
     "gradients.pathwise": ["Pathwise"],
     "gradients.straight_through": ["StraightThrough"],
     "grammar.grammar": ["Grammar"],

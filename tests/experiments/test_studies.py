@@ -98,7 +98,8 @@ def test_features_of_the_paper_are_taken_from_its_configuration() -> None:
 def test_rows_exchange_one_factor(part: str, other: str) -> None:
     rows = {run.row: run.settings for run in Study("ablation").runs(part, Kept(Path("none.json")))}
     settings = departures(part)
-    factors, depending = settings["factors"], {key for one in settings.get("where", ()) for key in flat(one["settings"])}
+    factors = settings["factors"]
+    depending = {key for one in settings.get("where", ()) for key in flat(one["settings"])}
     assert next(iter(rows)) == PAPER and {f"{PAPER} + {one}" for one in factors} < set(rows)
     for factor in factors:
         for row, end in ((f"{PAPER} + {factor}", PAPER), (f"{other} - {factor}", other)):

@@ -133,7 +133,9 @@ def test_the_laws_are_what_they_are_said_to_be(law: tuple[Grammar, int, int]) ->
 
 @every_law
 @pytest.mark.parametrize("size", [2, 3])
-def test_leaving_one_out_descends_the_expected_cost_of_accepted_scenes(law: tuple[Grammar, int, int], size: int) -> None:
+def test_leaving_one_out_descends_the_expected_cost_of_accepted_scenes(
+    law: tuple[Grammar, int, int], size: int
+) -> None:
     grammar, t_max, z = law
     model = learning(grammar, t_max, Given(), LeaveOneOut(), num_latents=z)
     torch.testing.assert_close(expected_gradient(model, size), exact_gradient(model.structure))
