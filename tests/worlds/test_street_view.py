@@ -350,6 +350,25 @@ def test_a_calibration_of_ones_own(tmp_path: Path) -> None:
         StreetView((32, 104), calibration=str(tmp_path / "none.txt"))
 
 
+@pytest.mark.parametrize("degrees", [40.0, 60.0, 82.0])
+def test_a_field_of_view_of_ones_own(degrees: float) -> None:
+    """Points on the left and right edges of an image are seen at half the angle; the horizon is in the middle."""
+    view = StreetView((90, 160), field_of_view=degrees)
+    half = math.radians(degrees) / 2
+    for side in (-1, 1):
+        column, row = projected(torch.tensor([side * 10 * math.tan(half), 0.0, 10.0]), view.projection).tolist()
+        assert column == pytest.approx(79.5 + side * 80, abs=1e-3) and row == pytest.approx(44.5)
+    box = view.render_labelled(scene(("car", 0, 20, 0.0))).boxes[0, 1]
+    usual = StreetView((375, 1242)).render_labelled(scene(("car", 0, 20, 0.0))).boxes[0, 1]
+    ratio = float((box[2] - box[0]) / (usual[2] - usual[0]))
+    assert ratio == pytest.approx(80 / math.tan(half) / 721.5377, rel=0.02)
+
+
+def test_a_camera_is_described_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"both calibration and field_of_view .* give one of them"):
+        StreetView(calibration=str(tmp_path / "calib.txt"), field_of_view=60.0)
+
+
 @pytest.mark.parametrize("size", [(128, 416), (96, 312), (64, 400), (100, 200), (375, 1242)])
 def test_the_projection_is_that_of_a_resized_photograph(size: tuple[int, int], tmp_path: Path) -> None:
     """A dot of a photograph is found, after it was brought to a size as a target's are, where the projection says."""

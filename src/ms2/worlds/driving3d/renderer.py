@@ -87,6 +87,9 @@ class StreetView(Renderer3D):
         size: Height and width of the images in pixels.
         calibration: KITTI calibration file with the camera to use; the camera of most of KITTI's frames by default.
             Images of another aspect ratio than KITTI's are cropped as KITTI's images are for training.
+        field_of_view: Of another camera without such a file: the angle in degrees that images of ``size`` show from
+            left to right, for square pixels and an optical axis through the middle. Objects are placed where KITTI's
+            camera sees them, so images of a wider one are to be cropped.
         classes: Class names of the world's grammar, in order of their index.
         assets: Folder with user meshes that replace the procedural ones: GLB or OBJ files in subfolders named by class.
         on_error: How to handle unreadable meshes: "raise", or "skip" with a warning.
@@ -108,6 +111,7 @@ class StreetView(Renderer3D):
         self,
         size: tuple[Dimension, Dimension] = (128, 416),
         calibration: OptionalPath = None,
+        field_of_view: Annotated[float, Bounds(ge=10, le=82)] | None = None,
         classes: Sequence[str] = (*SCENARIOS, *OBJECTS),
         assets: OptionalPath = None,
         on_error: Literal["raise", "skip"] = "raise",
@@ -116,6 +120,8 @@ class StreetView(Renderer3D):
         engine: Engine | None = None,
     ) -> None:
         check_size(size)
+        if calibration is not None and field_of_view is not None:
+            raise UserError("both calibration and field_of_view describe the camera: give one of them")
         for name in classes:
             if name not in (*SCENARIOS, *OBJECTS):
                 raise UserError(
@@ -128,8 +134,11 @@ class StreetView(Renderer3D):
         if assets is not None:
             self.licence = asset_licence(str(assets))
         self.engine = WarpEngine() if engine is None else engine
-        p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(expand_path(calibration))
-        self.projection = resized_projection(p2, self.size)
+        if field_of_view is None:
+            p2 = torch.tensor(KITTI_P2) if calibration is None else read_projection(expand_path(calibration))
+            self.projection = resized_projection(p2, self.size)
+        else:
+            self.projection = projection_of_view(field_of_view, self.size)
         load_mesh_tables(self.assets, on_error, mesh_set)  # so that errors in the assets are raised here
         self._tables: dict[torch.device, MeshTables] = {}
 
@@ -374,6 +383,19 @@ def _range(
     x, y, z = direction[..., None, :].unbind(-1)
     along = points[..., 0] * x + points[..., 1] * y + points[..., 2] * z
     return along.amin(-1), along.amax(-1)
+
+
+def projection_of_view(degrees: float, size: tuple[int, int]) -> Float[Tensor, "3 4"]:
+    """Compute the projection of a camera with square pixels that looks through the middle of images of ``size``.
+
+    Args:
+        degrees: Angle between the outer edges of the images.
+        size: Their height and width in pixels.
+    """
+    height, width = size
+    focal = width / 2 / math.tan(math.radians(degrees) / 2)
+    middle = (width - 1) / 2, (height - 1) / 2  # pixel centres are at integers
+    return torch.tensor([[focal, 0, middle[0], 0], [0, focal, middle[1], 0], [0, 0, 1, 0]])
 
 
 def resized_projection(p2: Float[Tensor, "3 4"], size: tuple[int, int]) -> Float[Tensor, "3 4"]:
