@@ -9,14 +9,16 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 from kept import KEPT
@@ -33,6 +35,8 @@ FILES = ("metrics.json", "histograms.json", "config.yaml")
 DIGITS = 5
 """Digits behind the point of what is kept of studies."""
 Job = TypeVar("Job")
+under_way: set[subprocess.Popen[bytes]] = set()
+"""Processes of the commands that are running."""
 
 
 class RunError(Exception):
@@ -161,7 +165,7 @@ def flat(settings: Any, key: str = "") -> dict[str, Any]:
 def run_all(jobs: Sequence[Job], run: Callable[[Job], None], num_jobs: int = 1) -> list[str]:
     """Run jobs, some at a time; return what failed, a line for each."""
     failed = []
-    with ThreadPoolExecutor(num_jobs) as pool:
+    with ThreadPoolExecutor(num_jobs) as pool, ends_with_its_commands(pool):
         futures = [pool.submit(run, job) for job in jobs]
         for future in as_completed(futures):
             if isinstance(error := future.exception(), RunError):
@@ -171,6 +175,24 @@ def run_all(jobs: Sequence[Job], run: Callable[[Job], None], num_jobs: int = 1) 
                 pool.shutdown(cancel_futures=True)
                 raise error
     return failed
+
+
+@contextmanager
+def ends_with_its_commands(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """End the commands that are running when this process is asked to stop (SIGTERM, Ctrl-C), and start no more."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(under_way):
+            process.terminate()
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def command(name: str, words: Sequence[str], runs: Path, label: str) -> float:
@@ -186,8 +208,10 @@ def command(name: str, words: Sequence[str], runs: Path, label: str) -> float:
     with log.open("a", encoding="utf-8") as file:
         words, start = [sys.executable, "-m", "ms2", name, *words], time.monotonic()
         with subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=environment) as process:
+            under_way.add(process)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
+            under_way.discard(process)
     if process.returncode:
         last = log.read_text(encoding="utf-8", errors="replace").strip().replace("\r", "\n").rpartition("\n")[2]
         error = DivergedError if process.returncode == DivergenceError.exit_code else RunError

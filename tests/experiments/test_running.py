@@ -1,7 +1,11 @@
 """Running what is missing: what is kept of runs, and when they are run again."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -90,6 +94,30 @@ def test_a_failure_does_not_stop_the_others(num_jobs: int, capsys: pytest.Captur
 
     assert run_all(range(5), run, num_jobs) == ["two failed"]
     assert sorted(done) == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_commands_end_with_the_program_and_no_more_are_started(number: signal.Signals, tmp_path: Path) -> None:
+    """Of a program named ms2 that says that it has started, and would go on for minutes."""
+    (tmp_path / "ms2.py").write_text(
+        "import os, sys, time\nopen(sys.argv[2], 'w').write(str(os.getpid()))\ntime.sleep(300)\n", encoding="utf-8"
+    )
+    program = (
+        f"import os, sys; sys.path.insert(0, {str(EXPERIMENTS)!r}); from pathlib import Path; import running\n"
+        f"os.environ['PYTHONPATH'] = {str(tmp_path)!r}\n"
+        f"run = lambda name: running.command('fit', [{str(tmp_path)!r} + '/' + name], Path({str(tmp_path)!r}), name)\n"
+        "running.run_all(['a', 'b', 'c'], run, 2)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        while not all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "ab"):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    assert not (tmp_path / "c").exists()
+    for name in "ab":
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / name).read_text()), 0)
 
 
 def test_a_fault_of_the_program_is_raised() -> None:
