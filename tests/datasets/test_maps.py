@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +228,17 @@ def test_torchvision_reads_cityscapes(streets: Job) -> None:
         kept = pixels(Path(path.replace("leftImg8bit", "gtFine", 1).replace("_leftImg8bit", "_gtFine_labelTrainIds")))
         assert np.array_equal(kept, named(labels, train_ids) % 256)
     assert seen > 10
+
+
+def test_cityscapes_own_scripts_agree(streets: Job, tmp_path: Path) -> None:
+    """They find the same instances and ids, and their panoptic maps, made of ours, have a perfect score."""
+    python = os.environ.get("MS2_CITYSCAPES_PYTHON")
+    if not python:
+        pytest.skip("MS2_CITYSCAPES_PYTHON names no interpreter that has cityscapesscripts")
+    script = Path(__file__).parent / "readers" / "cityscapes_reader.py"
+    words = [python, str(script), str(streets.root), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_numbers_of_instances_begin_anew_in_each_class() -> None:
