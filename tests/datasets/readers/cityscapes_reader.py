@@ -1,4 +1,4 @@
-"""Read the Cityscapes format of a data set with cityscapesScripts, and compare it with the COCO panoptic format beside it.
+"""Read the Cityscapes format of a data set with cityscapesScripts, and compare it with the panoptic format beside it.
 
 Run in an environment that has cityscapesscripts: python cityscapes_reader.py DATA_SET EMPTY_FOLDER
 """
