@@ -41,13 +41,13 @@ def triangles(thing: bpy.types.Object) -> tuple[np.ndarray, np.ndarray]:
 
 arrays, about = {}, {"meshes": [], "properties": {}}
 for thing in bpy.data.objects:
-    about["properties"][thing.name] = {key: plain(thing[key]) for key in thing.keys()}
+    about["properties"][thing.name] = {key: plain(value) for key, value in thing.items()}
     if thing.type == "MESH":
         arrays[f"vertices{len(about['meshes'])}"], arrays[f"faces{len(about['meshes'])}"] = triangles(thing)
         about["meshes"].append(way(thing))
     elif thing.type == "CAMERA":
         arrays["camera"] = np.array(thing.matrix_world)
-        about["camera"] = {key: plain(thing.data[key]) for key in thing.data.keys()}
+        about["camera"] = {key: plain(value) for key, value in thing.data.items()}
         corner = thing.data.view_frame(scene=bpy.context.scene)[0]
         about["view"] = [abs(corner.x / corner.z), abs(corner.y / corner.z)]
     elif thing.type == "LIGHT" and thing.data.type == "SUN":
