@@ -1,4 +1,4 @@
-"""Make the pictures of docs/gallery.md, each from a data set that one command writes.
+"""Make the pictures of docs/gallery.md, each from what one command writes.
 
     python tools/gallery.py            # all of them
     python tools/gallery.py depth      # one
@@ -274,6 +274,11 @@ def shapes(root: Path) -> Pixels:
     return np.concatenate(pictures, 1)[:, :-4]
 
 
+def sheet(root: Path) -> Pixels:
+    """Read the contact sheet of meshes."""
+    return np.asarray(Image.open(root.with_suffix(".png")).convert("RGB"), float)
+
+
 KITTI_CLASSES = ("Car", "Truck", "Van", "Pedestrian", "Cyclist")
 SEQUENCE_STEP = 5
 """Frames from one that is shown to the next."""
@@ -292,14 +297,15 @@ KINDS: dict[str, tuple[str, Callable[[Path], Pixels]]] = {
     "blender": (f"{SCENE} --world.renderer.engine Blender", image),
     "glb": (f"{SCENE} --format glb", glb),
     "usd": (f"{SCENE} --format usd", usd),
+    "assets": ("ms2 assets driving3d examples/meshes", sheet),
     "external": ("ms2 generate examples/external/shapes.yaml --num_scenes 6 --seed 6 --format coco", shapes),
 }
 """Of each picture its command, but for the output, and what makes the picture."""
 
 
 def command(kind: str) -> str:
-    """Return the command that writes the data set of a picture."""
-    return f"{KINDS[kind][0]} --output data/gallery_{kind}"
+    """Return the command that writes the data set of a picture, or the sheet."""
+    return f"{KINDS[kind][0]} --output data/gallery_{kind}{'.png' if kind == 'assets' else ''}"
 
 
 def main() -> None:
