@@ -9,6 +9,7 @@ from measuring import Place, measure
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ms2.render.engines.warp.engine import WarpEngine
+from ms2.render.scene3d.scene import Scene3D
 
 SCENES = 8
 
@@ -19,4 +20,6 @@ def test_rasterising_streets(labelled: bool, benchmark: BenchmarkFixture) -> Non
     engine, meshes, scenes = WarpEngine(), street.library(), street.scenes(SCENES, Place.device)
     objects = int(scenes[0].labelled[0].sum())
     title = f"rasterising {SCENES} streets of {objects} objects{', with labels' * labelled}"
-    measure(benchmark, lambda: engine.render(meshes, *scenes, (128, 416), labels=labelled), title, SCENES, "scenes")
+    measure(
+        benchmark, lambda: engine.render(Scene3D(meshes, *scenes), (128, 416), labels=labelled), title, SCENES, "scenes"
+    )

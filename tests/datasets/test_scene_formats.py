@@ -32,6 +32,7 @@ from ms2.render.scene3d.export.parts import split_mesh, srgb_to_linear
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.meshes import Mesh, MeshLibrary, concatenate_meshes
+from ms2.render.scene3d.scene import Scene3D
 from ms2.render.scene3d.shapes import box
 from ms2.scene.records import SceneRecord, from_record
 from ms2.worlds.driving3d.surfaces import SURFACES
@@ -184,10 +185,12 @@ def drawn(scene: ReadScene, size: tuple[int, int]) -> tuple[list[str], np.ndarra
     number = len(flat)
     pose = torch.from_numpy((CAMERA_AXES @ np.linalg.inv(scene.camera))[None, :3]).float()
     output = WarpEngine(shadow_size=0).render(
-        MeshLibrary(flat),
-        InstanceBatch(torch.arange(number)[None], torch.eye(4).expand(1, number, 4, 4), torch.ones(1, number, 3)),
-        Camera(torch.tensor([scene.focal]), torch.tensor([scene.centre]), pose),
-        Lighting.daylight(1),
+        Scene3D(
+            MeshLibrary(flat),
+            InstanceBatch(torch.arange(number)[None], torch.eye(4).expand(1, number, 4, 4), torch.ones(1, number, 3)),
+            Camera(torch.tensor([scene.focal]), torch.tensor([scene.centre]), pose),
+            Lighting.daylight(1),
+        ),
         size,
         labels=False,
     )

@@ -36,6 +36,7 @@ from ms2.render.scene3d.camera import Camera
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting, display_values
 from ms2.render.scene3d.meshes import Mesh, MeshLibrary
+from ms2.render.scene3d.scene import Scene3D
 from ms2.render.scene3d.shapes import box
 from ms2.scene.batch import SceneBatch
 from ms2.world import World
@@ -121,8 +122,8 @@ def log(folder: Path) -> list[dict[str, Any]]:
 
 def test_one_process_renders_many_scenes_and_labels_are_the_rasteriser_s(tmp_path: Path) -> None:
     engine, (instances, camera, lighting) = stand_in(tmp_path), scenes()
-    found = engine.render(MESHES, instances, camera, lighting, SIZE)
-    expected = WARP.render(MESHES, instances, camera, lighting, SIZE)
+    found = engine.render(Scene3D(MESHES, instances, camera, lighting), SIZE)
+    expected = WARP.render(Scene3D(MESHES, instances, camera, lighting), SIZE)
     for name in ("instances", "depth"):
         assert torch.equal(getattr(found, name), getattr(expected, name))
     assert found.labels is not None and expected.labels is not None
@@ -130,9 +131,9 @@ def test_one_process_renders_many_scenes_and_labels_are_the_rasteriser_s(tmp_pat
     used = (instances.mesh >= 0).sum(1)
     linear = 0.01 * used[:, None] * torch.tensor([4.0, 3.0, 2.0])  # the stand-in's shades of R, G and B
     assert torch.allclose(found.image, linear.sqrt()[..., None, None].expand(-1, -1, *SIZE))
-    normals = engine.render_normals(MESHES, instances, camera, lighting, SIZE)
-    assert torch.equal(normals, WARP.render_normals(MESHES, instances, camera, lighting, SIZE))
-    index = engine.object_index(MESHES, instances, camera, lighting, SIZE)
+    normals = engine.render_normals(Scene3D(MESHES, instances, camera, lighting), SIZE)
+    assert torch.equal(normals, WARP.render_normals(Scene3D(MESHES, instances, camera, lighting), SIZE))
+    index = engine.object_index(Scene3D(MESHES, instances, camera, lighting), SIZE)
     assert index[2, 1].tolist() == [(i + 1) % 3 - 1 for i in range(SIZE[1])]
     starts = [entry for entry in log(tmp_path) if "arguments" in entry]
     assert starts == [{"arguments": [str(SCRIPT)]}] and len(log(tmp_path)) == 1 + 2 * len(instances)
@@ -143,7 +144,7 @@ def test_one_process_renders_many_scenes_and_labels_are_the_rasteriser_s(tmp_pat
 def test_a_request_says_all_of_a_scene(tmp_path: Path) -> None:
     """A point that the request's camera and matrices project lies where the rasteriser's camera sees it."""
     engine, (instances, camera, lighting) = stand_in(tmp_path, samples=7, bounces=1), scenes()
-    engine.render(MESHES, instances, camera, lighting, SIZE)
+    engine.render(Scene3D(MESHES, instances, camera, lighting), SIZE)
     request = log(tmp_path)[3]  # of the third scene
     used = (instances.mesh[2] >= 0).nonzero()[:, 0]
     assert request["numbers"] == used.tolist() and request["meshes"] == instances.mesh[2, used].tolist()
@@ -170,7 +171,7 @@ def test_the_library_is_written_once_and_as_it_is_drawn(tmp_path: Path) -> None:
     meshes = MeshLibrary({"wall": wall, "unused": box(1, 1, 1)})
     engine, (instances, camera, lighting) = stand_in(tmp_path), scenes(1)
     only = InstanceBatch(torch.where(instances.mesh >= 0, 0, -1), instances.transform, instances.colour)
-    engine.render(meshes, only, camera, lighting, SIZE)
+    engine.render(Scene3D(meshes, only, camera, lighting), SIZE)
     folder = Path(log(tmp_path)[1]["library"])
     (texture,) = folder.glob("*.png")
     assert sorted(path.name for path in folder.iterdir()) == sorted(["0.npz", texture.name])
@@ -183,7 +184,7 @@ def test_the_library_is_written_once_and_as_it_is_drawn(tmp_path: Path) -> None:
 
 def test_blender_itself_gets_its_arguments(tmp_path: Path) -> None:
     engine = stand_in(tmp_path, name="blender")
-    engine.render(MESHES, *scenes(1), SIZE)
+    engine.render(Scene3D(MESHES, *scenes(1)), SIZE)
     arguments = log(tmp_path)[0]["arguments"]
     assert arguments[0] == "--background" and arguments[-2:] == ["--python", str(SCRIPT)]
     engine.close()
@@ -191,10 +192,10 @@ def test_blender_itself_gets_its_arguments(tmp_path: Path) -> None:
 
 def test_it_is_started_again_and_in_a_copy(tmp_path: Path) -> None:
     engine = stand_in(tmp_path, "dies once")
-    first = engine.render(MESHES, *scenes(2), SIZE)
+    first = engine.render(Scene3D(MESHES, *scenes(2)), SIZE)
     assert sum("arguments" in entry for entry in log(tmp_path)) == 2
     copy = pickle.loads(pickle.dumps(engine))
-    assert torch.equal(copy.render(MESHES, *scenes(2), SIZE).image, first.image)
+    assert torch.equal(copy.render(Scene3D(MESHES, *scenes(2)), SIZE).image, first.image)
     assert sum("arguments" in entry for entry in log(tmp_path)) == 3
     folder = Path(log(tmp_path)[-1]["library"]).parent
     assert folder.is_dir()
@@ -202,7 +203,7 @@ def test_it_is_started_again_and_in_a_copy(tmp_path: Path) -> None:
     gc.collect()
     assert not folder.exists()
     engine.close()
-    assert torch.equal(engine.render(MESHES, *scenes(2), SIZE).image, first.image)
+    assert torch.equal(engine.render(Scene3D(MESHES, *scenes(2)), SIZE).image, first.image)
     engine.close()
 
 
@@ -218,14 +219,14 @@ def test_it_is_started_again_and_in_a_copy(tmp_path: Path) -> None:
 def test_failures_are_reported(tmp_path: Path, mode: str, message: str) -> None:
     engine, start = stand_in(tmp_path, mode, retries=1, timeout=0.5 if mode == "sleeps" else 30), time.monotonic()
     with pytest.raises(BlenderError, match=message):
-        engine.render(MESHES, *scenes(1), SIZE)
+        engine.render(Scene3D(MESHES, *scenes(1)), SIZE)
     assert time.monotonic() - start < 20
     engine.close()
 
 
 def test_a_missing_blender_says_how_to_get_one() -> None:
     with pytest.raises(BlenderError, match=r"no program '/no/blender'. Set the engine's executable to .* install bpy"):
-        Blender("/no/blender", rasteriser=WARP).render(MESHES, *scenes(1), SIZE)
+        Blender("/no/blender", rasteriser=WARP).render(Scene3D(MESHES, *scenes(1)), SIZE)
 
 
 def test_an_interpreter_without_bpy_says_so(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_an_interpreter_without_bpy_says_so(tmp_path: Path) -> None:
     wrapper.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n', encoding="utf-8")
     wrapper.chmod(0o755)
     with pytest.raises(BlenderError, match=r"has no bpy \(none here\): install it there, or name another one"):
-        Blender(str(wrapper), retries=0, rasteriser=WARP).render(MESHES, *scenes(1), SIZE)
+        Blender(str(wrapper), retries=0, rasteriser=WARP).render(Scene3D(MESHES, *scenes(1)), SIZE)
 
 
 def street(engine: Blender | WarpEngine, size: tuple[int, int], number: int) -> tuple[World, SceneBatch]:
@@ -288,7 +289,7 @@ def test_display_values_are_the_rasteriser_s(value: float) -> None:
     sky = torch.full((1, 3), value)
     even = Lighting(**{**vars(lighting), "horizon": sky, "zenith": sky, "sun_colour": torch.zeros(1, 3)})
     nothing = InstanceBatch(torch.full_like(instances.mesh, -1), instances.transform, instances.colour)
-    image = WARP.render(MESHES, nothing, camera, even, SIZE).image
+    image = WARP.render(Scene3D(MESHES, nothing, camera, even), SIZE).image
     assert torch.allclose(image, display_values(torch.tensor(value**2)).expand_as(image), atol=1e-5)
 
 
@@ -339,7 +340,7 @@ def test_cycles_object_index_agrees_with_the_masks(blender: Blender) -> None:
     world, batch = street(WARP, (375, 1242), 2)
     assert isinstance(world.renderer, StreetView)
     made, labels = world.renderer.assemble(batch), world.renderer.render_labelled(batch)
-    index = blender.object_index(made.meshes, made.instances, made.camera, made.lighting, (375, 1242))
+    index = blender.object_index(made, (375, 1242))
     assert (index == labels.drawn).float().mean() > 0.999  # with the strips of the street
     large = small = 0
     for scene in range(len(batch)):
@@ -379,8 +380,8 @@ def test_light_is_the_rasteriser_s(blender: Blender) -> None:
         one * 0.6, one * 0.6, torch.zeros(1),
     )  # fmt: skip
     engine = Blender(BLENDER or "", samples=256, denoise=False, bounces=0, rasteriser=WARP)
-    found = engine.render(meshes, instances, camera, lighting, (16, 32)).image[0]
-    ours = WARP.render(meshes, instances, camera, lighting, (16, 32)).image[0]
+    found = engine.render(Scene3D(meshes, instances, camera, lighting), (16, 32)).image[0]
+    ours = WARP.render(Scene3D(meshes, instances, camera, lighting), (16, 32)).image[0]
     engine.close()
     colour = torch.tensor([0.5, 0.7, 0.9]) ** 2 * (1 + 0.5 * (torch.tensor([0.4, 0.8, 1.0]) ** 2 - 1))
     light = 0.5 * 0.6 + 0.5 * (0.3 + 0.2)  # the sun at a slant, half of the sky and half of the ground

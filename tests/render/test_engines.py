@@ -22,6 +22,7 @@ from ms2.render.scene3d.engine import Engine, InstanceLabels, RasterOutput
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.meshes import MeshLibrary
+from ms2.render.scene3d.scene import Scene3D
 from ms2.render.scene3d.shapes import box, cylinder, plane
 from ms2.scene.batch import scenes_from_derivations
 from ms2.worlds.driving3d.grammar import Driving
@@ -36,24 +37,15 @@ SIZE = (36, 48)
 class RayCaster(Engine, selectable=False):
     """Casts a ray through each pixel's centre at every triangle (Möller and Trumbore 1997); no shading."""
 
-    def render_batch(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-        labels: bool,
-    ) -> RasterOutput:
+    def render_batch(self, scene: Scene3D, size: tuple[int, int], labels: bool) -> RasterOutput:
         """Render scenes one by one; arguments as in `Engine.render`."""
-        found = [self._scene(meshes, instances, camera, s, size) for s in range(len(instances))]
+        found = [self._scene(scene, s, size) for s in range(len(scene))]
         ids, depth, extents, areas, boxes, visible = (torch.stack(values) for values in zip(*found, strict=True))
         image = torch.where(ids[:, None] >= 0, 0.5, 0.0).expand(-1, 3, -1, -1)
         return RasterOutput(image, ids, depth, InstanceLabels(extents, areas, boxes, visible) if labels else None)
 
-    def _scene(
-        self, meshes: MeshLibrary, instances: InstanceBatch, camera: Camera, s: int, size: tuple[int, int]
-    ) -> list[Tensor]:
+    def _scene(self, scene: Scene3D, s: int, size: tuple[int, int]) -> list[Tensor]:
+        meshes, instances, camera = scene.meshes, scene.instances, scene.camera
         focal, centre, pose = (values[s].double().numpy() for values in (camera.focal, camera.centre, camera.pose))
         x, y = np.meshgrid(np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5)
         rays = np.stack([(x - centre[0]) / focal[0], (y - centre[1]) / focal[1], np.ones_like(x)], -1)
@@ -120,7 +112,7 @@ def scenes(number: int = 4) -> tuple[InstanceBatch, Camera, Lighting]:
 
 def test_engines_agree() -> None:
     """Ids and depth, but where a ray meets an edge to within rounding; boxes to a pixel and areas to a few."""
-    one, other = (engine.render(MESHES, *scenes(), SIZE) for engine in ENGINES)
+    one, other = (engine.render(Scene3D(MESHES, *scenes()), SIZE) for engine in ENGINES)
     same = one.instances == other.instances
     assert same.float().mean() > 0.997
     solid = same & (other.instances >= 0)
@@ -137,7 +129,7 @@ def test_engines_agree() -> None:
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
 def test_an_engine_keeps_its_contract(engine: Engine) -> None:
     batch, camera, lighting = scenes()
-    output = engine.render(MESHES, batch, camera, lighting, SIZE)
+    output = engine.render(Scene3D(MESHES, batch, camera, lighting), SIZE)
     assert output.image.shape == (4, 3, *SIZE) and output.image.min() >= 0 and output.image.max() <= 1
     assert output.instances.shape == output.depth.shape == (4, *SIZE)
     assert torch.equal(output.instances < 0, output.depth == math.inf)
@@ -148,16 +140,16 @@ def test_an_engine_keeps_its_contract(engine: Engine) -> None:
         assert not values[unlabelled].any()
     assert (labels.visible_areas <= labels.areas).all() and (labels.visibility <= 1).all()
     second = (type(value)(*(v[1:2] for v in vars(value).values())) for value in (batch, camera, lighting))
-    alone = engine.render(MESHES, *second, SIZE, labels=False)
+    alone = engine.render(Scene3D(MESHES, *second), SIZE, labels=False)
     assert alone.labels is None and torch.equal(alone.image[0], output.image[1])
-    copied = pickle.loads(pickle.dumps(engine)).render(MESHES, batch, camera, lighting, SIZE)
+    copied = pickle.loads(pickle.dumps(engine)).render(Scene3D(MESHES, batch, camera, lighting), SIZE)
     assert torch.equal(copied.depth, output.depth)
     for size, wrong, message in (
         ((0, 4), batch, "cannot render an image of 0 x 4 pixels"),
         (SIZE, replace(batch, mesh=batch.mesh + 1), "there is no mesh 3: the library has 0 to 2"),
     ):
         with pytest.raises(UserError, match=message):
-            engine.render(MESHES, wrong, camera, lighting, size)
+            engine.render(Scene3D(MESHES, wrong, camera, lighting), size)
 
 
 def test_a_street_view_takes_any_engine() -> None:

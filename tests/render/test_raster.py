@@ -28,6 +28,7 @@ from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.mesh_files import load_mesh
 from ms2.render.scene3d.meshes import Mesh, MeshLibrary, concatenate_meshes
+from ms2.render.scene3d.scene import Scene3D
 from ms2.render.scene3d.shapes import box, cylinder, ellipsoid, flat_shaded, plane, polygon
 
 SIZE = (48, 64)
@@ -73,7 +74,9 @@ def drawn(meshes: list[Mesh], batch: InstanceBatch, lighting: Lighting | None = 
     settings = {"supersampling": 1, "shadow_size": 0} | more
     size = settings.pop("size", SIZE)
     library = MeshLibrary({str(i): mesh for i, mesh in enumerate(meshes)})
-    return WarpEngine(**settings).render(library, batch, camera(len(batch)), lighting or light(len(batch)), size)
+    return WarpEngine(**settings).render(
+        Scene3D(library, batch, camera(len(batch)), lighting or light(len(batch))), size
+    )
 
 
 def soup(seed: int, number: int = 12, behind: bool = False) -> Mesh:
@@ -173,7 +176,8 @@ def test_no_sample_falls_between_the_triangles_of_a_ball():
 
 def test_the_ground_is_cut_at_the_near_plane():
     raster = WarpEngine(1, 0).render(
-        MeshLibrary({"ground": plane(1000, 1000)}), instances([(0, (0, 0, 0))]), camera(height=1.5), light(), SIZE
+        Scene3D(MeshLibrary({"ground": plane(1000, 1000)}), instances([(0, (0, 0, 0))]), camera(height=1.5), light()),
+        SIZE,
     )
     assert (raster.instances[0, :24] == -1).all() and (raster.instances[0, 25:] == 0).all()
     rows = torch.arange(25, SIZE[0]) + 0.5 - CENTRE[1]
@@ -238,7 +242,7 @@ def test_labels_only_where_wanted():
     labels = drawn([wall(2, 1)], batch).labels
     assert labels.areas[0, 0] == 0 and labels.areas[0, 1] > 0 and (labels.extents[0, 0] == 0).all()
     library = MeshLibrary({"wall": wall(2, 1)})
-    assert WarpEngine().render(library, batch, camera(), light(), SIZE, labels=False).labels is None
+    assert WarpEngine().render(Scene3D(library, batch, camera(), light()), SIZE, labels=False).labels is None
 
 
 def test_instances_are_stretched_turned_and_moved():
@@ -280,27 +284,27 @@ def only(value: object, index: object) -> object:
 
 def test_pixels_do_not_depend_on_the_batch():
     library, *scenes = busy(5)
-    whole = WarpEngine(scenes_per_pass=5).render(library, *scenes, SIZE)
-    assert same(whole, WarpEngine(scenes_per_pass=2).render(library, *scenes, SIZE))
-    assert same(whole, WarpEngine().render(library, *scenes, SIZE))
+    whole = WarpEngine(scenes_per_pass=5).render(Scene3D(library, *scenes), SIZE)
+    assert same(whole, WarpEngine(scenes_per_pass=2).render(Scene3D(library, *scenes), SIZE))
+    assert same(whole, WarpEngine().render(Scene3D(library, *scenes), SIZE))
     other = torch.tensor([3, 0, 4])
     small = WarpEngine()
     for _ in range(2):  # buffers are used again
-        assert same(only(whole, other), small.render(library, *(only(value, other) for value in scenes), SIZE))
-    plain = small.render(library, *scenes, SIZE, labels=False)
+        assert same(only(whole, other), small.render(Scene3D(library, *(only(value, other) for value in scenes)), SIZE))
+    plain = small.render(Scene3D(library, *scenes), SIZE, labels=False)
     assert torch.equal(plain.image, whole.image) and torch.equal(plain.instances, whole.instances)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_pixels_do_not_depend_on_threads(threads):
     library, *scenes = busy(6)
-    whole = WarpEngine(scenes_per_pass=6).render(library, *scenes, SIZE)
+    whole = WarpEngine(scenes_per_pass=6).render(Scene3D(library, *scenes), SIZE)
     engine, before = WarpEngine(scenes_per_pass=1), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        assert same(whole, engine.render(library, *scenes, SIZE))
+        assert same(whole, engine.render(Scene3D(library, *scenes), SIZE))
         with ThreadPoolExecutor(3) as pool:  # as threads of the caller's do
-            found = list(pool.map(lambda _: engine.render(library, *scenes, SIZE), range(6)))
+            found = list(pool.map(lambda _: engine.render(Scene3D(library, *scenes), SIZE), range(6)))
     finally:
         torch.set_num_threads(before)
     assert all(same(whole, one) for one in found)
@@ -310,16 +314,16 @@ def test_an_engine_serves_in_and_out_of_inference_mode():
     library, *scenes = busy(2)
     engine = WarpEngine()
     with torch.inference_mode():
-        first = engine.render(library, *scenes, SIZE)
-    assert same(first, engine.render(library, *scenes, SIZE))
+        first = engine.render(Scene3D(library, *scenes), SIZE)
+    assert same(first, engine.render(Scene3D(library, *scenes), SIZE))
 
 
 def test_copies_render_the_same():
     library, *scenes = busy(2)
     one = WarpEngine(1, 64, 30.0, 20.0, 0.5, 1)
-    expected = one.render(library, *scenes, SIZE)  # what was rendered before is not copied
+    expected = one.render(Scene3D(library, *scenes), SIZE)  # what was rendered before is not copied
     for other in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
-        assert same(expected, other.render(library, *scenes, SIZE)) and other.settings == one.settings
+        assert same(expected, other.render(Scene3D(library, *scenes), SIZE)) and other.settings == one.settings
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (4, 4)])
@@ -333,7 +337,7 @@ def test_small_images(size):
 
 def digest() -> str:
     library, *scenes = busy(3)
-    raster = WarpEngine().render(library, *scenes, SIZE)
+    raster = WarpEngine().render(Scene3D(library, *scenes), SIZE)
     return str([float(v.double().nan_to_num(posinf=0).sum()) for v in (raster.image, raster.instances, raster.depth)])
 
 
@@ -400,10 +404,12 @@ def test_shadows_fall_where_rays_to_the_sun_are_blocked():
     )  # fmt: skip
     library = MeshLibrary({"ground": ground, "box": solid})
     raster = WarpEngine(1).render(
-        library,
-        instances([(0, (0, 0, 0)), (1, tuple(where))]),
-        Camera.from_pinhole(torch.tensor([[120.0, 120]]), torch.tensor([[64.0, 30]]), 2.0),
-        lighting,
+        Scene3D(
+            library,
+            instances([(0, (0, 0, 0)), (1, tuple(where))]),
+            Camera.from_pinhole(torch.tensor([[120.0, 120]]), torch.tensor([[64.0, 30]]), 2.0),
+            lighting,
+        ),
         (96, 128),
     )
     y, x = (raster.instances[0] == 0).nonzero().T.numpy()
@@ -424,10 +430,12 @@ def test_soft_shadows_end_where_they_should():
     dark = torch.zeros(1, 3)
     lighting = light(sun_colour=torch.full((1, 3), 0.7), ambient=dark, bounce=dark, softness=torch.tensor([1.0]))
     raster = WarpEngine(1).render(
-        MeshLibrary({"ground": ground, "roof": roof}),
-        instances([(0, (0, 0, 0)), (1, (-4, 12, 3))]),  # its edge is at x = 0
-        Camera.from_pinhole(torch.tensor([[240.0, 240]]), torch.tensor([[256.0, 10]]), 1.5),
-        lighting,
+        Scene3D(
+            MeshLibrary({"ground": ground, "roof": roof}),
+            instances([(0, (0, 0, 0)), (1, (-4, 12, 3))]),  # its edge is at x = 0
+            Camera.from_pinhole(torch.tensor([[240.0, 240]]), torch.tensor([[256.0, 10]]), 1.5),
+            lighting,
+        ),
         (96, 512),
     )
     line = int(10 + 240 * 1.5 / 12)  # the row of what lies 12 m ahead
@@ -498,7 +506,7 @@ def test_uv_is_linear_on_the_ground_and_not_on_the_image():
     ramp = np.linspace(0, 255, 256).round().astype(np.uint8)[::-1, None, None].repeat(4, 1).repeat(3, 2)
     ground = polygon([(-9, -2, 0), (9, -2, 0), (9, 30, 0), (-9, 30, 0)], texture=0, textures=(ramp,))
     raster = WarpEngine(1, 0).render(
-        MeshLibrary({"ground": ground}), instances([(0, (0, 0, 0))]), camera(height=1.5), light(), SIZE
+        Scene3D(MeshLibrary({"ground": ground}), instances([(0, (0, 0, 0))]), camera(height=1.5), light()), SIZE
     )
     rows = torch.arange(29, SIZE[0])
     along = (FOCAL * 1.5 / (rows + 0.5 - CENTRE[1]) + 2) / 32  # the texture's height from its lower edge
@@ -726,7 +734,7 @@ def test_bad_arguments_are_named():
         library.index_of("hall")
     assert library.index_of("wall") == 0
     with pytest.raises(UserError, match="cannot render an image of 0 x 64 pixels"):
-        WarpEngine().render(library, instances([(0, (0, 6, 0))]), camera(), light(), (0, 64))
+        WarpEngine().render(Scene3D(library, instances([(0, (0, 6, 0))]), camera(), light()), (0, 64))
     with pytest.raises(UserError, match="supersampling must be at least 1, not 0"):
         WarpEngine(0)
     with pytest.raises(UserError, match="a shadow map of 4 samples is too small"):
@@ -737,7 +745,7 @@ def test_bad_scenes_are_named():
     engine, library = WarpEngine(), MeshLibrary({"wall": wall(1, 1)})
 
     def render(*scenes: object) -> None:
-        engine.render(library, *scenes, SIZE)
+        engine.render(Scene3D(library, *scenes), SIZE)
 
     batch = instances([(0, (0, 6, 0))])
     with pytest.raises(UserError, match="there is no mesh 1: the library has 0 to 0, and -1 marks an unused entry"):
@@ -761,10 +769,10 @@ def test_without_warp_the_package_to_install_is_named():
 def test_a_gpu_renders_the_same():
     library, *scenes = busy(5)
     engine = WarpEngine()
-    here = engine.render(library, *scenes, SIZE)
+    here = engine.render(Scene3D(library, *scenes), SIZE)
     batch, *others = scenes
     on_gpu = InstanceBatch(batch.mesh.cuda(), batch.transform.cuda(), batch.colour.cuda())
-    there = engine.render(library, on_gpu, *others, SIZE)
+    there = engine.render(Scene3D(library, on_gpu, *others), SIZE)
     assert there.image.is_cuda
     # it fuses multiplications with additions, which moves edges by less than anyone sees
     assert (there.instances.cpu() == here.instances).float().mean() > 0.999

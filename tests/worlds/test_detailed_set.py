@@ -162,7 +162,8 @@ def test_what_is_told_of_the_camera_s_processing_makes_the_image() -> None:
     """Linear light times the square of gain and exposure: so another renderer is exposed as ours."""
     scenes = some_streets(4).with_environment(saturation=torch.ones(4), blur=torch.zeros(4))
     camera = view(metering=0.36)
-    told, raw = camera.processing(scenes), camera.assemble(scenes).render(camera.engine, SIZE, labels=False).image
+    told = camera.processing(scenes)
+    raw = camera.engine.render(camera.assemble(scenes), SIZE, labels=False).image
     linear = raw.square() * (told["gain"] * told["exposure"])[:, None, None, None] ** 2
     expected = linear.sqrt().clamp(max=1) ** told["contrast"][:, None, None, None]
     assert torch.allclose(camera.render(scenes), expected, atol=1e-4)

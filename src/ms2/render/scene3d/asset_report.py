@@ -15,6 +15,7 @@ from ms2.render.scene3d.engine import Engine
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.meshes import Mesh, MeshLibrary
+from ms2.render.scene3d.scene import Scene3D
 from ms2.render.scene3d.shapes import plane, polygon
 
 TILE = (200, 280)
@@ -106,7 +107,7 @@ def contact_sheet(
     height, width = TILE
     focal, centre = torch.full((number, 2), 1.9 * height), torch.tensor([[width / 2, height / 2]]).expand(number, -1)
     camera = Camera.from_pinhole(focal, centre, 2.0, -0.38)
-    image = engine.render(library, instances, camera, Lighting.daylight(number), TILE, labels=False).image
+    image = engine.render(Scene3D(library, instances, camera, Lighting.daylight(number)), TILE, labels=False).image
     tiles = [_captioned(tile, report.name) for tile, report in zip(image, shown, strict=True)]
     return image_grid(torch.stack(tiles), min(columns, number))
 

@@ -1,7 +1,7 @@
 """Interface of engines: batches of 3D scenes to images, instance ids, depth and boxes."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -9,10 +9,7 @@ from torch import Tensor
 
 from ms2.core.errors import UserError
 from ms2.core.registry import Plugin
-from ms2.render.scene3d.camera import Camera
-from ms2.render.scene3d.instances import InstanceBatch
-from ms2.render.scene3d.lighting import Lighting
-from ms2.render.scene3d.meshes import MeshLibrary
+from ms2.render.scene3d.scene import Scene3D
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class Engine(Plugin, ABC, kind="engines"):
     Example of another engine::
 
         class MyEngine(Engine):
-            def render_batch(self, meshes, instances, camera, lighting, size, labels):
+            def render_batch(self, scene, size, labels):
                 ...
                 return RasterOutput(image, ids, depth, InstanceLabels(...) if labels else None)
     """
@@ -91,22 +88,11 @@ class Engine(Plugin, ABC, kind="engines"):
         """The engine that computes ids, depth and labels: this one, or another one where images alone take long."""
         return self
 
-    def render(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-        labels: bool = True,
-    ) -> RasterOutput:
-        """Render scenes on the device of ``instances``.
+    def render(self, scene: Scene3D, size: tuple[int, int], labels: bool = True) -> RasterOutput:
+        """Render scenes on the device of their instances.
 
         Args:
-            meshes: The meshes that instances refer to by index.
-            instances: Placed meshes of b scenes.
-            camera: One camera per scene.
-            lighting: Light and atmosphere of each scene.
+            scene: The scenes.
             size: Height and width of an image in pixels.
             labels: Whether to compute areas and boxes.
 
@@ -114,31 +100,17 @@ class Engine(Plugin, ABC, kind="engines"):
             UserError: If a size is not positive, a mesh index is out of range, numbers of scenes differ, or a matrix is
                 not finite.
         """
-        device = instances.mesh.device
-        camera, lighting = camera.to(device), lighting.to(device)
-        _check(meshes, instances, camera, lighting, size)
-        return self.render_batch(meshes, instances, camera, lighting, size, labels)
+        device = scene.instances.mesh.device
+        scene = replace(scene, camera=scene.camera.to(device), lighting=scene.lighting.to(device))
+        check_size(size)
+        scene.check()
+        return self.render_batch(scene, size, labels)
 
     @abstractmethod
-    def render_batch(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-        labels: bool,
-    ) -> RasterOutput:
+    def render_batch(self, scene: Scene3D, size: tuple[int, int], labels: bool) -> RasterOutput:
         """Render scenes whose tensors are valid and on one device; arguments as in `render`."""
 
-    def render_normals(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-    ) -> Float[Tensor, "b 3 h w"]:
+    def render_normals(self, scene: Scene3D, size: tuple[int, int]) -> Float[Tensor, "b 3 h w"]:
         """Compute the normals of what is visible in the camera's axes, of unit length; zeros for the sky.
 
         Arguments as in `render`.
@@ -160,27 +132,3 @@ def check_size(size: tuple[int, int]) -> None:
     """
     if min(size) < 1:
         raise UserError(f"cannot render an image of {size[0]} x {size[1]} pixels: both must be positive")
-
-
-def _check(
-    meshes: MeshLibrary, instances: InstanceBatch, camera: Camera, lighting: Lighting, size: tuple[int, int]
-) -> None:
-    check_size(size)
-    counts = {"instances": len(instances), "camera": len(camera), "lighting": len(lighting)}
-    if len(set(counts.values())) > 1 or not len(instances):
-        listed = ", ".join(f"{name} for {count}" for name, count in counts.items())
-        raise UserError(f"all inputs must have the same number of scenes, at least one; there are {listed}")
-    used = instances.mesh
-    if used.numel() and (int(used.max()) >= len(meshes) or int(used.min()) < -1):
-        wrong = used[(used >= len(meshes)) | (used < -1)][0]
-        raise UserError(
-            f"there is no mesh {int(wrong)}: the library has 0 to {len(meshes) - 1}, and -1 marks an unused entry"
-        )
-    for name, values in (("transform", instances.transform[used >= 0]), ("camera", camera.pose)):
-        if not values.isfinite().all():
-            raise UserError(f"a {name} matrix has values that are not finite")
-    if not (camera.focal > 0).all():
-        raise UserError("a camera's focal length is not positive")
-    length = lighting.sun.norm(dim=1)
-    if not ((length > 0) & length.isfinite()).all():
-        raise UserError("the sun's direction must be a vector of positive length; for no sun set its colour to 0")

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ms2.render.scene3d.camera import Camera
-from ms2.render.scene3d.renderer import Scene3D
+from ms2.render.scene3d.scene import Scene3D
 
 MIN_NEARNESS = 1e-3
 """Depth in the next frame, as a fraction of that in this one, below which a point is behind the camera or beside it."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +13,14 @@ from torch import Tensor
 from ms2.core.errors import UserError
 from ms2.render.base import Renderer
 from ms2.render.scene3d.asset_report import AssetReport
-from ms2.render.scene3d.camera import Camera, inverse_pose
-from ms2.render.scene3d.engine import Engine, RasterOutput
+from ms2.render.scene3d.camera import inverse_pose
+from ms2.render.scene3d.engine import Engine
 from ms2.render.scene3d.instances import InstanceBatch
-from ms2.render.scene3d.lighting import Lighting
-from ms2.render.scene3d.meshes import MeshLibrary
+from ms2.render.scene3d.scene import Scene3D
 from ms2.scene.batch import SceneBatch
 
 OBJECTS_PER_PASS = 16
 """Objects that are rendered by themselves at once, which bounds the memory."""
-
-
-@dataclass(frozen=True)
-class Scene3D:
-    """b scenes in 3D, as an engine renders them.
-
-    Attributes:
-        meshes: The meshes.
-        instances: Instances of meshes: first one for each object of the scene graph, by its index, then the ground.
-        camera: The cameras.
-        lighting: The lighting.
-    """
-
-    meshes: MeshLibrary
-    instances: InstanceBatch
-    camera: Camera
-    lighting: Lighting
-
-    def render(self, engine: Engine, size: tuple[int, int], labels: bool = True) -> RasterOutput:
-        """Render the scenes; arguments as of `Engine.render`."""
-        return engine.render(self.meshes, self.instances, self.camera, self.lighting, size, labels)
-
-    def normals(self, engine: Engine, size: tuple[int, int]) -> Float[Tensor, "b 3 h w"]:
-        """Compute normals; arguments as of `Engine.render_normals`."""
-        return engine.render_normals(self.meshes, self.instances, self.camera, self.lighting, size)
-
-    def objects(self, number: int) -> InstanceBatch:
-        """Return the first instances of each scene."""
-        placed = self.instances
-        return InstanceBatch(placed.mesh[:, :number], placed.transform[:, :number], placed.colour[:, :number])
 
 
 class Renderer3D(Renderer):
@@ -101,7 +70,7 @@ class Renderer3D(Renderer):
         Raises:
             UserError: If the engine computes none.
         """
-        return self.assemble(scenes).normals(self.engine, self.size)
+        return self.engine.render_normals(self.assemble(scenes), self.size)
 
     def amodal_depths(self, scenes: SceneBatch, wanted: Bool[Tensor, "b n"]) -> Iterator[Float[Tensor, "h w"]]:
         """Render objects by themselves, without what hides them.
@@ -122,7 +91,7 @@ class Renderer3D(Renderer):
                 placed.mesh[scene, i, None], placed.transform[scene, i, None], placed.colour[scene, i, None]
             )
             one = Scene3D(made.meshes, alone, _select(made.camera, scene), _select(dark, scene))
-            yield from one.render(self.engine.label_engine, self.size, labels=False).depth
+            yield from self.engine.label_engine.render(one, self.size, labels=False).depth
 
 
 def _select(batch: Any, index: Tensor) -> Any:

@@ -23,7 +23,8 @@ from ms2.render.scene3d.camera import Camera, inverse_pose
 from ms2.render.scene3d.engine import Engine, check_size
 from ms2.render.scene3d.instances import InstanceBatch
 from ms2.render.scene3d.lighting import Lighting
-from ms2.render.scene3d.renderer import Renderer3D, Scene3D
+from ms2.render.scene3d.renderer import Renderer3D
+from ms2.render.scene3d.scene import Scene3D
 from ms2.scene.attributes import Attribute
 from ms2.scene.batch import SceneBatch
 from ms2.worlds.driving3d.assets.mesh_classes import MeshSet
@@ -144,12 +145,12 @@ class StreetView(Renderer3D):
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "b 3 h w"]:
         """Render images."""
-        return _grade(self.assemble(scenes).render(self.engine, self.size, labels=False).image, scenes, self.metering)
+        return _grade(self.engine.render(self.assemble(scenes), self.size, labels=False).image, scenes, self.metering)
 
     def render_labelled(self, scenes: SceneBatch) -> Rendering3D:
         """Render images with labels."""
         made, n = self.assemble(scenes), scenes.classes.shape[1]
-        output = made.render(self.engine, self.size, labels=True)
+        output = self.engine.render(made, self.size)
         labels = output.labels
         assert labels is not None
         boxes = labels.boxes(self.size)[:, :n]
@@ -209,7 +210,7 @@ class StreetView(Renderer3D):
         found = {name: scenes.environment[name] for name in ("exposure", "contrast", "saturation", "blur")}
         gain = torch.ones_like(found["exposure"])
         if self.metering is not None:
-            image = self.assemble(scenes).render(self.engine.label_engine, self.size, labels=False).image
+            image = self.engine.label_engine.render(self.assemble(scenes), self.size, labels=False).image
             gain = _metering_gain(image, scenes, self.metering)[:, 0, 0]
         return {"gain": gain, **found}
 

@@ -19,8 +19,8 @@ from ms2.render.engines.warp.engine import WarpEngine
 from ms2.render.scene3d.camera import Camera
 from ms2.render.scene3d.engine import Engine, RasterOutput
 from ms2.render.scene3d.instances import InstanceBatch
-from ms2.render.scene3d.lighting import Lighting, display_values
-from ms2.render.scene3d.meshes import MeshLibrary
+from ms2.render.scene3d.lighting import display_values
+from ms2.render.scene3d.scene import Scene3D
 
 CAMERA_AXES = np.diag([1.0, -1.0, -1.0, 1.0])
 """From the axes of Blender's cameras, x right, y up, z backward, to x right, y down, z forward."""
@@ -82,54 +82,29 @@ class Blender(Engine):
         return self._rasteriser
 
     @torch.no_grad()
-    def render_batch(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-        labels: bool,
-    ) -> RasterOutput:
+    def render_batch(self, scene: Scene3D, size: tuple[int, int], labels: bool) -> RasterOutput:
         """Render images one by one in Blender, and the rest by the rasteriser; arguments as in `Engine.render`."""
-        drawn = self._rasteriser.render_batch(meshes, instances, camera, lighting, size, labels)
-        found = self._render(meshes, instances, camera, lighting, size, index=False)
+        drawn = self._rasteriser.render_batch(scene, size, labels)
+        found = self._render(scene, size, index=False)
         images = [torch.stack([_channel(image, f"Combined.{name}") for name in "RGB"]) for image in found]
-        return replace(drawn, image=display_values(torch.stack(images)).to(instances.mesh.device))
+        return replace(drawn, image=display_values(torch.stack(images)).to(scene.instances.mesh.device))
 
-    def render_normals(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-    ) -> Float[Tensor, "b 3 h w"]:
+    def render_normals(self, scene: Scene3D, size: tuple[int, int]) -> Float[Tensor, "b 3 h w"]:
         """Compute normals by the rasteriser; arguments as in `Engine.render`."""
-        return self._rasteriser.render_normals(meshes, instances, camera, lighting, size)
+        return self._rasteriser.render_normals(scene, size)
 
     @torch.no_grad()
-    def object_index(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-    ) -> Int[Tensor, "b h w"]:
+    def object_index(self, scene: Scene3D, size: tuple[int, int]) -> Int[Tensor, "b h w"]:
         """Render Cycles' object-index pass, of one path through each pixel's middle, to compare it with labels.
 
         Args:
-            meshes: The meshes; these and the others as in `Engine.render`.
-            instances: Placed meshes.
-            camera: The cameras.
-            lighting: The lighting.
+            scene: The scenes.
             size: Height and width of an image in pixels.
 
         Returns:
             Index in its scene of the instance that each pixel shows; -1 for the sky.
         """
-        found = self._render(meshes, instances, camera, lighting, size, index=True)
+        found = self._render(scene, size, index=True)
         # the pass is called IndexOB before Blender 5.0
         return torch.stack([_channel(image, "Object Index.X", "IndexOB.X").round().int() - 1 for image in found])
 
@@ -139,27 +114,19 @@ class Blender(Engine):
             self._process.close()
             self._process = None
 
-    def _render(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-        index: bool,
-    ) -> list[EXRImage]:
+    def _render(self, scene: Scene3D, size: tuple[int, int], index: bool) -> list[EXRImage]:
         if self._process is None or self._process.owner != os.getpid():  # a forked process must not share pipes
             self._process = BlenderProcess(self.executable, self.timeout, self.retries)
-        library = self._process.library(meshes)
+        library, light = self._process.library(scene.meshes), scene.lighting
         found = []
-        for scene in range(len(instances)):
-            placed = _placed(instances, scene)
+        for i in range(len(scene)):
+            placed = _placed(scene.instances, i)
             library.write(set(placed["meshes"]))
             request = {
                 "library": str(library.path),
                 **placed,
-                "camera": _camera(camera, scene, self._rasteriser.raster_settings.near),
-                "lighting": {item.name: getattr(lighting, item.name)[scene].tolist() for item in fields(lighting)},
+                "camera": _camera(scene.camera, i, self._rasteriser.raster_settings.near),
+                "lighting": {item.name: getattr(light, item.name)[i].tolist() for item in fields(light)},
                 "size": list(size),
                 "index": index,
                 "threads": torch.get_num_threads(),

@@ -15,11 +15,9 @@ from ms2.core.bounds import BatchSize, Bounds, PositiveFloat
 from ms2.core.errors import UserError
 from ms2.render.engines.warp.rasteriser import Rasteriser, RasterSettings
 from ms2.render.engines.warp.runtime import load_warp
-from ms2.render.scene3d.camera import Camera
 from ms2.render.scene3d.engine import Engine, InstanceLabels, RasterOutput
-from ms2.render.scene3d.instances import InstanceBatch
-from ms2.render.scene3d.lighting import Lighting
 from ms2.render.scene3d.meshes import MeshLibrary
+from ms2.render.scene3d.scene import Scene3D
 
 SCENES_PER_PASS = {"cpu": 4, "cuda": 64}
 """Default number of scenes rendered at once: some megabytes each, which on a CPU should fit into its cache."""
@@ -62,44 +60,20 @@ class WarpEngine(Engine):
         return partial(type(self), **self.settings), ()
 
     @torch.no_grad()
-    def render_batch(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-        labels: bool,
-    ) -> RasterOutput:
+    def render_batch(self, scene: Scene3D, size: tuple[int, int], labels: bool) -> RasterOutput:
         """Render scenes pass by pass, on a CPU by as many threads as Torch uses; arguments as in `Engine.render`."""
-        return self._render(meshes, instances, camera, lighting, size, labels, normals=False)
+        return self._render(scene, size, labels, normals=False)
 
     @torch.no_grad()
-    def render_normals(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-    ) -> Float[Tensor, "b 3 h w"]:
+    def render_normals(self, scene: Scene3D, size: tuple[int, int]) -> Float[Tensor, "b 3 h w"]:
         """Compute the normals of what is visible; arguments as in `Engine.render`."""
-        normals = self._render(meshes, instances, camera, lighting, size, labels=False, normals=True).normals
+        normals = self._render(scene, size, labels=False, normals=True).normals
         assert normals is not None
         return normals
 
-    def _render(
-        self,
-        meshes: MeshLibrary,
-        instances: InstanceBatch,
-        camera: Camera,
-        lighting: Lighting,
-        size: tuple[int, int],
-        labels: bool,
-        normals: bool,
-    ) -> RasterOutput:
-        device, (b, (height, width)) = instances.mesh.device, (len(instances), size)
-        rasteriser = self._rasteriser(meshes, size, device)
+    def _render(self, scene: Scene3D, size: tuple[int, int], labels: bool, normals: bool) -> RasterOutput:
+        device, (b, (height, width)) = scene.instances.mesh.device, (len(scene), size)
+        rasteriser = self._rasteriser(scene.meshes, size, device)
         n = self.scenes_per_pass or SCENES_PER_PASS[device.type]
         output = RasterOutput(
             torch.empty(b, 3, height, width, device=device),
@@ -110,10 +84,11 @@ class WarpEngine(Engine):
         )
 
         def render(start: int) -> InstanceLabels | None:
-            scenes, cameras, lights, part = (_scenes(v, start, n) for v in (instances, camera, lighting, output))
+            batches = scene.instances, scene.camera, scene.lighting, output
+            placed, cameras, lights, part = (_scenes(batch, start, n) for batch in batches)
             # modes are those of a thread; and buffers made in inference mode could not be used outside of it
             with torch.inference_mode(False), torch.no_grad():
-                return rasteriser.render(scenes, cameras, lights, part, labels)
+                return rasteriser.render(placed, cameras, lights, part, labels)
 
         passes = range(0, b, n)
         threads = min(torch.get_num_threads(), len(passes)) if device.type == "cpu" else 1
