@@ -87,7 +87,9 @@ class ExtractorTraining(Stage[SceneBatch]):
         self.hidden_lr = hidden_lr
         self.structure_prior = structure_prior or world.structure_prior
         self.parameter_prior = parameter_prior or world.parameter_prior
-        self.images: RenderedAhead | RenderedOnce = RenderedAhead(world.renderer, self.ahead, self.check_labels)
+        self.images: RenderedAhead | RenderedOnce = RenderedAhead(
+            world.renderer, self.ahead, self.check_labels, self.render_labelled
+        )
         if num_images is not None and num_images < self.max_steps * batch_size:
             if num_images % batch_size:
                 raise UserError(
@@ -117,11 +119,10 @@ class ExtractorTraining(Stage[SceneBatch]):
         training, state = self.features.training, copy.deepcopy(self.features.state_dict())
         self.features.eval()
         scenes = self.draw_samples(NUM_CHECK_SCENES, generator(self.seed, "check"))
-        labels = self.world.renderer.render_labelled(scenes)
         if isinstance(self.features, TrainedExtractor):
-            self._loss(labels, scenes)
+            self._loss(self.render_labelled(scenes), scenes)
         elif isinstance(self.features, CountingExtractor):
-            self.features.predict_counts(labels.image)
+            self.features.predict_counts(self.world.renderer.render(scenes))
         self.features.load_state_dict(state)  # a loss may update running statistics
         self.features.train(training)
 
@@ -142,6 +143,12 @@ class ExtractorTraining(Stage[SceneBatch]):
         if isinstance(self.features, CountingExtractor) and self.features.labels_all:
             self.features.check_numbers(scenes.classes, scenes.parents, scenes.mask)
         return scenes
+
+    def render_labelled(self, scenes: SceneBatch) -> Rendering:
+        """Render scenes as the extractor is trained on them, which may be at a smaller size than the renderer's."""
+        if isinstance(self.features, CountingExtractor):
+            return self.features.render_labelled(self.world.renderer, scenes)
+        return self.world.renderer.render_labelled(scenes)
 
     def check_labels(self, labels: Rendering) -> None:
         """Check that visible objects can all be counted, where hidden ones are not: which are is known only here.

@@ -26,6 +26,7 @@ class RenderedAhead:
         renderer: Renders the images.
         scenes: The scenes of each step.
         check: Checks labels, for which it may read the device: those of the first images of each block of scenes.
+        render: Renders scenes with labels in place of the renderer, such as images of another size.
 
     Example:
         >>> scenes = DrawnAhead(world.sample_prior, used_entries, batch_size=8, num_steps=100, keys=(0, "example"))
@@ -39,8 +40,10 @@ class RenderedAhead:
         renderer: Renderer,
         scenes: DrawnAhead[SceneBatch],
         check: Callable[[Rendering], None] = lambda labels: None,
+        render: Callable[[SceneBatch], Rendering] | None = None,
     ) -> None:
         self.renderer, self.scenes, self._check = renderer, scenes, check
+        self._render = render or renderer.render_labelled
         self._held: tuple[range, torch.device, Processes] | None = None
         self._steps: Sequence[Labelled] = []
 
@@ -52,7 +55,7 @@ class RenderedAhead:
         if self._held != (steps, device, processes):
             self.clear()  # before more are drawn and rendered
             scenes = self.scenes.steps(steps.start, together, device, processes)
-            labels = self.renderer.render_labelled(scenes)
+            labels = self._render(scenes)
             if steps.start % self.scenes.steps_per_block == 0:
                 self._check(labels)
             self._steps = by_step(labels, scenes, len(steps))

@@ -182,18 +182,28 @@ class DetectorCounts(CountingExtractor):
         """Compute block ``classes`` and the count blocks."""
         found = self.classify(self.detect(images))
         classes = found.classes.where(self._is_counted(found), -1)
-        small = _scaled(images, self.label_scale) if self.image_features else images
+        small = scaled(images, self.label_scale) if self.image_features else images
         return self._blocks(self._numbers(classes), classes, found.boxes, small, images.shape[3])
 
     def embed_scenes(self, renderer: Renderer, scenes: SceneBatch, generator: Generator) -> Blocks:
         """Compute the blocks of generated scenes: of what the detector finds, or with ``recall`` of their labels."""
         if self.recall is None:
             return super().embed_scenes(renderer, scenes, generator)
-        labels = self.render_labelled(renderer, scenes)
+        return self.embed_labelled(self.render_labelled(renderer, scenes), renderer.size[1], generator)
+
+    def embed_labelled(self, labels: Rendering, width: int, generator: Generator) -> Blocks:
+        """Compute the blocks of what labels show, with ``recall``.
+
+        Args:
+            labels: Labels of `render_labelled`.
+            width: Width of whole images in pixels.
+            generator: Draws the detector's errors.
+        """
+        assert self.recall is not None
         classes, heights = self._seen(labels)
         found = classes.where(self.recall.found(self.counted, classes, heights, generator), -1)
         numbers = self.recall.count(self.counted, found, generator)
-        return self._blocks(numbers, found, labels.boxes, labels.image, renderer.size[1])
+        return self._blocks(numbers, found, labels.boxes, labels.image, width)
 
     def _blocks(
         self,
@@ -375,7 +385,7 @@ def _check_image_features(given: Sequence[FeatureExtractor]) -> None:
             )
 
 
-def _scaled(images: Float[Tensor, "b c h w"], factor: float) -> Float[Tensor, "b c i j"]:
+def scaled(images: Float[Tensor, "b c h w"], factor: float) -> Float[Tensor, "b c i j"]:
     """Scale images by a factor, as renderers do."""
     sides = scaled_size((images.shape[2], images.shape[3]), factor)
     return images if factor == 1 else F.interpolate(images, sides, mode="bilinear", antialias=True).clamp(0, 1)
