@@ -55,6 +55,16 @@ CHEAPER: dict[str, dict[str, object]] = {
         "evaluation__num_images": 10,
         "evaluation__image_distances__num_images": 10,
     },
+    "kitti_mixed": {
+        "model__features__init_args__detected__init_args__label_scale": 1.0,
+        "model__features__init_args__trained__init_args__architecture": "squeezenet1_1",
+        "model__features__init_args__trained__init_args__layers": '["features.2", "features.3"]',
+        "extractor__num_probe_images": 40,
+        "data__target__init_args__limit": 10,
+        "evaluation__num_scenes": 24,
+        "evaluation__num_images": 10,
+        "evaluation__image_distances__num_images": 10,
+    },
     "kitti_parameters": {
         "extractor__num_probe_images": 40,
         "data__batch_size": 4,
