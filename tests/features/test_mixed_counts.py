@@ -145,7 +145,7 @@ def test_it_is_trained_on_images_that_are_rendered_small_with_labels_of_their_si
     labels, small = features.render_labelled(world.renderer, scenes), Bars().render_labelled(scenes)
     assert torch.equal(labels.image, small.image) and torch.equal(labels.boxes, 2 * small.boxes)
     assert torch.equal(features.loss(labels.image, labels), features.trained.loss(small.image, small))
-    assert torch.equal(features.labelled(labels), labels.classes >= 0), "8 pixels of the whole, and 4 of the small image"
+    assert torch.equal(features.labelled(labels), labels.classes >= 0), "8 pixels in whole images, 4 in small ones"
     assert not half_size(min_height=5).labelled(labels)[labels.classes > 2].any(), "higher than any in the small image"
 
 

@@ -23,9 +23,9 @@ class MixedCounts(TrainedExtractor):
     A detector that was trained on photographs reads them better than what is trained on renders does, but COCO has no
     trees, houses or poles. Its supervision is described at `DetectorCounts`. Not in the paper.
 
-    Where the detector's errors are known (``detected.recall``), nothing but the trained extractor looks at renders: they
-    are rendered at the size of ``detected.label_scale``, and images of the target are scaled to it for that extractor,
-    whose own settings are in pixels of such images. A quarter of the sides takes a tenth of the time.
+    Where the detector's errors are known (``detected.recall``), nothing but the trained extractor looks at renders:
+    they have the size of ``detected.label_scale``, and images of the target are scaled to it for that extractor, whose
+    own settings are in pixels of such images. A quarter of the sides takes a fraction of the time.
 
     Blocks: those of both; of two of one name, the detector's. Block ``classes`` has all classes.
 
