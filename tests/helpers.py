@@ -125,6 +125,7 @@ TINY_FEATURES: dict[str, dict[str, object]] = {  # random weights, where others 
     "PretrainedCounts": {"width": 4, "weights": "null"},
     "InceptionPool3": {"layer": "Conv2d_1a_3x3", "weights": "null"},
     "DetectorCounts": {"min_height": 4},  # of the images' pixels, of which there are few
+    "MixedCounts": {"detected.init_args.min_height": 4, "trained.init_args.width": 4},
 }
 
 

@@ -57,8 +57,6 @@ CHEAPER: dict[str, dict[str, object]] = {
     },
     "kitti_mixed": {
         "model__features__init_args__detected__init_args__label_scale": 1.0,
-        "model__features__init_args__trained__init_args__architecture": "squeezenet1_1",
-        "model__features__init_args__trained__init_args__layers": '["features.2", "features.3"]',
         "extractor__num_probe_images": 40,
         "data__target__init_args__limit": 10,
         "evaluation__num_scenes": 24,
