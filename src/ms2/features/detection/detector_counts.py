@@ -192,13 +192,7 @@ class DetectorCounts(CountingExtractor):
         return self.embed_labelled(self.render_labelled(renderer, scenes), renderer.size[1], generator)
 
     def embed_labelled(self, labels: Rendering, width: int, generator: Generator) -> Blocks:
-        """Compute the blocks of what labels show, with ``recall``.
-
-        Args:
-            labels: Labels of `render_labelled`.
-            width: Width of whole images in pixels.
-            generator: Draws the detector's errors.
-        """
+        """Compute the blocks of labels of `render_labelled` with ``recall``; whole images have a width in pixels."""
         assert self.recall is not None
         classes, heights = self._seen(labels)
         found = classes.where(self.recall.found(self.counted, classes, heights, generator), -1)
@@ -234,13 +228,7 @@ class DetectorCounts(CountingExtractor):
 
     def render_labelled(self, renderer: Renderer, scenes: SceneBatch) -> Rendering:
         """Render scenes with labels: with ``recall`` at the size of ``label_scale``, with boxes of the whole size."""
-        if self.label_scale == 1:
-            return renderer.render_labelled(scenes)
-        labels = renderer.resized(self.label_scale).render_labelled(scenes)
-        scale = labels.boxes.new_ones(2)  # filled there, as copies to a device wait for it
-        scale[0], scale[1] = (renderer.size[k] / labels.image.shape[2 + k] for k in (1, 0))
-        both, seen = scale.repeat(2), labels.visible_boxes
-        return replace(labels, boxes=labels.boxes * both, visible_boxes=seen * both, corners=labels.corners * scale)
+        return _render_small(renderer, scenes, self.label_scale)
 
     def _seen(self, labels: Rendering) -> tuple[Int[Tensor, "b n"], Float[Tensor, "b n"]]:
         """Return the index of each object's class among those counted, -1 if it is not labelled, and its height."""
@@ -383,6 +371,17 @@ def _check_image_features(given: Sequence[FeatureExtractor]) -> None:
                 f"features.image_features are features of the image as a whole that need no training, which "
                 f"{type(part).__name__} is not: give Backbone or ImageColours; MixedCounts trains a part of its own"
             )
+
+
+def _render_small(renderer: Renderer, scenes: SceneBatch, factor: float) -> Rendering:
+    """Render scenes with labels at a multiple of the renderer's size, with boxes in pixels of the whole size."""
+    if factor == 1:
+        return renderer.render_labelled(scenes)
+    labels = renderer.resized(factor).render_labelled(scenes)
+    scale = labels.boxes.new_ones(2)  # filled there, as copies to a device wait for it
+    scale[0], scale[1] = (renderer.size[k] / labels.image.shape[2 + k] for k in (1, 0))
+    both, seen = scale.repeat(2), labels.visible_boxes
+    return replace(labels, boxes=labels.boxes * both, visible_boxes=seen * both, corners=labels.corners * scale)
 
 
 def scaled(images: Float[Tensor, "b c h w"], factor: float) -> Float[Tensor, "b c i j"]:
