@@ -134,7 +134,8 @@ def ablation_rows(settings: Settings) -> dict[str, Settings]:
     named = settings.get("rows", list(chosen))
     rows = {row: combine(settings, of) for row, of in chosen.items() if row in named}
     for row, also in settings.get("also", {}).items():
-        rows[row] = merge(combine(settings, dict.fromkeys(factors, also["of"])), also["settings"])
+        ends = {**dict.fromkeys(factors, also["of"]), **also.get("but", {})}
+        rows[row] = merge(combine(settings, ends), also["settings"])
     return rows
 
 
