@@ -1,6 +1,7 @@
 """Summary figure of a run: histograms and image grids."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SERIES_COLOURS = {"prior": "#b8bec7", "learned_structure": "#7fb2d9", "learned": "#1f77b4", "target": "#e08214"}
 """Colours of rows by name."""
+TITLE_WIDTH = 38
+"""Characters of a histogram's title in one line, so that those of three beside each other do not overlap."""
 
 
 def summary_figure(
@@ -122,7 +125,8 @@ def _draw_histogram(axes: "Axes", histogram: HistogramResult, caption: str) -> N
     slanted: dict[str, Any] = {"rotation": 40, "ha": "right"} if sum(map(len, shown)) > 40 else {}
     axes.set_xticks(range(0, len(histogram.bins), step), shown, **slanted)
     lines = 1 + caption.count("\n")
-    axes.set_title(histogram.title + lines * "\n", fontsize=13 if lines == 1 else 11)
+    title = fill(histogram.title, TITLE_WIDTH)
+    axes.set_title(title + lines * "\n", fontsize=13 if lines == 1 and title == histogram.title else 11)
     axes.text(0.5, 1.02, caption, transform=axes.transAxes, ha="center", fontsize=9, color="#555555")
     axes.set_ylabel("share")
     axes.spines[["top", "right"]].set_visible(False)
