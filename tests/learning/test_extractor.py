@@ -66,7 +66,10 @@ def test_visible_objects_alone_are_checked(side: int) -> None:
 
 def test_an_extractor_that_isnt_trainable_is_left_alone(tmp_path: Path) -> None:
     assert not ExtractorTraining(abacus(), Plain()).needed
-    settings = {"model__features": "Plain", "model__structure_learner__init_args__objective__init_args__blocks": "[look]"}
+    settings = {
+        "model__features": "Plain",
+        "model__structure_learner__init_args__objective__init_args__blocks": "[look]",
+    }
     fit(tmp_path, "plain", **settings, without=["model.features.init_args.widths"])
     kept = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()}
     assert kept == {"Pretraining", "TargetFeatures"}
