@@ -201,7 +201,7 @@ def test_a_run_that_is_under_way_is_left_alone(mine: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"model__structure_learner__objective__init_args__bandwidth": "{colour: 1}"}, "no block 'colour'"),
+        ({"model__structure_learner__objective__init_args__blocks": "[colour]"}, "no block 'colour'"),
         ({"model__structure_learner__credit_assignment": "{colour: [Digits]}"}, "names the block 'colour'"),
         ({"trainer__accumulate_grad_batches": 2}, "accumulate_grad_batches must be 1"),
         ({"trainer__gradient_clip_val": 1}, "max_grad_norm instead"),

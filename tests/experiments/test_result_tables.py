@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "columns": {"count TV": "count_tv"},
     "reach": {"columns": ["count_tv"], "below": 0.1},
     "factors": {"context": {"paper": {"context": False}, "default": {"context": True}}},
-    "skip": ["paper + context", "default - context"],
+    "rows": ["paper", "default"],
 }
 SEARCH: dict[str, Any] = {
     "settings": {},

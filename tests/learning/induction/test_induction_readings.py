@@ -116,7 +116,8 @@ def test_the_extractor_of_the_next_run_counts_by_road(induced: Induced) -> None:
     assert {name: len(some) - 1 for name, some in lengths.items()} == {"Roads": 5, "Cars": features["max_count"]["car"]}
     assert found["model"]["structure"]["init_args"]["t_max"] > 40
     objective = found["model"]["structure_learner"]["init_args"]["objective"]["init_args"]
-    assert set(objective["bandwidth"]) == {"count_Road", *(f"count_car_{k}" for k in range(1, 5))}
+    assert set(objective["blocks"]) == {"count_Road", *(f"count_car_{k}" for k in range(1, 5))}
+    assert objective["bandwidth"] == 1.0
     assert base["stage"] == "extractor", "the run's own settings stay as they are"
 
 

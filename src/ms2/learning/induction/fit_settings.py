@@ -18,8 +18,6 @@ ROOM = 1.25
 """How much longer the lists of the extractor's training are, and derivations may become, as a factor."""
 MAX_PARENTS = 12
 """Largest number of parents whose objects are counted one by one."""
-BANDWIDTH, CLASSES_BANDWIDTH = 0.02, 0.1
-"""Bandwidths of blocks of counts, as in the experiments with hand-written grammars, and of the block of classes."""
 NUM_DERIVATIONS = 2000
 """Derivations of which the longest is measured."""
 
@@ -52,8 +50,9 @@ def fit_settings(
     features = _arguments(model["features"])
     features |= counted
     objective = _arguments(_arguments(model["structure_learner"]).get("objective") or {})
-    if "bandwidth" in objective:
-        objective["bandwidth"] = blocks
+    objective["blocks"] = blocks
+    if isinstance(objective.get("bandwidth"), Mapping):  # of blocks that may not be there: H = d I, as by default
+        objective |= {"bandwidth": 1.0, "relative_bandwidth": True}
     if settings.get("pretraining"):
         settings["pretraining"]["structure_prior"] = None  # the world's
     return settings
@@ -96,14 +95,14 @@ def _likely(table: LengthTable) -> int:
     return len(table.weights) - 1
 
 
-def _counts(hypothesis: Hypothesis) -> tuple[dict[str, Any], dict[str, float]]:
-    """Return settings of what `DenseCounts` counts, and the bandwidth of each block that is compared."""
+def _counts(hypothesis: Hypothesis) -> tuple[dict[str, Any], list[str]]:
+    """Return settings of what `DenseCounts` counts, and the blocks that are compared."""
     names, top = hypothesis.classes, [one for lists in hypothesis.kinds for one in lists.lists]
     if not hypothesis.inside and len(hypothesis.kinds) == 1 and len(top) == 1 and len(top[0].rule.items) > 1:
-        return {"max_count": _most(top[0])}, {"classes": CLASSES_BANDWIDTH, "count": BANDWIDTH}
+        return {"max_count": _most(top[0])}, ["classes", "count"]
     most = _numbers(top)
     alone = set(most)  # classes of which some objects have no parent, by which they could be counted
-    parents, counts, blocks = dict[str, int](), dict[str, int](), dict[str, float]()
+    parents, counts, blocks = dict[str, int](), dict[str, int](), list[str]()
     owners = {c: (owner, lists) for owner, lists in hypothesis.inside.items() for c in _numbers(lists.lists)}
     waiting = list(owners)
     while waiting:  # parents first
@@ -114,11 +113,11 @@ def _counts(hypothesis: Hypothesis) -> tuple[dict[str, Any], dict[str, float]]:
         most[c] = most.get(c, 0) + above * each
         if above <= MAX_PARENTS and c not in alone:
             parents[names[c]], counts[names[c]] = above, each
-            blocks |= {f"count_{names[c]}_{k + 1}": BANDWIDTH for k in range(max(1, round(above / ROOM)))}
+            blocks += [f"count_{names[c]}_{k + 1}" for k in range(max(1, round(above / ROOM)))]
     for c, number in most.items():
         if names[c] not in counts:
             counts[names[c]] = number
-            blocks[f"count_{names[c]}"] = BANDWIDTH
+            blocks.append(f"count_{names[c]}")
     return {"max_count": counts, "parents_per_class": parents or None}, blocks
 
 
