@@ -37,6 +37,8 @@ DIGITS = 5
 Job = TypeVar("Job")
 under_way: set[subprocess.Popen[bytes]] = set()
 """Processes of the commands that are running."""
+stopping = threading.Event()
+"""Whether this process was asked to stop, after which no command is started."""
 
 
 class RunError(Exception):
@@ -182,11 +184,13 @@ def ends_with_its_commands(pool: ThreadPoolExecutor) -> Iterator[None]:
     """End the commands that are running when this process is asked to stop (SIGTERM, Ctrl-C), and start no more."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()  # before those that run are ended: one that is just being started is ended by `command`
         pool.shutdown(wait=False, cancel_futures=True)
         for process in list(under_way):
             process.terminate()
         raise SystemExit(128 + number)
 
+    stopping.clear()
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -199,8 +203,10 @@ def command(name: str, words: Sequence[str], runs: Path, label: str) -> float:
     """Run a command of ms2 in a process with one thread, its output in a file; return its CPU time per second.
 
     Raises:
-        RunError: If it fails; DivergedError if learning did.
+        RunError: If it fails, or this process was asked to stop; DivergedError if learning did.
     """
+    if stopping.is_set():
+        raise RunError(f"{label} was not started")
     log = runs / "logs" / f"{label}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
@@ -209,6 +215,8 @@ def command(name: str, words: Sequence[str], runs: Path, label: str) -> float:
         words, start = [sys.executable, "-m", "ms2", name, *words], time.monotonic()
         with subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=environment) as process:
             under_way.add(process)
+            if stopping.is_set():
+                process.terminate()
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             under_way.discard(process)

@@ -4,6 +4,7 @@ import inspect
 import multiprocessing as mp
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
@@ -167,6 +168,19 @@ def ms2(words: Sequence[str]) -> None:
     """The command line."""
     with mock.patch("sys.argv", ["ms2", *words]):
         main()
+
+
+def run_reader(python: str, reader: str, *words: object) -> None:
+    """Run another library's reader of a data set, in tests/datasets/readers, by an interpreter that has the library."""
+    script = Path(__file__).parent / "datasets" / "readers" / f"{reader}_reader.py"
+    done = subprocess.run([python, script, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def python_of(reader: str) -> str:
+    """The interpreter that has a reader, which a variable names; the test is skipped where it does not."""
+    variable = f"MS2_{reader.upper()}_PYTHON"
+    return os.environ.get(variable) or pytest.skip(f"{variable} names no interpreter that has {reader}")
 
 
 def results_of(run: Path) -> Results:

@@ -2,14 +2,13 @@
 
 import json
 import math
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import python_of, run_reader
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -232,13 +231,7 @@ def test_torchvision_reads_cityscapes(streets: Job) -> None:
 
 def test_cityscapes_own_scripts_agree(streets: Job, tmp_path: Path) -> None:
     """They find the same instances and ids, and their panoptic maps, made of ours, have a perfect score."""
-    python = os.environ.get("MS2_CITYSCAPES_PYTHON")
-    if not python:
-        pytest.skip("MS2_CITYSCAPES_PYTHON names no interpreter that has cityscapesscripts")
-    script = Path(__file__).parent / "readers" / "cityscapes_reader.py"
-    words = [python, str(script), str(streets.root), str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_reader(python_of("cityscapes"), "cityscapes", streets.root, tmp_path)
 
 
 def test_numbers_of_instances_begin_anew_in_each_class() -> None:

@@ -6,7 +6,6 @@ Blender's importer reads GLB too, where ``MS2_BLENDER`` names a Python interpret
 import json
 import math
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from helpers import run_reader
 from PIL import Image
 from test_datasets import SMALL, small
 
@@ -140,12 +140,10 @@ def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.n
 @cache
 def read_by_blender(root: Path, number: int, size: tuple[int, int]) -> ReadScene:
     """What Blender's importer of GLB has found, whose axes have z up."""
-    script, output = Path(__file__).parent / "readers" / "blender_reader.py", root / "imported"
+    output = root / "imported"
     output.mkdir(exist_ok=True)
     assert BLENDER is not None
-    words = [BLENDER, str(script), str(root / "glb" / f"{number:06d}.glb"), str(output), *map(str, size)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_reader(BLENDER, "blender", root / "glb" / f"{number:06d}.glb", output, *size)
     about, arrays = json.loads((output / f"{number:06d}.json").read_text()), np.load(output / f"{number:06d}.npz")
     shapes: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     paths = set()

@@ -4,8 +4,6 @@ import configparser
 import itertools
 import json
 import math
-import os
-import subprocess
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import ms2
+from helpers import ms2, python_of, run_reader
 from PIL import Image
 from test_datasets import SMALL, changed_files, small, tree
 from torchvision.datasets import KittiFlow
@@ -456,10 +454,4 @@ def test_quaternions_and_relative_poses_of_known_rotations() -> None:
 @pytest.mark.parametrize("reader", ["trackeval", "nuscenes"])
 def test_other_readers_agree(reader: str, job: Job, tmp_path: Path) -> None:
     """TrackEval gives the truth a perfect score; nuScenes' devkit projects its boxes around ours."""
-    python = os.environ.get(f"MS2_{reader.upper()}_PYTHON")
-    if not python:
-        pytest.skip(f"MS2_{reader.upper()}_PYTHON names no interpreter that has {reader}")
-    script = Path(__file__).parent / "readers" / f"{reader}_reader.py"
-    words = [python, str(script), str(job.root), str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_reader(python_of(reader), reader, job.root, tmp_path)

@@ -13,6 +13,7 @@ import pytest
 from ms2.core.configurations import merge
 
 sys.path.append(str(Path(__file__).parents[2] / "experiments"))
+import running
 from running import Kept, Run, RunError, WorldRun, first_below, flat, option_words, run_all, run_study, run_world
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -118,6 +119,17 @@ def test_commands_end_with_the_program_and_no_more_are_started(number: signal.Si
     for name in "ab":
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / name).read_text()), 0)
+
+
+def test_a_command_is_not_started_once_the_program_was_asked_to_stop(tmp_path: Path) -> None:
+    """Such as the second one of a run that is measured on another target."""
+    running.stopping.set()
+    try:
+        with pytest.raises(RunError, match="run was not started"):
+            running.command("fit", [], tmp_path, "run")
+    finally:
+        running.stopping.clear()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_fault_of_the_program_is_raised() -> None:
